@@ -1,0 +1,34 @@
+# The commands of the README. Everything lives in .venv; nothing outside it changes.
+PYTHON ?= python3
+BIN := .venv/bin
+GPU_OUT ?= $(or $(OUT),results/gpu)
+
+.PHONY: help demo test lab gpu check clean
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,gpu]'
+	@touch $@
+
+demo: .venv/installed  ## layers x hidden x precision, estimated and measured, here
+	@$(BIN)/fastlab run notebooks/05_layers_by_hidden.ipynb
+
+test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not gpu"
+
+lab: .venv/installed  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks/05_layers_by_hidden.ipynb
+
+gpu:  ## on a machine with an NVIDIA GPU: its tests, then the reference sweep
+	$(PYTHON) -m pytest -m gpu -s tests/gpu
+	$(PYTHON) -m fastlab sweep data/sweeps/reference.yaml --store $(GPU_OUT)/reference
+
+clean:  ## remove .venv and caches, never results
+	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .import_linter_cache

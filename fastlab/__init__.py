@@ -1,0 +1,59 @@
+"""Predict what a transformer costs, measure it, and show both side by side.
+
+Everything public is here by name and loaded when it is first used, so that importing
+the package takes no time and needs neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "PRESETS", "grid"),
+    "fastlab.record": ("Estimate", "Measurement", "Quality", "Record"),
+    "fastlab.cost.operations": ("operations",),
+    "fastlab.cost.memory": (
+        "parameters",
+        "kv_cache_bytes",
+        "peak_bytes",
+        "largest_batch",
+    ),
+    "fastlab.cost.devices": ("Device", "device", "devices"),
+    "fastlab.cost.latency": ("estimate",),
+    "fastlab.cost.article": ("article_as_printed", "article_corrected"),
+    "fastlab.models": ("build", "load", "prepare", "generate_text"),
+    "fastlab.clock.timing": ("Settings", "time_call"),
+    "fastlab.clock.calibrate": ("calibrate", "this_device"),
+    "fastlab.clock.measure": ("Bench", "measure"),
+    "fastlab.sweeps.store": ("Store",),
+    "fastlab.sweeps.run": ("sweep",),
+    "fastlab.sweeps.files": ("read_sweep",),
+    "fastlab.sweeps.table": ("table",),
+    "fastlab.view.notebook": ("start", "Run"),
+    "fastlab.view.figure": ("show",),
+}
+_MODULES = {
+    "plots": "fastlab.view.plots",
+    "explore": "fastlab.view.explore",
+    "check": "fastlab.view.check",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME_OF, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'fastlab' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

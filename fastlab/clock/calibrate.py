@@ -1,0 +1,175 @@
+"""A short measured calibration of the device at hand, kept per machine.
+
+Matrix rate for each precision, copy bandwidth, and the overhead of one launched
+operation: the three numbers of a roofline, with settings of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastlab import machine
+from fastlab.clock.clocks import clock_for
+from fastlab.clock.timing import Settings, time_call
+from fastlab.cost.devices import Device
+from fastlab.cost.latency import costs_of
+from fastlab.models import DTYPES, build, numerics, prepare
+from fastlab.spec.checks import digest
+from fastlab.spec.grids import point_of
+from fastlab.spec.point import PRECISIONS, Point
+
+# (m, n, k) of the products whose best rate is the peak: as large as a big model's, and
+# on a CPU a prompt through one of GPT-2's MLP layers.
+PRODUCTS = {
+    "cuda": ((8192, 8192, 8192), (4096, 4096, 4096)),
+    "cpu": ((1024, 3072, 768), (512, 2048, 2048)),
+}
+COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}  # far beyond an L2; a CPU's L3 if it can be
+
+# Tiny forwards whose time is all overhead: a kernel's own work is negligible there.
+LAUNCH_POINTS = tuple(
+    point_of(model=name, layers=4, prompt_len=4) for name in ("tiny-gpt2", "tiny-llama")
+)
+
+
+def settings_for(kind: str) -> Settings:
+    """The calibration's own timing settings: 0.3 s a number, caches warm."""
+    quick = {"budget_s": 0.3, "warmup_s": 0.1, "warmup_cap_s": 0.5, "cache": "warm"}
+    return Settings.for_device(kind, **quick, n_min=5, target=0.01)
+
+
+@dataclass
+class _Work:
+    """A plain function as a call that a clock can time."""
+
+    work: Callable[[], Any]
+
+    def run(self) -> Any:
+        """Do it."""
+        return self.work()
+
+    def reset(self) -> None:
+        """Nothing to undo."""
+
+
+def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
+    """The device at hand, measured: peaks, bandwidth, launch overhead. Some seconds.
+
+    Raises ValueError for a kind of device that this machine does not have.
+    """
+    kind = machine.torch_device(kind)
+    settings = settings or settings_for(kind)
+    real = [p for p in PRECISIONS if not machine.refusal(kind, p)]
+    peaks = {precision: matmul_rate(kind, precision, settings) for precision in real}
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    return Device(
+        name=machine.device_name(kind),
+        kind=kind,
+        peak_flops=peaks,
+        bandwidth=copy_bandwidth(kind, settings),
+        memory_bytes=machine.memory_bytes(kind),
+        l2_bytes=machine.last_level_cache_bytes(kind),
+        launch_s=launch_overhead(kind, settings),
+        price_per_hour=None,
+        source=f"calibrated {today}",
+        date=today,
+        profile="calibrated",
+    ).stamped()
+
+
+def _seconds(work: Callable[[], Any], kind: str, settings: Settings) -> float:
+    with torch.inference_mode():
+        return time_call(_Work(work), settings, clock_for(kind)).seconds
+
+
+def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
+    """Best measured rate of a dense product in FLOP/s, on random data."""
+    return max(
+        _product_rate(size, kind, precision, settings)
+        for size in PRODUCTS.get(kind, PRODUCTS["cpu"])
+    )
+
+
+def _product_rate(
+    size: tuple[int, int, int], kind: str, precision: str, settings: Settings
+) -> float:
+    m, n, k = size
+    dtype = DTYPES[precision]
+    x = torch.randn(m, k, device=kind, dtype=dtype)
+    w = torch.randn(n, k, device=kind, dtype=dtype)
+    with numerics(precision):
+        seconds = _seconds(lambda: torch.nn.functional.linear(x, w), kind, settings)
+    return 2 * m * n * k / seconds
+
+
+def copy_bandwidth(kind: str, settings: Settings) -> float:
+    """Bytes read and written per second by a large device-to-device copy."""
+    size = COPY_BYTES.get(kind, COPY_BYTES["cpu"])
+    source = torch.ones(size // 4, device=kind)
+    target = torch.empty_like(source)
+    return 2 * size / _seconds(lambda: target.copy_(source), kind, settings)
+
+
+def launch_overhead(kind: str, settings: Settings) -> float:
+    """Seconds per launched operation of transformers' eager forward, host included."""
+    return max(_overhead(point, kind, settings) for point in LAUNCH_POINTS)
+
+
+def _overhead(point: Point, kind: str, settings: Settings) -> float:
+    model = build(point, kind)
+    call = prepare(model, point, kind)
+    with numerics("fp32"):
+        seconds = time_call(call, settings, clock_for(kind)).seconds
+    return seconds / costs_of(point).totals[-1]
+
+
+def cache_folder() -> Path:
+    """Where profiles of this machine are kept: $XDG_CACHE_HOME/fastlab or ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastlab"
+
+
+def profile_path(kind: str) -> Path:
+    """The file of this machine's profile; another device or torch has another one."""
+    versions = machine.versions()
+    identity = [
+        machine.device_name(kind),
+        versions["torch"],
+        versions.get("driver", ""),
+    ]
+    return cache_folder() / f"device-{digest(identity)[:12]}.json"
+
+
+def this_device(kind: str = "auto", refresh: bool = False) -> Device:
+    """The calibrated profile of the device at hand, measured once and then kept.
+
+    `refresh` measures again. A folder that cannot be written only costs the keeping.
+    """
+    kind = machine.torch_device(kind)
+    path = profile_path(kind)
+    if path.exists() and not refresh:
+        try:
+            return Device.from_dict(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError):
+            pass  # an older or broken profile: measure anew
+    device = calibrate(kind)
+    _keep(device, path)
+    return device
+
+
+def _keep(device: Device, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}.tmp")
+        fresh.write_text(json.dumps(device.to_dict(), indent=1) + "\n")
+        fresh.replace(path)
+    except OSError:
+        pass

@@ -1,0 +1,148 @@
+"""The clocks that time_call takes: CUDA event pairs, or the host's own clock.
+
+Each is one class that answers to the Clock protocol; a test passes a scripted one.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastlab.clock.gpu_state import GpuState, state_reader
+from fastlab.spec.checks import check_choice
+
+FLUSH_BYTES = 256 * 2**20  # triton.testing.do_bench zeroes as much
+POOL = 64  # events made ahead, so that making one falls into no sample
+
+
+class Clock(Protocol):
+    """A device's timeline and the host's; `asynchronous` where run() only queues work.
+
+    mark() notes a moment on the device's timeline, between_ns() the ns from one mark to
+    another once sync() has waited for the device. flush() empties its caches.
+    """
+
+    asynchronous: bool
+
+    def now_ns(self) -> int: ...
+    def mark(self) -> Any: ...
+    def sync(self) -> None: ...
+    def between_ns(self, start: Any, stop: Any) -> int: ...
+    def flush(self) -> None: ...
+    def state(self) -> GpuState: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+class CpuClock:
+    """The host's monotonic clock; work is done when run() returns."""
+
+    asynchronous = False
+
+    def __init__(self) -> None:
+        self._buffer: Any = None
+
+    def now_ns(self) -> int:
+        """Host time in ns from an arbitrary start."""
+        return time.perf_counter_ns()
+
+    def mark(self) -> int:
+        """The same as now_ns()."""
+        return time.perf_counter_ns()
+
+    def sync(self) -> None:
+        """Nothing to wait for."""
+
+    def between_ns(self, start: int, stop: int) -> int:
+        """ns from one mark to another."""
+        return stop - start
+
+    def flush(self) -> None:
+        """Write 256 MiB (kept by this clock), which no CPU cache holds."""
+        if self._buffer is None:
+            self._buffer = np.empty(FLUSH_BYTES, dtype=np.uint8)
+        self._buffer.fill(0)
+
+    def state(self) -> GpuState:
+        """Unknown: there is no GPU."""
+        return GpuState()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait on the host."""
+        time.sleep(seconds)
+
+
+class CudaClock:
+    """Event pairs on the current stream of a CUDA device.
+
+    flush() keeps max(256 MiB, 4 x L2) of device memory for the life of the clock: drop
+    the clock, or take a baseline, before measuring peak memory.
+    """
+
+    asynchronous = True
+
+    def __init__(self, device: str = "cuda") -> None:
+        import torch
+
+        self._torch: Any = torch
+        self._device = torch.device(device)
+        properties = torch.cuda.get_device_properties(self._device)
+        self._flush_bytes = max(FLUSH_BYTES, 4 * properties.L2_cache_size)
+        self._buffer: Any = None
+        self._pool: list[Any] = []
+        self._read_state = state_reader(str(properties.uuid))
+        self._pool = [self.mark() for _ in range(POOL)]
+        self.sync()
+
+    def now_ns(self) -> int:
+        """Host time in ns from an arbitrary start."""
+        return time.perf_counter_ns()
+
+    def mark(self) -> Any:
+        """A timing event, recorded on the current stream."""
+        event = self._pool.pop() if self._pool else self._event()
+        event.record(self._torch.cuda.current_stream(self._device))
+        return event
+
+    def sync(self) -> None:
+        """Wait for all work queued on the device."""
+        self._torch.cuda.synchronize(self._device)
+
+    def between_ns(self, start: Any, stop: Any) -> int:
+        """ns between two events that are done; both may be recorded anew after it."""
+        elapsed_ms: float = start.elapsed_time(stop)
+        self._pool += [start, stop]
+        return round(elapsed_ms * 1e6)
+
+    def flush(self) -> None:
+        """Queue the zeroing of a buffer that L2 cannot hold."""
+        if self._buffer is None:
+            self._buffer = self._allocate()
+        self._buffer.zero_()
+
+    def state(self) -> GpuState:
+        """What NVML says of the device now."""
+        return self._read_state()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait on the host."""
+        time.sleep(seconds)
+
+    def _event(self) -> Any:
+        return self._torch.cuda.Event(enable_timing=True)
+
+    def _allocate(self) -> Any:
+        # An inference tensor could not be zeroed outside of inference mode.
+        with self._torch.inference_mode(False):
+            int32 = self._torch.int32
+            return self._torch.empty(
+                self._flush_bytes // 4, dtype=int32, device=self._device
+            )
+
+
+def clock_for(device_type: str) -> Clock:
+    """The clock of "cpu", "cuda" or "cuda:<index>"; ValueError for anything else."""
+    kind = device_type.partition(":")[0]
+    check_choice("device", kind, ("cpu", "cuda"))
+    return CpuClock() if kind == "cpu" else CudaClock(device_type)

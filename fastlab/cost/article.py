@@ -1,0 +1,27 @@
+"""The article's complexity formula, as printed and as corrected.
+
+It counts one H x H product per layer, nothing of the attention, the MLP's real width
+or the vocabulary head, and gets its own multiplications wrong.
+"""
+
+from __future__ import annotations
+
+# What section 4.3 of the article prints for (n, L, H), beside what its formula gives.
+PRINTED = {(1024, 12, 768): 1.25e9, (1024, 3, 512): 1.5e9}
+PRINTED_16_BIT = 1.5e8 / 8  # "1.5e8" where the line above says 1.5e9
+PRINTED_OPTIMISED = 1.75e7
+PRINTED_BOTH_PASSES = 2 * 1.25e9  # inference has no backward pass
+
+
+def article_as_printed(n: int, layers: int, hidden: int) -> int:
+    """2 L (n H^2): the article's formula with its multiplication done right."""
+    return 2 * layers * n * hidden**2
+
+
+def article_corrected(n: int, layers: int, hidden: int, vocab: int) -> int:
+    """FLOPs of a GPT-2 of these sizes: L (24 n H^2 + 4 n^2 H) + 2 n H V.
+
+    12 H^2 weights a layer give 24 n H^2; attention is O(n^2 H), not O(n^3).
+    """
+    layer = 24 * n * hidden**2 + 4 * n**2 * hidden
+    return layers * layer + 2 * n * hidden * vocab

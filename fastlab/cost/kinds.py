@@ -1,0 +1,184 @@
+"""What one operation of each kind costs: FLOPs, bytes and kernels launched.
+
+One small function per kind. Adding an operation is adding a function here and naming
+it in the family's layer (`operations.py`). FLOPs = 2 x MACs, and only matrix products
+have any; everything else costs bytes and launches. `a` = bytes of one activation,
+`w` = bytes of one weight; other letters are element counts or sizes.
+
+Bytes of elementwise work are those that transformers' eager code moves, kernel by
+kernel, since that is the runtime they are compared with.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Operation(NamedTuple):
+    """One kind of work in a model, and how often the call does it.
+
+    All costs are those of one execution; multiply by `times`. flops treats attention
+    as dense, flops_causal as a causal kernel would. dims = (m, n, k) of a linear, or
+    (batch, new, past, heads, kv_heads, head_dim) of an attention.
+    """
+
+    name: str
+    kind: str
+    times: int = 1
+    flops: int = 0
+    flops_causal: int = 0
+    weight_bytes: int = 0
+    activation_bytes: int = 0
+    kv_read_bytes: int = 0
+    kv_write_bytes: int = 0
+    launches: int = 1
+    dims: tuple[int, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """All bytes moved to or from memory by one execution."""
+        activations = self.weight_bytes + self.activation_bytes
+        return activations + self.kv_read_bytes + self.kv_write_bytes
+
+
+def linear(
+    name: str, m: int, n: int, k: int, a: int, w: int, bias: bool = False
+) -> Operation:
+    """y[m, n] = x[m, k] W[k, n] (+ b): 2 m n k FLOPs."""
+    flops = 2 * m * n * k
+    weights = w * (k * n + (n if bias else 0))
+    moved = a * m * (k + n)
+    return Operation(name, "linear", 1, flops, flops, weights, moved, dims=(m, n, k))
+
+
+def causal_pairs(new: int, past: int) -> int:
+    """(query, key) pairs that a causal mask keeps: query i sees past + i + 1 keys."""
+    return new * past + new * (new + 1) // 2
+
+
+def attention(
+    name: str,
+    batch: int,
+    new: int,
+    past: int,
+    heads: int,
+    kv_heads: int,
+    d: int,
+    a: int,
+    causal: bool = True,
+) -> Operation:
+    """Fused attention: q k^T and p v, 4 d FLOPs for each (query, key) pair and head.
+
+    Scores never leave the chip; keys and values are read once for each kv head.
+    """
+    pairs = new * (past + new)
+    kept = causal_pairs(new, past) if causal else pairs
+    per_pair = 4 * batch * heads * d
+    return Operation(
+        name,
+        "attention",
+        flops=per_pair * pairs,
+        flops_causal=per_pair * kept,
+        activation_bytes=2 * a * batch * new * heads * d,
+        kv_read_bytes=2 * a * batch * (past + new) * kv_heads * d,
+        dims=(batch, new, past, heads, kv_heads, d),
+    )
+
+
+def plain_attention(fused: Operation, a: int, masked: bool, upcast: bool) -> Operation:
+    """The same attention as separate kernels: the score matrix goes through memory.
+
+    q k^T writes it, the scale takes 2 passes, the mask 3 (it is read too), softmax 2
+    (in fp32 where `upcast`, cast back from there) and p v reads it. No causal saving.
+    Grouped keys and values are first copied out to all heads.
+    """
+    batch, new, past, heads, kv_heads, d = fused.dims
+    scores = batch * heads * new * (past + new)
+    soft = 4 if upcast else a
+    cast = soft + a if soft != a else 0
+    per_score = a * (1 + 2 + (3 if masked else 0) + 1 + 1) + soft + cast
+    copied = 0 if heads == kv_heads else 6 * a * batch * (past + new) * heads * d
+    return fused._replace(
+        flops_causal=fused.flops,
+        activation_bytes=fused.activation_bytes + scores * per_score + copied,
+        launches=4 + masked + (cast > 0) + 2 * (copied > 0),
+    )
+
+
+def layer_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
+    """One fused kernel: read, write, scale and shift."""
+    moved = 2 * a * rows * width
+    return Operation(name, "norm", weight_bytes=2 * w * width, activation_bytes=moved)
+
+
+def rms_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
+    """transformers' RMSNorm: pow, mean, add, rsqrt, mul, mul, in fp32.
+
+    pow (r, w), mean (r), mul (r, w) move 4-byte values, the last mul (r, w) the
+    activation's; 16-bit input is cast there and back by two more kernels.
+    """
+    per_element = 5 * 4 + 2 * a
+    casts = (a + 4) + (4 + a) if a == 2 else 0
+    return Operation(
+        name,
+        "norm",
+        weight_bytes=w * width,
+        activation_bytes=rows * width * (per_element + casts),
+        launches=8 if a == 2 else 6,
+    )
+
+
+def elementwise(
+    name: str, elements: int, a: int, passes: int, launches: int
+) -> Operation:
+    """Pointwise kernels that read or write `elements` values `passes` times in all."""
+    moved = a * elements * passes
+    return Operation(name, "elementwise", activation_bytes=moved, launches=launches)
+
+
+def residual_add(name: str, elements: int, a: int) -> Operation:
+    """x + y: read two, write one."""
+    return elementwise(name, elements, a, passes=3, launches=1)
+
+
+def rope(name: str, elements: int, a: int) -> Operation:
+    """x cos + rotate_half(x) sin on q or k: mul, neg (of half), cat, mul, add."""
+    return elementwise(name, elements, a, passes=10, launches=5)
+
+
+def gelu_tanh(name: str, elements: int, a: int) -> Operation:
+    """GPT-2's gelu_new written out: pow, tanh, 4 mul, 2 add = 8 kernels, 18 passes."""
+    return elementwise(name, elements, a, passes=18, launches=8)
+
+
+def gelu(name: str, elements: int, a: int) -> Operation:
+    """The fused GELU: read, write."""
+    return elementwise(name, elements, a, passes=2, launches=1)
+
+
+def swiglu(name: str, elements: int, a: int) -> Operation:
+    """silu(gate) * up: two kernels, five passes."""
+    return elementwise(name, elements, a, passes=5, launches=2)
+
+
+def embedding(name: str, rows: int, width: int, a: int, w: int) -> Operation:
+    """Table look-up: only the rows that are asked for are read."""
+    size = rows * width
+    return Operation(
+        name, "embedding", weight_bytes=w * size, activation_bytes=a * size
+    )
+
+
+def cache_append(
+    name: str, batch: int, new: int, past: int, kv_heads: int, d: int, a: int
+) -> Operation:
+    """transformers' DynamicCache: `cat` copies all old keys and values with the new."""
+    row = 2 * a * batch * kv_heads * d
+    return Operation(
+        name,
+        "copy",
+        activation_bytes=row * new,
+        kv_read_bytes=row * past,
+        kv_write_bytes=row * (past + new),
+        launches=2,
+    )

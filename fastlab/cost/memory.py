@@ -1,0 +1,106 @@
+"""Parameters, KV cache, peak memory: does it fit, and up to which batch?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastlab.cost.operations import VALUE_BYTES, Step, steps
+from fastlab.spec.point import Point
+from fastlab.spec.shape import GROUPED, ModelShape
+
+
+def parameters(shape: ModelShape) -> int:
+    """Number of parameters of the transformers model, a tied head counted once."""
+    h, f, v = shape.hidden, shape.ffn, shape.vocab
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    head = 0 if shape.tied else v * h
+    if shape.family == "gpt2":
+        layer = 4 * h * h + 2 * h * f + 9 * h + f  # biases 3H + H + F + H, norms 4H
+        return v * h + shape.max_positions * h + shape.layers * layer + 2 * h + head
+    if shape.family == "bert":
+        layer = 4 * h * h + 2 * h * f + 9 * h + f
+        embed = v * h + shape.max_positions * h + 2 * h + 2 * h  # two types, one norm
+        return embed + shape.layers * layer + (h * h + h + 2 * h + v)
+    norms = 2 * h + (2 * shape.head_dim if shape.family == "qwen3" else 0)
+    layer = h * (q + 2 * kv) + q * h + 3 * h * f + norms
+    return v * h + shape.layers * layer + h + head
+
+
+def value_bytes(point: Point) -> int:
+    """Bytes of one stored weight or activation under the point's precision."""
+    return VALUE_BYTES[point.recipe.precision]
+
+
+def kv_cache_bytes(point: Point) -> int:
+    """Bytes of keys and values held when the call ends."""
+    if point.recipe.cache == "none":
+        return 0
+    s, work = point.shape, point.workload
+    row = 2 * s.layers * s.kv_heads * s.head_dim * value_bytes(point)
+    return row * work.batch * work.positions
+
+
+def peak_bytes(point: Point) -> int:
+    """Estimated most bytes alive at once: weights, KV cache and live activations."""
+    weights = parameters(point.shape) * value_bytes(point)
+    live = max(_live(step) for step in steps(point))
+    return weights + kv_cache_bytes(point) + live
+
+
+def _live(step: Step) -> int:
+    """Live activations at the widest moment of one forward pass, in bytes."""
+    s, a = step.shape, step.value
+    stream = step.rows * s.hidden * a
+    scored = step.batch * step.scored
+    head = stream + scored * (s.hidden + s.vocab) * a
+    widest = max(_mlp_live(step, stream), _attention_live(step, stream), head)
+    # DynamicCache appends by copying: one layer's old keys outlive their copy.
+    old = step.batch * step.past * s.kv_heads * s.head_dim * a
+    return widest + old
+
+
+def _mlp_live(step: Step, stream: int) -> int:
+    wide = step.rows * step.shape.ffn * step.value
+    # gelu_new holds its input, the running product and two temporaries; SwiGLU gate,
+    # silu(gate), up and their product; bert's fused GELU input and output.
+    held = {"gpt2": 4, "bert": 2}.get(step.shape.family, 4)
+    # The residual and the normed stream; GPT-2 also keeps the attention's output.
+    streams = 4 if step.shape.family == "gpt2" else 2
+    return streams * stream + held * wide
+
+
+def _attention_live(step: Step, stream: int) -> int:
+    s, a = step.shape, step.value
+    q = step.rows * s.heads * s.head_dim * a
+    kv = step.rows * s.kv_heads * s.head_dim * a
+    fused = 2 * stream + 2 * q + 4 * kv
+    if step.fused:
+        return fused
+    keys = step.past + step.new
+    scores = step.batch * s.heads * step.new * keys
+    copies = 2 * step.batch * keys * s.heads * s.head_dim * a
+    # Two score matrices at once (three in GPT-2); a softmax in fp32 holds 8 bytes a
+    # score in any dtype.
+    per_score = 8 if s.family in GROUPED else (3 if s.family == "gpt2" else 2) * a
+    return fused + scores * per_score + (copies if s.heads != s.kv_heads else 0)
+
+
+def largest_batch(point: Point, memory_bytes: int, reserve: float = 0.08) -> int:
+    """The largest batch whose estimated peak fits; 0 if not even one does.
+
+    `reserve` is the share of the memory left to the driver, the runtime's workspaces
+    and fragmentation.
+    """
+    room = memory_bytes * (1 - reserve)
+
+    def fits(batch: int) -> bool:
+        work = replace(point.workload, batch=batch)
+        return peak_bytes(replace(point, workload=work)) <= room
+
+    low, high = 0, 1
+    while fits(high) and high < 2**30:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

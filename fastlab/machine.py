@@ -1,0 +1,200 @@
+"""The machine at hand: which device, what it really can do, and with what versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fastlab.spec.checks import check_choice
+
+DEVICE_KINDS = ("cuda", "cpu")  # fastest first
+PACKAGES = ("torch", "transformers", "numpy", "pandas", "matplotlib", "triton")
+
+# Instructions without which a CPU only emulates a format (names of /proc/cpuinfo).
+_NATIVE = {
+    "bf16": {"avx512_bf16", "amx_bf16", "avx10_2", "bf16"},
+    "fp16": {"avx512_fp16", "amx_fp16", "avx10_2", "asimdhp"},
+}
+
+
+def torch_device(wanted: str = "auto") -> str:
+    """ "cuda", "mps" or "cpu": the one asked for, or the fastest that is there.
+
+    Raises ValueError for an unknown kind or one that this machine does not have.
+    """
+    check_choice("device", wanted, ("auto", *DEVICE_KINDS))
+    there = {"cuda": _has_cuda(), "cpu": True}
+    if wanted == "auto":
+        return next(kind for kind in DEVICE_KINDS if there[kind])
+    if not there[wanted]:
+        have = ", ".join(kind for kind in DEVICE_KINDS if there[kind])
+        raise ValueError(f"device={wanted!r} is not on this machine; it has {have}")
+    return wanted
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def device_name(kind: str) -> str:
+    """The name that rows carry: the GPU's own, or the CPU's with its thread count."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{cpu_model()} ({threads} thread{'s' if threads > 1 else ''}, {kind})"
+
+
+@lru_cache
+def cpu_model() -> str:
+    """The CPU's name as the system tells it."""
+    found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+@lru_cache
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
+
+
+def cpu_flags() -> set[str]:
+    """Instruction-set flags of the CPU, empty where the system does not list them."""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return set(found[1].split()) if found else set()
+
+
+def refusal(kind: str, precision: str) -> str:
+    """Why this device cannot really run a precision, "" where it can.
+
+    A format that is only emulated counts as one that it cannot run.
+    """
+    if precision == "fp32":
+        return ""
+    if kind == "cuda":
+        return _cuda_refusal(precision)
+    if precision == "tf32":
+        return "tf32 needs an NVIDIA GPU with compute capability 8.0 or higher"
+    return _cpu_refusal(precision) if kind == "cpu" else ""
+
+
+def _cuda_refusal(precision: str) -> str:
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    if precision in ("bf16", "tf32") and major < 8 and torch.version.hip is None:
+        has = f"this GPU has {major}.{minor}"
+        return f"{precision} is emulated below compute capability 8.0; {has}"
+    return ""
+
+
+def _cpu_refusal(precision: str) -> str:
+    flags = cpu_flags()
+    if not flags or flags & _NATIVE[precision]:
+        return ""
+    return f"{precision} is emulated on this CPU (no {precision} instructions)"
+
+
+def memory_bytes(kind: str) -> int:
+    """Memory of the device in bytes: the GPU's, or the machine's RAM."""
+    import torch
+
+    if kind == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 8 * 2**30  # Windows without a way to ask: a cautious guess
+
+
+def free_bytes(kind: str) -> int:
+    """Memory that a new model could take now, in bytes."""
+    import torch
+
+    if kind == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    path = Path("/proc/meminfo")
+    text = path.read_text() if path.exists() else ""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    return int(found[1]) * 1024 if found else memory_bytes(kind)
+
+
+def last_level_cache_bytes(kind: str) -> int:
+    """Bytes of the GPU's L2 or the CPU's last cache level; 0 where unknown."""
+    import torch
+
+    if kind == "cuda":
+        return int(torch.cuda.get_device_properties(0).L2_cache_size)
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((_size_bytes(path.read_text()) for path in sizes), default=0)
+
+
+def _size_bytes(text: str) -> int:
+    number, unit = re.match(r"(\d+)([KMG]?)", text.strip()).groups()  # type: ignore
+    return int(number) * {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[unit]
+
+
+def environment(kind: str) -> dict[str, Any]:
+    """Who measured: device, versions, host, threads, commit, command; plain JSON.
+
+    The driver and CUDA version stand under "versions" where there is a GPU.
+    """
+    import torch
+
+    return {
+        "device": device_name(kind),
+        "versions": versions(),
+        "host": socket.gethostname(),
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of the packages that matter, of CUDA and of the driver."""
+    import torch
+
+    found = {name: _version(name) for name in PACKAGES}
+    found |= {"python": platform.python_version(), "platform": platform.platform()}
+    if torch.version.cuda and torch.cuda.is_available():
+        found |= {"cuda": torch.version.cuda, "driver": _driver()}
+    return {name: value for name, value in found.items() if value}
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _driver() -> str:
+    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+
+
+def commit() -> str:
+    """The checkout's commit, "+dirty" where files differ from it; "" outside one."""
+    root = str(Path(__file__).parents[1])
+    head = _output("git", "-C", root, "rev-parse", "--short=12", "HEAD")
+    tracked = ("status", "--porcelain", "--untracked-files=no")
+    return head + ("+dirty" if head and _output("git", "-C", root, *tracked) else "")
+
+
+def _output(*command: str) -> str:
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return run.stdout.strip() if run.returncode == 0 else ""

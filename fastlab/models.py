@@ -1,0 +1,278 @@
+"""Point -> a torch model and a call on it; or a real checkpoint, text in, text out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastlab.spec.point import Point
+from fastlab.spec.shape import ModelShape
+
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
+    """The transformers config of a shape."""
+    import transformers
+
+    common: dict[str, Any] = {
+        "vocab_size": shape.vocab,
+        "tie_word_embeddings": shape.tied,
+    }
+    common |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    common |= {"attn_implementation": attention}
+    if shape.family == "gpt2":
+        return transformers.GPT2Config(**common, **_gpt2_sizes(shape))
+    sizes = _named_sizes(shape)
+    if shape.family == "bert":
+        return transformers.BertConfig(**common, **sizes)
+    sizes |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    names = {"llama": "LlamaConfig", "qwen3": "Qwen3Config"}
+    return getattr(transformers, names[shape.family])(**common, **sizes)
+
+
+def _gpt2_sizes(shape: ModelShape) -> dict[str, Any]:
+    return {
+        "n_layer": shape.layers,
+        "n_embd": shape.hidden,
+        "n_head": shape.heads,
+        "n_inner": shape.ffn,
+        "n_positions": shape.max_positions,
+    }
+
+
+def _named_sizes(shape: ModelShape) -> dict[str, Any]:
+    return {
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.ffn,
+        "max_position_embeddings": shape.max_positions,
+    }
+
+
+def build(point: Point, device: str = "cpu") -> nn.Module:
+    """The point's model with random weights, made on the device in its own dtype.
+
+    The same seed gives the same weights on the same device; the caller's random state
+    is left alone. Raises ValueError for points with trained weights: `load` those.
+    """
+    if point.seed is None:
+        raise ValueError(f"weights={point.weights!r}: only random ones can be built")
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.device(device):
+        torch.manual_seed(point.seed)
+        model = _from_config(point)
+    return model.eval().requires_grad_(False)
+
+
+def _from_config(point: Point) -> nn.Module:
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    config = config_of(point.shape, point.recipe.attention)
+    auto = (
+        AutoModelForMaskedLM if point.shape.family == "bert" else AutoModelForCausalLM
+    )
+    return auto.from_config(config, dtype=DTYPES[point.recipe.precision])
+
+
+def load(
+    source: str | Path, device: str = "cpu", precision: str = "fp32"
+) -> tuple[nn.Module, Any]:
+    """A real model and its tokenizer, from a hub name or a local folder.
+
+    Weights are read from safetensors only and no code of the repository is run. With
+    the package accelerate they go straight to the device, else through the CPU in
+    their final dtype. Raises OSError where something of it is missing.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = str(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    straight = {"device_map": device} if find_spec("accelerate") else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=DTYPES[precision],
+        use_safetensors=True,
+        trust_remote_code=False,
+        **straight,
+    )
+    nn.Module.to(model, device)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def weights_id(folder: str | Path) -> str:
+    """ "trained:<sha256>" of a local folder's safetensors files; FileNotFoundError."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} has no .safetensors file")
+    sha = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            while block := handle.read(2**22):
+                sha.update(block)
+    return f"trained:{sha.hexdigest()}"
+
+
+@contextmanager
+def numerics(precision: str) -> Iterator[None]:
+    """Matrix products of fp32 tensors in tf32 or in full fp32, and nothing else."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def prompt_ids(point: Point, device: str) -> torch.Tensor:
+    """Random token ids (batch, prompt_len), the same for every device and dtype."""
+    work = point.workload
+    source = torch.Generator().manual_seed(point.seed or 0)
+    size = (work.batch, work.prompt_len)
+    return torch.randint(point.shape.vocab, size, generator=source).to(device)
+
+
+def prepare(
+    model: nn.Module, point: Point, device: str = "cpu"
+) -> Prefill | Decode | Generate:
+    """The point's call on the model, ready to run: inputs made, cache filled."""
+    ids = prompt_ids(point, device)
+    if point.workload.phase == "prefill":
+        return Prefill(model, ids, *_prefill_options(point))
+    if point.workload.phase == "generate":
+        return Generate(model, ids, point.workload.new_tokens, _cached(point))
+    if not _cached(point):
+        ids = torch.cat([ids, ids[:, :1]], dim=1)
+        return Prefill(model, ids, {"use_cache": False, "logits_to_keep": 1})
+    return Decode(model, ids)
+
+
+def _cached(point: Point) -> bool:
+    return point.recipe.cache != "none"
+
+
+def _prefill_options(point: Point) -> tuple[dict[str, Any]]:
+    if point.shape.family == "bert":
+        return ({},)
+    options: dict[str, Any] = {"use_cache": _cached(point)}
+    if point.workload.logits == "last":
+        options["logits_to_keep"] = 1
+    return (options,)
+
+
+@dataclass
+class Prefill:
+    """One forward pass over ids (batch, n) from an empty cache; returns the logits."""
+
+    model: nn.Module
+    ids: torch.Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> torch.Tensor:
+        """Logits (batch, n or 1, vocab)."""
+        return self.model(self.ids, **self.options).logits
+
+    def reset(self) -> None:
+        """Nothing to undo: the cache is made anew in each run."""
+
+
+@dataclass
+class Decode:
+    """One new token per sequence after a cached prompt; the cache never grows.
+
+    transformers' DynamicCache replaces its tensors when it appends, so that putting
+    the prompt's own tensors back restores it without a copy.
+    """
+
+    model: nn.Module
+    ids: torch.Tensor
+
+    def __post_init__(self) -> None:
+        with torch.inference_mode():
+            out = self.model(self.ids, use_cache=True, logits_to_keep=1)
+        self.cache = out.past_key_values
+        self.token = out.logits[:, -1:].argmax(-1)
+        self.kept = [(layer.keys, layer.values) for layer in self.cache.layers]
+
+    def run(self) -> torch.Tensor:
+        """Logits (batch, 1, vocab) of the position after the prompt's."""
+        out = self.model(self.token, past_key_values=self.cache, use_cache=True)
+        return out.logits
+
+    def release(self) -> None:
+        """Let go of the prompt's own tensors, which a real decode loop does not keep.
+
+        For one last run whose peak memory is read; reset() does nothing from then on.
+        """
+        self.reset()
+        self.kept = []
+
+    def reset(self) -> None:
+        """Drop the appended token from every layer's cache."""
+        for layer, (keys, values) in zip(self.cache.layers, self.kept, strict=False):
+            layer.keys, layer.values = keys, values
+
+
+@dataclass
+class Generate:
+    """Greedy generation of new_tokens tokens, without a host synchronisation each."""
+
+    model: nn.Module
+    ids: torch.Tensor
+    new_tokens: int
+    cached: bool = True
+
+    def run(self) -> torch.Tensor:
+        """Token ids (batch, new_tokens)."""
+        tokens = [self._next(self.ids, None)]
+        while len(tokens) < self.new_tokens:
+            tokens.append(self._next(self._input(tokens), self.cache))
+        return torch.cat(tokens, dim=1)
+
+    def reset(self) -> None:
+        """Let go of the last run's cache; each run makes its own."""
+        self.cache = None
+
+    def _input(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+        return tokens[-1] if self.cached else torch.cat([self.ids, *tokens], dim=1)
+
+    def _next(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        out = self.model(
+            ids, past_key_values=cache, use_cache=self.cached, logits_to_keep=1
+        )
+        self.cache = out.past_key_values
+        return out.logits[:, -1:].argmax(-1)
+
+
+def generate_text(
+    model: nn.Module, tokenizer: Any, prompt: str, new_tokens: int = 32
+) -> str:
+    """The greedy continuation of a prompt, as text; ValueError for an empty prompt."""
+    inputs = tokenizer(prompt, return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    if length == 0:
+        raise ValueError(f"prompt={prompt!r} must have at least one token")
+    with torch.inference_mode():
+        ids = model.generate(  # type: ignore[operator]
+            **inputs.to(model.device),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+        )
+    return str(tokenizer.decode(ids[0, length:], skip_special_tokens=True))

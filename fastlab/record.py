@@ -1,0 +1,238 @@
+"""The answer: Estimate, Measurement, Quality and the Record that joins them.
+
+Seconds and integer nanoseconds here; tables made from records speak milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from fastlab.spec.checks import canonical, digest, make
+from fastlab.spec.point import Point
+
+SCHEMA = 1
+STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
+FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu")
+BOUNDS = ("compute", "memory", "launch")
+KEPT_SAMPLES = 500
+_CRC = re.compile(r',"crc32":([0-9]+)')
+_SAMPLES = re.compile(r'_ns":\[[^\]]*\]')  # quotes within strings are escaped
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a point should cost: counts are exact, seconds lie from low_s to high_s.
+
+    flops counts dense attention, flops_causal what a causal kernel does. weight_bytes
+    are those read by the call; peak_bytes covers weights, cache and live activations.
+    `bound` names what takes most of the time: compute, memory or launch.
+    """
+
+    model: str
+    profile: str
+    parameters: int
+    flops: int
+    flops_causal: int
+    weight_bytes: int
+    activation_bytes: int
+    kv_read_bytes: int
+    kv_write_bytes: int
+    kv_cache_bytes: int
+    peak_bytes: int
+    launches: int
+    seconds: float
+    low_s: float
+    high_s: float
+    bound: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the clock said: the median in seconds, its 95 % interval, the raw samples.
+
+    seconds is device time (the host's, on a CPU). device_ns, e2e_ns and enqueue_ns are
+    the samples in ns: event pairs, host round trips, host time to queue the work.
+    """
+
+    seconds: float
+    low_s: float
+    high_s: float
+    n: int
+    converged: bool
+    stopped: str  # why sampling ended: "converged", "budget" or "n_max"
+    cache: str  # "cold" or "warm": what the caches held before each sample
+    warmup_calls: int
+    first_call_s: float
+    flags: tuple[str, ...] = ()
+    device_ns: tuple[int, ...] = ()
+    e2e_ns: tuple[int, ...] = ()
+    enqueue_ns: tuple[int, ...] = ()
+    peak_bytes: int | None = None
+
+    def trimmed(self, keep: int = KEPT_SAMPLES) -> Measurement:
+        """The same with at most `keep` samples of each kind, evenly spaced."""
+        return replace(
+            self,
+            device_ns=_thin(self.device_ns, keep),
+            e2e_ns=_thin(self.e2e_ns, keep),
+            enqueue_ns=_thin(self.enqueue_ns, keep),
+        )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What the model lost against the dense fp32 reference, on the same text."""
+
+    reference: str
+    text_sha: str
+    kl_nats: float
+    top1: float
+    max_abs: float
+    bits_per_byte: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Effective:
+    """What really ran: dtype, attention implementation, parameters, stored bytes."""
+
+    dtype: str
+    attention: str
+    parameters: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One point on one device under one set of timing settings, and all we know of it.
+
+    `settings` are the timing settings as a dict, `env` the digest of the environment,
+    `reason` says why a status is not "ok".
+    """
+
+    point: Point
+    device: str
+    settings: Mapping[str, Any]
+    status: str
+    estimate: Estimate | None = None
+    measured: Measurement | None = None
+    quality: Quality | None = None
+    effective: Effective | None = None
+    reason: str = ""
+    env: str = ""
+    run: str = ""
+    attempt: int = 1
+    round: int = 1
+    at_utc: str = ""
+    key: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(
+                f"status={self.status!r} is not one of {', '.join(STATUSES)}"
+            )
+        if not self.key:
+            key = row_key(self.point, self.device, self.settings)
+            object.__setattr__(self, "key", key)
+
+    @property
+    def settings_key(self) -> str:
+        """sha256 of the timing settings, in hex."""
+        return digest(dict(self.settings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of one store line, without its crc32."""
+        parts = ("estimate", "measured", "quality", "effective")
+        measured = self.measured.trimmed() if self.measured else None
+        values = {n: getattr(self, n) for n in parts} | {"measured": measured}
+        plain = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
+        return {
+            "schema": SCHEMA,
+            "kind": "record",
+            "key": self.key,
+            "settings_key": self.settings_key,
+            "env": self.env,
+            "settings": dict(self.settings),
+            "point": self.point.to_dict(),
+            **{n: getattr(self, n) for n in plain},
+            **{n: _as_dict(v) for n, v in values.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Record:
+        """The record of one store line; raises KeyError or ValueError if it is none."""
+        parts: dict[str, type] = {
+            "estimate": Estimate,
+            "measured": Measurement,
+            "quality": Quality,
+            "effective": Effective,
+        }
+        values = {n: _from_dict(c, data.get(n)) for n, c in parts.items()}
+        names = "device settings status reason env run attempt round at_utc key"
+        values.update({n: data[n] for n in names.split()})
+        return cls(point=Point.from_dict(data["point"]), **values)
+
+
+def row_key(point: Point, device: str, settings: Mapping[str, Any]) -> str:
+    """sha256 of (point, device, timing settings): the identity of a measured row."""
+    parts = {"point": point.to_dict(), "device": device, "settings": dict(settings)}
+    return digest(parts)
+
+
+def seal(data: Mapping[str, Any]) -> str:
+    """One store line (no newline): canonical JSON with the crc32 of it without it."""
+    body = canonical(dict(data))
+    return canonical({**data, "crc32": zlib.crc32(body.encode())})
+
+
+def unseal(line: str, samples: bool = True) -> dict[str, Any]:
+    """The object of a store line; raises ValueError where its crc32 does not fit.
+
+    samples=False leaves the lists of samples empty: 10 times faster on long rows.
+    """
+    fits = _text_fits(line)
+    slim = fits and not samples
+    data = json.loads(_SAMPLES.sub('_ns":[]', line) if slim else line)
+    if not isinstance(data, dict):
+        raise ValueError("a store line must be a JSON object")
+    crc = data.pop("crc32", None)
+    if not fits and crc != zlib.crc32(canonical(data).encode()):
+        raise ValueError("crc32 does not fit the line")
+    return data
+
+
+def _text_fits(line: str) -> bool:
+    # In a line as sealed, cutting the field out of the text leaves what was summed;
+    # serialising again says the same of any layout, at 10 times the cost.
+    found = _CRC.search(line)
+    if found is None:
+        return False
+    rest = line[: found.start()] + line[found.end() :]
+    return zlib.crc32(rest.encode()) == int(found[1])
+
+
+def _thin(samples: tuple[int, ...], keep: int) -> tuple[int, ...]:
+    if len(samples) <= keep:
+        return samples
+    step = (len(samples) - 1) / (keep - 1)
+    return tuple(samples[round(i * step)] for i in range(keep))
+
+
+def _as_dict(value: Any) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}
+
+
+def _from_dict(cls: Any, data: Mapping[str, Any] | None) -> Any:
+    if data is None:
+        return None
+    return make(
+        cls, {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    )

@@ -1,0 +1,18 @@
+"""The question: which model, which work, which recipe, on which weights. No torch."""
+
+from fastlab.spec.grids import GRID_FIELDS, grid, point_of
+from fastlab.spec.point import PRECISIONS, Point, Recipe, Workload
+from fastlab.spec.shape import FAMILIES, PRESETS, ModelShape
+
+__all__ = [
+    "FAMILIES",
+    "GRID_FIELDS",
+    "PRECISIONS",
+    "PRESETS",
+    "ModelShape",
+    "Point",
+    "Recipe",
+    "Workload",
+    "grid",
+    "point_of",
+]

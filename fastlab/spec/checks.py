@@ -1,0 +1,65 @@
+"""Errors that say what is allowed, and the canonical JSON that keys are made of."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Words to end an error with: the nearest allowed name, or else all of them."""
+    allowed = list(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; allowed: {', '.join(allowed)}"
+
+
+def check_choice(field: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise ValueError naming field, value and choices unless `value` is a choice."""
+    allowed = list(allowed)
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
+
+
+def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> None:
+    """Raise ValueError unless `value` is a whole number from `low` to `high`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:  # type: ignore[operator]
+        raise ValueError(
+            f"{field}={value!r} must be a whole number from {low} to {high}"
+        )
+
+
+def canonical(data: Any) -> str:
+    """JSON with sorted keys and no spaces; NaN and infinity raise ValueError."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(data: Any) -> str:
+    """sha256 of the canonical JSON of `data`, in hex."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()
+
+
+def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise ValueError for the first name in `given` that is not allowed."""
+    allowed = list(allowed)
+    for name in given:
+        if name not in allowed:
+            raise ValueError(f"unknown {what} field {name!r}{suggest(name, allowed)}")
+
+
+def make(cls: Any, data: Mapping[str, Any]) -> Any:
+    """An instance of a spec class from a mapping; unknown or absent names raise."""
+    check_names(cls.__name__, data, [f.name for f in fields(cls)])
+    needed = [f.name for f in fields(cls) if f.default is MISSING]
+    absent = [n for n in needed if n not in data]
+    if absent:
+        raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
+    return cls(**data)

@@ -1,0 +1,67 @@
+"""transformers configs -> ModelShape; the only place of the spec that knows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastlab.spec.shape import ModelShape
+
+# Options that change what a model costs and that the cost model does not know:
+# the value each must have.
+_PLAIN: dict[str, dict[str, Any]] = {
+    "gpt2": {"add_cross_attention": False},
+    "llama": {"attention_bias": False, "mlp_bias": False},
+    "qwen3": {"attention_bias": False, "use_sliding_window": False},
+    "bert": {"add_cross_attention": False, "is_decoder": False, "type_vocab_size": 2},
+}
+
+
+def read_shape(source: Any) -> ModelShape:
+    """The shape of a hub name, a local folder or a config; see ModelShape."""
+    config = _load(source) if isinstance(source, (str, Path)) else source
+    family = getattr(config, "model_type", None)
+    if family not in _PLAIN:
+        raise ValueError(
+            f"model_type={family!r} of {source} is not one of {', '.join(_PLAIN)}"
+        )
+    for name, plain in _PLAIN[family].items():
+        value = getattr(config, name, plain)
+        if value != plain:
+            raise ValueError(f"{name}={value!r} of {source} must be {plain!r}")
+    return _gpt2(config) if family == "gpt2" else _named(config)
+
+
+def _load(source: str | Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+
+
+def _gpt2(config: Any) -> ModelShape:
+    return ModelShape(
+        "gpt2",
+        config.n_layer,
+        config.n_embd,
+        heads=config.n_head,
+        ffn=config.n_inner or 4 * config.n_embd,
+        vocab=config.vocab_size,
+        max_positions=config.n_positions,
+        tied=config.tie_word_embeddings,
+    )
+
+
+def _named(config: Any) -> ModelShape:
+    heads = config.num_attention_heads
+    return ModelShape(
+        config.model_type,
+        config.num_hidden_layers,
+        config.hidden_size,
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        ffn=config.intermediate_size,
+        vocab=config.vocab_size,
+        max_positions=config.max_position_embeddings,
+        tied=config.tie_word_embeddings,
+    )

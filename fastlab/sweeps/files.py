@@ -1,0 +1,65 @@
+"""Sweep files: YAML with grids of points and, where wanted, timing settings.
+
+about: one line of text
+settings: {budget_s: 1.0}          # over the device's defaults
+grids:                             # each a product of lists, as in fastlab.grid
+  - {family: [gpt2, llama], layers: [2, 4], hidden: 256, precision: [fp32, bf16]}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastlab.clock.timing import Settings
+from fastlab.spec.checks import check_names
+from fastlab.spec.grids import grid
+from fastlab.spec.point import Point
+
+FIELDS = ("about", "settings", "grids")
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A checked sweep file: its points in order, and its changes to the settings."""
+
+    about: str
+    points: list[Point]
+    settings: dict[str, Any]
+
+
+def read_sweep(path: str | Path) -> SweepFile:
+    """Read and check a sweep file; nothing else happens.
+
+    Raises FileNotFoundError, or ValueError naming the file, the grid and the field.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+        return _checked(data)
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _checked(data: Any) -> SweepFile:
+    if not isinstance(data, dict):
+        raise ValueError(f"must be a mapping with {', '.join(FIELDS)}")
+    check_names("sweep file", data, FIELDS)
+    grids = data.get("grids")
+    if not isinstance(grids, list) or not grids:
+        raise ValueError("grids must be a list with at least one grid")
+    points = [point for n, lists in enumerate(grids, 1) for point in _grid(n, lists)]
+    settings = data.get("settings") or {}
+    Settings.for_device("cpu", **settings)  # checked here, before any work
+    return SweepFile(data.get("about") or "", list(dict.fromkeys(points)), settings)
+
+
+def _grid(number: int, lists: Any) -> list[Point]:
+    if not isinstance(lists, dict):
+        raise ValueError(f"grid {number} must be a mapping of fields to values")
+    try:
+        return grid(**lists)
+    except ValueError as error:
+        raise ValueError(f"grid {number}: {error}") from error

@@ -1,0 +1,97 @@
+"""sweep(): measure what a store does not have yet, one row on disk after the other."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fastlab import machine
+from fastlab.clock.measure import Bench, model_key
+from fastlab.clock.timing import Settings
+from fastlab.cost.devices import Device
+from fastlab.record import Record, row_key
+from fastlab.spec.point import Point
+from fastlab.sweeps.store import Store
+from fastlab.sweeps.table import table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Wraps the points to be measured and shows how far they are; see `terminal_progress`.
+Progress = Callable[[Sequence[Point]], Iterable[Point]]
+
+
+def plan(points: Iterable[Point], done: set[str], bench: Bench) -> list[Point]:
+    """What is left to measure, each point once, those that share a model together."""
+    settings = bench.settings.to_dict()
+    todo = [
+        point
+        for point in dict.fromkeys(points)
+        if row_key(point, bench.name, settings) not in done
+    ]
+    first: dict[tuple[Any, ...], int] = {}
+    for place, point in enumerate(todo):
+        first.setdefault(model_key(point), place)
+    return sorted(todo, key=lambda point: first[model_key(point)])
+
+
+def sweep(
+    points: Sequence[Point],
+    store: Store | str,
+    settings: Settings | None = None,
+    device: str = "auto",
+    profile: Device | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Measure all points that the store lacks; return the table of all of them.
+
+    Each record is on disk before the next point starts, so that the same call after
+    any interruption goes on where it stopped. Raises StoreBusy if another process
+    writes to the store, DeviceLost if the GPU has to be started anew.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    bench = Bench.here(device, settings, profile)
+    for _ in measured(points, store, bench, progress or terminal_progress):
+        pass
+    return table(rows_of(points, store, bench))
+
+
+def measured(
+    points: Sequence[Point], store: Store, bench: Bench, progress: Progress
+) -> Iterator[Record]:
+    """Measure and store what is missing, yielding each record once it is on disk."""
+    run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
+    with store.begin(machine.environment(bench.kind)):
+        done = store.done(bench.name, bench.settings.to_dict())
+        for point in progress(plan(points, done, bench)):
+            record = replace(bench.measure(point), run=run)
+            store.append(record)
+            yield record
+
+
+def rows_of(points: Iterable[Point], store: Store, bench: Bench) -> list[Record]:
+    """The store's records of these points under the bench's device and settings."""
+    settings = bench.settings.to_dict()
+    keys = {row_key(point, bench.name, settings): n for n, point in enumerate(points)}
+    found = [r for r in store.records(samples=False) if r.key in keys]
+    return sorted(found, key=lambda record: keys[record.key])
+
+
+def terminal_progress(points: Sequence[Point]) -> Iterable[Point]:
+    """A progress bar with the time left, on stderr."""
+    from tqdm import tqdm
+
+    bar: Any = tqdm(points, unit="point", disable=None, dynamic_ncols=True)
+    for point in bar:
+        bar.set_postfix_str(point.label)
+        yield point
+
+
+def tally(records: Iterable[Record]) -> str:
+    """How many rows have which status, in words: "12 ok, 1 oom"."""
+    counts = Counter(record.status for record in records)
+    return ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "nothing"

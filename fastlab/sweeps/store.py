@@ -1,0 +1,219 @@
+"""The store: a folder of JSONL files, one for each writer, that survives any kill.
+
+A row that `append` returned from is on disk. Rows are never changed or removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from fastlab.record import SCHEMA, Record, unseal
+from fastlab.spec.checks import digest
+from fastlab.sweeps.writer import Writer, store_files, torn_tail
+
+# "error" is not final: such a row is tried again by the next sweep.
+FINAL = ("ok", "oom", "unsupported", "nonfinite")
+_WORDS = ("key", "settings_key", "env", "device", "status")
+_NEEDED: dict[str, dict[str, type]] = {
+    "record": dict.fromkeys(_WORDS, str) | {"round": int},
+    "env": {"env": str},
+}
+_T = TypeVar("_T")
+_OWN = ("schema", "kind", "env", "crc32")
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that readers skip: its file's name, its number from 1, and why."""
+
+    file: str
+    line: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a store holds: counts of good rows, the lines skipped, the torn tails.
+
+    `torn` names the files that hold or still end in a part of a line.
+    """
+
+    files: int
+    records: int
+    envs: int
+    bad: list[BadLine]
+    torn: list[str]
+
+
+class Store:
+    """A folder of records; read it at any time, write between `begin` and `close`.
+
+    Raises NotADirectoryError if `folder` is a file; a missing one reads as empty.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._writer: Writer | None = None
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(
+                errno.ENOTDIR,
+                "a store must be a folder of JSONL files, or a name not yet taken",
+                str(self.folder),
+            )
+
+    def begin(self, env: Mapping[str, Any]) -> Self:
+        """Make the folder, lock it, set torn tails aside; `env` is this writer's line.
+
+        Raises StoreBusy naming the process that holds the lock, ValueError or TypeError
+        if `env` is not JSON or uses a name of the line's own, OSError if not writable.
+        """
+        taken = [n for n in _OWN if n in env]
+        if taken:
+            raise ValueError(f"env must not name {', '.join(taken)}: set by the store")
+        line = {"schema": SCHEMA, "kind": "env", "env": digest(dict(env)), **env}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._writer = Writer(self.folder, line)
+        return self
+
+    def append(self, record: Record) -> None:
+        """Write one row and wait until it is on disk; an empty env becomes this one.
+
+        Raises OSError naming the file if the row could not be written whole (nothing
+        of it stays), ValueError if it holds NaN, RuntimeError before `begin`.
+        """
+        if self._writer is None:
+            raise RuntimeError(f"begin(env) must come before append to {self.folder}")
+        self._writer.append(record)
+
+    def close(self) -> None:
+        """Stop writing and let the next writer in; reading goes on."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def records(self, samples: bool = True) -> list[Record]:
+        """One record for each key and round, in the order of the store.
+
+        The last "ok" row wins, else the last with another final status, else the last
+        error: no later attempt hides a result. samples=False leaves the lists of raw
+        samples empty: 10 000 rows of 3 x 500 samples are 0.1 GB instead of 1.
+        """
+        best: dict[tuple[str, int], tuple[int, int, Record]] = {}
+        for place, row in enumerate(self.attempts(samples)):
+            rank = (row.status == "ok") + (row.status in FINAL)
+            name = (row.key, row.round)
+            if name not in best or rank >= best[name][0]:
+                best[name] = (rank, place, row)
+        return [row for _, _, row in sorted(best.values(), key=lambda b: b[1])]
+
+    def attempts(self, samples: bool = True) -> Iterator[Record]:
+        """Every good row: files by name (that is, by time), lines by place."""
+        found = self._read(_whole if samples else _slim)
+        return (row for row in found if isinstance(row, Record))
+
+    def done(
+        self, device: str, settings: Mapping[str, Any], round: int = 1
+    ) -> set[str]:
+        """Keys with a final row (any status but "error") of this device and settings.
+
+        They are as `row_key` makes them, so that what is left is a set difference.
+        """
+        wanted = (device, digest(dict(settings)), round)
+        return {
+            row["key"]
+            for row in self._rows("record")
+            if row["status"] in FINAL
+            and (row["device"], row["settings_key"], row["round"]) == wanted
+        }
+
+    def envs(self) -> dict[str, dict[str, Any]]:
+        """Each environment by its digest, as it was given to `begin`."""
+        return {row["env"]: _given(row) for row in self._rows("env")}
+
+    def health(self) -> Health:
+        """Read everything and count it; a bad line is listed here and never raised."""
+        kinds = Counter[type]()
+        bad = []
+        for found in self._read(_slim):
+            kinds[type(found)] += 1
+            if isinstance(found, BadLine):
+                bad.append(found)
+        kept = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
+        return Health(
+            files=len(store_files(self.folder)),
+            records=kinds[Record],
+            envs=kinds[dict],
+            bad=bad,
+            torn=kept + [p.name for p in store_files(self.folder) if torn_tail(p)],
+        )
+
+    def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
+        for row in self._read(_row):
+            if isinstance(row, dict) and row["kind"] == kind:
+                yield row
+
+    def _read(self, convert: Callable[[str], _T]) -> Iterator[_T | BadLine]:
+        for path in store_files(self.folder):
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.endswith(b"\n"):  # else torn, or still being written
+                        yield _convert(convert, path.name, number, line[:-1])
+
+
+def _convert(
+    convert: Callable[[str], _T], file: str, number: int, line: bytes
+) -> _T | BadLine:
+    try:
+        return convert(line.decode())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return BadLine(file, number, f"not JSON: {error}")
+    except KeyError as error:
+        return BadLine(file, number, f"the field {error} is missing")
+    except (ValueError, TypeError, AttributeError) as error:
+        return BadLine(file, number, str(error))
+
+
+def _whole(line: str) -> Record | dict[str, Any]:
+    return _built(_checked(unseal(line)))
+
+
+def _slim(line: str) -> Record | dict[str, Any]:
+    return _built(_row(line))
+
+
+def _row(line: str) -> dict[str, Any]:
+    return _checked(unseal(line, samples=False))
+
+
+def _built(data: dict[str, Any]) -> Record | dict[str, Any]:
+    return Record.from_dict(data) if data["kind"] == "record" else data
+
+
+def _checked(data: dict[str, Any]) -> dict[str, Any]:
+    schema, kind = data["schema"], data["kind"]
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        hint = " (newer): update fastlab to read it" if newer else ""
+        raise ValueError(f"schema={schema!r} is not {SCHEMA}{hint}")
+    if kind not in _NEEDED:
+        raise ValueError(f"kind={kind!r} is not one of {', '.join(_NEEDED)}")
+    for name, wanted in _NEEDED[kind].items():
+        if not isinstance(data[name], wanted):
+            raise TypeError(f"{name}={data[name]!r} must be of type {wanted.__name__}")
+    return data
+
+
+def _given(row: dict[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in row.items() if n not in _OWN}

@@ -1,0 +1,132 @@
+"""The one writer of a store: whole lines, each on disk before the next."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastlab.record import Record, seal
+from fastlab.sweeps.lock import take_lock
+
+_WRITING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
+class Writer:
+    """The lock, and the file that rows go to; a failed write starts a new file."""
+
+    def __init__(self, folder: Path, env: dict[str, Any]) -> None:
+        self._folder, self._env, self._head = folder, env["env"], seal(env)
+        self._fd: int | None = None
+        self._lock = take_lock(folder)
+        try:
+            for path in store_files(folder):
+                _set_aside(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, record: Record) -> None:
+        """Write the line of `record`, behind the env line in a new file; see Store."""
+        data = record.to_dict()
+        line = seal(data | {"env": data["env"] or self._env})
+        if self._fd is None:
+            self._fd = self._open()
+        self._write(self._fd, line)
+
+    def _open(self) -> int:
+        self._path = self._folder / _new_name()
+        fd = os.open(self._path, _WRITING, 0o644)
+        self._write(fd, self._head)
+        _sync_folder(self._folder)
+        return fd
+
+    def _write(self, fd: int, line: str) -> None:
+        data = line.encode() + b"\n"
+        end = os.fstat(fd).st_size
+        try:
+            written = os.write(fd, data)
+            if written < len(data):
+                words = f"only {written} of {len(data)} bytes fitted"
+                raise OSError(errno.ENOSPC, words)
+            os.fsync(fd)
+        except BaseException as error:
+            self._retreat(fd, end)
+            if isinstance(error, OSError):
+                raise _worded(error, self._path) from error
+            raise
+
+    def _retreat(self, fd: int, end: int) -> None:
+        # Where even the cut fails, the next row goes to a new file, never behind a
+        # part of a line; the next `begin` sets that part aside.
+        self._fd = None
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, end)
+        os.close(fd)
+
+    def close(self) -> None:
+        """Close the file, and with the lock's descriptor let the next writer in."""
+        for fd in (self._fd, self._lock):
+            if fd is not None:
+                os.close(fd)
+
+
+def _worded(error: OSError, path: Path) -> OSError:
+    words = (
+        f"{error.strerror}; this row was not kept, those before it are safe: "
+        "make room and run again"
+    )
+    return OSError(error.errno, words, str(path))
+
+
+def _new_name() -> str:
+    utc = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    return f"{utc}-{host}-{os.getpid()}.jsonl"
+
+
+def _sync_folder(folder: Path) -> None:
+    # So that the file's name outlives a power cut; Windows and some file systems
+    # cannot sync folders.
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def store_files(folder: Path) -> list[Path]:
+    """The JSONL files of a store in the order of their names; none if it is missing."""
+    return sorted(p for p in folder.glob("*.jsonl") if p.is_file())
+
+
+def torn_tail(path: Path) -> bytes:
+    """What follows the last newline: empty unless a write was torn."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return b""
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return b""
+        file.seek(0)
+        return file.read().rpartition(b"\n")[2]
+
+
+def _set_aside(path: Path) -> None:
+    tail = torn_tail(path)
+    if not tail:
+        return
+    with path.with_name(path.name + ".torn").open("ab") as torn:
+        torn.write(b"\n" + tail if torn.tell() else tail)
+        torn.flush()
+        os.fsync(torn.fileno())
+    _sync_folder(path.parent)
+    with path.open("rb+") as file:
+        file.truncate(file.seek(0, os.SEEK_END) - len(tail))
+        os.fsync(file.fileno())

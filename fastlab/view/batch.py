@@ -1,0 +1,64 @@
+"""Run a notebook from the command line: parameters checked, progress, results told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fastlab.view.notebook import results_root
+from fastlab.view.parameters import check_parameters
+
+RUN_TYPE = "application/vnd.fastlab.run+json"
+
+
+def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
+    """Execute a notebook through papermill; returns what it left, by name.
+
+    Raises ValueError for a parameter that the notebook does not have or of another
+    type, before the kernel starts; RuntimeError with the cell's error if one fails,
+    the partly executed notebook being kept.
+    """
+    parameters = check_parameters(notebook, given)
+    executed = _executed_path(notebook)
+    _execute(notebook, executed, parameters)
+    summary = run_summary(executed)
+    folder = Path(summary["folder"]) if summary else executed.parent
+    found = {"table": folder / "rows.csv", "run": folder / "run.json"}
+    figures = sorted(folder.glob("*.png"))
+    named = {n: str(p) for n, p in found.items() if p.exists()}
+    named |= {f"figure {n}": str(p) for n, p in enumerate(figures, 1)}
+    return named | {"notebook": str(executed)}
+
+
+def _executed_path(notebook: Path) -> Path:
+    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z"
+    folder = results_root() / notebook.stem / "executed"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{stamp}.ipynb"
+
+
+def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    import papermill
+
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(executed), parameters=parameters, log_output=False
+        )
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(
+            f"cell {error.cell_index} of {notebook} failed: {error.ename}: "
+            f"{error.evalue}\nthe partly executed notebook: {executed}"
+        ) from error
+
+
+def run_summary(executed: Path) -> dict[str, Any] | None:
+    """What run.finish() said in an executed notebook, None if it did not get there."""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    outputs = [out for cell in cells for out in cell.get("outputs", [])]
+    found = [
+        out["data"][RUN_TYPE] for out in outputs if RUN_TYPE in out.get("data", {})
+    ]
+    return found[-1] if found else None

@@ -1,0 +1,201 @@
+"""What every notebook does: start(), rows measured or replayed, finish()."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastlab import machine
+from fastlab.clock.measure import Bench
+from fastlab.clock.timing import Settings
+from fastlab.record import Record
+from fastlab.spec.checks import check_choice, check_names
+from fastlab.spec.grids import GRID_FIELDS, grid
+from fastlab.spec.point import PRECISIONS, Point
+from fastlab.sweeps.run import measured, rows_of
+from fastlab.sweeps.store import Store
+from fastlab.sweeps.table import table
+from fastlab.view.progress import progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOURCES = ("auto", "measure", "replay")
+REFERENCE = Path(__file__).parents[2] / "data" / "reference"
+SETTINGS_FIELDS = tuple(Settings.__dataclass_fields__)
+
+
+def start(notebook: str, source: str = "auto", **params: Any) -> Run:
+    """Check a notebook's parameters before any work, and open its results folder.
+
+    Grid fields (`layers`, `precision`, ...) become the run's points, timing settings
+    (`budget_s`, `target`, ...) its settings. source: "measure" on the device at hand,
+    "replay" stored reference rows, or "auto": measure on a GPU, else replay if there
+    is something to replay. Raises ValueError naming what is wrong.
+    """
+    check_choice("source", source, SOURCES)
+    kind = machine.torch_device()
+    timing = {n: v for n, v in params.items() if n in SETTINGS_FIELDS}
+    lists = {n: v for n, v in params.items() if n not in timing}
+    check_names("parameter", lists, (*GRID_FIELDS, *SETTINGS_FIELDS))
+    settings = Settings.for_device(kind, **timing)
+    points = grid(**lists) if lists else []
+    replayed = [] if source == "measure" else reference_rows(points)
+    if source == "auto" and kind == "cuda":
+        replayed = []
+    if source == "replay" and not replayed:
+        raise ValueError(
+            "source='replay' finds no row for these parameters; "
+            f"data/reference has {reference_devices()}: use source='measure'"
+        )
+    return Run(notebook, params, points, kind, settings, replayed)
+
+
+def reference_rows(points: Sequence[Point]) -> list[Record]:
+    """Stored rows of these points, all from the one device that has most of them."""
+    wanted = {point: n for n, point in enumerate(points)}
+    best: list[Record] = []
+    for folder in _reference_folders():
+        found = [r for r in Store(folder).records(samples=False) if r.point in wanted]
+        best = max(best, found, key=len)
+    return sorted(best, key=lambda record: wanted[record.point])
+
+
+def reference_devices() -> str:
+    """The names of the devices under data/reference, or "nothing"."""
+    return ", ".join(f.name for f in _reference_folders()) or "nothing"
+
+
+def _reference_folders() -> list[Path]:
+    return sorted(p.parent for p in REFERENCE.glob("*/run.json"))
+
+
+def results_root() -> Path:
+    """results/ of the checkout that the working folder lies in, else of this folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "fastlab" / "__init__.py").exists():
+            return folder / "results"
+    return here / "results"
+
+
+@dataclass
+class Run:
+    """One run of a notebook: its points, where its rows come from and go to."""
+
+    notebook: str
+    params: dict[str, Any]
+    points: list[Point]
+    kind: str
+    settings: Settings
+    replayed: list[Record]
+    id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z")
+    reused: int = 0
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether rows() shows stored rows instead of measuring."""
+        return bool(self.replayed)
+
+    @property
+    def device(self) -> str:
+        """Name of the device that the rows are from."""
+        return (
+            self.replayed[0].device if self.replayed else machine.device_name(self.kind)
+        )
+
+    @property
+    def folder(self) -> Path:
+        """results/<notebook>/<run id>, made when something is written to it."""
+        return results_root() / self.notebook / self.id
+
+    @property
+    def store(self) -> Store:
+        """Where this notebook's measured rows are kept, for all its runs."""
+        return Store(results_root() / self.notebook / "store")
+
+    def rows(self) -> pd.DataFrame:
+        """The table of the run's points: replayed, or measured where still missing."""
+        if self.replayed:
+            return table(self.replayed)
+        bench = Bench.here(self.kind, self.settings)
+        fresh = sum(1 for _ in measured(self.points, self.store, bench, progress()))
+        found = rows_of(self.points, self.store, bench)
+        self.reused = len(found) - fresh
+        return table(found)
+
+    @property
+    def caption(self) -> str:
+        """Whether rows are measured or replayed, on what and when: for every figure."""
+        if not self.replayed:
+            return f"measured on {self.device}, {self.settings.cache} cache"
+        first = min(record.at_utc for record in self.replayed)[:10]
+        return f"replayed: {self.device}, measured {first}"
+
+    def path(self, name: str) -> Path:
+        """A file of this run's folder, which is made."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / name
+
+    def finish(self, rows: pd.DataFrame) -> Finished:
+        """Write rows.csv and run.json; the same summary is shown as the cell's output.
+
+        Raises ValueError for rows of more than one device: such tables mislead.
+        """
+        devices = sorted(set(rows["device"])) if len(rows) else []
+        if len(devices) > 1:
+            raise ValueError(f"rows must be of one device, not of {', '.join(devices)}")
+        rows.to_csv(self.path("rows.csv"), index=False)
+        summary = self._summary(rows)
+        self.path("run.json").write_text(json.dumps(summary, indent=1) + "\n")
+        return Finished(summary)
+
+    def _summary(self, rows: pd.DataFrame) -> dict[str, Any]:
+        counts = rows["status"].value_counts().to_dict() if len(rows) else {}
+        return {
+            "notebook": self.notebook,
+            "run": self.id,
+            "params": self.params,
+            "rows": len(rows),
+            "statuses": {str(k): int(v) for k, v in counts.items()},
+            "replayed": self.is_replay,
+            "rows_from": self.device,
+            "folder": str(self.folder),
+            "settings": self.settings.to_dict(),
+            "environment": machine.environment(self.kind),
+        }
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{html.escape(repr(self))}</b></p>"
+
+    def __repr__(self) -> str:
+        real = [p for p in PRECISIONS if not machine.refusal(self.kind, p)]
+        here = f"torch {machine.versions()['torch']}; runs {', '.join(real)} natively"
+        what = f"{len(self.points)} points, {self.caption}"
+        return f"{self.notebook}: {what} | this machine: {here}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The summary of a run, as text and as JSON for tools that collect runs."""
+
+    summary: dict[str, Any]
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {
+            "text/plain": repr(self),
+            "application/vnd.fastlab.run+json": self.summary,
+        }
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{n} {status}" for status, n in self._statuses())
+        return f"{self.summary['rows']} rows ({words}) in {self.summary['folder']}"
+
+    def _statuses(self) -> Iterable[tuple[str, int]]:
+        statuses: dict[str, int] = self.summary["statuses"]
+        return statuses.items()

@@ -1,0 +1,119 @@
+"""A notebook's parameters: read from its cell, and checked before anything runs.
+
+papermill takes any name and any type without a word; these checks do not.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastlab.spec.checks import check_names
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One assignment of the parameters cell: its default, and its comment as help."""
+
+    name: str
+    default: Any
+    help: str
+
+
+def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook by name.
+
+    Raises FileNotFoundError, or ValueError if it has no cell tagged "parameters" or
+    one of its lines is not `name = literal`.
+    """
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if not tagged:
+        raise ValueError(f"{path} has no cell tagged 'parameters'")
+    source = "".join(tagged[0]["source"])
+    found = [_parameter(node, source) for node in ast.parse(source).body]
+    return {parameter.name: parameter for parameter in found}
+
+
+def _parameter(node: ast.stmt, source: str) -> Parameter:
+    target = node.targets[0] if isinstance(node, ast.Assign) else None
+    if not isinstance(node, ast.Assign) or not isinstance(target, ast.Name):
+        raise ValueError(f"line {node.lineno} of the parameters is not name = literal")
+    line = source.splitlines()[(node.end_lineno or node.lineno) - 1]
+    comment = line[node.end_col_offset or 0 :].partition("#")[2].strip()
+    return Parameter(target.id, ast.literal_eval(node.value), comment)
+
+
+def check_parameters(
+    path: str | Path, given: Mapping[str, str | Any]
+) -> dict[str, Any]:
+    """The given values, typed like the notebook's defaults.
+
+    Text is read as the type of the default ("2,4" or "[2, 4]" for a list). Raises
+    ValueError naming the parameter, its value and what is allowed.
+    """
+    known = notebook_parameters(path)
+    check_names("parameter", given, known)
+    return {name: typed(known[name], value) for name, value in given.items()}
+
+
+def typed(parameter: Parameter, value: Any) -> Any:
+    """`value` as the type of the parameter's default, or ValueError."""
+    default = parameter.default
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _parsed(value, isinstance(default, list))
+    if isinstance(default, list) and not isinstance(value, list):
+        value = [value]
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if not _alike(value, default):
+        raise ValueError(
+            f"{parameter.name}={value!r} must be {_kind(default)}, "
+            f"like {default!r} ({parameter.help or 'see the notebook'})"
+        )
+    return value
+
+
+def _parsed(text: str, many: bool) -> Any:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = [_one(part) for part in text.split(",")] if many else _one(text)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _one(text: str) -> Any:
+    text = text.strip()
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if default is None:
+        return value is None or isinstance(value, (int, float, str))
+    if isinstance(default, list):
+        kinds = {type(item) for item in default}
+        return bool(value) and all(not kinds or type(v) in kinds for v in value)
+    return type(value) is type(default)
+
+
+def _kind(default: Any) -> str:
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+    }
+    if isinstance(default, list):
+        inner = names.get(type(default[0]), "values") if default else "values"
+        return f"a list of {inner.removeprefix('a ')}s"
+    return names.get(type(default), "a value")
