@@ -40,6 +40,7 @@ def _shape_defaults(family: str, hidden: int, head_dim: int) -> dict[str, Any]:
     heads = max(1, hidden // head_dim) if head_dim else 1
     return {
         "heads": heads,
+        "kv_heads": heads,
         "head_dim": head_dim,
         "ffn": default_ffn(family, hidden),
         "vocab": _VOCAB[family],
@@ -86,8 +87,7 @@ class ModelShape:
         elif isinstance(self.heads, int) and self.heads > 0:
             head_dim = max(1, self.hidden // self.heads)
         values = _shape_defaults(self.family, self.hidden, head_dim)
-        values["kv_heads"] = values["heads"] if self.heads is None else self.heads
-        return values
+        return values | ({"kv_heads": self.heads} if self.heads is not None else {})
 
     def _check(self) -> None:
         for name in ("heads", "kv_heads", "head_dim", "ffn", "vocab", "max_positions"):
@@ -101,6 +101,10 @@ class ModelShape:
         if self.family in GROUPED:
             if self.head_dim % 2:
                 raise ValueError(f"head_dim={self.head_dim} must be even (RoPE pairs)")
+            if self.family == "llama" and self.hidden % self.heads:
+                raise ValueError(
+                    f"heads={self.heads} must divide hidden={self.hidden} in llama"
+                )
         else:
             self._check_ungrouped()
 
@@ -144,16 +148,12 @@ class ModelShape:
 
         The three head fields decide each other, so they are kept or left out together.
         """
-        main: dict[str, Any] = {
-            "family": self.family,
-            "layers": self.layers,
-            "hidden": self.hidden,
-        }
-        bare = ModelShape(**main)
-        said = {n for n in OPTIONAL if getattr(self, n) != getattr(bare, n)}
+        usual = _shape_defaults(self.family, self.hidden, default_head_dim(self.hidden))
+        said = {name for name in OPTIONAL if getattr(self, name) != usual[name]}
         if said & HEAD_FIELDS:
             said |= HEAD_FIELDS
-        return main | {n: getattr(self, n) for n in OPTIONAL if n in said}
+        kept = [*MAIN, *(name for name in OPTIONAL if name in said)]
+        return {name: getattr(self, name) for name in kept}
 
 
 def find_shape(model: str, over: Mapping[str, Any] | None = None) -> ModelShape:

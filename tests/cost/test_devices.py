@@ -219,7 +219,7 @@ def test_unknown_device_says_what_to_do() -> None:
     with pytest.raises(ValueError) as error:
         device("h2000")
     assert "unknown device 'h2000'; did you mean NVIDIA H200" in str(error.value)
-    assert "[d.name for d in devices()]" in str(error.value)
+    assert "`fastlab devices` lists all" in str(error.value)
 
 
 # The CSV, broken

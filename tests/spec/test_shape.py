@@ -1,0 +1,115 @@
+"""Shapes: what follows by itself, what is refused in which words, canonical form."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastlab.spec import FAMILIES, PRESETS, ModelShape
+from fastlab.spec.shape import GROUPED, find_shape
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> ModelShape:
+    """Any small valid shape of any family, odd GQA groups and wide heads included."""
+    family = draw(st.sampled_from(FAMILIES))
+    kv_heads = draw(st.integers(1, 3))
+    heads = kv_heads * draw(st.integers(1, 3))
+    head_dim = 2 * draw(st.integers(1, 8))
+    if family in GROUPED:
+        hidden = heads * draw(st.integers(2, 6))  # llama's config wants a multiple
+        hidden += 0 if family == "llama" else draw(st.integers(0, 5))
+    else:
+        kv_heads, hidden = heads, heads * head_dim
+    return ModelShape(
+        family,
+        draw(st.integers(1, 3)),
+        hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=draw(st.integers(1, 64)),
+        vocab=draw(st.integers(4, 80)),
+        max_positions=draw(st.integers(16, 64)),
+        tied=True if family == "bert" else draw(st.booleans()),
+    )
+
+
+def test_what_follows_from_hidden() -> None:
+    gpt2 = ModelShape.of("gpt2", 12, 768)
+    assert (gpt2.heads, gpt2.head_dim, gpt2.ffn) == (12, 64, 3072)
+    assert (gpt2.vocab, gpt2.max_positions, gpt2.tied) == (50257, 1024, True)
+    # 8/3 x 4096 = 10922.7, up to a multiple of 256: LLaMA's 11008
+    assert ModelShape.of("llama", 32, 4096).ffn == 11008
+    assert ModelShape.of("qwen3", 28, 1024).ffn == 3072
+
+
+def test_head_dim_follows_from_heads_and_heads_from_head_dim() -> None:
+    assert ModelShape.of("gpt2", 1, 96, heads=3).head_dim == 32
+    assert ModelShape.of("llama", 1, 4096, head_dim=128).heads == 32
+    assert ModelShape.of("llama", 1, 100).head_dim == 50  # widest even divisor <= 64
+
+
+def test_kv_heads_default_to_heads() -> None:
+    assert ModelShape.of("llama", 1, 256).kv_heads == 4
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"family": "gpt3"}, "family='gpt3' is not one of gpt2, llama, qwen3, bert"),
+        ({"layers": 0}, "layers=0 must be a whole number from 1"),
+        ({"layers": 2.0}, "layers=2.0 must be a whole number"),
+        ({"layers": True}, "layers=True must be a whole number"),
+        ({"heads": 5}, "heads=5 x head_dim=12 must equal hidden=64 in family gpt2"),
+        ({"kv_heads": 3}, "kv_heads=3 must divide heads=1"),
+        ({"tied": "yes"}, "tied='yes' must be true or false"),
+        ({"vocab": -1}, "vocab=-1 must be a whole number from 1"),
+    ],
+)
+def test_refused_by_field_value_and_what_is_allowed(over: dict, words: str) -> None:
+    with pytest.raises(ValueError) as error:
+        ModelShape(**{"family": "gpt2", "layers": 2, "hidden": 64, **over})
+    assert words in str(error.value)
+
+
+def test_refused_by_family() -> None:
+    with pytest.raises(ValueError, match="head_dim=9 must be even"):
+        ModelShape.of("llama", 1, 64, head_dim=9, heads=2)
+    with pytest.raises(ValueError, match="gpt2 has no GQA"):
+        ModelShape.of("gpt2", 1, 64, heads=4, kv_heads=2)
+    with pytest.raises(ValueError, match="bert's head is its embedding"):
+        ModelShape.of("bert", 1, 64, tied=False)
+
+
+def test_a_misspelt_field_is_named() -> None:
+    with pytest.raises(ValueError, match="'hiden'; did you mean hidden"):
+        ModelShape.of("gpt2", 1, 64, hiden=3)
+
+
+def test_canonical_form_leaves_out_what_follows() -> None:
+    shape = ModelShape.of("gpt2", 12, 768, heads=12, ffn=3072)
+    assert shape.to_dict() == {"family": "gpt2", "layers": 12, "hidden": 768}
+
+
+def test_canonical_form_keeps_heads_together() -> None:
+    """heads=16 is what hidden=1024 gives, but not beside head_dim=128."""
+    kept = PRESETS["qwen3-0.6b"].to_dict()
+    assert (kept["heads"], kept["kv_heads"], kept["head_dim"]) == (16, 8, 128)
+
+
+@given(shapes())
+def test_canonical_form_gives_the_shape_back(shape: ModelShape) -> None:
+    assert ModelShape(**shape.to_dict()) == shape
+
+
+def test_override_lets_what_follows_follow() -> None:
+    wider = find_shape("gpt2", {"hidden": 1024})
+    assert (wider.heads, wider.ffn, wider.vocab) == (16, 4096, 50257)
+    assert find_shape("llama-3.1-8b", {"layers": 4}).kv_heads == 8
+
+
+def test_an_unknown_model_lists_the_presets() -> None:
+    with pytest.raises(ValueError, match=r"model='gpt-2' .* did you mean gpt2"):
+        find_shape("gpt-2")
