@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 
 import pytest
 
@@ -45,8 +44,8 @@ def quick() -> Settings:
 @pytest.fixture
 def in_tmp(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+) -> str:
     """The working folder is a fresh one."""
     folder = tmp_path_factory.mktemp("cwd")
     monkeypatch.chdir(folder)
-    yield str(folder)
+    return str(folder)

@@ -19,7 +19,9 @@ _PLAIN: dict[str, dict[str, Any]] = {
 
 def read_shape(source: Any) -> ModelShape:
     """The shape of a hub name, a local folder or a config; see ModelShape."""
-    config = _load(source) if isinstance(source, (str, Path)) else source
+    named = isinstance(source, (str, Path))
+    config = _load(source) if named else source
+    source = source if named else type(config).__name__
     family = getattr(config, "model_type", None)
     if family not in _PLAIN:
         raise ValueError(

@@ -313,7 +313,7 @@ def test_defaults_are_valid(kind):
     ],
 )
 def test_errors_name_the_field_the_value_and_what_is_allowed(over, words):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         Settings.for_device("cuda", **over)
     assert words in str(caught.value)
 

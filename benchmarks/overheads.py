@@ -1,0 +1,127 @@
+"""What fastlab itself costs, beside what a user would run instead; one run, printed.
+
+    python benchmarks/overheads.py
+
+Overhead of a stored point = everything but warm-up and timing, the model being reused:
+estimate, inputs, peak-memory pass, check of the output, one fsynced line. Beside it a
+papermill notebook per point, empty and with torch imported. Then the import of the
+package and 10,000 estimates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+from fastlab.clock import measure as measuring
+from fastlab.clock.measure import Bench
+from fastlab.clock.timing import Settings
+from fastlab.cost.latency import costs_of, estimate
+from fastlab.spec import Point, grid
+from fastlab.sweeps.run import measured
+from fastlab.sweeps.store import Store
+
+POINTS = grid(model="tiny-llama", phase=["prefill", "decode"], prompt_len=range(8, 108))
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall-clock time of one call."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def stored_points() -> list[float]:
+    """Seconds outside warm-up and timing, for each of 200 points stored on disk."""
+    inside: list[float] = []
+    time_call = measuring.time_call
+
+    def watched(*args: Any) -> Any:
+        began = time.perf_counter()
+        result = time_call(*args)
+        inside.append(time.perf_counter() - began)
+        return result
+
+    measuring.time_call = watched
+    quick = Settings.for_device("cpu", budget_s=0.01, warmup_s=0.0, n_min=3, n_max=3)
+    ends = [time.perf_counter()]
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in measured(POINTS, Store(folder), Bench.here("cpu", quick), all_of):
+            ends.append(time.perf_counter())
+    walls = [b - a for a, b in itertools.pairwise(ends)]
+    return [wall - timed for wall, timed in zip(walls, inside, strict=True)][1:]
+
+
+def all_of(points: Sequence[Point]) -> Iterable[Point]:
+    """No progress display."""
+    return points
+
+
+def notebook_per_point(source: str, times: int) -> list[float]:
+    """Seconds of a papermill run of a one-cell notebook, several times."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "point.ipynb"
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        book.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(book, path)
+
+        def execute() -> None:
+            papermill.execute_notebook(str(path), str(path), progress_bar=False)
+
+        return [seconds(execute) for _ in range(times)]
+
+
+def fresh_import() -> float:
+    """Seconds that `import fastlab` adds to a new interpreter."""
+    command = [sys.executable, "-X", "importtime", "-c", "import fastlab"]
+    lines = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    cumulative = [int(x.split("|")[1]) for x in lines if x.endswith("| fastlab")]
+    return cumulative[0] / 1e6
+
+
+def ten_thousand_estimates() -> float:
+    """Seconds for the estimates of 10,000 built points, none of them seen before."""
+    points = grid(
+        family=["gpt2", "llama"],
+        layers=range(1, 51),
+        hidden=range(64, 1344, 64),
+        prompt_len=[64, 128, 256, 512, 1024],
+    )
+    profile = Bench.here("cpu").profile
+    costs_of.cache_clear()
+    return seconds(lambda: estimate(points[:10_000], profile))
+
+
+def line(what: str, samples: list[float]) -> str:
+    """A row: median, least and most, in ms."""
+    middle, low, high = statistics.median(samples), min(samples), max(samples)
+    return f"{what:<52}{middle * 1e3:>10.1f}{low * 1e3:>10.1f}{high * 1e3:>10.1f}"
+
+
+def main() -> None:
+    """Print everything side by side."""
+    print(f"{'milliseconds':<52}{'median':>10}{'min':>10}{'max':>10}")
+    points = stored_points()
+    print(line(f"a stored point, outside timing (n={len(points)})", points))
+    empty = notebook_per_point("pass", 5)
+    print(line("a papermill notebook per point, empty (n=5)", empty))
+    torch = notebook_per_point("import torch, transformers.models.llama", 3)
+    print(line("the same, importing torch and transformers (n=3)", torch))
+    print(line("import fastlab (n=5)", [fresh_import() for _ in range(5)]))
+    print(line("10,000 estimates (n=3)", [ten_thousand_estimates() for _ in range(3)]))
+    ratio = statistics.median(empty) / statistics.median(points)
+    print(f"an empty notebook per point costs {ratio:.0f} times a stored point")
+
+
+if __name__ == "__main__":
+    main()

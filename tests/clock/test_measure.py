@@ -1,0 +1,180 @@
+"""measure(): every kind of trouble is a row, and the rows are worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fastlab import machine
+from fastlab.clock import measure as module
+from fastlab.clock.clocks import CpuClock
+from fastlab.clock.measure import Bench, DeviceLost, is_out_of_memory, measure
+from fastlab.clock.timing import Settings
+from fastlab.cost.devices import Device
+from fastlab.cost.memory import parameters
+from fastlab.spec import point_of
+
+POINT = point_of(model="tiny-llama", prompt_len=8)
+
+
+@pytest.fixture
+def bench(profile: Device, quick: Settings) -> Bench:
+    return Bench("cpu", quick, profile, CpuClock(), "a test's CPU")
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    return fail
+
+
+def test_an_ok_row_says_what_really_ran(bench: Bench) -> None:
+    record = bench.measure(POINT)
+    assert (record.status, record.reason) == ("ok", "")
+    assert record.measured is not None
+    assert record.measured.n == 3
+    assert record.measured.cache == "warm"
+    assert record.measured.seconds > 0
+    assert record.effective is not None
+    assert record.effective.parameters == parameters(POINT.shape)
+    assert record.effective.weight_bytes == 4 * parameters(POINT.shape)
+    assert (record.effective.dtype, record.effective.attention) == ("float32", "sdpa")
+    assert record.estimate is not None
+    assert record.measured.peak_bytes == pytest.approx(
+        record.estimate.peak_bytes, rel=0.1
+    )
+
+
+def test_a_decode_row(bench: Bench) -> None:
+    record = bench.measure(point_of(model="tiny-gpt2", phase="decode", prompt_len=8))
+    assert record.status == "ok"
+    assert len(record.measured.device_ns) == 3
+
+
+def test_points_that_share_a_model_build_it_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    build = module.build
+    monkeypatch.setattr(
+        module, "build", lambda p, d: built.append(p.label) or build(p, d)
+    )
+    for phase in ("prefill", "decode"):
+        for n in (4, 8):
+            bench.measure(point_of(model="tiny-llama", phase=phase, prompt_len=n))
+    bench.measure(point_of(model="tiny-llama", precision="bf16"))
+    assert len(built) == 2
+
+
+def test_an_emulated_precision_is_unsupported_with_its_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "refusal", lambda kind, precision: "it is emulated")
+    record = bench.measure(POINT)
+    assert (record.status, record.reason) == ("unsupported", "it is emulated")
+    assert record.measured is None
+
+
+def test_tf32_on_a_cpu(bench: Bench) -> None:
+    record = bench.measure(point_of(model="tiny-gpt2", precision="tf32"))
+    assert record.status == "unsupported"
+    assert "needs an NVIDIA GPU" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"), "oom", "2 GiB"),
+        (MemoryError(), "oom", "MemoryError"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "oom", "Default"),
+        (RuntimeError("mat1 and mat2 shapes"), "error", "RuntimeError: mat1"),
+        (KeyError("lm_head"), "error", "KeyError: 'lm_head'"),
+    ],
+)
+def test_trouble_is_a_row_and_the_next_point_goes_on(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: str,
+    reason: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "prepare", failing(error))
+        record = bench.measure(POINT)
+    assert record.status == status
+    assert reason in record.reason
+    assert record.estimate is not None
+    assert bench.measure(POINT).status == "ok"
+
+
+def test_a_model_too_large_for_the_memory_is_not_tried(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_bytes", lambda kind: 2**30)
+    monkeypatch.setattr(module, "build", failing(AssertionError("built")))
+    record = bench.measure(point_of(model="llama-3.1-8b"))
+    assert record.status == "oom"
+    assert "not tried: about 30." in record.reason
+    assert "1.0 GiB free" in record.reason
+
+
+def test_an_output_that_is_not_finite(bench: Bench) -> None:
+    model = module.build(POINT, "cpu")
+    model.model.norm.weight.fill_(float("nan"))
+    bench.adopt(POINT, model)
+    record = bench.measure(POINT)
+    assert (record.status, record.measured) == ("nonfinite", None)
+
+
+def test_an_interruption_is_not_a_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "prepare", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure(POINT)
+
+
+def test_a_gpu_that_answers_no_more_ends_the_sweep(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a device assert every CUDA call of the process fails."""
+    sticky = RuntimeError("CUDA error: device-side assert triggered")
+    monkeypatch.setattr(module, "prepare", failing(sticky))
+    monkeypatch.setattr(torch, "ones", failing(sticky))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(machine, "refusal", lambda kind, precision: "")
+    bench.kind = "cuda"
+    monkeypatch.setattr(module, "build", lambda p, d: torch.nn.Identity())
+    with pytest.raises(DeviceLost, match="goes on where it stopped"):
+        bench.measure(POINT)
+
+
+def test_out_of_memory_in_all_its_words() -> None:
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: invalid argument"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_measure_takes_a_model_for_trained_weights(
+    profile: Device, quick: Settings
+) -> None:
+    point = point_of(model="tiny-llama", prompt_len=8, weights="trained:abc")
+    alone = measure(point, "cpu", quick, profile)
+    assert alone.status == "error"
+    assert "only random ones can be built" in alone.reason
+    model = module.build(POINT, "cpu")
+    assert measure(point, "cpu", quick, profile, model).status == "ok"
+
+
+def test_measure_refuses_a_device_that_is_not_here(
+    profile: Device, quick: Settings
+) -> None:
+    with pytest.raises(ValueError, match="device='gpu' is not one of auto, cuda, cpu"):
+        measure(POINT, "gpu", quick, profile)

@@ -1,0 +1,62 @@
+"""Sweep files: read whole, or refused naming file, grid and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastlab.sweeps.files import read_sweep
+
+SWEEPS = Path(__file__).parents[2] / "data" / "sweeps"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_grids_are_joined_and_doubles_dropped(tmp_path: Path) -> None:
+    text = """
+about: two grids that share a point
+settings: {budget_s: 0.5}
+grids:
+  - {layers: [2, 4], hidden: 64}
+  - {layers: [4, 8], hidden: 64}
+"""
+    read = read_sweep(written(tmp_path, text))
+    assert [p.shape.layers for p in read.points] == [2, 4, 8]
+    assert read.settings == {"budget_s": 0.5}
+    assert read.about == "two grids that share a point"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("grids: [{layers: 2, hiden: 64}]", "grid 1: .*'hiden'; did you mean hidden"),
+        ("grids: [{layers: 2, hidden: 64}, 3]", "grid 2 must be a mapping"),
+        ("grids: [{layers: two, hidden: 64}]", "grid 1: layers='two' must be a whole"),
+        ("grids: []", "grids must be a list with at least one grid"),
+        ("grid: []", "'grid'; did you mean grids"),
+        ("- 1", "must be a mapping with about, settings, grids"),
+        (
+            "settings: {budget: 1}\ngrids: [{layers: 1, hidden: 64}]",
+            "'budget'; did you mean budget_s",
+        ),
+        ("grids: [", "expected"),
+    ],
+)
+def test_refused_with_file_grid_and_field(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ValueError, match=words) as error:
+        read_sweep(path)
+    assert str(path) in str(error.value)
+
+
+def test_the_committed_sweeps_are_valid() -> None:
+    sizes = {p.stem: len(read_sweep(p).points) for p in SWEEPS.glob("*.yaml")}
+    assert sizes["smoke"] == 13
+    assert sizes["reference"] >= 300

@@ -1,0 +1,127 @@
+"""sweep(): what is done is skipped, one bad point ends nothing, the table is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from fastlab.clock.clocks import CpuClock
+from fastlab.clock.measure import Bench
+from fastlab.clock.timing import Settings
+from fastlab.cost.devices import Device
+from fastlab.spec import Point, grid, point_of
+from fastlab.sweeps import run as module
+from fastlab.sweeps.run import measured, plan, rows_of, sweep, tally
+from fastlab.sweeps.store import Store
+
+
+def quietly(points: Sequence[Point]) -> Iterable[Point]:
+    return points
+
+
+POINTS = grid(
+    model=["tiny-gpt2", "tiny-llama"], phase=["prefill", "decode"], prompt_len=[4, 8]
+)
+
+
+@pytest.fixture
+def bench(profile: Device, quick: Settings) -> Bench:
+    return Bench("cpu", quick, profile, CpuClock(), "a test's CPU")
+
+
+def test_points_that_share_a_model_stand_together(bench: Bench) -> None:
+    mixed = [POINTS[0], POINTS[4], POINTS[1], POINTS[5], POINTS[0]]
+    left = plan(mixed, set(), bench)
+    assert left == [POINTS[0], POINTS[1], POINTS[4], POINTS[5]]
+
+
+def test_only_what_is_missing_is_measured(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert len(list(measured(POINTS[:3], store, bench, quietly))) == 3
+    fresh = list(measured(POINTS, store, bench, quietly))
+    assert {r.point for r in fresh} == set(POINTS[3:])
+    assert [r.point for r in rows_of(POINTS, store, bench)] == POINTS
+
+
+def test_other_settings_are_other_rows(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    list(measured(POINTS[:1], store, bench, quietly))
+    bench.settings = Settings.from_dict(bench.settings.to_dict() | {"n_max": 4})
+    assert len(list(measured(POINTS[:1], store, bench, quietly))) == 1
+    assert len(store.records()) == 2
+
+
+def test_one_bad_point_ends_nothing(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastlab.clock import measure
+
+    prepare = measure.prepare
+
+    def break_one(model: object, point: Point, device: str) -> object:
+        if point == POINTS[2]:
+            raise RuntimeError("this one breaks")
+        return prepare(model, point, device)
+
+    monkeypatch.setattr(measure, "prepare", break_one)
+    store = Store(tmp_path)
+    rows = list(measured(POINTS, store, bench, quietly))
+    assert tally(rows) == "7 ok, 1 error"
+    monkeypatch.setattr(measure, "prepare", prepare)
+    again = list(measured(POINTS, store, bench, quietly))  # errors are tried again
+    assert [r.point for r in again] == [POINTS[2]]
+    assert tally(rows_of(POINTS, store, bench)) == "8 ok"
+
+
+def test_an_interrupted_sweep_keeps_every_finished_row(
+    bench: Bench, tmp_path: Path
+) -> None:
+    store = Store(tmp_path)
+    rows = measured(POINTS, store, bench, quietly)
+    taken = [next(rows), next(rows)]
+    rows.close()
+    left = list(measured(POINTS, store, bench, quietly))
+    assert len(taken) + len(left) == len(POINTS)
+    assert len({r.key for r in store.records()}) == len(POINTS)
+
+
+def test_the_table_has_a_row_for_each_point(
+    tmp_path: Path, quick: Settings, profile: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = sweep(POINTS, str(tmp_path), quick, "cpu", profile, quietly)
+    assert len(rows) == len(POINTS)
+    assert list(rows["prompt_len"]) == [4, 8] * 4
+    assert (rows["status"] == "ok").all()
+    ratio = rows["measured_ms"] / rows["estimated_ms"]
+    assert rows["ratio"].tolist() == pytest.approx(ratio.tolist())
+    prefill, decode = (rows[rows["phase"] == p] for p in ("prefill", "decode"))
+    assert prefill["ttft_ms"].tolist() == prefill["measured_ms"].tolist()
+    assert decode["tpot_ms"].tolist() == decode["measured_ms"].tolist()
+    seconds = prefill["measured_ms"] / 1e3
+    per_second = (prefill["prompt_len"] / seconds).tolist()
+    assert prefill["tokens_per_s"].tolist() == pytest.approx(per_second)
+
+
+def test_unsupported_points_are_rows_with_a_reason(
+    tmp_path: Path, quick: Settings, profile: Device
+) -> None:
+    point = point_of(model="tiny-gpt2", precision="tf32")
+    rows = sweep([point], str(tmp_path), quick, "cpu", profile, quietly)
+    assert rows["status"].tolist() == ["unsupported"]
+    assert "needs an NVIDIA GPU" in rows["reason"][0]
+    assert rows["measured_ms"].isna().all()
+
+
+def test_every_row_names_its_environment(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    [record] = measured(POINTS[:1], store, bench, quietly)
+    env = store.envs()[store.records()[0].env]
+    assert env["versions"]["torch"]
+    assert env["threads"] >= 1
+    assert record.run
+
+
+def test_terminal_progress_passes_all_points_on() -> None:
+    assert list(module.terminal_progress(POINTS)) == POINTS

@@ -1,0 +1,223 @@
+"""The command line as a user has it: output, errors in words, kill -9 and resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastlab.cli import main
+from fastlab.clock.calibrate import profile_path
+from fastlab.cost.devices import Device
+from fastlab.sweeps.store import Store
+
+ROOT = Path(__file__).parents[1]
+FAST = "{budget_s: 0.05, n_min: 3, warmup_s: 0.0}"
+
+
+@pytest.fixture(autouse=True)
+def calibrated(profile: Device) -> Iterator[None]:
+    """This machine's profile is on file: nothing calibrates."""
+    path = profile_path("cpu")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(profile.to_dict()))
+    yield
+    path.unlink(missing_ok=True)
+
+
+def fastlab(*args: str) -> Result:
+    return CliRunner().invoke(main, list(args))
+
+
+def test_predict_prints_what_was_worked_out() -> None:
+    done = fastlab("predict", "--model", "article", "--prompt-len", "1024")
+    assert done.exit_code == 0
+    assert "124.4 M" in done.output
+    assert "291.65" in done.output  # GFLOPs
+    assert "round numbers (datasheet:round)" in done.output
+
+
+def test_predict_on_a_gpu_one_does_not_own() -> None:
+    done = fastlab(
+        *("predict", "--model", "llama-3.1-8b", "--on", "h200"),
+        *("--precision", "bf16", "--phase", "prefill,decode", "--prompt-len", "512"),
+    )
+    assert done.exit_code == 0
+    assert "NVIDIA H200 (datasheet:h200)" in done.output
+    assert "8,030.3 M" in done.output
+    assert done.output.count("llama 32x4096 bf16") == 2
+
+
+def test_predict_lists_operations() -> None:
+    done = fastlab("predict", "--model", "tiny-llama", "--operations")
+    assert done.exit_code == 0
+    for name in ("embed.tokens", "rope.q", "cache", "attention", "mlp.swiglu", "head"):
+        assert name in done.output
+
+
+def test_measure_prints_estimate_measurement_and_ratio() -> None:
+    done = fastlab(
+        *("measure", "--model", "tiny-gpt2", "--prompt-len", "8"),
+        *("--budget-s", "0.05"),
+    )
+    assert done.exit_code == 0
+    for column in ("estimated_ms", "measured_ms", "ratio", "status"):
+        assert column in done.output
+
+
+def test_measure_as_json_gives_records() -> None:
+    done = fastlab(
+        *("measure", "--model", "tiny-gpt2", "--prompt-len", "8,9", "--json"),
+        *("--budget-s", "0.05"),
+    )
+    lines = [line for line in done.output.splitlines() if line.startswith("{")]
+    rows = [json.loads(line) for line in lines]
+    assert [r["point"]["workload"]["prompt_len"] for r in rows] == [8, 9]
+    assert {r["status"] for r in rows} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["predict"], "name a model: --model gpt2"),
+        (["predict", "--layers", "2"], "hidden must be given"),
+        (["predict", "--layers", "two", "--hidden", "64"], "layers='two' must be a"),
+        (["predict", "--model", "gpt3"], "did you mean gpt2?"),
+        (["predict", "--model", "gpt2", "--on", "h20"], "did you mean NVIDIA H200"),
+        (["predict", "--model", "gpt2", "--precision", "bf61"], "did you mean bf16"),
+        (
+            ["predict", "--model", "gpt2", "--on", "t4", "--precision", "bf16"],
+            "no bf16",
+        ),
+        (["measure", "--hiden", "3"], "No such option"),
+        (["measure", "--model", "tiny-gpt2", "--device", "cuda:9"], "device='cuda:9'"),
+        (["measure", "--model", "tiny-gpt2", "--target", "2"], "target=2"),
+        (["sweep", "none.yaml", "--store", "x"], "does not exist"),
+        (["generate", "hello", "--model", "no/such/folder/at/all"], "no/such"),
+        (["table", "nowhere"], "does not exist"),
+    ],
+)
+def test_what_users_get_wrong_is_said_in_words(args: list[str], words: str) -> None:
+    done = fastlab(*args)
+    assert done.exit_code != 0
+    assert words in done.output
+    assert "Traceback" not in done.output
+
+
+def written(folder: Path, lengths: int) -> Path:
+    path = folder / "sweep.yaml"
+    grid = f"model: [tiny-gpt2, tiny-llama], prompt_len: {list(range(1, lengths + 1))}"
+    path.write_text(f"about: a test\nsettings: {FAST}\ngrids: [{{{grid}}}]\n")
+    return path
+
+
+def sweeping(file: Path, store: Path) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "fastlab",
+        "sweep",
+        str(file),
+        "--store",
+        str(store),
+    ]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes)
+
+
+def wait_for_rows(store: Path, n: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if store.exists() and Store(store).health().records >= n:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {n} rows in time")
+
+
+def own_profile(profile: Device) -> None:
+    """OMP_NUM_THREADS=1 makes the sweeping process another device: one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    profile_path("cpu").write_text(json.dumps(profile.to_dict()))
+    torch.set_num_threads(threads)
+
+
+def test_killed_with_minus_nine_and_run_again(tmp_path: Path, profile: Device) -> None:
+    """Nothing is lost and nothing is measured twice."""
+    own_profile(profile)
+    file, store = written(tmp_path, 40), tmp_path / "store"
+    first = sweeping(file, store)
+    wait_for_rows(store, 15)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = {r.key for r in Store(store).records()}
+    again = sweeping(file, store)
+    out, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    attempts = list(Store(store).attempts())
+    assert len(kept) >= 15
+    assert len(attempts) == len({r.key for r in attempts}) == 80
+    assert kept <= {r.key for r in attempts}
+    assert f"{len(kept)} of 80 points are in" in err
+    assert f"measured now: {80 - len(kept)} ok; in all: 80 ok" in out
+    assert (store / "table.csv").read_text().count("\n") == 81
+    assert len(json.loads((store / "run.json").read_text())["environments"]) == 1
+
+
+def test_a_second_sweep_is_told_who_holds_the_store(
+    tmp_path: Path, profile: Device
+) -> None:
+    own_profile(profile)
+    file, store = written(tmp_path, 60), tmp_path / "store"
+    first = sweeping(file, store)
+    try:
+        wait_for_rows(store, 1)
+        second = sweeping(file, store)
+        _, err = second.communicate(timeout=100)
+        assert second.returncode != 0
+        assert str(first.pid) in err
+        assert "Traceback" not in err
+    finally:
+        first.send_signal(signal.SIGINT)
+        _, err = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert "every finished row is kept. Go on: fastlab sweep" in err
+    assert Store(store).health().bad == []
+
+
+def test_dry_run_says_what_is_left(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    done = fastlab(
+        "sweep", str(written(tmp_path, 3)), "--store", str(store), "--dry-run"
+    )
+    assert done.exit_code == 0
+    assert "0 of 6 points are in" in done.output
+    assert not store.exists()
+
+
+def test_table_shows_rows_and_what_could_not_be_read(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    fastlab("sweep", str(written(tmp_path, 1)), "--store", str(store))
+    rows = next(store.glob("*.jsonl"))
+    rows.write_text(rows.read_text() + "not a line\n")
+    done = fastlab("table", str(store), "--csv", str(tmp_path / "all.csv"))
+    assert done.exit_code == 0
+    assert "skipped" in done.output
+    assert (tmp_path / "all.csv").read_text().count("\n") == 3
+
+
+def test_devices_and_calibrate_are_listed(profile: Device) -> None:
+    assert "NVIDIA H200" in fastlab("devices").output
+    shown = fastlab("calibrate").output
+    assert '"launch_s": 1e-05' in shown

@@ -1,0 +1,235 @@
+"""Models: built where they run, seeded, equal to transformers; checkpoints, safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastlab.models import (
+    build,
+    config_of,
+    generate_text,
+    load,
+    numerics,
+    prepare,
+    weights_id,
+)
+from fastlab.spec import PRESETS, ModelShape, point_of
+
+DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-qwen3")
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    point = point_of(model="tiny-llama", weights="random:7")
+    first, second = build(point), build(point)
+    other = build(point_of(model="tiny-llama", weights="random:8"))
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
+def test_building_leaves_the_callers_random_state_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    build(point_of(model="tiny-gpt2"))
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "tiny-bert"])
+def test_a_model_is_made_in_its_dtype_and_for_inference(name: str) -> None:
+    model = build(point_of(model=name, precision="bf16"))
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_an_8b_model_is_made_on_the_device_itself() -> None:
+    model = build(point_of(model="llama-3.1-8b", precision="bf16"), "meta")
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+def test_trained_weights_are_not_made_up() -> None:
+    with pytest.raises(ValueError, match="only random ones can be built"):
+        build(point_of(model="tiny-gpt2", weights="trained:abc"))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decode_step_gives_what_a_whole_prefill_gives(
+    name: str, attention: str
+) -> None:
+    point = point_of(
+        model=name, phase="decode", batch=2, prompt_len=9, attention=attention
+    )
+    model = build(point)
+    call = prepare(model, point)
+    with numerics("fp32"):
+        whole = model(torch.cat([call.ids, call.token], dim=1)).logits[:, -1:]
+        torch.testing.assert_close(call.run(), whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_timed_decode_step_never_grows_its_cache(name: str) -> None:
+    point = point_of(model=name, phase="decode", prompt_len=9)
+    call = prepare(build(point), point)
+    with numerics("fp32"):
+        first = call.run().clone()
+        assert call.cache.get_seq_length() == 10
+        for _ in range(3):
+            call.reset()
+            assert call.cache.get_seq_length() == 9
+            assert torch.equal(call.run(), first)
+
+
+def test_without_a_cache_the_step_runs_over_everything() -> None:
+    cached = point_of(model="tiny-llama", phase="decode", prompt_len=9)
+    plain = point_of(model="tiny-llama", phase="decode", prompt_len=9, cache="none")
+    model = build(cached)
+    with numerics("fp32"):
+        call = prepare(model, plain)
+        assert call.ids.shape == (1, 10)
+        assert call.run().shape == (1, 1, 512)
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "none"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_generation_equals_transformers(name: str, cache: str) -> None:
+    point = point_of(
+        model=name, phase="generate", batch=2, prompt_len=5, new_tokens=6, cache=cache
+    )
+    model = build(point)
+    call = prepare(model, point)
+    with numerics("fp32"):
+        whole = model.generate(
+            call.ids,
+            attention_mask=torch.ones_like(call.ids),
+            max_new_tokens=6,
+            min_new_tokens=6,
+            do_sample=False,
+        )
+        assert torch.equal(call.run(), whole[:, 5:])
+
+
+def test_logits_of_the_last_position_only() -> None:
+    point = point_of(model="tiny-gpt2", prompt_len=7, logits="last")
+    with numerics("fp32"):
+        assert prepare(build(point), point).run().shape == (1, 1, 512)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_config_gives_its_shape_back(name: str) -> None:
+    assert ModelShape.from_config(config_of(PRESETS[name])) == PRESETS[name]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(DECODERS), st.integers(1, 12), st.integers(1, 2))
+def test_prompts_do_not_depend_on_device_or_dtype(name: str, n: int, b: int) -> None:
+    sizes: dict[str, Any] = {"model": name, "prompt_len": n, "batch": b}
+    calls = [
+        prepare(build(p), p)
+        for p in (point_of(**sizes), point_of(**sizes, precision="bf16"))
+    ]
+    assert torch.equal(calls[0].ids, calls[1].ids)
+
+
+def test_options_that_cost_something_else_are_refused() -> None:
+    config = config_of(PRESETS["tiny-llama"])
+    config.attention_bias = True
+    with pytest.raises(ValueError, match=r"attention_bias=True .* must be False"):
+        ModelShape.from_config(config)
+    config.model_type = "gemma3"
+    with pytest.raises(ValueError, match=r"model_type='gemma3' .* is not one of gpt2"):
+        ModelShape.from_config(config)
+
+
+WORDS = ["<pad>", "the", "cache", "holds", "keys", "and", "values", "."]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real checkpoint with a tokenizer of eight words, in a local folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    words = Tokenizer(models.WordLevel({w: n for n, w in enumerate(WORDS)}, "<pad>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>")
+    tokenizer.save_pretrained(folder)
+    build(point_of(model="tiny-llama", vocab=8)).save_pretrained(folder)
+    return folder
+
+
+def test_text_in_text_out(checkpoint: Path) -> None:
+    """The article's inference function, with a model and a tokenizer that exist."""
+    model, tokenizer = load(checkpoint)
+    text = generate_text(model, tokenizer, "the cache holds", new_tokens=5)
+    inputs = tokenizer("the cache holds", return_tensors="pt")
+    ids = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    assert text == tokenizer.decode(ids[0, 3:], skip_special_tokens=True)
+    assert set(text.split()) <= set(WORDS)
+
+
+def test_a_local_folder_is_a_model_by_name(checkpoint: Path) -> None:
+    shape = ModelShape.from_config(checkpoint)
+    assert (shape.family, shape.vocab, shape.kv_heads) == ("llama", 8, 2)
+    assert point_of(model=str(checkpoint)).shape == shape
+
+
+def test_loading_takes_the_wanted_precision(checkpoint: Path) -> None:
+    model, _ = load(checkpoint, precision="bf16")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_an_empty_prompt_is_refused(checkpoint: Path) -> None:
+    model, tokenizer = load(checkpoint)
+    with pytest.raises(ValueError, match="prompt='' must have at least one token"):
+        generate_text(model, tokenizer, "")
+
+
+def test_the_identity_of_weights_is_their_bytes(checkpoint: Path) -> None:
+    import hashlib
+
+    data = (checkpoint / "model.safetensors").read_bytes()
+    assert weights_id(checkpoint) == f"trained:{hashlib.sha256(data).hexdigest()}"
+
+
+def test_pickled_weights_are_not_read(checkpoint: Path, tmp_path: Path) -> None:
+    for file in checkpoint.iterdir():
+        if file.suffix == ".json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"has no \.safetensors file"):
+        weights_id(tmp_path)
+
+
+def test_code_in_a_checkpoint_is_never_run(checkpoint: Path, tmp_path: Path) -> None:
+    import json
+
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise SystemExit('this must not run')")
+    with pytest.raises(ValueError):
+        load(tmp_path)
+
+
+def test_tf32_is_switched_on_only_for_its_own_points() -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    with numerics("tf32"):
+        assert matmul.fp32_precision == "tf32"
+        assert torch.is_inference_mode_enabled()
+    with numerics("fp32"):
+        assert matmul.fp32_precision == "ieee"
+    assert matmul.fp32_precision == before
