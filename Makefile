@@ -1,7 +1,9 @@
 # The commands of the README. Everything lives in .venv; nothing outside it changes.
 PYTHON ?= python3
 BIN := .venv/bin
-GPU_OUT ?= $(or $(OUT),results/gpu)
+# 'make gpu' stops cleanly after so many seconds, and goes on when called again; the
+# rows are in results/gpu, and also in the folder $$OUT if that is set.
+GPU_SECONDS ?= 100000
 
 .PHONY: help demo test lab gpu check clean
 help:  ## this list
@@ -14,7 +16,7 @@ help:  ## this list
 	@touch $@
 
 demo: .venv/installed  ## layers x hidden x precision, estimated and measured, here
-	@$(BIN)/fastlab run notebooks/05_layers_by_hidden.ipynb
+	@$(BIN)/fastlab run notebooks/05_layers_by_hidden.ipynb -p source measure
 
 test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 	$(BIN)/ruff check .
@@ -27,8 +29,10 @@ lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/05_layers_by_hidden.ipynb
 
 gpu:  ## on a machine with an NVIDIA GPU: its tests, then the reference sweep
-	$(PYTHON) -m pytest -m gpu -s tests/gpu
-	$(PYTHON) -m fastlab sweep data/sweeps/reference.yaml --store $(GPU_OUT)/reference
+	$(PYTHON) -m pytest -m gpu -s -p no:cacheprovider tests/gpu
+	$(PYTHON) -m fastlab sweep data/sweeps/reference.yaml --store results/gpu \
+		--for-s $(GPU_SECONDS)
+	@if [ -n "$(OUT)" ]; then cp results/gpu/*.jsonl results/gpu/run.json $(OUT)/; fi
 
 clean:  ## remove .venv and caches, never results
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .import_linter_cache

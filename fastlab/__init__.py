@@ -28,6 +28,7 @@ _HOMES = {
     "fastlab.clock.timing": ("Settings", "time_call"),
     "fastlab.clock.calibrate": ("calibrate", "this_device"),
     "fastlab.clock.measure": ("Bench", "measure"),
+    "fastlab.doctor": ("examine",),
     "fastlab.sweeps.store": ("Store",),
     "fastlab.sweeps.run": ("sweep",),
     "fastlab.sweeps.files": ("read_sweep",),
@@ -39,6 +40,8 @@ _MODULES = {
     "plots": "fastlab.view.plots",
     "explore": "fastlab.view.explore",
     "check": "fastlab.view.check",
+    "alt": "fastlab.view.alt",
+    "tables": "fastlab.view.tables",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -275,4 +275,9 @@ def generate_text(
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
         )
-    return str(tokenizer.decode(ids[0, length:], skip_special_tokens=True))
+    # Decoded together with the prompt: alone, some tokenizers drop the first space.
+    whole, own = (
+        tokenizer.decode(part, skip_special_tokens=True)
+        for part in (ids[0], ids[0, :length])
+    )
+    return str(whole[len(own) :])

@@ -206,6 +206,16 @@ def test_dry_run_says_what_is_left(tmp_path: Path) -> None:
     assert not store.exists()
 
 
+def test_a_sweep_for_some_seconds_stops_and_goes_on(tmp_path: Path) -> None:
+    file, store = str(written(tmp_path, 2)), str(tmp_path / "store")
+    first = fastlab("sweep", file, "--store", store, "--for-s", "0.000001")
+    assert first.exit_code == 0
+    assert "measured now: 1 ok; in all: 1 ok" in first.output
+    assert "Go on: fastlab" in first.output
+    again = fastlab("sweep", file, "--store", store)
+    assert "measured now: 3 ok; in all: 4 ok" in again.output
+
+
 def test_table_shows_rows_and_what_could_not_be_read(tmp_path: Path) -> None:
     store = tmp_path / "store"
     fastlab("sweep", str(written(tmp_path, 1)), "--store", str(store))

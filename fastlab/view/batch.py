@@ -14,11 +14,15 @@ from fastlab.view.parameters import check_parameters
 RUN_TYPE = "application/vnd.fastlab.run+json"
 
 
+class NotebookFailed(RuntimeError):
+    """A cell raised; the message says which, why, and where the notebook is."""
+
+
 def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     """Execute a notebook through papermill; returns what it left, by name.
 
     Raises ValueError for a parameter that the notebook does not have or of another
-    type, before the kernel starts; RuntimeError with the cell's error if one fails,
+    type, before the kernel starts; NotebookFailed with the cell's error,
     the partly executed notebook being kept.
     """
     parameters = check_parameters(notebook, given)
@@ -48,7 +52,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None
             str(notebook), str(executed), parameters=parameters, log_output=False
         )
     except papermill.PapermillExecutionError as error:
-        raise RuntimeError(
+        raise NotebookFailed(
             f"cell {error.cell_index} of {notebook} failed: {error.ename}: "
             f"{error.evalue}\nthe partly executed notebook: {executed}"
         ) from error

@@ -1,0 +1,156 @@
+"""fastlab measure, sweep and table: rows, and the stores that keep them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastlab.cli.group import main
+from fastlab.cli.points import (
+    DEVICE_HELP,
+    echo_table,
+    point_options,
+    points_from,
+    shown,
+)
+from fastlab.record import Record
+from fastlab.spec import Point
+
+if TYPE_CHECKING:
+    from fastlab.sweeps.store import Store
+
+
+@main.command()
+@point_options
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option("--store", "folder", type=click.Path(), help="keep the rows here")
+@click.option("--budget-s", type=float, help="seconds of sampling per point")
+@click.option("--target", type=float, help="wanted interval, 0.01 = 1 %")
+@click.option("--json", "as_json", is_flag=True, help="records as JSON lines")
+def measure(
+    device: str,
+    folder: str | None,
+    budget_s: float | None,
+    target: float | None,
+    as_json: bool,
+    **options: str | None,
+) -> None:
+    """Estimate and time points on this machine."""
+    from fastlab import machine
+    from fastlab.clock.timing import Settings
+
+    points = points_from(options)
+    wanted = {"budget_s": budget_s, "target": target}
+    given = {n: v for n, v in wanted.items() if v is not None}
+    settings = Settings.for_device(machine.torch_device(device), **given)
+    records = _measured(points, folder, settings, device)
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(record.to_dict(), sort_keys=True))
+    else:
+        from fastlab.sweeps.table import table
+
+        echo_table(shown(table(records)))
+
+
+def _measured(
+    points: list[Point], folder: str | None, settings: Any, device: str
+) -> list[Any]:
+    """Records of the points; in a store only the missing ones are measured."""
+    from fastlab.clock.measure import Bench
+    from fastlab.sweeps.run import measured, rows_of, terminal_progress
+    from fastlab.sweeps.store import Store
+
+    bench = Bench.here(device, settings)
+    if folder is None:
+        return [bench.measure(point) for point in terminal_progress(points)]
+    store = Store(folder)
+    list(measured(points, store, bench, terminal_progress))
+    return rows_of(points, store, bench)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--store", "folder", type=click.Path(), required=True)
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option("--dry-run", is_flag=True, help="say what is left to do, and stop")
+@click.option("--for-s", type=float, help="start no point after so many seconds")
+def sweep(
+    file: str, folder: str, device: str, dry_run: bool, for_s: float | None
+) -> None:
+    """Measure all points of a sweep FILE that the store does not have yet.
+
+    The same command after an interruption goes on where it stopped.
+    """
+    from fastlab import machine
+    from fastlab.clock.measure import Bench
+    from fastlab.clock.timing import Settings
+    from fastlab.sweeps.files import read_sweep
+    from fastlab.sweeps.run import plan
+    from fastlab.sweeps.store import Store
+
+    wanted, store = read_sweep(file), Store(folder)
+    kind = machine.torch_device(device)
+    bench = Bench.here(kind, Settings.for_device(kind, **wanted.settings))
+    done = store.done(bench.name, bench.settings.to_dict())
+    left = plan(wanted.points, done, bench)
+    here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"
+    click.echo(f"{wanted.about}\n{bench.name}: {here} are in {folder}", err=True)
+    if not dry_run:
+        _run_sweep(wanted.points, store, bench, for_s or float("inf"))
+
+
+def _run_sweep(points: list[Point], store: Store, bench: Any, for_s: float) -> None:
+    from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
+
+    again = "Go on: " + " ".join(["fastlab", *sys.argv[1:]])
+    began, fresh = time.monotonic(), []
+    try:
+        for record in measured(points, store, bench, terminal_progress):
+            fresh.append(record)
+            if time.monotonic() - began > for_s:
+                click.echo(f"\nstopped after {for_s:g} s. {again}", err=True)
+                break
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; every finished row is kept. {again}", err=True)
+        sys.exit(130)
+    rows = rows_of(points, store, bench)
+    path = _write_table(rows, store)
+    click.echo(f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}")
+    if any(record.status == "error" for record in rows):
+        sys.exit(1)
+
+
+def _write_table(rows: list[Record], store: Store) -> Path:
+    """table.csv, and run.json with each environment that wrote to this store."""
+    from fastlab.sweeps.table import table
+
+    path = store.folder / "table.csv"
+    table(rows).to_csv(path, index=False)
+    run = store.folder / "run.json"
+    run.write_text(json.dumps({"environments": store.envs()}, indent=1) + "\n")
+    return path
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.option("--csv", "csv", type=click.Path(), help="write all columns here")
+def table(folder: str, csv: str | None) -> None:
+    """The rows of a store, and the lines of it that could not be read."""
+    from fastlab.sweeps.store import Store
+    from fastlab.sweeps.table import table as tabulate
+
+    store = Store(folder)
+    rows, health = tabulate(store.records(samples=False)), store.health()
+    if csv:
+        rows.to_csv(csv, index=False)
+    echo_table(shown(rows))
+    for bad in health.bad:
+        click.echo(f"skipped {bad.file} line {bad.line}: {bad.why}", err=True)
+    for name in health.torn:
+        click.echo(f"torn tail kept aside: {name}", err=True)

@@ -1,0 +1,98 @@
+"""fastlab predict and fastlab devices: what points should cost; nothing is run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastlab.cli.group import main
+from fastlab.cli.points import echo_table, point_options, points_from, profile_of
+from fastlab.spec import Point
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fastlab.cost.devices import Device
+
+
+@main.command()
+@point_options
+@click.option("--on", default="here", show_default=True, help="here, or a GPU: h200")
+@click.option("--operations", is_flag=True, help="one row per operation")
+def predict(on: str, operations: bool, **options: str | None) -> None:
+    """What points should cost: FLOPs, bytes, memory, time; nothing is run."""
+    points = points_from(options)
+    profile = profile_of(on)
+    click.echo(f"{profile.name} ({profile.profile})")
+    for point in points:
+        if operations:
+            echo_table(_operations_table(point), point.label)
+    if not operations:
+        echo_table(_estimate_table(points, profile))
+
+
+def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:
+    import pandas as pd
+
+    from fastlab.cost.latency import estimate
+    from fastlab.cost.memory import largest_batch
+
+    rows = []
+    for point, e in zip(points, estimate(points, profile), strict=True):
+        row: dict[str, Any] = {
+            "point": point.label,
+            "parameters": f"{e.parameters / 1e6:,.1f} M",
+        }
+        row |= {"GFLOPs": f"{e.flops / 1e9:,.2f}", "launches": e.launches}
+        row |= {"KV cache": _size(e.kv_cache_bytes), "peak": _size(e.peak_bytes)}
+        row |= {"fits to batch": largest_batch(point, profile.memory_bytes)}
+        row |= {"ms": f"{e.seconds * 1e3:.3g}", "bound": e.bound}
+        row |= {"from - to": f"{e.low_s * 1e3:.3g} - {e.high_s * 1e3:.3g}"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _operations_table(point: Point) -> pd.DataFrame:
+    import pandas as pd
+
+    from fastlab.cost.operations import operations
+
+    rows = [
+        {
+            "operation": op.name,
+            "times": op.times,
+            "MFLOPs": f"{op.times * op.flops / 1e6:,.2f}",
+            "weights": _size(op.times * op.weight_bytes),
+            "activations": _size(op.times * op.activation_bytes),
+            "KV read": _size(op.times * op.kv_read_bytes),
+            "KV written": _size(op.times * op.kv_write_bytes),
+            "launches": op.times * op.launches,
+        }
+        for op in operations(point)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _size(value: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:,.2f} GiB"
+
+
+@main.command()
+def devices() -> None:
+    """The datasheet devices that --on knows."""
+    import pandas as pd
+
+    from fastlab.cost.devices import devices as known
+
+    rows = [
+        {"name": d.name, "on": d.profile.removeprefix("datasheet:")}
+        | {f"{p} TFLOP/s": f"{v / 1e12:,.4g}" for p, v in d.peak_flops.items()}
+        | {"GB/s": f"{d.bandwidth / 1e9:,.0f}", "GiB": f"{d.memory_bytes / 2**30:.0f}"}
+        for d in known()
+    ]
+    echo_table(pd.DataFrame(rows).fillna("-"))

@@ -1,0 +1,72 @@
+"""What works on this machine, what does not, and how to mend it.
+
+A check is a function from a Subject to findings; adding one is writing it and naming it
+in CHECKS. Whatever is heavy is imported inside the checks, so that doctor still starts
+where torch is missing, broken or old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fastlab import machine
+from fastlab.doctor.folders import data, results, store
+from fastlab.doctor.hardware import device, precisions, sharing
+from fastlab.doctor.report import Finding, Report, Subject
+from fastlab.doctor.software import packages, python
+from fastlab.doctor.timing import timer
+from fastlab.spec.checks import check_choice
+
+__all__ = ["CHECKS", "Finding", "Report", "Subject", "examine", "findings"]
+
+Check = Callable[[Subject], Iterator[Finding]]
+
+CHECKS: tuple[Check, ...] = (
+    python,
+    packages,
+    device,
+    precisions,
+    sharing,
+    timer,
+    results,
+    data,
+    store,
+)
+AGAIN = "mend what stands above first, then run `fastlab doctor` again"
+
+
+def examine(device: str = "auto", store: str | Path | None = None) -> Report:
+    """Check this machine, and a store if one is named; takes some seconds.
+
+    device is auto, cuda or cpu, else ValueError. Nothing that is broken raises.
+    """
+    return Report(tuple(findings(device, store)))
+
+
+def findings(
+    device: str = "auto", store: str | Path | None = None
+) -> Iterator[Finding]:
+    """The findings of `examine`, each as soon as it is made."""
+    check_choice("device", device, ("auto", *machine.DEVICE_KINDS))
+    subject = _subject(device, Path(store) if store is not None else None)
+    for check in CHECKS:
+        yield from _guarded(check, subject)
+
+
+def _subject(wanted: str, store: Path | None) -> Subject:
+    try:
+        return Subject(wanted, machine.torch_device(wanted), store=store)
+    except (ValueError, ImportError, OSError, AttributeError) as error:
+        return Subject(wanted, trouble=str(error), store=store)
+
+
+def _guarded(check: Check, subject: Subject) -> Iterator[Finding]:
+    """A check's findings; one that stumbles says so and does not end the others."""
+    try:
+        yield from check(subject)
+    except ModuleNotFoundError as error:  # the package has a line of its own
+        yield Finding(check.__name__, None, f"not checked: {error}")
+    except Exception as error:
+        words = f"the check stopped: {type(error).__name__}: {error}"
+        yield Finding(check.__name__, False, words, AGAIN)

@@ -1,0 +1,87 @@
+"""Checks of folders: results, the data that comes with fastlab, a store."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastlab.doctor.report import Finding, Subject
+
+LEAST_FREE = 2**30
+SHOWN_LINES = 3
+
+
+def results(_: Subject) -> Iterator[Finding]:
+    """Whether results/ can be written, and has a GiB left."""
+    from fastlab.view.notebook import results_root
+
+    root = results_root()
+    place = next(p for p in (root, *root.parents) if p.is_dir())
+    free = shutil.disk_usage(place).free
+    said = f"{root}, {free / 2**30:.1f} GiB free"
+    if not _writable(place):
+        fix = f"work in a folder that is yours, or change the rights: `ls -ld {place}`"
+        yield Finding("results", False, f"{place} cannot be written", fix)
+    else:
+        fix = "make room: at least 1 GiB"
+        yield Finding("results", free >= LEAST_FREE, said, fix)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def data(_: Subject) -> Iterator[Finding]:
+    """Whether the datasheet devices can be read, and what there is to replay."""
+    from fastlab.cost.devices import devices
+    from fastlab.view.notebook import reference_devices
+
+    fix = "run fastlab from a whole checkout: `git status data` shows what is missing"
+    try:
+        yield Finding("data/devices.csv", True, f"{len(devices())} devices")
+    except (OSError, ValueError) as error:
+        yield Finding("data/devices.csv", False, str(error), fix)
+    found = reference_devices()
+    if found == "nothing":
+        said = "no rows to replay: notebooks measure on this machine"
+        yield Finding("data/reference", None, said)
+    else:
+        yield Finding("data/reference", True, f"rows to replay: {found}")
+
+
+def store(subject: Subject) -> Iterator[Finding]:
+    """Whether every line of the store can be read."""
+    from fastlab.sweeps.store import Store
+
+    folder = subject.store
+    if folder is None:
+        yield Finding("store", None, "none named (--store DIR)")
+        return
+    if not folder.is_dir():
+        fix = "name a folder that `fastlab sweep` or `fastlab measure` wrote"
+        yield Finding("store", False, f"{folder} is not a folder", fix)
+        return
+    health = Store(folder).health()
+    said = f"{health.records} rows in {health.files} files of {folder}"
+    if health.bad:
+        lines = [f"{b.file} line {b.line}: {b.why}" for b in health.bad[:SHOWN_LINES]]
+        said += f"; {len(health.bad)} bad: {'; '.join(lines)}"
+    fix = "bad lines are skipped; the same sweep command measures their points again"
+    yield Finding("store", not health.bad, said, fix)
+    yield from _tails(health.torn)
+
+
+def _tails(torn: list[str]) -> Iterator[Finding]:
+    """A row cut off by a kill; those already set aside (.torn) are no trouble."""
+    live = [name for name in torn if not name.endswith(".torn")]
+    if live:
+        fix = "start the same sweep again: it sets the tail aside and goes on"
+        yield Finding("store tail", False, f"torn: {', '.join(live)}", fix)
+    elif torn:
+        yield Finding("store tail", True, f"set aside earlier: {', '.join(torn)}")

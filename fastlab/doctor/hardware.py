@@ -1,0 +1,97 @@
+"""Checks of the device at hand: there, free, and right in each precision."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+from fastlab import machine
+from fastlab.doctor.report import Finding, Subject
+from fastlab.spec.point import PRECISIONS
+
+NO_DEVICE = "there is no device to check it on"
+TORCH_FIX = "install the torch build for this machine (pytorch.org), or --device cpu"
+
+
+def device(subject: Subject) -> Iterator[Finding]:
+    """Which device is measured on, and whether torch sees the GPU that is there."""
+    if not subject.kind:
+        yield Finding("device", False, subject.trouble, TORCH_FIX)
+        return
+    gib = machine.memory_bytes(subject.kind) / 2**30
+    said = f"{machine.device_name(subject.kind)}, {gib:.0f} GiB"
+    yield Finding("device", True, said)
+    if subject.kind == "cpu" and subject.wanted == "auto" and _driver_sees_a_gpu():
+        words = "the NVIDIA driver lists a GPU, but this torch cannot use it"
+        yield Finding("gpu", False, words, TORCH_FIX)
+
+
+def _driver_sees_a_gpu() -> bool:
+    command = ("nvidia-smi", "--list-gpus")
+    try:
+        run = subprocess.run(command, capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return run.returncode == 0 and bool(run.stdout.strip())
+
+
+def precisions(subject: Subject) -> Iterator[Finding]:
+    """Which precisions the device really has, each by a product with known numbers."""
+    for precision in PRECISIONS:
+        yield _precision(subject.kind, precision)
+
+
+def _precision(kind: str, precision: str) -> Finding:
+    refused = machine.refusal(kind, precision) if kind else NO_DEVICE
+    if refused:
+        return Finding(precision, None, refused)
+    try:
+        right = product_is_right(kind, precision)
+    except RuntimeError as error:
+        words = f"a matrix product stops: {str(error).splitlines()[0]}"
+        return Finding(precision, False, words, TORCH_FIX)
+    if not right:
+        words = "a matrix product of small whole numbers gives wrong ones"
+        return Finding(precision, False, words, TORCH_FIX)
+    return Finding(precision, True, "native, and a product has the right numbers")
+
+
+def product_is_right(kind: str, precision: str) -> bool:
+    """Whether a product is exact where it must be, and fp32 keeps 12 bits and more.
+
+    Whole numbers from -2 to 2 and sums up to 256 are exact in every format, bf16 too.
+    tf32 rounds 1 + 2^-12 to 1: fp32 must not, or it is tf32 in disguise.
+    """
+    import torch
+
+    from fastlab.models import DTYPES, numerics
+
+    whole = torch.arange(64 * 64).reshape(64, 64) % 5 - 2
+    fine = (1 + 2.0**-12) * torch.eye(64)
+    x = whole.to(kind, DTYPES[precision])
+    with numerics(precision):
+        exact = torch.equal((x @ x).cpu().to(whole.dtype), whole @ whole)
+        kept = torch.equal((fine.to(kind) @ torch.eye(64).to(kind)).cpu(), fine)
+    return exact and (kept or precision != "fp32")
+
+
+def sharing(subject: Subject) -> Iterator[Finding]:
+    """Whether the GPU is ours alone and runs at its full clocks, as NVML tells it."""
+    if subject.kind != "cuda":
+        yield Finding("shared GPU", None, "only asked on a GPU")
+        return
+    from fastlab.clock.clocks import clock_for
+
+    state = clock_for("cuda").state()
+    if not state.known:
+        yield Finding(
+            "shared GPU", None, "unknown: NVML does not answer (nvidia-ml-py)"
+        )
+        return
+    others = f"{len(state.pids)} processes compute on it"
+    fix = "`nvidia-smi` lists them: stop the others, or pick another GPU"
+    said = others if state.shared else "no other process computes on it"
+    yield Finding("shared GPU", not state.shared, said, fix)
+    held = "slowed down by heat or power" if state.throttled else "not slowed down"
+    cool = "let it cool and check its power supply: `nvidia-smi -q -d PERFORMANCE`"
+    yield Finding("GPU clocks", not state.throttled, held, cool)

@@ -1,0 +1,134 @@
+"""Checks of the clock: an empty call, a known product, and do_bench on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+from fastlab.doctor.hardware import NO_DEVICE
+from fastlab.doctor.report import Finding, Subject
+from fastlab.record import Measurement
+
+EMPTY_LIMIT_S = 100e-6
+SIZES = {"cpu": (512, 1024), "cuda": (2048, 4096)}  # twice as wide: 8 x the FLOPs
+GROWTH = (2.0, 32.0)
+RATES = {"cpu": (1e8, 2e13), "cuda": (1e11, 2e15)}  # FLOP/s of an fp32 product
+AGREEMENT, TRIES = 0.03, 3
+QUIET = "close other programs (`top` lists them) and run doctor again"
+BUDGETS = {"cpu": 0.3, "cuda": 0.5}
+
+
+def timer(subject: Subject) -> Iterator[Finding]:
+    """Whether times never run backwards, are about 0 for nothing, grow with work."""
+    if not subject.kind:
+        yield Finding("timer", None, NO_DEVICE)
+        return
+    yield monotonic(subject.kind)
+    yield empty_call(subject.kind)
+    yield known_product(subject.kind)
+    yield do_bench_agrees(subject.kind)
+
+
+def seconds(run: Callable[[], Any], kind: str) -> float:
+    """The median of a short timing of `run`."""
+    return measured(run, kind).seconds
+
+
+def fastest(run: Callable[[], Any], kind: str) -> float:
+    """The shortest of its samples in seconds, which other programs disturb least."""
+    return min(measured(run, kind).device_ns) / 1e9
+
+
+def measured(run: Callable[[], Any], kind: str) -> Measurement:
+    """A short timing of `run` by fastlab's own clock."""
+    from fastlab.clock.clocks import clock_for
+    from fastlab.clock.timing import Settings, time_call
+
+    budget_s = BUDGETS[kind]
+    quick = {"budget_s": budget_s, "warmup_s": budget_s / 2, "n_min": 5}
+    call = SimpleNamespace(run=run, reset=lambda: None)
+    settings = Settings.for_device(kind, **quick)
+    return time_call(call, settings, clock_for(kind))
+
+
+def monotonic(kind: str) -> Finding:
+    """Whether 10,000 readings of the host's clock never run backwards."""
+    from fastlab.clock.clocks import clock_for
+
+    clock = clock_for(kind)
+    read = [clock.now_ns() for _ in range(10_000)]
+    back = sum(b < a for a, b in pairwise(read))
+    said = f"ran backwards {back} times" if back else "never runs backwards"
+    fix = "a virtual machine's clock: choose a steady clock source, or other hardware"
+    return Finding("clock", not back, said, fix)
+
+
+def empty_call(kind: str) -> Finding:
+    """Whether a call that does nothing takes next to no time."""
+    spent = seconds(lambda: None, kind)
+    said = f"{spent * 1e6:.2f} us; the limit is {EMPTY_LIMIT_S * 1e6:.0f} us"
+    return Finding("empty call", spent < EMPTY_LIMIT_S, said, QUIET)
+
+
+def product(size: int, kind: str) -> Callable[[], Any]:
+    """An fp32 product of two size x size matrices, ready to run."""
+    import torch
+
+    a, b = (torch.randn(size, size, device=kind) for _ in "ab")
+    return partial(torch.mm, a, b)
+
+
+def known_product(kind: str) -> Finding:
+    """Whether 8 x the FLOPs take 2 to 32 x the time, at a rate hardware can have.
+
+    The first of 3 tries that is so counts: another program can spoil one of them, a
+    timer that is wrong spoils all.
+    """
+    for _ in range(TRIES):
+        growth, rate = _growth_and_rate(kind)
+        if plausible(growth, rate, kind):
+            break
+    small, large = SIZES[kind]
+    said = (
+        f"{large}^3 takes {growth:.1f} x the time of {small}^3 (8 x the FLOPs), "
+        f"{rate / 1e12:.3g} TFLOP/s"
+    )
+    return Finding("known product", plausible(growth, rate, kind), said, QUIET)
+
+
+def plausible(growth: float, rate: float, kind: str) -> bool:
+    """Whether a growth in time for 8 x the FLOPs, and a rate in FLOP/s, can be true."""
+    low, high = RATES[kind]
+    return GROWTH[0] <= growth <= GROWTH[1] and low <= rate <= high
+
+
+def _growth_and_rate(kind: str) -> tuple[float, float]:
+    small, large = SIZES[kind]
+    first, second = (fastest(product(n, kind), kind) for n in (small, large))
+    return second / max(first, 1e-12), 2 * large**3 / max(second, 1e-12)
+
+
+def do_bench_agrees(kind: str) -> Finding:
+    """Whether our median is within 3 % of triton's do_bench, in the best of 3 tries."""
+    if kind != "cuda":
+        return Finding("do_bench", None, "only compared on a GPU")
+    if find_spec("triton") is None:
+        return Finding("do_bench", None, "triton is not installed")
+    run = product(SIZES[kind][1], kind)
+    # Clocks drift over seconds, so that ours and theirs alternate.
+    ratios = (seconds(run, kind) / _do_bench_seconds(run) for _ in range(TRIES))
+    best = next((r for r in ratios if abs(r - 1) <= AGREEMENT), None)
+    if best is None:
+        words = f"ours and triton's do_bench differ by more than {AGREEMENT:.0%}"
+        return Finding("do_bench", False, words, QUIET)
+    return Finding("do_bench", True, f"ours / triton's do_bench = {best:.4f}")
+
+
+def _do_bench_seconds(run: Callable[[], Any]) -> float:
+    from triton.testing import do_bench
+
+    return float(do_bench(run, warmup=100, rep=500, return_mode="median")) / 1e3

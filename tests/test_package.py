@@ -1,0 +1,63 @@
+"""The package as a whole: light to import, whole, and silent about other things."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastlab as fl
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ("*.py", "*.md", "*.ipynb", "*.toml", "*.yml", "*.yaml", "Makefile")
+
+
+def tracked() -> list[Path]:
+    found = [p for pattern in TEXTS for p in ROOT.rglob(pattern)]
+    own = [p for p in found if not set(p.parts) & {".venv", "build", "results"}]
+    return [p for p in own if not any(part.endswith(".egg-info") for part in p.parts)]
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    code = (
+        "import fastlab, fastlab.spec, fastlab.cost.latency, sys;"
+        "print([m for m in ('torch', 'pandas', 'matplotlib', 'transformers')"
+        " if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_everything_public_is_there() -> None:
+    for name in fl.__all__:
+        assert getattr(fl, name) is not None
+        assert name in dir(fl)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'sweeep'"):
+        _ = fl.sweeep
+
+
+def test_names_do_not_collide_with_modules() -> None:
+    """A module `sweep` beside a function `sweep` breaks on the second call."""
+    modules = {p.stem for p in (ROOT / "fastlab").iterdir() if p.stem[0] != "_"}
+    functions = set(fl.__all__) - {"plots", "explore", "check"}
+    assert not modules & functions
+
+
+def test_no_text_installs_a_package_of_our_name() -> None:
+    """The short name belongs to something unrelated on the public index."""
+    words = "pip install " + "fastlab"
+    assert [p.name for p in tracked() if words in p.read_text("utf-8")] == []
+
+
+def test_modules_stay_small() -> None:
+    sizes = {
+        p.name: len(p.read_text().splitlines()) for p in ROOT.glob("fastlab/**/*.py")
+    }
+    assert {name: n for name, n in sizes.items() if n > 300} == {}

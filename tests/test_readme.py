@@ -1,0 +1,79 @@
+"""What README shows is run, so that it stays true."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastlab.environment import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(
+    r"<!-- tested(?P<same>: same output)? -->\n```(?P<kind>\w+)\n(?P<code>.*?)```\n"
+    r"(?:```text\n(?P<output>.*?)```)?",
+    re.DOTALL,
+)
+BLOCKS = list(BLOCK.finditer(README))
+
+
+def run(block: re.Match[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The block as a reader would run it, in an empty folder."""
+    binaries = str(Path(sys.executable).parent)
+    env = os.environ | {"PATH": os.pathsep.join([binaries, os.environ["PATH"]])}
+    # One thread: two of them wait for each other on a machine that is shared.
+    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    python, shell = [sys.executable, "-c"], ["bash", "-ec"]
+    command = [*(python if block["kind"] == "python" else shell), block["code"]]
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.parametrize(
+    "block", BLOCKS, ids=[b["code"].split("\n")[0] for b in BLOCKS]
+)
+def test_what_is_marked_as_tested_runs(block, tmp_path):
+    done = run(block, tmp_path)
+    assert done.returncode == 0, done.stderr
+    if block["same"]:
+        assert done.stdout == block["output"]
+    elif block["output"]:  # times differ, columns do not
+        assert done.stdout.split("\n")[0] == block["output"].split("\n")[0]
+
+
+def test_predict_devices_measure_and_python_are_among_them():
+    tested = "".join(block["code"] for block in BLOCKS)
+    for words in ("fastlab predict", "fastlab devices", "fastlab measure", "import fa"):
+        assert words in tested
+
+
+def test_every_command_is_shown_and_every_shown_one_exists():
+    from fastlab.cli import main
+
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    shown = set(re.findall(r"^fastlab (\w+)", blocks, re.MULTILINE))
+    named = set(re.findall(r"`\S*fastlab (\w+)", README))
+    assert shown <= set(main.commands)
+    assert set(main.commands) <= shown | named
+
+
+def test_every_make_target_is_named_and_every_named_one_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"`(?:\w+=\w+ )?make (\w+)", README))
+    assert {"demo", "test", "lab", "gpu"} <= named <= targets
+
+
+def test_every_file_it_names_exists():
+    named = re.findall(r"`((?:fastlab|tests|data|notebooks)/[\w./]+)`", README)
+    made_later = {"data/reference/", "notebooks/NN_name.ipynb"}
+    assert len(named) > 8
+    for path in set(named) - made_later:
+        assert (ROOT / path).exists(), path
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 200
