@@ -85,9 +85,10 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     ).stamped()
 
 
-def _seconds(work: Callable[[], Any], kind: str, settings: Settings) -> float:
+def _fastest(work: Callable[[], Any], kind: str, settings: Settings) -> float:
+    """Seconds of the fastest sample: a rate at its best, whoever else is busy."""
     with torch.inference_mode():
-        return time_call(_Work(work), settings, clock_for(kind)).seconds
+        return min(time_call(_Work(work), settings, clock_for(kind)).device_ns) / 1e9
 
 
 def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
@@ -106,7 +107,7 @@ def _product_rate(
     x = torch.randn(m, k, device=kind, dtype=dtype)
     w = torch.randn(n, k, device=kind, dtype=dtype)
     with numerics(precision):
-        seconds = _seconds(lambda: torch.nn.functional.linear(x, w), kind, settings)
+        seconds = _fastest(lambda: torch.nn.functional.linear(x, w), kind, settings)
     return 2 * m * n * k / seconds
 
 
@@ -115,7 +116,7 @@ def copy_bandwidth(kind: str, settings: Settings) -> float:
     size = COPY_BYTES.get(kind, COPY_BYTES["cpu"])
     source = torch.ones(size // 4, device=kind)
     target = torch.empty_like(source)
-    return 2 * size / _seconds(lambda: target.copy_(source), kind, settings)
+    return 2 * size / _fastest(lambda: target.copy_(source), kind, settings)
 
 
 def launch_overhead(kind: str, settings: Settings) -> float:
