@@ -128,8 +128,8 @@ def _overhead(point: Point, kind: str, settings: Settings) -> float:
     model = build(point, kind)
     call = prepare(model, point, kind)
     with numerics("fp32"):
-        seconds = time_call(call, settings, clock_for(kind)).seconds
-    return seconds / costs_of(point).totals[-1]
+        samples = time_call(call, settings, clock_for(kind)).device_ns
+    return min(samples) / 1e9 / costs_of(point).totals[-1]
 
 
 def cache_folder() -> Path:
