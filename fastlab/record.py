@@ -30,7 +30,8 @@ class Estimate:
 
     flops counts dense attention, flops_causal what a causal kernel does. weight_bytes
     are those read by the call; peak_bytes covers weights, cache and live activations.
-    `bound` names what takes most of the time: compute, memory or launch.
+    `bound` names what takes most of the time: compute, memory or launch. extrapolated:
+    much of the time goes to operations beyond the range that was calibrated.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Estimate:
     low_s: float
     high_s: float
     bound: str
+    extrapolated: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fastlab.cost.profile import Profile
 from fastlab.spec.checks import check_choice, check_count, check_names, digest
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
@@ -51,6 +52,7 @@ class Device:
     source: str  # URL, or "calibrated <utc date>"
     date: str
     profile: str  # "datasheet:<alias>" or "calibrated:<8 hex of the content>"
+    fits: Profile | None = field(default=None, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a kind, precision or number that no device can have (ValueError)."""
@@ -89,18 +91,20 @@ class Device:
         return replace(self, profile=f"calibrated:{digest(content)[:8]}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, SI units, one entry a field."""
-        return asdict(self)
+        """Plain JSON types, SI units, one entry a field; `fits` only if it has any."""
+        data = asdict(self)
+        return data if self.fits else {k: v for k, v in data.items() if k != "fits"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Device:
         """The inverse of `to_dict`; ValueError names an unknown or missing field."""
         names = [f.name for f in fields(cls)]
         check_names("Device", data, names)
-        missing = [name for name in names if name not in data]
+        missing = [name for name in names if name not in data and name != "fits"]
         if missing:
             raise ValueError(f"Device lacks {', '.join(missing)}")
-        return cls(**data)
+        found = data.get("fits")
+        return cls(**{**data, "fits": Profile.from_dict(found) if found else None})
 
 
 def devices(path: str | Path | None = None) -> list[Device]:

@@ -1,62 +1,43 @@
 """Operations x Device -> seconds, with an interval and what bounds them.
 
-Every model of latency is one registered function; `model=` names it. The first one,
-"roofline", draws the band of the roofline: each operation takes between the longer and
-the sum of its compute and memory time, plus its launches.
+Every model of latency is one registered function; `model=` names it. "roofline" draws
+the band of the roofline: each operation takes between the longer and the sum of its
+compute and memory time, plus its launches. "calibrated" is in calibrated.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
+from fastlab.cost import calibrated  # noqa: F401  it registers its model
+from fastlab.cost.costs import (
+    ACTIVATIONS,
+    CAUSAL,
+    FLOPS,
+    KV_READ,
+    KV_WRITE,
+    LAUNCHES,
+    MODELS,
+    WEIGHTS,
+    Costs,
+    Timing,
+    costs_of,
+    latency_model,
+)
 from fastlab.cost.devices import Device
 from fastlab.cost.memory import kv_cache_bytes, parameters, peak_bytes
-from fastlab.cost.operations import operations
 from fastlab.record import BOUNDS, Estimate
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
 
-# Columns of a point's cost matrix, one row per operation, times already multiplied in.
-FLOPS, CAUSAL, WEIGHTS, ACTIVATIONS, KV_READ, KV_WRITE, LAUNCHES = range(7)
-
-# costs (operations x 7), precision, device -> (seconds, low_s, high_s, bound)
-Timing = tuple[float, float, float, str]
-LatencyModel = Callable[[np.ndarray, Point, Device], Timing]
-MODELS: dict[str, LatencyModel] = {}
+CHUNK = 1000  # points at a time: bounds the memory of many long generations
 
 
-def latency_model(name: str) -> Callable[[LatencyModel], LatencyModel]:
-    """Register a latency model under the name that `model=` takes."""
-
-    def register(function: LatencyModel) -> LatencyModel:
-        MODELS[name] = function
-        return function
-
-    return register
-
-
-class Costs(NamedTuple):
-    """A point's operations as numbers, each already multiplied by its count."""
-
-    matrix: np.ndarray  # operations x (FLOPs ... launches), read-only
-    totals: tuple[int, ...]  # exact sums of the columns
-
-
-@lru_cache(maxsize=4096)
-def costs_of(point: Point) -> Costs:
-    """The cost matrix of a point and its exact totals."""
-    rows = [[op.times * value for value in op[3:10]] for op in operations(point)]
-    matrix = np.array(rows, dtype=np.float64)
-    matrix.flags.writeable = False
-    return Costs(matrix, tuple(map(sum, zip(*rows, strict=True))))
-
-
-@latency_model("roofline")
-def roofline(costs: np.ndarray, point: Point, device: Device) -> Timing:
+def roofline(
+    costs: np.ndarray, point: Point, device: Device
+) -> tuple[float, float, float, str]:
     """The roofline band, per operation: max(compute, memory) to their sum.
 
     `seconds` is the geometric middle of the band. Fused attention is charged the
@@ -73,6 +54,14 @@ def roofline(costs: np.ndarray, point: Point, device: Device) -> Timing:
     return (low * high) ** 0.5, low, high, _bound(compute, memory, launch)
 
 
+@latency_model("roofline")
+def _rooflines(
+    costs: Sequence[Costs], points: Sequence[Point], device: Device
+) -> list[Timing]:
+    pairs = zip(costs, points, strict=True)
+    return [Timing(*roofline(cost.matrix, point, device)) for cost, point in pairs]
+
+
 def _bound(compute: np.ndarray, memory: np.ndarray, launch: np.ndarray) -> str:
     """What most of the time goes to, each operation counted for its longest part."""
     times = np.stack([compute, memory, launch])
@@ -81,19 +70,47 @@ def _bound(compute: np.ndarray, memory: np.ndarray, launch: np.ndarray) -> str:
 
 
 def estimate(
-    points: Sequence[Point], device: Device, model: str = "roofline"
+    points: Sequence[Point], device: Device, model: str = "auto"
 ) -> list[Estimate]:
     """What each point should cost on the device, in order.
 
-    Raises ValueError for an unknown model, or a precision that the device cannot do.
+    model: "roofline", "calibrated", or "auto": calibrated where the device has fits for
+    the point's precision. ValueError for an unknown model, for a precision that the
+    device cannot do, or for "calibrated" without fits.
     """
-    check_choice("model", model, MODELS)
-    return [_estimate(point, device, model) for point in points]
+    check_choice("model", model, ("auto", *MODELS))
+    found = [e for chunk in _chunks(points) for e in _estimates(chunk, device, model)]
+    return found
 
 
-def _estimate(point: Point, device: Device, model: str) -> Estimate:
-    matrix, total = costs_of(point)
-    seconds, low, high, bound = MODELS[model](matrix, point, device)
+def _chunks(points: Sequence[Point]) -> list[Sequence[Point]]:
+    return [points[i : i + CHUNK] for i in range(0, len(points), CHUNK)]
+
+
+def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Estimate]:
+    names = [
+        _model_for(point, device) if model == "auto" else model for point in points
+    ]
+    costs = [costs_of(point) for point in points]
+    found: dict[int, Timing] = {}
+    for name in set(names):
+        where = [i for i, other in enumerate(names) if other == name]
+        mine = [costs[i] for i in where], [points[i] for i in where]
+        found.update(zip(where, MODELS[name](*mine, device), strict=True))
+    return [
+        _estimate(point, device, names[i], costs[i].totals, found[i])
+        for i, point in enumerate(points)
+    ]
+
+
+def _model_for(point: Point, device: Device) -> str:
+    known = device.fits is not None and device.fits.holds(point.recipe.precision)
+    return "calibrated" if known else "roofline"
+
+
+def _estimate(
+    point: Point, device: Device, model: str, total: tuple[int, ...], timing: Timing
+) -> Estimate:
     return Estimate(
         model=model,
         profile=device.profile,
@@ -107,8 +124,9 @@ def _estimate(point: Point, device: Device, model: str) -> Estimate:
         kv_cache_bytes=kv_cache_bytes(point),
         peak_bytes=peak_bytes(point),
         launches=total[LAUNCHES],
-        seconds=seconds,
-        low_s=low,
-        high_s=high,
-        bound=bound,
+        seconds=timing.seconds,
+        low_s=timing.low,
+        high_s=timing.high,
+        bound=timing.bound,
+        extrapolated=timing.extrapolated,
     )

@@ -1,0 +1,65 @@
+"""What every model of latency is given, and the registry that `model=` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlab.cost.devices import Device
+from fastlab.cost.operations import operations
+from fastlab.cost.samples import class_of
+from fastlab.spec.point import Point
+
+# Columns of a point's cost matrix, one row per operation, times already multiplied in.
+FLOPS, CAUSAL, WEIGHTS, ACTIVATIONS, KV_READ, KV_WRITE, LAUNCHES = range(7)
+_NO_DIMS = (0,) * 6
+
+
+class Timing(NamedTuple):
+    """Seconds with their interval, what bounds them, and whether it was stretched."""
+
+    seconds: float
+    low: float
+    high: float
+    bound: str
+    extrapolated: bool = False
+
+
+class Costs(NamedTuple):
+    """A point's operations as numbers, each already multiplied by its count."""
+
+    matrix: np.ndarray  # operations x (FLOPs ... launches), read-only
+    totals: tuple[int, ...]  # exact sums of the columns
+    times: np.ndarray  # [operations] how often each runs
+    dims: np.ndarray  # [operations, 6], zeros where an operation has fewer
+    classes: tuple[str, ...]  # of each operation, as fits name them
+
+
+LatencyModel = Callable[[Sequence[Costs], Sequence[Point], Device], list[Timing]]
+MODELS: dict[str, LatencyModel] = {}
+
+
+def latency_model(name: str) -> Callable[[LatencyModel], LatencyModel]:
+    """Register a latency model under the name that `model=` takes."""
+
+    def register(function: LatencyModel) -> LatencyModel:
+        MODELS[name] = function
+        return function
+
+    return register
+
+
+@lru_cache(maxsize=4096)
+def costs_of(point: Point) -> Costs:
+    """The cost matrix of a point and its exact totals."""
+    ops = operations(point)
+    rows = [[op.times * value for value in op[3:10]] for op in ops]
+    matrix = np.array(rows, dtype=np.float64)
+    matrix.flags.writeable = False
+    totals = tuple(map(sum, zip(*rows, strict=True)))
+    times = np.array([op.times for op in ops], dtype=float)
+    dims = np.array([op.dims + _NO_DIMS[len(op.dims) :] for op in ops], dtype=float)
+    return Costs(matrix, totals, times, dims, tuple(map(class_of, ops)))

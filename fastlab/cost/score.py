@@ -1,0 +1,193 @@
+"""How far off are estimates of rows that nothing was fitted to?
+
+Whole values of a field (a hidden size, a length) are left out in turn. What the rest
+of the rows can teach is a correction of the device's model per precision and phase:
+their median ratio, and a residual around it. The baselines see the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastlab.cost.ablation import EFFICIENCIES, Errors
+from fastlab.cost.article import article_as_printed
+from fastlab.cost.correction import held_out
+from fastlab.cost.costs import CAUSAL, FLOPS, KV_WRITE, WEIGHTS, costs_of
+from fastlab.cost.devices import Device
+from fastlab.cost.latency import estimate
+from fastlab.cost.operations import steps
+from fastlab.cost.speedups import Speedup, speedups
+from fastlab.record import Estimate, Record
+from fastlab.spec.checks import check_choice
+from fastlab.spec.point import Point
+
+HOLDOUTS: Mapping[str, Callable[[Point], Any]] = {
+    "hidden": lambda point: point.shape.hidden,
+    "seq": lambda point: point.workload.prompt_len,
+    "batch": lambda point: point.workload.batch,
+    "layers": lambda point: point.shape.layers,
+    "family": lambda point: point.shape.family,
+}
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """Errors of each method on all rows, of the first one by group, and the rest.
+
+    coverage = % of rows within their predicted interval; half_width = the median of
+    its half in %; points and seconds = what the calibration took.
+    """
+
+    device: str
+    holdout: str
+    methods: tuple[Errors, ...]
+    groups: tuple[Errors, ...]
+    speedups: tuple[Speedup, ...]
+    coverage: float
+    half_width: float
+    points: int
+    seconds: float
+    skipped: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """The first method's figures on one line, for machines."""
+        e = self.methods[0]
+        figures = f"median={e.median:.1f} mean={e.mean:.1f} p90={e.p90:.1f}"
+        rest = f"bias={e.bias:.1f} n={e.n} points={self.points}"
+        return f'{figures} {rest} seconds={self.seconds:.0f} device="{self.device}"'
+
+
+def score(
+    records: Iterable[Record],
+    device: Device,
+    holdout: str = "hidden",
+    model: str = "auto",
+    datasheet: Device | None = None,
+) -> Scoreboard:
+    """Score `model` on rows measured on `device`, each value of `holdout` left out.
+
+    `datasheet` feeds the baselines (default: the device's own peaks). Rows that cannot
+    be scored are listed with the reason. ValueError for rows of other devices, fewer
+    than two values of `holdout`, or an unknown name.
+    """
+    check_choice("holdout", holdout, HOLDOUTS)
+    rows, skipped = _usable(records, device)
+    points, measured = [row.point for row in rows], np.array(list(map(_seconds, rows)))
+    estimates = estimate(points, device, model)
+    folds = _folds(points, holdout)
+    found = held_out(points, estimates, measured, folds)
+    first = Errors.of("fastlab, held out", found.seconds, measured)
+    methods = _methods(rows, estimates, measured, folds, datasheet or device)
+    groups = _groups(points, estimates, found.seconds, measured)
+    pairs = speedups(points, found.seconds, measured)
+    tables = (first, *methods), tuple(groups), tuple(pairs)
+    width = found.coverage(measured), found.half_width
+    cost = (device.fits.count, device.fits.seconds) if device.fits else (0, 0.0)
+    return Scoreboard(device.name, holdout, *tables, *width, *cost, tuple(skipped))
+
+
+def _seconds(row: Record) -> float:
+    return row.measured.seconds if row.measured else math.nan
+
+
+def _usable(
+    records: Iterable[Record], device: Device
+) -> tuple[list[Record], list[str]]:
+    rows, skipped = [], []
+    for record in records:
+        if record.device != device.name:
+            raise ValueError(
+                f"a row of {record.device} cannot be scored against {device.name}"
+            )
+        fault = _fault(record, device)
+        if fault:
+            skipped.append(f"{record.point.label}: {fault}")
+        else:
+            rows.append(record)
+    return rows, skipped
+
+
+def _fault(record: Record, device: Device) -> str:
+    if record.status != "ok":
+        return f"status {record.status} {record.reason}".strip()
+    if record.measured is None:
+        return "not measured"
+    if not (math.isfinite(record.measured.seconds) and record.measured.seconds > 0):
+        return f"seconds={record.measured.seconds!r}"
+    precision = record.point.recipe.precision
+    return "" if precision in device.peak_flops else f"no {precision} peak"
+
+
+def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
+    values = [HOLDOUTS[holdout](point) for point in points]
+    names = sorted(set(values))
+    if len(names) < 2:
+        raise ValueError(
+            f"holdout={holdout!r} needs rows of two values of {holdout} or more; "
+            f"got {len(points)} usable rows of {names}"
+        )
+    return np.array([names.index(value) for value in values])
+
+
+def _methods(
+    rows: Sequence[Record],
+    estimates: Sequence[Estimate],
+    measured: np.ndarray,
+    folds: np.ndarray,
+    sheet: Device,
+) -> Iterator[Errors]:
+    points = [row.point for row in rows]
+    as_is = np.array([e.seconds for e in estimates])
+    yield Errors.of("fastlab, no row used", as_is, measured)
+    article = _one_constant(np.array([_article(p) for p in points]), measured, folds)
+    yield Errors.of("article x constant", article, measured)
+    peak = [costs_of(p).totals[FLOPS] / sheet.peak(p.recipe.precision) for p in points]
+    yield Errors.of("FLOPs / datasheet peak", np.array(peak), measured)
+    for name, shares in EFFICIENCIES.items():
+        seconds = np.array([_roofline(p, sheet, *shares) for p in points])
+        yield Errors.of(name, seconds, measured)
+    halves = [(r.measured.high_s - r.measured.low_s) / 2 for r in rows if r.measured]
+    yield Errors.of("repeat noise", measured + np.array(halves), measured)
+
+
+def _article(point: Point) -> float:
+    rows = sum(step.rows for step in steps(point))
+    return float(article_as_printed(rows, point.shape.layers, point.shape.hidden))
+
+
+def _one_constant(
+    guess: np.ndarray, measured: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+    ratio = measured / guess
+    fitted = {fold: np.median(ratio[folds != fold]) for fold in np.unique(folds)}
+    return guess * np.array([fitted[fold] for fold in folds])
+
+
+def _roofline(point: Point, sheet: Device, compute: float, memory: float) -> float:
+    matrix = costs_of(point).matrix
+    flops = matrix[:, CAUSAL] / (compute * sheet.peak(point.recipe.precision))
+    moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1) / (memory * sheet.bandwidth)
+    return float(np.maximum(flops, moved).sum())
+
+
+def _groups(
+    points: Sequence[Point],
+    estimates: Sequence[Estimate],
+    predicted: np.ndarray,
+    measured: np.ndarray,
+) -> Iterator[Errors]:
+    names = {
+        "regime": [e.bound for e in estimates],
+        "precision": [p.recipe.precision for p in points],
+        "phase": [p.workload.phase for p in points],
+    }
+    for title, values in names.items():
+        for value in sorted(set(values)):
+            mine = np.array(values) == value
+            yield Errors.of(f"{title} {value}", predicted[mine], measured[mine])

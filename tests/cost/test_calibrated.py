@@ -1,0 +1,169 @@
+"""Calls summed from fitted operations, worked by hand from one fit at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastlab.cost import calibrated as module
+from fastlab.cost.calibrated import ALIKE, STRETCHED
+from fastlab.cost.costs import Timing, costs_of
+from fastlab.cost.devices import Device, device
+from fastlab.cost.fit import fit
+from fastlab.cost.latency import estimate
+from fastlab.cost.operations import operations
+from fastlab.cost.profile import Profile
+from fastlab.cost.samples import Sample, class_of, work_of
+from fastlab.spec import Point, grid, point_of
+
+from .fitting import calibrated, products
+
+POINT = point_of(model="tiny-llama", prompt_len=64, vocab=2000)
+
+
+@pytest.fixture(scope="module")
+def known(profile: Device) -> Device:
+    """The device with round numbers, calibrated; 3 us a dispatch."""
+    return calibrated(profile, dispatch_s=3e-6)
+
+
+def by_hand(point: Point, known: Device) -> tuple[list[float], list[float]]:
+    """Seconds of each kind of operation, times included, and the half-widths."""
+    seconds, halves = [], []
+    for op in operations(point):
+        one = known.fits.find(class_of(op), point.recipe.precision)
+        t, half = one.predict(work_of([Sample.of(op, 1.0, "fp32")]))
+        seconds.append(op.times * float(t[0]))
+        halves.append(float(half[0]))
+    return seconds, halves
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
+def test_a_cpu_takes_operations_and_dispatches(known: Device, phase: str) -> None:
+    point = point_of(model="tiny-llama", prompt_len=64, phase=phase, vocab=2000)
+    [e] = estimate([point], known, "calibrated")
+    seconds, halves = by_hand(point, known)
+    assert e.seconds == pytest.approx(sum(seconds) + 3e-6 * e.launches)
+    errors = np.multiply(seconds, halves)
+    variance = (1 - ALIKE) * (errors**2).sum() + ALIKE * errors.sum() ** 2
+    width = math.sqrt(variance) / sum(seconds)
+    assert math.log(e.high_s / e.seconds) == pytest.approx(width)
+    assert math.log(e.seconds / e.low_s) == pytest.approx(width)
+    assert e.model == "calibrated"
+
+
+def test_a_gpu_takes_the_longer_of_the_two(known: Device) -> None:
+    gpu = replace(known, kind="cuda")
+    [busy] = estimate([POINT], gpu)
+    assert busy.seconds == pytest.approx(sum(by_hand(POINT, known)[0]))
+    slow = replace(gpu, fits=replace(gpu.fits, dispatch_s=1e-3))
+    [waiting] = estimate([POINT], slow)
+    assert waiting.seconds == pytest.approx(1e-3 * waiting.launches)
+    assert waiting.bound == "launch"
+
+
+def test_a_graph_takes_one_replay(known: Device) -> None:
+    """No dispatch, 20 us for the whole graph (runtimes but eager: a later issue)."""
+    timing = module._timing("cuda", known.fits, "graph", 10**6, 1e-3, 0.1, 1, False)
+    assert timing == Timing(
+        pytest.approx(1.02e-3),
+        pytest.approx(1.02e-3 / math.exp(0.1)),
+        pytest.approx(1.02e-3 * math.exp(0.1)),
+        "memory",
+    )
+
+
+def test_many_points_are_estimated_like_each_alone(known: Device) -> None:
+    points = grid(
+        model=["tiny-llama", "tiny-gpt2"],
+        phase=["prefill", "decode"],
+        prompt_len=[8, 64],
+        vocab=2000,
+    )
+    for point, e in zip(points, estimate(points, known), strict=True):
+        [alone] = estimate([point], known)
+        ends = [alone.seconds, alone.low_s, alone.high_s]
+        assert [e.seconds, e.low_s, e.high_s] == pytest.approx(ends, rel=1e-9)
+        assert (e.bound, e.extrapolated) == (alone.bound, alone.extrapolated)
+
+
+def test_auto_takes_fits_where_there_are_any(known: Device, profile: Device) -> None:
+    half = replace(POINT, recipe=replace(POINT.recipe, precision="bf16"))
+    found = estimate([POINT, half, POINT], known)
+    assert [e.model for e in found] == ["calibrated", "roofline", "calibrated"]
+    assert found[0] == found[2]
+    assert found[1] == estimate([half], profile, "roofline")[0]
+    with pytest.raises(ValueError, match="no calibrated fit for bf16"):
+        estimate([half], known, "calibrated")
+    with pytest.raises(ValueError, match="round numbers has no calibrated fit"):
+        estimate([POINT], profile, "calibrated")
+
+
+def test_extrapolation_is_flagged(known: Device) -> None:
+    """Products were timed up to 2048 wide: a head of 40,000 is beyond, 2000 is not."""
+    wide = point_of(model="tiny-llama", prompt_len=64, vocab=40_000)
+    inside, beyond = estimate([POINT, wide], known)
+    assert (inside.extrapolated, beyond.extrapolated) == (False, True)
+
+
+def test_a_little_extrapolation_is_no_news(known: Device) -> None:
+    """Only operations that take more than STRETCHED of the time raise the flag."""
+    times = [np.array([1.0, 1.0])]
+    each = module._Each(
+        np.array([STRETCHED / 2, 1.0]),
+        np.full(2, 0.1),
+        np.ones((3, 2)),
+        np.array([True, False]),
+    )
+    assert not module._totals(times, each).beyond[0]
+    flipped = each._replace(outside=~each.outside)
+    assert module._totals(times, flipped).beyond[0]
+
+
+def test_what_was_not_calibrated_is_flagged_and_wide(profile: Device) -> None:
+    """Products only: attention and the rest come from the datasheet, within x2."""
+    bare = replace(profile, fits=Profile((fit(products(), profile),)))
+    [e] = estimate([POINT], bare)
+    assert e.extrapolated
+    assert e.high_s / e.low_s > 1.3
+
+
+def test_elementwise_stands_in_for_what_moves_bytes(known: Device) -> None:
+    assert known.fits.find("norm", "fp32").kind == "elementwise"
+    assert known.fits.find("plain", "fp32") is None
+    assert known.fits.find("linear", "bf16") is None
+
+
+def test_a_profile_hangs_on_its_device_and_survives_json(known: Device) -> None:
+    data = json.loads(json.dumps(known.stamped().to_dict()))
+    again = Device.from_dict(data)
+    assert again == known.stamped()
+    assert estimate([POINT], again)[0].seconds == estimate([POINT], known)[0].seconds
+    assert again.profile != replace(known, fits=None).stamped().profile
+    assert (again.fits.count, again.fits.seconds) == (27 + 36 + 36 + 12, 41.0)
+
+
+def test_a_device_without_fits_keeps_its_old_form() -> None:
+    assert "fits" not in device("h200").to_dict()
+    assert Device.from_dict(device("h200").to_dict()).fits is None
+
+
+def test_a_profile_has_one_fit_of_each(known: Device) -> None:
+    with pytest.raises(ValueError, match="more than one fit of linear fp32"):
+        Profile((known.fits.fits[0], known.fits.fits[0]))
+    with pytest.raises(ValueError, match="unknown Profile field 'speed'"):
+        Profile.from_dict({"fits": [], "speed": 3})
+
+
+def test_the_operations_of_a_point_are_columns() -> None:
+    costs = costs_of(POINT)
+    ops = operations(POINT)
+    assert costs.classes == tuple(map(class_of, ops))
+    assert costs.times.tolist() == [op.times for op in ops]
+    assert [tuple(map(int, row)) for row in costs.dims] == [
+        op.dims + (0,) * (6 - len(op.dims)) for op in ops
+    ]
