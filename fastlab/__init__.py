@@ -25,6 +25,7 @@ _HOMES = {
     "fastlab.cost.latency": ("estimate",),
     "fastlab.cost.article": ("article_as_printed", "article_corrected"),
     "fastlab.models": ("build", "load", "prepare", "generate_text"),
+    "fastlab.clock.clocks": ("clock_for",),
     "fastlab.clock.timing": ("Settings", "time_call"),
     "fastlab.clock.calibrate": ("calibrate", "this_device"),
     "fastlab.clock.measure": ("Bench", "measure"),
@@ -35,6 +36,9 @@ _HOMES = {
     "fastlab.sweeps.table": ("table",),
     "fastlab.view.notebook": ("start", "Run"),
     "fastlab.view.figure": ("show",),
+    "fastlab.view.audit": ("audit_article",),
+    "fastlab.view.series": ("series",),
+    "fastlab.view.neat": ("neat",),
 }
 _MODULES = {
     "plots": "fastlab.view.plots",
@@ -42,6 +46,13 @@ _MODULES = {
     "check": "fastlab.view.check",
     "alt": "fastlab.view.alt",
     "tables": "fastlab.view.tables",
+    "counts": "fastlab.view.counts",
+    "traps": "fastlab.clock.traps",
+    "drift": "fastlab.clock.drift",
+    "trap_plots": "fastlab.view.trap_plots",
+    "trap_alt": "fastlab.view.trap_alt",
+    "trap_tables": "fastlab.view.trap_tables",
+    "trap_explore": "fastlab.view.trap_explore",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

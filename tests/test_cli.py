@@ -229,5 +229,5 @@ def test_table_shows_rows_and_what_could_not_be_read(tmp_path: Path) -> None:
 
 def test_devices_and_calibrate_are_listed(profile: Device) -> None:
     assert "NVIDIA H200" in fastlab("devices").output
-    shown = fastlab("calibrate").output
+    shown = fastlab("calibrate", "--show").output
     assert '"launch_s": 1e-05' in shown

@@ -1,8 +1,7 @@
-"""fastlab run, generate, calibrate and doctor."""
+"""fastlab run, generate and doctor."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -44,18 +43,6 @@ def generate(
     check_choice("precision", precision, PRECISIONS)
     loaded, tokenizer = load(model, machine.torch_device(device), precision)
     click.echo(prompt + generate_text(loaded, tokenizer, prompt, new_tokens))
-
-
-@main.command()
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
-@click.option("--refresh", is_flag=True, help="measure again")
-def calibrate(device: str, refresh: bool) -> None:
-    """Measure this machine's rates once (some seconds); estimates use them."""
-    from fastlab.clock.calibrate import profile_path, this_device
-
-    profile = this_device(device, refresh)
-    click.echo(json.dumps(profile.to_dict(), indent=1))
-    click.echo(f"kept in {profile_path(profile.kind)}", err=True)
 
 
 @main.command()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 
 from fastlab import machine
 from fastlab.clock.clocks import clock_for
+from fastlab.clock.microbench import Work
 from fastlab.clock.timing import Settings, time_call
 from fastlab.cost.devices import Device
 from fastlab.cost.latency import costs_of
@@ -44,20 +44,6 @@ def settings_for(kind: str) -> Settings:
     """The calibration's own timing settings: 0.3 s a number, caches warm."""
     quick = {"budget_s": 0.3, "warmup_s": 0.1, "warmup_cap_s": 0.5, "cache": "warm"}
     return Settings.for_device(kind, **quick, n_min=5, target=0.01)
-
-
-@dataclass
-class _Work:
-    """A plain function as a call that a clock can time."""
-
-    work: Callable[[], Any]
-
-    def run(self) -> Any:
-        """Do it."""
-        return self.work()
-
-    def reset(self) -> None:
-        """Nothing to undo."""
 
 
 def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
@@ -88,7 +74,7 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
 def _fastest(work: Callable[[], Any], kind: str, settings: Settings) -> float:
     """Seconds of the fastest sample: a rate at its best, whoever else is busy."""
     with torch.inference_mode():
-        return min(time_call(_Work(work), settings, clock_for(kind)).device_ns) / 1e9
+        return min(time_call(Work(work), settings, clock_for(kind)).device_ns) / 1e9
 
 
 def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
@@ -119,8 +105,9 @@ def copy_bandwidth(kind: str, settings: Settings) -> float:
     return 2 * size / _fastest(lambda: target.copy_(source), kind, settings)
 
 
-def launch_overhead(kind: str, settings: Settings) -> float:
+def launch_overhead(kind: str, settings: Settings | None = None) -> float:
     """Seconds per launched operation of transformers' eager forward, host included."""
+    settings = settings or settings_for(kind)
     return max(_overhead(point, kind, settings) for point in LAUNCH_POINTS)
 
 
@@ -162,11 +149,16 @@ def this_device(kind: str = "auto", refresh: bool = False) -> Device:
         except (ValueError, KeyError, TypeError):
             pass  # an older or broken profile: measure anew
     device = calibrate(kind)
-    _keep(device, path)
+    keep(device)
     return device
 
 
-def _keep(device: Device, path: Path) -> None:
+def keep(device: Device) -> Path:
+    """Make a device this machine's profile; a folder that cannot be written is let be.
+
+    Returns the profile's path.
+    """
+    path = profile_path(device.kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{os.getpid()}.tmp")
@@ -174,3 +166,4 @@ def _keep(device: Device, path: Path) -> None:
         fresh.replace(path)
     except OSError:
         pass
+    return path

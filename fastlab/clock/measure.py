@@ -56,7 +56,7 @@ class Bench:
     profile: Device
     clock: Clock
     name: str
-    latency: str = "roofline"
+    latency: str = "auto"
     _key: tuple[Any, ...] = field(default=(), repr=False)
     _model: nn.Module | None = field(default=None, repr=False)
 
@@ -66,7 +66,7 @@ class Bench:
         device: str = "auto",
         settings: Settings | None = None,
         profile: Device | None = None,
-        latency: str = "roofline",
+        latency: str = "auto",
     ) -> Bench:
         """A device of this machine; ValueError if it has no such device."""
         kind = machine.torch_device(device)

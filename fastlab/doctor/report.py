@@ -57,15 +57,28 @@ class Report:
         return "\n".join([*map(str, self.findings), self.summary])
 
     def _repr_html_(self) -> str:
-        rows = "".join(map(_row, self.findings))
-        head = "<tr><th>verdict</th><th>what</th><th>said</th><th>fix</th></tr>"
-        table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
-        return f"<p><b>{html.escape(self.summary)}</b></p>{table}"
+        """What is broken or skipped, and what is fine one click away."""
+        fine = [finding for finding in self.findings if finding.ok]
+        other = [finding for finding in self.findings if not finding.ok]
+        summary = f"<p><b>{html.escape(self.summary)}</b></p>"
+        folded = f"<details><summary>what is OK</summary>{_table(fine)}</details>"
+        return summary + _table(other) + folded
+
+
+def _table(findings: list[Finding]) -> str:
+    names = ("verdict", "what", "said", "fix")
+    head = "".join(f"<th {_LEFT}>{name}</th>" for name in names)
+    rows = "".join(map(_row, findings))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+_LEFT = 'style="text-align:left"'
 
 
 def _row(finding: Finding) -> str:
-    words = (finding.verdict, finding.name, finding.said, finding.fix)
-    cells = (f'<td style="text-align:left">{html.escape(word)}</td>' for word in words)
+    fix = finding.fix if finding.ok is False else ""
+    words = (finding.verdict, finding.name, finding.said, fix)
+    cells = (f"<td {_LEFT}>{html.escape(word)}</td>" for word in words)
     return f"<tr>{''.join(cells)}</tr>"
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab import machine
+from fastlab.clock.calibrate import this_device
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
+from fastlab.cost.devices import Device
+from fastlab.cost.devices import device as datasheet
 from fastlab.record import Record
 from fastlab.spec.checks import check_choice, check_names
 from fastlab.spec.grids import GRID_FIELDS, grid
@@ -21,6 +24,7 @@ from fastlab.sweeps.run import measured, rows_of
 from fastlab.sweeps.store import Store
 from fastlab.sweeps.table import table
 from fastlab.view.progress import progress
+from fastlab.view.words import samples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +75,19 @@ def reference_devices() -> str:
     return ", ".join(f.name for f in _reference_folders()) or "nothing"
 
 
+def reference_profile(record: Record) -> Device | None:
+    """The profile that a stored row was estimated with, else its device's datasheet."""
+    made = record.estimate.profile if record.estimate else ""
+    for path in REFERENCE.glob("*/profile.json"):
+        known = Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        if known.profile == made:
+            return known
+    try:
+        return datasheet(record.device)
+    except ValueError:
+        return None
+
+
 def _reference_folders() -> list[Path]:
     return sorted(p.parent for p in REFERENCE.glob("*/run.json"))
 
@@ -96,6 +113,7 @@ class Run:
     replayed: list[Record]
     id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z")
     reused: int = 0
+    samples: str = ""
 
     @property
     def is_replay(self) -> bool:
@@ -110,6 +128,16 @@ class Run:
         )
 
     @property
+    def profile(self) -> Device | None:
+        """What estimates are made with: this device calibrated, or the rows' device.
+
+        None where rows are replayed from a device that nothing is known about.
+        """
+        if not self.replayed:
+            return this_device(self.kind)
+        return reference_profile(self.replayed[0])
+
+    @property
     def folder(self) -> Path:
         """results/<notebook>/<run id>, made when something is written to it."""
         return results_root() / self.notebook / self.id
@@ -121,21 +149,25 @@ class Run:
 
     def rows(self) -> pd.DataFrame:
         """The table of the run's points: replayed, or measured where still missing."""
-        if self.replayed:
-            return table(self.replayed)
+        rows = table(self.replayed or self._measured())
+        self.samples = f"; {samples(rows)}"
+        return rows
+
+    def _measured(self) -> list[Record]:
         bench = Bench.here(self.kind, self.settings)
         fresh = sum(1 for _ in measured(self.points, self.store, bench, progress()))
         found = rows_of(self.points, self.store, bench)
         self.reused = len(found) - fresh
-        return table(found)
+        return found
 
     @property
     def caption(self) -> str:
-        """Whether rows are measured or replayed, on what and when: for every figure."""
+        """Measured or replayed, on what, when, with how many samples: for figures."""
         if not self.replayed:
-            return f"measured on {self.device}, {self.settings.cache} cache"
+            where = f"measured on {self.device}, {self.settings.cache} cache"
+            return where + self.samples
         first = min(record.at_utc for record in self.replayed)[:10]
-        return f"replayed: {self.device}, measured {first}"
+        return f"replayed: {self.device}, measured {first}{self.samples}"
 
     def path(self, name: str) -> Path:
         """A file of this run's folder, which is made."""

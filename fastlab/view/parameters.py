@@ -45,7 +45,11 @@ def _parameter(node: ast.stmt, source: str) -> Parameter:
         raise ValueError(f"line {node.lineno} of the parameters is not name = literal")
     line = source.splitlines()[(node.end_lineno or node.lineno) - 1]
     comment = line[node.end_col_offset or 0 :].partition("#")[2].strip()
-    return Parameter(target.id, ast.literal_eval(node.value), comment)
+    try:
+        return Parameter(target.id, ast.literal_eval(node.value), comment)
+    except ValueError:
+        text = f"{target.id} = {ast.unparse(node.value)}"
+        raise ValueError(f"{text} of the parameters is not name = literal") from None
 
 
 def check_parameters(

@@ -1,0 +1,138 @@
+"""fastlab calibrate and fastlab score: an estimate to trust, and how far."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastlab.cli.group import main
+from fastlab.cli.points import DEVICE_HELP, echo_table
+
+if TYPE_CHECKING:
+    from fastlab.cost.devices import Device
+    from fastlab.cost.samples import Sample
+    from fastlab.cost.score import Scoreboard
+    from fastlab.record import Record
+
+
+@main.command()
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option("--quick", is_flag=True, help="peak, bandwidth and launches only")
+@click.option("--show", is_flag=True, help="only print what is kept")
+@click.option("--out", type=click.Path(), help="also write profile and samples here")
+def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
+    """Measure this machine, so that estimates are of it; about a minute a precision.
+
+    At most 100 microbenchmarks for each precision are timed and fitted. Estimates and
+    `fastlab score` use the profile from then on.
+    """
+    from fastlab.clock.calibrate import keep, this_device
+
+    if show or quick:
+        profile = this_device(device, refresh=quick)
+        click.echo(json.dumps(profile.to_dict(), indent=1))
+        return
+    profile, samples = _calibrated(device)
+    path = keep(profile)
+    _echo_profile(profile)
+    click.echo(f"kept in {path}", err=True)
+    if out:
+        _write(Path(out), profile, samples)
+
+
+def _calibrated(device: str) -> tuple[Device, list[Sample]]:
+    from tqdm import tqdm
+
+    from fastlab.clock.fitting import calibrate_fully
+
+    def bar(plan: Any) -> Any:
+        return tqdm(plan, unit="operation", disable=None)
+
+    return calibrate_fully(device, bar)
+
+
+def _echo_profile(profile: Device) -> None:
+    import pandas as pd
+
+    assert profile.fits is not None
+    rows = [
+        {"class": f.kind, "precision": f.precision, "points": f.count}
+        | {name: f"{value:.3g}" for name, value in f.parameters.items()}
+        for f in profile.fits.fits
+    ]
+    click.echo(f"{profile.name}: {profile.fits.seconds:.0f} s, {profile.profile}")
+    echo_table(pd.DataFrame(rows).fillna("-"))
+
+
+def _write(folder: Path, profile: Device, samples: list[Sample]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "profile.json").write_text(json.dumps(profile.to_dict(), indent=1) + "\n")
+    lines = [json.dumps(asdict(sample), sort_keys=True) for sample in samples]
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@main.command()
+@click.argument("folder", metavar="ROWS", type=click.Path(exists=True, file_okay=False))
+@click.option("--holdout", default="hidden", show_default=True, help="left out in turn")
+@click.option("--model", default="auto", show_default=True, help="model of latency")
+def score(folder: str, holdout: str, model: str) -> None:
+    """How far off are estimates of the rows in a store that nothing was fitted to?
+
+    Whole values of hidden, seq, batch, layers or family are left out in turn. The last
+    line is for machines.
+    """
+    from fastlab.cost.score import score as scored
+    from fastlab.sweeps.store import Store
+
+    records = Store(folder).records(samples=False)
+    if not records:
+        raise ValueError(f"{folder} holds no rows")
+    device = _profile_for(Path(folder), records)
+    board = scored(records, device, holdout, model, _datasheet_of(device))
+    _echo_board(board)
+
+
+def _profile_for(folder: Path, records: list[Record]) -> Device:
+    """The profile beside the rows, or this machine's own if the rows are from here."""
+    from fastlab.clock.calibrate import this_device
+    from fastlab.cost.devices import Device
+    from fastlab.machine import device_name, torch_device
+
+    path, name = folder / "profile.json", records[0].device
+    if path.exists():
+        return Device.from_dict(json.loads(path.read_text()))
+    if name == device_name(torch_device()):
+        return this_device()
+    raise ValueError(
+        f"the rows are of {name}, not of this machine, and {path} does not exist: "
+        "write it there with `fastlab calibrate --out`"
+    )
+
+
+def _datasheet_of(device: Device) -> Device:
+    from fastlab.cost.devices import device as datasheet
+
+    try:
+        return datasheet(device.name)
+    except ValueError:
+        return device
+
+
+def _echo_board(board: Scoreboard) -> None:
+    import pandas as pd
+
+    for title, rows in (
+        (f"{board.holdout} held out, absolute error in %", board.methods),
+        ("the first method, by group", board.groups),
+        ("speed-ups: error of the predicted ratio in %", board.speedups),
+    ):
+        echo_table(pd.DataFrame(map(asdict, rows)).round(2).fillna("-"), title)
+    click.echo(f"\n{board.coverage:.0f} % of rows lie within their interval", nl=False)
+    click.echo(f", whose median half-width is {board.half_width:.0f} %")
+    for reason in board.skipped[:10]:
+        click.echo(f"skipped {reason}", err=True)
+    click.echo(board.line)

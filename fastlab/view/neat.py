@@ -1,0 +1,40 @@
+"""Tables as people read them: text to the left, few digits, zeros left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastlab.view.words import digits
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+
+
+def neat(table: pd.DataFrame) -> Styler:
+    """A table for reading: three significant digits, thousands apart, zeros blank.
+
+    Columns named share are per cent, columns named ratio have four decimals.
+    """
+    texts: list[Any] = list(table.select_dtypes(exclude="number").columns)
+    style = table.style.format({name: _writer(name) for name in table}).hide()
+    style = style.set_properties(subset=texts, **{"text-align": "left"})
+    heads: list[Any] = [{"selector": "th", "props": "text-align: left"}]
+    return style.set_table_styles(dict.fromkeys(texts, heads), overwrite=False)
+
+
+def _writer(column: object) -> Callable[[Any], str]:
+    special = {"share": "{:.1%}", "ratio": "{:.4f}"}
+    if column in special:
+        return lambda value: special[str(column)].format(value) if value else ""
+    return _written
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str) or value is None:
+        return value or ""
+    if not value or value != value:
+        return ""
+    whole = float(value).is_integer() or abs(value) >= 1000
+    return f"{value:,.0f}" if whole else digits(float(value))

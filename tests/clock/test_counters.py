@@ -1,0 +1,77 @@
+"""Counters beside the exact count: what torch sees, and strangers that fail or lack."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from fastlab.clock import counters
+from fastlab.clock.counters import Counted, counted, torch_flops, torch_parameters
+from fastlab.cost.memory import parameters
+from fastlab.cost.parts import flops_by_part, total
+from fastlab.spec import point_of
+
+LITTLE = point_of(family="llama", layers=1, hidden=64, vocab=64, prompt_len=32)
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_torch_on_meta_is_exact(model, phase):
+    point = point_of(model=model, phase=phase, prompt_len=16)
+    assert torch_flops(point) == total(point, "flops")
+    assert torch_parameters(point) == parameters(point.shape)
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Sets the list of counters."""
+
+    def choose(*chosen):
+        monkeypatch.setattr(counters, "COUNTERS", list(chosen))
+        return {(c.counter, c.attention): c for c in counted(LITTLE)}
+
+    return choose
+
+
+def test_torch_on_cpu_tensors_misses_fused_attention_and_nothing_else(only):
+    found = only(*[c for c in counters.COUNTERS if c[1] == "torch"])
+    parts = flops_by_part(LITTLE)
+    missed = 1 - parts["attention"] / sum(parts.values())
+    # later versions of torch may learn to see it
+    seen = found["torch on CPU tensors", "sdpa"].ratio
+    assert seen in (pytest.approx(missed), pytest.approx(1))
+    assert found["torch on CPU tensors", "eager"].ratio == pytest.approx(1)
+    assert found["torch on meta", "sdpa"].ratio == 1
+
+
+def test_a_counter_that_is_not_installed_says_so(only):
+    found = only(("theirs", "no_such_package_at_all", lambda model, ids: 1.0))
+    said = Counted("theirs", "sdpa", None, None, "not installed")
+    assert found["theirs", "sdpa"] == said
+
+
+def test_a_counter_that_fails_is_a_result(only):
+    def broken(model, ids):
+        raise RuntimeError("cannot\nsee attention")
+
+    assert only(("theirs", "torch", broken))["theirs", "eager"].said == (
+        "fails: RuntimeError: cannot"
+    )
+
+
+def test_what_counters_print_is_kept_quiet(only, capsys):
+    def loud(model, ids):
+        print("layer 1: 3 MMac")
+        print("warning", file=sys.stderr)
+        return total(LITTLE, "flops") / 2
+
+    assert only(("theirs", "torch", loud))["theirs", "sdpa"].ratio == 0.5
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("package", ["calflops", "thop", "ptflops"])
+def test_known_counters_where_they_are_installed(only, package):
+    pytest.importorskip(package)
+    found = only(*[c for c in counters.COUNTERS if c[1] == package])
+    assert found[package, "sdpa"].ratio < 1.01

@@ -1,0 +1,186 @@
+"""Every notebook keeps to the template; nothing is executed here."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from statistics import median
+
+import nbformat
+import pytest
+
+from fastlab.view.parameters import notebook_parameters
+from tests.notebooks.conftest import HERE, NOTEBOOKS
+
+ONCE = ["title", "setup", "parameters", "predict", "widget", "summary"]
+SETUP = (HERE / "setup_cell.txt").read_text().strip()
+KERNEL = {
+    "kernelspec": {
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "name": "python3",
+    }
+}
+
+
+def code(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def prose(book):
+    return [cell for cell in book.cells if cell.cell_type == "markdown"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def tagged(book, tag):
+    return [cell for cell in book.cells if tag in tags(cell)]
+
+
+def trees(book):
+    return [ast.parse(cell.source) for cell in code(book)]
+
+
+def calls(book):
+    nodes = (node for tree in trees(book) for node in ast.walk(tree))
+    return [node for node in nodes if isinstance(node, ast.Call)]
+
+
+def code_lines(cell):
+    return [line for line in cell.source.splitlines() if line.strip()]
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_valid_with_stable_ids(book):
+    nbformat.validate(book)
+    assert (book.nbformat, book.nbformat_minor) == (4, 5)
+    ids = [cell.id for cell in book.cells]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[a-z][a-z0-9-]+", name) for name in ids)
+
+
+def test_stripped(book):
+    assert dict(book.metadata) == KERNEL
+    for cell in book.cells:
+        assert set(cell.metadata) <= {"tags"}
+    for cell in code(book):
+        assert cell.outputs == []
+        assert cell.execution_count is None
+
+
+def test_tags_stand_once_and_in_order(book):
+    found = [tag for cell in book.cells for tag in tags(cell)]
+    assert [tag for tag in found if tag in ONCE] == ONCE
+    exercises = [tag for tag in found if tag not in ONCE]
+    assert len(exercises) >= 4
+    assert exercises == ["exercise", "check"] * (len(exercises) // 2)
+
+
+def test_title_cell(book):
+    title = book.cells[0]
+    assert tags(title) == ["title"]
+    for part in ("?", " minutes", "CPU fine / GPU measures live", "Previous:", "Next:"):
+        assert part in title.source
+    assert title.source.count("\n- ") == 3
+
+
+def test_setup_cell_is_the_same_everywhere(book):
+    assert book.cells[1].source == SETUP
+
+
+def test_parameters_are_few_literals_with_help(path, book):
+    found = notebook_parameters(path)
+    assert 1 <= len(found) <= 10
+    assert [p.name for p in found.values() if not p.help] == []
+
+
+def test_start_follows_the_parameters_and_names_the_notebook(path, book):
+    cells = code(book)
+    start = cells[cells.index(tagged(book, "parameters")[0]) + 1]
+    assert f'fl.start("{path.stem}"' in re.sub(r"\(\s+", "(", start.source)
+
+
+def test_every_parameter_is_used(path, book):
+    later = [
+        tree
+        for tree, cell in zip(trees(book), code(book), strict=True)
+        if "parameters" not in tags(cell)
+    ]
+    names = {n.id for tree in later for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    assert set(notebook_parameters(path)) <= names
+
+
+def test_a_static_figure_comes_before_the_widget(book):
+    sources = [cell.source for cell in book.cells]
+    widget = book.cells.index(tagged(book, "widget")[0])
+    assert any("fl.show(" in source for source in sources[:widget])
+    assert not any("fl.explore." in source for source in sources[:widget])
+
+
+def test_every_figure_has_an_alt_text_and_a_caption(book):
+    shown = [c for c in calls(book) if ast.unparse(c.func) == "fl.show"]
+    assert shown
+    for call in shown:
+        assert {"alt", "caption"} <= {keyword.arg for keyword in call.keywords}
+
+
+def test_the_reader_is_told_what_to_see(book):
+    text = "\n".join(cell.source for cell in prose(book))
+    assert "## What you should see" in text
+    assert "<details><summary>If your figure differs</summary>" in text
+    assert "## Words used here" in text
+    assert "## Three takeaways\n\n1. " in text
+
+
+def test_the_run_is_finished_last(book):
+    assert book.cells[-1].source == "run.finish(rows)"
+
+
+def test_headings_are_in_order(book):
+    found = re.findall("^#+ ", "\n".join(c.source for c in prose(book)), re.MULTILINE)
+    assert found == ["# "] + ["## "] * (len(found) - 1)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\bpip\b",
+        r"^\s*[!%]",
+        r"if TEST",
+        r"os\.environ",
+        r"""["'(](/home|/root|/Users|/work|/tmp|[A-Z]:\\)""",
+        r"!\[[^]]*\]\(http",
+    ],
+)
+def test_nothing_that_ties_it_to_a_machine(book, pattern):
+    for cell in book.cells:
+        assert not re.search(pattern, cell.source, re.MULTILINE), cell.id
+
+
+def test_a_def_only_in_an_exercise(book):
+    for tree, cell in zip(trees(book), code(book), strict=True):
+        if any(isinstance(node, ast.FunctionDef) for node in ast.walk(tree)):
+            assert "exercise" in tags(cell)
+
+
+def test_relative_links_exist(path, book):
+    for cell in prose(book):
+        for link in re.findall(r"\]\(([^)#]+)", cell.source):
+            assert link.startswith("http") or (Path(path.parent) / link).exists(), link
+
+
+def test_short_cells_and_enough_prose(book):
+    lines = [len(code_lines(cell)) for cell in code(book)]
+    tokens = [token for cell in prose(book) for token in cell.source.split()]
+    words = sum(any(c.isalpha() for c in token) for token in tokens)
+    assert len(book.cells) <= 40
+    assert sum(lines) <= 150
+    assert median(lines) <= 5
+    assert max(lines) <= 20
+    assert 6 <= words / sum(lines) <= 12

@@ -1,0 +1,113 @@
+"""A notebook's parameters: what papermill lets through, these checks do not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fastlab.view.parameters import check_parameters, notebook_parameters
+
+CELL = '''layers = [2, 4]  # layer counts
+hidden = [256]
+precisions = ["fp32"]  # formats
+budget_s = 0.5  # seconds # each
+prompt_len = 128
+fused = True
+device = None  # a name
+family = "llama"'''
+
+
+def notebook(folder, source=CELL, tags=("parameters",)):
+    cell = {"cell_type": "code", "metadata": {"tags": list(tags)}, "source": source}
+    path = folder / "nb.ipynb"
+    path.write_text(json.dumps({"cells": [cell]}))
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return notebook(tmp_path)
+
+
+def test_defaults_and_help_are_read_from_the_cell(path):
+    found = notebook_parameters(path)
+    assert {n: p.default for n, p in found.items()} == {
+        "layers": [2, 4],
+        "hidden": [256],
+        "precisions": ["fp32"],
+        "budget_s": 0.5,
+        "prompt_len": 128,
+        "fused": True,
+        "device": None,
+        "family": "llama",
+    }
+    assert found["layers"].help == "layer counts"
+    assert found["hidden"].help == ""
+    assert found["budget_s"].help == "seconds # each"
+
+
+def test_a_misspelt_name_is_corrected(path):
+    with pytest.raises(ValueError, match="'hiden'; did you mean hidden"):
+        check_parameters(path, {"hiden": [512]})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "read"),
+    [
+        ("layers", "2,4", [2, 4]),
+        ("layers", "[2, 4]", [2, 4]),
+        ("layers", "3", [3]),
+        ("layers", 3, [3]),
+        ("precisions", "fp32,bf16", ["fp32", "bf16"]),
+        ("precisions", "bf16", ["bf16"]),
+        ("budget_s", "2", 2.0),
+        ("budget_s", 2, 2.0),
+        ("prompt_len", "64", 64),
+        ("fused", "false", False),
+        ("device", "none", None),
+        ("family", "gpt2", "gpt2"),
+        ("family", "7", "7"),
+    ],
+)
+def test_text_is_read_as_the_type_of_the_default(path, name, given, read):
+    found = check_parameters(path, {name: given})[name]
+    assert found == read
+    assert type(found) is type(read)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("layers", "2,x", "must be a list of whole numbers, like .2, 4. .layer counts"),
+        ("layers", [], "must be a list"),
+        ("layers", [2.5], "must be a list of whole numbers"),
+        ("precisions", [1], "must be a list of text"),
+        ("budget_s", "soon", "must be a number, like 0.5"),
+        ("prompt_len", 1.5, "must be a whole number"),
+        ("prompt_len", True, "must be a whole number"),
+        ("fused", 1, "must be true or false"),
+        ("family", 3, "must be text"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_an_example(path, name, given, words):
+    with pytest.raises(ValueError, match=f"{name}=.*{words}"):
+        check_parameters(path, {name: given})
+
+
+def test_a_notebook_without_the_cell_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no cell tagged 'parameters'"):
+        notebook_parameters(notebook(tmp_path, tags=()))
+
+
+@pytest.mark.parametrize("line", ["print(1)", "a, b = 1, 2", "x: int"])
+def test_lines_that_are_no_literals_are_refused(tmp_path, line):
+    with pytest.raises(ValueError, match=r"line 2 .* is not name = literal"):
+        notebook_parameters(notebook(tmp_path, f"a = 1\n{line}"))
+
+
+def test_a_derived_value_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match="b = a \\* 2 of the parameters is not name = lit"
+    ):
+        notebook_parameters(notebook(tmp_path, "a = 1\nb = a * 2"))
