@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fastlab.cost.devices import Device
+    from fastlab.cost.whatif import Offer
 
 
 @main.command()
@@ -83,16 +84,78 @@ def _size(value: float) -> str:
 
 
 @main.command()
-def devices() -> None:
-    """The datasheet devices that --on knows."""
-    import pandas as pd
-
+@click.option("--model", help="which device for this model? preset, hub name, folder")
+@click.option("--prompt-len", default=512, show_default=True)
+@click.option("--new-tokens", default=128, show_default=True)
+@click.option("--batch", default=1, show_default=True, help="sequences at a time")
+@click.option("--precision", default="bf16", show_default=True)
+def devices(
+    model: str | None, prompt_len: int, new_tokens: int, batch: int, precision: str
+) -> None:
+    """The datasheet devices; with --model, what a request takes and costs on each."""
     from fastlab.cost.devices import devices as known
+    from fastlab.cost.whatif import LABEL, Request, offers
+    from fastlab.spec import Recipe
+    from fastlab.spec.shape import find_shape
+
+    if model is None:
+        _echo_datasheets(known())
+        return
+    shape, recipe = find_shape(model), Recipe(precision)
+    request = Request(shape, prompt_len, new_tokens, batch, recipe)
+    request.point("generate")  # refused here, before any device is looked at
+    echo_table(_offers_table(offers(request, known())))
+    click.echo(f"{LABEL}: 0.7 of the datasheet's peak, 0.9 of its bandwidth, eager.")
+    for line in _how_far_off():
+        click.echo(line)
+
+
+def _echo_datasheets(known: list[Device]) -> None:
+    import pandas as pd
 
     rows = [
         {"name": d.name, "on": d.profile.removeprefix("datasheet:")}
         | {f"{p} TFLOP/s": f"{v / 1e12:,.4g}" for p, v in d.peak_flops.items()}
         | {"GB/s": f"{d.bandwidth / 1e9:,.0f}", "GiB": f"{d.memory_bytes / 2**30:.0f}"}
-        for d in known()
+        | {"USD/h": d.price_per_hour}
+        for d in known
     ]
     echo_table(pd.DataFrame(rows).fillna("-"))
+
+
+def _offers_table(found: list[Offer]) -> pd.DataFrame:
+    import pandas as pd
+
+    def shown(value: float | None, factor: float, digits: int) -> str:
+        return "-" if value is None else f"{value * factor:,.{digits}f}"
+
+    rows = [
+        {
+            "device": offer.device,
+            "TTFT ms": shown(offer.ttft_s, 1e3, 1),
+            "TPOT ms": shown(offer.tpot_s, 1e3, 2),
+            "request s": shown(offer.seconds, 1, 2),
+            "USD / 1,000": shown(offer.cost, 1, 3),
+            "fits to batch": offer.largest_batch or "-",
+            "why not": offer.refused,
+        }
+        for offer in found
+    ]
+    return pd.DataFrame(rows)
+
+
+def _how_far_off() -> list[str]:
+    """The error of such estimates on each device that was measured, in words."""
+    from fastlab.cost.score import score
+    from fastlab.sweeps.reference import references
+
+    lines = []
+    for reference in references():
+        if reference.profile is not None:
+            board = score(reference.records, reference.profile, model="roofline")
+            e = next(m for m in board.methods if m.name.startswith("efficiencies"))
+            lines.append(
+                f"Such estimates were off by {e.median:.0f} % (median), {e.p90:.0f} % "
+                f"(p90) on {e.n} rows measured on {board.device}."
+            )
+    return lines or ["No measured device is at hand to say how far off that is."]
