@@ -26,7 +26,7 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 	$(BIN)/python -m pytest -m "not gpu"
 
 lab: .venv/installed  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks/05_layers_by_hidden.ipynb
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 gpu:  ## on a machine with an NVIDIA GPU: its tests, then the reference sweep
 	$(PYTHON) -m pytest -m gpu -s -p no:cacheprovider tests/gpu
