@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlab.clock.stats import median, median_interval
-from fastlab.clock.traps import plain_interval
-from fastlab.spec.checks import check_count
+from fastlab.clock.traps import COMPILERS, SIDES, plain_interval
+from fastlab.spec.checks import check_choice, check_count
 
 Samples = Sequence[float] | NDArray[np.float64]
 Interval = Callable[[Samples], tuple[float, float]]
 
 TRUE_MEDIAN = 1.0
 SPREAD, TARGET = 0.02, 0.01  # noise of the simulation; where a measurement stops
+RUNS = (10, 10_000)  # simulated measurements, fewest and most
 FIRST_LOOK, BLOCK, MOST = 50, 10, 2000  # samples: before the first look, then per look
 
 
@@ -75,12 +76,19 @@ INTERVALS: dict[str, Interval] = {
 }
 
 
+def check_parameters(matrix_side: int, compiler: str, drift_runs: int) -> None:
+    """Raise ValueError for a parameter of notebook 02 that is off, before any work."""
+    check_count("matrix_side", matrix_side, *SIDES)
+    check_choice("compiler", compiler, COMPILERS)
+    check_count("drift_runs", drift_runs, *RUNS)
+
+
 def simulate(runs: int, correlation: float, interval: str, seed: int = 0) -> Simulated:
     """Measure known noise `runs` times, each until the interval is within 1 %.
 
     `interval` is "plain" or "corrected"; both see the same noise for the same seed.
     """
-    check_count("drift_runs", runs, 10, 10_000)
+    check_count("drift_runs", runs, *RUNS)
     rng = np.random.default_rng(seed)
     rows = [noise(MOST, correlation, SPREAD, rng) for _ in range(runs)]
     found = [measured(row, INTERVALS[interval]) for row in rows]

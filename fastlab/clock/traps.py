@@ -20,6 +20,7 @@ from fastlab.record import Measurement
 from fastlab.spec.checks import check_choice, check_count
 
 COMPILERS = ("inductor", "eager", "none")  # eager traces, and generates no code
+SIDES = (16, 16_384)  # rows of a layer
 LONGEST = 160  # characters of a reason
 READS = 1000  # of a clock, to find its smallest step
 
@@ -57,7 +58,7 @@ class Layer:
     @classmethod
     def square(cls, side: int, device: str = "cpu") -> Layer:
         """A layer of side x side fp32 weights; ValueError beyond 16 to 16384."""
-        check_count("matrix_side", side, 16, 16_384)
+        check_count("matrix_side", side, *SIDES)
         source = torch.Generator().manual_seed(0)
         weights = torch.randn(side, side, generator=source).to(device)
         return cls(weights, torch.randn(side, generator=source).to(device), _layer)

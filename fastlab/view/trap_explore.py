@@ -87,7 +87,8 @@ def shown(
     chosen, value, truth = compared(naive, ours, trap=trap, taken=taken)
     figure = trap_plots.reported(chosen, taken, value, truth, limits(naive, ours))
     words = trap_alt.reported(trap, taken, value, truth)
-    return show(figure, alt=words, caption=f"{words} {caption}".strip())
+    caption = f"Samples {caption}." if caption else ""
+    return show(figure, alt=words, caption=f"{words} {caption}")
 
 
 def compared(

@@ -93,14 +93,15 @@ def few(series: Series, sizes: Sequence[int] = FEW) -> Figure:
 
     The pale band is within 5 % of the full sample's median.
     """
-    tries = [resampled(series.ns, n) for n in sizes]
+    tries = np.array([resampled(series.ns, n) for n in sizes])
     figure = Figure(figsize=(8.6, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(1 - FAR, 1 + FAR, color="#e8e8e8", lw=0)
     axes.axvline(1, color=GREY, lw=1)
     for place, medians in enumerate(tries):
         _spread(axes, -place, medians)
-    _factors(axes, np.min(tries), np.max(tries))
+    drawn = tries[:, :DOTS_DRAWN]
+    _factors(axes, drawn.min(), drawn.max())
     axes.set_xlabel(f"median of few / median of all {len(series.ns)}", fontsize=TEXT)
     axes.set_yticks([-p for p in range(len(sizes))], [f"{n} samples" for n in sizes])
     axes.tick_params(labelsize=SMALL, color=GREY)
@@ -168,7 +169,7 @@ def reported(
 
     `value` and `truth` are (low, middle, high) in ms; the other samples stay pale.
     """
-    figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.4, 4.2), layout="constrained")
     axes = figure.subplots()
     ms = np.array(series.ns) / 1e6
     at = np.arange(1, len(ms) + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastlab.clock.drift import measured, noise, resampled, simulate
+from fastlab.clock.drift import check_parameters, measured, noise, resampled, simulate
 from fastlab.clock.stats import median_interval, rank_correlation
 
 
@@ -60,3 +60,17 @@ def test_both_hold_on_independent_noise_at_the_same_price():
 def test_too_few_runs_are_refused(runs):
     with pytest.raises(ValueError, match="drift_runs="):
         simulate(runs, 0.8, "plain")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((8, "none", 10), "matrix_side=8 must be a whole number from 16 to 16384"),
+        ((64, "induktor", 10), "did you mean inductor"),
+        ((64, "none", 5), "drift_runs=5 must be a whole number from 10 to 10000"),
+    ],
+)
+def test_parameters_are_checked_before_any_work(given, words):
+    check_parameters(64, "eager", 10)
+    with pytest.raises(ValueError, match=words):
+        check_parameters(*given)

@@ -225,6 +225,7 @@ def test_one_change_is_one_redraw_that_says_its_state(box):
     assert "Off by ×5.50; your interval misses it" in alts[0]
     assert "you would report 9.00 ms (no interval)" in alts[1]
     assert "Off by ÷1.11; your interval misses it" in alts[1]
+    assert "Samples measured on a box.</figcaption>" in seen[1]
     assert plt.get_fignums() == []
 
 
