@@ -36,9 +36,9 @@ _HOMES = {
     "fastlab.sweeps.table": ("table",),
     "fastlab.view.notebook": ("start", "Run"),
     "fastlab.view.figure": ("show",),
-    "fastlab.view.audit": ("audit_article",),
-    "fastlab.view.series": ("series",),
-    "fastlab.view.neat": ("neat",),
+    "fastlab.view.tables.audit": ("audit_article",),
+    "fastlab.view.tables.series": ("series",),
+    "fastlab.view.tables.neat": ("neat",),
 }
 _MODULES = {
     "plots": "fastlab.view.plots",
@@ -46,13 +46,9 @@ _MODULES = {
     "check": "fastlab.view.check",
     "alt": "fastlab.view.alt",
     "tables": "fastlab.view.tables",
-    "counts": "fastlab.view.counts",
+    "counts": "fastlab.view.tables.count",
     "traps": "fastlab.clock.traps",
     "drift": "fastlab.clock.drift",
-    "trap_plots": "fastlab.view.trap_plots",
-    "trap_alt": "fastlab.view.trap_alt",
-    "trap_tables": "fastlab.view.trap_tables",
-    "trap_explore": "fastlab.view.trap_explore",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

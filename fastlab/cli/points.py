@@ -78,7 +78,7 @@ def profile_of(name: str) -> Device:
 def echo_table(rows: pd.DataFrame, title: str = "") -> None:
     if title:
         click.secho(f"\n{title}", bold=True)
-    click.echo(rows.to_string(index=False))
+    click.echo(rows.to_string(index=False, na_rep="-"))
 
 
 SHOWN = (
@@ -91,4 +91,4 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     """The columns that fit a terminal; reasons only where there is one."""
     names = [*SHOWN, "reason"] if rows["reason"].astype(bool).any() else list(SHOWN)
     short = {"estimated_ms": 3, "measured_ms": 3, "ratio": 2, "tokens_per_s": 0}
-    return rows[names].round(short).fillna("-")
+    return rows[names].round(short)

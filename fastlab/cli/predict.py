@@ -117,10 +117,10 @@ def _echo_datasheets(known: list[Device]) -> None:
         {"name": d.name, "on": d.profile.removeprefix("datasheet:")}
         | {f"{p} TFLOP/s": f"{v / 1e12:,.4g}" for p, v in d.peak_flops.items()}
         | {"GB/s": f"{d.bandwidth / 1e9:,.0f}", "GiB": f"{d.memory_bytes / 2**30:.0f}"}
-        | {"USD/h": d.price_per_hour}
+        | {"USD/h": f"{d.price_per_hour:.2f}" if d.price_per_hour else "-"}
         for d in known
     ]
-    echo_table(pd.DataFrame(rows).fillna("-"))
+    echo_table(pd.DataFrame(rows))
 
 
 def _offers_table(found: list[Offer]) -> pd.DataFrame:
@@ -151,7 +151,7 @@ def _how_far_off() -> list[str]:
 
     lines = []
     for reference in references():
-        if reference.profile is not None:
+        if reference.profile is not None and reference.records:
             board = score(reference.records, reference.profile, model="roofline")
             e = next(m for m in board.methods if m.name.startswith("efficiencies"))
             lines.append(

@@ -65,14 +65,14 @@ def _echo_profile(profile: Device) -> None:
         for f in profile.fits.fits
     ]
     click.echo(f"{profile.name}: {profile.fits.seconds:.0f} s, {profile.profile}")
-    echo_table(pd.DataFrame(rows).fillna("-"))
+    echo_table(pd.DataFrame(rows))
 
 
 def _write(folder: Path, profile: Device, samples: list[Sample]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "profile.json").write_text(json.dumps(profile.to_dict(), indent=1) + "\n")
-    lines = [json.dumps(asdict(sample), sort_keys=True) for sample in samples]
-    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    lines = ",\n".join(json.dumps(asdict(sample)) for sample in samples)
+    (folder / "samples.json").write_text(f"[\n{lines}\n]\n")
 
 
 @main.command()
@@ -130,7 +130,7 @@ def _echo_board(board: Scoreboard) -> None:
         ("the first method, by group", board.groups),
         ("speed-ups: error of the predicted ratio in %", board.speedups),
     ):
-        echo_table(pd.DataFrame(map(asdict, rows)).round(2).fillna("-"), title)
+        echo_table(pd.DataFrame(map(asdict, rows)).round(2), title)
     click.echo(f"\n{board.coverage:.0f} % of rows lie within their interval", nl=False)
     click.echo(f", whose median half-width is {board.half_width:.0f} %")
     for reason in board.skipped[:10]:

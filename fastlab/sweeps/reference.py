@@ -1,4 +1,8 @@
-"""data/reference: rows measured on known devices, with how and with which profile."""
+"""data/reference: rows measured on known devices, with how and with which profile.
+
+A folder for each device: the store's *.jsonl, run.json (who measured, with what), and
+where it was calibrated profile.json with its samples.json.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ FOLDER = Path(__file__).parents[2] / "data" / "reference"
 
 @dataclass(frozen=True)
 class Reference:
-    """One device's folder: a store of rows, run.json, profile and its samples."""
+    """One device's folder, read when it is first asked for."""
 
     folder: Path
 
@@ -28,37 +32,44 @@ class Reference:
         """The rows, without raw samples."""
         return Store(self.folder).records(samples=False)
 
+    @property
+    def device(self) -> str:
+        """The name of the rows' device, the folder's where there are none."""
+        return self.records[0].device if self.records else self.folder.name
+
     @cached_property
     def profile(self) -> Device | None:
-        """profile.json, else the datasheet of the rows' device, else None."""
+        """What profile.json holds, else the device's datasheet, None if unknown."""
         path = self.folder / "profile.json"
         if path.exists():
             return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
         try:
-            return device(self.records[0].device) if self.records else None
+            return device(self.device)
         except ValueError:
             return None
 
     @cached_property
     def samples(self) -> list[Sample]:
         """The microbenchmarks that the profile was fitted to, [] if not kept."""
-        path = self.folder / "samples.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        read = [json.loads(line) for line in lines]
+        path = self.folder / "samples.json"
+        read = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         return [Sample(**{**one, "dims": tuple(one["dims"])}) for one in read]
 
+    def rows(self, points: Iterable[Point]) -> list[Record]:
+        """The rows of these points, in their order."""
+        place = {point: n for n, point in enumerate(points)}
+        found = [record for record in self.records if record.point in place]
+        return sorted(found, key=lambda record: place[record.point])
 
-def references(folder: Path = FOLDER) -> list[Reference]:
+
+def references(folder: Path | None = None) -> list[Reference]:
     """Every device under data/reference that has a run.json."""
-    return [Reference(p.parent) for p in sorted(folder.glob("*/run.json"))]
+    return [Reference(p.parent) for p in sorted((folder or FOLDER).glob("*/run.json"))]
 
 
-def reference_with(points: Iterable[Point], folder: Path = FOLDER) -> Reference | None:
+def reference_for(points: Iterable[Point]) -> Reference | None:
     """The reference that has most of these points, None if none has any."""
-    wanted = set(points)
-    counts = [
-        (sum(r.point in wanted for r in reference.records), reference)
-        for reference in references(folder)
-    ]
-    most, best = max(counts, key=lambda pair: pair[0], default=(0, None))
+    points = list(points)
+    counted = [(len(reference.rows(points)), reference) for reference in references()]
+    most, best = max(counted, key=lambda pair: pair[0], default=(0, None))
     return best if most else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,11 @@ from fastlab.clock.calibrate import this_device
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.cost.devices import Device
-from fastlab.cost.devices import device as datasheet
 from fastlab.record import Record
 from fastlab.spec.checks import check_choice, check_names
 from fastlab.spec.grids import GRID_FIELDS, grid
 from fastlab.spec.point import PRECISIONS, Point
+from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.run import measured, rows_of
 from fastlab.sweeps.store import Store
 from fastlab.sweeps.table import table
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCES = ("auto", "measure", "replay")
-REFERENCE = Path(__file__).parents[2] / "data" / "reference"
 SETTINGS_FIELDS = tuple(Settings.__dataclass_fields__)
 
 
@@ -49,47 +48,22 @@ def start(notebook: str, source: str = "auto", **params: Any) -> Run:
     check_names("parameter", lists, (*GRID_FIELDS, *SETTINGS_FIELDS))
     settings = Settings.for_device(kind, **timing)
     points = grid(**lists) if lists else []
-    replayed = [] if source == "measure" else reference_rows(points)
-    if source == "auto" and kind == "cuda":
-        replayed = []
-    if source == "replay" and not replayed:
+    reference = reference_for(points) if _may_replay(source, kind) else None
+    if source == "replay" and reference is None:
         raise ValueError(
             "source='replay' finds no row for these parameters; "
             f"data/reference has {reference_devices()}: use source='measure'"
         )
-    return Run(notebook, params, points, kind, settings, replayed)
+    return Run(notebook, params, points, kind, settings, reference)
 
 
-def reference_rows(points: Sequence[Point]) -> list[Record]:
-    """Stored rows of these points, all from the one device that has most of them."""
-    wanted = {point: n for n, point in enumerate(points)}
-    best: list[Record] = []
-    for folder in _reference_folders():
-        found = [r for r in Store(folder).records(samples=False) if r.point in wanted]
-        best = max(best, found, key=len)
-    return sorted(best, key=lambda record: wanted[record.point])
+def _may_replay(source: str, kind: str) -> bool:
+    return source == "replay" or (source == "auto" and kind == "cpu")
 
 
 def reference_devices() -> str:
-    """The names of the devices under data/reference, or "nothing"."""
-    return ", ".join(f.name for f in _reference_folders()) or "nothing"
-
-
-def reference_profile(record: Record) -> Device | None:
-    """The profile that a stored row was estimated with, else its device's datasheet."""
-    made = record.estimate.profile if record.estimate else ""
-    for path in REFERENCE.glob("*/profile.json"):
-        known = Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        if known.profile == made:
-            return known
-    try:
-        return datasheet(record.device)
-    except ValueError:
-        return None
-
-
-def _reference_folders() -> list[Path]:
-    return sorted(p.parent for p in REFERENCE.glob("*/run.json"))
+    """The devices under data/reference, or "nothing"."""
+    return ", ".join(r.folder.name for r in references()) or "nothing"
 
 
 def results_root() -> Path:
@@ -110,7 +84,7 @@ class Run:
     points: list[Point]
     kind: str
     settings: Settings
-    replayed: list[Record]
+    reference: Reference | None = None
     id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z")
     reused: int = 0
     samples: str = ""
@@ -118,14 +92,14 @@ class Run:
     @property
     def is_replay(self) -> bool:
         """Whether rows() shows stored rows instead of measuring."""
-        return bool(self.replayed)
+        return self.reference is not None
 
     @property
     def device(self) -> str:
         """Name of the device that the rows are from."""
-        return (
-            self.replayed[0].device if self.replayed else machine.device_name(self.kind)
-        )
+        if self.reference is not None:
+            return self.reference.device
+        return machine.device_name(self.kind)
 
     @property
     def profile(self) -> Device | None:
@@ -133,9 +107,9 @@ class Run:
 
         None where rows are replayed from a device that nothing is known about.
         """
-        if not self.replayed:
-            return this_device(self.kind)
-        return reference_profile(self.replayed[0])
+        if self.reference is not None:
+            return self.reference.profile
+        return this_device(self.kind)
 
     @property
     def folder(self) -> Path:
@@ -149,9 +123,12 @@ class Run:
 
     def rows(self) -> pd.DataFrame:
         """The table of the run's points: replayed, or measured where still missing."""
-        rows = table(self.replayed or self._measured())
+        rows = table(self._replayed() or self._measured())
         self.samples = f"; {samples(rows)}"
         return rows
+
+    def _replayed(self) -> list[Record]:
+        return self.reference.rows(self.points) if self.reference else []
 
     def _measured(self) -> list[Record]:
         bench = Bench.here(self.kind, self.settings)
@@ -163,10 +140,10 @@ class Run:
     @property
     def caption(self) -> str:
         """Measured or replayed, on what, when, with how many samples: for figures."""
-        if not self.replayed:
+        if self.reference is None:
             where = f"measured on {self.device}, {self.settings.cache} cache"
             return where + self.samples
-        first = min(record.at_utc for record in self.replayed)[:10]
+        first = min(record.at_utc for record in self._replayed())[:10]
         return f"replayed: {self.device}, measured {first}{self.samples}"
 
     def path(self, name: str) -> Path:

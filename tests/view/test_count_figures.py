@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import fastlab as fl
-from fastlab.view import count_explore as explore
-from fastlab.view import counts
+from fastlab.view.explore import count as explore
+from fastlab.view.tables import count as counts
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_the_start_is_the_point_itself(point):
 
 def test_far_factors_are_arrows_at_the_end_of_the_axis(point):
     decoded = explore.numbers(explore.changed(point, **{**STATE, "phase": "decode"}))
-    from fastlab.view.count_plots import factors
+    from fastlab.view.plots.count import factors
 
     (axes,) = factors(decoded, explore.numbers(point), "decode").axes
     markers = [line.get_marker() for line in axes.lines]

@@ -6,8 +6,8 @@ import pytest
 
 import fastlab as fl
 from fastlab.cost.parts import PARTS, total
-from fastlab.view import counts
 from fastlab.view.numbers import factor, power, si
+from fastlab.view.tables import count as counts
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.spec import grid
-from fastlab.view import explore
+from fastlab.view.explore import sweep as explore
 
 STATE = {"layers": 4, "precision": "fp32", "phase": "prefill"}
 

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import fastlab as fl
-from fastlab.view import first_explore as explore
-from fastlab.view.series import NOTEBOOKS, series
+from fastlab.view.explore import first as explore
+from fastlab.view.tables.series import NOTEBOOKS, series
 from tests.view.conftest import measurement
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 import fastlab as fl
 from fastlab.record import Record
+from fastlab.sweeps import reference as stored
 from fastlab.sweeps.store import Store
 from fastlab.view import notebook
 from tests.view.conftest import record
@@ -22,7 +23,7 @@ GRID |= {"precision": ["fp32", "bf16"], "phase": ["prefill", "decode"]}
 @pytest.fixture(autouse=True)
 def empty_reference(monkeypatch, tmp_path):
     """No stored rows, and a fresh working folder."""
-    monkeypatch.setattr(notebook, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(stored, "FOLDER", tmp_path / "reference")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "reference"
 
@@ -87,19 +88,14 @@ def test_a_replay_is_estimated_with_the_datasheet_of_its_device(reference):
     assert run.profile == fl.device("h200")
 
 
-def test_a_stored_profile_is_preferred_when_the_rows_were_made_with_it(
-    reference, records, device
-):
+def test_a_stored_profile_is_preferred(reference, device):
     fast = replace(device, bandwidth=9e12).stamped()
     (reference / "profile.json").write_text(json.dumps(fast.to_dict()))
-    estimate = replace(records[0].estimate, profile=fast.profile)
-    assert notebook.reference_profile(replace(records[0], estimate=estimate)) == fast
-    assert notebook.reference_profile(records[0]) == device
+    assert fl.start("nb", source="replay", **GRID).profile == fast
 
 
-def test_an_unknown_device_has_no_profile(records):
-    unknown = replace(records[0], device="Abacus 3000")
-    assert notebook.reference_profile(unknown) is None
+def test_an_unknown_device_has_no_profile(tmp_path):
+    assert stored.Reference(tmp_path / "abacus-3000").profile is None
 
 
 def test_finish_writes_rows_and_a_summary(rows, tmp_path):

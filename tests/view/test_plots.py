@@ -11,7 +11,9 @@ import pytest
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-from fastlab.view import alt, plots, style, tables, words
+from fastlab.view import style, tables, words
+from fastlab.view.alt import sweep as alt
+from fastlab.view.plots import sweep as plots
 from tests.view.conftest import measurement
 
 

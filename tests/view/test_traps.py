@@ -14,8 +14,12 @@ from fastlab.clock.drift import Simulated
 from fastlab.clock.traps import Series
 from fastlab.record import Measurement, Record
 from fastlab.spec import grid
+from fastlab.sweeps import reference as stored
 from fastlab.sweeps.store import Store
-from fastlab.view import notebook, trap_alt, trap_explore, trap_plots, trap_tables
+from fastlab.view.alt import timing as trap_alt
+from fastlab.view.explore import timing as trap_explore
+from fastlab.view.plots import timing as trap_plots
+from fastlab.view.tables import timing as trap_tables
 
 MS = 1_000_000
 NAIVE = Series("naive loop", (90 * MS, 20 * MS, *[10 * MS] * 98), first=2)
@@ -35,7 +39,7 @@ def lines(table):
 
 
 def test_the_three_times_of_a_call_stand_apart(monkeypatch, tmp_path):
-    monkeypatch.setattr(notebook, "REFERENCE", tmp_path)
+    monkeypatch.setattr(stored, "FOLDER", tmp_path)
     (row,) = lines(trap_tables.three_times("cpu", ON_GPU))
     assert row[1:] == ["this call", "10.0", "12.0", "2.00"]
     on_cpu = replace(ON_GPU, enqueue_ns=())
@@ -52,7 +56,7 @@ def test_stored_rows_of_the_same_points_stand_below(monkeypatch, tmp_path):
             record = Record(point, "H200", {}, "ok", measured=ON_GPU, at_utc=at)
             store.append(record)
     (folder / "run.json").write_text("{}")
-    monkeypatch.setattr(notebook, "REFERENCE", tmp_path)
+    monkeypatch.setattr(stored, "FOLDER", tmp_path)
     _, row = lines(trap_tables.three_times("cpu", ON_GPU, [mine]))
     assert row == ["H200, stored 2026-01-02", "prefill", "10.0", "12.0", "2.00"]
 

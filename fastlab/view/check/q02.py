@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastlab.view.exercise import Exercise, number
+from fastlab.view.check.exercise import Exercise, number
 
 
 def choice(name: str, solution: str, letters: Sequence[str], **words: Any) -> Exercise:

@@ -10,8 +10,8 @@ from fastlab.clock.drift import Simulated, resampled
 from fastlab.clock.stats import summary
 from fastlab.clock.traps import Series
 from fastlab.machine import device_name
-from fastlab.view.trap_plots import INTERVALS_DRAWN
-from fastlab.view.trap_tables import FEW
+from fastlab.view.plots.timing import INTERVALS_DRAWN
+from fastlab.view.tables.timing import FEW
 from fastlab.view.words import digits, times
 
 

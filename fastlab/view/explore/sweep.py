@@ -15,12 +15,10 @@ from fastlab.cost.latency import estimate
 from fastlab.spec.grids import OWNERS, point_of
 from fastlab.spec.point import Point
 from fastlab.spec.shape import override
-from fastlab.view import alt as alts
-from fastlab.view import plots
-from fastlab.view.count_explore import counts as counts
+from fastlab.view.alt import sweep as alts
 from fastlab.view.figure import Shown, show
-from fastlab.view.first_explore import depth as depth
-from fastlab.view.tables import choose, settled
+from fastlab.view.plots import sweep as plots
+from fastlab.view.tables.sweep import choose, settled
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastlab.view.exercise import formula, number
+from fastlab.view.check.exercise import formula, number
 
 q01_1 = formula(
     "01_1",

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from fastlab.cost.devices import Device
 from fastlab.record import Estimate
 from fastlab.view.style import COLORS, GREY, MARKERS, PALE, SMALL, TEXT, TITLE
-from fastlab.view.tables import compared, settled
+from fastlab.view.tables.sweep import compared, settled
 from fastlab.view.words import digits, times
 
 if TYPE_CHECKING:

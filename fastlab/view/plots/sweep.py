@@ -9,9 +9,6 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from fastlab.view.count_plots import bytes_moved as bytes_moved
-from fastlab.view.count_plots import flop_shares as flop_shares
-from fastlab.view.first_plots import pairs as pairs
 from fastlab.view.style import (
     COLORS,
     GREY,
@@ -27,7 +24,7 @@ from fastlab.view.style import (
     log_norm,
     ratio_norm,
 )
-from fastlab.view.tables import cells, compared, farthest, settled
+from fastlab.view.tables.sweep import cells, compared, farthest, settled
 from fastlab.view.words import digits, nothing, times, within
 
 if TYPE_CHECKING:
@@ -169,12 +166,13 @@ def _interval(rows: pd.DataFrame, what: str) -> np.ndarray:
 def _name_farthest(axes: Axes, known: pd.DataFrame) -> None:
     row = farthest(known)
     at = (row["estimated_ms"], row["measured_ms"])
-    low, high = np.log(axes.get_xlim())
-    rightwards = np.log(at[0]) < low + 0.35 * (high - low)  # the legend is on the right
-    side: Any = ((9, 4), "left") if rightwards else ((-9, 4), "right")
+    # Slower points lie above the diagonal: that corner is empty, with a line to it.
+    slower = row["ratio"] > 1
+    place, side = ((0.05, 0.80), "left") if slower else ((0.97, 0.42), "right")
     text = f"{row['layers']} layers x {row['hidden']}: {times(row['ratio'])}"
-    style: dict[str, Any] = {"fontsize": SMALL, "color": GREY, "ha": side[1]}
-    axes.annotate(text, at, side[0], textcoords="offset points", **style)
+    line = {"arrowstyle": "-", "color": GREY, "lw": 0.8}
+    style: dict[str, Any] = {"fontsize": SMALL, "color": GREY, "ha": side}
+    axes.annotate(text, at, place, textcoords="axes fraction", arrowprops=line, **style)
 
 
 def lines(

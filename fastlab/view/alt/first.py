@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastlab.view.first_plots import name_of
-from fastlab.view.tables import compared
+from fastlab.view.plots.first import name_of
+from fastlab.view.tables.sweep import compared
 from fastlab.view.words import digits, times, within
 
 if TYPE_CHECKING:

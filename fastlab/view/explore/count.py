@@ -11,9 +11,9 @@ from fastlab.cost.parts import bytes_by_kind, flops_by_part
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.shape import GROUPED
 from fastlab.spec.vary import lengthened, widened
-from fastlab.view import count_plots
-from fastlab.view.count_alt import factors as factors_alt
+from fastlab.view.alt.count import factors as factors_alt
 from fastlab.view.figure import Shown, show
+from fastlab.view.plots import count as plots
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -117,7 +117,7 @@ def shown(point: Point, **state: Any) -> Shown:
     start, other = numbers(point), changed(point, **state)
     now = numbers(other)
     kept = {name: value for name, value in now.items() if start[name] and value}
-    figure = count_plots.factors(kept, start, title(other))
+    figure = plots.factors(kept, start, title(other))
     return show(figure, alt=factors_alt(kept, start, title(other)), caption=CAPTION)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastlab.view.exercise import number
+from fastlab.view.check.exercise import number
 
 q00_1 = number(
     "00_1",

@@ -10,9 +10,9 @@ from fastlab.cost.devices import Device
 from fastlab.cost.latency import estimate
 from fastlab.record import Estimate
 from fastlab.spec.point import Point
-from fastlab.view import first_plots
 from fastlab.view.figure import Shown, show
 from fastlab.view.numbers import si
+from fastlab.view.plots import first as plots
 from fastlab.view.words import digits
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def depth(point: Point, devices: Sequence[Device]) -> VBox:
 def shown(point: Point, devices: Sequence[Device], count: int) -> Shown:
     """The explorer's figure at one number of layers, with its alt text."""
     found, words = estimates(point, devices, count), title(point, devices, count)
-    figure = first_plots.on_devices(devices, found, limits(point, devices), words)
+    figure = plots.on_devices(devices, found, limits(point, devices), words)
     return show(figure, alt=alt(devices, found, words), caption=CAPTION)
 
 

@@ -14,8 +14,8 @@ from fastlab.clock.traps import Series, plain_interval
 from fastlab.machine import device_name
 from fastlab.record import Measurement
 from fastlab.spec.point import Point
+from fastlab.sweeps.reference import references
 from fastlab.sweeps.store import Store
-from fastlab.view import notebook
 from fastlab.view.words import digits, times
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def _three(measured: Measurement) -> dict[str, Any]:
 
 
 def _stored(points: set[Point]) -> Iterator[dict[str, Any]]:
-    for path in sorted(notebook.REFERENCE.glob("*/run.json")):
-        for record in Store(path.parent).records():
+    for reference in references():
+        for record in Store(reference.folder).records():
             if record.point in points and record.measured and record.measured.e2e_ns:
                 day = f"{record.device}, stored {record.at_utc[:10]}"
                 phase = record.point.workload.phase

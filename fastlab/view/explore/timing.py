@@ -13,8 +13,9 @@ import numpy as np
 from fastlab.clock.stats import median, median_interval
 from fastlab.clock.traps import Series, plain_interval
 from fastlab.spec.checks import check_choice
-from fastlab.view import trap_alt, trap_plots
+from fastlab.view.alt import timing as alt
 from fastlab.view.figure import Shown, show
+from fastlab.view.plots import timing as plots
 
 if TYPE_CHECKING:
     from ipywidgets import VBox
@@ -85,8 +86,8 @@ def shown(
 ) -> Shown:
     """The explorer's figure in one state, with the alt text and caption of that."""
     chosen, value, truth = compared(naive, ours, trap=trap, taken=taken)
-    figure = trap_plots.reported(chosen, taken, value, truth, limits(naive, ours))
-    words = trap_alt.reported(trap, taken, value, truth)
+    figure = plots.reported(chosen, taken, value, truth, limits(naive, ours))
+    words = alt.reported(trap, taken, value, truth)
     caption = f"Samples {caption}." if caption else ""
     return show(figure, alt=words, caption=f"{words} {caption}")
 

@@ -13,7 +13,7 @@ from fastlab.clock.drift import TRUE_MEDIAN, Simulated, resampled
 from fastlab.clock.stats import summary
 from fastlab.clock.traps import Series
 from fastlab.view.style import GREY, SMALL, TEXT, TITLE
-from fastlab.view.trap_tables import FAR, FEW
+from fastlab.view.tables.timing import FAR, FEW
 from fastlab.view.words import digits, times
 
 if TYPE_CHECKING:

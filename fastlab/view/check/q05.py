@@ -1,18 +1,8 @@
-"""The exercises and their checks: fl.check.q05_1(answer) says what is right or wrong.
-
-Adding an exercise is adding one `number` or `formula` call, here or in a `check_NN.py`:
-its solution, and its typical wrong answers with the hint that each deserves. This is
-the only copy. EXERCISES at the end lists them all.
-"""
+"""Exercises of notebook 05: widths, and the affine price of depth."""
 
 from __future__ import annotations
 
-from fastlab.view.check_00 import q00_1, q00_2
-from fastlab.view.check_01 import q01_1, q01_2, q01_3
-from fastlab.view.check_02 import q02_1, q02_2, q02_3
-from fastlab.view.exercise import NOT_ATTEMPTED, Exercise, Verdict, formula, number
-
-__all__ = ["EXERCISES", "NOT_ATTEMPTED", "Exercise", "Verdict"]
+from fastlab.view.check.exercise import formula, number
 
 q05_1 = number(
     "05_1",
@@ -48,9 +38,3 @@ q05_2 = formula(
     otherwise="write down what two more layers cost, and how often that is still to "
     "come after four layers.",
 )
-
-_ALL = (
-    *(q00_1, q00_2, q01_1, q01_2, q01_3),
-    *(q02_1, q02_2, q02_3, q05_1, q05_2),
-)
-EXERCISES = {exercise.name: exercise for exercise in _ALL}

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fastlab.view.count_alt import bytes_moved as bytes_moved
-from fastlab.view.count_alt import flop_shares as flop_shares
-from fastlab.view.first_alt import pairs as pairs
-from fastlab.view.tables import choose, compared, farthest
+from fastlab.view.tables.sweep import choose, compared, farthest
 from fastlab.view.words import digits, nothing, times, within
 
 if TYPE_CHECKING:

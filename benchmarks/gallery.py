@@ -1,0 +1,65 @@
+"""Draw results/gallery from data/reference: every figure from rows with a run.json.
+
+python benchmarks/gallery.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+import fastlab as fl
+from fastlab.sweeps.reference import Reference, references
+
+GALLERY = Path(__file__).parents[1] / "results" / "gallery"
+
+
+def figures(reference: Reference) -> Iterator[tuple[str, Figure, str]]:
+    """Name, figure and alt text of everything that a reference's rows can show."""
+    rows = fl.table(reference.records)
+    where = f"measured on {reference.device}, {reference.records[0].at_utc[:10]}"
+    yield "scatter", fl.plots.scatter(rows), fl.alt.scatter(rows, where)
+    for phase in ("prefill", "decode"):
+        grid = square(rows, phase)
+        if len(grid):
+            figure = fl.plots.heatmaps(grid, phase, "fp32")
+            yield (
+                f"heatmaps_{phase}",
+                figure,
+                fl.alt.heatmaps(grid, phase, "fp32", where),
+            )
+
+
+def square(rows: pd.DataFrame, phase: str) -> pd.DataFrame:
+    """The rows of notebook 05's grid: llama, 128 tokens, layers x hidden, fp32."""
+    same = {"family": "llama", "vocab": 8192, "prompt_len": 128, "batch": 1}
+    same |= {"precision": "fp32", "phase": phase}
+    return rows[(rows[list(same)] == pd.Series(same)).all(axis=1)]
+
+
+def main() -> None:
+    """Write the figures, and a page that shows them with their alt texts."""
+    GALLERY.mkdir(parents=True, exist_ok=True)
+    lines = ["# Gallery", "", "Drawn by `python benchmarks/gallery.py`.", ""]
+    for reference in references():
+        lines += [f"## {reference.device}", ""]
+        rows = f"../../data/reference/{reference.folder.name}"
+        lines += [
+            f"{len(reference.records)} rows: [{reference.folder.name}]({rows})",
+            "",
+        ]
+        for name, figure, alt in figures(reference):
+            file = f"{reference.folder.name}_{name}.png"
+            figure.savefig(GALLERY / file, dpi=100, bbox_inches="tight")
+            plt.close(figure)
+            lines += [f"![{alt}]({file})", ""]
+    (GALLERY / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    print(GALLERY)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""The exercises and their checks: fl.check.q05_1(answer) says what is right or wrong.
+
+Adding an exercise is adding one `number`, `formula` or `choice` to a notebook's module:
+its solution, and its typical wrong answers with the hint that each deserves. This is
+the only copy.
+"""
+
+from fastlab.view.check.exercise import NOT_ATTEMPTED, Exercise, Verdict
+from fastlab.view.check.q00 import q00_1, q00_2
+from fastlab.view.check.q01 import q01_1, q01_2, q01_3
+from fastlab.view.check.q02 import q02_1, q02_2, q02_3
+from fastlab.view.check.q05 import q05_1, q05_2
+
+_ALL = (
+    *(q00_1, q00_2, q01_1, q01_2, q01_3),
+    *(q02_1, q02_2, q02_3, q05_1, q05_2),
+)
+EXERCISES = {exercise.name: exercise for exercise in _ALL}
+
+__all__ = ["EXERCISES", "NOT_ATTEMPTED", "Exercise", "Verdict"]
