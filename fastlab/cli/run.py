@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from fastlab.cli.group import main
-from fastlab.cli.points import DEVICE_HELP
+from fastlab.cli.points import DEVICE_HELP, echo_table, shown
+
+SHOWN_ROWS = 12
 
 
 @main.command()
@@ -21,8 +23,26 @@ def run(notebook: str, pairs: tuple[tuple[str, str], ...]) -> None:
     from fastlab.view.batch import run_notebook
 
     result = run_notebook(Path(notebook), dict(pairs))
+    if "table" in result:
+        _echo_rows(result["table"])
     for name, path in result.items():
         click.echo(f"{name + ':':<10} {path}")
+
+
+def _echo_rows(path: str) -> None:
+    """Estimate, measurement and ratio of the first rows, and how the ratios lie."""
+    import pandas as pd
+
+    rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    if not {"measured_ms", "ratio"} <= set(rows.columns):
+        return
+    echo_table(shown(rows.fillna({"reason": "", "flags": ""})).head(SHOWN_ROWS))
+    ratios = rows["ratio"].dropna()
+    within = int(ratios.between(1 / 1.25, 1.25).sum())
+    click.echo(
+        f"{len(rows)} rows; measured / estimated: median {ratios.median():.2f}, "
+        f"{within} of {len(ratios)} within a factor of 1.25\n"
+    )
 
 
 @main.command()

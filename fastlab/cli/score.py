@@ -92,7 +92,7 @@ def score(folder: str, holdout: str, model: str) -> None:
     if not records:
         raise ValueError(f"{folder} holds no rows")
     device = _profile_for(Path(folder), records)
-    board = scored(records, device, holdout, model, _datasheet_of(device))
+    board = scored(records, device, holdout, model)
     _echo_board(board)
 
 
@@ -111,15 +111,6 @@ def _profile_for(folder: Path, records: list[Record]) -> Device:
         f"the rows are of {name}, not of this machine, and {path} does not exist: "
         "write it there with `fastlab calibrate --out`"
     )
-
-
-def _datasheet_of(device: Device) -> Device:
-    from fastlab.cost.devices import device as datasheet
-
-    try:
-        return datasheet(device.name)
-    except ValueError:
-        return device
 
 
 def _echo_board(board: Scoreboard) -> None:

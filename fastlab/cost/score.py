@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastlab.cost.ablation import EFFICIENCIES, Errors
 from fastlab.cost.article import article_as_printed
-from fastlab.cost.correction import held_out
+from fastlab.cost.correction import Predicted, held_out
 from fastlab.cost.costs import CAUSAL, FLOPS, KV_WRITE, WEIGHTS, costs_of
 from fastlab.cost.devices import Device
+from fastlab.cost.devices import device as datasheet_row
 from fastlab.cost.latency import estimate
 from fastlab.cost.operations import steps
 from fastlab.cost.speedups import Speedup, speedups
@@ -33,6 +34,32 @@ HOLDOUTS: Mapping[str, Callable[[Point], Any]] = {
     "layers": lambda point: point.shape.layers,
     "family": lambda point: point.shape.family,
 }
+ROWS = "rows"  # every tenth row instead of whole values: too easy, for comparison
+SLICES = 10
+
+
+class Predictions(NamedTuple):
+    """Rows, their estimates, and what rows of the other folds make of those."""
+
+    rows: list[Record]
+    estimates: list[Estimate]
+    folds: np.ndarray
+    found: Predicted
+    skipped: list[str]
+
+    @property
+    def points(self) -> list[Point]:
+        """The rows' points."""
+        return [row.point for row in self.rows]
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The rows' seconds."""
+        return np.array([_seconds(row) for row in self.rows])
+
+    def errors(self, name: str = "fastlab, held out") -> Errors:
+        """How far off the held-out predictions are."""
+        return Errors.of(name, self.found.seconds, self.measured)
 
 
 @dataclass(frozen=True)
@@ -72,24 +99,46 @@ def score(
 ) -> Scoreboard:
     """Score `model` on rows measured on `device`, each value of `holdout` left out.
 
-    `datasheet` feeds the baselines (default: the device's own peaks). Rows that cannot
-    be scored are listed with the reason. ValueError for rows of other devices, fewer
-    than two values of `holdout`, or an unknown name.
+    `datasheet` feeds the baselines (default: the row of data/devices.csv, or else the
+    device's own peaks). ValueError as `predictions`.
     """
-    check_choice("holdout", holdout, HOLDOUTS)
-    rows, skipped = _usable(records, device)
-    points, measured = [row.point for row in rows], np.array(list(map(_seconds, rows)))
-    estimates = estimate(points, device, model)
-    folds = _folds(points, holdout)
-    found = held_out(points, estimates, measured, folds)
-    first = Errors.of("fastlab, held out", found.seconds, measured)
-    methods = _methods(rows, estimates, measured, folds, datasheet or device)
-    groups = _groups(points, estimates, found.seconds, measured)
+    made = predictions(records, device, holdout, model)
+    points, measured, found = made.points, made.measured, made.found
+    sheet = datasheet or _datasheet(device)
+    methods = _methods(made.rows, made.estimates, measured, made.folds, sheet)
+    groups = _groups(points, made.estimates, found.seconds, measured)
     pairs = speedups(points, found.seconds, measured)
-    tables = (first, *methods), tuple(groups), tuple(pairs)
+    tables = (made.errors(), *methods), tuple(groups), tuple(pairs)
     width = found.coverage(measured), found.half_width
     cost = (device.fits.count, device.fits.seconds) if device.fits else (0, 0.0)
-    return Scoreboard(device.name, holdout, *tables, *width, *cost, tuple(skipped))
+    return Scoreboard(device.name, holdout, *tables, *width, *cost, tuple(made.skipped))
+
+
+def predictions(
+    records: Iterable[Record],
+    device: Device,
+    holdout: str = "hidden",
+    model: str = "auto",
+) -> Predictions:
+    """Every usable row as predicted without the rows that share its `holdout` value.
+
+    Rows that cannot be scored are listed with the reason. ValueError for rows of other
+    devices, fewer than two values of `holdout`, or an unknown name.
+    """
+    check_choice("holdout", holdout, (*HOLDOUTS, ROWS))
+    rows, skipped = _usable(records, device)
+    points, measured = [row.point for row in rows], np.array(list(map(_seconds, rows)))
+    folds = _folds(points, holdout)
+    estimates = estimate(points, device, model)
+    found = held_out(points, estimates, measured, folds)
+    return Predictions(rows, estimates, folds, found, skipped)
+
+
+def _datasheet(device: Device) -> Device:
+    try:
+        return datasheet_row(device.name)
+    except ValueError:
+        return device
 
 
 def _seconds(row: Record) -> float:
@@ -125,6 +174,8 @@ def _fault(record: Record, device: Device) -> str:
 
 
 def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
+    if holdout == ROWS:
+        return np.arange(len(points)) % SLICES
     values = [HOLDOUTS[holdout](point) for point in points]
     names = sorted(set(values))
     if len(names) < 2:

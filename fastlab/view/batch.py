@@ -49,7 +49,11 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None
 
     try:
         papermill.execute_notebook(
-            str(notebook), str(executed), parameters=parameters, log_output=False
+            str(notebook),
+            str(executed),
+            parameters=parameters,
+            log_output=False,
+            extra_arguments=["--log-level=ERROR"],  # no warning about local sockets
         )
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(
