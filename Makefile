@@ -28,11 +28,12 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-gpu:  ## on a machine with an NVIDIA GPU: its tests, then the reference sweep
+gpu:  ## on an NVIDIA GPU: its tests, its calibration, then the reference sweep
 	$(PYTHON) -m pytest -m gpu -s -p no:cacheprovider tests/gpu
+	test -f results/gpu/profile.json || $(PYTHON) -m fastlab calibrate --out results/gpu
 	$(PYTHON) -m fastlab sweep data/sweeps/reference.yaml --store results/gpu \
 		--for-s $(GPU_SECONDS)
-	@if [ -n "$(OUT)" ]; then cp results/gpu/*.jsonl results/gpu/run.json $(OUT)/; fi
+	@if [ -n "$(OUT)" ]; then cp results/gpu/*.json* $(OUT)/; fi
 
 clean:  ## remove .venv and caches, never results
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .import_linter_cache

@@ -1,0 +1,165 @@
+"""Microbenchmarks: few, far apart, counted as they are run; and the fits to them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastlab.cli import main
+from fastlab.clock import fitting
+from fastlab.clock.clocks import CpuClock
+from fastlab.clock.microbench import (
+    CANDIDATES,
+    COUNTS,
+    LONGEST_S,
+    STREAMED,
+    Benchmark,
+    chosen,
+    spread,
+    timed,
+)
+from fastlab.clock.timing import Settings
+from fastlab.cost.costs import costs_of
+from fastlab.cost.devices import Device
+from fastlab.cost.latency import estimate
+from fastlab.cost.samples import class_of
+from fastlab.spec import point_of
+from fastlab.sweeps.reference import Reference
+
+FEW = {"linear": 8, "prefill": 6, "decode": 6, "norm": 4, "elementwise": 4}
+FEW |= {"embedding": 3, "copy": 3}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_at_most_a_hundred_of_every_class_and_none_too_long(
+    profile: Device, precision: str
+) -> None:
+    benches = chosen(profile, precision, COUNTS)
+    assert len(benches) == sum(COUNTS.values()) == 98
+    found = Counter(class_of(bench.op) for bench in benches)
+    assert found == Counter(COUNTS)
+    for bench in benches:
+        op = bench.op
+        seconds = op.flops_causal / profile.peak(precision) + op.bytes / 1e11
+        assert seconds <= LONGEST_S["cpu"]
+
+
+def test_linears_reach_from_one_row_to_thousands_and_to_vocabularies(
+    profile: Device,
+) -> None:
+    dims = [b.op.dims for b in chosen(profile, "bf16", {"linear": 40})]
+    rows, widths, _ = zip(*dims, strict=True)
+    assert min(rows) == 1
+    assert max(rows) >= 4096
+    assert max(widths) > 100_000
+
+
+def test_farthest_first_takes_the_corners() -> None:
+    """From the middle of a square of points: its corners come next."""
+    grid = np.array([(x, y) for x in range(5) for y in range(5)], dtype=float)
+    picked = [tuple(grid[n]) for n in spread(grid, 5)]
+    assert picked[0] == (2, 2)
+    assert set(picked[1:]) == {(0, 0), (0, 4), (4, 0), (4, 4)}
+
+
+def test_no_more_are_picked_than_there_are() -> None:
+    assert sorted(spread(np.eye(3), 9)) == [0, 1, 2]
+
+
+def small(kind: str) -> list[Benchmark]:
+    """The five cheapest candidates of a class, in fp32."""
+    return sorted(CANDIDATES[kind](4), key=lambda b: b.op.bytes)[:5]
+
+
+@pytest.mark.parametrize("kind", ["linear", "prefill", "decode"])
+def test_products_are_counted_as_torch_counts_what_is_run(kind: str) -> None:
+    for bench in small(kind):
+        run = bench.make("meta", torch.float32)
+        with FlopCounterMode(display=False) as counter:
+            run()
+        assert counter.get_total_flops() == bench.op.flops
+
+
+@pytest.mark.parametrize("kind", sorted(CANDIDATES))
+def test_every_candidate_runs_and_its_sample_is_sound(
+    kind: str, profile: Device, quick: Settings
+) -> None:
+    for bench in small(kind)[:2]:
+        sample = timed(bench, profile, "fp32", CpuClock(), quick)
+        assert sample.fault() == ""
+        assert sample.device == profile.name
+        assert (sample.flops, sample.bytes) == (bench.op.flops_causal, bench.op.bytes)
+
+
+def test_on_a_cpu_weights_are_streamed_not_hot() -> None:
+    """A model's next layer is never in the cache: 64 MiB of copies take turns."""
+    bench = next(b for b in CANDIDATES["linear"](4) if b.op.dims == (1, 1024, 1024))
+    run = bench.make("cpu", torch.float32)
+    torch.testing.assert_close(run(), run())  # copies: the same numbers
+    [turn] = [
+        c.cell_contents for c in run.__closure__ if isinstance(c.cell_contents, cycle)
+    ]
+    weights = {next(turn).data_ptr() for _ in range(40)}
+    assert len(weights) == 1 + STREAMED // (4 * 1024 * 1024) == 17
+
+
+def test_a_full_calibration_gives_fits_that_estimates_use(
+    monkeypatch: pytest.MonkeyPatch, profile: Device, quick: Settings
+) -> None:
+    monkeypatch.setattr(fitting, "calibrate", lambda kind: profile)
+    monkeypatch.setattr("fastlab.clock.microbench.settings_for", lambda kind: quick)
+    monkeypatch.setattr("fastlab.clock.microbench.LARGEST_BYTES", {"cpu": 2**22})
+    monkeypatch.setattr(fitting, "launch_overhead", lambda kind: 2e-5)
+    device, samples = fitting.calibrate_fully("cpu", counts=FEW)
+    assert len(samples) == 3 * sum(FEW.values())
+    pairs = {(fit.kind, fit.precision) for fit in device.fits.fits}
+    assert pairs == {(kind, p) for kind in FEW for p in ("fp32", "fp16", "bf16")}
+    assert device.fits.dispatch_s >= 0
+    assert device.fits.provenance["versions"]["torch"]
+    again = Device.from_dict(json.loads(json.dumps(device.to_dict())))
+    assert again == device
+    [e] = estimate([point_of(model="tiny-llama")], again)
+    assert e.model == "calibrated"
+    assert e.low_s < e.seconds < e.high_s
+
+
+def test_dispatch_is_what_a_tiny_forward_takes_beyond_its_kernels(
+    monkeypatch: pytest.MonkeyPatch, profile: Device
+) -> None:
+    """30 us a launch measured, some of them in kernels: the rest is dispatch."""
+
+    def kernels(points, device, model):
+        made = estimate(points, device, "roofline")
+        return [type(e)(**{**vars(e), "seconds": 1e-5 * e.launches}) for e in made]
+
+    monkeypatch.setattr(fitting, "estimate", kernels)
+    monkeypatch.setattr(fitting, "launch_overhead", lambda kind: 3e-5)
+    assert fitting._dispatch(profile) == pytest.approx(2e-5)
+    monkeypatch.setattr(fitting, "launch_overhead", lambda kind: 5e-6)
+    assert fitting._dispatch(profile) == 0
+    assert all(costs_of(p).totals[-1] > 50 for p in fitting.LAUNCH_POINTS)
+
+
+def test_the_command_writes_profile_and_samples_that_a_reference_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known = Path(__file__).parents[2] / "data" / "reference" / "xeon-2-threads"
+    stored = Reference(known)
+    made = (stored.profile, stored.samples)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: made)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(main, ["calibrate", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "linear" in done.output
+    assert Reference(out).profile == stored.profile
+    assert Reference(out).samples == stored.samples
+    assert len(stored.samples) == 294

@@ -1,0 +1,49 @@
+"""data/reference: what is committed is whole, and found by its points."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fastlab.spec import grid, point_of
+from fastlab.sweeps.reference import Reference, reference_for, references
+from fastlab.sweeps.store import Store
+
+ALL = references()
+
+
+@pytest.mark.parametrize("reference", ALL, ids=lambda r: r.folder.name)
+def test_every_reference_is_whole(reference: Reference) -> None:
+    health = Store(reference.folder).health()
+    assert health.bad == []
+    assert health.torn == []
+    assert {r.device for r in reference.records} == {reference.device}
+    assert all(r.status == "ok" for r in reference.records)
+
+
+@pytest.mark.parametrize("reference", ALL, ids=lambda r: r.folder.name)
+def test_every_row_has_its_environment_in_run_json(reference: Reference) -> None:
+    run = json.loads((reference.folder / "run.json").read_text())
+    assert {r.env for r in reference.records} <= set(run["environments"])
+    for environment in run["environments"].values():
+        assert environment["device"] == reference.device
+        assert environment["versions"]["torch"]
+
+
+def test_the_defaults_of_notebook_05_are_replayed_whole() -> None:
+    points = grid(
+        family="llama",
+        layers=[2, 4, 8],
+        hidden=[256, 512, 768],
+        precision=["fp32", "bf16", "fp16"],
+        phase=["prefill", "decode"],
+        vocab=8192,
+    )
+    reference = reference_for(points)
+    assert reference is not None
+    assert [r.point for r in reference.rows(points)] == points
+
+
+def test_no_reference_has_a_point_that_nobody_measured() -> None:
+    assert reference_for([point_of(model="tiny-llama", weights="random:99")]) is None
