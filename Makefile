@@ -13,6 +13,9 @@ help:  ## this list
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev,gpu]'
+	@# Colab's ipywidgets, apart, for the test of every explorer under both
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--upgrade --target .venv/widgets7 ipywidgets==7.7.1 ipython-genutils==0.2.0
 	@touch $@
 
 demo: .venv/installed  ## layers x hidden x precision, estimated and measured, here

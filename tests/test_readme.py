@@ -62,6 +62,26 @@ def test_every_command_is_shown_and_every_shown_one_exists():
     assert set(main.commands) <= shown | named
 
 
+def test_the_scoreboard_is_what_score_prints():
+    """To half a point: another scipy may fit a little differently."""
+    from click.testing import CliRunner
+
+    from fastlab.cli import main
+
+    folder = "data/reference/xeon-2-threads"
+    done = CliRunner().invoke(main, ["score", str(ROOT / folder)])
+    shown = README.split(f"fastlab score {folder}\n```\n```text\n")[1].split("```")[0]
+    for line in shown.splitlines()[1:8]:
+        name, *_ = line.rsplit(maxsplit=5)
+        (found,) = [x for x in done.stdout.splitlines() if x.startswith(name + " ")]
+        said, printed = ([float(v) for v in x.split()[-5:]] for x in (line, found))
+        assert said == pytest.approx(printed, abs=0.5)
+    *_, last = shown.splitlines()
+    assert re.sub(r"[\d.]+", "#", last) == re.sub(
+        r"[\d.]+", "#", done.stdout.splitlines()[-1]
+    )
+
+
 def test_every_make_target_is_named_and_every_named_one_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^(\w+):", makefile, re.MULTILINE))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fastlab.cost.score import Scoreboard
     from fastlab.record import Record
 
+SHOWN = 10  # reasons for skipping a row that are listed one by one
+
 
 @main.command()
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
@@ -82,35 +84,53 @@ def _write(folder: Path, profile: Device, samples: list[Sample]) -> None:
 def score(folder: str, holdout: str, model: str) -> None:
     """How far off are estimates of the rows in a store that nothing was fitted to?
 
-    Whole values of hidden, seq, batch, layers or family are left out in turn. The last
-    line is for machines.
+    Whole values of hidden, seq, batch, layers or family are left out in turn; "rows"
+    leaves out every tenth row, to compare. The last line is for machines.
     """
     from fastlab.cost.score import score as scored
     from fastlab.sweeps.store import Store
 
-    records = Store(folder).records(samples=False)
+    store = Store(folder)
+    records = store.records(samples=False)
+    bad = [f"{b.file} line {b.line}: {b.why}" for b in store.health().bad]
     if not records:
-        raise ValueError(f"{folder} holds no rows")
+        raise ValueError(f"{folder} holds no rows" + "".join(f"; {b}" for b in bad[:3]))
     device = _profile_for(Path(folder), records)
     board = scored(records, device, holdout, model)
+    _echo_skipped([*bad, *board.skipped])
     _echo_board(board)
+
+
+def _echo_skipped(reasons: list[str]) -> None:
+    for reason in reasons[:SHOWN]:
+        click.echo(f"skipped {reason}", err=True)
+    if len(reasons) > SHOWN:
+        click.echo(f"skipped {len(reasons) - SHOWN} more", err=True)
 
 
 def _profile_for(folder: Path, records: list[Record]) -> Device:
     """The profile beside the rows, or this machine's own if the rows are from here."""
     from fastlab.clock.calibrate import this_device
-    from fastlab.cost.devices import Device
     from fastlab.machine import device_name, torch_device
 
     path, name = folder / "profile.json", records[0].device
     if path.exists():
-        return Device.from_dict(json.loads(path.read_text()))
+        return _read(path)
     if name == device_name(torch_device()):
         return this_device()
     raise ValueError(
         f"the rows are of {name}, not of this machine, and {path} does not exist: "
         "write it there with `fastlab calibrate --out`"
     )
+
+
+def _read(path: Path) -> Device:
+    from fastlab.cost.devices import Device
+
+    try:
+        return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no profile of a device: {error}") from None
 
 
 def _echo_board(board: Scoreboard) -> None:
@@ -124,6 +144,4 @@ def _echo_board(board: Scoreboard) -> None:
         echo_table(pd.DataFrame(map(asdict, rows)).round(2), title)
     click.echo(f"\n{board.coverage:.0f} % of rows lie within their interval", nl=False)
     click.echo(f", whose median half-width is {board.half_width:.0f} %")
-    for reason in board.skipped[:10]:
-        click.echo(f"skipped {reason}", err=True)
     click.echo(board.line)

@@ -36,6 +36,7 @@ HOLDOUTS: Mapping[str, Callable[[Point], Any]] = {
 }
 ROWS = "rows"  # every tenth row instead of whole values: too easy, for comparison
 SLICES = 10
+NOISE = "repeat noise"
 
 
 class Predictions(NamedTuple):
@@ -204,7 +205,7 @@ def _methods(
         seconds = np.array([_roofline(p, sheet, *shares) for p in points])
         yield Errors.of(name, seconds, measured)
     halves = [(r.measured.high_s - r.measured.low_s) / 2 for r in rows if r.measured]
-    yield Errors.of("repeat noise", measured + np.array(halves), measured)
+    yield Errors.of(NOISE, measured + np.array(halves), measured)
 
 
 def _article(point: Point) -> float:

@@ -53,6 +53,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None
             str(executed),
             parameters=parameters,
             log_output=False,
+            store_widget_state=False,  # a dead explorer, and GitHub trips over it
             extra_arguments=["--log-level=ERROR"],  # no warning about local sockets
         )
     except papermill.PapermillExecutionError as error:

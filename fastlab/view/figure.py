@@ -53,7 +53,8 @@ def show(
         save.write_bytes(png)
     image = base64.b64encode(png).decode()
     parts = [
-        f'<figure><img alt="{html.escape(alt)}" src="data:image/png;base64,{image}">',
+        f'<figure><img alt="{html.escape(alt)}" style="max-width:100%" '
+        f'src="data:image/png;base64,{image}">',
         f'<figcaption style="color:#666">{html.escape(caption)}</figcaption>',
         _details(rows) if rows is not None else "",
         "</figure>",

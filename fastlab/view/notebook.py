@@ -23,7 +23,7 @@ from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.run import measured, rows_of
 from fastlab.sweeps.store import Store
 from fastlab.sweeps.table import table
-from fastlab.view.progress import progress
+from fastlab.view.progress import line
 from fastlab.view.words import samples
 
 if TYPE_CHECKING:
@@ -127,12 +127,18 @@ class Run:
         self.samples = f"; {samples(rows)}"
         return rows
 
+    def records(self) -> list[Record]:
+        """All that may be scored: every stored row of the device, or the run's own."""
+        return self.reference.records if self.reference else self._measured()
+
     def _replayed(self) -> list[Record]:
         return self.reference.rows(self.points) if self.reference else []
 
     def _measured(self) -> list[Record]:
-        bench = Bench.here(self.kind, self.settings)
-        fresh = sum(1 for _ in measured(self.points, self.store, bench, progress()))
+        shown = line()
+        with shown.waiting("measuring what this device can do"):
+            bench = Bench.here(self.kind, self.settings)
+        fresh = sum(1 for _ in measured(self.points, self.store, bench, shown.points))
         found = rows_of(self.points, self.store, bench)
         self.reused = len(found) - fresh
         return found

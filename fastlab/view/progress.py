@@ -5,15 +5,35 @@ from __future__ import annotations
 import html
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 from fastlab.spec.point import Point
-from fastlab.sweeps.run import Progress, terminal_progress
+from fastlab.sweeps.run import terminal_progress
 
 
-def progress() -> Progress:
-    """One updating line in a notebook, a tqdm bar in a terminal."""
-    return notebook_progress if _in_notebook() else terminal_progress
+class Line(Protocol):
+    """A line that changes in place and ends as one final line."""
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """Says what is going on, then how long it took."""
+
+    def points(self, points: Sequence[Point]) -> Iterable[Point]:
+        """The points, while the line says how far they are."""
+
+
+def line() -> Line:
+    """A new line, for a notebook or for a terminal."""
+    return NotebookLine() if _in_notebook() else TerminalLine()
+
+
+def waiting(what: str) -> AbstractContextManager[None]:
+    """Says what is going on in the `with` block, and at its end how long it took.
+
+    Nothing is written in between, by no thread either: what is timed stays undisturbed.
+    """
+    return line().waiting(what)
 
 
 def _in_notebook() -> bool:
@@ -23,21 +43,62 @@ def _in_notebook() -> bool:
     )
 
 
-def notebook_progress(points: Sequence[Point]) -> Iterable[Point]:
-    """A line that updates in place and leaves one final line in the saved notebook."""
-    from IPython.display import HTML, display
+class NotebookLine:
+    """One HTML output of the cell, which a saved notebook keeps as it was last."""
 
-    began = time.monotonic()
-    line = display(HTML(""), display_id=True)
-    for n, point in enumerate(points):
-        line.update(HTML(_progress_line(n, len(points), began, point.label)))
-        yield point
-    spent = time.monotonic() - began
-    line.update(HTML(f"{len(points)} points measured in {spent:.0f} s"))
+    def __init__(self) -> None:
+        self._output: Any = None
+
+    def _write(self, markup: str) -> None:
+        from IPython.display import HTML, display
+
+        content = HTML(f'<span class="fastlab-progress">{markup}</span>')
+        if self._output is None:
+            self._output = display(content, display_id=True)
+        else:
+            self._output.update(content)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """An animated bar without a number, which the browser moves by itself."""
+        self._write(f"<progress></progress> {html.escape(what)}")
+        began, ended = time.monotonic(), "stopped after "
+        try:
+            yield
+            ended = ""
+        finally:
+            spent = f"{ended}{time.monotonic() - began:.1f} s"
+            self._write(f"{html.escape(what)}: {spent}")
+
+    def points(self, points: Sequence[Point]) -> Iterable[Point]:
+        """The points, with how many are done, the time left and the one at work."""
+        began = time.monotonic()
+        for n, point in enumerate(points):
+            self._write(_bar(n, len(points), began, point.label))
+            yield point
+        spent = time.monotonic() - began
+        done = f"{len(points)} points measured in {spent:.0f} s"
+        self._write(done if points else "all points were measured before")
 
 
-def _progress_line(n: int, total: int, began: float, label: str) -> str:
+def _bar(n: int, total: int, began: float, label: str) -> str:
     spent = time.monotonic() - began
     left = f", about {spent / n * (total - n):.0f} s left" if n else ""
     bar = f'<progress value="{n}" max="{total}"></progress>'
     return f"{bar} {n} of {total}{left}: {html.escape(label)}"
+
+
+class TerminalLine:
+    """tqdm on stderr, silent where that is no terminal."""
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """The words alone, gone when it is over."""
+        from tqdm import tqdm
+
+        with tqdm(desc=what, bar_format="{desc} ...", leave=False, disable=None):
+            yield
+
+    def points(self, points: Sequence[Point]) -> Iterable[Point]:
+        """The points under a bar with the time left."""
+        return terminal_progress(points)

@@ -5,46 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import nbformat
-import papermill
 import pytest
 
 from fastlab.view.parameters import check_parameters
-from tests.notebooks.conftest import HERE, NOTEBOOKS, TINY
+from tests.notebooks.conftest import NOTEBOOKS, TINY
 
-ROOT = HERE.parents[1]
 KEYS = {"rows", "cells_s", "parameters"}
+BUSY = 5  # a machine at work on other things may take so many times longer
 TIMES = ["measured_ms", "estimated_ms", "ratio"]
 RUN = "application/vnd.fastlab.run+json"
-
-
-@pytest.fixture(scope="session")
-def kernel_cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("xdg-cache")
-
-
-@pytest.fixture
-def offline(monkeypatch, kernel_cache):
-    """What a kernel inherits: one thread, no network, a calibration of its own."""
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{ROOT}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kernel_cache))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "1")
-
-
-@pytest.fixture
-def executed(path, tmp_path, offline):
-    """The executed notebook, from a folder that is not the repository's."""
-    given = check_parameters(path, TINY[path.stem]["parameters"])
-    out = tmp_path / "out.ipynb"
-    quiet = {"progress_bar": False, "log_output": False, "kernel_name": "python3"}
-    papermill.execute_notebook(path, out, given, cwd=str(tmp_path), **quiet)
-    return nbformat.read(out, as_version=4)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = 'class="fastlab-progress"'
 
 
 def outputs(book):
@@ -80,18 +54,33 @@ def test_the_guard_lets_only_this_host_through(offline):
 
 
 @pytest.mark.slow
-def test_it_runs_quietly_quickly_and_leaves_finite_rows(path, executed, tmp_path):
-    kinds = [o.output_type for o in outputs(executed)]
+def test_it_runs_quietly_quickly_and_leaves_finite_rows(path, executed):
+    kinds = [o.output_type for o in outputs(executed.book)]
     assert "error" not in kinds
-    assert [o.text for o in outputs(executed) if o.get("name") == "stderr"] == []
-    summaries = [o.data[RUN] for o in outputs(executed) if RUN in o.get("data", {})]
-    (folder,) = (tmp_path / "results" / path.stem).glob("2*")
+    assert [o.text for o in outputs(executed.book) if o.get("name") == "stderr"] == []
+    data = [o.get("data", {}) for o in outputs(executed.book)]
+    summaries = [bundle[RUN] for bundle in data if RUN in bundle]
+    (folder,) = (executed.folder / "results" / path.stem).glob("2*")
     assert summaries == [json.loads((folder / "run.json").read_text())]
     assert summaries[0]["rows"] == TINY[path.stem]["rows"]
     assert summaries[0]["statuses"] == {"ok": summaries[0]["rows"]}
     check_rows(folder / "rows.csv", TINY[path.stem])
-    check_unsolved(executed)
-    assert seconds(executed) < TINY[path.stem]["cells_s"]
+    print(f"{path.stem}: {seconds(executed.book):.1f} s in cells")
+    assert seconds(executed.book) < BUSY * TINY[path.stem]["cells_s"]
+
+
+@pytest.mark.slow
+def test_progress_leaves_one_final_line_in_a_cell_and_nothing_else(executed):
+    for cell in executed.book.cells:
+        left = cell.get("outputs", [])
+        assert [o for o in left if o.output_type == "stream"] == [], cell.id
+        shown = [o.data for o in left if o.output_type == "display_data"]
+        assert all(PROGRESS in data["text/html"] for data in shown), cell.id
+        assert len(shown) <= 1, cell.id
+        assert "<progress" not in str(left), cell.id
+        if "widget" not in cell.metadata.get("tags", []):
+            assert WIDGET not in str(left), cell.id
+    assert "widgets" not in executed.book.metadata
 
 
 def check_rows(path, entry):
@@ -101,9 +90,3 @@ def check_rows(path, entry):
         for name in entry.get("numbers", TIMES):
             assert math.isfinite(float(row[name]))
             assert float(row[name]) > 0
-
-
-def check_unsolved(book):
-    checks = [c for c in book.cells if "check" in c.metadata.get("tags", [])]
-    for cell in checks:
-        assert "not attempted yet" in cell.outputs[0].data["text/plain"]

@@ -9,11 +9,15 @@ from fastlab.view.check.exercise import NOT_ATTEMPTED, Exercise, Verdict
 from fastlab.view.check.q00 import q00_1, q00_2
 from fastlab.view.check.q01 import q01_1, q01_2, q01_3
 from fastlab.view.check.q02 import q02_1, q02_2, q02_3
+from fastlab.view.check.q03 import q03_1, q03_2, q03_3, q03_4
+from fastlab.view.check.q04 import q04_1, q04_2, q04_3, q04_4
 from fastlab.view.check.q05 import q05_1, q05_2
 
 _ALL = (
     *(q00_1, q00_2, q01_1, q01_2, q01_3),
-    *(q02_1, q02_2, q02_3, q05_1, q05_2),
+    *(q03_1, q03_2, q03_3, q03_4),
+    *(q02_1, q02_2, q02_3, q04_1, q04_2, q04_3, q04_4),
+    *(q05_1, q05_2),
 )
 EXERCISES = {exercise.name: exercise for exercise in _ALL}
 

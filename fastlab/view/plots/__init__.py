@@ -2,22 +2,31 @@
 
 from fastlab.view.plots.count import bytes_moved, factors, flop_shares
 from fastlab.view.plots.first import on_devices, pairs
+from fastlab.view.plots.knee import batch_knee
+from fastlab.view.plots.roofline import measured_roof, roofline
+from fastlab.view.plots.score import left_out, methods, waterfalls
 from fastlab.view.plots.sweep import heatmaps, lines, scatter
 from fastlab.view.plots.timing import few, intervals, reported, strips
 from fastlab.view.style import COLORS
 
 __all__ = [
     "COLORS",
+    "batch_knee",
     "bytes_moved",
     "factors",
     "few",
     "flop_shares",
     "heatmaps",
     "intervals",
+    "left_out",
     "lines",
+    "measured_roof",
+    "methods",
     "on_devices",
     "pairs",
     "reported",
+    "roofline",
     "scatter",
     "strips",
+    "waterfalls",
 ]

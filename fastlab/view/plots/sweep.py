@@ -112,9 +112,9 @@ def scatter(rows: pd.DataFrame) -> Figure:
         return figure
     both = known[["measured_ms", "estimated_ms"]].to_numpy(float)
     low, high = both.min() / 1.6, both.max() * 1.6
-    _bands(axes, low, high)
+    bands(axes, low, high)
     for _, group in known.groupby(["precision", "phase"], sort=False):
-        _series(axes, group)
+        series(axes, group)
     log_axes(axes, "estimated (ms)", "measured (ms)")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axes.legend(loc="lower right", fontsize=SMALL, frameon=False)
@@ -124,7 +124,8 @@ def scatter(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bands(axes: Axes, low: float, high: float) -> None:
+def bands(axes: Axes, low: float, high: float) -> None:
+    """The diagonal y = x with the bands within x1.25 and x2 of it, from low to high."""
     line = np.array([low, high])
     for factor, shade in ((FAR, "#f1f1f1"), (CLOSE, "#dcdcdc")):
         axes.fill_between(line, line / factor, line * factor, color=shade, lw=0)
@@ -135,7 +136,8 @@ def _bands(axes: Axes, low: float, high: float) -> None:
     axes.plot(line, line, color=GREY, lw=1, zorder=1)
 
 
-def _series(axes: Axes, group: pd.DataFrame, x: str = "estimated_ms") -> None:
+def series(axes: Axes, group: pd.DataFrame, x: str = "estimated_ms") -> None:
+    """The measured marks of rows of one precision and phase, with their intervals."""
     if group.empty:
         return
     precision, phase = group["precision"].iloc[0], group["phase"].iloc[0]
@@ -194,7 +196,7 @@ def lines(
         _background(axes, group, f"{other} layers")
     _curve(axes, curve, COLORS[precision], f"{layers} layers, estimated")
     here = measured[measured["layers"] == layers]
-    _series(axes, here, x="hidden")
+    series(axes, here, x="hidden")
     _hidden_axes(axes, sorted(set(rows["hidden"])), limits)
     title = f"{precision} {phase}, {layers} layers: "
     title += "line estimated, marks measured" if len(here) else "estimated only"

@@ -12,23 +12,32 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 
-def neat(table: pd.DataFrame) -> Styler:
+def neat(table: pd.DataFrame, decimals: int | None = None) -> Styler:
     """A table for reading: three significant digits, thousands apart, zeros blank.
 
-    Columns named share are per cent, columns named ratio have four decimals.
+    Columns named share are per cent, columns named ratio have four decimals. With
+    `decimals` fractions have so many, and zeros are shown: for tables of errors.
     """
     texts: list[Any] = list(table.select_dtypes(exclude="number").columns)
-    style = table.style.format({name: _writer(name) for name in table}).hide()
+    style = table.style.format({name: _writer(name, decimals) for name in table}).hide()
     style = style.set_properties(subset=texts, **{"text-align": "left"})
     heads: list[Any] = [{"selector": "th", "props": "text-align: left"}]
     return style.set_table_styles(dict.fromkeys(texts, heads), overwrite=False)
 
 
-def _writer(column: object) -> Callable[[Any], str]:
-    special = {"share": "{:.1%}", "ratio": "{:.4f}"}
+def _writer(column: object, decimals: int | None) -> Callable[[Any], str]:
+    special = {"share": "{:.1%}", "ratio": "{:.4f}", "spearman": "{:.2f}"}
     if column in special:
         return lambda value: special[str(column)].format(value) if value else ""
-    return _written
+    return _written if decimals is None else lambda value: _fixed(value, decimals)
+
+
+def _fixed(value: Any, decimals: int) -> str:
+    if isinstance(value, str) or value is None:
+        return value or ""
+    if value != value:
+        return ""
+    return f"{value:,.{decimals}f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _written(value: Any) -> str:

@@ -1,0 +1,60 @@
+"""Exercises found in a notebook, and solved with the one copy of their solutions."""
+
+from __future__ import annotations
+
+import ast
+from typing import NamedTuple
+
+import nbformat
+
+SOLVED = "solved"  # tag of the check of a solved exercise
+
+
+class Asked(NamedTuple):
+    """An exercise's two cells: name as in EXERCISES, the variable that is checked."""
+
+    name: str
+    answer: str
+    stub: str
+    check: str
+
+
+def tagged(book: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
+    """The cells with a tag."""
+    return [c for c in book.cells if tag in c.metadata.get("tags", [])]
+
+
+def asked(book: nbformat.NotebookNode) -> list[Asked]:
+    """All exercises of a notebook; a check cell is `fl.check.q05_1(variable)`."""
+    pairs = zip(tagged(book, "exercise"), tagged(book, "check"), strict=True)
+    found = []
+    for stub, check in pairs:
+        call = ast.parse(check.source, mode="eval").body
+        function, (answer,) = ast.unparse(call.func), call.args
+        assert function.startswith("fl.check.q"), check.source
+        name = function.removeprefix("fl.check.q")
+        found.append(Asked(name, answer.id, stub.source, check.source))
+    return found
+
+
+def solved(exercise: Asked) -> str:
+    """The exercise's cell, its stub replaced: `ratio = ...`, or a whole function."""
+    solution = f"fl.check.EXERCISES[{exercise.name!r}].solution"
+    tree = ast.parse(exercise.stub)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == (
+            exercise.answer
+        ):
+            node.value = ast.parse(solution, mode="eval").body
+            return ast.unparse(tree)
+    return f"{exercise.stub}\n{exercise.answer} = {solution}"
+
+
+def solved_cells(book: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Each exercise with its solution put in, and its check, as code cells."""
+    cells = []
+    for exercise in asked(book):
+        cells.append(nbformat.v4.new_code_cell(solved(exercise)))
+        cells.append(nbformat.v4.new_code_cell(exercise.check))
+        cells[-1].metadata.tags = [SOLVED]
+    return cells

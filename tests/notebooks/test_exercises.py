@@ -1,0 +1,61 @@
+"""Exercises in their notebooks: open as delivered, right once their solutions are in.
+
+That each wrong answer gets its own hint is tested in tests/view/test_check.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import nbformat
+import pytest
+
+from fastlab.view.check import EXERCISES, NOT_ATTEMPTED
+from tests.notebooks.conftest import NOTEBOOKS
+from tests.notebooks.solving import SOLVED, asked, solved, tagged
+
+
+def verdicts(book, tag):
+    return [cell.outputs[-1].data["text/plain"] for cell in tagged(book, tag)]
+
+
+def test_every_exercise_is_asked_once_in_its_own_notebook():
+    asks = [
+        (path.stem[:2], exercise.name)
+        for path in NOTEBOOKS
+        for exercise in asked(nbformat.read(path, as_version=4))
+    ]
+    assert sorted(name for _, name in asks) == sorted(EXERCISES)
+    assert all(name.startswith(number) for number, name in asks)
+
+
+def test_a_stub_is_an_open_answer_or_a_function_as_the_solution_is(book):
+    for exercise in asked(book):
+        body = ast.parse(exercise.stub).body
+        functions = {n.name: n for n in body if isinstance(n, ast.FunctionDef)}
+        if exercise.answer in functions:
+            given = [a.arg for a in functions[exercise.answer].args.args]
+            wanted = inspect.signature(EXERCISES[exercise.name].solution).parameters
+            assert len(given) == len(wanted)
+        else:
+            assert f"{exercise.answer} = ..." in exercise.stub
+
+
+def test_solving_replaces_the_stub(book):
+    for exercise in asked(book):
+        assert f"EXERCISES['{exercise.name}'].solution" in solved(exercise)
+        assert f"{exercise.answer} = ..." not in solved(exercise)
+
+
+@pytest.mark.slow
+def test_unsolved_it_runs_to_its_end_and_every_check_is_open(book, executed):
+    found = verdicts(executed.book, "check")
+    assert found == [f"Open: {NOT_ATTEMPTED}"] * len(asked(book))
+
+
+@pytest.mark.slow
+def test_with_the_solutions_every_check_passes_and_says_why(book, executed):
+    wanted = [f"Right: {EXERCISES[exercise.name].why}" for exercise in asked(book)]
+    assert wanted
+    assert verdicts(executed.book, SOLVED) == wanted

@@ -1,0 +1,180 @@
+"""fastlab score on the reference rows, and on rows that cannot or should not score."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fastlab.cli import main
+from fastlab.record import Record
+from fastlab.sweeps.reference import FOLDER
+from fastlab.sweeps.store import Store
+
+REFERENCE = FOLDER / "xeon-2-threads"
+Made = Callable[[list[Record]], Path]
+LAST = (
+    r"median=\d+\.\d mean=\d+\.\d p90=\d+\.\d bias=-?\d+\.\d n=(\d+) points=294 "
+    r'seconds=85 device="Intel\(R\) Xeon\(R\) Processor \(2 threads, cpu\)"'
+)
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    return Store(REFERENCE).records(samples=False)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Puts records into a store, the reference's profile beside them."""
+
+    def make(rows: list[Record]) -> Path:
+        with Store(tmp_path).begin({}) as store:
+            for row in rows:
+                store.append(replace(row, env=""))
+        shutil.copy(REFERENCE / "profile.json", tmp_path)
+        return tmp_path
+
+    return make
+
+
+def score(*args: str | Path) -> Result:
+    return CliRunner().invoke(main, ["score", *map(str, args)])
+
+
+def refused(*args: str | Path) -> str:
+    """What is said on one line where nothing can be scored; no traceback."""
+    done = score(*args)
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+    return done.output.split("Error: ")[1]
+
+
+def rows_scored(done: Result) -> int:
+    """n of the last line, whose shape is checked."""
+    assert done.exit_code == 0, done.output
+    found = re.fullmatch(LAST, done.stdout.splitlines()[-1])
+    assert found, done.stdout
+    return int(found[1])
+
+
+def test_the_reference_scores_within_the_target_of_its_issue() -> None:
+    """Recomputed from stored rows: no clock of today is in it."""
+    done = score(REFERENCE)
+    assert rows_scored(done) == 270
+    last = done.stdout.splitlines()[-1]
+    median = float(re.search(r"median=([\d.]+)", last)[1])
+    p90 = float(re.search(r"p90=([\d.]+)", last)[1])
+    assert median <= 10
+    assert p90 <= 15
+    for words in ("repeat noise", "datasheet roofline", "regime memory", "spearman"):
+        assert words in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["seq", "batch", "layers", "family", "rows"])
+def test_other_fields_can_be_held_out(name: str) -> None:
+    done = score(REFERENCE, "--holdout", name)
+    assert rows_scored(done) == 270
+    assert f"{name} held out" in done.stdout
+
+
+def test_random_rows_flatter() -> None:
+    """Rows of the same width tell nearly the time of the one left out."""
+    medians = [
+        float(re.search(r"median=([\d.]+)", score(REFERENCE, "--holdout", n).stdout)[1])
+        for n in ("rows", "hidden", "family", "batch")
+    ]
+    assert medians == sorted(medians)
+
+
+def test_an_unknown_holdout_is_told_what_there_is() -> None:
+    said = refused(REFERENCE, "--holdout", "hiden")
+    assert "did you mean hidden" in said
+
+
+def test_rows_of_two_devices_are_refused(made: Made, records: list[Record]) -> None:
+    other = replace(records[1], device="NVIDIA H200", key="")
+    said = refused(made([records[0], other, *records[2:30]]))
+    assert "a row of NVIDIA H200 cannot be scored against Intel(R) Xeon(R)" in said
+
+
+def test_one_hidden_size_is_too_few(made: Made, records: list[Record]) -> None:
+    one = [r for r in records if r.point.shape.hidden == 256]
+    said = refused(made(one))
+    assert "needs rows of two values of hidden or more; got" in said
+    assert f"{len(one)} usable rows of [256]" in said
+
+
+def test_rows_that_did_not_run_are_listed(made: Made, records: list[Record]) -> None:
+    lost = replace(records[0], status="oom", reason="6 GiB too many", measured=None)
+    done = score(made([lost, *records[1:60]]))
+    assert rows_scored(done) == 59
+    assert f"skipped {lost.point.label}: status oom 6 GiB too many" in done.stderr
+
+
+def test_many_skipped_rows_are_counted(made: Made, records: list[Record]) -> None:
+    lost = [replace(r, status="oom", measured=None) for r in records[:25]]
+    done = score(made([*lost, *records[25:80]]))
+    assert rows_scored(done) == 55
+    assert done.stderr.count("skipped llama") == 10
+    assert "skipped 15 more" in done.stderr
+
+
+def test_a_time_that_is_nan_is_listed(made: Made, records: list[Record]) -> None:
+    """Once with a checksum that no longer fits, once with one that does."""
+    folder = made(records[:60])
+    (file,) = folder.glob("*.jsonl")
+    lines = file.read_text().splitlines()
+    lines[1], lines[2] = broken(lines[1]), sealed(broken(lines[2]))
+    file.write_text("\n".join(lines) + "\n")
+    done = score(folder)
+    assert rows_scored(done) == 58
+    assert len(re.findall("^skipped ", done.stderr, re.MULTILINE)) == 2
+    assert f"skipped {file.name} line 2: " in done.stderr
+
+
+def broken(line: str) -> str:
+    """The row with NaN for its measured seconds."""
+    found, count = re.subn(r'("measured":\{.*?"seconds":)[\d.e-]+', r"\1NaN", line)
+    assert count == 1
+    return found
+
+
+def sealed(line: str) -> str:
+    """The line with the checksum of what it holds now."""
+    body = re.sub(r',"crc32":\d+', "", line)
+    return f'{body[:-1]},"crc32":{zlib.crc32(body.encode())}}}'
+
+
+def test_a_folder_without_rows_says_so(tmp_path: Path) -> None:
+    assert "holds no rows" in refused(tmp_path)
+
+
+def test_rows_of_an_unknown_machine_need_a_profile(
+    made: Made, records: list[Record]
+) -> None:
+    folder = made([replace(r, device="box", key="") for r in records[:30]])
+    assert "a row of box cannot be scored against" in refused(folder)
+    (folder / "profile.json").unlink()
+    assert "write it there with `fastlab calibrate --out`" in refused(folder)
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", json.dumps({"name": "box"})])
+def test_a_broken_profile_is_named(
+    made: Made, records: list[Record], text: str
+) -> None:
+    folder = made(records[:30])
+    (folder / "profile.json").write_text(text)
+    assert "profile.json is no profile of a device" in refused(folder)
+
+
+def test_an_unknown_model_is_told_what_there_is() -> None:
+    assert "did you mean roofline" in refused(REFERENCE, "--model", "rofline")

@@ -1,0 +1,104 @@
+"""Every explorer, made of rows by hand and moved by all its controls; run as a script.
+
+    python -m tests.view.explorers
+
+prints, as JSON, the version of ipywidgets and for each explorer how many redraws each
+change of a control made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import fastlab as fl
+from fastlab.clock.traps import Series
+from fastlab.spec import Point, grid
+from tests.view.conftest import record
+
+SIZES = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
+SLIDERS = ("IntSlider", "FloatSlider")
+MENUS = ("SelectionSlider", "Dropdown", "ToggleButtons", "RadioButtons")
+
+
+def rows_by_hand() -> tuple[list[Any], fl.Device]:
+    """Records of 24 points, measured at 1.2 times their estimate, and their device."""
+    device = fl.device("h200")
+    points = grid(**SIZES, precision=["fp32", "bf16"], phase=["prefill", "decode"])
+    return [record(point, device, 1.2) for point in points], device
+
+
+def series(name: str, ms: int) -> Series:
+    """Fifty samples around so many milliseconds."""
+    ns = [ms * 1_000_000 + 10_000 * (n % 7) for n in range(50)]
+    return Series.naive(name, [each / 1e9 for each in ns], first=1)
+
+
+def point() -> Point:
+    """A point on which every slider has somewhere to go."""
+    return grid(model="llama-3.2-1b", prompt_len=512)[0]
+
+
+def _sweep() -> Any:
+    records, device = rows_by_hand()
+    return fl.explore.layers_by_hidden(fl.table(records), device, "by hand")
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "counts": lambda: fl.explore.counts(point()),
+    "depth": lambda: fl.explore.depth(point(), [fl.device("t4"), fl.device("h200")]),
+    "held_out": lambda: fl.explore.held_out(*rows_by_hand()),
+    "layers_by_hidden": _sweep,
+    "roofs": lambda: fl.explore.roofs(point(), fl.device("t4")),
+    "samples_taken": lambda: fl.explore.samples_taken(
+        series("naive loop", 9), series("ours", 10), "by hand"
+    ),
+}
+
+
+def inside(widget: Any) -> list[Any]:
+    """All widgets in a box, in order."""
+    children = getattr(widget, "children", ())
+    return [one for child in children for one in (child, *inside(child))]
+
+
+def kind(widget: Any) -> str:
+    return type(widget).__name__
+
+
+def others(control: Any) -> list[Any]:
+    """Values to try on a control: two others, where it has so many."""
+    if kind(control) in MENUS:
+        options = [o[1] if isinstance(o, tuple) else o for o in control.options]
+        return [o for o in (options[0], options[-1]) if o != control.value]
+    return [v for v in (control.min, control.max) if v != control.value]
+
+
+def redraws(box: Any) -> dict[str, list[int]]:
+    """For each control, how many redraws each change of it made."""
+    widgets = inside(box)
+    seen: list[str] = []
+    for picture in (w for w in widgets if kind(w) == "HTML"):
+        picture.observe(lambda change: seen.append(change["new"]), names="value")
+    found: dict[str, list[int]] = {}
+    for control in (w for w in widgets if kind(w) in (*SLIDERS, *MENUS)):
+        start = control.value
+        for value in [*others(control), start]:
+            before = len(seen)
+            control.value = value
+            found.setdefault(control.description, []).append(len(seen) - before)
+    assert all("<figure>" in markup and "alt=" in markup for markup in seen)
+    return found
+
+
+def main() -> None:
+    """Move everything, and print what was redrawn."""
+    import ipywidgets
+
+    made = {name: redraws(maker()) for name, maker in MAKERS.items()}
+    print(json.dumps({"version": ipywidgets.__version__, "redraws": made}))
+
+
+if __name__ == "__main__":
+    main()

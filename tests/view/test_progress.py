@@ -1,0 +1,84 @@
+"""Progress: one line, written before and after, and nothing of it left but its end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import IPython.display
+import pytest
+
+import fastlab as fl
+from fastlab.view import progress
+
+
+class Output:
+    """What one display shows, one write after the other."""
+
+    def __init__(self, first):
+        self.written = [first.data]
+
+    def update(self, content):
+        self.written.append(content.data)
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """The displays of a notebook that is not there."""
+    made = []
+
+    def display(content, display_id):
+        assert display_id
+        made.append(Output(content))
+        return made[-1]
+
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(IPython.display, "display", display)
+    return made
+
+
+def test_waiting_writes_twice_and_starts_no_thread(outputs):
+    before = threading.active_count()
+    with fl.waiting("a < b"):
+        assert threading.active_count() == before
+        assert len(outputs[0].written) == 1
+    (output,) = outputs
+    assert "<progress></progress> a &lt; b" in output.written[0]
+    assert "a &lt; b: 0.0 s" in output.written[1]
+    assert "<progress" not in output.written[1]
+
+
+def test_an_error_passes_and_the_line_says_so(outputs):
+    with pytest.raises(ZeroDivisionError), fl.waiting("work"):
+        raise ZeroDivisionError
+    assert "work: stopped after 0.0 s" in outputs[0].written[-1]
+
+
+def test_all_of_a_line_is_one_output(outputs, points):
+    line = progress.line()
+    with line.waiting("calibration"):
+        pass
+    assert list(line.points(points[:2])) == points[:2]
+    (output,) = outputs
+    assert "1 of 2, about 0 s left" in output.written[3]
+    assert "2 points measured in 0 s" in output.written[-1]
+
+
+def test_nothing_to_measure_is_said(outputs):
+    assert list(progress.line().points([])) == []
+    assert "all points were measured before" in outputs[0].written[-1]
+
+
+def test_a_pipe_gets_nothing(capsys, points):
+    with fl.waiting("work"):
+        pass
+    assert list(progress.line().points(points[:2])) == points[:2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_shows_the_words_and_wipes_them(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with fl.waiting("work"):
+        shown = capsys.readouterr().err
+    assert "work ..." in shown
+    assert capsys.readouterr().err.strip("\r ") == ""
