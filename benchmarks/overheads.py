@@ -5,7 +5,7 @@
 Overhead of a stored point = everything but warm-up and timing, the model being reused:
 estimate, inputs, peak-memory pass, check of the output, one fsynced line. Beside it a
 papermill notebook per point, empty and with torch imported. Then the import of the
-package and 10,000 estimates.
+package, 10,000 estimates, and what a store of 10,000 rows has.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fastlab.clock import measure as measuring
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.cost.latency import costs_of, estimate
+from fastlab.record import Measurement, Record, seal
 from fastlab.spec import Point, grid
 from fastlab.sweeps.run import measured
 from fastlab.sweeps.store import Store
@@ -102,6 +103,18 @@ def ten_thousand_estimates() -> float:
     return seconds(lambda: estimate(points[:10_000], profile))
 
 
+def ten_thousand_rows_scanned() -> float:
+    """Seconds in which a store of 10,000 rows of 50 samples tells what it has."""
+    ns = tuple(range(10**6, 10**6 + 50))
+    words = ("n_max", "cold", 5, 2.0, (), ns, ns, ns, 7)
+    taken = Measurement(1.0, 0.9, 1.1, 50, True, *words)
+    data = Record(POINTS[0], "cpu", {}, "ok", measured=taken).to_dict()
+    lines = (seal(data | {"key": f"{n:064x}"}) + "\n" for n in range(10_000))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.jsonl").write_text("".join(lines))
+        return seconds(lambda: Store(folder).done("cpu", {}))
+
+
 def line(what: str, samples: list[float]) -> str:
     """A row: median, least and most, in ms."""
     middle, low, high = statistics.median(samples), min(samples), max(samples)
@@ -119,6 +132,8 @@ def main() -> None:
     print(line("the same, importing torch and transformers (n=3)", torch))
     print(line("import fastlab (n=5)", [fresh_import() for _ in range(5)]))
     print(line("10,000 estimates (n=3)", [ten_thousand_estimates() for _ in range(3)]))
+    scans = [ten_thousand_rows_scanned() for _ in range(3)]
+    print(line("a store of 10,000 rows scanned (n=3)", scans))
     ratio = statistics.median(empty) / statistics.median(points)
     print(f"an empty notebook per point costs {ratio:.0f} times a stored point")
 

@@ -22,7 +22,7 @@ KEYS = 4
 IMAGE = ".widget-html figure img"
 HANDLE = ".widget-hslider .noUi-handle"
 # Run All before the kernel has answered runs nothing and says nothing, and a Lab that
-# does not know kernels and sessions yet asks which to take: 1 of 18 runs failed by that.
+# does not know kernels and sessions yet asks which to take: so 1 of 18 runs failed.
 OPEN = """async path => {
     const lab = window.jupyterapp
     await lab.restored
