@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # reasons for skipping a row that are listed one by one
 
+CLAIMED = 85  # % of rows within intervals that promise 90
+
 
 @main.command()
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
@@ -144,4 +146,9 @@ def _echo_board(board: Scoreboard) -> None:
         echo_table(pd.DataFrame(map(asdict, rows)).round(2), title)
     click.echo(f"\n{board.coverage:.0f} % of rows lie within their interval", nl=False)
     click.echo(f", whose median half-width is {board.half_width:.0f} %")
+    verdict = ": too narrow" if board.alone_coverage < CLAIMED else ""
+    click.echo(
+        f"With no row used: {board.alone_coverage:.0f} %, half-width "
+        f"{board.alone_half_width:.0f} %{verdict}"
+    )
     click.echo(board.line)

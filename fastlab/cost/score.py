@@ -68,7 +68,8 @@ class Scoreboard:
     """Errors of each method on all rows, of the first one by group, and the rest.
 
     coverage = % of rows within their predicted interval; half_width = the median of
-    its half in %; points and seconds = what the calibration took.
+    its half in %, alone_ the same where no row was used; points and seconds = what the
+    calibration took.
     """
 
     device: str
@@ -78,6 +79,8 @@ class Scoreboard:
     speedups: tuple[Speedup, ...]
     coverage: float
     half_width: float
+    alone_coverage: float
+    alone_half_width: float
     points: int
     seconds: float
     skipped: tuple[str, ...]
@@ -110,7 +113,9 @@ def score(
     groups = _groups(points, made.estimates, found.seconds, measured)
     pairs = speedups(points, found.seconds, measured)
     tables = (made.errors(), *methods), tuple(groups), tuple(pairs)
-    width = found.coverage(measured), found.half_width
+    alone = Predicted(*np.array([_interval(e) for e in made.estimates]).T)
+    widths = [(each.coverage(measured), each.half_width) for each in (found, alone)]
+    width = widths[0] + widths[1]
     cost = (device.fits.count, device.fits.seconds) if device.fits else (0, 0.0)
     return Scoreboard(device.name, holdout, *tables, *width, *cost, tuple(made.skipped))
 
@@ -133,6 +138,10 @@ def predictions(
     estimates = estimate(points, device, model)
     found = held_out(points, estimates, measured, folds)
     return Predictions(rows, estimates, folds, found, skipped)
+
+
+def _interval(one: Estimate) -> tuple[float, float, float]:
+    return one.seconds, one.low_s, one.high_s
 
 
 def _datasheet(device: Device) -> Device:

@@ -63,6 +63,8 @@ def test_a_perfect_model_scores_zero(known: Device) -> None:
     first = board.methods[0]
     assert (first.n, first.median) == (24, pytest.approx(0, abs=1e-6))
     assert board.coverage == 100
+    assert 0 <= board.alone_coverage <= 100
+    assert board.alone_half_width > 0
     assert all(s.median == pytest.approx(0, abs=1e-6) for s in board.speedups)
     every = board.speedups[0]
     assert (every.field, every.spearman) == ("all", pytest.approx(1))
