@@ -56,10 +56,10 @@ def latency_model(name: str) -> Callable[[LatencyModel], LatencyModel]:
 def costs_of(point: Point) -> Costs:
     """The cost matrix of a point and its exact totals."""
     ops = operations(point)
-    rows = [[op.times * value for value in op[3:10]] for op in ops]
-    matrix = np.array(rows, dtype=np.float64)
-    matrix.flags.writeable = False
-    totals = tuple(map(sum, zip(*rows, strict=True)))
-    times = np.array([op.times for op in ops], dtype=float)
-    dims = np.array([op.dims + _NO_DIMS[len(op.dims) :] for op in ops], dtype=float)
-    return Costs(matrix, totals, times, dims, tuple(map(class_of, ops)))
+    exact = [[op.times * value for value in op[3:10]] for op in ops]
+    extra = [(op.times, *op.dims, *_NO_DIMS[len(op.dims) :]) for op in ops]
+    whole = np.array([a + list(b) for a, b in zip(exact, extra, strict=True)], float)
+    whole.flags.writeable = False
+    totals = tuple(map(sum, zip(*exact, strict=True)))
+    classes = tuple(map(class_of, ops))
+    return Costs(whole[:, :7], totals, whole[:, 7], whole[:, 8:], classes)

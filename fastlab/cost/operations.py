@@ -79,8 +79,9 @@ def _step(point: Point, new: int, past: int, scored: int) -> Step:
 def _forward(step: Step) -> Iterator[Operation]:
     begin, layer, end = _FAMILIES[step.shape.family]
     yield from begin(step)
+    layers = (step.shape.layers,)
     for op in layer(step):
-        yield op._replace(times=step.shape.layers)
+        yield Operation._make(op[:2] + layers + op[3:])  # _replace takes 4 x as long
     yield from end(step)
 
 
