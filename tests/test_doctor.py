@@ -360,7 +360,7 @@ def test_bad_lines_of_a_store_are_named(tmp_path):
     assert line.ok is False
     assert "2 bad: a.jsonl line 1: " in line.said
     assert "a.jsonl line 2: not JSON" in line.said
-    assert "measures their points again" in line.fix
+    assert "delete the lines named here" in line.fix
 
 
 def test_a_torn_tail_is_named_until_it_is_set_aside(tmp_path):

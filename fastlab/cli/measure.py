@@ -146,6 +146,8 @@ def table(folder: str, csv: str | None) -> None:
     from fastlab.sweeps.table import table as tabulate
 
     store = Store(folder)
+    if not any(store.folder.glob("*.jsonl")):
+        raise ValueError(f"{folder} is no store: it has no .jsonl file")
     rows, health = tabulate(store.records(samples=False)), store.health()
     if csv:
         rows.to_csv(csv, index=False)

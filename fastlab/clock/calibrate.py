@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ PRODUCTS = {
     "cpu": ((1024, 3072, 768), (512, 2048, 2048)),
 }
 COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}  # far beyond an L2; a CPU's L3 if it can be
+
+UNSETTLED = 1.5  # two looks further apart than this say that the machine was busy
+BUSY, BUSY_S = "on a busy machine", 600.0  # such a profile is good for so many seconds
 
 # Tiny forwards whose time is all overhead: a kernel's own work is negligible there.
 LAUNCH_POINTS = tuple(
@@ -139,18 +144,37 @@ def profile_path(kind: str) -> Path:
 def this_device(kind: str = "auto", refresh: bool = False) -> Device:
     """The calibrated profile of the device at hand, measured once and then kept.
 
-    `refresh` measures again. A folder that cannot be written only costs the keeping.
+    `refresh` measures again. Where a second look disagrees, something else used the
+    machine: that profile says so in its source, and serves ten minutes only.
     """
     kind = machine.torch_device(kind)
-    path = profile_path(kind)
-    if path.exists() and not refresh:
-        try:
-            return Device.from_dict(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError):
-            pass  # an older or broken profile: measure anew
-    device = calibrate(kind)
-    keep(device)
-    return device
+    found = None if refresh else _kept(profile_path(kind))
+    if found is None:
+        found = calibrate(kind)
+        if not settled(found):
+            found = replace(found, source=f"{found.source}, {BUSY}").stamped()
+        keep(found)
+    return found
+
+
+def _kept(path: Path) -> Device | None:
+    """The profile on file; None if there is none, a broken one or a stale busy one."""
+    try:
+        device = Device.from_dict(json.loads(path.read_text()))
+        stale = time.time() - path.stat().st_mtime > BUSY_S
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if BUSY in device.source and stale else device
+
+
+def settled(device: Device) -> bool:
+    """Whether launches and fp32 products take now what they took in the calibration."""
+    settings = settings_for(device.kind)
+    again = (
+        launch_overhead(device.kind, settings) / device.launch_s,
+        matmul_rate(device.kind, "fp32", settings) / device.peak("fp32"),
+    )
+    return all(1 / UNSETTLED < ratio < UNSETTLED for ratio in again)
 
 
 def keep(device: Device) -> Path:

@@ -72,7 +72,8 @@ def store(subject: Subject) -> Iterator[Finding]:
     if health.bad:
         lines = [f"{b.file} line {b.line}: {b.why}" for b in health.bad[:SHOWN_LINES]]
         said += f"; {len(health.bad)} bad: {'; '.join(lines)}"
-    fix = "bad lines are skipped; the same sweep command measures their points again"
+    fix = "bad lines are skipped, their points measured again by the same sweep; "
+    fix += "delete the lines named here to be rid of this"
     yield Finding("store", not health.bad, said, fix)
     yield from _tails(health.torn)
 

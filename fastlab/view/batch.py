@@ -34,6 +34,8 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     figures = sorted(folder.glob("*.png"))
     named = {n: str(p) for n, p in found.items() if p.exists()}
     named |= {f"figure {n}": str(p) for n, p in enumerate(figures, 1)}
+    if summary:
+        named = {"rows": summary["caption"]} | named
     return named | {"notebook": str(executed)}
 
 

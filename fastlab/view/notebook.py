@@ -38,8 +38,8 @@ def start(notebook: str, source: str = "auto", **params: Any) -> Run:
 
     Grid fields (`layers`, `precision`, ...) become the run's points, timing settings
     (`budget_s`, `target`, ...) its settings. source: "measure" on the device at hand,
-    "replay" stored reference rows, or "auto": measure on a GPU, else replay if there
-    is something to replay. Raises ValueError naming what is wrong.
+    "replay" stored reference rows, or "auto": measure on a GPU, else replay if all
+    points are stored. Raises ValueError naming what is wrong.
     """
     check_choice("source", source, SOURCES)
     kind = machine.torch_device()
@@ -49,6 +49,8 @@ def start(notebook: str, source: str = "auto", **params: Any) -> Run:
     settings = Settings.for_device(kind, **timing)
     points = grid(**lists) if lists else []
     reference = reference_for(points) if _may_replay(source, kind) else None
+    if reference and source == "auto" and len(reference.rows(points)) < len(points):
+        reference = None  # nothing that was asked for is dropped without a word
     if source == "replay" and reference is None:
         raise ValueError(
             "source='replay' finds no row for these parameters; "
@@ -149,8 +151,11 @@ class Run:
         if self.reference is None:
             where = f"measured on {self.device}, {self.settings.cache} cache"
             return where + self.samples
-        first = min(record.at_utc for record in self._replayed())[:10]
-        return f"replayed: {self.device}, measured {first}{self.samples}"
+        stored = self._replayed()
+        first = min(record.at_utc for record in stored)[:10]
+        part = len(stored) < len(self.points)
+        few = f", {len(stored)} of {len(self.points)} points" if part else ""
+        return f"replayed: {self.device}, measured {first}{few}{self.samples}"
 
     def path(self, name: str) -> Path:
         """A file of this run's folder, which is made."""
@@ -180,6 +185,7 @@ class Run:
             "statuses": {str(k): int(v) for k, v in counts.items()},
             "replayed": self.is_replay,
             "rows_from": self.device,
+            "caption": self.caption,
             "folder": str(self.folder),
             "settings": self.settings.to_dict(),
             "environment": machine.environment(self.kind),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,30 @@ def test_a_measured_device_is_a_device(
     assert Device.from_dict(device.to_dict()) == device
 
 
+def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: Device
+) -> None:
+    """1.0 TFLOP/s and 10 us before; a second look at 0.6 TFLOP/s disagrees."""
+    calls = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "calibrate", lambda kind: calls.append(kind) or profile)
+    monkeypatch.setattr(module, "launch_overhead", lambda kind, settings: 1.1e-5)
+    monkeypatch.setattr(module, "matmul_rate", lambda kind, p, settings: 0.6e12)
+    assert "on a busy machine" in module.this_device("cpu").source
+    module.this_device("cpu")
+    assert len(calls) == 1
+    path = module.profile_path("cpu")
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 601))
+    monkeypatch.setattr(module, "matmul_rate", lambda kind, p, settings: 0.8e12)
+    assert module.this_device("cpu") == profile
+    assert len(calls) == 2
+
+
 def test_a_profile_is_measured_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: Device
 ) -> None:
     calls = []
+    monkeypatch.setattr(module, "settled", lambda device: True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(module, "calibrate", lambda kind: calls.append(kind) or profile)
     assert module.this_device("cpu") == profile
@@ -47,4 +68,5 @@ def test_a_folder_that_cannot_be_written_only_costs_the_keeping(
     (tmp_path / "fastlab").write_text("a file where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(module, "calibrate", lambda kind: profile)
+    monkeypatch.setattr(module, "settled", lambda device: True)
     assert module.this_device("cpu") == profile

@@ -83,6 +83,14 @@ def test_replay_shows_the_stored_rows_in_the_order_asked_for(reference, rows):
     )
 
 
+def test_auto_replays_only_what_is_stored_whole(reference):
+    more = {**GRID, "layers": [2, 3]}
+    assert fl.start("nb", **GRID).is_replay
+    assert not fl.start("nb", **more).is_replay
+    partly = fl.start("nb", source="replay", **more)
+    assert "8 of 16 points" in partly.caption
+
+
 def test_a_replay_is_estimated_with_the_datasheet_of_its_device(reference):
     run = fl.start("nb", source="replay", **GRID)
     assert run.profile == fl.device("h200")
