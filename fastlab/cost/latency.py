@@ -90,9 +90,9 @@ def _chunks(points: Sequence[Point]) -> list[Sequence[Point]]:
 
 
 def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Estimate]:
-    names = [
-        _model_for(point, device) if model == "auto" else model for point in points
-    ]
+    used = {point.recipe.precision for point in points}
+    chosen = {p: _model_for(p, device) if model == "auto" else model for p in used}
+    names = [chosen[point.recipe.precision] for point in points]
     costs = [costs_of(point) for point in points]
     found: dict[int, Timing] = {}
     for name in set(names):
@@ -105,8 +105,8 @@ def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Esti
     ]
 
 
-def _model_for(point: Point, device: Device) -> str:
-    known = device.fits is not None and device.fits.holds(point.recipe.precision)
+def _model_for(precision: str, device: Device) -> str:
+    known = device.fits is not None and device.fits.holds(precision)
     return "calibrated" if known else "roofline"
 
 

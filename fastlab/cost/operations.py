@@ -81,7 +81,8 @@ def _forward(step: Step) -> Iterator[Operation]:
     yield from begin(step)
     layers = (step.shape.layers,)
     for op in layer(step):
-        yield Operation._make(op[:2] + layers + op[3:])  # _replace takes 4 x as long
+        # _replace, at 4 times the cost, was a tenth of an estimate.
+        yield tuple.__new__(Operation, op[:2] + layers + op[3:])
     yield from end(step)
 
 
