@@ -1,8 +1,9 @@
 # The commands of the README. Everything lives in .venv; nothing outside it changes.
 PYTHON ?= python3
 BIN := .venv/bin
-# 'make gpu' stops cleanly after so many seconds, and goes on when called again; the
-# rows are in results/gpu, and also in the folder $$OUT if that is set.
+# 'make gpu' does every step even if one fails, and tells at the end. The sweep stops
+# cleanly after so many seconds, and goes on when called again; the rows are in
+# results/gpu, and also in the folder $$OUT if that is set.
 GPU_SECONDS ?= 100000
 
 .PHONY: help demo test lab gpu check clean
@@ -32,11 +33,14 @@ lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 gpu:  ## on an NVIDIA GPU: its tests, its calibration, then the reference sweep
-	$(PYTHON) -m pytest -m gpu -s -p no:cacheprovider tests/gpu
-	test -f results/gpu/profile.json || $(PYTHON) -m fastlab calibrate --out results/gpu
+	@failed=0; mkdir -p results/gpu; \
+	$(PYTHON) -m pytest -m gpu -s -p no:cacheprovider tests/gpu || failed=1; \
+	test -f results/gpu/profile.json || \
+		$(PYTHON) -m fastlab calibrate --device cuda --out results/gpu || failed=1; \
 	$(PYTHON) -m fastlab sweep data/sweeps/reference.yaml --store results/gpu \
-		--for-s $(GPU_SECONDS)
-	@if [ -n "$(OUT)" ]; then cp results/gpu/*.json* $(OUT)/; fi
+		--device cuda --for-s $(GPU_SECONDS) || failed=1; \
+	if [ -n "$(OUT)" ]; then cp results/gpu/*.json* $(OUT)/ || failed=1; fi; \
+	exit $$failed
 
 clean:  ## remove .venv and caches, never results
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .import_linter_cache
