@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlab.spec.checks import check_choice
+from fastlab.spec.precision import FORMATS
 
 DEVICE_KINDS = ("cuda", "cpu")  # fastest first
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "matplotlib", "triton")
@@ -79,6 +80,10 @@ def refusal(kind: str, precision: str) -> str:
 
     A format that is only emulated counts as one that it cannot run.
     """
+    made = FORMATS[precision]
+    if made.weights == "fp8" and kind != "cuda":
+        return f"{precision} needs an NVIDIA GPU with compute capability 8.9 or higher"
+    precision = made.autocast or made.dense
     if precision == "fp32":
         return ""
     if kind == "cuda":

@@ -86,7 +86,7 @@ def _from_config(point: Point) -> nn.Module:
     auto = (
         AutoModelForMaskedLM if point.shape.family == "bert" else AutoModelForCausalLM
     )
-    return auto.from_config(config, dtype=DTYPES[point.recipe.precision])
+    return auto.from_config(config, dtype=DTYPES[point.recipe.format.dense])
 
 
 def load(

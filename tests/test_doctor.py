@@ -14,7 +14,7 @@ from fastlab import doctor, machine
 from fastlab.cli import main
 from fastlab.clock.gpu_state import GpuState
 from fastlab.doctor import Finding, Report, Subject, folders, hardware, software, timing
-from fastlab.spec.point import PRECISIONS
+from fastlab.spec.precision import DENSE
 
 CPU = Subject("cpu", "cpu")
 CUDA = Subject("cuda", "cuda")
@@ -50,7 +50,7 @@ def test_nothing_is_broken_here(here):
 def test_every_check_says_something_and_every_skip_says_why(here):
     names = [finding.name for finding in here.findings]
     assert len(names) == len(set(names))
-    known = {"python", "torch", "device", *PRECISIONS, "clock", "empty call", "store"}
+    known = {"python", "torch", "device", *DENSE, "clock", "empty call", "store"}
     assert known <= set(names)
     assert all(len(f.said) > 2 for f in here.findings)
 
@@ -58,7 +58,7 @@ def test_every_check_says_something_and_every_skip_says_why(here):
 def test_a_precision_is_ok_exactly_where_the_machine_has_it(here):
     kind = machine.torch_device()
     for finding in here.findings:
-        if finding.name in PRECISIONS:
+        if finding.name in DENSE:
             refused = machine.refusal(kind, finding.name)
             assert (finding.ok is None) == bool(refused)
             assert refused in finding.said

@@ -58,7 +58,7 @@ def generate(
     from fastlab import machine
     from fastlab.models import generate_text, load
     from fastlab.spec.checks import check_choice
-    from fastlab.spec.point import PRECISIONS
+    from fastlab.spec.precision import PRECISIONS
 
     check_choice("precision", precision, PRECISIONS)
     loaded, tokenizer = load(model, machine.torch_device(device), precision)

@@ -26,7 +26,8 @@ from fastlab.cost.latency import costs_of
 from fastlab.models import DTYPES, build, numerics, prepare
 from fastlab.spec.checks import digest
 from fastlab.spec.grids import point_of
-from fastlab.spec.point import PRECISIONS, Point
+from fastlab.spec.point import Point
+from fastlab.spec.precision import DENSE
 
 # (m, n, k) of the products whose best rate is the peak: as large as a big model's, and
 # on a CPU a prompt through one of GPT-2's MLP layers.
@@ -58,7 +59,7 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     """
     kind = machine.torch_device(kind)
     settings = settings or settings_for(kind)
-    real = [p for p in PRECISIONS if not machine.refusal(kind, p)]
+    real = [p for p in DENSE if not machine.refusal(kind, p)]
     peaks = {precision: matmul_rate(kind, precision, settings) for precision in real}
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     return Device(

@@ -28,7 +28,7 @@ def parameters(shape: ModelShape) -> int:
 
 def value_bytes(point: Point) -> int:
     """Bytes of one stored weight or activation under the point's precision."""
-    return VALUE_BYTES[point.recipe.precision]
+    return VALUE_BYTES[point.recipe.format.dense]
 
 
 def kv_cache_bytes(point: Point) -> int:

@@ -70,7 +70,7 @@ def _step(point: Point, new: int, past: int, scored: int) -> Step:
         new,
         past,
         scored,
-        VALUE_BYTES[recipe.precision],
+        VALUE_BYTES[recipe.format.dense],
         recipe.cache != "none",
         recipe.attention != "eager",
     )

@@ -12,7 +12,8 @@ from fastlab.cost.ablation import EFFICIENCIES
 from fastlab.cost.devices import Device
 from fastlab.cost.latency import estimate
 from fastlab.cost.memory import largest_batch, peak_bytes
-from fastlab.spec.point import Point, Recipe, Workload
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
 
 LABEL = "estimated, not calibrated"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fastlab import machine
 from fastlab.doctor.report import Finding, Subject
-from fastlab.spec.point import PRECISIONS
+from fastlab.spec.precision import DENSE
 
 NO_DEVICE = "there is no device to check it on"
 TORCH_FIX = "install the torch build for this machine (pytorch.org), or --device cpu"
@@ -37,7 +37,7 @@ def _driver_sees_a_gpu() -> bool:
 
 def precisions(subject: Subject) -> Iterator[Finding]:
     """Which precisions the device really has, each by a product with known numbers."""
-    for precision in PRECISIONS:
+    for precision in DENSE:
         yield _precision(subject.kind, precision)
 
 

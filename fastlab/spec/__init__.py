@@ -1,7 +1,9 @@
 """The question: which model, which work, which recipe, on which weights. No torch."""
 
 from fastlab.spec.grids import GRID_FIELDS, grid, point_of
-from fastlab.spec.point import PRECISIONS, Point, Recipe, Workload
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.precision import PRECISIONS
+from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import FAMILIES, PRESETS, ModelShape
 
 __all__ = [

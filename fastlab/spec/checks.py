@@ -13,18 +13,21 @@ from typing import Any
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Words to end an error with: the nearest allowed name, or else all of them."""
     allowed = list(allowed)
-    close = difflib.get_close_matches(name, allowed, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; allowed: {', '.join(allowed)}"
+    close = _nearest(name, allowed)
+    return f"; did you mean {close}?" if close else f"; allowed: {', '.join(allowed)}"
+
+
+def _nearest(name: str, allowed: list[str]) -> str:
+    begun = [a for a in allowed if len(name) > 2 and a.startswith(name)]
+    return next(iter(begun or difflib.get_close_matches(name, allowed, n=1)), "")
 
 
 def check_choice(field: str, value: object, allowed: Iterable[str]) -> None:
     """Raise ValueError naming field, value and choices unless `value` is a choice."""
     allowed = list(allowed)
     if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        close = _nearest(str(value), allowed)
+        hint = f"; did you mean {close}?" if close else ""
         raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
 
 
@@ -63,3 +66,11 @@ def make(cls: Any, data: Mapping[str, Any]) -> Any:
     if absent:
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
     return cls(**data)
+
+
+def differences(value: Any, bare: Any) -> dict[str, Any]:
+    """The fields of a spec in which it differs from another of its class."""
+    names = [f.name for f in fields(value)]
+    return {
+        n: getattr(value, n) for n in names if getattr(value, n) != getattr(bare, n)
+    }

@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from fastlab.spec.checks import check_names
-from fastlab.spec.point import Point, Recipe, Workload
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape, find_shape
 
 

@@ -9,15 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from fastlab.spec.checks import check_choice, check_count, check_names, digest, make
+from fastlab.spec.checks import (
+    check_choice,
+    check_count,
+    check_names,
+    differences,
+    digest,
+    make,
+)
+from fastlab.spec.recipe import PLAIN, Recipe, check_fit, usual_cache
 from fastlab.spec.shape import ModelShape
 
 PHASES = ("prefill", "decode", "generate")
 LOGITS = ("all", "last")
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-ATTENTIONS = ("sdpa", "eager")
-CACHES = ("dynamic", "none")
-RUNTIMES = ("eager",)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Workload:
     prefill, then new_tokens tokens in all (the first comes from the prefill).
     logits = for which positions the head runs. Where there is no choice the usual name
     is kept: a decode step has one position ("all"), a generation needs "last".
+    prefix_len = how many of the prompt's tokens come from a reused prefix: their keys
+    and values are copied, not computed.
     """
 
     phase: str = "prefill"
@@ -35,6 +41,7 @@ class Workload:
     prompt_len: int = 128
     new_tokens: int = None  # type: ignore[assignment]
     logits: str = "all"
+    prefix_len: int = 0
 
     def __post_init__(self) -> None:
         check_choice("phase", self.phase, PHASES)
@@ -54,6 +61,20 @@ class Workload:
             )
         if self.phase == "generate" and self.new_tokens < 1:
             raise ValueError("new_tokens=0 must be 1 or more in phase generate")
+        self._check_prefix()
+
+    def _check_prefix(self) -> None:
+        check_count("prefix_len", self.prefix_len, low=0)
+        if self.prefix_len and self.phase == "decode":
+            raise ValueError(
+                f"prefix_len={self.prefix_len} must be 0 in phase decode: "
+                "there the whole prompt is cached"
+            )
+        if self.prefix_len >= self.prompt_len:
+            raise ValueError(
+                f"prefix_len={self.prefix_len} must be less than "
+                f"prompt_len={self.prompt_len}: one token at least is computed"
+            )
 
     @property
     def positions(self) -> int:
@@ -67,28 +88,7 @@ class Workload:
         names = ("phase", "batch", "prompt_len")
         kept: dict[str, Any] = {name: getattr(self, name) for name in names}
         bare = Workload(**kept)
-        return kept | _differences(self, bare)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the model is run: number format, attention, KV cache, runtime."""
-
-    precision: str = "fp32"
-    attention: str = "sdpa"
-    cache: str = None  # type: ignore[assignment]  # dynamic; none where nothing decodes
-    runtime: str = "eager"
-
-    def __post_init__(self) -> None:
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("attention", self.attention, ATTENTIONS)
-        if self.cache is not None:
-            check_choice("cache", self.cache, CACHES)
-        check_choice("runtime", self.runtime, RUNTIMES)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Canonical fields: the precision, others where not the default."""
-        return {"precision": self.precision} | _differences(self, Recipe())
+        return kept | differences(self, bare)
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,23 @@ class Point:
 
     shape: ModelShape
     workload: Workload = Workload()
-    recipe: Recipe = Recipe()
+    recipe: Recipe = PLAIN
     weights: str = "random:0"
 
     def __post_init__(self) -> None:
         self._check_weights()
         decodes = self.shape.family != "bert"
         if self.recipe.cache is None:
-            cache = "dynamic" if decodes else "none"
-            object.__setattr__(self, "recipe", replace(self.recipe, cache=cache))
+            recipe = replace(self.recipe, cache=self._usual_cache)
+            object.__setattr__(self, "recipe", recipe)
         if not decodes:
             self._check_encoder()
+        check_fit(self.recipe, self.shape, self.workload.phase)
+        if self.workload.prefix_len and not self.recipe.cache.startswith("static"):
+            raise ValueError(
+                f"prefix_len={self.workload.prefix_len} needs a static cache; "
+                f"cache={self.recipe.cache!r} has nothing to copy it into"
+            )
         if self.workload.positions > self.shape.max_positions:
             raise ValueError(
                 f"prompt_len={self.workload.prompt_len} needs "
@@ -139,6 +145,10 @@ class Point:
             raise ValueError(f"cache={self.recipe.cache!r} must be 'none' for bert")
 
     @property
+    def _usual_cache(self) -> str:
+        return usual_cache(self.shape.family, self.workload.phase, self.recipe.runtime)
+
+    @property
     def seed(self) -> int | None:
         """The seed of random weights, None for trained ones."""
         kind, _, tail = self.weights.partition(":")
@@ -147,9 +157,7 @@ class Point:
     def to_dict(self) -> dict[str, Any]:
         """Canonical dict {weights, shape, workload, recipe}, defaults left out."""
         recipe = self.recipe.to_dict()
-        if recipe.get("cache") == (
-            "none" if self.shape.family == "bert" else "dynamic"
-        ):
+        if recipe.get("cache") == self._usual_cache:
             del recipe["cache"]
         return {
             "weights": self.weights,
@@ -181,10 +189,3 @@ class Point:
     def key(self) -> str:
         """sha256 of the canonical JSON, in hex."""
         return digest(self.to_dict())
-
-
-def _differences(value: Any, bare: Any) -> dict[str, Any]:
-    names = [f.name for f in fields(value)]
-    return {
-        n: getattr(value, n) for n in names if getattr(value, n) != getattr(bare, n)
-    }

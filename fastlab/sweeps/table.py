@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from fastlab.record import Estimate, Measurement, Record
-from fastlab.spec.point import Recipe, Workload
+from fastlab.spec.point import Workload
+from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from fastlab.cost.devices import Device
 from fastlab.record import Record
 from fastlab.spec.checks import check_choice, check_names
 from fastlab.spec.grids import GRID_FIELDS, grid
-from fastlab.spec.point import PRECISIONS, Point
+from fastlab.spec.point import Point
+from fastlab.spec.precision import DENSE
 from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.run import measured, rows_of
 from fastlab.sweeps.store import Store
@@ -192,7 +193,7 @@ class Run:
         return f"<p><b>{html.escape(repr(self))}</b></p>"
 
     def __repr__(self) -> str:
-        real = [p for p in PRECISIONS if not machine.refusal(self.kind, p)]
+        real = [p for p in DENSE if not machine.refusal(self.kind, p)]
         here = f"torch {machine.versions()['torch']}; runs {', '.join(real)} natively"
         what = f"{len(self.points)} points, {self.caption}"
         return f"{self.notebook}: {what} | this machine: {here}"

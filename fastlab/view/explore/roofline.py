@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fastlab.cost.devices import Device
 from fastlab.cost.devices import device as find_device
 from fastlab.cost.memory import peak_bytes
-from fastlab.spec.point import Point, Recipe, Workload
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.recipe import Recipe
 from fastlab.view.alt.roofline import roofline as told
 from fastlab.view.figure import show
 from fastlab.view.plots.roofline import roofline

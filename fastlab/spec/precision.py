@@ -1,0 +1,47 @@
+"""The precisions a recipe can name, and what each is made of. No torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    """What a precision stores, and what it computes in.
+
+    dense: the precision of activations, of the KV cache and of every weight that is not
+    quantized. autocast: what torch.autocast runs matrix products in, "" without it.
+    weights: the stored format of quantized weights, "" for none; group: inputs that
+    share one scale, 0 = a whole output row. dynamic: activations are quantized too, row
+    by row, as the call runs.
+    """
+
+    dense: str
+    autocast: str = ""
+    weights: str = ""
+    group: int = 0
+    dynamic: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Bits of one quantized weight without its scale; 0 where none is quantized."""
+        return {"": 0, "int8": 8, "int4": 4, "fp8": 8}[self.weights]
+
+
+FORMATS = {
+    "fp32": Format("fp32"),
+    "tf32": Format("tf32"),
+    "fp16": Format("fp16"),
+    "bf16": Format("bf16"),
+    "autocast-fp16": Format("fp32", autocast="fp16"),
+    "autocast-bf16": Format("fp32", autocast="bf16"),
+    "int8": Format("bf16", weights="int8"),
+    "int8-dynamic": Format("bf16", weights="int8", dynamic=True),
+    "int4-g32": Format("bf16", weights="int4", group=32),
+    "int4-g64": Format("bf16", weights="int4", group=64),
+    "int4-g128": Format("bf16", weights="int4", group=128),
+    "fp8": Format("bf16", weights="fp8"),
+    "fp8-dynamic": Format("bf16", weights="fp8", dynamic=True),
+}
+PRECISIONS = tuple(FORMATS)
+DENSE = ("fp32", "tf32", "fp16", "bf16")
+QUANTIZED = tuple(name for name, made in FORMATS.items() if made.weights)
