@@ -29,7 +29,7 @@ from fastlab.cost.devices import Device, device
 from fastlab.cost.fit import fit, formula
 from fastlab.cost.samples import Sample, Work, work_of
 
-PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8"}
+PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8-dynamic"}
 VARIANTS = {"fitted": (), "no residual": ("residual",)}
 NEAR = 0.7  # log distance within which a measured shape stands in for a block's own
 
@@ -66,7 +66,7 @@ def rows(samples: list[Sample], shapes: list[tuple[int, ...]]) -> Rows:
 def products(folder: Path, dtype: str) -> Rows:
     """The matrix products of one dtype; inputs of 2 or 1 bytes, outputs of 2."""
     found, shapes, precision = [], [], PRECISIONS[dtype]
-    size = 1 if precision == "fp8" else 2
+    size = 1 if precision == "fp8-dynamic" else 2
     for line in lines(folder, "gemm"):
         if line["dtype"] == dtype:
             m, n, k = (int(line[name]) for name in "mnk")

@@ -81,22 +81,55 @@ def refusal(kind: str, precision: str) -> str:
     A format that is only emulated counts as one that it cannot run.
     """
     made = FORMATS[precision]
-    if made.weights == "fp8" and kind != "cuda":
-        return f"{precision} needs an NVIDIA GPU with compute capability 8.9 or higher"
-    precision = made.autocast or made.dense
-    if precision == "fp32":
+    if made.weights and (reason := _product_refusal(kind, precision)):
+        return reason
+    dense = made.autocast or made.dense
+    if dense == "fp32":
         return ""
-    if kind == "cuda":
-        return _cuda_refusal(precision)
-    if precision == "tf32":
-        return "tf32 needs an NVIDIA GPU with compute capability 8.0 or higher"
-    return _cpu_refusal(precision) if kind == "cpu" else ""
+    reason = _cuda_refusal(dense) if kind == "cuda" else _cpu_refusal(dense)
+    same = dense == precision or not reason
+    return reason if same else f"{precision} computes in {dense}: {reason}"
+
+
+# Products of quantized weights by private names in torch: one that a release drops
+# makes a precision unsupported, and nothing else.
+_PRODUCTS = {
+    ("cpu", "int8", False): "_weight_int8pack_mm",
+    ("cpu", "int8", True): "_int_mm",
+    ("cuda", "int8", True): "_int_mm",
+    ("cpu", "int4", False): "_weight_int4pack_mm_for_cpu",
+    ("cuda", "int4", False): "_weight_int4pack_mm",
+    ("cuda", "fp8", True): "_scaled_mm",
+}
+
+
+def _product_refusal(kind: str, precision: str) -> str:
+    """Why a device has no product of a precision's quantized weights, or ""."""
+    import torch
+
+    made = FORMATS[precision]
+    if made.weights == "fp8" and (kind != "cuda" or _capability() < (8, 9)):
+        return f"{precision} needs an NVIDIA GPU with compute capability 8.9 or higher"
+    if made.weights == "int4" and kind == "cuda" and _capability() < (8, 0):
+        return f"{precision} needs compute capability 8.0 or higher"
+    product = _PRODUCTS.get((kind, made.weights, made.dynamic))
+    if product and not hasattr(torch.ops.aten, product):
+        return (
+            f"{precision} needs aten.{product}, which torch {torch.__version__} lacks"
+        )
+    return ""
+
+
+def _capability() -> tuple[int, int]:
+    import torch
+
+    return torch.cuda.get_device_capability()
 
 
 def _cuda_refusal(precision: str) -> str:
     import torch
 
-    major, minor = torch.cuda.get_device_capability()
+    major, minor = _capability()
     if precision in ("bf16", "tf32") and major < 8 and torch.version.hip is None:
         has = f"this GPU has {major}.{minor}"
         return f"{precision} is emulated below compute capability 8.0; {has}"
@@ -104,6 +137,8 @@ def _cuda_refusal(precision: str) -> str:
 
 
 def _cpu_refusal(precision: str) -> str:
+    if precision == "tf32":
+        return "tf32 needs an NVIDIA GPU with compute capability 8.0 or higher"
     flags = cpu_flags()
     if not flags or flags & _NATIVE[precision]:
         return ""

@@ -1,19 +1,18 @@
-"""Point -> a torch model and a call on it; or a real checkpoint, text in, text out."""
+"""Point -> a torch model with random weights, and a call on it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastlab.spec.point import Point
+from fastlab.spec.precision import FORMATS
 from fastlab.spec.shape import ModelShape
 
 DTYPES = {
@@ -64,80 +63,85 @@ def _named_sizes(shape: ModelShape) -> dict[str, Any]:
     }
 
 
-def build(point: Point, device: str = "cpu") -> nn.Module:
-    """The point's model with random weights, made on the device in its own dtype.
+class DrawnInFp32(TorchDispatchMode):
+    """While it is on, 16-bit tensors are filled with fp32 random numbers, rounded.
 
-    The same seed gives the same weights on the same device; the caller's random state
-    is left alone. Raises ValueError for points with trained weights: `load` those.
+    So the same seed gives the same weights in every dtype, up to their rounding. One
+    tensor at a time is held in fp32.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        draws = func in (
+            torch.ops.aten.normal_.default,
+            torch.ops.aten.uniform_.default,
+        )
+        if not draws or args[0].dtype not in (torch.float16, torch.bfloat16):
+            return func(*args, **(kwargs or {}))
+        wide = torch.empty_like(args[0], dtype=torch.float32)
+        return args[0].copy_(func(wide, *args[1:], **(kwargs or {})))
+
+
+def build(point: Point, device: str = "cpu") -> nn.Module:
+    """The point's dense model with random weights, made on the device in its own dtype.
+
+    The same seed gives the same weights on the same device, in 16 bits those of fp32
+    rounded; the caller's random state is left alone. A quantized precision gives the
+    dense model that shrink.recipes quantizes. Raises ValueError for points with trained
+    weights: `load` those.
     """
     if point.seed is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     devices = [torch.cuda.current_device()] if device == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.device(device):
+    with torch.random.fork_rng(devices=devices), torch.device(device), DrawnInFp32():
         torch.manual_seed(point.seed)
         model = _from_config(point)
     return model.eval().requires_grad_(False)
 
 
+def implementation_of(attention: str) -> str:
+    """transformers' name of a recipe's attention: sdpa-<kernel> is its sdpa."""
+    if attention == "flex":
+        return "flex_attention"
+    return attention.partition("-")[0]
+
+
 def _from_config(point: Point) -> nn.Module:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    config = config_of(point.shape, point.recipe.attention)
+    attention = implementation_of(point.recipe.attention)
+    config = config_of(point.shape, attention)
     auto = (
         AutoModelForMaskedLM if point.shape.family == "bert" else AutoModelForCausalLM
     )
     return auto.from_config(config, dtype=DTYPES[point.recipe.format.dense])
 
 
-def load(
-    source: str | Path, device: str = "cpu", precision: str = "fp32"
-) -> tuple[nn.Module, Any]:
-    """A real model and its tokenizer, from a hub name or a local folder.
-
-    Weights are read from safetensors only and no code of the repository is run. With
-    the package accelerate they go straight to the device, else through the CPU in
-    their final dtype. Raises OSError where something of it is missing.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    source = str(source)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    straight = {"device_map": device} if find_spec("accelerate") else {}
-    model = AutoModelForCausalLM.from_pretrained(
-        source,
-        dtype=DTYPES[precision],
-        use_safetensors=True,
-        trust_remote_code=False,
-        **straight,
-    )
-    nn.Module.to(model, device)
-    return model.eval().requires_grad_(False), tokenizer
-
-
-def weights_id(folder: str | Path) -> str:
-    """ "trained:<sha256>" of a local folder's safetensors files; FileNotFoundError."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} has no .safetensors file")
-    sha = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            while block := handle.read(2**22):
-                sha.update(block)
-    return f"trained:{sha.hexdigest()}"
-
-
 @contextmanager
 def numerics(precision: str) -> Iterator[None]:
-    """Matrix products of fp32 tensors in tf32 or in full fp32, and nothing else."""
+    """Inference under a precision: tf32 or full fp32 products, autocast where named.
+
+    autocast-<format>: torch.autocast on the CPU and on a GPU that is there; weights
+    without gradient are cast anew in every call, which is part of what it costs.
+    """
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), _autocast(FORMATS[precision].autocast):
             yield
     finally:
         matmul.fp32_precision = before
+
+
+@contextmanager
+def _autocast(name: str) -> Iterator[None]:
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    with ExitStack() as stack:
+        for kind in kinds if name else ():
+            stack.enter_context(torch.autocast(kind, DTYPES[name]))
+        yield
 
 
 def prompt_ids(point: Point, device: str) -> torch.Tensor:
@@ -258,26 +262,3 @@ class Generate:
         )
         self.cache = out.past_key_values
         return out.logits[:, -1:].argmax(-1)
-
-
-def generate_text(
-    model: nn.Module, tokenizer: Any, prompt: str, new_tokens: int = 32
-) -> str:
-    """The greedy continuation of a prompt, as text; ValueError for an empty prompt."""
-    inputs = tokenizer(prompt, return_tensors="pt")
-    length = inputs["input_ids"].shape[1]
-    if length == 0:
-        raise ValueError(f"prompt={prompt!r} must have at least one token")
-    with torch.inference_mode():
-        ids = model.generate(  # type: ignore[operator]
-            **inputs.to(model.device),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
-        )
-    # Decoded together with the prompt: alone, some tokenizers drop the first space.
-    whole, own = (
-        tokenizer.decode(part, skip_special_tokens=True)
-        for part in (ids[0], ids[0, :length])
-    )
-    return str(whole[len(own) :])

@@ -17,7 +17,7 @@ from fastlab.spec.point import Point
 
 SCHEMA = 1
 STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
-FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu")
+FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
 KEPT_SAMPLES = 500
 _CRC = re.compile(r',"crc32":([0-9]+)')
@@ -59,6 +59,7 @@ class Measurement:
 
     seconds is device time (the host's, on a CPU). device_ns, e2e_ns and enqueue_ns are
     the samples in ns: event pairs, host round trips, host time to queue the work.
+    compile_s: compiling and capturing, before any sample; None where nothing was.
     """
 
     seconds: float
@@ -75,6 +76,7 @@ class Measurement:
     e2e_ns: tuple[int, ...] = ()
     enqueue_ns: tuple[int, ...] = ()
     peak_bytes: int | None = None
+    compile_s: float | None = None
 
     def trimmed(self, keep: int = KEPT_SAMPLES) -> Measurement:
         """The same with at most `keep` samples of each kind, evenly spaced."""
@@ -88,16 +90,21 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Quality:
-    """What the model lost against the dense fp32 reference, on the same text."""
+    """What the model lost against the dense fp32 reference, on the same tokens.
+
+    kl_nats: KL(reference || model) per position; top1: share of positions with the same
+    likeliest token; max_abs: largest difference of a logit. bits_per_byte of a real
+    text, from low to high; None where the tokens are no text.
+    """
 
     reference: str
     text_sha: str
     kl_nats: float
     top1: float
     max_abs: float
-    bits_per_byte: float
-    low: float
-    high: float
+    bits_per_byte: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)

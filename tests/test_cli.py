@@ -88,7 +88,7 @@ def test_measure_as_json_gives_records() -> None:
     ("args", "words"),
     [
         (["predict"], "name a model: --model gpt2"),
-        (["predict", "--layers", "2"], "hidden must be given"),
+        (["predict", "--layers", "2"], "give --hidden too"),
         (["predict", "--layers", "two", "--hidden", "64"], "layers='two' must be a"),
         (["predict", "--model", "gpt3"], "did you mean gpt2?"),
         (["predict", "--model", "gpt2", "--on", "h20"], "did you mean NVIDIA H200"),

@@ -10,15 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab.models import (
-    build,
-    config_of,
-    generate_text,
-    load,
-    numerics,
-    prepare,
-    weights_id,
-)
+from fastlab.checkpoints import generate_text, load, weights_id
+from fastlab.models import build, config_of, numerics, prepare
 from fastlab.spec import PRESETS, ModelShape, point_of
 
 DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-qwen3")
@@ -233,3 +226,38 @@ def test_tf32_is_switched_on_only_for_its_own_points() -> None:
     with numerics("fp32"):
         assert matmul.fp32_precision == "ieee"
     assert matmul.fp32_precision == before
+
+
+@pytest.mark.parametrize("name", [*DECODERS, "tiny-bert"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_seed_means_the_same_weights_in_every_dtype(
+    name: str, precision: str
+) -> None:
+    wide = build(point_of(model=name))
+    short = build(point_of(model=name, precision=precision))
+    for a, b in zip(wide.parameters(), short.parameters(), strict=True):
+        assert torch.equal(a.to(b.dtype), b)
+
+
+def test_autocast_multiplies_in_16_bits_and_keeps_fp32_weights() -> None:
+    point = point_of(model="tiny-llama", precision="autocast-bf16")
+    model = build(point)
+    call = prepare(model, point)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    with numerics("fp32"):
+        exact = call.run()
+    with numerics("autocast-bf16"):
+        assert torch.is_autocast_enabled("cpu")
+        cast = call.run()
+    assert not torch.is_autocast_enabled("cpu")
+    difference = (exact - cast).abs().max().item()
+    assert 0 < difference < 0.1 * exact.abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("attention", "name"),
+    [("sdpa-math", "sdpa"), ("flex", "flex_attention"), ("eager", "eager")],
+)
+def test_attention_has_transformers_name(attention: str, name: str) -> None:
+    model = build(point_of(model="tiny-llama", attention=attention))
+    assert model.config._attn_implementation == name

@@ -1,6 +1,6 @@
 """The command `fastlab`: predict, measure, sweep, run a notebook, generate text."""
 
-from fastlab.cli import measure, predict, run, score
+from fastlab.cli import measure, predict, run, score, train
 from fastlab.cli.group import main
 
-__all__ = ["main", "measure", "predict", "run", "score"]
+__all__ = ["main", "measure", "predict", "run", "score", "train"]

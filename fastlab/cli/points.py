@@ -19,13 +19,29 @@ if TYPE_CHECKING:
 NUMBERS = {"int"}
 HELP = {
     "model": "preset (gpt2, llama-3.1-8b, ...), hub name or folder",
-    "family": "gpt2, llama, qwen3 or bert",
+    "family": "gpt2, llama, qwen3 or bert [gpt2]",
     "layers": "number of layers",
     "hidden": "width of the residual stream",
-    "phase": "prefill, decode or generate",
-    "precision": "fp32, tf32, fp16 or bf16",
-    "prompt_len": "tokens in the prompt",
-    "weights": "random:<seed>",
+    "heads": "query heads [hidden / 64]",
+    "kv_heads": "key and value heads, shared by groups of query heads [heads]",
+    "head_dim": "width of one head [hidden / heads]",
+    "ffn": "inner width of the MLP [4 x hidden; llama, qwen3: 8/3 x hidden]",
+    "vocab": "tokens in the vocabulary",
+    "max_positions": "positions the model can hold: longest prompt and answer",
+    "tied": "true or false: the head is the embedding's own weights",
+    "phase": "prefill, decode (one token) or generate [prefill]",
+    "batch": "sequences at a time [1]",
+    "prompt_len": "tokens in the prompt; in decode, those cached [128]",
+    "new_tokens": "tokens that a generation writes [32]",
+    "logits": "positions scored in a prefill: all or last [all]",
+    "prefix_len": "tokens of the prompt whose cached rows are reused [0]",
+    "precision": "fp32, tf32, fp16, bf16, autocast-bf16, int8, int4-g128, ... [fp32]",
+    "attention": "sdpa, eager, flex, or one kernel: sdpa-flash, sdpa-math ... [sdpa]",
+    "cache": "KV cache: dynamic, none, static, static-int8, static-fp8",
+    "runtime": "eager, compile, transformers, decoder or graph [eager]",
+    "unroll": "decode steps in one call of decoder or graph [1]",
+    "scope": "quantized weights: layers, head (those too) or all [layers]",
+    "weights": "random:<seed> [random:0]",
 }
 DEVICE_HELP = "auto, cuda or cpu: a device of this machine"
 
@@ -44,6 +60,10 @@ def points_from(options: dict[str, str | None]) -> list[Point]:
     given = {n: _values(n, v) for n, v in options.items() if v is not None}
     if not given:
         raise click.UsageError("name a model: --model gpt2, or --layers and --hidden")
+    if "model" not in given:
+        missing = [f"--{name}" for name in ("layers", "hidden") if name not in given]
+        if missing:
+            raise click.UsageError(f"give {' and '.join(missing)} too, or a --model")
     return grid(**given)
 
 

@@ -14,21 +14,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fastlab.cost.devices import Device
+    from fastlab.cost.kinds import Operation
     from fastlab.cost.whatif import Offer
 
 
 @main.command()
 @point_options
 @click.option("--on", default="here", show_default=True, help="here, or a GPU: h200")
-@click.option("--operations", is_flag=True, help="one row per operation")
+@click.option(
+    "--operations",
+    is_flag=True,
+    help="one row per operation: its time here, what bounds it, what it moves",
+)
 def predict(on: str, operations: bool, **options: str | None) -> None:
-    """What points should cost: FLOPs, bytes, memory, time; nothing is run."""
+    """What points should cost: FLOPs, bytes, memory, time; nothing is run.
+
+    A model, or --layers and --hidden, and any of the options below: several values,
+    separated by commas, give a row for each combination.
+    """
     points = points_from(options)
     profile = profile_of(on)
     click.echo(f"{profile.name} ({profile.profile})")
     for point in points:
         if operations:
-            echo_table(_operations_table(point), point.label)
+            echo_table(_operations_table(point, profile), point.label)
     if not operations:
         echo_table(_estimate_table(points, profile))
 
@@ -54,25 +63,40 @@ def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _operations_table(point: Point) -> pd.DataFrame:
+def _operations_table(point: Point, device: Device) -> pd.DataFrame:
+    """Times and counts of each operation, then of the host, then of all together."""
     import pandas as pd
 
+    from fastlab.cost.breakdown import breakdown
     from fastlab.cost.operations import operations
 
-    rows = [
-        {
-            "operation": op.name,
-            "times": op.times,
-            "MFLOPs": f"{op.times * op.flops / 1e6:,.2f}",
-            "weights": _size(op.times * op.weight_bytes),
-            "activations": _size(op.times * op.activation_bytes),
-            "KV read": _size(op.times * op.kv_read_bytes),
-            "KV written": _size(op.times * op.kv_write_bytes),
-            "launches": op.times * op.launches,
-        }
-        for op in operations(point)
-    ]
-    return pd.DataFrame(rows)
+    shares = breakdown(point, device)
+    total = sum(share.seconds for share in shares)
+    ops = [_counts(op) for op in operations(point)]
+    rows: list[dict[str, float]] = [*ops, {}]
+    summed = {name: sum(op[name] for op in ops) for name in ops[0] if name != "times"}
+    table = pd.DataFrame([_worded(row) for row in [*rows, summed]])
+    table.insert(0, "operation", [*(share.name for share in shares), "sum"])
+    seconds = [*(share.seconds for share in shares), total]
+    table.insert(1, "ms", [f"{t * 1e3:,.4g}" for t in seconds])
+    table.insert(2, "%", [f"{100 * t / total:.1f}" for t in seconds])
+    table.insert(3, "bound", [*(share.bound for share in shares), ""])
+    return table.fillna("")
+
+
+def _counts(op: Operation) -> dict[str, float]:
+    found = {"times": 1, "MFLOPs": op.flops / 1e6, "weights": op.weight_bytes}
+    found |= {"activations": op.activation_bytes, "KV read": op.kv_read_bytes}
+    found |= {"KV written": op.kv_write_bytes, "launches": op.launches}
+    return {name: op.times * value for name, value in found.items()}
+
+
+def _worded(row: dict[str, float]) -> dict[str, str]:
+    words = {"times": "{:.0f}", "launches": "{:.0f}", "MFLOPs": "{:,.2f}"}
+    return {
+        name: words[name].format(value) if name in words else _size(value)
+        for name, value in row.items()
+    }
 
 
 def _size(value: float) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -11,6 +15,7 @@ from fastlab.cli.group import main
 from fastlab.cli.points import DEVICE_HELP, echo_table, shown
 
 SHOWN_ROWS = 12
+RUNTIME_HELP = "with --stream: eager, decoder (compiled), or graph (NVIDIA GPUs)"
 
 
 @main.command()
@@ -51,18 +56,95 @@ def _echo_rows(path: str) -> None:
 @click.option("--new-tokens", default=32, show_default=True)
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option("--stream", "streamed", is_flag=True, help="show text as it is made")
+@click.option("--runtime", default="eager", show_default=True, help=RUNTIME_HELP)
+@click.option("--temperature", default=0.0, show_default=True, help="0 = greedy")
+@click.option("--top-k", default=0, show_default=True, help="0 = all tokens")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--stop", multiple=True, help="end before this text; may be repeated")
 def generate(
-    prompt: str, model: str, new_tokens: int, precision: str, device: str
+    prompt: str,
+    model: str,
+    new_tokens: int,
+    precision: str,
+    device: str,
+    streamed: bool,
+    **how: Any,
 ) -> None:
     """Continue PROMPT with a real model: text in, text out."""
     from fastlab import machine
-    from fastlab.models import generate_text, load
-    from fastlab.spec.checks import check_choice
+    from fastlab.spec.checks import check_choice, check_count
     from fastlab.spec.precision import PRECISIONS
 
     check_choice("precision", precision, PRECISIONS)
-    loaded, tokenizer = load(model, machine.torch_device(device), precision)
-    click.echo(prompt + generate_text(loaded, tokenizer, prompt, new_tokens))
+    check_count("new_tokens", new_tokens)
+    kind = machine.torch_device(device)
+    if reason := machine.refusal(kind, precision):
+        raise ValueError(f"precision={precision!r}: {reason}")
+    if streamed or any(how[name] for name in ("temperature", "stop")):
+        _stream(prompt, _loaded(model, kind, precision), new_tokens, how)
+        return
+    from fastlab.checkpoints import generate_text
+
+    click.echo(
+        prompt + generate_text(*_loaded(model, kind, precision), prompt, new_tokens)
+    )
+
+
+def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
+    """Model and tokenizer; OSError at once where the name leads nowhere."""
+    from fastlab.shrink.recipes import load
+
+    if not Path(model).is_dir() and not _hub_answers(model):
+        raise OSError(
+            f"model={model!r} is no folder here, and huggingface.co cannot be reached: "
+            "give the folder of a downloaded model"
+        )
+    return load(model, kind, precision)
+
+
+def _hub_answers(model: str) -> bool:
+    """Whether a model could come from the hub: kept here, or the hub can be reached."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(model, "config.json"), str):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    proxied = any(name.lower() == "https_proxy" for name in os.environ)
+    if proxied or not address.hostname:
+        return True  # only the proxy knows; the hub's own client says what is wrong
+    try:
+        socket.create_connection((address.hostname, address.port or 443), 3).close()
+    except OSError:
+        return False
+    return True
+
+
+def _stream(prompt: str, loaded: Any, new_tokens: int, how: dict[str, Any]) -> None:
+    from fastlab.runtime.sampling import Sampling
+    from fastlab.runtime.streaming import stream
+
+    sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
+    model, tokenizer = loaded
+    ends, runtime = how["stop"], how["runtime"]
+    text = stream(model, tokenizer, prompt, new_tokens, sampling, ends, runtime)
+    click.echo(prompt, nl=False)
+    for piece in text:
+        click.echo(piece, nl=False)
+    click.echo()
+    if speed := text.speed:
+        click.echo(_told(speed), err=True)
+
+
+def _told(speed: Any) -> str:
+    tpot = "" if speed.tpot_s is None else f", then {speed.tpot_s * 1e3:.1f} ms each"
+    made = "" if speed.compile_s is None else f"; compiled in {speed.compile_s:.1f} s"
+    return (
+        f"{speed.tokens} tokens, first after {speed.ttft_s * 1e3:.1f} ms{tpot}: "
+        f"{speed.tokens_per_s:.1f} tokens/s (ended by {speed.ended}){made}"
+    )
 
 
 @main.command()

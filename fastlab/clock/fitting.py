@@ -15,14 +15,22 @@ from datetime import UTC, datetime
 import torch
 
 from fastlab import machine
-from fastlab.clock.calibrate import LAUNCH_POINTS, calibrate, launch_overhead
+from fastlab.clock.calibrate import calibrate
+from fastlab.clock.candidates import Benchmark
 from fastlab.clock.clocks import clock_for
-from fastlab.clock.microbench import COUNTS, Benchmark, Work, chosen, timed
+from fastlab.clock.microbench import COUNTS, PACKED_COUNTS, Work, chosen, timed
+from fastlab.clock.packed import TIMED
 from fastlab.clock.timing import Settings, time_call
-from fastlab.cost.costs import costs_of
+from fastlab.clock.wholes import (
+    compiled_seconds,
+    host_seconds,
+    seconds_of,
+    slowdowns,
+    stretched,
+    whole_points,
+)
 from fastlab.cost.devices import Device
 from fastlab.cost.fit import ClassFit, fit
-from fastlab.cost.latency import estimate
 from fastlab.cost.profile import Profile
 from fastlab.cost.samples import Sample, class_of
 
@@ -43,8 +51,8 @@ def calibrate_fully(
     device = calibrate(kind)
     plan = [
         (precision, bench)
-        for precision in device.peak_flops
-        for bench in chosen(device, precision, counts or COUNTS)
+        for precision, wanted in _wanted(device, counts or COUNTS).items()
+        for bench in chosen(device, precision, wanted)
     ]
     clock = clock_for(device.kind)
     samples = [
@@ -52,8 +60,16 @@ def calibrate_fully(
         for precision, bench in (progress(plan) if progress else plan)
     ]
     device = replace(device, fits=Profile(fits_of(samples, device)))
-    profile = _with_runtime(device, time.monotonic() - began)
+    device = replace(device, fits=_with_wholes(device, device.peak_flops))
+    profile = _with_provenance(device, time.monotonic() - began)
     return replace(device, fits=profile).stamped(), samples
+
+
+def _wanted(device: Device, counts: dict[str, int]) -> dict[str, dict[str, int]]:
+    """How many benchmarks of each class, for every precision that the device has."""
+    real = [p for p in TIMED if not machine.refusal(device.kind, p)]
+    packed = {name: min(n, counts["linear"]) for name, n in PACKED_COUNTS.items()}
+    return dict.fromkeys(device.peak_flops, counts) | dict.fromkeys(real, packed)
 
 
 def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:
@@ -64,8 +80,26 @@ def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:
     return tuple(fit(group, device) for group in groups.values())
 
 
-def _with_runtime(device: Device, seconds: float) -> Profile:
-    """The profile with what launching costs, and where it comes from."""
+def _with_wholes(device: Device, precisions: Iterable[str]) -> Profile:
+    """The profile with what launching, cache levels and whole calls cost."""
+    assert device.fits is not None
+    levels = {p: slowdowns(device.kind, p) for p in precisions}
+    profile = replace(
+        device.fits,
+        replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
+        levels={p: found for p, found in levels.items() if found},
+    )
+    host = host_seconds(replace(device, fits=profile))
+    profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
+    compiled_s = compiled_seconds(replace(device, fits=profile))
+    profile = replace(profile, compiled_s=compiled_s)
+    points = [point for p in levels for point in whole_points(p)]
+    took = [seconds_of(point, device.kind) for point in points]
+    stretch = stretched(points, took, replace(device, fits=profile))
+    return replace(profile, stretch=stretch)
+
+
+def _with_provenance(device: Device, seconds: float) -> Profile:
     assert device.fits is not None
     provenance = {
         "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,25 +107,7 @@ def _with_runtime(device: Device, seconds: float) -> Profile:
         "commit": machine.commit(),
         "versions": machine.versions(),
     }
-    return replace(
-        device.fits,
-        dispatch_s=_dispatch(device),
-        replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
-        provenance=provenance,
-    )
-
-
-def _dispatch(device: Device) -> float:
-    """Host seconds per launch: on a CPU, what a tiny forward takes beyond its kernels.
-
-    There an operation's own call is in its benchmark; the modules around it are not.
-    """
-    if device.kind != "cpu":
-        return device.launch_s
-    kernels = estimate(LAUNCH_POINTS, device, model="calibrated")
-    launches = [costs_of(point).totals[-1] for point in LAUNCH_POINTS]
-    own = min(e.seconds / n for e, n in zip(kernels, launches, strict=True))
-    return max(launch_overhead(device.kind) - own, 0.0)
+    return replace(device.fits, provenance=provenance)
 
 
 def replay_overhead() -> float:

@@ -6,6 +6,7 @@ A `Bench` keeps the last model, so that points which share one pay for it once.
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,12 +18,22 @@ from fastlab import machine
 from fastlab.clock.calibrate import this_device
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.peak import peak_bytes
+from fastlab.clock.stats import median
 from fastlab.clock.timing import Clock, Settings, time_call
 from fastlab.cost.devices import Device
 from fastlab.cost.latency import estimate
-from fastlab.models import build, numerics, prepare
-from fastlab.record import Effective, Estimate, Record
+from fastlab.models import implementation_of, numerics
+from fastlab.record import Effective, Estimate, Measurement, Record
+from fastlab.runtime import engines
+from fastlab.runtime.cache import dtype_of
+from fastlab.runtime.engines import prepare
+from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
+from fastlab.shrink.recipes import build
 from fastlab.spec.point import Point
+
+CACHED_BYTES = 500 * 2**20  # weights below this are served from a GPU's L2 in part
+CACHES_HELD = 8  # on a CPU: weights below so many last-level caches
+COPY_S = 0.3  # how long the copy that a run's bandwidth is read from lasts
 
 
 class DeviceLost(RuntimeError):
@@ -85,6 +96,7 @@ class Bench:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = Record(point, self.name, self.settings.to_dict(), "ok", at_utc=at)
         reason = machine.refusal(self.kind, point.recipe.precision)
+        reason = reason or engines.refusal(point, self.kind)
         if reason:
             return replace(record, status="unsupported", reason=reason)
         try:
@@ -103,12 +115,40 @@ class Bench:
         with numerics(point.recipe.precision):
             call = prepare(model, point, self.kind)
             measured = time_call(call, self.settings, self.clock)
-            peak, out = peak_bytes(model, call, self.kind)
+            peak, out = self._peak(model, call)
         record = replace(record, effective=_effective(model))
+        compile_s = getattr(call, "compile_s", None)
         if not bool(torch.isfinite(out).all()):
             reason = "the output has values that are not finite"
             return replace(record, status="nonfinite", reason=reason)
-        return replace(record, measured=replace(measured, peak_bytes=peak))
+        measured = replace(measured, peak_bytes=peak, compile_s=compile_s)
+        return replace(record, measured=self._flagged(measured, record))
+
+    def _peak(self, model: nn.Module, call: Any) -> tuple[int | None, Any]:
+        """Peak bytes and output of one run; None for compiled code on a CPU.
+
+        There live tensors are counted as operations make them, and its are not seen.
+        """
+        if self.kind == "cpu" and getattr(call, "compile_s", None) is not None:
+            call.reset()
+            return None, call.run()
+        return peak_bytes(model, call, self.kind)
+
+    def _flagged(self, measured: Measurement, record: Record) -> Measurement:
+        """With the flag in_cache where a decode's weights need not come from memory."""
+        assert record.effective is not None
+        held = CACHES_HELD * machine.last_level_cache_bytes(self.kind)
+        small = record.effective.weight_bytes < (
+            CACHED_BYTES if self.kind == "cuda" else held
+        )
+        if not small or record.point.workload.phase == "prefill":
+            return measured
+        return replace(measured, flags=(*measured.flags, "in_cache"))
+
+    def environment(self) -> Mapping[str, Any]:
+        """This machine's, with the bandwidth of a copy measured now in bytes per s."""
+        copied = copy_bandwidth(self.kind, self.clock)
+        return machine.environment(self.kind) | {"copy_bytes_per_s": round(copied)}
 
     def _refuse_hopeless(self, record: Record) -> None:
         """On a CPU, running out of memory takes the machine down: ask before.
@@ -133,6 +173,7 @@ class Bench:
     def release(self) -> None:
         """Let go of the model and of the memory that it held."""
         self._model, self._key = None, ()
+        torch._dynamo.reset()  # what was compiled for it
         gc.collect()
         if self.kind == "cuda":
             torch.cuda.empty_cache()
@@ -160,7 +201,8 @@ class Bench:
 def model_key(point: Point) -> tuple[Any, ...]:
     """Points with the same key can be measured on the same built model."""
     recipe = point.recipe
-    return point.shape, point.weights, recipe.precision, recipe.attention
+    quantized = recipe.precision, recipe.scope
+    return point.shape, point.weights, *quantized, implementation_of(recipe.attention)
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -174,10 +216,29 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _effective(model: nn.Module) -> Effective:
-    weights = list(model.parameters())
     return Effective(
-        dtype=str(weights[0].dtype).removeprefix("torch."),
+        dtype=str(dtype_of(model)).removeprefix("torch."),
         attention=str(model.config._attn_implementation),  # type: ignore[union-attr]
-        parameters=sum(w.numel() for w in weights),
-        weight_bytes=sum(w.numel() * w.element_size() for w in weights),
+        parameters=logical_parameters(model),
+        weight_bytes=stored_weight_bytes(model),
     )
+
+
+def copy_bandwidth(kind: str, clock: Clock, seconds: float = COPY_S) -> float:
+    """Bytes per second, read and written, of the median of some copies.
+
+    Of 1 GiB or a tenth of the free memory, if that is less.
+    """
+    size = min(2**30, machine.free_bytes(kind) // 10)
+    source = torch.ones(size, dtype=torch.uint8, device=kind)
+    target = torch.empty_like(source)
+    target.copy_(source)  # its pages are there from now on
+    taken: list[int] = []
+    while sum(taken) < seconds * 1e9 or len(taken) < 3:
+        clock.sync()
+        start = clock.mark()
+        target.copy_(source)
+        stop = clock.mark()
+        clock.sync()
+        taken.append(max(clock.between_ns(start, stop), 1))
+    return 2 * size * 1e9 / median(taken)

@@ -136,7 +136,7 @@ def flags(
         "launch_bound": bool(enqueue_ns) and queued >= LAUNCH_SHARE * device.median,
         "shared_gpu": any(state.shared for state in states),
     }
-    return tuple(name for name in FLAGS if raised[name])
+    return tuple(name for name in FLAGS if raised.get(name))
 
 
 def block_size(settings: Settings, taken: int, typical_ns: float, left_s: float) -> int:

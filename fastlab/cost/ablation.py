@@ -45,19 +45,21 @@ class Errors:
 
 
 def ablations(
-    samples: Sequence[Sample], device: Device, folds: int = 10
+    samples: Sequence[Sample], device: Device, folds: int | None = None
 ) -> list[Errors]:
     """The fit with and without each term, scored on samples it did not see.
 
-    Each fold (at most one per sample) is predicted by a fit of the others. Then the
-    datasheet's roofline, typical efficiencies, and FLOPs / peak. ValueError as `fit`.
+    Each sample in turn, or each of `folds` parts, is predicted by a fit of the others.
+    Then the datasheet's roofline, typical efficiencies, and FLOPs / peak. ValueError as
+    `fit`.
     """
     good, _ = usable(samples)
     times = np.array([sample.seconds for sample in good])
     whole = fit(good, device).parameters
     kept = {k: v for k, v in VARIANTS.items() if not v or v[0] in {*whole, "residual"}}
     found = {
-        name: _left_out(good, device, terms, folds) for name, terms in kept.items()
+        name: _left_out(good, device, terms, folds or len(good))
+        for name, terms in kept.items()
     }
     found |= _baselines(good, device)
     return [Errors.of(name, seconds, times) for name, seconds in found.items()]
@@ -80,7 +82,7 @@ def _baselines(samples: Sequence[Sample], device: Device) -> dict[str, np.ndarra
     work, bandwidth = work_of(samples), device.bandwidth
     if not work.flops.any():
         return {"datasheet bandwidth": work.bytes / bandwidth}
-    peak = device.peak(samples[0].precision)
+    peak = device.product_rate(samples[0].precision)
     found = {
         name: formula({"peak": compute * peak, "bandwidth": moved * bandwidth}, work)
         for name, (compute, moved) in EFFICIENCIES.items()

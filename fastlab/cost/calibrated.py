@@ -1,19 +1,21 @@
 """The calibrated model: each operation from its class's fit, summed by runtime.
 
-A GPU's host queues ahead, so that an eager call takes the longer of its operations and
-its dispatches; a CPU is its own host and takes their sum.
+A GPU's host queues ahead, so that a call takes the longer of its operations and its
+dispatches; a CPU is its own host and takes their sum. A CUDA graph is one dispatch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from fastlab.cost.costs import (
     CAUSAL,
+    KV_READ,
     KV_WRITE,
     LAUNCHES,
     WEIGHTS,
@@ -22,9 +24,9 @@ from fastlab.cost.costs import (
     latency_model,
 )
 from fastlab.cost.devices import Device
-from fastlab.cost.fit import formula, parts_of
+from fastlab.cost.fit import ClassFit, formula, parts_of
 from fastlab.cost.profile import Profile
-from fastlab.cost.samples import Work, work
+from fastlab.cost.samples import DIMS, Work, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
 
@@ -68,10 +70,24 @@ def calibrated(
     assert profile is not None
     each = _operations(costs, points, device, profile)
     total = _totals([cost.times for cost in costs], each)
-    runtimes = [point.recipe.runtime for point in points]
-    launches = [cost.totals[LAUNCHES] for cost in costs]
-    rows = zip(runtimes, launches, *total, strict=True)
-    return [_timing(device.kind, profile, *row) for row in rows]
+    hosts = [host_work(c, p, profile) for c, p in zip(costs, points, strict=True)]
+    rows = zip(hosts, *total, strict=True)
+    return [_timing(device.kind, profile.stretch, *row) for row in rows]
+
+
+class HostWork(NamedTuple):
+    """Seconds of the host's work on one call: single launches, whole graphs."""
+
+    launching: float
+    replaying: float
+
+
+def host_work(cost: Costs, point: Point, profile: Profile) -> HostWork:
+    """What the host does besides the operations of one call."""
+    compiled = point.recipe.runtime != "eager"
+    each = profile.host(point.shape.family, compiled)
+    alone = cost.totals[LAUNCHES] - cost.replays
+    return HostWork(alone * each, cost.replays * profile.replay_s)
 
 
 def _totals(times: Sequence[np.ndarray], each: _Each) -> _Total:
@@ -92,23 +108,21 @@ def _totals(times: Sequence[np.ndarray], each: _Each) -> _Total:
 
 def _timing(
     kind: str,
-    profile: Profile,
-    runtime: str,
-    launches: int,
+    stretch: float,
+    host: HostWork,
     work_s: float,
     half: float,
     bound: int,
     beyond: bool,
 ) -> Timing:
-    host, name = launches * profile.dispatch_s, BOUNDS[bound]
-    if runtime != "eager":
-        seconds = work_s + profile.replay_s
-    elif kind == "cpu":
-        seconds = work_s + host
+    busy, name = work_s + host.replaying, BOUNDS[bound]
+    if kind == "cpu":
+        seconds = busy + host.launching
     else:
-        seconds = max(work_s, host)
-        name = "launch" if host > work_s else name
-    low, high = seconds / math.exp(half), seconds * math.exp(half)
+        seconds = max(busy, host.launching)
+        name = "launch" if host.launching > busy else name
+    width = math.exp(half * stretch)
+    low, high = seconds / width, seconds * width
     return Timing(float(seconds), float(low), float(high), name, bool(beyond))
 
 
@@ -121,22 +135,39 @@ def _operations(
     costs: Sequence[Costs], points: Sequence[Point], device: Device, profile: Profile
 ) -> _Each:
     names = [
-        (kind, point.recipe.precision)
+        (kind, precision, point.recipe.runtime != "eager")
         for cost, point in zip(costs, points, strict=True)
-        for kind in cost.classes
+        for kind, precision in zip(cost.classes, cost.precisions, strict=True)
     ]
     codes = {name: i for i, name in enumerate(dict.fromkeys(names))}
     of = np.array([codes[name] for name in names])
     times = np.concatenate([cost.times for cost in costs])
     matrix = np.concatenate([cost.matrix for cost in costs]) / times[:, None]
+    slow = [slowdown(c, p, profile) for c, p in zip(costs, points, strict=True)]
+    sizes = [len(cost.times) for cost in costs]
+    matrix[:, [WEIGHTS, KV_READ]] *= np.repeat(slow, sizes)[:, None]
     dims = np.concatenate([cost.dims for cost in costs])
     each = _empty(len(of))
-    for (kind, precision), code in codes.items():
+    for (kind, precision, compiled), code in codes.items():
         at = of == code
-        found = _class(kind, precision, matrix[at], dims[at], device, profile)
+        one = profile.find(kind, precision)
+        if one is not None and compiled:
+            one = within_compiled(one)
+        columns = columns_of(kind, matrix[at], dims[at])
+        found = _class(one, columns, device, precision)
         for whole, part in zip(each, found, strict=True):
             whole[..., at] = part
     return each
+
+
+def slowdown(cost: Costs, point: Point, profile: Profile) -> float:
+    """What the call's weights and cached rows take beyond a microbenchmark's.
+
+    They come from the level of the caches that holds all that the call comes back to.
+    """
+    passes = max(1, point.workload.new_tokens)
+    footprint = (cost.totals[WEIGHTS] + cost.totals[KV_READ]) / passes
+    return profile.slowdown(point.recipe.format.dense, footprint)
 
 
 def _empty(size: int) -> _Each:
@@ -144,17 +175,26 @@ def _empty(size: int) -> _Each:
     return _Each(np.empty(size), np.empty(size), np.empty((3, size)), outside)
 
 
-def _class(
-    kind: str,
-    precision: str,
-    matrix: np.ndarray,
-    dims: np.ndarray,
-    device: Device,
-    profile: Profile,
-) -> _Each:
+def within_compiled(one: ClassFit) -> ClassFit:
+    """The fit of a class in compiled code, where only products are called from Python.
+
+    What its kernels cost beyond their work is the profile's compiled_s.
+    """
+    if one.kind in DIMS:
+        return one
+    rates = {k: v for k, v in one.parameters.items() if k != "overhead_s"}
+    return replace(one, parameters=rates)
+
+
+def columns_of(kind: str, matrix: np.ndarray, dims: np.ndarray) -> Work:
+    """Rows of a cost matrix (of one execution each) as a fit reads them."""
     moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1)
-    columns = work(kind, matrix[:, CAUSAL], moved, matrix[:, LAUNCHES], dims)
-    one = profile.find(kind, precision)
+    return work(kind, matrix[:, CAUSAL], moved, matrix[:, LAUNCHES], dims)
+
+
+def _class(
+    one: ClassFit | None, columns: Work, device: Device, precision: str
+) -> _Each:
     if one is None:
         return _unknown(columns, datasheet(device, precision))
     seconds, half = one.predict(columns)
@@ -169,5 +209,5 @@ def _unknown(columns: Work, rates: Mapping[str, float]) -> _Each:
 
 def datasheet(device: Device, precision: str) -> dict[str, float]:
     """The formula's parameters where all that is known is the device's row."""
-    rates = {"peak": device.peak(precision), "bandwidth": device.bandwidth}
+    rates = {"peak": device.product_rate(precision), "bandwidth": device.bandwidth}
     return rates | {"overhead_s": device.launch_s}

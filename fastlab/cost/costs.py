@@ -9,13 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost.devices import Device
-from fastlab.cost.operations import operations
+from fastlab.cost.operations import forward, operations
 from fastlab.cost.samples import class_of
+from fastlab.cost.steps import replays, steps
 from fastlab.spec.point import Point
 
 # Columns of a point's cost matrix, one row per operation, times already multiplied in.
 FLOPS, CAUSAL, WEIGHTS, ACTIVATIONS, KV_READ, KV_WRITE, LAUNCHES = range(7)
 _NO_DIMS = (0,) * 6
+GENERATE_LAUNCHES = 14  # of generate() for each token beside the forward pass
 
 
 class Timing(NamedTuple):
@@ -29,13 +31,19 @@ class Timing(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """A point's operations as numbers, each already multiplied by its count."""
+    """A point's operations as numbers, each already multiplied by its count.
+
+    The matrix has every kernel's launch. The total of launches is the host's: what is
+    replayed within a CUDA graph is one launch for the whole graph.
+    """
 
     matrix: np.ndarray  # operations x (FLOPs ... launches), read-only
     totals: tuple[int, ...]  # exact sums of the columns
     times: np.ndarray  # [operations] how often each runs
     dims: np.ndarray  # [operations, 6], zeros where an operation has fewer
     classes: tuple[str, ...]  # of each operation, as fits name them
+    precisions: tuple[str, ...]  # what each operation computes in
+    replays: int = 0  # CUDA graphs; the rest of the launches are dispatched one by one
 
 
 LatencyModel = Callable[[Sequence[Costs], Sequence[Point], Device], list[Timing]]
@@ -62,4 +70,20 @@ def costs_of(point: Point) -> Costs:
     whole.flags.writeable = False
     totals = tuple(map(sum, zip(*exact, strict=True)))
     classes = tuple(map(class_of, ops))
-    return Costs(whole[:, :7], totals, whole[:, 7], whole[:, 8:], classes)
+    dense, graphs = point.recipe.format.dense, replays(point)
+    precisions = tuple([op.precision or dense for op in ops])
+    if graphs:
+        totals = (*totals[:LAUNCHES], host_launches(point))
+    numbers = whole[:, :7], totals, whole[:, 7], whole[:, 8:]
+    return Costs(*numbers, classes, precisions, graphs)
+
+
+def host_launches(point: Point) -> int:
+    """Kernels that the host launches one by one, and CUDA graphs that it replays.
+
+    transformers' generate() chooses each token outside of its graph.
+    """
+    eager = [step for step in steps(point) if not step.samples]
+    alone = sum(op.times * op.launches for step in eager for op in forward(step))
+    outside = GENERATE_LAUNCHES * (point.recipe.runtime == "transformers")
+    return alone + replays(point) * (1 + outside)

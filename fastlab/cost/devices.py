@@ -13,6 +13,7 @@ from typing import Any
 
 from fastlab.cost.profile import Profile
 from fastlab.spec.checks import check_choice, check_count, check_names, digest
+from fastlab.spec.precision import FORMATS
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
@@ -81,9 +82,28 @@ class Device:
             raise ValueError(f"{self.name} has no {precision} peak; it has {has}")
         return self.peak_flops[precision]
 
+    def can(self, precision: str) -> bool:
+        """Whether the device has a peak for products in a recipe's precision."""
+        try:
+            return self.product_rate(precision) > 0
+        except ValueError:
+            return False
+
+    def product_rate(self, precision: str) -> float:
+        """Peak FLOP/s of products in a recipe's precision; ValueError as `peak`.
+
+        Weights alone are unpacked to the dense precision, autocast computes in its own.
+        Quantized activations take the peak of their own format, except that int8 falls
+        back to the dense precision: every device can multiply whole numbers somehow.
+        """
+        made = FORMATS[precision]
+        if made.dynamic and (made.weights == "fp8" or made.weights in self.peak_flops):
+            return self.peak(made.weights)
+        return self.peak(made.autocast or made.dense)
+
     def ridge(self, precision: str) -> float:
         """FLOP per byte above which `precision` is bound by compute, not by memory."""
-        return self.peak(precision) / self.bandwidth
+        return self.product_rate(precision) / self.bandwidth
 
     def stamped(self) -> Device:
         """This device with a profile named by its content: "calibrated:<8 hex>"."""

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastlab.cost.kinds import PRODUCTS
 from fastlab.cost.residual import Residual, residual
 from fastlab.cost.samples import DIMS, Sample, Work, class_of, work_of
 from fastlab.spec.checks import make
+from fastlab.spec.precision import FORMATS
 
 if TYPE_CHECKING:
     from fastlab.cost.devices import Device
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 LEVEL = 0.9  # share of operations that should lie within their interval
 NOISE = 0.1  # log error below which the fit trusts a point fully
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
-QUANTIZED = ("fp8", "int8")
 
 # (typical value, sd of its log). Peak and bandwidth: as shares of the device's.
 PRIORS = {
@@ -36,7 +37,8 @@ PRIORS = {
     "sharpness": (1.0, 0.7),  # p - 1
     "row_s": (1e-9, 2.0),
 }
-DEPTH_PRIOR = {"linear": (1e-9, 2.0), "prefill": (1e-11, 2.0), "decode": (1e-11, 2.0)}
+DEPTH_PRIOR = dict.fromkeys(PRODUCTS, (1e-9, 2.0))
+DEPTH_PRIOR |= dict.fromkeys(("prefill", "decode"), (1e-11, 2.0))
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,11 @@ def _priors(
     share, sd = found.pop("peak")
     sharpness, row = found.pop("sharpness"), found.pop("row_s")
     if any(sample.flops for sample in samples):
-        found["peak"] = (share * device.peak(samples[0].precision), sd)
+        found["peak"] = (share * device.product_rate(samples[0].precision), sd)
         found["sharpness"] = sharpness
     if kind in DEPTH_PRIOR:
         found["depth_s"] = DEPTH_PRIOR[kind]
-    if kind == "linear" and samples[0].precision in QUANTIZED:
+    if kind in PRODUCTS and FORMATS[samples[0].precision].dynamic:
         found["row_s"] = row
     return found
 

@@ -13,13 +13,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed.
+PRODUCTS = ("linear", "biased", "conv1d")
+
 
 class Operation(NamedTuple):
     """One kind of work in a model, and how often the call does it.
 
     All costs are those of one execution; multiply by `times`. flops treats attention
     as dense, flops_causal as a causal kernel would. dims = (m, n, k) of a linear, or
-    (batch, new, past, heads, kv_heads, head_dim) of an attention.
+    (batch, new, past, heads, kv_heads, head_dim) of an attention. precision: what it
+    computes in, "" for the dense precision of the recipe. fused_bytes: activation bytes
+    once a compiler has fused it: each input read once, the output written once, and
+    nothing of what the kernel it joins has at hand; -1 where it stays as it is.
     """
 
     name: str
@@ -33,6 +39,8 @@ class Operation(NamedTuple):
     kv_write_bytes: int = 0
     launches: int = 1
     dims: tuple[int, ...] = ()
+    precision: str = ""
+    fused_bytes: int = -1
 
     @property
     def bytes(self) -> int:
@@ -42,13 +50,24 @@ class Operation(NamedTuple):
 
 
 def linear(
-    name: str, m: int, n: int, k: int, a: int, w: int, bias: bool = False
+    name: str,
+    m: int,
+    n: int,
+    k: int,
+    a: int,
+    w: int,
+    bias: bool = False,
+    kind: str = "linear",
 ) -> Operation:
-    """y[m, n] = x[m, k] W[k, n] (+ b): 2 m n k FLOPs."""
+    """y[m, n] = x[m, k] W[k, n] (+ b): 2 m n k FLOPs.
+
+    kind: one of PRODUCTS; libraries run them at different speeds.
+    """
+    kind = "biased" if bias and kind == "linear" else kind
     flops = 2 * m * n * k
     weights = w * (k * n + (n if bias else 0))
     moved = a * m * (k + n)
-    return Operation(name, "linear", 1, flops, flops, weights, moved, dims=(m, n, k))
+    return Operation(name, kind, 1, flops, flops, weights, moved, dims=(m, n, k))
 
 
 def causal_pairs(new: int, past: int) -> int:
@@ -108,7 +127,13 @@ def plain_attention(fused: Operation, a: int, masked: bool, upcast: bool) -> Ope
 def layer_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
     """One fused kernel: read, write, scale and shift."""
     moved = 2 * a * rows * width
-    return Operation(name, "norm", weight_bytes=2 * w * width, activation_bytes=moved)
+    return Operation(
+        name,
+        "norm",
+        weight_bytes=2 * w * width,
+        activation_bytes=moved,
+        fused_bytes=moved,
+    )
 
 
 def rms_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
@@ -125,19 +150,29 @@ def rms_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
         weight_bytes=w * width,
         activation_bytes=rows * width * (per_element + casts),
         launches=8 if a == 2 else 6,
+        fused_bytes=2 * a * rows * width,
     )
 
 
 def elementwise(
-    name: str, elements: int, a: int, passes: int, launches: int
+    name: str, elements: int, a: int, passes: int, launches: int, fused: int = 2
 ) -> Operation:
-    """Pointwise kernels that read or write `elements` values `passes` times in all."""
-    moved = a * elements * passes
-    return Operation(name, "elementwise", activation_bytes=moved, launches=launches)
+    """Pointwise kernels that read or write `elements` values `passes` times in all.
+
+    fused: passes that are left when all is one kernel.
+    """
+    one = a * elements
+    return Operation(
+        name,
+        "elementwise",
+        activation_bytes=one * passes,
+        launches=launches,
+        fused_bytes=one * fused,
+    )
 
 
 def residual_add(name: str, elements: int, a: int) -> Operation:
-    """x + y: read two, write one."""
+    """x + y: read two, write one. Fused into a norm, which has one of them at hand."""
     return elementwise(name, elements, a, passes=3, launches=1)
 
 
@@ -157,8 +192,8 @@ def gelu(name: str, elements: int, a: int) -> Operation:
 
 
 def swiglu(name: str, elements: int, a: int) -> Operation:
-    """silu(gate) * up: two kernels, five passes."""
-    return elementwise(name, elements, a, passes=5, launches=2)
+    """silu(gate) * up: two kernels, five passes; read two, write one when fused."""
+    return elementwise(name, elements, a, passes=5, launches=2, fused=3)
 
 
 def embedding(name: str, rows: int, width: int, a: int, w: int) -> Operation:

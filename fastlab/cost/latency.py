@@ -36,17 +36,28 @@ CHUNK = 1000  # points at a time: bounds the memory of many long generations
 
 
 def roofline(
-    costs: np.ndarray, point: Point, device: Device
+    costs: np.ndarray,
+    point: Point,
+    device: Device,
+    precisions: Sequence[str] = (),
+    launches: float | None = None,
 ) -> tuple[float, float, float, str]:
     """The roofline band, per operation: max(compute, memory) to their sum.
 
     `seconds` is the geometric middle of the band. Fused attention is charged the
     causal FLOPs, since that is what its kernels do. A GPU's host queues ahead: there
-    launches hide behind the work at best, and add to it at worst.
+    launches hide behind the work at best, and add to it at worst. precisions: what
+    each row computes in, by default the point's own; launches: those of the host, by
+    default all.
     """
-    compute = costs[:, CAUSAL] / device.peak(point.recipe.precision)
+    if point.recipe.format.weights == "fp8":
+        device.peak("fp8")  # a device without it is not meant to run it at all
+    names = precisions or [point.recipe.precision] * len(costs)
+    peaks = {name: device.product_rate(name) for name in set(names)}
+    own = [peaks[name] for name in names] if len(peaks) > 1 else peaks[names[0]]
+    compute = costs[:, CAUSAL] / np.asarray(own)
     memory = costs[:, WEIGHTS : KV_WRITE + 1].sum(axis=1) / device.bandwidth
-    launch = costs[:, LAUNCHES] * device.launch_s
+    launch = costs[:, LAUNCHES] * (device.launch_s * _share(costs, launches))
     work, launching = float(np.maximum(compute, memory).sum()), float(launch.sum())
     hidden = device.kind != "cpu"
     low = max(work, launching) if hidden else work + launching
@@ -54,12 +65,19 @@ def roofline(
     return (low * high) ** 0.5, low, high, _bound(compute, memory, launch)
 
 
+def _share(costs: np.ndarray, launches: float | None) -> float:
+    """The host's launches, as a share of all kernels that run."""
+    return 1.0 if launches is None else launches / float(costs[:, LAUNCHES].sum())
+
+
 @latency_model("roofline")
 def _rooflines(
     costs: Sequence[Costs], points: Sequence[Point], device: Device
 ) -> list[Timing]:
-    pairs = zip(costs, points, strict=True)
-    return [Timing(*roofline(cost.matrix, point, device)) for cost, point in pairs]
+    return [
+        Timing(*roofline(c.matrix, p, device, c.precisions, c.totals[LAUNCHES]))
+        for c, p in zip(costs, points, strict=True)
+    ]
 
 
 def _bound(compute: np.ndarray, memory: np.ndarray, launch: np.ndarray) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 
-from fastlab.cost.operations import VALUE_BYTES, Step, steps
+from fastlab.cost.caches import row_bytes, widths
+from fastlab.cost.operations import VALUE_BYTES, Step, products_of, steps
+from fastlab.cost.products import widens
 from fastlab.spec.point import Point
+from fastlab.spec.precision import stored_bytes, table_bytes
+from fastlab.spec.recipe import bucket
 from fastlab.spec.shape import GROUPED, ModelShape
 
 
@@ -31,20 +36,62 @@ def value_bytes(point: Point) -> int:
     return VALUE_BYTES[point.recipe.format.dense]
 
 
+def weight_bytes(point: Point) -> int:
+    """Bytes of all weights as stored, scales included, a shared tensor once."""
+    s, value = point.shape, value_bytes(point)
+    dense = parameters(s) * value
+    if not point.recipe.format.weights:
+        return dense
+    layer = sum(_saved(point, n, k) for _, n, k in products_of(point))
+    return dense - s.layers * layer - _saved_outside(point)
+
+
+def _saved(point: Point, n: int, k: int) -> int:
+    """Bytes that a weight (n, k) takes less than a dense one."""
+    value = value_bytes(point)
+    return n * k * value - stored_bytes(point.recipe.format, n, k, value)
+
+
+def _saved_outside(point: Point) -> int:
+    """The same of the head and the token table, as far as the scope goes.
+
+    A tied head gets a copy of its own, unless the table is int8 as the head is.
+    """
+    s, made, scope = point.shape, point.recipe.format, point.recipe.scope
+    if scope == "layers":
+        return 0
+    value = value_bytes(point)
+    table = s.vocab * s.hidden * value
+    saved = table - stored_bytes(made, s.vocab, s.hidden, value)
+    saved += _saved(point, s.hidden, s.hidden) * (s.family == "bert")
+    if scope == "all":
+        saved += table - table_bytes(made, s.vocab, s.hidden, value)
+    if s.tied:  # one of the two was no tensor of its own; int8 ones share again
+        shared = scope == "all" and made.weights == "int8"
+        saved -= table - stored_bytes(made, s.vocab, s.hidden, value) * shared
+    return saved
+
+
 def kv_cache_bytes(point: Point) -> int:
-    """Bytes of keys and values held when the call ends."""
-    if point.recipe.cache == "none":
+    """Bytes of keys and values held when the call ends; all of a static cache."""
+    return _kv_bytes(point, steps(point)[-1])
+
+
+def _kv_bytes(point: Point, step: Step) -> int:
+    if not step.cached:
         return 0
     s, work = point.shape, point.workload
-    row = 2 * s.layers * s.kv_heads * s.head_dim * value_bytes(point)
+    if step.static:
+        return s.layers * work.batch * bucket(work.positions) * row_bytes(step)
+    row = s.layers * s.kv_heads * s.head_dim * sum(widths(step))
     return row * work.batch * work.positions
 
 
 def peak_bytes(point: Point) -> int:
     """Estimated most bytes alive at once: weights, KV cache and live activations."""
-    weights = parameters(point.shape) * value_bytes(point)
-    live = max(_live(step) for step in steps(point))
-    return weights + kv_cache_bytes(point) + live
+    passes = steps(point)
+    live = max(_live(step) for step, _ in groupby(passes))
+    return weight_bytes(point) + _kv_bytes(point, passes[-1]) + live
 
 
 def _live(step: Step) -> int:
@@ -54,9 +101,29 @@ def _live(step: Step) -> int:
     scored = step.batch * step.scored
     head = stream + scored * (s.hidden + s.vocab) * a
     widest = max(_mlp_live(step, stream), _attention_live(step, stream), head)
-    # DynamicCache appends by copying: one layer's old keys outlive their copy.
-    old = step.batch * step.past * s.kv_heads * s.head_dim * a
-    return widest + old
+    return widest + _cast_live(step) + _cache_live(step)
+
+
+def _cache_live(step: Step) -> int:
+    """What one layer's cache holds beside itself while it is used."""
+    one = step.batch * step.shape.kv_heads * step.shape.head_dim
+    if not step.static:  # cat copies: the old keys outlive their copy
+        return one * step.past * widths(step)[0]
+    if not (step.packed_cache and step.masked):
+        return 0
+    # Both unpacked, one of them in fp32 first.
+    return one * step.keys * (step.value + 4 * (step.value == 2) + step.value)
+
+
+def _cast_live(step: Step) -> int:
+    """The 16-bit copy of the largest weight under autocast, or of a widened one."""
+    s, a = step.shape, step.narrow
+    inner, head = a * s.ffn * s.hidden, a * s.vocab * s.hidden
+    if step.format.autocast:
+        return max(inner, head)
+    rows = step.batch * step.scored
+    whole = widens(step, rows) and step.recipe.scope != "layers"
+    return max(inner * widens(step, step.rows), head * whole)
 
 
 def _mlp_live(step: Step, stream: int) -> int:

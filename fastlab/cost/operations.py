@@ -7,105 +7,100 @@ One dense layer of llama or qwen3 costs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 
 from fastlab.cost import kinds
+from fastlab.cost.attending import attention
+from fastlab.cost.caches import reuse
+from fastlab.cost.fusing import fused, joined
 from fastlab.cost.kinds import Operation
+from fastlab.cost.products import head_product, product
+from fastlab.cost.steps import VALUE_BYTES, Step, steps
 from fastlab.spec.point import Point
-from fastlab.spec.shape import GROUPED, ModelShape
+from fastlab.spec.precision import table_bytes
 
-VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One forward pass: `new` positions after `past` cached ones, head on `scored`."""
-
-    shape: ModelShape
-    batch: int
-    new: int
-    past: int
-    scored: int  # positions per sequence whose logits are computed
-    value: int  # bytes of one weight, and of one activation
-    cached: bool
-    fused: bool  # attention in one kernel
-
-    @property
-    def rows(self) -> int:
-        """T: batch x new positions."""
-        return self.batch * self.new
+__all__ = ["VALUE_BYTES", "Step", "forward", "operations", "products_of", "steps"]
 
 
 def operations(point: Point) -> list[Operation]:
-    """Every operation of the point's call, in order; `times` says how often each."""
-    return [op for step in steps(point) for op in _forward(step)]
+    """Every operation of the point's call, in order; `times` says how often each.
 
-
-def steps(point: Point) -> list[Step]:
-    """The forward passes of a call: one, or prefill and new_tokens - 1 decode steps.
-
-    Without a cache a decode step runs over the whole sequence again.
+    Decode steps that are all alike, as on a static cache, are told once.
     """
-    work, n = point.workload, point.workload.prompt_len
-    if work.phase == "prefill":
-        return [_step(point, n, 0, n if work.logits == "all" else 1)]
-    if work.phase == "decode":
-        return [_decode_step(point, n)]
-    later = [_decode_step(point, n + i) for i in range(work.new_tokens - 1)]
-    return [_step(point, n, 0, 1), *later]
+    passes = steps(point)
+    if len(passes) == 1:
+        return list(forward(passes[0]))
+    alike = groupby(passes)
+    return [op for step, same in alike for op in forward(step, len(list(same)))]
 
 
-def _decode_step(point: Point, past: int) -> Step:
-    if point.recipe.cache == "none":
-        return _step(point, past + 1, 0, 1)
-    return _step(point, 1, past, 1)
-
-
-def _step(point: Point, new: int, past: int, scored: int) -> Step:
-    recipe = point.recipe
-    return Step(
-        point.shape,
-        point.workload.batch,
-        new,
-        past,
-        scored,
-        VALUE_BYTES[recipe.format.dense],
-        recipe.cache != "none",
-        recipe.attention != "eager",
-    )
-
-
-def _forward(step: Step) -> Iterator[Operation]:
+def forward(step: Step, times: int = 1) -> Iterator[Operation]:
+    """The operations of one forward pass that is done so many times."""
     begin, layer, end = _FAMILIES[step.shape.family]
-    yield from begin(step)
-    layers = (step.shape.layers,)
-    for op in layer(step):
-        # _replace, at 4 times the cost, was a tenth of an estimate.
-        yield tuple.__new__(Operation, op[:2] + layers + op[3:])
-    yield from end(step)
+    yield from reuse(step)
+    first = _begun(step, begin(step))
+    # _replace, at 4 times the cost of this, was a tenth of an estimate.
+    if times == 1:
+        yield from first
+    else:
+        yield from _repeated(first, times)
+    inner = fused(layer(step)) if step.compiled else layer(step)
+    yield from _repeated(inner, times * step.shape.layers)
+    last = (*end(step), *_sampling(step))
+    yield from _repeated(fused(last) if step.compiled else last, times)
 
 
-def _attention(step: Step) -> Iterator[Operation]:
-    s, a = step.shape, step.value
-    if step.cached:
-        sizes = (step.batch, step.new, step.past, s.kv_heads, s.head_dim, a)
-        yield kinds.cache_append("cache", *sizes)
-    causal = s.family != "bert"
-    heads = (s.heads, s.kv_heads, s.head_dim)
-    fused = kinds.attention(
-        "attention", step.batch, step.new, step.past, *heads, a, causal
+def _repeated(ops: Iterable[Operation], times: int) -> Iterator[Operation]:
+    count = (times,)
+    for op in ops:
+        yield tuple.__new__(Operation, op[:2] + count + op[3:])
+
+
+def _begun(step: Step, ops: Iterator[Operation]) -> Iterable[Operation]:
+    if step.masked:
+        ops = chain(ops, [_mask(step)])
+    return joined(ops) if step.compiled else ops
+
+
+def _mask(step: Step) -> Operation:
+    """Which rows of the cache a query sees; for eager attention, as added numbers."""
+    a, launches = (1, 2) if step.fused else (step.value, 5)
+    return kinds.elementwise("mask", step.new * step.keys, a, 2, launches)
+
+
+def _sampling(step: Step) -> Iterator[Operation]:
+    """The largest logit's token, noted; and the position moved on."""
+    if step.samples:
+        values = step.batch * step.scored * step.shape.vocab
+        yield kinds.elementwise("sample", values, step.narrow, 1, 7, fused=1)
+
+
+def products_of(point: Point) -> list[tuple[str, int, int]]:
+    """(name, outputs, inputs) of the matrix products of one layer."""
+    step = steps(point)[0]
+    _, layer, _ = _FAMILIES[step.shape.family]
+    ops = (op for op in layer(step) if op.kind in kinds.PRODUCTS)
+    return [(op.name, op.dims[1], op.dims[2]) for op in ops]
+
+
+def _embedding(step: Step) -> Operation:
+    """The rows of the token table, unpacked where it is quantized too."""
+    h, a, rows = step.shape.hidden, step.value, step.rows
+    plain = kinds.embedding("embed.tokens", rows, h, a, a)
+    if step.recipe.scope != "all":
+        return plain
+    return plain._replace(
+        weight_bytes=table_bytes(step.format, rows, h, a),
+        activation_bytes=a * rows * h * 4,
+        launches=4,
+        fused_bytes=a * rows * h,
     )
-    if step.fused:
-        yield fused
-    else:  # llama and qwen3 take the softmax in fp32
-        masked, upcast = causal and step.new > 1, s.family in GROUPED
-        yield kinds.plain_attention(fused, a, masked, upcast)
 
 
 def _gpt2_begin(step: Step) -> Iterator[Operation]:
     h, a = step.shape.hidden, step.value
-    yield kinds.embedding("embed.tokens", step.rows, h, a, a)
+    yield _embedding(step)
     yield kinds.embedding("embed.positions", step.new, h, a, a)
     yield kinds.residual_add("embed.add", step.rows * h, a)
 
@@ -114,30 +109,30 @@ def _gpt2_layer(step: Step) -> Iterator[Operation]:
     s, t, a = step.shape, step.rows, step.value
     h, f = s.hidden, s.ffn
     yield kinds.layer_norm("norm1", t, h, a, a)
-    yield kinds.linear("qkv", t, 3 * h, h, a, a, bias=True)
-    yield from _attention(step)
-    yield kinds.linear("out", t, h, h, a, a, bias=True)
+    yield from product(step, "qkv", t, 3 * h, h, True)
+    yield from attention(step)
+    yield from product(step, "out", t, h, h, True, narrow=True)
     yield kinds.residual_add("residual1", t * h, a)
     yield kinds.layer_norm("norm2", t, h, a, a)
-    yield kinds.linear("mlp.up", t, f, h, a, a, bias=True)
+    yield from product(step, "mlp.up", t, f, h, True)
     yield kinds.gelu_tanh("mlp.gelu", t * f, a)
-    yield kinds.linear("mlp.down", t, h, f, a, a, bias=True)
+    yield from product(step, "mlp.down", t, h, f, True)
     yield kinds.residual_add("residual2", t * h, a)
 
 
 def _gpt2_end(step: Step) -> Iterator[Operation]:
     yield kinds.layer_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
-    yield _head(step)
+    yield from _head(step)
 
 
-def _head(step: Step, bias: bool = False) -> Operation:
-    rows, s, a = step.batch * step.scored, step.shape, step.value
-    return kinds.linear("head", rows, s.vocab, s.hidden, a, a, bias)
+def _head(step: Step, bias: bool = False) -> tuple[Operation, ...]:
+    rows, s = step.batch * step.scored, step.shape
+    return head_product(step, "head", rows, s.vocab, s.hidden, bias)
 
 
 def _llama_begin(step: Step) -> Iterator[Operation]:
-    s, a = step.shape, step.value
-    yield kinds.embedding("embed.tokens", step.rows, s.hidden, a, a)
+    s = step.shape
+    yield _embedding(step)
     # Angles of the new positions, in fp32: outer product, cat, cos, sin, two scales,
     # two casts; the position ids and the mask's bookkeeping take about as many again.
     yield kinds.elementwise("rope.angles", step.new * s.head_dim, 4, 10, 11)
@@ -148,33 +143,33 @@ def _llama_layer(step: Step) -> Iterator[Operation]:
     h, f = s.hidden, s.ffn
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
     yield kinds.rms_norm("norm1", t, h, a, a)
-    yield kinds.linear("q", t, q, h, a, a)
-    yield kinds.linear("k", t, kv, h, a, a)
-    yield kinds.linear("v", t, kv, h, a, a)
+    yield from product(step, "q", t, q, h)
+    yield from product(step, "k", t, kv, h)
+    yield from product(step, "v", t, kv, h)
     if s.family == "qwen3":
         yield kinds.rms_norm("q.norm", t * s.heads, s.head_dim, a, a)
         yield kinds.rms_norm("k.norm", t * s.kv_heads, s.head_dim, a, a)
     yield kinds.rope("rope.q", t * q, a)
     yield kinds.rope("rope.k", t * kv, a)
-    yield from _attention(step)
-    yield kinds.linear("out", t, h, q, a, a)
+    yield from attention(step)
+    yield from product(step, "out", t, h, q, narrow=True)
     yield kinds.residual_add("residual1", t * h, a)
     yield kinds.rms_norm("norm2", t, h, a, a)
-    yield kinds.linear("mlp.gate", t, f, h, a, a)
-    yield kinds.linear("mlp.up", t, f, h, a, a)
-    yield kinds.swiglu("mlp.swiglu", t * f, a)
-    yield kinds.linear("mlp.down", t, h, f, a, a)
+    yield from product(step, "mlp.gate", t, f, h)
+    yield from product(step, "mlp.up", t, f, h)
+    yield kinds.swiglu("mlp.swiglu", t * f, step.narrow)
+    yield from product(step, "mlp.down", t, h, f, narrow=True)
     yield kinds.residual_add("residual2", t * h, a)
 
 
 def _llama_end(step: Step) -> Iterator[Operation]:
     yield kinds.rms_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
-    yield _head(step)
+    yield from _head(step)
 
 
 def _bert_begin(step: Step) -> Iterator[Operation]:
     h, t, a = step.shape.hidden, step.rows, step.value
-    yield kinds.embedding("embed.tokens", t, h, a, a)
+    yield _embedding(step)
     yield kinds.embedding("embed.types", t, h, a, a)
     yield kinds.embedding("embed.positions", step.new, h, a, a)
     yield kinds.elementwise("embed.add", t * h, a, passes=6, launches=2)
@@ -185,24 +180,24 @@ def _bert_layer(step: Step) -> Iterator[Operation]:
     s, t, a = step.shape, step.rows, step.value
     h, f = s.hidden, s.ffn
     for name in ("q", "k", "v"):
-        yield kinds.linear(name, t, h, h, a, a, bias=True)
-    yield from _attention(step)
-    yield kinds.linear("out", t, h, h, a, a, bias=True)
+        yield from product(step, name, t, h, h, True)
+    yield from attention(step)
+    yield from product(step, "out", t, h, h, True, narrow=True)
     yield kinds.residual_add("residual1", t * h, a)
     yield kinds.layer_norm("norm1", t, h, a, a)
-    yield kinds.linear("mlp.up", t, f, h, a, a, bias=True)
-    yield kinds.gelu("mlp.gelu", t * f, a)
-    yield kinds.linear("mlp.down", t, h, f, a, a, bias=True)
+    yield from product(step, "mlp.up", t, f, h, True)
+    yield kinds.gelu("mlp.gelu", t * f, step.narrow)
+    yield from product(step, "mlp.down", t, h, f, True, narrow=True)
     yield kinds.residual_add("residual2", t * h, a)
     yield kinds.layer_norm("norm2", t, h, a, a)
 
 
 def _bert_end(step: Step) -> Iterator[Operation]:
     h, t, a = step.shape.hidden, step.rows, step.value
-    yield kinds.linear("head.transform", t, h, h, a, a, bias=True)
-    yield kinds.gelu("head.gelu", t * h, a)
+    yield from head_product(step, "head.transform", t, h, h, True)
+    yield kinds.gelu("head.gelu", t * h, step.narrow)
     yield kinds.layer_norm("head.norm", t, h, a, a)
-    yield _head(step, bias=True)
+    yield from _head(step, bias=True)
 
 
 _FAMILIES = {

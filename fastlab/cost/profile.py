@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fastlab.cost.fit import ClassFit
-from fastlab.spec.checks import make
+import numpy as np
 
-# Kinds that only move bytes are much alike: where one was not timed, another serves.
-STAND_IN = "elementwise"
-MOVERS = ("norm", "copy", "embedding")
+from fastlab.cost.fit import ClassFit
+from fastlab.cost.kinds import PRODUCTS
+from fastlab.spec.checks import make
+from fastlab.spec.precision import FORMATS, QUANTIZED
+
+# Where a class was not timed, the one most like it serves: kinds that only move bytes
+# are much alike, and so are products.
+STAND_IN = {
+    **dict.fromkeys(("norm", "copy", "embedding"), "elementwise"),
+    **dict.fromkeys(PRODUCTS, "linear"),
+}
 
 
 @dataclass(frozen=True)
 class Profile:
     """Fits per (class, precision), host seconds per launch, and where they come from.
 
-    dispatch_s: of one operation launched eagerly; replay_s: of one whole CUDA graph.
+    dispatch_s: of one operation launched eagerly, host_s: the same by model family,
+    compiled_s: of one in compiled code, replay_s: of one whole CUDA graph. levels: by
+    precision, how much longer than in the microbenchmarks a byte takes when so many
+    bytes are gone through again and again (from which level of a CPU's caches they
+    come). stretch: what intervals of whole calls are widened by, as those that the
+    calibration timed need it.
     provenance: free text by name (versions, date, seconds and points it took).
     """
 
@@ -26,6 +39,10 @@ class Profile:
     dispatch_s: float = 0.0
     replay_s: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    host_s: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    stretch: float = 1.0
+    compiled_s: float = 0.0
 
     def __post_init__(self) -> None:
         seen = [(one.kind, one.precision) for one in self.fits]
@@ -36,15 +53,31 @@ class Profile:
     def find(self, kind: str, precision: str) -> ClassFit | None:
         """The fit for a class of operations at a precision, None where there is none.
 
-        Elementwise operations stand in for norms, copies and embeddings.
+        Elementwise operations stand in for norms, copies and embeddings, plain products
+        for those with a bias or a transposed weight, int4 of any group for another.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
-        other = STAND_IN if kind in MOVERS else kind
-        return known.get((kind, precision), known.get((other, precision)))
+        alike = [one for one in QUANTIZED if one.startswith("int4")]
+        names = [precision, *(alike if precision in alike else ())]
+        pairs = [(k, p) for k in (kind, STAND_IN.get(kind, kind)) for p in names]
+        return next((known[pair] for pair in pairs if pair in known), None)
 
     def holds(self, precision: str) -> bool:
-        """Whether matrix products at `precision` were calibrated."""
-        return self.find("linear", precision) is not None
+        """Whether matrix products of a recipe's precision were calibrated."""
+        product = FORMATS[precision].autocast or precision
+        return self.find("linear", product) is not None
+
+    def host(self, family: str, compiled: bool = False) -> float:
+        """Host seconds per launch of a family's eager code, or of any compiled."""
+        return self.compiled_s if compiled else self.host_s.get(family, self.dispatch_s)
+
+    def slowdown(self, precision: str, footprint: float) -> float:
+        """How much longer a byte takes in calls that go through `footprint` bytes."""
+        levels = self.levels.get(precision)
+        if not levels:
+            return 1.0
+        sizes, factors = zip(*levels, strict=True)
+        return float(np.interp(math.log(footprint), np.log(sizes), factors))
 
     @property
     def count(self) -> int:
@@ -64,5 +97,6 @@ class Profile:
     def from_dict(cls, data: Mapping[str, Any]) -> Profile:
         """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
         fits = tuple(ClassFit.from_dict(one) for one in data.get("fits", ()))
-        made: Profile = make(cls, {**data, "fits": fits})
+        levels = {k: tuple(map(tuple, v)) for k, v in data.get("levels", {}).items()}
+        made: Profile = make(cls, {**data, "fits": fits, "levels": levels})
         return made

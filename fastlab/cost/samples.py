@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost.kinds import Operation
+from fastlab.cost.kinds import PRODUCTS, Operation
 
 ATTENTION = ("prefill", "decode", "plain")
-DIMS = {"linear": 3, "attention": 6}
+DIMS = {**dict.fromkeys(PRODUCTS, 3), "attention": 6}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def work(
 ) -> Work:
     """The columns of operations of one class; dims [n, 3] or [n, 6], else unread."""
     none = np.zeros(len(flops))
-    if kind == "linear":
+    if kind in PRODUCTS:
         places, depth, rows = dims[:, :3], dims[:, 2], dims[:, 0]
     elif kind in ATTENTION:
         batch, new, past, heads, kv_heads, d = dims.T

@@ -180,7 +180,7 @@ def _fault(record: Record, device: Device) -> str:
     if not (math.isfinite(record.measured.seconds) and record.measured.seconds > 0):
         return f"seconds={record.measured.seconds!r}"
     precision = record.point.recipe.precision
-    return "" if precision in device.peak_flops else f"no {precision} peak"
+    return "" if device.can(precision) else f"no {precision} peak"
 
 
 def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
@@ -208,7 +208,10 @@ def _methods(
     yield Errors.of("fastlab, no row used", as_is, measured)
     article = _one_constant(np.array([_article(p) for p in points]), measured, folds)
     yield Errors.of("article x constant", article, measured)
-    peak = [costs_of(p).totals[FLOPS] / sheet.peak(p.recipe.precision) for p in points]
+    peak = [
+        costs_of(p).totals[FLOPS] / sheet.product_rate(p.recipe.precision)
+        for p in points
+    ]
     yield Errors.of("FLOPs / datasheet peak", np.array(peak), measured)
     for name, shares in EFFICIENCIES.items():
         seconds = np.array([_roofline(p, sheet, *shares) for p in points])
@@ -232,7 +235,7 @@ def _one_constant(
 
 def _roofline(point: Point, sheet: Device, compute: float, memory: float) -> float:
     matrix = costs_of(point).matrix
-    flops = matrix[:, CAUSAL] / (compute * sheet.peak(point.recipe.precision))
+    flops = matrix[:, CAUSAL] / (compute * sheet.product_rate(point.recipe.precision))
     moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1) / (memory * sheet.bandwidth)
     return float(np.maximum(flops, moved).sum())
 

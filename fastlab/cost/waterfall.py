@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlab.cost.calibrated import datasheet
-from fastlab.cost.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, Costs, costs_of
+from fastlab.cost.calibrated import (
+    columns_of,
+    datasheet,
+    host_work,
+    slowdown,
+    within_compiled,
+)
+from fastlab.cost.costs import (
+    KV_READ,
+    LAUNCHES,
+    WEIGHTS,
+    Costs,
+    costs_of,
+)
 from fastlab.cost.devices import Device
 from fastlab.cost.fit import formula, parts_of
 from fastlab.cost.profile import Profile
-from fastlab.cost.samples import work
 from fastlab.spec.point import Point
 
 STEPS = ("math", "+ bytes", "+ launches", "+ nearby", "+ host")
@@ -25,25 +36,34 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
     Calibrated: the sum is estimate(...).seconds, and "+ nearby" (the fit's residual)
     may be negative. Without fits for the precision: the lower end of the roofline.
     """
-    costs, precision = costs_of(point), point.recipe.precision
-    fits = device.fits
-    profile = fits if fits is not None and fits.holds(precision) else None
-    kinds = range(len(costs.classes))
-    parts = sum(_operation(costs, i, precision, device, profile) for i in kinds)
-    busy = float(np.sum(parts))
-    host = _host(busy, costs.totals[LAUNCHES], point.recipe.runtime, device, profile)
-    return dict(zip(STEPS, [*np.asarray(parts).tolist(), host], strict=True))
+    costs, fits = costs_of(point), device.fits
+    profile = fits if fits and fits.holds(point.recipe.precision) else None
+    slow = slowdown(costs, point, profile) if profile else 1.0
+    matrix = costs.matrix / costs.times[:, None]
+    matrix[:, [WEIGHTS, KV_READ]] *= slow
+    each = [
+        _operation(matrix[i : i + 1], costs, i, point, device, profile)
+        for i in range(len(costs.classes))
+    ]
+    parts = np.sum(each, axis=0)
+    host = _host(float(parts.sum()), costs, point, device, profile)
+    return dict(zip(STEPS, [*parts.tolist(), host], strict=True))
 
 
 def _operation(
-    costs: Costs, i: int, precision: str, device: Device, profile: Profile | None
+    row: np.ndarray,
+    costs: Costs,
+    i: int,
+    point: Point,
+    device: Device,
+    profile: Profile | None,
 ) -> np.ndarray:
     # [4] seconds of one kind of operation, all its times together.
-    row = costs.matrix[i : i + 1] / costs.times[i]
-    moved = row[:, WEIGHTS : KV_WRITE + 1].sum(axis=1)
-    dims, kind = costs.dims[i : i + 1], costs.classes[i]
-    columns = work(kind, row[:, CAUSAL], moved, row[:, LAUNCHES], dims)
+    kind, precision = costs.classes[i], costs.precisions[i]
+    columns = columns_of(kind, row, costs.dims[i : i + 1])
     fit = profile.find(kind, precision) if profile else None
+    if fit and point.recipe.runtime != "eager":
+        fit = within_compiled(fit)
     known = fit.parameters if fit else _rates(device, precision, profile)
     math, _, launches = parts_of(known, columns)[:, 0]
     plain = formula(known, columns)[0]
@@ -59,10 +79,13 @@ def _rates(device: Device, precision: str, profile: Profile | None) -> dict[str,
 
 
 def _host(
-    busy: float, launches: int, runtime: str, device: Device, profile: Profile | None
+    busy: float, costs: Costs, point: Point, device: Device, profile: Profile | None
 ) -> float:
     """Seconds that the host adds; a GPU's host queues ahead of its work."""
-    if runtime != "eager":
-        return profile.replay_s if profile else 0.0
-    host = launches * (profile.dispatch_s if profile else device.launch_s)
-    return host if device.kind == "cpu" else max(host - busy, 0.0)
+    if profile is None:
+        launching, replaying = costs.totals[LAUNCHES] * device.launch_s, 0.0
+    else:
+        launching, replaying = host_work(costs, point, profile)
+    if device.kind == "cpu":
+        return launching + replaying
+    return replaying + max(launching - busy - replaying, 0.0)

@@ -79,7 +79,7 @@ def offer(request: Request, device: Device) -> Offer:
     """One device's offer; a request that does not fit or cannot run is refused."""
     whole, first = request.point("generate"), request.point("prefill")
     precision = request.recipe.precision
-    if precision not in device.peak_flops:
+    if not device.can(precision):
         return Offer(device.name, f"no {precision}")
     batch = largest_batch(whole, device.memory_bytes)
     if batch < request.batch:

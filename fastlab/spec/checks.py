@@ -61,7 +61,11 @@ def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None
 def make(cls: Any, data: Mapping[str, Any]) -> Any:
     """An instance of a spec class from a mapping; unknown or absent names raise."""
     check_names(cls.__name__, data, [f.name for f in fields(cls)])
-    needed = [f.name for f in fields(cls) if f.default is MISSING]
+    needed = [
+        f.name
+        for f in fields(cls)
+        if f.default is MISSING and f.default_factory is MISSING
+    ]
     absent = [n for n in needed if n not in data]
     if absent:
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")

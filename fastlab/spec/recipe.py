@@ -18,6 +18,7 @@ STATIC = tuple(name for name in CACHES if name.startswith("static"))
 RUNTIMES = ("eager", "compile", "transformers", "decoder", "graph")
 OURS = ("decoder", "graph")  # the runtimes of fastlab's own decoder
 SCOPES = ("layers", "head", "all")
+KV_SCALE_BYTES = 4  # of the scale of one key or value in a quantized cache
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,18 @@ def bucket(positions: int) -> int:
     while size < positions:
         size *= 2
     return size * 3 // 4 if size > 128 and positions <= size * 3 // 4 else size
+
+
+def kv_row_bytes(cache: str, value_bytes: int, head_dim: int) -> int:
+    """Bytes that one position's key (or value) of one head takes in a cache.
+
+    int8 and fp8 take one byte a number and a scale in fp32.
+    """
+    if cache == "none":
+        return 0
+    if cache in ("static-int8", "static-fp8"):
+        return head_dim + KV_SCALE_BYTES
+    return value_bytes * head_dim
 
 
 def check_fit(recipe: Recipe, shape: ModelShape, phase: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fastlab import machine
 from fastlab.clock.measure import Bench, model_key
 from fastlab.clock.timing import Settings
 from fastlab.cost.devices import Device
@@ -57,7 +56,7 @@ def sweep(
     bench = Bench.here(device, settings, profile)
     for _ in measured(points, store, bench, progress or terminal_progress):
         pass
-    return table(rows_of(points, store, bench))
+    return table(rows_of(points, store, bench), store.envs())
 
 
 def measured(
@@ -65,7 +64,7 @@ def measured(
 ) -> Iterator[Record]:
     """Measure and store what is missing, yielding each record once it is on disk."""
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
-    with store.begin(machine.environment(bench.kind)):
+    with store.begin(bench.environment()):
         done = store.done(bench.name, bench.settings.to_dict())
         for point in progress(plan(points, done, bench)):
             record = replace(bench.measure(point), run=run)

@@ -178,3 +178,73 @@ def test_measure_refuses_a_device_that_is_not_here(
 ) -> None:
     with pytest.raises(ValueError, match="device='gpu' is not one of auto, cuda, cpu"):
         measure(POINT, "gpu", quick, profile)
+
+
+def test_a_compiled_row_says_what_compiling_took(bench: Bench) -> None:
+    over = {"layers": 1, "phase": "decode", "prompt_len": 8, "runtime": "decoder"}
+    record = bench.measure(point_of(model="tiny-llama", **over))
+    assert record.status == "ok", record.reason
+    assert record.measured.compile_s > 10 * record.measured.seconds
+    assert record.measured.first_call_s < record.measured.compile_s
+    assert record.measured.peak_bytes is None  # compiled code shows no live tensors
+    eager = bench.measure(point_of(model="tiny-llama", cache="static"))
+    assert eager.measured.compile_s is None
+    assert eager.measured.peak_bytes > 0
+
+
+def test_what_cannot_run_here_is_refused_before_anything_is_built(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "build", failing(AssertionError("built")))
+    point = point_of(model="tiny-llama", phase="decode", runtime="graph")
+    record = bench.measure(point)
+    assert (record.status, record.estimate) == ("unsupported", None)
+    assert "graph needs an NVIDIA GPU" in record.reason
+
+
+def test_a_quantized_row_counts_its_bytes_as_stored(bench: Bench) -> None:
+    """tiny-llama: int8 in the layers saves a byte a weight, less a scale of 2 a row."""
+    dense, packed = (
+        bench.measure(point_of(model="tiny-llama", prompt_len=8, precision=precision))
+        for precision in ("bf16", "int8")
+    )
+    assert packed.status == "ok", packed.reason
+    assert packed.effective.parameters == dense.effective.parameters
+    layer = 64 * (64 + 2 * 32) + 64 * 64 + 3 * 64 * 128
+    rows = 64 + 2 * 32 + 64 + 2 * 128 + 64
+    saved = dense.effective.weight_bytes - packed.effective.weight_bytes
+    assert saved == 2 * (layer - 2 * rows)
+
+
+def test_models_are_shared_where_only_the_runtime_differs() -> None:
+    same = {"model": "tiny-llama", "phase": "decode"}
+    keys = {
+        module.model_key(point_of(**same, **over))
+        for over in ({}, {"cache": "static"}, {"attention": "sdpa-math"})
+    }
+    assert len(keys) == 1
+    others = ({"attention": "eager"}, {"precision": "int8"})
+    others += ({"precision": "int8", "scope": "head"},)
+    assert len({module.model_key(point_of(**same, **over)) for over in others}) == 3
+
+
+@pytest.mark.parametrize(("cache", "flagged"), [(0, False), (10**6, True)])
+def test_weights_that_fit_the_cache_are_flagged_in_decoding(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cache: int, flagged: bool
+) -> None:
+    monkeypatch.setattr(machine, "last_level_cache_bytes", lambda kind: cache)
+    for phase in ("prefill", "decode"):
+        record = bench.measure(point_of(model="tiny-llama", phase=phase, prompt_len=8))
+        expected = flagged and phase == "decode"
+        assert ("in_cache" in record.measured.flags) == expected
+
+
+def test_the_environment_has_the_bandwidth_of_a_copy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "free_bytes", lambda kind: 10 * 2**20)
+    monkeypatch.setattr(module, "COPY_S", 0.001)
+    assert 1e8 < module.copy_bandwidth("cpu", bench.clock, 0.001) < 1e13
+    env = bench.environment()
+    assert env["device"] == machine.device_name("cpu")
+    assert env["copy_bytes_per_s"] > 1e8

@@ -13,25 +13,24 @@ import torch
 from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastlab import machine
 from fastlab.cli import main
-from fastlab.clock import fitting
+from fastlab.clock import fitting, wholes
+from fastlab.clock.candidates import CANDIDATES, STREAMED, Benchmark
 from fastlab.clock.clocks import CpuClock
 from fastlab.clock.microbench import (
-    CANDIDATES,
     COUNTS,
     LONGEST_S,
-    STREAMED,
-    Benchmark,
     chosen,
     spread,
     timed,
 )
+from fastlab.clock.packed import TIMED, packed_products
 from fastlab.clock.timing import Settings
-from fastlab.cost.costs import costs_of
 from fastlab.cost.devices import Device
 from fastlab.cost.latency import estimate
 from fastlab.cost.samples import class_of
-from fastlab.spec import point_of
+from fastlab.spec import FAMILIES, point_of
 from fastlab.sweeps.reference import Reference
 
 FEW = {"linear": 8, "prefill": 6, "decode": 6, "norm": 4, "elementwise": 4}
@@ -43,7 +42,7 @@ def test_at_most_a_hundred_of_every_class_and_none_too_long(
     profile: Device, precision: str
 ) -> None:
     benches = chosen(profile, precision, COUNTS)
-    assert len(benches) == sum(COUNTS.values()) == 98
+    assert len(benches) == sum(COUNTS.values()) == 100
     found = Counter(class_of(bench.op) for bench in benches)
     assert found == Counter(COUNTS)
     for bench in benches:
@@ -79,7 +78,7 @@ def small(kind: str) -> list[Benchmark]:
     return sorted(CANDIDATES[kind](4), key=lambda b: b.op.bytes)[:5]
 
 
-@pytest.mark.parametrize("kind", ["linear", "prefill", "decode"])
+@pytest.mark.parametrize("kind", ["linear", "biased", "conv1d", "prefill", "decode"])
 def test_products_are_counted_as_torch_counts_what_is_run(kind: str) -> None:
     for bench in small(kind):
         run = bench.make("meta", torch.float32)
@@ -111,41 +110,47 @@ def test_on_a_cpu_weights_are_streamed_not_hot() -> None:
     assert len(weights) == 1 + STREAMED // (4 * 1024 * 1024) == 17
 
 
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "int4-g128"])
+def test_quantized_products_run_and_are_counted_as_stored(
+    precision: str, profile: Device, quick: Settings
+) -> None:
+    """256 x 256: 65,536 B in int8 and 512 B of scales; half and 2,048 B in int4."""
+    pool = packed_products(precision)
+    one = next(b for b in pool if b.op.dims == (16, 256, 256))
+    scales = {"int8": 512, "int8-dynamic": 512, "int4-g128": 2048 - 32768}[precision]
+    assert one.op.weight_bytes == 65536 + scales
+    assert one.op.flops == 2 * 16 * 256 * 256
+    sample = timed(one, profile, precision, CpuClock(), quick)
+    assert sample.fault() == ""
+    assert sample.precision == precision
+
+
 def test_a_full_calibration_gives_fits_that_estimates_use(
     monkeypatch: pytest.MonkeyPatch, profile: Device, quick: Settings
 ) -> None:
     monkeypatch.setattr(fitting, "calibrate", lambda kind: profile)
     monkeypatch.setattr("fastlab.clock.microbench.settings_for", lambda kind: quick)
     monkeypatch.setattr("fastlab.clock.microbench.LARGEST_BYTES", {"cpu": 2**22})
-    monkeypatch.setattr(fitting, "launch_overhead", lambda kind: 2e-5)
+    monkeypatch.setattr(wholes, "settings_for", lambda kind: quick)
+    monkeypatch.setattr(wholes, "LEVELS", (2**22, STREAMED))
+    monkeypatch.setattr(fitting, "compiled_seconds", lambda device: 1e-5)
     device, samples = fitting.calibrate_fully("cpu", counts=FEW)
-    assert len(samples) == 3 * sum(FEW.values())
+    packed = [p for p in TIMED if not machine.refusal("cpu", p)]
+    assert len(samples) == 3 * sum(FEW.values()) + FEW["linear"] * len(packed)
     pairs = {(fit.kind, fit.precision) for fit in device.fits.fits}
-    assert pairs == {(kind, p) for kind in FEW for p in ("fp32", "fp16", "bf16")}
-    assert device.fits.dispatch_s >= 0
+    dense = {(kind, p) for kind in FEW for p in ("fp32", "fp16", "bf16")}
+    assert pairs == dense | {("linear", p) for p in packed}
+    assert device.fits.compiled_s == 1e-5
+    assert set(device.fits.host_s) == set(FAMILIES)
+    assert device.fits.dispatch_s == max(device.fits.host_s.values()) >= 0
+    assert device.fits.levels["bf16"][-1] == (STREAMED, 1.0)
+    assert device.fits.stretch > 0
     assert device.fits.provenance["versions"]["torch"]
     again = Device.from_dict(json.loads(json.dumps(device.to_dict())))
     assert again == device
     [e] = estimate([point_of(model="tiny-llama")], again)
     assert e.model == "calibrated"
     assert e.low_s < e.seconds < e.high_s
-
-
-def test_dispatch_is_what_a_tiny_forward_takes_beyond_its_kernels(
-    monkeypatch: pytest.MonkeyPatch, profile: Device
-) -> None:
-    """30 us a launch measured, some of them in kernels: the rest is dispatch."""
-
-    def kernels(points, device, model):
-        made = estimate(points, device, "roofline")
-        return [type(e)(**{**vars(e), "seconds": 1e-5 * e.launches}) for e in made]
-
-    monkeypatch.setattr(fitting, "estimate", kernels)
-    monkeypatch.setattr(fitting, "launch_overhead", lambda kind: 3e-5)
-    assert fitting._dispatch(profile) == pytest.approx(2e-5)
-    monkeypatch.setattr(fitting, "launch_overhead", lambda kind: 5e-6)
-    assert fitting._dispatch(profile) == 0
-    assert all(costs_of(p).totals[-1] > 50 for p in fitting.LAUNCH_POINTS)
 
 
 def test_the_command_writes_profile_and_samples_that_a_reference_reads(

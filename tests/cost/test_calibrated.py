@@ -18,6 +18,7 @@ from fastlab.cost.latency import estimate
 from fastlab.cost.operations import operations
 from fastlab.cost.profile import Profile
 from fastlab.cost.samples import Sample, class_of, work_of
+from fastlab.cost.waterfall import waterfall
 from fastlab.spec import Point, grid, point_of
 
 from .fitting import calibrated, products
@@ -67,8 +68,9 @@ def test_a_gpu_takes_the_longer_of_the_two(known: Device) -> None:
 
 
 def test_a_graph_takes_one_replay(known: Device) -> None:
-    """No dispatch, 20 us for the whole graph (runtimes but eager: a later issue)."""
-    timing = module._timing("cuda", known.fits, "graph", 10**6, 1e-3, 0.1, 1, False)
+    """One dispatch, of 20 us, for the whole graph."""
+    host = module.HostWork(0.0, 2e-5)
+    timing = module._timing("cuda", 1.0, host, 1e-3, 0.1, 1, False)
     assert timing == Timing(
         pytest.approx(1.02e-3),
         pytest.approx(1.02e-3 / math.exp(0.1)),
@@ -167,3 +169,37 @@ def test_the_operations_of_a_point_are_columns() -> None:
     assert [tuple(map(int, row)) for row in costs.dims] == [
         op.dims + (0,) * (6 - len(op.dims)) for op in ops
     ]
+
+
+def test_far_weights_take_longer(known: Device) -> None:
+    """Weights of 6.9 MB at twice the time a byte: as if twice as many were read."""
+    levels = {"fp32": ((2**20, 1.0), (2**30, 1.0))}
+    near = replace(known, fits=replace(known.fits, levels=levels))
+    far = {"fp32": ((2**20, 2.0), (2**30, 2.0))}
+    slow = replace(known, fits=replace(known.fits, levels=far))
+    [same], [longer] = estimate([POINT], near), estimate([POINT], slow)
+    assert same == estimate([POINT], known)[0]
+    assert 1.0 < longer.seconds / same.seconds < 2.0
+    whole = sum(waterfall(POINT, slow).values())
+    assert whole == pytest.approx(longer.seconds)
+
+
+def test_levels_are_read_between_the_lines(known: Device) -> None:
+    """1 at 64 MiB, 2 at 256 MiB: 1.5 at 128 MiB, and no less than 1 or more than 2."""
+    levels = {"bf16": ((2**26, 1.0), (2**28, 2.0))}
+    fits = replace(known.fits, levels=levels)
+    sizes = (2**20, 2**26, 2**27, 2**28, 2**33)
+    found = [fits.slowdown("bf16", size) for size in sizes]
+    assert found == pytest.approx([1.0, 1.0, 1.5, 2.0, 2.0])
+    assert fits.slowdown("fp32", 2**33) == 1.0
+
+
+def test_each_family_has_its_own_host(known: Device) -> None:
+    """5 us a launch in llama, 3 us where a family was not timed."""
+    own = replace(known, fits=replace(known.fits, host_s={"llama": 5e-6}))
+    llama = point_of(model="tiny-llama")
+    [with_own], [without] = estimate([llama], own), estimate([llama], known)
+    more = 2e-6 * with_own.launches
+    assert with_own.seconds - without.seconds == pytest.approx(more)
+    [gpt2], [same] = (estimate([point_of(model="tiny-gpt2")], d) for d in (own, known))
+    assert gpt2 == same

@@ -125,7 +125,7 @@ def test_one_outlier_moves_nothing(profile: Device) -> None:
 
 def test_only_quantized_products_have_a_cost_per_row(profile: Device) -> None:
     device = replace(profile, peak_flops={"int8": 1e12})
-    samples = [replace(s, precision="int8") for s in products()]
+    samples = [replace(s, precision="int8-dynamic") for s in products()]
     assert "row_s" in fit(samples, device).parameters
     assert "row_s" not in fit(products(), profile).parameters
 

@@ -95,3 +95,52 @@ def test_counts_stay_exact_beyond_floats(profile: Device) -> None:
     n, h = 7 * 1023, 65_536
     layer = 24 * n * h**2 + 4 * 7 * 1023**2 * h
     assert e.flops == 999 * layer + 2 * n * h * 50_001 > 2**53
+
+
+def test_each_operation_computes_at_its_own_peak(profile: Device) -> None:
+    """int8 at 4 TFLOP/s where rows are quantized too; weights alone at bf16's 2."""
+    able = replace(profile, peak_flops={**profile.peak_flops, "int8": 4e12})
+    rows = costs((8e12, 8e12, 0, 0, 0, 0, 0), (2e12, 2e12, 0, 0, 0, 0, 0))
+    for precision, seconds in (("int8-dynamic", 2 + 1), ("int8", 4 + 1)):
+        point = point_of(model="tiny-llama", precision=precision)
+        _, low, _, _ = roofline(rows, point, able, (precision, "bf16"))
+        assert low == pytest.approx(seconds)
+    # without a peak of its own int8 is multiplied at the dense precision's
+    point = point_of(model="tiny-llama", precision="int8-dynamic")
+    _, low, _, _ = roofline(rows, point, profile, ("int8-dynamic", "bf16"))
+    assert low == pytest.approx(4 + 1)
+
+
+def test_a_device_without_fp8_is_named() -> None:
+    for precision in ("fp8", "fp8-dynamic"):
+        with pytest.raises(ValueError, match=r"A100.* has no fp8 peak; it has fp32"):
+            estimate([point_of(model="gpt2", precision=precision)], device("a100"))
+
+
+def test_fewer_launches_are_less_overhead(profile: Device) -> None:
+    """The same step eager, compiled and as a graph: the host's launches, then bytes."""
+    made = [
+        estimate(
+            [point_of(model="tiny-llama", phase="decode", cache="static", **how)],
+            replace(profile, kind="cuda"),
+        )[0]
+        for how in ({}, {"runtime": "decoder"}, {"runtime": "graph"})
+    ]
+    eager, fused, graph = (e.launches for e in made)
+    assert eager > 2.5 * fused
+    assert graph == 1
+    assert made[0].seconds > made[1].seconds > made[2].seconds
+    assert made[0].flops == made[1].flops == made[2].flops
+    assert made[0].bound == made[1].bound == "launch"
+
+
+def test_an_8b_model_in_each_precision_against_its_bytes() -> None:
+    """Weights at 4.8 TB/s: 15.0, 7.5 (int8 head too) and 4.0 GB read a token."""
+    step = {"model": "llama-3.1-8b", "phase": "decode", "runtime": "graph"}
+    known = {"bf16": (15.01e9, {}), "int8": (7.51e9, {"scope": "head"})}
+    known |= {"int4-g128": (3.99e9, {"scope": "head"})}
+    for precision, (weights, how) in known.items():
+        [e] = estimate([point_of(**step, precision=precision, **how)], device("h200"))
+        assert e.weight_bytes == pytest.approx(weights, rel=0.005)
+        assert weights / 4.8e12 < e.low_s < 1.1 * weights / 4.8e12
+        assert e.bound == "memory"

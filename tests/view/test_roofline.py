@@ -13,6 +13,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.cost.devices import Device
+from fastlab.cost.kinds import PRODUCTS
 from fastlab.cost.samples import Sample
 from fastlab.sweeps.reference import references
 from fastlab.view.tables import batch as batches
@@ -105,7 +106,7 @@ def test_the_knee_of_a_square_layer_by_hand(device):
     point = fl.grid(model="llama-3.1-8b", phase="decode", precision="bf16")[0]
     h200 = fl.device("h200")
     at = batches.batched(point, round(batches.knee(point, h200)))
-    linears = [op for op in fl.operations(at) if op.kind == "linear"]
+    linears = [op for op in fl.operations(at) if op.kind in PRODUCTS]
     flops = sum(op.times * op.flops for op in linears)
     moved = sum(op.times * op.bytes for op in linears)
     assert round(batches.knee(point, h200)) == 223
@@ -200,7 +201,7 @@ def test_no_product_beats_the_measured_peak(folder):
     if profile is None or not profile.calibrated:
         pytest.skip("no calibrated profile")
     for one in folder.samples:
-        if one.kind == "linear":
+        if one.kind in PRODUCTS:
             assert one.flops / one.seconds <= 1.05 * profile.peak(one.precision)
 
 

@@ -124,7 +124,7 @@ def curve(
     chosen = choose(rows, phase, precision)
     if profile is None:
         return _stored(chosen[chosen["layers"] == layers])
-    points = _points(chosen, layers) if precision in profile.peak_flops else []
+    points = _points(chosen, layers) if profile.can(precision) else []
     found = estimate(points, profile)
     columns = ["hidden", "ms", "low_ms", "high_ms"]
     times = [[e.seconds * 1e3, e.low_s * 1e3, e.high_s * 1e3] for e in found]

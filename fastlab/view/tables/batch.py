@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastlab.cost.devices import Device
+from fastlab.cost.kinds import PRODUCTS
 from fastlab.cost.latency import estimate
 from fastlab.cost.memory import largest_batch
 from fastlab.cost.operations import operations
@@ -85,7 +86,7 @@ def knee(point: Point, device: Device) -> float:
     FLOPs and activations grow with the batch B, weights do not:
     B flops / (weights + B activations) = ridge, solved for B.
     """
-    ops = [op for op in operations(batched(point, 1)) if op.kind == "linear"]
+    ops = [op for op in operations(batched(point, 1)) if op.kind in PRODUCTS]
     flops, weights, activations = (
         sum(op.times * getattr(op, name) for op in ops)
         for name in ("flops", "weight_bytes", "activation_bytes")

@@ -50,9 +50,9 @@ def on_the_roof(points: Iterable[Point], device: Device) -> pd.DataFrame:
     import pandas as pd
 
     points = list(points)
-    able = [p for p in points if p.recipe.precision in device.peak_flops]
+    able = [p for p in points if device.can(p.recipe.precision)]
     if points and not able:
-        device.peak(points[0].recipe.precision)
+        device.product_rate(points[0].recipe.precision)
     return pd.DataFrame([row for point in able for row in _products(point, device)])
 
 
@@ -100,7 +100,7 @@ def bounds(points: Iterable[Point], device: Device) -> pd.DataFrame:
 
 def _bounds(point: Point, device: Device) -> dict[str, Any]:
     total, made = costs_of(point).totals, estimate([point], device)[0]
-    compute = total[CAUSAL] / device.peak(point.recipe.precision)
+    compute = total[CAUSAL] / device.product_rate(point.recipe.precision)
     memory = sum(total[WEIGHTS : KV_WRITE + 1]) / device.bandwidth
     return _call(point) | {
         "arithmetic ms": compute * 1e3,
@@ -122,7 +122,7 @@ def microbenchmarks(run: Run, precisions: Sequence[str], count: int) -> pd.DataF
     import pandas as pd
 
     device = run.profile
-    able = [p for p in precisions if device and p in device.peak_flops]
+    able = [p for p in precisions if device and device.can(p)]
     if device is None or not able:
         raise ValueError(f"{run.device} has no profile for {', '.join(precisions)}")
     stored = run.reference.samples if run.reference else None
@@ -146,7 +146,7 @@ def _timed(device: Device, precisions: Sequence[str], count: int) -> list[Sample
 
 def _sample(sample: Sample, device: Device) -> dict[str, Any]:
     kind, intensity = class_of(sample), sample.flops / sample.bytes
-    peak = device.peak(sample.precision)
+    peak = device.product_rate(sample.precision)
     return {
         "operation": NAMES.get(kind, kind),
         "precision": sample.precision,

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastlab.cost.ablation import EFFICIENCIES, VARIANTS, Errors, ablations
 from fastlab.cost.devices import Device
+from fastlab.cost.kinds import PRODUCTS
 from fastlab.cost.samples import ATTENTION, Sample, class_of
 from fastlab.cost.score import (
     HOLDOUTS,
@@ -32,7 +33,7 @@ LEFT = "residual"
 UNFITTED = "a roofline; `fastlab calibrate` would fit a better model"
 SAME = 0.5  # points of median error that do not count as a difference
 FULL = next(iter(VARIANTS))
-PRODUCTS = ("linear", *ATTENTION)  # the classes with arithmetic to speak of
+ARITHMETIC = (*PRODUCTS, *ATTENTION)  # the classes with arithmetic to speak of
 
 
 def held_out(
@@ -167,7 +168,7 @@ def terms(ablated: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    arithmetic = ablated["class"].isin(PRODUCTS)
+    arithmetic = ablated["class"].isin(ARITHMETIC)
     among = {"products, attention": arithmetic, "bytes moved": ~arithmetic}
     rows = [
         _term(name, where, (ablated[name] - ablated[FULL])[mine].dropna())

@@ -83,7 +83,7 @@ def operations(point: Point, device: Device | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    able = device is not None and point.recipe.precision in device.peak_flops
+    able = device is not None and device.can(point.recipe.precision)
     made = [_operation(op, point, device if able else None) for op in listed(point)]
     found = pd.DataFrame(made)
     most = "ms" if able else "GFLOP"
@@ -105,7 +105,7 @@ def _longest(op: Operation, point: Point, device: Device | None) -> dict[str, An
     if device is None:
         return {}
     seconds = {
-        "compute": op.flops_causal / device.peak(point.recipe.precision),
+        "compute": op.flops_causal / device.product_rate(point.recipe.precision),
         "memory": op.bytes / device.bandwidth,
         "launch": op.launches * device.launch_s,
     }

@@ -1,0 +1,84 @@
+"""A real checkpoint: its model and tokenizer, its identity; text in, text out."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastlab.models import DTYPES
+from fastlab.spec.checks import check_choice
+from fastlab.spec.precision import FORMATS, PRECISIONS
+
+
+def load(
+    source: str | Path, device: str = "cpu", precision: str = "fp32"
+) -> tuple[nn.Module, Any]:
+    """A real model and its tokenizer, from a hub name or a local folder.
+
+    Weights are read from safetensors only and no code of the repository is run. With
+    the package accelerate they go straight to the device, else through the CPU in
+    their final dtype. A quantized precision loads the dense weights that shrink.recipes
+    quantizes. Raises OSError where something of it is missing, ValueError for a
+    precision that is none.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_choice("precision", precision, PRECISIONS)
+    source = str(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    straight = {"device_map": device} if find_spec("accelerate") else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=DTYPES[FORMATS[precision].dense],
+        use_safetensors=True,
+        trust_remote_code=False,
+        **straight,
+    )
+    nn.Module.to(model, device)
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def weights_id(folder: str | Path) -> str:
+    """ "trained:<sha256>" of a local folder's safetensors files; FileNotFoundError."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} has no .safetensors file")
+    return f"trained:{sha256_of(*files)}"
+
+
+def sha256_of(*files: Path) -> str:
+    """sha256 of the files' bytes, one after the other, in hex."""
+    sha = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            while block := handle.read(2**22):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def generate_text(
+    model: nn.Module, tokenizer: Any, prompt: str, new_tokens: int = 32
+) -> str:
+    """The greedy continuation of a prompt, as text; ValueError for an empty prompt."""
+    inputs = tokenizer(prompt, return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    if length == 0:
+        raise ValueError(f"prompt={prompt!r} must have at least one token")
+    with torch.inference_mode():
+        ids = model.generate(  # type: ignore[operator]
+            **inputs.to(model.device),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+        )
+    # Decoded together with the prompt: alone, some tokenizers drop the first space.
+    whole, own = (
+        tokenizer.decode(part, skip_special_tokens=True)
+        for part in (ids[0], ids[0, :length])
+    )
+    return str(whole[len(own) :])

@@ -1,0 +1,124 @@
+"""fastlab train: a small language model from text, on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastlab.cli.group import main
+from fastlab.cli.points import DEVICE_HELP
+
+if TYPE_CHECKING:
+    from fastlab.shrink.training import Run
+
+SHAPE = ("family", "layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
+HOW = ("batch", "block", "lr", "matrix_lr", "warmup", "seed", "precision", "compiled")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option("--text", multiple=True, type=click.Path(dir_okay=False), metavar="FILE")
+@click.option("--steps", type=int, help="in all; with --finish, the last ones")
+@click.option("--minutes", type=float, help="minutes of work in all, instead of steps")
+@click.option("--finish", is_flag=True, help="shrink learning rates now, and end")
+@click.option("--out", type=click.Path(file_okay=False), help="folder of the model")
+@click.option("--family", help="llama, gpt2 or qwen3")
+@click.option("--layers", type=int)
+@click.option("--hidden", type=int)
+@click.option("--heads", type=int)
+@click.option("--kv-heads", type=int)
+@click.option("--ffn", type=int)
+@click.option("--vocab", type=int, help="tokens of the tokenizer that is trained first")
+@click.option("--batch", type=int, help="sequences in a step")
+@click.option("--block", type=int, help="tokens in a sequence")
+@click.option("--lr", type=float, help="step of AdamW: embeddings, norms")
+@click.option("--matrix-lr", type=float, help="step of Muon; 0 = AdamW for everything")
+@click.option("--warmup", type=int, help="steps over which learning rates grow")
+@click.option("--seed", type=int)
+@click.option("--precision", help="fp32 or autocast-bf16")
+@click.option("--compiled", type=bool, help="torch.compile; a minute, then faster")
+@click.option("--save-every-s", type=float, help="seconds between checkpoints")
+@click.option("--device", help=DEVICE_HELP)
+def train(
+    folder: str,
+    steps: int | None,
+    minutes: float | None,
+    finish: bool,
+    out: str | None,
+    **options: Any,
+) -> None:
+    """Train a small language model in FOLDER; without --text on Python's own library.
+
+    After Ctrl-C or a kill, the same command goes on from the last checkpoint. With
+    neither --steps nor --minutes it goes on until it is stopped, and --finish ends it.
+    """
+    from fastlab.shrink.training import train as trained
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    run = _run(Path(folder), given)
+    with _bar(steps) as on_row:
+        rows = trained(folder, run, steps, minutes, finish, on_row, out)
+    _echo_end(Path(out or Path(folder) / "final"), len(rows))
+
+
+def _run(folder: Path, given: dict[str, Any]) -> Run | None:
+    """What the options say; None where the folder says it all."""
+    from fastlab import machine
+    from fastlab.shrink.training import SETTINGS, Run
+    from fastlab.spec.shape import override
+
+    if (folder / SETTINGS).exists() and not given:
+        return None
+    kind = machine.torch_device(given.get("device", "auto"))
+    native = "fp32" if machine.refusal(kind, "bf16") else "autocast-bf16"
+    base = Run(device=kind)
+    return replace(
+        base,
+        shape=override(base.shape, {n: given[n] for n in SHAPE if n in given}),
+        how=replace(
+            base.how,
+            **{"precision": native} | {n: given[n] for n in HOW if n in given},
+        ),
+        text=tuple(given.get("text", ())),
+        save_every_s=given.get("save_every_s", base.save_every_s),
+    )
+
+
+class _bar:
+    """A tqdm bar on stderr with the loss, from whatever step the run is at."""
+
+    def __init__(self, steps: int | None) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=steps, unit="step", disable=None)
+
+    def __enter__(self) -> Any:
+        return self.update
+
+    def update(self, row: dict[str, float]) -> None:
+        self.bar.n = int(row["step"])
+        self.bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+        self.bar.update(0)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def _echo_end(out: Path, rows: int) -> None:
+    import json
+
+    made = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    judged = made["held_out"]
+    click.echo(
+        f"{made['parameters']:,} parameters, {made['steps']:,} steps, "
+        f"{made['tokens']:,} tokens in {made['seconds']:,.0f} s"
+    )
+    click.echo(
+        f"held out: {judged['bits_per_byte']:.3f} bits per byte "
+        f"({judged['low']:.3f} to {judged['high']:.3f}), "
+        f"perplexity {judged['perplexity']:.2f}"
+    )
+    click.echo(f"model: {out}")

@@ -1,0 +1,141 @@
+"""What microbenchmarks cannot tell: the host's work, cache levels, whole calls.
+
+A dozen whole forward passes and a few products on weights that no longer fit a CPU's
+caches complete a calibration.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fastlab.clock.candidates import STREAMED
+from fastlab.clock.clocks import clock_for
+from fastlab.clock.microbench import Work, settings_for
+from fastlab.clock.timing import Settings, time_call
+from fastlab.cost.costs import LAUNCHES, costs_of
+from fastlab.cost.devices import Device
+from fastlab.cost.fit import LEVEL
+from fastlab.cost.latency import estimate
+from fastlab.models import DTYPES, numerics
+from fastlab.runtime.engines import prepare
+from fastlab.shrink.recipes import build
+from fastlab.spec.grids import point_of
+from fastlab.spec.point import Point
+from fastlab.spec.shape import FAMILIES
+
+LEVELS = tuple(STREAMED // 16 * 2**n for n in (0, 2, 4, 5, 6, 7))  # bytes of weights
+WIDTH = 2048  # of the square product whose weights are read
+
+
+def host_points() -> list[Point]:
+    """Forwards so small that all their time is the host's: two for each family."""
+    tiny = {"layers": 4, "hidden": 64, "heads": 2, "vocab": 256, "prompt_len": 4}
+    phases = {"bert": ("prefill",)}
+    return [
+        point_of(family=family, phase=phase, **tiny)
+        for family in FAMILIES
+        for phase in phases.get(family, ("prefill", "decode"))
+    ]
+
+
+def whole_points(precision: str) -> list[Point]:
+    """Four forwards of sizes that people run, of each family that generates one."""
+    sizes = [("gpt2", "prefill", 768), ("llama", "prefill", 512)]
+    sizes += [("gpt2", "decode", 512), ("llama", "decode", 768)]
+    common = {"layers": 6, "vocab": 8192, "prompt_len": 128, "precision": precision}
+    return [
+        point_of(family=family, phase=phase, hidden=hidden, **common)
+        for family, phase, hidden in sizes
+    ]
+
+
+def seconds_of(point: Point, kind: str, settings: Settings | None = None) -> float:
+    """Median seconds of the point's call on the device at hand."""
+    call = prepare(build(point, kind), point, kind)
+    with numerics(point.recipe.precision):
+        samples = time_call(call, settings or settings_for(kind), clock_for(kind))
+    return samples.seconds
+
+
+def host_seconds(device: Device) -> dict[str, float]:
+    """Host seconds per launch of each family's code, beyond the kernels' own on a CPU.
+
+    There an operation's own call is in its benchmark; the modules around it are not.
+    """
+    points = host_points()
+    took = np.array([seconds_of(point, device.kind) for point in points])
+    if device.kind == "cpu":
+        took -= [e.seconds for e in estimate(points, device, model="calibrated")]
+    each = took / [costs_of(point).totals[LAUNCHES] for point in points]
+    families = np.array([point.shape.family for point in points])
+    found = {name: float(each[families == name].mean()) for name in FAMILIES}
+    return {name: max(seconds, 0.0) for name, seconds in found.items()}
+
+
+def compiled_seconds(device: Device) -> float:
+    """Host seconds per launch within compiled code, as `host_seconds`.
+
+    From one decode step, which takes some seconds to compile; 0 where no compiler is
+    found, since nothing that is compiled can run there.
+    """
+    tiny = {"layers": 4, "hidden": 64, "heads": 2, "vocab": 256, "prompt_len": 4}
+    point = point_of(family="llama", phase="decode", runtime="compile", **tiny)
+    try:
+        took = seconds_of(point, device.kind)
+    except (RuntimeError, OSError):  # what inductor raises is a RuntimeError
+        return 0.0
+    if device.kind == "cpu":
+        took -= estimate([point], device, model="calibrated")[0].seconds
+    return max(took / costs_of(point).totals[LAUNCHES], 0.0)
+
+
+def slowdowns(kind: str, precision: str) -> tuple[tuple[float, float], ...]:
+    """(bytes, factor): what a byte of weights takes when so many are gone through.
+
+    Against the bytes that microbenchmarks go through. One row is multiplied with one
+    weight after the other, over and over: the slowest level of the caches that they
+    fit in serves them. Empty on a GPU, whose L2 is emptied before each sample.
+    """
+    if kind != "cpu":
+        return ()
+    each = [_seconds_per_byte(size, precision) for size in LEVELS]
+    usual = each[LEVELS.index(STREAMED)]
+    # More bytes never come faster: what a noisy sample says otherwise is noise.
+    factors = np.maximum.accumulate(np.array(each) / usual)
+    return tuple(zip(map(float, LEVELS), factors.tolist(), strict=True))
+
+
+def _seconds_per_byte(size: int, precision: str) -> float:
+    dtype = DTYPES[precision]
+    x = torch.randn(1, WIDTH).to(dtype)
+    one = torch.randn(WIDTH, WIDTH).to(dtype)
+    weights = [one.clone() for _ in range(max(1, size // one.nbytes))]
+    turn = itertools.cycle(weights)
+
+    def through_all() -> None:
+        for _ in weights:
+            F.linear(x, next(turn))
+
+    with numerics(precision):
+        took = time_call(Work(through_all), settings_for("cpu"), clock_for("cpu"))
+    return min(took.device_ns) / 1e9 / (len(weights) * one.nbytes)
+
+
+def stretched(points: Sequence[Point], took: Sequence[float], device: Device) -> float:
+    """What intervals must be stretched by so that nine in ten of such calls lie within.
+
+    A dozen errors tell their spread better than their largest ones: the t interval for
+    one more error of a normal distribution about 0, in units of the half-width.
+    """
+    from scipy.stats import t  # 0.5 s, and only a calibration needs it
+
+    made = estimate(points, device, model="calibrated")
+    error = np.log([s / e.seconds for s, e in zip(took, made, strict=True)])
+    half = np.log([e.high_s / e.seconds for e in made])
+    spread = np.sqrt(np.mean((error / half) ** 2))
+    return float(t.ppf((1 + LEVEL) / 2, len(points)) * spread)

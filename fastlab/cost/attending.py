@@ -1,0 +1,101 @@
+"""Attention of one layer with its KV cache: what is written, read, attended. No torch.
+
+From an empty static cache attention is causal over the new rows. After a prefix, and in
+decode steps, it works under a mask over all rows that the host knows it needs, or over
+the whole cache: with nothing saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastlab.cost import kinds
+from fastlab.cost.caches import unpack, widths, write
+from fastlab.cost.kinds import Operation
+from fastlab.cost.steps import Step
+from fastlab.spec.shape import GROUPED
+
+
+def attention(step: Step) -> Iterator[Operation]:
+    """Operations of one layer from the new keys and values to attention's output."""
+    if step.cached:
+        yield from write(step)
+        yield from unpack(step)
+    if step.format.autocast:
+        yield from _cast(step)
+    fused = _fused(step)
+    if not step.fused:  # llama and qwen3 take the softmax in fp32
+        causal = step.shape.family != "bert"
+        masked = causal and (step.new > 1 or step.masked)
+        upcast = step.shape.family in GROUPED
+        yield _plain(step, kinds.plain_attention(fused, step.narrow, masked, upcast))
+    elif _copies_heads(step):
+        copied = _repeat(step, fused)
+        yield copied
+        moved = fused.activation_bytes + copied.activation_bytes
+        yield fused._replace(kv_read_bytes=0, activation_bytes=moved)
+    else:
+        yield fused
+
+
+def _fused(step: Step) -> Operation:
+    s, a = step.shape, step.narrow
+    past = step.keys - step.new
+    causal = s.family != "bert" and not step.masked
+    heads = (s.heads, s.kv_heads, s.head_dim)
+    made = kinds.attention("attention", step.batch, step.new, past, *heads, a, causal)
+    if step.format.autocast:
+        made = made._replace(precision=step.format.autocast)
+    if not (step.packed_cache and step.masked):
+        return made
+    # What is read was written out dense: the cache itself was read before.
+    moved = made.activation_bytes + made.kv_read_bytes
+    return made._replace(kv_read_bytes=0, activation_bytes=moved)
+
+
+def _plain(step: Step, plain: Operation) -> Operation:
+    """Separate kernels; once compiled, two products and all between them in one."""
+    s, a = step.shape, step.narrow
+    scores = step.batch * s.heads * step.new * step.keys
+    outside = 2 * a * step.rows * s.heads * s.head_dim
+    rows = step.batch * step.keys * s.head_dim
+    copied = 0 if s.heads == s.kv_heads else 4 * a * rows * s.heads
+    return plain._replace(fused_bytes=outside + 4 * a * scores + copied)
+
+
+def _copies_heads(step: Step) -> bool:
+    """Whether grouped keys and values are first copied out to every query head.
+
+    Under a mask, except by our own attention in decode steps, which takes the queries
+    of a group as rows of one product.
+    """
+    grouped = step.shape.heads != step.shape.kv_heads
+    ours = step.samples and step.recipe.runtime != "transformers"
+    return grouped and step.masked and not ours
+
+
+def _repeat(step: Step, fused: Operation) -> Operation:
+    s, numbers = step.shape, 2 * step.batch * step.keys * step.shape.head_dim
+    return Operation(
+        "attention.repeat",
+        "copy",
+        activation_bytes=step.narrow * numbers * s.heads,
+        kv_read_bytes=fused.kv_read_bytes,
+        launches=2,
+    )
+
+
+def _cast(step: Step) -> Iterator[Operation]:
+    """Queries after RoPE, and keys and values that are held in fp32, in 16 bit."""
+    s, (keys, values) = step.shape, widths(step)
+    one = step.batch * step.keys * s.kv_heads * s.head_dim
+    wide = [one] * ((keys > step.narrow) + (values > step.narrow))
+    queries = [step.rows * s.heads * s.head_dim] * (s.family in GROUPED)
+    if elements := sum(wide + queries):
+        yield Operation(
+            "attention.cast",
+            "elementwise",
+            activation_bytes=(step.value + step.narrow) * elements,
+            launches=len(wide + queries),
+            fused_bytes=(step.value + step.narrow) * sum(wide) or step.narrow,
+        )

@@ -1,0 +1,86 @@
+"""What a compiler makes of eager kernels: fewer, each reading and writing once.
+
+Matrix products and attention stay as they are. What lies between two of them becomes
+few kernels: a residual goes into the norm after it, the norms of queries and keys into
+RoPE, casts and the quantizing of an input into the kernel that made it. Compared
+with the calls in code that torch's inductor generates, in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fastlab.cost.kinds import PRODUCTS, Operation
+
+JOINING = ("residual1", "residual2", "q.norm", "k.norm")  # what comes next takes these
+
+
+def fused(ops: Iterable[Operation]) -> list[Operation]:
+    """The operations of one layer (or of the end of a model) as a compiler runs them.
+
+    What waits at the end goes into the first norm: that of the next layer.
+    """
+    kept: list[Operation] = []
+    waiting = 0
+    for op in ops:
+        if op.name in JOINING or op.name.endswith(".rescale"):
+            waiting += op.weight_bytes + op.fused_bytes
+        elif op.fused_bytes == 0 or (op.name.endswith(".quantize") and _at_hand(kept)):
+            continue
+        elif op.kind in ("norm", "elementwise"):
+            kept.append(alone(op, waiting))
+            waiting = 0
+        else:
+            kept.append(alone(op))
+    return _into_first_norm(kept, waiting)
+
+
+def _at_hand(kept: list[Operation]) -> bool:
+    """Whether what a product takes was made by a kernel that can quantize it too.
+
+    Attention is none; before a layer there is the norm of another.
+    """
+    before = (op.kind for op in reversed(kept) if op.kind not in PRODUCTS)
+    return next(before, "norm") in ("norm", "elementwise")
+
+
+def _into_first_norm(ops: list[Operation], waiting: int) -> list[Operation]:
+    where = next((i for i, op in enumerate(ops) if op.kind == "norm"), None)
+    if waiting and where is not None:
+        moved = ops[where].activation_bytes + waiting
+        ops[where] = ops[where]._replace(activation_bytes=moved)
+    return ops
+
+
+def alone(op: Operation, more: int = 0) -> Operation:
+    """One operation as one kernel, with `more` bytes of what joined it."""
+    if op.kind == "attention":
+        return _attention(op)
+    if op.fused_bytes < 0:
+        return op
+    return op._replace(
+        activation_bytes=op.fused_bytes + more,
+        launches=1,
+    )
+
+
+def _attention(op: Operation) -> Operation:
+    # Scores through memory: written, read and written by one softmax, read. A product
+    # of one row is no library call: it goes into the kernel beside it.
+    if op.launches == 1:
+        return op
+    one_row = op.dims[1] == 1
+    return op._replace(activation_bytes=op.fused_bytes, launches=2 if one_row else 3)
+
+
+def joined(ops: Iterable[Operation]) -> list[Operation]:
+    """All operations as one kernel: what a model begins with, up to its first norm."""
+    first, *rest = ops
+    made = [alone(op) for op in (first, *rest)]
+    return [
+        made[0]._replace(
+            weight_bytes=sum(op.weight_bytes for op in made),
+            activation_bytes=first.activation_bytes,
+            launches=1,
+        )
+    ]

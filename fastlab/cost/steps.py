@@ -1,0 +1,125 @@
+"""Point -> the forward passes of its call, and what each of them works with. No torch.
+
+Prefill, then decode steps. What runs compiled is told here too: a prefill or a decode
+step by itself; of a generation the decode steps, after an eager prefill.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastlab.spec.point import Point
+from fastlab.spec.precision import Format
+from fastlab.spec.recipe import STATIC, Recipe, bucket
+from fastlab.spec.shape import ModelShape
+
+VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
+REPLAYED = ("graph", "transformers")  # decode steps are CUDA graphs
+
+
+class Step(NamedTuple):
+    """One forward pass: `new` positions after `past` cached ones, head on `scored`.
+
+    value: bytes of one weight that is not quantized, and of one activation; narrow: of
+    what a matrix product writes, less under autocast. keys: rows that attention reads;
+    masked: it does so under a mask, which saves no work, and not causally.
+    """
+
+    shape: ModelShape
+    recipe: Recipe
+    format: Format
+    batch: int
+    new: int
+    past: int
+    scored: int  # positions per sequence whose logits are computed
+    value: int
+    narrow: int
+    cached: bool
+    static: bool
+    fused: bool  # attention in one kernel
+    keys: int
+    masked: bool
+    compiled: bool
+    samples: bool  # the next token is chosen and noted within the step
+
+    @property
+    def rows(self) -> int:
+        """T: batch x new positions."""
+        return self.batch * self.new
+
+    @property
+    def packed_cache(self) -> bool:
+        """Whether keys and values are kept in int8 or fp8."""
+        return self.recipe.cache not in ("none", "dynamic", "static")
+
+
+def steps(point: Point) -> list[Step]:
+    """The forward passes of a call: one, or prefill and new_tokens - 1 decode steps.
+
+    Without a cache a decode step runs over the whole sequence again. With a prefix the
+    prefill computes what comes after it. Unrolled steps run in whole calls: the last
+    may take more steps than there are tokens wanted.
+    """
+    work, n = point.workload, point.workload.prompt_len
+    new = n - work.prefix_len
+    if work.phase == "prefill":
+        scored = new if work.logits == "all" else 1
+        return [_prefill(point, new, work.prefix_len, scored)]
+    if work.phase == "decode":
+        return [_decode_step(point, n)]
+    first, count = _prefill(point, new, work.prefix_len, 1), calls(point)
+    if point.recipe.cache in STATIC:  # all alike: attention reads the whole cache
+        return [first, *[_decode_step(point, n)] * (count * point.recipe.unroll)]
+    return [first, *[_decode_step(point, n + i) for i in range(count)]]
+
+
+def calls(point: Point) -> int:
+    """How often the call runs its decode steps: each time `unroll` of them."""
+    work, k = point.workload, point.recipe.unroll
+    if work.phase == "prefill":
+        return 0
+    return 1 if work.phase == "decode" else -(-(work.new_tokens - 1) // k)
+
+
+def _decode_step(point: Point, past: int) -> Step:
+    cache = point.recipe.cache
+    if cache == "none":
+        return _step(point, past + 1, 0, 1, past + 1, decodes=True)
+    keys = bucket(point.workload.positions) if cache in STATIC else past + 1
+    return _step(point, 1, past, 1, keys, decodes=True)
+
+
+def _prefill(point: Point, new: int, past: int, scored: int) -> Step:
+    # From an empty static cache attention reads the new keys, after a prefix the
+    # rows that are filled.
+    return _step(point, new, past, scored, past + new)
+
+
+def _step(
+    point: Point, new: int, past: int, scored: int, keys: int, decodes: bool = False
+) -> Step:
+    recipe = point.recipe
+    made, static = recipe.format, recipe.cache in STATIC
+    return Step(
+        point.shape,
+        recipe,
+        made,
+        point.workload.batch,
+        new,
+        past,
+        scored,
+        VALUE_BYTES[made.dense],
+        VALUE_BYTES[made.autocast or made.dense],
+        recipe.cache != "none",
+        static,
+        recipe.attention != "eager",
+        keys,
+        static and past > 0,
+        recipe.runtime != "eager" and (decodes or point.workload.phase == "prefill"),
+        static and decodes,
+    )
+
+
+def replays(point: Point) -> int:
+    """CUDA graphs that the call replays, one for `unroll` decode steps; else 0."""
+    return calls(point) if point.recipe.runtime in REPLAYED else 0

@@ -1,0 +1,221 @@
+"""Our decoder: prefill, then one step on a static cache, k steps a call, no host syncs.
+
+A step is the forward pass of one token, the choice of the next and the move of the
+position. It runs eagerly, compiled as one graph, or as that graph replayed by CUDA.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from fastlab.runtime.attention import attention_of, visible
+from fastlab.runtime.cache import dtype_of, static_cache
+from fastlab.runtime.compiled import compiled
+from fastlab.runtime.prefix import Prefixes
+from fastlab.runtime.sampling import GREEDY, Sampling, pick
+from fastlab.runtime.step import (
+    Forward,
+    State,
+    captured,
+    forward_function,
+    steps_function,
+)
+from fastlab.runtime.stops import after_eos, spans
+from fastlab.spec.checks import check_choice, check_count
+
+RUNTIMES = ("eager", "compile", "decoder", "graph")
+
+
+class Decoder:
+    """Generates `batch` sequences of at most `max_len` positions on one static cache.
+
+    runtime: eager; compile = the forward pass compiled, the rest eager; decoder = whole
+    steps compiled; graph = those as a CUDA graph. unroll: steps in one call. A new
+    prompt resets the position and compiles nothing. compile_s is what compiling (and
+    capturing) took, None where nothing is compiled.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: int = 1,
+        max_len: int = 128,
+        cache: str = "static",
+        runtime: str = "decoder",
+        unroll: int = 1,
+        sampling: Sampling = GREEDY,
+        attention: str = "sdpa",
+        compile_prefill: bool = False,
+    ) -> None:
+        _check(model, max_len, runtime, unroll)
+        self.model, self.batch, self.max_len = model, batch, max_len
+        self.runtime, self.unroll, self.sampling = runtime, unroll, sampling
+        self.attention = attention
+        self.compile_s: float | None = None
+        with torch.inference_mode():
+            self.cache = static_cache(model, batch, max_len, cache)
+            self.state = State(self.cache, batch)
+        self.device = self.state.token.device.type
+        self._prefill = forward_function(self.model, self.cache)
+        if compile_prefill:
+            self.compile_prefill()
+        self._call = self._made()
+
+    @torch.inference_mode()
+    def prefill(
+        self, ids: torch.Tensor, prefixes: Prefixes | None = None
+    ) -> torch.Tensor:
+        """Start anew with prompts ids (batch, n), which take the first token too.
+
+        Keys and values of a prefix that `prefixes` holds are copied, not computed, and
+        the prompt's own are kept there. Returns the last position's logits (batch, 1,
+        vocab). ValueError for an empty prompt or one over max_len.
+        """
+        self._check_ids(ids)
+        past = prefixes.restore(ids, self.cache) if prefixes is not None else 0
+        logits = self.start(ids, past)
+        if prefixes is not None:
+            prefixes.keep(ids, self.cache)
+        return logits
+
+    @torch.inference_mode()
+    def start(self, ids: torch.Tensor, past: int = 0) -> torch.Tensor:
+        """The same where the cache holds the first `past` positions of ids already."""
+        logits = self.forward(ids[:, past:], past, 1)
+        place, n = self.cache.place, ids.shape[1]
+        place.past = None
+        place.position.fill_(n)
+        self.state.tokens[:, :n] = ids
+        before = place.position - 1
+        self.state.put(pick(logits[:, -1], self.sampling, before), before)
+        return logits
+
+    @torch.inference_mode()
+    def forward(self, ids: torch.Tensor, past: int, keep: int) -> torch.Tensor:
+        """Logits (batch, keep, vocab) of ids (batch, new) after `past` positions.
+
+        keep = how many of the last positions, 0 = all of them. Fills the cache.
+        """
+        self.cache.place.past = past
+        end, device = past + ids.shape[1], ids.device
+        rows = torch.arange(past, end, device=device)
+        mask = None
+        if past:
+            mask = visible(rows, end, dtype_of(self.model), self.attention)
+        with attention_of(self.model, self.attention):
+            logits: torch.Tensor = self._prefill(ids, mask, rows[None], keep)
+        return logits
+
+    def compile_prefill(self) -> None:
+        """From now on prefill runs compiled, anew for each length of prompt."""
+        self._prefill = compiled(forward_function(self.model, self.cache), self.device)
+
+    @torch.inference_mode()
+    def advance(self) -> torch.Tensor:
+        """Take `unroll` steps; the last one's logits (batch, 1, vocab). Only queued."""
+        with attention_of(self.model, self.attention):
+            logits: torch.Tensor = self._call()
+        return logits
+
+    @torch.inference_mode()
+    def rewind(self, position: int) -> None:
+        """Go back to where `position` positions were cached and their next is known."""
+        self.cache.place.past = None
+        self.cache.place.position.fill_(position)
+        self.state.token.copy_(self.state.tokens[:, position : position + 1])
+
+    def generate(
+        self, ids: torch.Tensor, new_tokens: int, eos: Sequence[int] = ()
+    ) -> torch.Tensor:
+        """New tokens (batch, at most new_tokens) after prompts ids (batch, n).
+
+        Ends early where every sequence has had one of `eos`, which is looked at every
+        `unroll` tokens; without eos the host waits for nothing until the end.
+        """
+        parts = list(self.chunks(ids, new_tokens, eos))
+        return torch.cat(parts, dim=1)
+
+    def chunks(
+        self,
+        ids: torch.Tensor,
+        new_tokens: int,
+        eos: Sequence[int] = (),
+        prefixes: Prefixes | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """The same in pieces (batch, k) on the device: the first token, then k each.
+
+        After its first eos a sequence goes on with that eos.
+        """
+        self._check_ids(ids)
+        check_count("new_tokens", new_tokens, high=self.max_len - ids.shape[1] + 1)
+        self.prefill(ids, prefixes)
+        n, ended = ids.shape[1], None
+        for start, stop in spans(new_tokens, self.unroll):
+            if start:
+                self.advance()
+            piece = self.state.tokens[:, n + start : n + stop].clone()
+            if eos:
+                piece, ended = after_eos(piece, ended, eos)
+            yield piece
+            if ended is not None and bool((ended >= 0).all()):
+                return
+
+    def _made(self) -> Callable[[], torch.Tensor]:
+        """The call that takes `unroll` steps, compiled and captured where asked for."""
+        if self.runtime == "eager":
+            return self._steps(forward_function(self.model, self.cache), self.unroll)
+        start = time.perf_counter()
+        forward = forward_function(self.model, self.cache, one=True)
+        if self.runtime == "compile":
+            call = self._steps(compiled(forward, self.device), self.unroll)
+        else:
+            count = self.unroll if self.runtime == "decoder" else 1
+            call = compiled(self._steps(forward, count), self.device)
+        self._call = call
+        self._try_once()
+        if self.runtime == "graph":
+            with torch.inference_mode(), attention_of(self.model, self.attention):
+                call = captured(call, self.unroll)
+            self.rewind(0)
+        self.compile_s = time.perf_counter() - start
+        return call
+
+    def _steps(self, forward: Forward, count: int) -> Callable[[], torch.Tensor]:
+        dtype, attention = dtype_of(self.model), self.attention
+        parts = (self.cache, self.state, self.sampling, attention, dtype)
+        return steps_function(forward, *parts, count)
+
+    def _try_once(self) -> None:
+        # From an empty cache; the prompt overwrites what this leaves behind.
+        self.rewind(0)
+        self.advance()
+        self.rewind(0)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def _check_ids(self, ids: torch.Tensor) -> None:
+        if ids.ndim != 2 or ids.shape[0] != self.batch:
+            raise ValueError(
+                f"ids of shape {tuple(ids.shape)} must be ({self.batch}, n): "
+                f"this decoder is made for batch={self.batch}, prompts of one length"
+            )
+        n = ids.shape[1]
+        if not 1 <= n <= self.max_len:
+            raise ValueError(
+                f"a prompt of {n} tokens must have 1 to max_len={self.max_len}"
+            )
+
+
+def _check(model: nn.Module, max_len: int, runtime: str, unroll: int) -> None:
+    check_choice("runtime", runtime, RUNTIMES)
+    check_count("unroll", unroll, high=64)
+    most = getattr(model.config, "max_position_embeddings", max_len)
+    check_count("max_len", max_len, high=most)
+    if runtime == "graph" and not torch.cuda.is_available():
+        raise ValueError("runtime='graph' needs an NVIDIA GPU: CUDA replays the graph")
+    if not hasattr(model, "get_input_embeddings"):
+        raise ValueError(f"model={type(model).__name__} must be a transformers model")

@@ -1,0 +1,70 @@
+"""Which token comes next: greedy, or drawn by temperature and top-k, on the device.
+
+Noise is a hash of (seed, position, sequence, token), so that a draw needs no generator
+state: the same seed gives the same tokens eagerly, compiled and in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fastlab.spec.checks import check_count
+
+_WORD = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature 0 = greedy; top_k = how many tokens may be drawn, 0 = all."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.temperature, int | float)
+        if not number or not 0 <= self.temperature <= 100:
+            raise ValueError(
+                f"temperature={self.temperature!r} must be a number from 0 to 100"
+            )
+        check_count("top_k", self.top_k, low=0)
+        check_count("seed", self.seed, low=0, high=2**31)
+
+
+GREEDY = Sampling()
+
+
+def pick(
+    logits: torch.Tensor, sampling: Sampling, position: torch.Tensor
+) -> torch.Tensor:
+    """Next token ids (batch, 1) from logits (batch, vocab) at a position ().
+
+    Drawn by the Gumbel trick: the largest of logit / temperature - log(-log u).
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    scores = logits.float() / sampling.temperature
+    if 0 < sampling.top_k < scores.shape[-1]:
+        least = scores.topk(sampling.top_k, dim=-1).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -float("inf"))
+    u = uniform(scores.shape, sampling.seed, position)
+    return (scores - (-u.log()).log()).argmax(dim=-1, keepdim=True)
+
+
+def uniform(shape: torch.Size, seed: int, position: torch.Tensor) -> torch.Tensor:
+    """Numbers (batch, vocab) in (0, 1), the same for the same seed and position."""
+    start = _mixed(_mixed(torch.full_like(position, seed) + 1) + position)
+    batch = torch.arange(shape[0], device=position.device)[:, None]
+    token = torch.arange(shape[1], device=position.device)
+    mixed = _mixed(_mixed(start + batch * 0x9E3779B1) + token)
+    return ((mixed >> 8).float() + 0.5) * 2.0**-24
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """A 32-bit integer hash (two rounds of xor-shift and multiply), in int64."""
+    x = x & _WORD
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _WORD
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _WORD
+    return x ^ (x >> 16)

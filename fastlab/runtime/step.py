@@ -1,0 +1,116 @@
+"""One decode step as a function: forward pass, choice of a token, move of the position.
+
+What `Decoder` compiles and captures; each function here returns a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from fastlab.runtime.attention import visible
+from fastlab.runtime.cache import StaticKV
+from fastlab.runtime.onerow import one_row
+from fastlab.runtime.sampling import Sampling, pick
+
+Forward = Callable[..., torch.Tensor]
+Call = Callable[[], torch.Tensor]
+
+
+class State:
+    """What a step reads and moves: the last token (batch, 1) and all tokens so far.
+
+    tokens (batch, max_len + 2): column p holds the token at position p; what steps
+    beyond the end write goes to the last column, which nobody reads.
+    """
+
+    def __init__(self, cache: StaticKV, batch: int) -> None:
+        place = cache.place
+        device = place.position.device
+        self.token = torch.zeros(batch, 1, dtype=torch.int64, device=device)
+        size = (batch, place.positions + 2)
+        self.tokens = torch.zeros(size, dtype=torch.int64, device=device)
+
+    def put(self, token: torch.Tensor, position: torch.Tensor) -> None:
+        """Note `token` (batch, 1) as the one after `position` ()."""
+        self.token.copy_(token)
+        column = (position + 1).clamp(max=self.tokens.shape[1] - 1)
+        self.tokens.index_copy_(1, column.view(1), token)
+
+
+def forward_function(model: nn.Module, cache: StaticKV, one: bool = False) -> Forward:
+    """(ids, mask, positions, keep) -> the last `keep` positions' logits.
+
+    one: it is compiled for single tokens, whose products may take another way.
+    """
+    device = cache.place.position.device.type
+
+    def forward(
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        keep: int = 1,
+    ) -> torch.Tensor:
+        with one_row(device, one):
+            out = model(
+                ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
+        logits: torch.Tensor = out.logits
+        return logits
+
+    return forward
+
+
+def steps_function(
+    forward: Forward,
+    cache: StaticKV,
+    state: State,
+    sampling: Sampling,
+    attention: str,
+    dtype: torch.dtype,
+    count: int,
+) -> Call:
+    """() -> logits (batch, 1, vocab) of the last of `count` steps."""
+    place, length = cache.place, cache.length
+
+    def steps() -> torch.Tensor:
+        for _ in range(count):
+            row = place.rows(1)
+            mask = visible(row, length, dtype, attention)
+            logits = forward(state.token, mask, row[None])
+            token = pick(logits[:, -1], sampling, place.position)
+            state.put(token, place.position)
+            place.position.add_(1)
+        return logits
+
+    return steps
+
+
+def captured(step: Call, count: int) -> Call:
+    """`count` calls of a step in one CUDA graph; replaying it returns its own logits.
+
+    The step must have run before, and all that it reads and writes must stay where it
+    is. Capturing runs it once more.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()  # so that libraries have their workspaces on a stream of their own
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            logits = step()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return logits
+
+    return replay

@@ -1,0 +1,164 @@
+"""Text as it is made, and how fast it came: TTFT, TPOT, tokens per second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastlab.runtime.decode import Decoder
+from fastlab.runtime.sampling import GREEDY, Sampling
+
+UNFINISHED = "\ufffd"  # what a tokenizer makes of half a character
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a generation went. ttft_s: to the first token, from the prompt's ids.
+
+    tpot_s: seconds for each later token. ended: "eos", "stop" (a stop string) or
+    "length". compile_s: before the prompt, None where nothing was compiled.
+    """
+
+    tokens: int
+    ttft_s: float
+    tpot_s: float | None
+    ended: str
+    compile_s: float | None
+
+    @property
+    def tokens_per_s(self) -> float:
+        """New tokens per second, the prompt's prefill included."""
+        later = (self.tpot_s or 0.0) * (self.tokens - 1)
+        return self.tokens / (self.ttft_s + later)
+
+
+class Stream:
+    """Pieces of text, once through; `speed` is there when they have ended."""
+
+    def __init__(self, pieces: Iterator[str | Speed]) -> None:
+        self._pieces = pieces
+        self.speed: Speed | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            if isinstance(piece, Speed):
+                self.speed = piece
+            elif piece:
+                yield piece
+
+
+def stream(
+    model: nn.Module,
+    tokenizer: Any,
+    prompt: str,
+    new_tokens: int = 32,
+    sampling: Sampling = GREEDY,
+    stop: Sequence[str] = (),
+    runtime: str = "eager",
+    unroll: int = 1,
+    cache: str = "static",
+) -> Stream:
+    """The continuation of a prompt, piece by piece, by a `Decoder` made for it.
+
+    Ends at an eos token of the model or tokenizer, before a stop string, or after
+    new_tokens tokens. Raises ValueError for an empty prompt or stop string, or more
+    positions than the model has.
+    """
+    if any(not words for words in stop):
+        raise ValueError("stop='' must have at least one character")
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    if ids.shape[1] == 0:
+        raise ValueError(f"prompt={prompt!r} must have at least one token")
+    device = next(model.parameters()).device
+    decoder = Decoder(
+        model,
+        max_len=ids.shape[1] + new_tokens - 1,
+        cache=cache,
+        runtime=runtime,
+        unroll=unroll,
+        sampling=sampling,
+    )
+    eos = eos_ids(model, tokenizer)
+    text = Text(tokenizer, ids[0].tolist(), stop)
+    return Stream(_pieces(decoder, text, ids.to(device), new_tokens, eos))
+
+
+def _pieces(
+    decoder: Decoder, text: Text, ids: torch.Tensor, new_tokens: int, eos: list[int]
+) -> Iterator[str | Speed]:
+    start = time.perf_counter()
+    first_s, ended = 0.0, "length"
+    for chunk in decoder.chunks(ids, new_tokens, eos):
+        tokens = chunk[0].tolist()  # waits for the device
+        now_s = time.perf_counter() - start
+        first_s = first_s or now_s
+        ended = text.add(tokens, eos) or ended
+        yield text.piece()
+        if ended != "length":
+            break
+    yield text.piece(last=True)
+    n = text.tokens
+    tpot_s = (now_s - first_s) / (n - 1) if n > 1 else None
+    yield Speed(n, first_s, tpot_s, ended, decoder.compile_s)
+
+
+class Text:
+    """Turns tokens into text; holds back half characters and what may be a stop."""
+
+    def __init__(self, tokenizer: Any, prompt: list[int], stop: Sequence[str]) -> None:
+        self._tokenizer, self._ids, self._stop = tokenizer, list(prompt), stop
+        self._start, self._n = len(self._decoded()), len(prompt)
+        self._shown, self._end = self._start, None  # type: tuple[int, int | None]
+
+    @property
+    def tokens(self) -> int:
+        """New tokens so far."""
+        return len(self._ids) - self._n
+
+    def add(self, tokens: list[int], eos: Sequence[int]) -> str:
+        """Take new tokens; "eos" or "stop" where they end the text, else ""."""
+        for token in tokens:
+            self._ids.append(token)
+            if token in eos:
+                return "eos"
+        new = self._decoded()[self._start :]
+        found = [new.find(words) for words in self._stop if words in new]
+        if found:
+            self._end = self._start + min(found)
+            return "stop"
+        return ""
+
+    def piece(self, last: bool = False) -> str:
+        """The text that was not given yet and is sure to stay."""
+        whole = self._decoded()[: self._end]
+        sure = len(whole) if last or self._end is not None else self._sure(whole)
+        piece, self._shown = whole[self._shown : sure], max(sure, self._shown)
+        return piece
+
+    def _sure(self, whole: str) -> int:
+        kept = len(whole.rstrip(UNFINISHED))
+        longest = max((len(words) for words in self._stop), default=1)
+        for n in range(longest - 1, 0, -1):  # the end may be how a stop begins
+            if any(words.startswith(whole[kept - n : kept]) for words in self._stop):
+                return kept - n
+        return kept
+
+    def _decoded(self) -> str:
+        # With the prompt: alone, some tokenizers drop the first space.
+        return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
+
+
+def eos_ids(model: nn.Module, tokenizer: Any) -> list[int]:
+    """Tokens that end a text: of the model's generation config, else the tokenizer."""
+    config: Any = getattr(model, "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    if named is None:
+        named = tokenizer.eos_token_id
+    if named is None:
+        return []
+    return list(named) if isinstance(named, list | tuple) else [int(named)]

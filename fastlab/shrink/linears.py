@@ -1,0 +1,268 @@
+"""Linear modules on quantized weights: torch's own products, and a plain path.
+
+Each holds its weight as stored (`nn.Parameter`s without gradient, so that a model's
+bytes are those of its parameters), and knows `dequantized()`: what the weight stands
+for. `reference` multiplies by that; `forward` does so too where a device has no product
+of its own. The products have private names in torch: each use is guarded.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastlab.shrink import nibbles, rounding
+from fastlab.spec.precision import ROWS, Format
+
+aten = torch.ops.aten
+# On a CPU, up to how many rows torch's int8 product of dense activations wins: over
+# widening the weight, and over the integer product (4096 x 4096, 2 threads with AMX).
+INT8_ROWS = 16
+WIDENED = 2**22  # weights widened at once on a CPU
+DYNAMIC_ROWS = 4
+
+
+class Quantized(nn.Module):
+    """What all quantized linears share: y = x W^T + b with W (n, k) as stored."""
+
+    def __init__(self, n: int, k: int, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = n, k
+        self.bias = None if bias is None else _fixed(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., k) -> (..., n) in the dtype of x."""
+        y = self.product(x.reshape(-1, self.in_features))
+        if self.bias is not None:
+            y = y + self.bias
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The same by the dequantized weight, on any device."""
+        weight = self.dequantized().to(x.dtype)
+        return functional.linear(x, weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+    def product(self, x: Tensor) -> Tensor:
+        """(m, k) -> (m, n), without the bias."""
+        raise NotImplementedError
+
+    def dequantized(self) -> Tensor:
+        """The weight (n, k) that the stored one stands for."""
+        raise NotImplementedError
+
+
+class Int8Linear(Quantized):
+    """int8 weights with a scale per output row; activations as they come."""
+
+    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight.shape[0], weight.shape[1], bias)
+        self.weight, self.scales = _fixed(weight), _fixed(scales)
+
+    def product(self, x: Tensor) -> Tensor:
+        """torch's int8 product for a few rows on a CPU, else the weight is widened.
+
+        On a GPU a compiler fuses the widening into the product; eager code writes the
+        widened weight to memory first.
+        """
+        scales = self.scales.to(x.dtype)
+        if _has_int8_product(x, INT8_ROWS):
+            return aten._weight_int8pack_mm(x, self.weight, scales)
+        return _widened_product(x, self.weight) * scales
+
+    def dequantized(self) -> Tensor:
+        return self.weight * self.scales[:, None]
+
+
+def _widened_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T with the weight widened to the dtype of x, block by block on a CPU.
+
+    A whole widened weight would be new pages of memory in each call there, which cost
+    more than the product (4096 x 4096 on 64 rows: 15 ms, in blocks 7).
+    """
+    rows = max(1, WIDENED // weight.shape[1])
+    whole = x.device.type != "cpu" or torch.compiler.is_compiling()
+    if whole or len(weight) <= rows:
+        return functional.linear(x, weight.to(x.dtype))
+    blocks = weight.split(rows)
+    return torch.cat([functional.linear(x, b.to(x.dtype)) for b in blocks], dim=1)
+
+
+def _has_int8_product(x: Tensor, rows: int) -> bool:
+    # It loads rows of weights as aligned vectors without a remainder: other widths than
+    # multiples of 16, and weights that begin elsewhere than at 16 bytes, crash it.
+    fits = x.shape[0] <= rows and x.shape[1] % 16 == 0
+    return x.device.type == "cpu" and fits and hasattr(aten, "_weight_int8pack_mm")
+
+
+class Int8DynamicLinear(Int8Linear):
+    """int8 weights and int8 activations, these with a scale per row of each call."""
+
+    def product(self, x: Tensor) -> Tensor:
+        """Exact int32 sums of the codes, times both scales, in the dtype of x.
+
+        For very few rows on a CPU the codes go through the weight-only product as
+        dense values, which hold them exactly.
+        """
+        codes, scales = rounding.int8_activations(x)
+        if _has_int8_product(x, DYNAMIC_ROWS):
+            y = super().product(codes.to(x.dtype))
+            return (y * scales).to(x.dtype)
+        sums = int_product(codes, self.weight)
+        return (sums * scales * self.scales.float()).to(x.dtype)
+
+
+def int_product(x: Tensor, weight: Tensor) -> Tensor:
+    """int8 (m, k) x int8 (n, k) -> (m, n): int32 where torch multiplies integers.
+
+    CUDA's product wants more than 16 rows, and n and k to be multiples of 8: too few
+    rows are filled up with zeros, other widths are multiplied in fp32.
+    """
+    n, k = weight.shape
+    cuda, rows = x.device.type == "cuda", x.shape[0]
+    if (cuda and (n % 8 or k % 8)) or not hasattr(torch, "_int_mm"):
+        return functional.linear(x.float(), weight.float())
+    if cuda and rows <= 16:
+        x = functional.pad(x, (0, 0, 0, 32 - rows))
+    return torch._int_mm(x, weight.t())[:rows]
+
+
+class Fp8Linear(Quantized):
+    """fp8 (e4m3) weights with an fp32 scale per output row."""
+
+    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight.shape[0], weight.shape[1], bias)
+        self.weight, self.scales = _fixed(weight), _fixed(scales)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The weight is widened to the dtype of x, which a compiler fuses."""
+        return _widened_product(x, self.weight) * self.scales.to(x.dtype)
+
+    def dequantized(self) -> Tensor:
+        return self.weight.float() * self.scales[:, None]
+
+
+class Fp8DynamicLinear(Fp8Linear):
+    """fp8 weights and fp8 activations, these with a scale per row of each call."""
+
+    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, scales, bias)
+        self.scaled = _has_scaled_product(weight)
+
+    def product(self, x: Tensor) -> Tensor:
+        """torch's row-wise scaled product where there is one (it returns bf16)."""
+        return self.of_codes(*rounding.fp8_activations(x), x.dtype)
+
+    def of_codes(self, codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """fp8 rows (m, k) with a scale each (m, 1) -> (m, n)."""
+        if not self.scaled:
+            sums = functional.linear(codes.float(), self.weight.float())
+            return (sums * scales * self.scales).to(dtype)
+        y = torch._scaled_mm(
+            codes, self.weight.t(), scales, self.scales[None], out_dtype=torch.bfloat16
+        )
+        return y.to(dtype)
+
+
+def _has_scaled_product(weight: Tensor) -> bool:
+    if weight.device.type != "cuda" or not hasattr(torch, "_scaled_mm"):
+        return False
+    able = torch.cuda.get_device_capability(weight.device) >= (8, 9)
+    return able and all(width % 16 == 0 for width in weight.shape)
+
+
+class Int4Linear(Quantized):
+    """4-bit weights with a scale and a zero point per group of inputs of each row.
+
+    packed: the codes in the device's own order (see nibbles); pairs: (k / group, n, 2)
+    scales and zero points in the dense dtype. Rows are filled up to a multiple of 16.
+    """
+
+    def __init__(
+        self, plain: Tensor, pairs: Tensor, n: int, bias: Tensor | None
+    ) -> None:
+        super().__init__(n, 2 * plain.shape[1], bias)
+        self.group = self.in_features // pairs.shape[0]
+        self.layout = nibbles.layout_for(plain.device, pairs.dtype)
+        self.packed = _fixed(nibbles.pack(plain, self.layout))
+        self.pairs = _fixed(pairs)
+
+    @property
+    def plain(self) -> Tensor:
+        """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
+        n, k = self.pairs.shape[1], self.in_features
+        return nibbles.unpack(self.packed, n, k, self.layout)
+
+    def product(self, x: Tensor) -> Tensor:
+        """torch's int4 product of this device, else by the dequantized weight."""
+        if self.layout == "plain":
+            return functional.linear(x, self.dequantized().to(x.dtype))
+        if x.device.type != self.layout:
+            raise RuntimeError(
+                f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
+                "quantize on the device that runs them, or save and load there"
+            )
+        ours = x.contiguous().to(self.pairs.dtype)
+        op = _INT4_PRODUCT[self.layout]
+        y = getattr(aten, op)(ours, self.packed, self.group, self.pairs)
+        return y[:, : self.out_features].to(x.dtype)
+
+    def dequantized(self) -> Tensor:
+        codes = nibbles.to_codes(self.plain).unflatten(1, (-1, self.group))
+        scale, zero = self.pairs.transpose(0, 1).unbind(-1)
+        grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
+        return grouped.flatten(1)[: self.out_features]
+
+
+_INT4_PRODUCT = {"cpu": "_weight_int4pack_mm_for_cpu", "cuda": "_weight_int4pack_mm"}
+
+
+class Int8Embedding(nn.Module):
+    """A token table of int8 rows, each with a scale; looked up in the scales' dtype."""
+
+    def __init__(self, weight: Tensor, scales: Tensor) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.weight, self.scales = _fixed(weight), _fixed(scales)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) ids -> (..., width)."""
+        scales = self.scales[ids]
+        return self.weight[ids].to(scales.dtype) * scales[..., None]
+
+    def dequantized(self) -> Tensor:
+        """The table (rows, width) that the stored one stands for."""
+        return self.weight * self.scales[:, None]
+
+
+ROW_KINDS = {
+    ("int8", False): Int8Linear,
+    ("int8", True): Int8DynamicLinear,
+    ("fp8", False): Fp8Linear,
+    ("fp8", True): Fp8DynamicLinear,
+}
+
+
+def quantized_linear(weight: Tensor, bias: Tensor | None, made: Format) -> Quantized:
+    """The module of one format for a dense weight (n, k); its group must divide k."""
+    if made.weights == "int4":
+        return _int4(weight, bias, made.group)
+    rows = {"int8": rounding.int8_rows, "fp8": rounding.fp8_rows}[made.weights]
+    return ROW_KINDS[made.weights, made.dynamic](*rows(weight), bias)
+
+
+def _int4(weight: Tensor, bias: Tensor | None, group: int) -> Int4Linear:
+    codes, pairs = rounding.int4_groups(weight, group)
+    extra = -len(codes) % ROWS
+    plain = functional.pad(nibbles.to_bytes(codes), (0, 0, 0, extra))
+    pairs = functional.pad(pairs, (0, 0, 0, extra))
+    return Int4Linear(plain, pairs, len(weight), bias)
+
+
+def _fixed(values: Tensor) -> nn.Parameter:
+    if isinstance(values, nn.Parameter):
+        return values  # one that another module holds too
+    return nn.Parameter(values, requires_grad=False)

@@ -1,0 +1,223 @@
+"""Quantized models on disk: one safetensors file, the config, and a manifest.
+
+The manifest (fastlab.json) says what each quantized module is and what the file holds;
+4-bit codes are stored plain, so that a file made on one device loads on another.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fastlab.checkpoints import sha256_of
+from fastlab.shrink import parts
+from fastlab.shrink.linears import ROW_KINDS, Int4Linear, Int8Embedding, Quantized
+from fastlab.spec.checks import check_choice
+from fastlab.spec.precision import QUANTIZED
+
+MANIFEST = "fastlab.json"
+WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
+SCHEMA = 1
+_FIELDS = (
+    *("schema", "precision", "model", "attention", "modules", "shared"),
+    *("tensors", "file"),
+)
+_KINDS = {kind.__name__: kind for kind in ROW_KINDS.values()}
+_ALL_KINDS = (*_KINDS, "Int4Linear", "Int8Embedding")
+
+
+def save_quantized(
+    model: nn.Module, folder: str | Path, tokenizer: Any = None
+) -> dict[str, Any]:
+    """Write a quantized model (and its tokenizer) to a folder; returns the manifest.
+
+    Raises ValueError for a model that is not quantized.
+    """
+    modules = {n: _described(m) for n, m in parts.quantized_modules(model)}
+    if not modules:
+        raise ValueError("the model is not quantized: save it with save_pretrained")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors, shared = _tensors(model)
+    save_file(tensors, folder / WEIGHTS)
+    model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    manifest = {
+        "schema": SCHEMA,
+        "precision": parts.precision_of(model),
+        "model": type(model).__name__,
+        "attention": model.config._attn_implementation,  # type: ignore[union-attr]
+        "modules": modules,
+        "shared": shared,
+        "tensors": {name: _kind(t) for name, t in tensors.items()},
+        "file": _file(folder / WEIGHTS),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def _described(module: nn.Module) -> dict[str, Any]:
+    said: dict[str, Any] = {"kind": type(module).__name__}
+    if isinstance(module, Quantized):
+        said |= {"shape": [module.out_features, module.in_features]}
+    if isinstance(module, Int4Linear):
+        said |= {"group": module.group}
+    return said
+
+
+def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Every parameter and buffer once, on the CPU; and which names share another's."""
+    tensors: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, tensor in _named_tensors(model):
+        if id(tensor) in first:
+            shared[name] = first[id(tensor)]
+            continue
+        first[id(tensor)] = name
+        module = model.get_submodule(name.rpartition(".")[0])
+        packed = isinstance(module, Int4Linear) and name.endswith(".packed")
+        kept: Any = module.plain if packed else tensor
+        tensors[name] = kept.detach().to("cpu").contiguous()
+    return tensors, shared
+
+
+def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    # Buffers that transformers would compute anew are stored too: they are small.
+    return [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+
+
+def _kind(tensor: Tensor) -> list[Any]:
+    return [str(tensor.dtype).removeprefix("torch."), *tensor.shape]
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def is_saved(source: str | Path) -> bool:
+    """Whether a source is a folder that `save_quantized` wrote."""
+    return (Path(source) / MANIFEST).is_file()
+
+
+def manifest_of(folder: str | Path) -> dict[str, Any]:
+    """The manifest of a folder, checked.
+
+    Raises OSError where it or the file is missing, ValueError where it is no manifest,
+    of another schema, or not that of the file beside it.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        absent = [name for name in _FIELDS if name not in manifest]
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if absent or not isinstance(manifest, dict):
+        raise ValueError(f"{path} lacks {', '.join(absent)}")
+    if manifest["schema"] != SCHEMA:
+        raise ValueError(f"{path}: schema={manifest['schema']!r} must be {SCHEMA}")
+    check_choice("precision", manifest["precision"], QUANTIZED)
+    for name, said in manifest["modules"].items():
+        check_choice(f"kind of {name}", said.get("kind"), _ALL_KINDS)
+    return manifest
+
+
+def _check_file(folder: Path, said: dict[str, Any]) -> Path:
+    path = folder / WEIGHTS
+    size = path.stat().st_size
+    if size != said["bytes"]:
+        raise ValueError(f"{path} has {size} bytes; the manifest says {said['bytes']}")
+    if sha256_of(path) != said["sha256"]:
+        raise ValueError(f"{path}: its sha256 is not the one in the manifest")
+    return path
+
+
+def load_quantized(folder: str | Path, device: str = "cpu") -> nn.Module:
+    """The model that `save_quantized` wrote, on the device, equal bit for bit.
+
+    No dense weight is ever made. Raises OSError where a file is missing, ValueError
+    where the manifest, the file and the config do not belong together.
+    """
+    folder = Path(folder)
+    manifest = manifest_of(folder)
+    path = _check_file(folder, manifest["file"])
+    model = _skeleton(folder, manifest["model"], manifest["attention"])
+    held = _read(path, device)
+    _check_tensors(manifest, held)
+    held |= {name: held[first] for name, first in manifest["shared"].items()}
+    return _filled(model, manifest, held).eval().requires_grad_(False)
+
+
+def _read(path: Path, device: str) -> dict[str, Tensor]:
+    # On a CPU the tensors are views of the mapped file, as aligned as they lie there;
+    # the int8 product crashes on weights that do not begin at 16 bytes: copy them.
+    with safe_open(path, "pt", device=device) as file:
+        read = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+        return {n: t.clone() if device == "cpu" else t for n, t in read}
+
+
+def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
+    """The model of the config on the meta device: no memory, no random numbers."""
+    import transformers
+
+    if not name.endswith(("ForCausalLM", "ForMaskedLM", "LMHeadModel")):
+        raise ValueError(f"model={name!r} in {folder / MANIFEST} is no language model")
+    kind = getattr(transformers, name)
+    config = kind.config_class.from_pretrained(folder, attn_implementation=attention)
+    with torch.device("meta"):
+        model: nn.Module = kind(config)
+    return model
+
+
+def _check_tensors(manifest: dict[str, Any], held: dict[str, Tensor]) -> None:
+    if {name: _kind(t) for name, t in held.items()} != manifest["tensors"]:
+        raise ValueError(f"the tensors of {WEIGHTS} are not those of {MANIFEST}")
+
+
+def _filled(
+    model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]
+) -> nn.Module:
+    """The skeleton with quantized modules in place and every tensor from the file."""
+    fixed = _parameters(held)
+    for name, said in manifest["modules"].items():
+        parts.put(model, name, _module(name, said, fixed))
+    for name, old in _named_tensors(model):
+        if old.device.type != "meta":
+            continue
+        if name not in held or held[name].shape != old.shape:
+            size = tuple(old.shape)
+            raise ValueError(f"{name} {size} of the config is not in {WEIGHTS}")
+        owner, _, leaf = name.rpartition(".")
+        new = fixed[name] if isinstance(old, nn.Parameter) else held[name]
+        setattr(model.get_submodule(owner), leaf, new)
+    return model
+
+
+def _parameters(held: dict[str, Tensor]) -> dict[str, nn.Parameter]:
+    """Each tensor as one parameter, the same for all names that share it."""
+    made = {id(t): nn.Parameter(t, requires_grad=False) for t in held.values()}
+    return {name: made[id(t)] for name, t in held.items()}
+
+
+def _module(
+    name: str, said: dict[str, Any], held: dict[str, nn.Parameter]
+) -> nn.Module:
+    def part(leaf: str) -> Any:
+        return held.get(f"{name}.{leaf}")
+
+    if said["kind"] == "Int4Linear":
+        rows = said["shape"][0]
+        return Int4Linear(part("packed").data, part("pairs"), rows, part("bias"))
+    if said["kind"] == "Int8Embedding":
+        return Int8Embedding(part("weight"), part("scales"))
+    return _KINDS[said["kind"]](part("weight"), part("scales"), part("bias"))

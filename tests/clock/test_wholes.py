@@ -1,0 +1,81 @@
+"""Whole calls in a calibration: host seconds, cache levels, how far intervals reach."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from fastlab.clock import wholes
+from fastlab.cost.costs import LAUNCHES, costs_of
+from fastlab.cost.devices import Device
+from fastlab.cost.latency import estimate
+from fastlab.spec import FAMILIES
+from tests.cost.fitting import calibrated
+
+
+def test_every_family_has_its_host_seconds(
+    monkeypatch: pytest.MonkeyPatch, profile: Device
+) -> None:
+    """Kernels take 1 s in all estimates, a call 1 s + 20 us a launch (GPT-2: 30 us)."""
+
+    def made(points, device, model):
+        one = estimate([points[0]], device, "roofline")[0]
+        return [replace(one, seconds=1.0) for _ in points]
+
+    def took(point, kind):
+        each = 3e-5 if point.shape.family == "gpt2" else 2e-5
+        return 1.0 + each * costs_of(point).totals[LAUNCHES]
+
+    monkeypatch.setattr(wholes, "estimate", made)
+    monkeypatch.setattr(wholes, "seconds_of", took)
+    found = wholes.host_seconds(profile)
+    assert found == {
+        name: pytest.approx(3e-5 if name == "gpt2" else 2e-5) for name in FAMILIES
+    }
+    # A GPU's host queues ahead: there the whole call is the host's.
+    gpu = wholes.host_seconds(replace(profile, kind="cuda"))
+    launches = [costs_of(p).totals[LAUNCHES] for p in wholes.host_points()[-1:]]
+    assert gpu["bert"] == pytest.approx(2e-5 + 1.0 / launches[0])
+
+
+def test_a_host_is_never_paid_back(
+    monkeypatch: pytest.MonkeyPatch, profile: Device
+) -> None:
+    monkeypatch.setattr(wholes, "seconds_of", lambda point, kind: 1e-9)
+    known = calibrated(profile)
+    assert set(wholes.host_seconds(known).values()) == {0.0}
+
+
+def test_levels_never_get_faster_with_more_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4 to 512 MiB at 1, 3, 2, 3, 2.8, 4 ns a byte, 64 MiB being the usual: 2."""
+    each = iter([1e-9, 3e-9, 2e-9, 3e-9, 2.8e-9, 4e-9])
+    monkeypatch.setattr(wholes, "_seconds_per_byte", lambda size, p: next(each))
+    found = wholes.slowdowns("cpu", "bf16")
+    assert [size for size, _ in found] == [2**n for n in (22, 24, 26, 27, 28, 29)]
+    assert [factor for _, factor in found] == pytest.approx(
+        [0.5, 1.5, 1.5, 1.5, 1.5, 2.0]
+    )
+    assert wholes.slowdowns("cuda", "bf16") == ()
+
+
+def test_a_weight_is_read_once_each_time_round() -> None:
+    """A few GB/s at least and less than any memory: 1e-12 to 1e-8 s a byte."""
+    assert 1e-12 < wholes._seconds_per_byte(2**24, "fp32") < 1e-8
+
+
+def test_intervals_reach_as_far_as_whole_calls_are_off(profile: Device) -> None:
+    """Every call 1.5 half-widths off: t(0.95, 8) = 1.860 of those."""
+    known = calibrated(profile)
+    points = 2 * wholes.whole_points("fp32")
+    made = estimate(points, known)
+    took = [e.seconds * (e.high_s / e.seconds) ** 1.5 for e in made]
+    assert wholes.stretched(points, took, known) == pytest.approx(1.860 * 1.5, rel=1e-3)
+    wide = replace(known, fits=replace(known.fits, stretch=2.0))
+    [narrow, wider] = [estimate(points[:1], d)[0] for d in (known, wide)]
+    twice = 2 * math.log(narrow.high_s / narrow.seconds)
+    assert math.log(wider.high_s / wider.seconds) == pytest.approx(twice)
+    assert wider.seconds == narrow.seconds

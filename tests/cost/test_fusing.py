@@ -1,0 +1,83 @@
+"""Fused operations: by hand, and against the calls in code that inductor generates."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch._inductor.utils import run_and_get_code
+
+from fastlab.cost.fusing import fused
+from fastlab.cost.operations import operations
+from fastlab.models import build
+from fastlab.runtime.engines import prepare
+from fastlab.spec import Point, point_of
+from tests.cost.test_operations import total
+
+
+def calls_of(point: Point) -> int:
+    """Library products and generated kernels that the compiled call makes on a CPU."""
+    torch._dynamo.reset()
+    with torch.inference_mode():
+        _, codes = run_and_get_code(lambda: prepare(build(point), point))
+    body = codes[-1][codes[-1].index("def call(") :]
+    kernels = r"(?:extern_kernels|torch\.ops)\.[\w.]+\(|cpp_fused\w*\("
+    return len(re.findall(kernels, body))
+
+
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [
+        ("tiny-llama", {"phase": "decode", "runtime": "decoder"}),
+        ("tiny-bert", {"runtime": "compile"}),
+    ],
+)
+def test_launches_are_the_calls_of_generated_code(model: str, how: dict) -> None:
+    point = point_of(model=model, layers=2, prompt_len=12, **how)
+    assert total(point, "launches") == pytest.approx(calls_of(point), rel=0.15)
+
+
+def test_a_layer_by_hand() -> None:
+    """gpt2, 10 rows of 64 in fp32: what is left of norms, residuals and GELU."""
+    point = point_of(model="tiny-gpt2", prompt_len=10, runtime="compile", cache="none")
+    ops = {op.name: op for op in operations(point)}
+    stream = 4 * 10 * 64
+    assert not {"residual1", "residual2"} & set(ops)
+    # in and out; of the sum before it the other input and the sum itself
+    assert ops["norm2"].activation_bytes == 2 * stream + 2 * stream
+    assert ops["norm1"].activation_bytes == ops["norm2"].activation_bytes
+    assert ops["mlp.gelu"].activation_bytes == 2 * 4 * stream
+    assert ops["mlp.gelu"].launches == 1
+
+
+def test_products_stay_and_nothing_moves_more() -> None:
+    eager = point_of(model="tiny-qwen3", phase="decode", cache="static")
+    fast = point_of(model="tiny-qwen3", phase="decode", runtime="decoder")
+    slow, quick = ({op.name: op for op in operations(p)} for p in (eager, fast))
+    assert total(eager) == total(fast)
+    assert total(eager, "weight_bytes") == pytest.approx(
+        total(fast, "weight_bytes"), rel=0.01
+    )
+    assert total(fast, "activation_bytes") < 0.55 * total(eager, "activation_bytes")
+    for name in ("q", "out", "mlp.down", "head", "attention"):
+        assert slow[name] == quick[name]
+
+
+def test_eager_attention_keeps_its_products_and_one_softmax() -> None:
+    """Scores of 4 bytes written, read, written, read; the rest is q and the output."""
+    point = point_of(
+        model="tiny-gpt2",
+        prompt_len=10,
+        attention="eager",
+        runtime="compile",
+        cache="none",
+    )
+    made = next(op for op in operations(point) if op.kind == "attention")
+    s = point.shape
+    assert made.launches == 3
+    assert made.activation_bytes == 2 * 4 * 10 * 64 + 4 * 4 * s.heads * 10 * 10
+
+
+def test_nothing_becomes_nothing() -> None:
+    assert fused([]) == []

@@ -1,0 +1,119 @@
+"""Quantized linears on a real GPU: their products, their bytes, compiled and not.
+
+Written from the operators' documentation and sources.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastlab import machine
+from fastlab.clock.quality import Reference, quality_of
+from fastlab.models import numerics, prepare
+from fastlab.shrink import nibbles, parts
+from fastlab.shrink.linears import Int4Linear, quantized_linear
+from fastlab.shrink.quantize import quantize
+from fastlab.shrink.recipes import build
+from fastlab.shrink.saved import load_quantized, save_quantized
+from fastlab.spec import point_of
+from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes
+from tests.shrink.test_quantize_linears import sqnr_db
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def skip_unable(precision: str) -> None:
+    reason = machine.refusal("cuda", precision)
+    if reason:
+        pytest.skip(reason)
+
+
+def on_gpu(precision: str, n: int, k: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    generator = torch.Generator("cuda").manual_seed(0)
+    weight = torch.randn(n, k, generator=generator, device="cuda").bfloat16()
+    return quantized_linear(weight, None, FORMATS[precision]), weight
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17, 64])
+@pytest.mark.parametrize(("n", "k"), [(512, 1024), (331, 256)])
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_products_in_every_shape(precision: str, n: int, k: int, rows: int) -> None:
+    """Few rows and odd numbers of outputs too, where kernels have limits."""
+    skip_unable(precision)
+    module, weight = on_gpu(precision, n, k)
+    x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
+    with torch.inference_mode():
+        got = module(x)
+    floors = {"int8": 35, "int8-dynamic": 33, "fp8": 28, "fp8-dynamic": 25}
+    assert sqnr_db(x.float() @ weight.float().t(), got) > floors.get(precision, 18)
+    held = sum(w.numel() * w.element_size() for w in module.parameters())
+    assert held == stored_bytes(FORMATS[precision], n, k)
+
+
+@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("k", [128, 160, 192, 4096])
+def test_int4_codes_are_packed_for_tensor_cores(group: int, k: int) -> None:
+    if k % group:
+        pytest.skip("the group does not divide the width")
+    skip_unable(f"int4-g{group}")
+    module, _ = on_gpu(f"int4-g{group}", 80, k)
+    assert isinstance(module, Int4Linear) and module.layout == "cuda"
+    codes = torch.randint(16, (80, k), device="cuda", dtype=torch.uint8)
+    plain = nibbles.to_bytes(codes)
+    packed = nibbles.pack(plain, "cuda")
+    assert torch.equal(nibbles.unpack(packed, 80, k, "cuda"), plain)
+    x = torch.randn(3, k, device="cuda", dtype=torch.bfloat16)
+    assert sqnr_db(module.reference(x), module(x)) > 40
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_compiled_and_eager_agree(precision: str) -> None:
+    skip_unable(precision)
+    module, _ = on_gpu(precision, 512, 1024)
+    x = torch.randn(1, 1024, device="cuda", dtype=torch.bfloat16)
+    with torch.inference_mode():
+        expected = module(x)
+        got = torch.compile(module, fullgraph=True)(x)
+    assert sqnr_db(expected, got) > 40
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
+def test_models_and_their_quality(name: str, precision: str) -> None:
+    skip_unable(precision)
+    point = point_of(model=name, precision=precision, scope="all", hidden=128)
+    got, reason = quality_of(point, build(point, "cuda"), "cuda", Reference("cuda"))
+    assert reason == "" and got is not None
+    assert 0 < got.kl_nats < 1e-2
+
+
+def test_a_file_made_on_the_gpu_loads_on_both(tmp_path: Path) -> None:
+    skip_unable("int4-g64")
+    point = point_of(model="tiny-llama", precision="int4-g64", hidden=128)
+    model = build(point, "cuda")
+    save_quantized(model, tmp_path)
+    with numerics("bf16"):
+        expected = prepare(model, point, "cuda").run()
+        again = prepare(load_quantized(tmp_path, "cuda"), point, "cuda").run()
+        there = prepare(load_quantized(tmp_path, "cpu"), point, "cpu").run()
+    assert torch.equal(again, expected)
+    assert sqnr_db(expected.cpu(), there) > 25
+
+
+def test_quantizing_needs_no_second_model() -> None:
+    point = point_of(
+        **{"family": "llama", "layers": 8, "hidden": 2048, "vocab": 32000},
+        precision="bf16",
+    )
+    model = build(point, "cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    quantize(model, "int4-g128")
+    assert torch.cuda.max_memory_allocated() < 1.5 * before
+    assert parts.stored_weight_bytes(model) < 0.6 * before

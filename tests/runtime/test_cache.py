@@ -1,0 +1,100 @@
+"""Static caches: their bytes, what they give back, and what int8 and fp8 lose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastlab.runtime.cache import LAYERS, Place, cache_bytes, kv_sizes, static_cache
+from fastlab.spec.recipe import bucket, kv_row_bytes
+from tests.runtime.tiny import tiny
+
+
+@pytest.mark.parametrize("cache", LAYERS)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+def test_allocated_bytes_equal_the_formula(family: str, cache: str) -> None:
+    model = tiny(family, layers=2)
+    made = static_cache(model, 3, 50, cache)
+    assert made.nbytes == cache_bytes(model.config, 3, 50, cache, 4)
+    assert made.nbytes == sum(t.untyped_storage().nbytes() for t in made.buffers)
+
+
+def test_bytes_worked_out() -> None:
+    """2 x 2 layers x 1 x 1 head x 128 rows x 16 numbers of 4 bytes; or of 1, and 4."""
+    config = tiny("qwen3", layers=2).config
+    assert kv_sizes(config) == (2, 1, 16)
+    assert cache_bytes(config, 1, 5, "static", 4) == 2 * 2 * 128 * 64
+    assert cache_bytes(config, 1, 5, "static-int8", 4) == 2 * 2 * 128 * 20
+    assert kv_row_bytes("static", 2, 128) == 256
+    assert kv_row_bytes("static-fp8", 2, 128) == 132
+    assert kv_row_bytes("none", 2, 128) == 0
+
+
+def test_the_bucket_is_the_length() -> None:
+    assert static_cache(tiny("gpt2"), 1, 60).length == bucket(60) == 128
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(sorted(LAYERS)),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.floats(1e-3, 1e3),
+)
+def test_rows_come_back_within_their_rounding(
+    cache: str, first: int, later: int, size: float
+) -> None:
+    source = torch.Generator().manual_seed(first * 7 + later)
+    place = Place(128, "cpu")
+    layer = LAYERS[cache](place, (2, 3, 128, 16), torch.float32)
+    keys, values = torch.randn(2, 2, 3, first + later, 16, generator=source) * size
+    given_back = layer.update(keys[:, :, :first], values[:, :, :first])
+    assert torch.equal(given_back[0], keys[:, :, :first])  # from empty: itself
+    place.past = first
+    held = layer.update(keys[:, :, first:], values[:, :, first:])
+    # int8: half a step of max / 127; fp8 (e4m3): three bits of mantissa, 2^-4.
+    part = {"static": 0.0, "static-int8": 0.5001 / 127, "static-fp8": 2**-4}[cache]
+    for whole, back in zip((keys, values), held, strict=True):
+        most = whole.abs().amax(dim=-1, keepdim=True)
+        assert bool(((whole - back).abs() <= part * most + 1e-9).all())
+
+
+@pytest.mark.parametrize("cache", LAYERS)
+def test_the_device_knows_the_place_as_the_host_does(cache: str) -> None:
+    by_host, by_device = (
+        LAYERS[cache](Place(128, "cpu"), (1, 1, 128, 16), torch.float32) for _ in "ab"
+    )
+    for n in range(5):
+        row = torch.randn(1, 1, 1, 16)
+        by_host.place.past = n
+        by_device.place.past = None
+        by_device.place.position.fill_(n)
+        by_host.update(row, 2 * row)
+        keys, _ = by_device.update(row, 2 * row)
+        assert keys.shape == (1, 1, 128, 16)
+    for a, b in zip(by_host.buffers, by_device.buffers, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(keys[:, :, :5], by_host.read(5)[0])
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    for cache in LAYERS:
+        layer = LAYERS[cache](Place(128, "cpu"), (1, 1, 128, 8), torch.float32)
+        zeros = torch.zeros(1, 1, 2, 8)
+        layer.update(zeros, zeros)
+        assert not layer.read(2)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("batch", "positions", "cache", "words"),
+    [
+        (0, 8, "static", "batch=0 must be a whole number from 1"),
+        (1, 0, "static", "positions=0 must be"),
+        (1, 8, "dynamic", "cache='dynamic' is not one of static"),
+    ],
+)
+def test_bad_input(batch: int, positions: int, cache: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        static_cache(tiny("gpt2"), batch, positions, cache)

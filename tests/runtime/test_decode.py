@@ -1,0 +1,180 @@
+"""Tokens of every cache and runtime equal transformers'; one graph, no second one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from fastlab.runtime.decode import Decoder
+from fastlab.runtime.sampling import Sampling
+from tests.runtime.tiny import generated, prompts, tiny
+
+FAMILIES = ("llama", "qwen3", "gpt2")
+
+
+def graphs() -> int:
+    return int(counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "sdpa-math", "sdpa-flash"])
+@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eager_tokens(family: str, unroll: int, attention: str) -> None:
+    model = tiny(family, layers=2)
+    decoder = Decoder(model, 2, 40, runtime="eager", unroll=unroll, attention=attention)
+    for n in (7, 11):  # the second prompt in the same cache
+        ids = prompts(2, n, n)
+        expected = generated(model, ids, 9)
+        assert len(expected.unique()) > 4  # no constant that anything would give
+        assert torch.equal(decoder.generate(ids, 9), expected)
+    assert decoder.compile_s is None
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("family", "runtime"),
+    [("llama", "compile"), *((family, "decoder") for family in FAMILIES)],
+)
+def test_compiled_tokens_and_one_graph(family: str, runtime: str) -> None:
+    model = tiny(family)
+    before = graphs()
+    unroll = 2 if family == "llama" else 1
+    decoder = Decoder(model, 2, 40, runtime=runtime, unroll=unroll)
+    assert graphs() == before + 1
+    assert decoder.compile_s > 0
+    for n in (7, 11):
+        ids = prompts(2, n, n)
+        assert torch.equal(decoder.generate(ids, 10), generated(model, ids, 10))
+    assert graphs() == before + 1
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("cache", ["static-int8", "static-fp8"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quantized_caches_stay_near(family: str, cache: str) -> None:
+    """A step after 20 positions: within 10 % (int8) or 60 % (fp8) of their spread."""
+    model = tiny(family)
+    ids = prompts(2, 20)
+    exact, lossy = (
+        Decoder(model, 2, 40, cache=c, runtime="eager") for c in ("static", cache)
+    )
+    for decoder in (exact, lossy):
+        decoder.prefill(ids)
+    expected, found = exact.advance(), lossy.advance()
+    bound = {"static-int8": 0.1, "static-fp8": 0.6}[cache]
+    assert (expected - found).abs().max() < bound * expected.std()
+    assert not torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("cache", ["static-int8", "static-fp8"])
+def test_a_quantized_cache_compiles_to_the_same_numbers(cache: str) -> None:
+    model, ids = tiny("llama"), prompts(2, 9)
+    eager = Decoder(model, 2, 40, cache=cache, runtime="eager")
+    compiled = Decoder(model, 2, 40, cache=cache, runtime="decoder")
+    for decoder in (eager, compiled):
+        decoder.prefill(ids)
+    torch.testing.assert_close(
+        eager.advance(), compiled.advance(), atol=2e-3, rtol=1e-3
+    )
+    assert torch.equal(eager.generate(ids, 9), compiled.generate(ids, 9))
+
+
+def test_compiled_prefill() -> None:
+    model, ids = tiny("llama"), prompts(1, 7)
+    decoder = Decoder(model, 1, 40, runtime="eager", compile_prefill=True)
+    assert torch.equal(decoder.generate(ids, 5), generated(model, ids, 5))
+
+
+def test_16_bit_steps_on_a_cpu_take_the_row_sums() -> None:
+    model, ids = tiny("llama").bfloat16(), prompts(1, 7)
+    eager, compiled = (Decoder(model, 1, 40, runtime=r) for r in ("eager", "decoder"))
+    for decoder in (eager, compiled):
+        decoder.prefill(ids)
+    expected, found = eager.advance().float(), compiled.advance().float()
+    assert (expected - found).abs().max() < 0.05 * expected.std()
+
+
+def test_a_step_can_be_taken_again() -> None:
+    decoder = Decoder(tiny("qwen3"), 1, 40, runtime="eager")
+    decoder.prefill(prompts(1, 7))
+    first = decoder.advance().clone()
+    decoder.advance()
+    decoder.rewind(7)
+    assert torch.equal(decoder.advance(), first)
+
+
+def test_every_position_is_used_and_none_beyond() -> None:
+    model, ids = tiny("gpt2"), prompts(1, 7)
+    decoder = Decoder(model, 1, 64, runtime="eager", unroll=8)
+    tokens = decoder.generate(ids, 58)  # 64 positions, and the token after the last
+    assert torch.equal(tokens[:, :57], generated(model, ids, 57))
+    with pytest.raises(ValueError, match=r"new_tokens=59 must be .* from 1 to 58"):
+        decoder.generate(ids, 59)
+
+
+@pytest.mark.parametrize("unroll", [1, 3])
+def test_eos_ends_a_sequence(unroll: int) -> None:
+    model, ids = tiny("llama", layers=2), prompts(1, 7)
+    whole = generated(model, ids, 12)[0].tolist()
+    eos = next(t for t in whole[4:] if t not in whole[:4])
+    place = whole.index(eos)
+    decoder = Decoder(model, 1, 40, runtime="eager", unroll=unroll)
+    found = decoder.generate(ids, 12, eos=[eos])[0].tolist()
+    assert found[: place + 1] == whole[: place + 1]
+    assert set(found[place:]) == {eos}
+    assert place < len(found) <= place + unroll
+
+
+def test_sequences_of_a_batch_end_each_at_its_own() -> None:
+    model, ids = tiny("llama", layers=2), prompts(2, 7)
+    whole = generated(model, ids, 12)
+    eos = int(whole[0, 3])
+    found = Decoder(model, 2, 40, runtime="eager").generate(ids, 12, eos=[eos])
+    for row, expected in zip(found.tolist(), whole.tolist(), strict=True):
+        end = expected.index(eos) if eos in expected else len(row)
+        assert row[: end + 1] == expected[: end + 1][: len(row)]
+        assert set(row[end:]) <= {eos}
+
+
+def test_sampling_is_the_same_in_every_runtime() -> None:
+    model, ids = tiny("llama"), prompts(2, 7)
+    warm = Sampling(temperature=2.0, top_k=20, seed=3)
+    eager = Decoder(model, 2, 40, runtime="eager", sampling=warm)
+    compiled = Decoder(model, 2, 40, runtime="decoder", sampling=warm)
+    tokens = eager.generate(ids, 12)
+    assert torch.equal(compiled.generate(ids, 12), tokens)
+    assert not torch.equal(tokens, generated(model, ids, 12))
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (prompts(1, 7), r"ids of shape \(1, 7\) must be \(2, n\)"),
+        (prompts(2, 0), "a prompt of 0 tokens must have 1 to max_len=40"),
+        (prompts(2, 41), "a prompt of 41 tokens"),
+    ],
+)
+def test_bad_prompts(ids: torch.Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Decoder(tiny("gpt2"), 2, 40, runtime="eager").generate(ids, 3)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"runtime": "jit"}, "runtime='jit' is not one of eager, compile, decoder"),
+        ({"max_len": 65}, "max_len=65 must be a whole number from 1 to 64"),
+        ({"unroll": 0}, "unroll=0 must be"),
+        ({"cache": "none"}, "cache='none' is not one of static"),
+    ],
+)
+def test_bad_decoders(over: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Decoder(tiny("gpt2"), **({"max_len": 40, "runtime": "eager"} | over))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_graph_needs_a_gpu() -> None:
+    with pytest.raises(ValueError, match="runtime='graph' needs an NVIDIA GPU"):
+        Decoder(tiny("gpt2"), 1, 40, runtime="graph")

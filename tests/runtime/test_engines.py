@@ -1,0 +1,162 @@
+"""prepare(): every runtime and cache gives the same tokens, or is refused by name."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from fastlab.models import numerics
+from fastlab.runtime.cache import dtype_of
+from fastlab.runtime.engines import prepare, refusal
+from fastlab.shrink.recipes import build
+from fastlab.spec import Point, point_of
+from fastlab.spec.recipe import ATTENTIONS, CACHES, RUNTIMES
+from tests.runtime.tiny import HIDDEN, SHAPES, generated, tiny
+
+
+def point(family: str = "llama", layers: int = 1, **over: Any) -> Point:
+    sizes = {"layers": layers, "hidden": HIDDEN[family], "vocab": 97}
+    rest = SHAPES[family] | {"prompt_len": 9, "batch": 2} | over
+    return point_of(family=family, **sizes, **rest)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+def test_eager_runs_agree_in_every_phase(family: str, cache: str) -> None:
+    """One decode step is the last position of a prefill of one token more."""
+    model = tiny(family)
+    whole = point(family, phase="generate", new_tokens=6, cache=cache)
+    with numerics("fp32"):
+        call = prepare(model, whole)
+        tokens = generated(model, call.ids, 6)
+        if cache in ("none", "dynamic", "static"):
+            assert torch.equal(call.run(), tokens)
+            assert torch.equal(call.run(), tokens)
+        step = prepare(model, point(family, phase="decode", cache=cache))
+        prompt = torch.cat([step.ids, tokens[:, :1]], dim=1)[:, :10]
+        if cache != "none":
+            expected = model(prompt).logits[:, -1:]
+            far = {"static-int8": 0.1, "static-fp8": 0.6}.get(cache, 1e-4)
+            for _ in range(2):
+                assert (step.run() - expected).abs().max() < far * expected.std()
+                step.reset()
+        prefill = prepare(model, point(family, cache=cache))
+        expected = model(prefill.ids).logits
+        torch.testing.assert_close(prefill.run(), expected, atol=1e-3, rtol=1e-4)
+        assert step.ids.shape[1] in (9, 10)
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static-int8"])
+def test_compiled_prefill(cache: str) -> None:
+    model = tiny("llama")
+    with numerics("fp32"):
+        call = prepare(model, point(runtime="compile", cache=cache, logits="last"))
+        expected = model(call.ids).logits[:, -1:]
+        torch.testing.assert_close(call.run(), expected, atol=1e-3, rtol=1e-4)
+    assert call.compile_s > 0
+
+
+@pytest.mark.parametrize("runtime", ["eager", "compile"])
+def test_a_prefix_is_copied_and_the_rest_computed(runtime: str) -> None:
+    model = tiny("qwen3")
+    over = {"cache": "static", "prefix_len": 4, "runtime": runtime}
+    with numerics("fp32"):
+        call = prepare(model, point("qwen3", **over))
+        expected = model(call.ids).logits[:, 4:]
+        for _ in range(2):
+            torch.testing.assert_close(call.run(), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_generation_after_a_prefix() -> None:
+    model = tiny("gpt2")
+    over = {"phase": "generate", "new_tokens": 5, "prefix_len": 4}
+    with numerics("fp32"):
+        call = prepare(model, point("gpt2", cache="static", **over))
+        assert torch.equal(call.run(), generated(model, call.ids, 5))
+
+
+@pytest.mark.parametrize("runtime", ["transformers", "decoder"])
+def test_compiled_generation_is_transformers(runtime: str) -> None:
+    model = tiny("llama")
+    unroll = 2 if runtime == "decoder" else 1
+    over = {"phase": "generate", "new_tokens": 6, "runtime": runtime}
+    with numerics("fp32"):
+        call = prepare(model, point(**over, cache="static", unroll=unroll))
+        assert torch.equal(call.run(), generated(model, call.ids, 6))
+    assert call.compile_s > 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4-g32", "autocast-bf16"])
+def test_lower_precisions_decode_compiled(precision: str) -> None:
+    """Eager and compiled steps agree within what 16-bit activations lose."""
+    sizes = {"family": "llama", "layers": 1, "hidden": 64, "heads": 4, "kv_heads": 2}
+    sizes |= {"ffn": 128, "vocab": 97, "phase": "decode", "prompt_len": 9}
+    eager, compiled = (
+        point_of(**sizes, precision=precision, cache="static", runtime=runtime)
+        for runtime in ("eager", "decoder")
+    )
+    model = build(eager)
+    with numerics(precision):
+        expected = prepare(model, eager).run().float()
+        found = prepare(model, compiled).run().float()
+    assert (expected - found).abs().max() < 0.05 * expected.std()
+    wanted = torch.float32 if precision.startswith("auto") else torch.bfloat16
+    assert dtype_of(model) == wanted
+
+
+@pytest.mark.parametrize(
+    ("over", "kind", "words"),
+    [
+        ({"runtime": "graph"}, "cpu", "runtime graph needs an NVIDIA GPU"),
+        ({"attention": "sdpa-cudnn"}, "cpu", "attention sdpa-cudnn has kernels for"),
+        ({"attention": "flex"}, "cpu", "attention flex has kernels for"),
+        ({"attention": "flex"}, "cuda", "flex is a compiled kernel; runtime eager"),
+        (
+            {"phase": "generate", "runtime": "compile", "cache": "none"},
+            "cpu",
+            "without a cache would compile anew",
+        ),
+        (
+            {"attention": "sdpa-flash", "runtime": "decoder", "precision": "bf16"},
+            "cuda",
+            "sdpa-flash takes no mask",
+        ),
+        ({"attention": "sdpa-flash"}, "cuda", "sdpa-flash computes in 16 bit only"),
+    ],
+)
+def test_refusals(over: dict[str, Any], kind: str, words: str) -> None:
+    asked = point(**({"phase": "decode"} | over))
+    assert words in refusal(asked, kind)
+    if kind == "cpu":
+        with pytest.raises(ValueError, match=words):
+            prepare(tiny("llama"), asked)
+
+
+def test_an_old_gpu_has_no_fp8_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = point(phase="decode", cache="static-fp8")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    assert "static-fp8 needs compute capability 8.9" in refusal(asked, "cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert refusal(asked, "cuda") == ""
+
+
+def test_every_point_is_refused_or_says_so_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All combinations: either Point or refusal names what is wrong, or it can run."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    possible = 0
+    for attention, cache, runtime, phase in itertools.product(
+        ATTENTIONS, CACHES, RUNTIMES, ("prefill", "decode", "generate")
+    ):
+        over = {"attention": attention, "cache": cache, "runtime": runtime}
+        try:
+            asked = point(phase=phase, **over)
+        except ValueError:
+            continue
+        for kind in ("cpu", "cuda"):
+            possible += not refusal(asked, kind)
+    assert possible > 100

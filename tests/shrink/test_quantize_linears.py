@@ -1,0 +1,217 @@
+"""Quantized linears: their codes, their bytes, and what they multiply."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fastlab.shrink import linears, nibbles, rounding
+from fastlab.shrink.linears import Int4Linear, quantized_linear
+from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes, table_bytes
+
+INT4 = [name for name in QUANTIZED if FORMATS[name].group]
+
+
+def sqnr_db(exact: Tensor, got: Tensor) -> float:
+    """10 log10 of the signal's energy over the error's."""
+    exact, got = exact.double(), got.double()
+    error = (exact - got).square().sum()
+    return float(10 * torch.log10(exact.square().sum() / error))
+
+
+def made(
+    precision: str, n: int, k: int, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    generator = torch.Generator().manual_seed(n * k)
+    weight = torch.randn(n, k, generator=generator).to(dtype)
+    bias = torch.randn(n, generator=generator).to(dtype)
+    return quantized_linear(weight, bias, FORMATS[precision])
+
+
+def test_int8_rows_by_hand() -> None:
+    """Largest 2.54: scale 0.02; 1.27 / 0.02 = 63.5 rounds to even 64."""
+    codes, scales = rounding.int8_rows(torch.tensor([[2.54, -1.0, 0.0], [0, 0, 0]]))
+    assert codes.tolist() == [[127, -50, 0], [0, 0, 0]]
+    assert scales[0].item() == pytest.approx(0.02)
+
+
+def test_int4_groups_by_hand() -> None:
+    """0, 1, ..., 15 twice: codes as they are, s = 1, and the code 8 stands for 8."""
+    weight = torch.arange(16.0).repeat(1, 2)
+    codes, pairs = rounding.int4_groups(weight, 16)
+    assert codes.tolist() == [[*range(16), *range(16)]]
+    assert pairs.shape == (2, 1, 2)
+    assert pairs.tolist() == [[[1, 8]], [[1, 8]]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.sampled_from([32, 64, 96, 160]), st.integers(0, 99))
+def test_no_code_is_further_than_half_a_scale(n: int, k: int, seed: int) -> None:
+    weight = torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+    codes, scales = rounding.int8_rows(weight)
+    error = (codes * scales[:, None] - weight).abs()
+    assert bool((error <= scales[:, None] * 0.5001).all())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 40).map(lambda tiles: 16 * tiles),
+    st.sampled_from([32, 64, 96, 128, 416]),
+    st.sampled_from(["plain", "cpu"]),
+)
+def test_what_is_packed_comes_out_again(n: int, k: int, layout: str) -> None:
+    codes = torch.randint(16, (n, k), generator=torch.Generator().manual_seed(n * k))
+    plain = nibbles.to_bytes(codes.to(torch.uint8))
+    assert torch.equal(nibbles.to_codes(plain).long(), codes)
+    packed = nibbles.pack(plain, layout)
+    assert packed.numel() * packed.element_size() == n * k // 2
+    assert torch.equal(nibbles.unpack(packed, n, k, layout), plain)
+
+
+def test_blocks_are_packed_as_the_whole_is() -> None:
+    codes = torch.randint(16, (592, 64), dtype=torch.int32)
+    whole = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 2)
+    plain = nibbles.to_bytes(codes.to(torch.uint8))
+    assert torch.equal(nibbles.pack(plain, "cpu"), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("precision", QUANTIZED)
+@pytest.mark.parametrize(("n", "k"), [(48, 128), (33, 256), (7, 128)])
+def test_stored_bytes_are_those_of_the_formula(
+    precision: str, n: int, k: int, dtype: torch.dtype
+) -> None:
+    module = made(precision, n, k, dtype)
+    held = sum(
+        w.numel() * w.element_size()
+        for name, w in module.named_parameters()
+        if name != "bias"
+    )
+    assert held == stored_bytes(FORMATS[precision], n, k, dtype.itemsize)
+
+
+def test_the_formula_by_hand() -> None:
+    """4096 x 4096: bf16 33,554,432; int4-g128 adds 4 bytes for 128 weights."""
+    n = k = 4096
+    bytes_of = {name: stored_bytes(FORMATS[name], n, k) for name in FORMATS}
+    assert bytes_of["bf16"] == 33_554_432
+    assert bytes_of["int8"] == bytes_of["int8-dynamic"] == 16_777_216 + 8_192
+    assert bytes_of["fp8"] == 16_777_216 + 16_384
+    assert bytes_of["int4-g128"] == 8_388_608 + 524_288
+    assert bytes_of["int4-g32"] == 8_388_608 + 2_097_152
+    assert stored_bytes(FORMATS["int4-g128"], 50257, 768) == 50272 * (384 + 24)
+    assert table_bytes(FORMATS["int4-g32"], 1000, 64) == 64_000 + 2_000
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 65])
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_the_product_is_that_of_the_dequantized_weight(
+    precision: str, rows: int
+) -> None:
+    module = made(precision, 48, 128)
+    x = torch.randn(2, rows, 128, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        got, expected = module(x), module.reference(x)  # type: ignore[operator]
+    assert got.shape == (2, rows, 48) and got.dtype == x.dtype
+    # Rounding the activations leaves 40 dB of int8, 30 of fp8; the rest is exact.
+    floor = {"int8-dynamic": 38.0, "fp8-dynamic": 28.0}.get(precision, 100.0)
+    assert sqnr_db(expected, got) > floor
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_wide_weight_is_widened_in_blocks(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, x = made(precision, 48, 128), torch.randn(40, 128)
+    whole = module(x)
+    monkeypatch.setattr(linears, "WIDENED", 7 * 128)
+    torch.testing.assert_close(module(x), whole, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [8, 31, 48, 80])
+def test_widths_that_no_kernel_takes_are_multiplied_all_the_same(k: int) -> None:
+    for precision in ("int8", "int8-dynamic", "fp8", "fp8-dynamic"):
+        module, x = made(precision, 5, k), torch.randn(3, k)
+        assert sqnr_db(module.reference(x), module(x)) > 28  # type: ignore[operator]
+
+
+def test_the_plain_path_agrees_with_the_cpus_int4_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = torch.randn(3, 256)
+    fast = made("int4-g64", 48, 256)
+    monkeypatch.setattr(nibbles, "layout_for", lambda device, dtype: "plain")
+    plain = made("int4-g64", 48, 256)
+    assert isinstance(fast, Int4Linear) and fast.layout == "cpu"
+    assert isinstance(plain, Int4Linear) and plain.layout == "plain"
+    assert torch.equal(fast.dequantized(), plain.dequantized())
+    torch.testing.assert_close(fast(x), plain(x), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_packed_elsewhere_are_refused() -> None:
+    module = made("int4-g32", 16, 32)
+    module.layout = "cuda"
+    with pytest.raises(RuntimeError, match="packed on cuda cannot run on cpu"):
+        module(torch.randn(1, 32))
+
+
+FLOORS = {"int8": 40, "int8-dynamic": 36, "fp8": 30, "fp8-dynamic": 27}
+FLOORS |= {"int4-g32": 22, "int4-g64": 21, "int4-g128": 20}
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_one_layer_keeps_its_signal(precision: str) -> None:
+    module = made(precision, 512, 512)
+    dense = torch.randn(512, 512, generator=torch.Generator().manual_seed(512 * 512))
+    x = torch.randn(64, 512, generator=torch.Generator().manual_seed(2))
+    got = module(x) - module.bias  # type: ignore[operator]
+    assert sqnr_db(x @ dense.t(), got) > FLOORS[precision]
+
+
+CHAINS = [("int8", False, 35), ("int4-g128", False, 14)]  # as nn.Linear starts
+CHAINS += [("int8", True, 33), ("int4-g128", True, 11.5)]  # as transformers starts
+
+
+@pytest.mark.parametrize(("precision", "normal", "floor"), CHAINS)
+def test_eight_layers_keep_their_signal(
+    precision: str, normal: bool, floor: float
+) -> None:
+    """A chain of square layers without anything between: each adds its own error.
+
+    Normal weights have longer tails than uniform ones, and so a coarser scale.
+    """
+    generator = torch.Generator().manual_seed(0)
+    exact = got = torch.randn(16, 512, generator=generator)
+    for _ in range(8):
+        weight = torch.empty(512, 512)
+        if normal:
+            weight.normal_(std=512**-0.5, generator=generator)
+        else:
+            weight.uniform_(-(512**-0.5), 512**-0.5, generator=generator)
+        exact = exact @ weight.t()
+        got = quantized_linear(weight, None, FORMATS[precision])(got)
+    assert sqnr_db(exact, got) > floor
+
+
+@pytest.mark.parametrize("precision", INT4)
+def test_the_search_for_a_range_never_hurts(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(3))
+    searched = quantized_linear(weight, None, FORMATS[precision]).dequantized()
+    monkeypatch.setattr(rounding, "CLIPS", (1.0,))
+    whole = quantized_linear(weight, None, FORMATS[precision]).dequantized()
+    assert sqnr_db(weight, searched) > sqnr_db(weight, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "int4-g32"])
+def test_compiled_and_eager_agree(precision: str) -> None:
+    module, x = made(precision, 48, 64), torch.randn(2, 64)
+    with torch.inference_mode():
+        expected = module(x)
+        got = torch.compile(module, fullgraph=True)(x)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

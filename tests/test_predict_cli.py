@@ -1,0 +1,65 @@
+"""fastlab predict: a row per operation with its time, help for every option."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from fastlab.cli import main
+from fastlab.cli.points import HELP
+from fastlab.cost.devices import device
+from fastlab.cost.latency import estimate
+from fastlab.spec import GRID_FIELDS, point_of
+
+
+def predict(*args: str):
+    return CliRunner().invoke(main, ["predict", "--on", "h200", *args])
+
+
+def test_operations_have_their_time_and_a_sum() -> None:
+    done = predict("--model", "llama-3.1-8b", "--precision", "bf16", "--operations")
+    lines = [line.split() for line in done.output.splitlines() if line.strip()]
+    assert {"operation", "ms", "%", "bound"} <= set(lines[2])
+    point = point_of(model="llama-3.1-8b", precision="bf16")
+    [e] = estimate([point], device("h200"))
+    total = next(line for line in lines if line[0] == "sum")
+    assert float(total[1]) == pytest.approx(e.seconds * 1e3, rel=1e-3)
+    assert total[2] == "100.0"
+    assert total[-1] == str(e.launches)
+    gate = next(line for line in lines if line[0] == "mlp.gate")
+    assert gate[3] in ("compute", "memory")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--precision", "int4-g128", "--runtime", "graph", "--phase", "decode"),
+        ("--precision", "fp8-dynamic", "--scope", "all"),
+        ("--precision", "autocast-bf16", "--attention", "eager"),
+        ("--cache", "static-int8", "--prefix-len", "100"),
+        ("--phase", "generate", "--runtime", "decoder", "--unroll", "4"),
+    ],
+)
+def test_any_recipe_is_predicted(how: tuple[str, ...]) -> None:
+    for extra in ((), ("--operations",)):
+        done = predict("--model", "llama-3.2-1b", *how, *extra)
+        assert done.exit_code == 0, done.output
+
+
+def test_every_option_says_what_it_is() -> None:
+    assert set(HELP) == set(GRID_FIELDS)
+    shown = predict("--help").output
+    assert "--kv-heads" in shown
+    assert "--prefix-len" in shown
+
+
+def test_a_missing_size_is_named_as_an_option() -> None:
+    done = predict("--hidden", "100")
+    assert done.exit_code == 2
+    assert "give --layers too, or a --model" in done.output
+
+
+def test_a_precision_that_the_device_lacks() -> None:
+    done = predict("--model", "gpt2", "--precision", "fp8", "--on", "a100")
+    assert done.exit_code == 2
+    assert "has no fp8 peak" in done.output
