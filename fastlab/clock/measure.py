@@ -18,12 +18,13 @@ from fastlab import machine
 from fastlab.clock.calibrate import this_device
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.peak import peak_bytes
+from fastlab.clock.quality import PACKED, Reference, quality_of
 from fastlab.clock.stats import median
 from fastlab.clock.timing import Clock, Settings, time_call
 from fastlab.cost.devices import Device
 from fastlab.cost.latency import estimate
 from fastlab.models import implementation_of, numerics
-from fastlab.record import Effective, Estimate, Measurement, Record
+from fastlab.record import Effective, Estimate, Measurement, Quality, Record
 from fastlab.runtime import engines
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
@@ -58,9 +59,15 @@ def measure(
     return bench.measure(point)
 
 
+Judged = tuple[Quality | None, str]  # what a model lost, or why that is not known
+
+
 @dataclass
 class Bench:
-    """One device with its clock and settings, and the model that was built last."""
+    """One device with its clock and settings, and the model that was built last.
+
+    judge: also compare each model that is not dense fp32 with the one that is.
+    """
 
     kind: str
     settings: Settings
@@ -68,6 +75,9 @@ class Bench:
     clock: Clock
     name: str
     latency: str = "auto"
+    judge: bool = True
+    _reference: Reference | None = field(default=None, repr=False)
+    _judged: dict[Any, Judged] = field(default_factory=dict, repr=False)
     _key: tuple[Any, ...] = field(default=(), repr=False)
     _model: nn.Module | None = field(default=None, repr=False)
 
@@ -122,7 +132,31 @@ class Bench:
             reason = "the output has values that are not finite"
             return replace(record, status="nonfinite", reason=reason)
         measured = replace(measured, peak_bytes=peak, compile_s=compile_s)
+        lost, reason = self._quality(model, point)
+        record = replace(record, quality=lost, reason=reason)
         return replace(record, measured=self._flagged(measured, record))
+
+    def _quality(self, model: nn.Module, point: Point) -> Judged:
+        """What the model lost, asked once of each model and cache, or why unknown.
+
+        Nothing is asked of dense fp32: it is what others are compared with. Trouble
+        costs the quality, not the time that was measured.
+        """
+        recipe = point.recipe
+        packed = recipe.cache if recipe.cache in PACKED else ""
+        if not self.judge or (recipe.precision == "fp32" and not packed):
+            return None, ""
+        key = model_key(point), packed
+        if key not in self._judged:
+            self._reference = self._reference or Reference(self.kind)
+            try:
+                found = quality_of(point, model, self.kind, self._reference)
+            except Exception as error:
+                error.__traceback__ = None  # its frames hold the tensors
+                found = None, f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            self._judged[key] = found
+        lost, why = self._judged[key]
+        return lost, f"no quality: {why}" if why else ""
 
     def _peak(self, model: nn.Module, call: Any) -> tuple[int | None, Any]:
         """Peak bytes and output of one run; None for compiled code on a CPU.

@@ -18,12 +18,14 @@ from fastlab import machine
 from fastlab.cost.memory import parameters
 from fastlab.models import numerics, prompt_ids
 from fastlab.record import Quality
+from fastlab.runtime.cache import static_cache
 from fastlab.shrink.recipes import build, load
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import PLAIN
 
 POSITIONS = 256
 CHUNK = 32  # positions compared at once: few enough for a vocabulary of 152k in fp32
+PACKED = ("static-int8", "static-fp8")  # caches that lose something
 SPARE = 1.1  # the reference's activations, as a share of its weights
 
 
@@ -94,8 +96,9 @@ def quality_of(
     if reason:
         return None, reason
     expected = reference.logits(point)
-    got = logits_of(model, point, device, point.recipe.precision)
-    return compared(expected, got, text_sha(point)), ""
+    recipe = point.recipe
+    got = logits_of(model, point, device, recipe.precision, recipe.cache)
+    return compared(expected[-len(got) :], got, text_sha(point)), ""
 
 
 def token_ids(point: Point, device: str = "cpu") -> Tensor:
@@ -110,13 +113,24 @@ def text_sha(point: Point) -> str:
     return hashlib.sha256(token_ids(point).numpy().tobytes()).hexdigest()
 
 
-def logits_of(model: nn.Module, point: Point, device: str, precision: str) -> Tensor:
-    """(positions, vocab) fp32 logits on the CPU, of one eager prefill of token_ids."""
+def logits_of(
+    model: nn.Module, point: Point, device: str, precision: str, cache: str = "none"
+) -> Tensor:
+    """(positions, vocab) fp32 logits on the CPU, of one eager prefill of token_ids.
+
+    With a cache in int8 or fp8: those of the second half, whose attention reads keys
+    and values of the first as the cache keeps them.
+    """
     ids = token_ids(point, device)
-    options: dict[str, Any] = (
-        {} if point.shape.family == "bert" else {"use_cache": False}
-    )
+    options: dict[str, Any] = {}
     with numerics(precision):
+        if cache in PACKED:
+            held = static_cache(model, 1, ids.shape[1], cache)
+            options = {"past_key_values": held, "use_cache": True}
+            first, ids = ids.tensor_split(2, dim=1)
+            model(first, **options)
+        elif point.shape.family != "bert":
+            options = {"use_cache": False}
         logits: Tensor = model(ids, **options).logits[0]
         return logits.to("cpu", torch.float32)
 

@@ -23,6 +23,7 @@ COUNTED = ("parameters", "flops", "flops_causal", "bytes", "kv_cache_bytes", "la
 MEASURED = ("measured_ms", "measured_low_ms", "measured_high_ms", "n", "converged")
 DERIVED = ("ratio", "ttft_ms", "tpot_ms", "tokens_per_s", "peak_gib", "estimated_gib")
 UTILIZED = ("mbu", "mbu_copy", "compile_s")
+LOST = ("kl_nats", "top1", "max_abs", "bits_per_byte")
 COLUMNS = (
     *QUESTION,
     "weights",
@@ -34,6 +35,7 @@ COLUMNS = (
     "flags",
     *DERIVED,
     *UTILIZED,
+    *LOST,
     *COUNTED,
     "key",
 )
@@ -48,7 +50,8 @@ def table(
     a decode step; tokens_per_s counts prompt tokens in a prefill, else new ones.
     mbu, of decoding, is `decode_bytes` a second over the datasheet's bandwidth, and
     mbu_copy over the one that a copy reached in the same run, where `envs` has it (the
-    environments of a store, `Store.envs()`).
+    environments of a store, `Store.envs()`). kl_nats to bits_per_byte: what was lost
+    against dense fp32, where it was asked.
     """
     import pandas as pd
 
@@ -67,6 +70,8 @@ def _row(record: Record) -> dict[str, Any]:
         row |= _estimated(record.estimate)
     if record.measured:
         row |= _measured(record.measured) | _rates(record)
+    if record.quality:
+        row |= {name: getattr(record.quality, name) for name in LOST}
     return row
 
 

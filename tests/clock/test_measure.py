@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -248,3 +249,46 @@ def test_the_environment_has_the_bandwidth_of_a_copy(
     env = bench.environment()
     assert env["device"] == machine.device_name("cpu")
     assert env["copy_bytes_per_s"] > 1e8
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"precision": "bf16"},
+        {"precision": "int8", "scope": "head"},
+        {"cache": "static-int8", "phase": "decode"},
+    ],
+)
+def test_what_a_model_lost_stands_beside_its_time(
+    bench: Bench, recipe: dict[str, str]
+) -> None:
+    """Little against dense fp32, but something; asked once of each model and cache."""
+    point = point_of(model="tiny-llama", prompt_len=8, **recipe)
+    record = bench.measure(point)
+    assert (record.status, record.reason) == ("ok", "")
+    assert record.quality is not None
+    assert 0 < record.quality.kl_nats < 0.01
+    assert 0 < record.quality.max_abs < 1
+    assert record.quality.top1 > 0.8
+    again = bench.measure(replace(point, workload=replace(point.workload, batch=2)))
+    assert again.quality is record.quality
+
+
+def test_dense_fp32_is_the_reference_and_nobody_need_ask(bench: Bench) -> None:
+    assert bench.measure(POINT).quality is None
+    assert (
+        replace(bench, judge=False)
+        .measure(point_of(model="tiny-llama", prompt_len=8, precision="bf16"))
+        .quality
+        is None
+    )
+
+
+def test_a_quality_that_fails_costs_no_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "quality_of", failing(RuntimeError("no room")))
+    record = bench.measure(point_of(model="tiny-llama", prompt_len=8, precision="bf16"))
+    assert (record.status, record.quality) == ("ok", None)
+    assert record.reason == "no quality: RuntimeError: no room"
+    assert record.measured is not None

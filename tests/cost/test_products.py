@@ -92,7 +92,7 @@ def test_a_decode_step_reads_each_layer_as_stored(precision: str) -> None:
 
 
 def test_many_rows_widen_int8_weights_first() -> None:
-    """One row too many: n k bytes and scales read, 2 n k written and read by a bf16 product."""
+    """One row too many: n k bytes and scales read, 2 n k written, read by bf16."""
     few, many = (
         named(point_of(model="tiny-llama", precision="int8", prompt_len=n))
         for n in (PACKED_ROWS, PACKED_ROWS + 1)
