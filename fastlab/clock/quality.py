@@ -129,6 +129,7 @@ def logits_of(
             options = {"past_key_values": held, "use_cache": True}
             first, ids = ids.tensor_split(2, dim=1)
             model(first, **options)
+            held.place.past = first.shape[1]
         elif point.shape.family != "bert":
             options = {"use_cache": False}
         logits: Tensor = model(ids, **options).logits[0]
