@@ -158,7 +158,8 @@ def compared(reference: Tensor, logits: Tensor, sha: str = "") -> Quality:
 
 def _compared(reference: Tensor, logits: Tensor) -> tuple[float, int, float]:
     """Sum of KL in nats, positions with the same argmax, largest difference."""
-    log_p, log_q = reference.log_softmax(-1), logits.log_softmax(-1)
-    kl = (log_p.exp() * (log_p - log_q)).sum(-1).double().sum()
+    # A small KL is a difference of large sums: fp32 leaves nothing of it.
+    log_p, log_q = (x.double().log_softmax(-1) for x in (reference, logits))
+    kl = (log_p.exp() * (log_p - log_q)).sum()
     same = (reference.argmax(-1) == logits.argmax(-1)).sum()
     return float(kl), int(same), float((reference - logits).abs().max())
