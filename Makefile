@@ -32,15 +32,20 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-gpu:  ## on an NVIDIA GPU: its tests, its calibration, then the reference sweep
+gpu:  ## on an NVIDIA GPU: tests, calibration, decode ladders, reference sweep
 	@failed=0; mkdir -p results/gpu; \
+	keep() { test -z "$(OUT)" || cp results/gpu/*.json* $(OUT)/ || failed=1; }; \
 	$(PYTHON) -m pytest -m gpu -s -p no:cacheprovider tests/gpu || failed=1; \
 	test -f results/gpu/profile.json || \
 		$(PYTHON) -m fastlab calibrate --device cuda --out results/gpu || failed=1; \
+	keep; \
+	for model in llama-3.1-8b llama-3.2-1b; do \
+		timeout $(GPU_SECONDS) $(PYTHON) benchmarks/decode_ladder.py --device cuda \
+			--model $$model --budget-s 1 --out results/gpu || failed=1; keep; \
+	done; \
 	$(PYTHON) -m fastlab sweep data/sweeps/reference.yaml --store results/gpu \
 		--device cuda --for-s $(GPU_SECONDS) || failed=1; \
-	if [ -n "$(OUT)" ]; then cp results/gpu/*.json* $(OUT)/ || failed=1; fi; \
-	exit $$failed
+	keep; exit $$failed
 
 clean:  ## remove .venv and caches, never results
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .import_linter_cache

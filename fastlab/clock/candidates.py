@@ -135,8 +135,12 @@ def _rms_norm(rows: int, width: int, a: int) -> Benchmark:
 
 def _elementwises(a: int) -> list[Benchmark]:
     sizes = [2**n for n in range(8, 25, 2)]
-    made = (_residual_add, _gelu_tanh, _swiglu, _gelu)
+    made = (_residual_add, _gelu_tanh, _swiglu)
     return [make(size, a) for size in sizes for make in made]
+
+
+def _gelus(a: int) -> list[Benchmark]:
+    return [_gelu(2**n, a) for n in range(8, 25, 4)]
 
 
 def _residual_add(size: int, a: int) -> Benchmark:
@@ -211,6 +215,7 @@ CANDIDATES: dict[str, Callable[[int], list[Benchmark]]] = {
     "decode": _decodes,
     "norm": _norms,
     "elementwise": _elementwises,
+    "gelu": _gelus,
     "embedding": _embeddings,
     "copy": _copies,
 }

@@ -22,6 +22,7 @@ from fastlab.clock.microbench import COUNTS, PACKED_COUNTS, Work, chosen, timed
 from fastlab.clock.packed import TIMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.clock.wholes import (
+    beyond_parts,
     compiled_seconds,
     host_seconds,
     seconds_of,
@@ -33,6 +34,7 @@ from fastlab.cost.devices import Device
 from fastlab.cost.fit import ClassFit, fit
 from fastlab.cost.profile import Profile
 from fastlab.cost.samples import Sample, class_of
+from fastlab.spec.point import Point
 
 Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
 
@@ -95,8 +97,35 @@ def _with_wholes(device: Device, precisions: Iterable[str]) -> Profile:
     profile = replace(profile, compiled_s=compiled_s)
     points = [point for p in levels for point in whole_points(p)]
     took = [seconds_of(point, device.kind) for point in points]
+    return with_whole_calls(replace(device, fits=profile), points, took)
+
+
+def with_whole_calls(
+    device: Device, points: Sequence[Point], took: Sequence[float]
+) -> Profile:
+    """The profile with what timed calls say of their parts' sum and of its interval."""
+    assert device.fits is not None
+    calls = [[p.label, s] for p, s in zip(points, took, strict=True)]
+    kept = {**device.fits.provenance, "whole_calls": calls}
+    bare = replace(device.fits, whole={}, stretch=1.0, provenance=kept)
+    whole = {
+        precision: beyond_parts(*mine, replace(device, fits=bare))
+        for precision, mine in _by_precision(points, took).items()
+    }
+    profile = replace(bare, whole=whole)
     stretch = stretched(points, took, replace(device, fits=profile))
     return replace(profile, stretch=stretch)
+
+
+def _by_precision(
+    points: Sequence[Point], took: Sequence[float]
+) -> dict[str, tuple[list[Point], list[float]]]:
+    found: dict[str, tuple[list[Point], list[float]]] = {}
+    for point, seconds in zip(points, took, strict=True):
+        mine = found.setdefault(point.recipe.precision, ([], []))
+        mine[0].append(point)
+        mine[1].append(seconds)
+    return found
 
 
 def _with_provenance(device: Device, seconds: float) -> Profile:
@@ -107,7 +136,7 @@ def _with_provenance(device: Device, seconds: float) -> Profile:
         "commit": machine.commit(),
         "versions": machine.versions(),
     }
-    return replace(device.fits, provenance=provenance)
+    return replace(device.fits, provenance={**device.fits.provenance, **provenance})
 
 
 def replay_overhead() -> float:

@@ -26,13 +26,14 @@ LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
 # How many of each class: 100 in all.
 COUNTS = {
-    "linear": 30,
+    "linear": 28,
     "biased": 8,
     "conv1d": 12,
     "prefill": 14,
     "decode": 16,
     "norm": 6,
     "elementwise": 8,
+    "gelu": 2,
     "embedding": 2,
     "copy": 4,
 }

@@ -17,6 +17,7 @@ from fastlab.clock.candidates import STREAMED
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work, settings_for
 from fastlab.clock.timing import Settings, time_call
+from fastlab.cost.calibrated import host_work
 from fastlab.cost.costs import LAUNCHES, costs_of
 from fastlab.cost.devices import Device
 from fastlab.cost.fit import LEVEL
@@ -124,6 +125,25 @@ def _seconds_per_byte(size: int, precision: str) -> float:
     with numerics(precision):
         took = time_call(Work(through_all), settings_for("cpu"), clock_for("cpu"))
     return min(took.device_ns) / 1e9 / (len(weights) * one.nbytes)
+
+
+def beyond_parts(
+    points: Sequence[Point], took: Sequence[float], device: Device
+) -> float:
+    """What calls take beyond the sum of their operations, each timed alone: a factor.
+
+    The median over calls, without the host's own work; 1 where all wait for the host.
+    """
+    assert device.fits is not None
+    each = []
+    for point, seconds in zip(points, took, strict=True):
+        [made] = estimate([point], device, model="calibrated")
+        host = sum(host_work(costs_of(point), point, device.fits))
+        alone = device.kind == "cpu"  # elsewhere the host works at the same time
+        busy = made.seconds - (host if alone else 0.0)
+        if made.bound != "launch" and seconds > host:
+            each.append((seconds - (host if alone else 0.0)) / busy)
+    return float(np.median(each)) if each else 1.0
 
 
 def stretched(points: Sequence[Point], took: Sequence[float], device: Device) -> float:

@@ -71,6 +71,8 @@ def calibrated(
     each = _operations(costs, points, device, profile)
     total = _totals([cost.times for cost in costs], each)
     hosts = [host_work(c, p, profile) for c, p in zip(costs, points, strict=True)]
+    beyond = [profile.beyond_parts(point.recipe.precision) for point in points]
+    total = total._replace(seconds=total.seconds * beyond)
     rows = zip(hosts, *total, strict=True)
     return [_timing(device.kind, profile.stretch, *row) for row in rows]
 

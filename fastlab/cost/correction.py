@@ -1,8 +1,8 @@
-"""What other rows teach about a model: a correction per precision and phase."""
+"""What other rows teach about a model: a correction for each way of running one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,10 @@ from fastlab.cost.residual import residual
 from fastlab.record import Estimate
 from fastlab.spec.point import Point
 
+# Ways of running a model, the narrower first.
+SAME = ("precision", "phase")
+WAYS = ((*SAME, "cache", "runtime", "attention"), SAME)
+FEWEST = 3  # rows from which the median of a way is worth more than a wider one's
 ENOUGH = 8  # rows of a precision and phase from which a residual is worth fitting
 
 
@@ -39,24 +43,66 @@ def held_out(
     measured: np.ndarray,
     folds: np.ndarray,
 ) -> Predicted:
-    """Estimates corrected by the rows of the other folds, per precision and phase."""
+    """Estimates corrected by the rows of the other folds that run the same way.
+
+    What their median leaves varies with the sizes, and is a residual over those. Where
+    few run the same way it is shared by all of the same precision and phase.
+    """
     raw = np.array([(e.seconds, e.low_s, e.high_s) for e in estimates])
-    kinds = np.array([f"{p.recipe.precision} {p.workload.phase}" for p in points])
-    places = _places(points, estimates)
-    left = np.log(measured / raw[:, 0])
+    places, left = _places(points, estimates), np.log(measured / raw[:, 0])
+    ways = np.array([[_way(point, names) for names in WAYS] for point in points])
     made = raw.copy()
-    for kind in np.unique(kinds):
+    for way in np.unique(ways[:, 0]):
+        mine = ways[:, 0] == way
+        alike = ways[:, 1] == ways[mine, 1][0]
         for fold in np.unique(folds):
-            held = (kinds == kind) & (folds == fold)
-            rest = (kinds == kind) & (folds != fold)
+            held, same = mine & (folds == fold), mine & (folds != fold)
+            rest = same if same.sum() >= ENOUGH else alike & (folds != fold)
             if held.any() and rest.any():
-                shift, half = _correction(places[rest], left[rest], places[held])
-                middle = raw[held, 0] * np.exp(shift)
-                ends = raw[held, 1:] * np.exp(shift)[:, None]
-                if half is not None:
-                    ends = middle[:, None] * np.exp(np.stack([-half, half], 1))
-                made[held] = np.column_stack([middle, ends])
+                known = _offsets(ways[rest], left[rest])
+                own = np.array([_offset(way, known) for way in ways])
+                made[held] = _corrected(raw, own, places, left, held, rest)
     return Predicted(*made.T)
+
+
+def _way(point: Point, names: Sequence[str]) -> str:
+    known = {"phase": point.workload.phase, **vars(point.recipe)}
+    return " ".join(str(known[name]) for name in names)
+
+
+def _offsets(ways: np.ndarray, left: np.ndarray) -> dict[str, float]:
+    """The median of each way that enough rows have; of the widest in any case."""
+    found = {}
+    for level in range(len(WAYS)):
+        for way in np.unique(ways[:, level]):
+            mine = left[ways[:, level] == way]
+            if len(mine) >= FEWEST or level == len(WAYS) - 1:
+                found[str(way)] = float(np.median(mine))
+    return found
+
+
+def _offset(ways: np.ndarray, known: Mapping[str, float]) -> float:
+    # From the narrowest way that is known to the widest, which is.
+    return next((known[way] for way in ways if way in known), 0.0)
+
+
+def _corrected(
+    raw: np.ndarray,
+    own: np.ndarray,
+    places: np.ndarray,
+    left: np.ndarray,
+    held: np.ndarray,
+    rest: np.ndarray,
+) -> np.ndarray:
+    """[held, 3] seconds, low and high, from the rows that are at rest."""
+    if rest.sum() < ENOUGH:
+        return raw[held] * np.exp(own[held])[:, None]
+    found = residual(places[rest], left[rest] - own[rest])
+    shift, sd = found.at(places[held])
+    middle = raw[held, 0] * np.exp(own[held] + shift)
+    half = conformal(np.divide(*found.left_out())) * sd
+    ends = middle[:, None] * np.exp(np.stack([-half, half], 1))
+    return np.column_stack([middle, ends])
 
 
 def _places(points: Sequence[Point], estimates: Sequence[Estimate]) -> np.ndarray:
@@ -64,14 +110,3 @@ def _places(points: Sequence[Point], estimates: Sequence[Estimate]) -> np.ndarra
     works = [(p.workload.batch, p.workload.prompt_len) for p in points]
     launches = [(e.launches,) for e in estimates]
     return np.log(np.hstack([shapes, works, launches]).astype(float))
-
-
-def _correction(
-    places: np.ndarray, left: np.ndarray, wanted: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None]:
-    middle = float(np.median(left))
-    if len(left) < ENOUGH:
-        return np.full(len(wanted), middle), None
-    rest = residual(places, left - middle)
-    shift, sd = rest.at(wanted)
-    return middle + shift, conformal(np.divide(*rest.left_out())) * sd

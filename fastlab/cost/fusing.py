@@ -27,7 +27,7 @@ def fused(ops: Iterable[Operation]) -> list[Operation]:
             waiting += op.weight_bytes + op.fused_bytes
         elif op.fused_bytes == 0 or (op.name.endswith(".quantize") and _at_hand(kept)):
             continue
-        elif op.kind in ("norm", "elementwise"):
+        elif op.kind in ("norm", "elementwise", "gelu"):
             kept.append(alone(op, waiting))
             waiting = 0
         else:
@@ -41,7 +41,7 @@ def _at_hand(kept: list[Operation]) -> bool:
     Attention is none; before a layer there is the norm of another.
     """
     before = (op.kind for op in reversed(kept) if op.kind not in PRODUCTS)
-    return next(before, "norm") in ("norm", "elementwise")
+    return next(before, "norm") in ("norm", "elementwise", "gelu")
 
 
 def _into_first_norm(ops: list[Operation], waiting: int) -> list[Operation]:

@@ -187,8 +187,8 @@ def gelu_tanh(name: str, elements: int, a: int) -> Operation:
 
 
 def gelu(name: str, elements: int, a: int) -> Operation:
-    """The fused GELU: read, write."""
-    return elementwise(name, elements, a, passes=2, launches=1)
+    """The fused GELU: read, write. A kind of its own: on CPUs it is no light kernel."""
+    return elementwise(name, elements, a, passes=2, launches=1)._replace(kind="gelu")
 
 
 def swiglu(name: str, elements: int, a: int) -> Operation:

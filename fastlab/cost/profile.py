@@ -17,7 +17,7 @@ from fastlab.spec.precision import FORMATS, QUANTIZED
 # Where a class was not timed, the one most like it serves: kinds that only move bytes
 # are much alike, and so are products.
 STAND_IN = {
-    **dict.fromkeys(("norm", "copy", "embedding"), "elementwise"),
+    **dict.fromkeys(("norm", "copy", "embedding", "gelu"), "elementwise"),
     **dict.fromkeys(PRODUCTS, "linear"),
 }
 
@@ -30,7 +30,8 @@ class Profile:
     compiled_s: of one in compiled code, replay_s: of one whole CUDA graph. levels: by
     precision, how much longer than in the microbenchmarks a byte takes when so many
     bytes are gone through again and again (from which level of a CPU's caches they
-    come). stretch: what intervals of whole calls are widened by, as those that the
+    come). whole: by precision, what calls take beyond the sum of their operations, each
+    timed alone; stretch: what their intervals are widened by, as those that the
     calibration timed need it.
     provenance: free text by name (versions, date, seconds and points it took).
     """
@@ -42,6 +43,7 @@ class Profile:
     host_s: Mapping[str, float] = field(default_factory=dict)
     levels: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     stretch: float = 1.0
+    whole: Mapping[str, float] = field(default_factory=dict)
     compiled_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -53,8 +55,8 @@ class Profile:
     def find(self, kind: str, precision: str) -> ClassFit | None:
         """The fit for a class of operations at a precision, None where there is none.
 
-        Elementwise operations stand in for norms, copies and embeddings, plain products
-        for those with a bias or a transposed weight, int4 of any group for another.
+        Elementwise operations stand in for norms, copies, embeddings and GELUs, plain
+        products for those with a bias or a transposed weight, int4 groups for others.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
         alike = [one for one in QUANTIZED if one.startswith("int4")]
@@ -70,6 +72,11 @@ class Profile:
     def host(self, family: str, compiled: bool = False) -> float:
         """Host seconds per launch of a family's eager code, or of any compiled."""
         return self.compiled_s if compiled else self.host_s.get(family, self.dispatch_s)
+
+    def beyond_parts(self, precision: str) -> float:
+        """What a call takes beyond the sum of its operations: a factor."""
+        made = FORMATS[precision]
+        return self.whole.get(made.autocast or made.dense, 1.0)
 
     def slowdown(self, precision: str, footprint: float) -> float:
         """How much longer a byte takes in calls that go through `footprint` bytes."""

@@ -33,8 +33,9 @@ STEPS = ("math", "+ bytes", "+ launches", "+ nearby", "+ host")
 def waterfall(point: Point, device: Device) -> dict[str, float]:
     """Seconds that each of STEPS adds to the estimate of a point, in order.
 
-    Calibrated: the sum is estimate(...).seconds, and "+ nearby" (the fit's residual)
-    may be negative. Without fits for the precision: the lower end of the roofline.
+    Calibrated: the sum is estimate(...).seconds, and "+ nearby" (the fit's residual,
+    and what whole calls take beyond their parts) may be negative. Without fits for the
+    precision: the lower end of the roofline.
     """
     costs, fits = costs_of(point), device.fits
     profile = fits if fits and fits.holds(point.recipe.precision) else None
@@ -46,6 +47,9 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
         for i in range(len(costs.classes))
     ]
     parts = np.sum(each, axis=0)
+    if profile:
+        beyond = profile.beyond_parts(point.recipe.precision)
+        parts[STEPS.index("+ nearby")] += (beyond - 1) * parts.sum()
     host = _host(float(parts.sum()), costs, point, device, profile)
     return dict(zip(STEPS, [*parts.tolist(), host], strict=True))
 

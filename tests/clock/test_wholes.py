@@ -79,3 +79,16 @@ def test_intervals_reach_as_far_as_whole_calls_are_off(profile: Device) -> None:
     twice = 2 * math.log(narrow.high_s / narrow.seconds)
     assert math.log(wider.high_s / wider.seconds) == pytest.approx(twice)
     assert wider.seconds == narrow.seconds
+
+
+def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
+    """Every operation 1.3 times as long within a call, the host as before."""
+    known = calibrated(profile, dispatch_s=3e-6)
+    points = wholes.whole_points("fp32")
+    host = [3e-6 * costs_of(p).totals[LAUNCHES] for p in points]
+    made = [e.seconds for e in estimate(points, known)]
+    took = [1.3 * (s - h) + h for s, h in zip(made, host, strict=True)]
+    factor = wholes.beyond_parts(points, took, known)
+    assert factor == pytest.approx(1.3)
+    longer = replace(known, fits=replace(known.fits, whole={"fp32": factor}))
+    assert [e.seconds for e in estimate(points, longer)] == pytest.approx(took)
