@@ -1,0 +1,93 @@
+"""Dense model -> the same model with zeros among its weights, tensor by tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastlab.shrink import parts
+from fastlab.shrink.masks import zero_out
+from fastlab.shrink.probes import Site, check_ids, mean_squares
+from fastlab.shrink.share import dense_names
+from fastlab.shrink.stored import CsrLinear, SemiSparseLinear, StoredLinear
+from fastlab.spec.sparsity import SEMI_COLUMNS, SEMI_ROWS, Sparsity, zeros_per_row
+
+
+def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
+    """Set weights of a model's layers to zero and store the rest; it is consumed.
+
+    Embeddings, norms, biases and the output head stay. ids: token ids (rows, length) of
+    a text, on which Wanda measures the inputs of the dense model. storage "dense"
+    leaves the modules as they are. Raises ValueError, before anything changes, for
+    missing or unfit ids, groups that do not divide a width, and a storage that the
+    model's device, dtype or sizes do not allow.
+    """
+    names = dense_names(model, "sparsify")
+    for name in names:
+        _check(name, model.get_submodule(name), sparsity)
+    norms = _input_norms(model, names, ids) if sparsity.method == "wanda" else {}
+    for name in names:
+        dense = model.get_submodule(name)
+        zero_out(parts.dense_weight(dense), sparsity, norms.get(name))
+        if sparsity.storage != "dense":
+            parts.put(model, name, _stored(dense, sparsity.storage))
+    return model
+
+
+def _check(name: str, dense: nn.Module, sparsity: Sparsity) -> None:
+    weight = parts.dense_weight(dense)
+    n, k = weight.shape
+    zeros_per_row(sparsity, k)
+    reason = storage_refusal(sparsity.storage, weight.device, weight.dtype)
+    if reason:
+        raise ValueError(f"storage={sparsity.storage!r}: {reason}")
+    if sparsity.storage == "2:4" and (n % SEMI_ROWS or k % SEMI_COLUMNS):
+        raise ValueError(
+            f"storage='2:4': {n} outputs and {k} inputs of {name} must be multiples "
+            f"of {SEMI_ROWS} and {SEMI_COLUMNS}"
+        )
+
+
+def storage_refusal(storage: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why weights cannot be stored and multiplied so there, "" where they can."""
+    if storage != "2:4":
+        return ""
+    if device.type != "cuda":
+        return f"sparse tensor cores are NVIDIA's; the weights are on {device.type}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return "sparse tensor cores begin with compute capability 8.0"
+    if not hasattr(torch.sparse, "to_sparse_semi_structured"):
+        return "this torch has no to_sparse_semi_structured"
+    allowed = (torch.float16, torch.bfloat16)
+    return "" if dtype in allowed else f"weights must be fp16 or bf16, not {dtype}"
+
+
+def _input_norms(model: Any, names: list[str], ids: Tensor | None) -> dict[str, Tensor]:
+    """Root mean squares (k,) of each linear's inputs on the ids.
+
+    The norm over the tokens divided by the root of their number, which is the same for
+    every weight of a row and changes no order.
+    """
+    if ids is None:
+        raise ValueError("method='wanda' needs ids: token ids (rows, length) of a text")
+    sites = [Site((model.get_submodule(name),), True, 1) for name in names]
+    squares = mean_squares(model, sites, check_ids(model, ids))
+    return {name: s.sqrt() for name, s in zip(names, squares, strict=True)}
+
+
+def _stored(dense: nn.Module, storage: str) -> StoredLinear:
+    kind = {"csr": CsrLinear, "2:4": SemiSparseLinear}[storage]
+    bias: Any = getattr(dense, "bias", None)
+    return kind(parts.dense_weight(dense), bias)
+
+
+def zero_share(model: nn.Module) -> float:
+    """The share of the weights of the layers' dense linears that are zero."""
+    weights = [
+        parts.dense_weight(model.get_submodule(name))
+        for name in parts.linear_names(model, "layers")
+    ]
+    zeros = sum(int((w == 0).sum()) for w in weights)
+    return zeros / sum(w.numel() for w in weights)

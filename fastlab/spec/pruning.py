@@ -1,0 +1,145 @@
+"""Pruning: what is cut out of a model, and the shape it leaves. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from fastlab.spec.checks import check_choice, check_count, differences
+from fastlab.spec.shape import GROUPED, ModelShape
+
+IMPORTANCES = ("magnitude", "activation", "taylor", "random")
+LAYER_CHOICES = (
+    *("uniform", "first", "last", "influence", "loss", "magnitude"),
+    "random",
+)
+NEED_TEXT = ("activation", "taylor", "influence", "loss")  # token ids, to be measured
+WIDTHS = ("heads", "ffn", "hidden")
+RATIOS = ("layers", *WIDTHS)
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What is cut: the share of the layers, heads, FFN channels and hidden width.
+
+    heads: whole groups, a key / value head with all query heads that read it. In gpt2
+    and bert, whose heads fill the hidden width, heads and hidden are cut by one share.
+    importance: which heads, channels and hidden units stay: those of the largest
+    magnitude, activation or first-order Taylor term, or random ones. layer_choice:
+    which layers go: the first, the last, those between evenly spaced ones ("uniform"),
+    or those of the least block influence, loss without them, or magnitude. multiple:
+    ffn and hidden are rounded to the nearest multiple of it. seed: of "random".
+
+    Every layer loses as much, so that a config can say what is left. A field that
+    decides nothing here takes its default: equal prunings are equal. Raises ValueError
+    naming field, value and what is allowed.
+    """
+
+    layers: float = 0.0
+    heads: float = 0.0
+    ffn: float = 0.0
+    hidden: float = 0.0
+    importance: str = "magnitude"
+    layer_choice: str = "uniform"
+    multiple: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in RATIOS:
+            check_ratio(name, getattr(self, name))
+        check_choice("importance", self.importance, IMPORTANCES)
+        check_choice("layer_choice", self.layer_choice, LAYER_CHOICES)
+        check_count("multiple", self.multiple, high=2**20)
+        check_count("seed", self.seed, low=0)
+        bare = {field.name: field.default for field in fields(self)}
+        for name in self._idle():
+            object.__setattr__(self, name, bare[name])
+
+    def _idle(self) -> list[str]:
+        """Fields that decide nothing, given what is cut."""
+        idle = [] if self.layers else ["layer_choice"]
+        if not any(getattr(self, name) for name in WIDTHS):
+            idle.append("importance")
+        if not (self.ffn or self.hidden):
+            idle.append("multiple")
+        chosen = {self.layer_choice if self.layers else "", self.importance}
+        return idle if "random" in chosen else [*idle, "seed"]
+
+    @property
+    def needs_text(self) -> str:
+        """The field and value that need token ids to measure, "" where none does."""
+        for name in ("layer_choice", "importance"):
+            if getattr(self, name) in NEED_TEXT:
+                return f"{name}={getattr(self, name)!r}"
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Canonical fields: those which are not the default."""
+        return differences(self, Pruning())
+
+
+def check_ratio(field: str, value: object) -> None:
+    """Raise ValueError unless `value` is a number from 0 up to, but not, 1."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < 1:  # type: ignore[operator]
+        raise ValueError(
+            f"{field}={value!r} must be the share that is cut: "
+            "0 (nothing), or more and below 1"
+        )
+
+
+def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
+    """The exact shape of a model after pruning, before it is built.
+
+    Counts are rounded to the nearest whole number (a half upwards), at least 1 is left.
+    llama's config wants heads to divide hidden: there hidden is rounded to a multiple
+    of both. Raises ValueError where a share cuts nothing or nothing fits.
+    """
+    _check_joined(shape, pruning)
+    layers = _left("layers", shape.layers, pruning.layers)
+    groups = _left("heads", shape.kv_heads, pruning.heads, head_step(shape, pruning))
+    heads = groups * (shape.heads // shape.kv_heads)
+    ffn = _left("ffn", shape.ffn, pruning.ffn, pruning.multiple)
+    if shape.family in GROUPED:
+        step = _hidden_step(shape.family, heads, pruning.multiple)
+        hidden = _left("hidden", shape.hidden, pruning.hidden, step)
+    else:
+        hidden = heads * shape.head_dim
+    return replace(
+        shape, layers=layers, hidden=hidden, heads=heads, kv_heads=groups, ffn=ffn
+    )
+
+
+def _check_joined(shape: ModelShape, pruning: Pruning) -> None:
+    if shape.family not in GROUPED and pruning.heads != pruning.hidden:
+        raise ValueError(
+            f"heads={pruning.heads} and hidden={pruning.hidden} must be equal in "
+            f"{shape.family}: its config knows no width of a head, heads x head_dim is "
+            "hidden"
+        )
+
+
+def head_step(shape: ModelShape, pruning: Pruning) -> int:
+    """Groups of heads go in steps of so many: 1, where heads do not make the width."""
+    if shape.family in GROUPED or not pruning.hidden:
+        return 1
+    return pruning.multiple // math.gcd(pruning.multiple, shape.head_dim)
+
+
+def _hidden_step(family: str, heads: int, multiple: int) -> int:
+    return math.lcm(multiple, heads) if family == "llama" else multiple
+
+
+def _left(name: str, size: int, ratio: float, step: int = 1) -> int:
+    """What a share leaves of a size, in whole steps."""
+    if not ratio:
+        return size
+    steps = math.floor(size * (1 - ratio) / step + 0.5 + 1e-9)
+    left = max(1, steps) * step
+    if left >= size:
+        raise ValueError(
+            f"{name}={ratio!r} cuts nothing from {size} in steps of {step}; "
+            "allowed: a larger share or smaller steps"
+        )
+    return left

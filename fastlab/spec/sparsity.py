@@ -1,0 +1,90 @@
+"""Sparsity: which weights are zero, how the rest is stored, its bytes. No torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from fastlab.spec.checks import check_choice, differences
+
+METHODS = ("magnitude", "wanda")
+STORAGES = ("dense", "csr", "2:4")
+SEMI_ROWS, SEMI_COLUMNS = 32, 64  # a 2:4 weight has multiples: both kernels take them
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Which weights of each output row become zero, and how the others are stored.
+
+    ratio: the share of each row that is zero. pattern: "N:M" leaves N in every M
+    neighbouring inputs instead, and makes ratio 1 - N / M. method: the smallest by
+    magnitude, or by magnitude times the norm of their input (Wanda). storage: dense
+    with zeros in it, csr (compressed rows), or 2:4 for sparse tensor cores. Raises
+    ValueError naming field, value and what is allowed.
+    """
+
+    ratio: float = 0.5
+    pattern: str = ""
+    method: str = "magnitude"
+    storage: str = "dense"
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, METHODS)
+        check_choice("storage", self.storage, STORAGES)
+        if self.pattern:
+            keep, of = self.group
+            object.__setattr__(self, "ratio", 1 - keep / of)
+        number = isinstance(self.ratio, (int, float)) and self.ratio is not True
+        if not number or not 0 < self.ratio < 1:
+            raise ValueError(f"ratio={self.ratio!r} must be above 0 and below 1")
+        if self.storage == "2:4" and self.pattern != "2:4":
+            raise ValueError(
+                f"storage='2:4' needs pattern='2:4'; this is pattern={self.pattern!r}"
+            )
+
+    @property
+    def group(self) -> tuple[int, int]:
+        """(N, M) of the pattern, (0, 0) where there is none."""
+        if not self.pattern:
+            return 0, 0
+        found = re.fullmatch(r"(\d+):(\d+)", str(self.pattern))
+        keep, of = (int(n) for n in found.groups()) if found else (0, 0)
+        if not 0 < keep < of <= 64:
+            raise ValueError(
+                f"pattern={self.pattern!r} must be N:M, N of M weights left: "
+                "0 < N < M <= 64"
+            )
+        return keep, of
+
+    def to_dict(self) -> dict[str, Any]:
+        """Canonical fields: those which are not the default; ratio or pattern."""
+        said = differences(self, Sparsity())
+        return {n: v for n, v in said.items() if n != "ratio" or not self.pattern}
+
+
+def zeros_per_row(sparsity: Sparsity, k: int) -> int:
+    """Weights of a row of k that become zero; ValueError where M does not divide k."""
+    keep, of = sparsity.group
+    if not of:
+        return round(sparsity.ratio * k)
+    if k % of:
+        raise ValueError(
+            f"pattern={sparsity.pattern!r}: groups of {of} do not divide {k} inputs"
+        )
+    return k // of * (of - keep)
+
+
+def sparse_bytes(sparsity: Sparsity, n: int, k: int, value: int = 2) -> int:
+    """Bytes of one weight (n outputs, k inputs) as stored; `value` = of a dense one.
+
+    dense: n k value, zeros too. csr: for every weight left an fp32 value (torch's CPU
+    product knows no other float but double) and an int32 column, and n + 1 int32 row
+    starts. 2:4: half the values and 2 bits of position for each of them.
+    """
+    if sparsity.storage == "csr":
+        left = n * (k - zeros_per_row(sparsity, k))
+        return left * (4 + 4) + (n + 1) * 4
+    if sparsity.storage == "2:4":
+        return n * k // 2 * value + n * k // 8
+    return n * k * value

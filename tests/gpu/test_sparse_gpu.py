@@ -1,0 +1,144 @@
+"""Pruned, sparse and shared models on a real GPU: 2:4 products and their bytes.
+
+Written from the operators' documentation and sources; it has not run yet.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastlab.models import numerics, prepare
+from fastlab.shrink.prune import prune
+from fastlab.shrink.recipes import build
+from fastlab.shrink.share import lut_linear, share
+from fastlab.shrink.sparsify import sparsify, storage_refusal
+from fastlab.shrink.stored import SemiSparseLinear
+from fastlab.spec import point_of
+from fastlab.spec.pruning import Pruning
+from fastlab.spec.sharing import BITS, Sharing, palette_bytes
+from fastlab.spec.sparsity import Sparsity, sparse_bytes
+from tests.shrink.test_quantize_linears import sqnr_db
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+SEMI = Sparsity(pattern="2:4", storage="2:4")
+
+
+def skip_unable() -> None:
+    reason = storage_refusal("2:4", torch.device("cuda"), torch.bfloat16)
+    if reason:
+        pytest.skip(reason)
+
+
+def masked_weight(n: int, k: int, dtype: torch.dtype) -> torch.Tensor:
+    weight = torch.randn(n, k, device="cuda").to(dtype)
+    weight.view(n, -1, 4)[..., :2] = 0
+    return weight
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+@pytest.mark.parametrize(("n", "k"), [(64, 128), (1024, 4096)])
+def test_a_2_4_product(n: int, k: int, rows: int, dtype: torch.dtype) -> None:
+    """Any number of rows: torch fills them up to what the kernel wants."""
+    skip_unable()
+    weight = masked_weight(n, k, dtype)
+    module = SemiSparseLinear(weight, None)
+    x = torch.randn(2, rows, k, device="cuda", dtype=dtype)
+    with torch.inference_mode():
+        got = module(x)
+    assert got.shape == (2, rows, n)
+    assert sqnr_db(x.float() @ weight.float().t(), got) > 40
+    assert torch.equal(module.dense(), weight)
+    # What cuSPARSELt stores is its own affair, but near the same.
+    assert module.weight_bytes() == pytest.approx(sparse_bytes(SEMI, n, k), rel=0.2)
+
+
+def test_a_2_4_model_equals_the_masked_one() -> None:
+    skip_unable()
+    point = point_of(model="tiny-llama", precision="bf16", hidden=128)
+    masked, stored = build(point, "cuda"), build(point, "cuda")
+    sparsify(masked, Sparsity(pattern="2:4"))
+    sparsify(stored, SEMI)
+    assert any(isinstance(m, SemiSparseLinear) for m in stored.modules())
+    with numerics("bf16"):
+        expected = prepare(masked, point, "cuda").run()
+        got = prepare(stored, point, "cuda").run()
+    assert sqnr_db(expected.float(), got.float()) > 30
+
+
+def test_fp32_and_odd_sizes_are_refused() -> None:
+    skip_unable()
+    point = point_of(model="tiny-llama", precision="fp32")
+    with pytest.raises(ValueError, match="weights must be fp16 or bf16"):
+        sparsify(build(point, "cuda"), SEMI)
+    point = point_of(model="tiny-llama", precision="bf16", ffn=100)
+    with pytest.raises(ValueError, match="must be multiples of 32 and 64"):
+        sparsify(build(point, "cuda"), SEMI)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_csr_and_masks_work_there_too(method: str) -> None:
+    point = point_of(model="tiny-llama", precision="fp32")
+    ids = torch.randint(512, (4, 16))
+    masked, stored = build(point, "cuda"), build(point, "cuda")
+    sparsify(masked, Sparsity(0.8, method=method), ids)
+    sparsify(stored, Sparsity(0.8, method=method, storage="csr"), ids)
+    with numerics("fp32"):
+        expected = prepare(masked, point, "cuda").run()
+        got = prepare(stored, point, "cuda").run()
+    assert sqnr_db(expected, got) > 80
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_palettes(bits: int) -> None:
+    weight = torch.randn(256, 512, device="cuda").bfloat16()
+    module = lut_linear(weight, None, Sharing(bits, rows=64))
+    assert module.weight_bytes() == palette_bytes(Sharing(bits, rows=64), 256, 512)
+    there = lut_linear(weight.cpu(), None, Sharing(bits, rows=64))
+    assert sqnr_db(there.dense(), module.dense().cpu()) > 40
+    x = torch.randn(3, 512, device="cuda", dtype=torch.bfloat16)
+    with torch.inference_mode():
+        expected, got = module(x), torch.compile(module, fullgraph=True)(x)
+    assert sqnr_db(expected.float(), got.float()) > 40
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor"])
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
+def test_pruning_chooses_there_what_it_chooses_on_a_cpu(
+    name: str, importance: str
+) -> None:
+    point = point_of(model=name, precision="fp32")
+    ids = torch.randint(512, (4, 16), generator=torch.Generator().manual_seed(0))
+    pruning = Pruning(layers=0.5, ffn=0.5, importance=importance)
+    here, there = build(point, "cpu"), build(point, "cpu").to("cuda")
+    prune(here, pruning, ids)
+    prune(there, pruning, ids)
+    pairs = zip(here.parameters(), there.parameters(), strict=True)
+    same = [torch.equal(a, b.cpu()) for a, b in pairs]
+    assert sum(same) >= len(same) - 3  # near ties may fall the other way
+
+
+def test_pruning_needs_no_second_model() -> None:
+    point = point_of(
+        **{"family": "llama", "layers": 8, "hidden": 2048, "vocab": 32000},
+        precision="bf16",
+    )
+    model = build(point, "cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    prune(model, Pruning(layers=0.5, ffn=0.5, layer_choice="magnitude"))
+    assert torch.cuda.max_memory_allocated() < 1.1 * before
+    assert torch.cuda.memory_allocated() < 0.6 * before
+
+
+def test_sharing_on_the_gpu_stays_near() -> None:
+    point = point_of(model="tiny-llama", precision="bf16")
+    model = build(point, "cuda")
+    with numerics("bf16"):
+        expected = prepare(model, point, "cuda").run().float()
+        got = prepare(share(model, Sharing(6)), point, "cuda").run().float()
+    assert sqnr_db(expected, got) > 20

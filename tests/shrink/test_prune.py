@@ -1,0 +1,342 @@
+"""Pruned models: their shape, their files, what they generate, what they compute."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fastlab.clock.peak import LiveBytes
+from fastlab.cost.memory import parameters
+from fastlab.shrink import parts
+from fastlab.shrink.anatomy import anatomy_of, layer_parts, parts_of, stack_of
+from fastlab.shrink.prune import prune
+from fastlab.shrink.selection import Kept, choose, evenly
+from fastlab.shrink.slicing import channels, cut, narrow
+from fastlab.spec.pruning import LAYER_CHOICES, Pruning, pruned_shape
+from fastlab.spec.shape import ModelShape
+from tests.shrink.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows
+
+THIRD = 1 / 3
+CUTS: dict[str, dict[str, float]] = {
+    "layers": {"layers": THIRD},
+    "heads": {"heads": THIRD},
+    "ffn": {"ffn": 0.4},
+    "hidden": {"hidden": THIRD},
+    "all": {"layers": THIRD, "heads": THIRD, "ffn": 0.4, "hidden": THIRD},
+}
+
+
+def cut_of(name: str, family: str) -> dict[str, float]:
+    """The shares of a cut; heads and hidden together where they belong together."""
+    apart = family in ("llama", "qwen3") or name not in ("heads", "hidden")
+    return CUTS[name] if apart else {"heads": THIRD, "hidden": THIRD}
+
+
+@pytest.mark.parametrize("cut_name", CUTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pruned_model_is_what_its_config_says(
+    family: str, cut_name: str, tmp_path: Path
+) -> None:
+    model = small(family)
+    dense = sum(p.numel() for p in model.parameters())
+    tied = parts.is_tied(model)
+    pruning = Pruning(**cut_of(cut_name, family))
+    expected = pruned_shape(ModelShape.from_config(model.config), pruning)
+    model = prune(model, pruning)
+    assert ModelShape.from_config(model.config) == expected
+    left = sum(p.numel() for p in model.parameters())
+    assert left == parameters(expected) < dense
+    assert parts.is_tied(model) == tied
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert_close(logits_of(again), logits_of(model), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cut_name", CUTS)
+@pytest.mark.parametrize("family", DECODERS)
+def test_pruned_models_generate(family: str, cut_name: str) -> None:
+    """Both caches give the tokens that whole forward passes give."""
+    model, ids = small(family), token_rows(2, 6)
+    prune(model, Pruning(**cut_of(cut_name, family)))
+    options: dict[str, Any] = {"attention_mask": torch.ones_like(ids)}
+    options |= {"max_new_tokens": 4, "do_sample": False}
+    dynamic = model.generate(ids, **options)
+    static = model.generate(ids, cache_implementation="static", **options)
+    grown = ids
+    for _ in range(4):
+        token = logits_of(model, grown)[:, -1:].argmax(-1)
+        grown = torch.cat([grown, token], dim=1)
+    assert dynamic.tolist() == static.tolist() == grown.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pruning_nothing_changes_nothing(family: str) -> None:
+    model = small(family)
+    before = logits_of(model)
+    assert torch.equal(logits_of(prune(model, Pruning())), before)
+
+
+def outputs(model: Any, axis: str) -> list[Any]:
+    """What reads an axis, in each layer: the weights that its units act by."""
+    found = parts_of(model, anatomy_of(model))
+    return [part.module for part in found if part.read == axis and part.layer >= 0]
+
+
+def silence(module: Any, units: torch.Tensor) -> None:
+    """Set to zero the weights by which a matrix reads some of its inputs."""
+    parts.dense_weight(module)[:, units] = 0
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor"])
+@pytest.mark.parametrize("axis", ["heads", "ffn"])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_units_whose_outputs_are_zero_go_unnoticed(
+    family: str, axis: str, importance: str
+) -> None:
+    """Another group or other channels in each layer; wrong grouping would show."""
+    model = small(family)
+    for layer, reader in enumerate(outputs(model, axis)):
+        width = parts.dense_weight(reader).shape[1]
+        groups = torch.arange(width).view(3 if axis == "heads" else 5, -1)
+        silence(reader, groups[layer])
+    before = logits_of(model)
+    share = THIRD if axis == "heads" else 0.2
+    pruning = Pruning(**{axis: share}, importance=importance)
+    prune(model, pruning, token_rows())
+    assert_close(logits_of(model), before, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "importance"),
+    [
+        *(("gpt2", name) for name in ("magnitude", "activation", "taylor")),
+        *(("bert", name) for name in ("magnitude", "activation")),
+    ],
+)
+def test_silent_channels_go_unnoticed_with_biases(family: str, importance: str) -> None:
+    model = small(family)
+    for layer, reader in enumerate(outputs(model, "ffn")):
+        silence(reader, torch.arange(layer, 40, 5))
+    before = logits_of(model)
+    prune(model, Pruning(ffn=0.2, importance=importance), token_rows())
+    assert_close(logits_of(model), before, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("choice", ["influence", "loss", "magnitude"])
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_layer_that_adds_nothing_goes_unnoticed(family: str, choice: str) -> None:
+    model = small(family)
+    if choice == "loss":  # so that each of the others helps
+        model(token_rows())
+    clear(layer_writers(model, 1))
+    before = logits_of(model)
+    kept = choose(model, Pruning(layers=THIRD, layer_choice=choice), token_rows())
+    if choice != "loss":  # random layers can do worse than nothing
+        assert kept.layers == (0, 2)
+    cut(model, Kept(kept.shape, (0, 2)))
+    assert_close(logits_of(model), before, atol=1e-4, rtol=0)
+
+
+def layer_writers(model: Any, layer: int) -> list[Any]:
+    anatomy = anatomy_of(model)
+    found = layer_parts(stack_of(model, anatomy)[layer], layer, anatomy)
+    return [p.module for p in found if p.written == "hidden" and not p.is_norm]
+
+
+def clear(modules: list[Any]) -> None:
+    for module in modules:
+        for weight in module.parameters():
+            weight.zero_()
+
+
+def gone(all_of: int, kept: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([n for n in range(all_of) if n not in set(kept.tolist())])
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_pruned_model_equals_the_masked_dense_one(family: str) -> None:
+    """Random layers, heads and channels: cut out, or silenced where they are."""
+    heads = {} if family == "gpt2" else {"heads": THIRD}
+    pruning = Pruning(
+        **heads, **CUTS["layers"], ffn=0.4, importance="random", layer_choice="random"
+    )
+    model, masked = small(family), small(family)
+    kept = choose(model, pruning)
+    shape = ModelShape.from_config(model.config)
+    for layer in range(shape.layers):
+        if layer not in kept.layers:
+            clear(layer_writers(masked, layer))
+    for axis in ("heads", "ffn"):
+        for layer, reader in enumerate(outputs(masked, axis)):
+            stays = channels(axis, kept, layer, shape)
+            if stays is not None:
+                width = parts.dense_weight(reader).shape[1]
+                silence(reader, gone(width, stays))
+    expected = logits_of(masked)
+    assert not torch.allclose(logits_of(model), expected, atol=1e-2)
+    cut(model, kept)
+    assert_close(logits_of(model), expected, atol=1e-4, rtol=0)
+
+
+def mute_hidden(model: Any, units: torch.Tensor) -> None:
+    """Let nothing write some units of the residual stream."""
+    for part in parts_of(model, anatomy_of(model)):
+        if part.written == "hidden" and not part.is_norm:
+            embedding = isinstance(part.module, torch.nn.Embedding)
+            weight = part.module.weight.t() if embedding else None
+            rows = parts.dense_weight(part.module) if weight is None else weight
+            rows[units] = 0
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor"])
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_hidden_units_that_are_zero_go_with_the_norms_scaled(
+    family: str, importance: str
+) -> None:
+    model = small(family)
+    width = SIZES[family]["hidden"]
+    silent = torch.arange(1, width, 4)
+    mute_hidden(model, silent)
+    before = logits_of(model)
+    pruning = Pruning(hidden=0.25, importance=importance)
+    kept = choose(model, pruning, token_rows())
+    assert kept.hidden is not None
+    assert kept.hidden.tolist() == gone(width, silent).tolist()
+    norm = model.model.norm.weight[kept.hidden]
+    cut(model, kept)
+    assert_close(model.model.norm.weight, norm * math.sqrt(width / len(kept.hidden)))
+    assert_close(logits_of(model), before, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_narrower_model_equals_the_masked_one(family: str) -> None:
+    """The masked one divides by sqrt(E / H), the narrow one by sqrt(E / H')."""
+    model, masked = small(family), small(family)
+    width = SIZES[family]["hidden"]
+    kept = choose(model, Pruning(hidden=0.25, importance="random"))
+    assert kept.hidden is not None
+    mute_hidden(masked, gone(width, kept.hidden))
+    cut(model, kept)
+    assert_close(logits_of(model), logits_of(masked), atol=1e-3, rtol=1e-3)
+
+
+def test_fused_heads_lose_queries_keys_and_values_alike() -> None:
+    """gpt2's attention alone: its config could not say fewer heads of one width."""
+    model, masked = small("gpt2"), small("gpt2")
+    shape = ModelShape.from_config(model.config)
+    kept = Kept(shape, (0, 1, 2), heads={0: torch.tensor([0, 3, 4])})
+    queries = channels("heads", kept, 0, shape)
+    assert queries is not None
+    silence(masked.transformer.h[0].attn.c_proj, gone(48, queries))
+    attention = model.transformer.h[0].attn
+    narrow(attention.c_attn, channels("qkv", kept, 0, shape), None)
+    narrow(attention.c_proj, None, queries)
+    attention.split_size = 24
+    x = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0))
+    expected = masked.transformer.h[0].attn(x)[0]
+    assert_close(attention(x)[0], expected, atol=1e-4, rtol=0)
+
+
+def test_layers_are_chosen_by_their_place() -> None:
+    expected = {"first": (2, 3), "last": (0, 1), "uniform": (0, 3)}
+    for choice, layers in expected.items():
+        pruning = Pruning(layers=0.5, layer_choice=choice)
+        assert choose(small("gpt2", 4), pruning).layers == layers
+    assert evenly(12, 6) == (0, 2, 4, 7, 9, 11)
+    assert evenly(12, 3) == (0, 6, 11)
+    assert evenly(6, 1) == (0,)
+    assert evenly(5, 5) == (0, 1, 2, 3, 4)
+
+
+def test_layers_keep_their_numbers_and_kinds_in_order() -> None:
+    model = small("qwen3", 4)
+    prune(model, Pruning(layers=0.5, layer_choice="first"))
+    assert model.config.layer_types == ["full_attention"] * 2
+    stack = model.model.layers
+    assert [layer.self_attn.layer_idx for layer in stack] == [0, 1]
+
+
+@pytest.mark.parametrize("choice", LAYER_CHOICES)
+def test_every_choice_of_layers_works(choice: str) -> None:
+    model = small("llama")
+    prune(model, Pruning(layers=0.5, layer_choice=choice), token_rows())
+    assert len(model.model.layers) == model.config.num_hidden_layers == 2
+
+
+def test_random_choices_follow_the_seed() -> None:
+    model = small("llama")
+    chosen = [
+        choose(model, Pruning(ffn=0.5, importance="random", seed=seed)).ffn[0].tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_training_state_is_kept() -> None:
+    """Which weights learn, and whether it is training, is as before."""
+    model = small("gpt2").train().requires_grad_(True)
+    prune(model, Pruning(ffn=0.4, importance="taylor"), token_rows())
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_memory_stays_near_the_dense_models() -> None:
+    """In place: the dense model, one new weight and the scores' blocks at the most."""
+    model = small("llama", 8, hidden=96, ffn=256)
+    dense = sum(p.numel() * 4 for p in model.parameters()) - 97 * 96 * 4
+    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+        prune(model, Pruning(layers=0.5, ffn=0.5, layer_choice="magnitude"))
+    held = sum(t.numel() * 4 for t in [*model.parameters(), *model.buffers()])
+    assert held < 0.6 * live.peak
+    assert live.peak < 1.1 * (dense + 97 * 96 * 4)
+
+
+def test_what_cannot_be_pruned_is_refused_before_anything_changes() -> None:
+    model, ids = small("llama"), token_rows()
+    state = copy.deepcopy(model.state_dict())
+    refused: list[tuple[dict[str, Any], Any, str]] = [
+        ({"ffn": 0.5, "importance": "taylor"}, None, "importance='taylor' needs ids"),
+        ({"layers": 0.5, "layer_choice": "loss"}, None, "layer_choice='loss' needs"),
+        ({"ffn": 0.5}, ids.float(), r"ids \(4, 12\) of torch.float32 must be token"),
+        ({"ffn": 0.5}, ids[:, :1], r"ids \(4, 1\) must have rows of 2 to"),
+        ({"ffn": 0.5}, ids + 90, "must be from 0 to 96"),
+    ]
+    for over, given, words in refused:
+        with pytest.raises(ValueError, match=words):
+            prune(model, Pruning(**over), given)
+    assert all(torch.equal(state[n], t) for n, t in model.state_dict().items())
+
+
+def test_refusals_name_the_reason() -> None:
+    with pytest.raises(ValueError, match=r"heads=0.5 and hidden=0.0 must be equal"):
+        prune(small("gpt2"), Pruning(heads=0.5))
+    with pytest.raises(ValueError, match="layer_choice='loss' needs a next-token"):
+        prune(small("bert"), Pruning(layers=0.5, layer_choice="loss"), token_rows())
+    model = small("gpt2")
+    model.config.scale_attn_by_inverse_layer_idx = True
+    with pytest.raises(ValueError, match=r"layers=0.5: scale_attn_by_inverse_layer"):
+        prune(model, Pruning(layers=0.5))
+    model = small("llama")
+    model.model.layers[1].mlp.up_proj.weight[3, 3] = torch.nan
+    with pytest.raises(ValueError, match="scores of ffn in layer 1 are not finite"):
+        prune(model, Pruning(ffn=0.5))
+    model = small("llama")
+    model.model.layers[0].mlp.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"layers.0.mlp.extra \(Linear\) is not of a"):
+        prune(model, Pruning(ffn=0.5))
+    with pytest.raises(ValueError, match=r"model_type=None is not one of llama"):
+        prune(torch.nn.Linear(2, 2), Pruning(ffn=0.5))
+
+
+def test_quantized_models_are_refused() -> None:
+    from fastlab.shrink.quantize import quantize
+
+    with pytest.raises(ValueError, match="prune the dense model before"):
+        prune(quantize(small("llama"), "int8"), Pruning(ffn=0.5))

@@ -1,0 +1,155 @@
+"""Palettes: k-means against other ways, packing, whole models, bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from fastlab.shrink import palettes, parts
+from fastlab.shrink.palettes import fitted, pack, palettes_of, unpack
+from fastlab.shrink.share import lut_linear, share
+from fastlab.shrink.stored import LutLinear
+from fastlab.spec.sharing import BITS, Sharing, palette_bytes
+from tests.shrink.small import FAMILIES, logits_of, small, token_rows
+from tests.shrink.test_quantize_linears import sqnr_db
+
+
+def gaussian(n: int, k: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+
+
+def uniform(weight: torch.Tensor, bits: int, group: int = 128) -> torch.Tensor:
+    """Equal steps from each group's least value to its largest."""
+    grouped = weight.view(-1, group)
+    low, high = grouped.amin(1, keepdim=True), grouped.amax(1, keepdim=True)
+    step = (high - low) / (2**bits - 1)
+    return (((grouped - low) / step).round() * step + low).view_as(weight)
+
+
+@pytest.mark.parametrize(("bits", "best"), [(2, 9.30), (3, 14.62), (4, 20.22)])
+def test_a_gaussians_palette_is_max_quantizer(bits: int, best: float) -> None:
+    """SQNR in dB of the best 4, 8 and 16 levels (Max 1960, table I)."""
+    weight = gaussian(256, 512)
+    got = sqnr_db(weight, lut_linear(weight, None, Sharing(bits)).dense())
+    assert got == pytest.approx(best, abs=0.08)
+
+
+@pytest.mark.parametrize("rows", [0, 16])
+@pytest.mark.parametrize("bits", [2, 3])
+@pytest.mark.parametrize("tails", [False, True])
+def test_few_bits_are_better_shared_than_uniform(
+    bits: int, rows: int, tails: bool
+) -> None:
+    weight = gaussian(128, 256)
+    if tails:
+        weight = weight * weight.abs()  # a few large weights, many small ones
+    shared = lut_linear(weight, None, Sharing(bits, rows)).dense()
+    assert sqnr_db(weight, shared) >= sqnr_db(weight, uniform(weight, bits))
+
+
+def test_clusters_are_found_exactly() -> None:
+    """Four values with a little noise: their means, and nothing between them."""
+    centres = torch.tensor([-1.0, -0.2, 0.1, 2.0])
+    codes = torch.randint(4, (2, 600), generator=torch.Generator().manual_seed(0))
+    weight = centres[codes] + 0.001 * gaussian(2, 600)
+    tables, found = palettes_of(weight, 2)
+    assert torch.equal(found.long(), codes)
+    for row in range(2):
+        means = torch.stack([weight[row][codes[row] == c].mean() for c in range(4)])
+        assert_close(tables[row], means)
+
+
+def test_lloyd_stops_where_each_centre_is_the_mean_of_its_cell() -> None:
+    values = gaussian(3, 999).sort(1).values
+    centres = fitted(values, 8)
+    nearest = (values[..., None] - centres[:, None]).abs().argmin(-1)
+    for row in range(3):
+        means = torch.stack([values[row][nearest[row] == c].mean() for c in range(8)])
+        assert_close(centres[row], means, atol=1e-5, rtol=1e-4)
+        assert sorted(centres[row].tolist()) == centres[row].tolist()
+
+
+def test_codes_are_the_nearest_of_the_stored_table() -> None:
+    """Tables are rounded to the weights' dtype first."""
+    weight = gaussian(4, 64).bfloat16()
+    tables, codes = palettes_of(weight, 4)
+    assert tables.dtype == torch.bfloat16
+    distance = (weight.float()[..., None] - tables.float()[:, None]).abs()
+    chosen = distance.gather(-1, codes.long()[..., None])[..., 0]
+    assert torch.equal(chosen, distance.amin(-1))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5])
+def test_equal_weights_stay(value: float) -> None:
+    weight = torch.full((8, 16), value)
+    assert torch.equal(lut_linear(weight, None, Sharing(2)).dense(), weight)
+
+
+def test_samples_and_blocks_change_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = gaussian(64, 1024)
+    whole = lut_linear(weight, None, Sharing(3)).dense()
+    monkeypatch.setattr(palettes, "SAMPLE", 8192)
+    again = lut_linear(weight, None, Sharing(3)).dense()
+    assert sqnr_db(weight, again) > sqnr_db(weight, whole) - 0.1
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 70), st.sampled_from(BITS), st.integers(0, 9))
+def test_packing_loses_nothing(count: int, bits: int, seed: int) -> None:
+    source = torch.Generator().manual_seed(seed)
+    codes = torch.randint(2**bits, (count,), generator=source, dtype=torch.uint8)
+    packed = pack(codes, bits)
+    assert packed.shape == (bits, -(-count // 8))
+    assert torch.equal(unpack(packed, count), codes)
+
+
+@pytest.mark.parametrize("rows", [0, 4])
+@pytest.mark.parametrize("bits", BITS)
+def test_a_lut_linear(bits: int, rows: int) -> None:
+    weight, bias = gaussian(12, 31).bfloat16(), gaussian(1, 12)[0].bfloat16()
+    made = Sharing(bits, rows)
+    module = lut_linear(weight, bias, made)
+    assert module.weight_bytes() == palette_bytes(made, 12, 31)
+    dense = module.dense()
+    assert all(len(row.unique()) <= 2**bits for row in dense)
+    if not rows:
+        assert len(dense.unique()) <= 2**bits
+    x = gaussian(5, 31, seed=1).bfloat16().view(1, 5, 31)
+    assert torch.equal(module(x), torch.nn.functional.linear(x, dense) + bias)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_more_bits_stay_nearer_to_the_dense_model(family: str) -> None:
+    exact, near = logits_of(small(family)), []
+    names = len(parts.linear_names(small(family), "layers"))
+    for bits in BITS:
+        model = share(small(family), Sharing(bits))
+        near.append(sqnr_db(exact, logits_of(model)))
+        kinds = [type(module) for module in model.modules()]
+        assert kinds.count(LutLinear) == names
+    assert near == sorted(near)
+    assert near[-1] > 20
+
+
+def test_a_shared_model_generates() -> None:
+    model, ids = share(small("llama"), Sharing(4, rows=8)), token_rows(1, 5)
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False
+    )
+    assert out.shape == (1, 8)
+
+
+def test_what_cannot_be_shared_is_refused() -> None:
+    model = small("llama")
+    before = logits_of(model)
+    with pytest.raises(ValueError, match="rows=32: groups do not divide 48 rows"):
+        share(model, Sharing(4, rows=32))
+    assert torch.equal(logits_of(model), before)
+    model.model.layers[0].self_attn.q_proj.weight[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"layers.0.self_attn.q_proj has values that"):
+        share(model, Sharing(4))
+    with pytest.raises(ValueError, match="cannot share: the layers have no dense"):
+        share(share(small("gpt2"), Sharing(4)), Sharing(4))

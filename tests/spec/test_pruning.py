@@ -1,0 +1,198 @@
+"""What prunings can be said, and the shapes they leave; sparsity and sharing too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, Pruning, pruned_shape
+from fastlab.spec.shape import FAMILIES, PRESETS, ModelShape
+from fastlab.spec.sharing import Sharing, palette_bytes, tables_of
+from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
+
+
+def sizes(shape: ModelShape) -> tuple[int, ...]:
+    s = shape
+    return s.layers, s.hidden, s.heads, s.kv_heads, s.head_dim, s.ffn
+
+
+def test_the_articles_case() -> None:
+    """12 x 768 to 3 x 512: heads stay 64 wide, the FFN goes its own way."""
+    pruning = Pruning(layers=3 / 4, heads=1 / 3, hidden=1 / 3, ffn=1 / 3)
+    after = pruned_shape(PRESETS["gpt2"], pruning)
+    assert sizes(after) == (3, 512, 8, 8, 64, 2048)
+    assert after.vocab == 50257 and after.tied
+
+
+def test_half_of_an_8b() -> None:
+    after = pruned_shape(PRESETS["llama-3.1-8b"], Pruning(layers=0.5, ffn=0.5))
+    assert sizes(after) == (16, 4096, 32, 8, 128, 7168)
+
+
+def test_heads_go_in_groups_and_llamas_width_follows() -> None:
+    """8 groups of 4 heads: a quarter is two groups. 3072 is a multiple of 24 heads."""
+    after = pruned_shape(PRESETS["llama-3.1-8b"], Pruning(heads=0.25, hidden=0.25))
+    assert sizes(after) == (32, 3072, 24, 6, 128, 14336)
+    with pytest.raises(ValueError, match=r"heads=24 must divide hidden=4096 in llama"):
+        pruned_shape(PRESETS["llama-3.1-8b"], Pruning(heads=0.25))
+    after = pruned_shape(PRESETS["qwen3-0.6b"], Pruning(heads=0.25))
+    assert sizes(after) == (28, 1024, 12, 6, 128, 3072)
+
+
+def test_widths_are_rounded_to_the_nearest_multiple() -> None:
+    shape = ModelShape("qwen3", 2, 1000, heads=4, head_dim=32, ffn=1000)
+    assert pruned_shape(shape, Pruning(ffn=0.4)).ffn == 600
+    assert pruned_shape(shape, Pruning(ffn=0.4, multiple=64)).ffn == 576
+    assert pruned_shape(shape, Pruning(hidden=0.4, multiple=128)).hidden == 640
+    gpt2 = ModelShape("gpt2", 2, 480, heads=10)  # heads of 48: pairs make 96
+    both = Pruning(heads=0.5, hidden=0.5, multiple=96)
+    assert sizes(pruned_shape(gpt2, both))[:3] == (2, 288, 6)
+
+
+def test_nothing_pruned_is_the_same_shape() -> None:
+    for shape in PRESETS.values():
+        assert pruned_shape(shape, Pruning()) == shape
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_heads_without_width_are_refused(family: str) -> None:
+    shape = ModelShape(family, 2, 128)
+    words = rf"heads=0.5 and hidden=0.0 must be equal in {family}: its config knows no"
+    with pytest.raises(ValueError, match=words):
+        pruned_shape(shape, Pruning(heads=0.5))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"ffn": 0.001}, r"ffn=0.001 cuts nothing from 128 in steps of 1"),
+        ({"ffn": 0.1, "multiple": 128}, r"ffn=0.1 cuts nothing from 128 in steps of"),
+        ({"layers": 0.2}, r"layers=0.2 cuts nothing from 2"),
+    ],
+)
+def test_shares_that_cut_nothing_are_refused(over: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        pruned_shape(PRESETS["tiny-llama"], Pruning(**over))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"layers": 1.0}, r"layers=1.0 must be the share that is cut: 0 .* below 1"),
+        ({"heads": -0.1}, r"heads=-0.1 must be the share"),
+        ({"ffn": "half"}, r"ffn='half' must be the share"),
+        ({"hidden": float("nan")}, r"hidden=nan must be the share"),
+        ({"layers": True}, r"layers=True must be the share"),
+        (
+            {"importance": "tailor"},
+            r"importance='tailor' is .* did you mean taylor",
+        ),
+        ({"layer_choice": "best"}, r"layer_choice='best' is not one of uniform"),
+        ({"multiple": 0}, r"multiple=0 must be a whole number from 1"),
+        ({"seed": -1}, r"seed=-1 must be a whole number from 0"),
+    ],
+)
+def test_bad_prunings_are_refused(over: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Pruning(**over)
+
+
+def test_fields_that_decide_nothing_take_their_default() -> None:
+    assert Pruning(layer_choice="loss", importance="taylor", multiple=64) == Pruning()
+    assert Pruning(ffn=0.5, seed=3) == Pruning(ffn=0.5)
+    said = Pruning(ffn=0.5, importance="random", seed=3, layer_choice="last")
+    assert said.to_dict() == {"ffn": 0.5, "importance": "random", "seed": 3}
+    assert Pruning(layers=0.5, layer_choice="random", seed=2).seed == 2
+    assert Pruning().to_dict() == {}
+    assert Pruning(layers=0.5, layer_choice="loss").needs_text == "layer_choice='loss'"
+    assert Pruning(ffn=0.5).needs_text == ""
+
+
+RATIOS = st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.75, 0.9])
+
+
+@given(
+    st.sampled_from(FAMILIES),
+    st.builds(
+        Pruning,
+        layers=RATIOS,
+        heads=RATIOS,
+        ffn=RATIOS,
+        hidden=RATIOS,
+        importance=st.sampled_from(IMPORTANCES),
+        layer_choice=st.sampled_from(LAYER_CHOICES),
+        multiple=st.sampled_from([1, 8, 64]),
+    ),
+)
+def test_what_is_left_is_a_shape_and_smaller(family: str, pruning: Pruning) -> None:
+    shape = ModelShape(family, 12, 768)
+    try:
+        after = pruned_shape(shape, pruning)
+    except ValueError:  # which those are, the other tests say
+        return
+    pairs = zip(sizes(after), sizes(shape), strict=True)
+    assert all(0 < new <= old for new, old in pairs)
+    for name in ("layers", "heads", "ffn", "hidden"):
+        cuts = getattr(after, name) < getattr(shape, name)
+        assert cuts == bool(getattr(pruning, name))
+    assert Pruning(**pruning.to_dict()) == pruning
+
+
+def test_sparsity_says_ratio_or_pattern() -> None:
+    assert Sparsity(pattern="2:4").ratio == 0.5
+    assert Sparsity(pattern="1:4").to_dict() == {"pattern": "1:4"}
+    assert Sparsity(0.9, storage="csr").to_dict() == {"ratio": 0.9, "storage": "csr"}
+    assert zeros_per_row(Sparsity(0.9), 25) == 22  # 22.5 to even, as Python rounds
+    assert zeros_per_row(Sparsity(pattern="3:8"), 64) == 40
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"ratio": 0.0}, r"ratio=0.0 must be above 0 and below 1"),
+        ({"ratio": 1}, r"ratio=1 must be above"),
+        ({"pattern": "4:2"}, r"pattern='4:2' must be N:M"),
+        ({"pattern": "two"}, r"pattern='two' must be N:M"),
+        ({"method": "wandas"}, r"method='wandas' .* did you mean wanda"),
+        ({"storage": "coo"}, r"storage='coo' is not one of dense, csr, 2:4"),
+        ({"storage": "2:4"}, r"storage='2:4' needs pattern='2:4'; .* pattern=''"),
+    ],
+)
+def test_bad_sparsities_are_refused(over: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Sparsity(**over)
+
+
+def test_bytes_of_sparse_weights_worked_out_by_hand() -> None:
+    """10 rows of 64: 640 weights; 2 bytes each where they are dense."""
+    assert sparse_bytes(Sparsity(0.75), 10, 64) == 1280
+    # 16 of 64 are left in each row: 160 values and columns, 11 starts.
+    assert sparse_bytes(Sparsity(0.75, storage="csr"), 10, 64) == 160 * 8 + 44
+    # 320 values of 2 bytes, 2 bits for each: 640 + 80.
+    made = Sparsity(pattern="2:4", storage="2:4")
+    assert sparse_bytes(made, 10, 64) == 720
+    with pytest.raises(ValueError, match="groups of 4 do not divide 62 inputs"):
+        sparse_bytes(made.__class__(pattern="2:4", storage="csr"), 10, 62)
+
+
+def test_bytes_of_palettes_worked_out_by_hand() -> None:
+    """5 rows of 7: 35 weights, filled up to 40."""
+    assert palette_bytes(Sharing(3), 5, 7) == 15 + 8 * 2
+    assert palette_bytes(Sharing(6), 5, 7, value=4) == 30 + 64 * 4
+    # 4 rows of 8, a table of 4 values for each two rows.
+    assert palette_bytes(Sharing(2, rows=2), 4, 8) == 8 + 2 * 4 * 2
+    assert tables_of(Sharing(2, rows=2), 4) == 2
+    assert Sharing().to_dict() == {"bits": 4}
+    assert Sharing(2, rows=8).to_dict() == {"bits": 2, "rows": 8}
+
+
+def test_bad_sharings_are_refused() -> None:
+    with pytest.raises(ValueError, match="bits=5 is not one of 2, 3, 4, 6"):
+        Sharing(5)
+    with pytest.raises(ValueError, match="rows=-1 must be a whole number from 0"):
+        Sharing(4, rows=-1)
+    with pytest.raises(ValueError, match="rows=3: groups do not divide 8 rows"):
+        tables_of(Sharing(4, rows=3), 8)
