@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from fastlab.spec.checks import check_choice
@@ -124,6 +126,19 @@ def _capability() -> tuple[int, int]:
     import torch
 
     return torch.cuda.get_device_capability()
+
+
+def compiler_refusal(kind: str) -> str:
+    """Why nothing can be compiled for this device here, "" where it can.
+
+    On a CPU torch.compile writes C++, on a GPU Triton, whose launchers are C.
+    """
+    if kind == "cuda" and find_spec("triton") is None:
+        return "torch.compile needs the package triton on a GPU"
+    known = (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")
+    if any(which(name) for name in known if name):
+        return ""
+    return "torch.compile needs a C++ compiler (g++ or clang++), and none is here"
 
 
 def _cuda_refusal(precision: str) -> str:

@@ -22,7 +22,7 @@ REFERENCE = FOLDER / "xeon-2-threads"
 Made = Callable[[list[Record]], Path]
 LAST = (
     r"median=\d+\.\d mean=\d+\.\d p90=\d+\.\d bias=-?\d+\.\d n=(\d+) points=372 "
-    r'seconds=85 device="Intel\(R\) Xeon\(R\) Processor \(2 threads, cpu\)"'
+    r'seconds=123 device="Intel\(R\) Xeon\(R\) Processor \(2 threads, cpu\)"'
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastlab import machine
 from fastlab.doctor.folders import data, results, store
-from fastlab.doctor.hardware import device, precisions, sharing
+from fastlab.doctor.hardware import compiler, device, precisions, sharing
 from fastlab.doctor.report import Finding, Report, Subject
 from fastlab.doctor.software import packages, python
 from fastlab.doctor.timing import timer
@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     packages,
     device,
     precisions,
+    compiler,
     sharing,
     timer,
     results,

@@ -41,6 +41,13 @@ def precisions(subject: Subject) -> Iterator[Finding]:
         yield _precision(subject.kind, precision)
 
 
+def compiler(subject: Subject) -> Iterator[Finding]:
+    """Whether runtimes other than eager can run: they are compiled."""
+    reason = machine.compiler_refusal(subject.kind)
+    words = reason or "there; runtimes compile, decoder and graph can run"
+    yield Finding("compiler", None if reason else True, words)
+
+
 def _precision(kind: str, precision: str) -> Finding:
     refused = machine.refusal(kind, precision) if kind else NO_DEVICE
     if refused:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastlab import models
+from fastlab import machine, models
 from fastlab.runtime.attention import kernel_of
 from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import compiled
@@ -35,7 +35,11 @@ def refusal(point: Point, kind: str) -> str:
         return _flex_refusal(point)
     if recipe.runtime == "compile" and recipe.cache == "none" and phase == "generate":
         return "runtime compile without a cache would compile anew for each length"
-    return _cuda_refusal(point) if kind == "cuda" else ""
+    reason = _cuda_refusal(point) if kind == "cuda" else ""
+    if reason or recipe.runtime == "eager":
+        return reason
+    missing = machine.compiler_refusal(kind)
+    return f"runtime {recipe.runtime}: {missing}" if missing else ""
 
 
 def _flex_refusal(point: Point) -> str:

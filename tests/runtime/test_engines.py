@@ -160,3 +160,15 @@ def test_every_point_is_refused_or_says_so_early(
         for kind in ("cpu", "cuda"):
             possible += not refusal(asked, kind)
     assert possible > 100
+
+
+def test_without_a_compiler_compiled_runtimes_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fastlab.machine.which", lambda name: None)
+    point = point_of(model="tiny-llama", phase="decode", runtime="decoder")
+    assert refusal(point, "cpu") == (
+        "runtime decoder: torch.compile needs a C++ compiler (g++ or clang++), "
+        "and none is here"
+    )
+    assert refusal(point_of(model="tiny-llama", phase="decode"), "cpu") == ""

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastlab.cost.ablation import EFFICIENCIES, VARIANTS, Errors, ablations
 from fastlab.cost.devices import Device
+from fastlab.cost.fit import fit
 from fastlab.cost.kinds import PRODUCTS
 from fastlab.cost.samples import ATTENTION, Sample, class_of
 from fastlab.cost.score import (
@@ -143,7 +144,7 @@ def ablation(
 
     Of the samples of these precisions; of all where there are none. Columns: class,
     precision, then the full model, those without a term, baselines; NaN where a fit has
-    no such term.
+    no such term. Classes with no sample to spare are left out.
     """
     import pandas as pd
 
@@ -154,6 +155,7 @@ def ablation(
         {"class": kind, "precision": precision, "samples": len(group)}
         | {e.name: e.median for e in ablations(group, device)}
         for (kind, precision), group in groups.items()
+        if len(group) > len(fit(group, device).parameters)
     ]
     names = ["class", "precision", "samples", *VARIANTS, *EFFICIENCIES]
     others = [n for n in dict.fromkeys(n for f in found for n in f) if n not in names]
