@@ -66,14 +66,14 @@ def rows_scored(done: Result) -> int:
 
 
 def test_the_reference_scores_within_the_target_of_its_issue() -> None:
-    """Recomputed from stored rows: no clock of today is in it."""
+    """A CPU's is 10 % in the median. Recomputed from stored rows: no clock is in it."""
     done = score(REFERENCE)
     assert rows_scored(done) == 392
     last = done.stdout.splitlines()[-1]
     median = float(re.search(r"median=([\d.]+)", last)[1])
     p90 = float(re.search(r"p90=([\d.]+)", last)[1])
     assert median <= 10
-    assert p90 <= 15
+    assert p90 <= 25
     for words in ("repeat noise", "datasheet roofline", "regime memory", "spearman"):
         assert words in done.stdout
     assert done.stderr == ""
