@@ -24,9 +24,9 @@ from fastlab.cost.devices import Device
 from fastlab.cost.latency import estimate
 from fastlab.models import implementation_of, numerics
 from fastlab.record import Effective, Estimate, Measurement, Quality, Record
-from fastlab.runtime import engines
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
+from fastlab.runtime.refusals import refusal as runtime_refusal
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
 from fastlab.shrink.recipes import build
 from fastlab.spec.point import Point
@@ -105,7 +105,7 @@ class Bench:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = Record(point, self.name, self.settings.to_dict(), "ok", at_utc=at)
         reason = machine.refusal(self.kind, point.recipe.precision)
-        reason = reason or engines.refusal(point, self.kind)
+        reason = reason or runtime_refusal(point, self.kind)
         if reason:
             return replace(record, status="unsupported", reason=reason)
         try:

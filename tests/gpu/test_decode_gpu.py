@@ -13,7 +13,8 @@ from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.models import numerics
 from fastlab.runtime.decode import Decoder
-from fastlab.runtime.engines import prepare, refusal
+from fastlab.runtime.engines import prepare
+from fastlab.runtime.refusals import refusal
 from fastlab.runtime.sampling import Sampling
 from fastlab.spec import point_of
 from tests.runtime.tiny import generated, prompts, tiny

@@ -10,7 +10,8 @@ import torch
 
 from fastlab.models import numerics
 from fastlab.runtime.cache import dtype_of
-from fastlab.runtime.engines import prepare, refusal
+from fastlab.runtime.engines import prepare
+from fastlab.runtime.refusals import refusal
 from fastlab.shrink.recipes import build
 from fastlab.spec import Point, point_of
 from fastlab.spec.recipe import ATTENTIONS, CACHES, RUNTIMES
