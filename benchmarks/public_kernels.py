@@ -115,7 +115,7 @@ def predictions(data: Rows, pool: np.ndarray, count: int, where: Device) -> dict
 
 def by_datasheet(data: Rows, where: Device, shares: tuple[float, float]) -> np.ndarray:
     """Seconds at shares of the datasheet's peak and bandwidth, no overhead."""
-    peak = where.peak(data.precision) * shares[0]
+    peak = where.product_rate(data.precision) * shares[0]
     rates = {"peak": peak, "bandwidth": where.bandwidth * shares[1]}
     return formula(rates, data.work)
 
