@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 
 import fastlab as fl
 from fastlab.sweeps.reference import Reference, references
+from fastlab.sweeps.store import Store
 
+LADDER = ("bf16", "fp32", "int8", "int4-g64")
 GALLERY = Path(__file__).parents[1] / "results" / "gallery"
 
 
@@ -23,6 +25,11 @@ def figures(reference: Reference) -> Iterator[tuple[str, Figure, str]]:
     rows = fl.table(reference.records)
     where = f"measured on {reference.device}, {reference.records[0].at_utc[:10]}"
     yield "scatter", fl.plots.scatter(rows), fl.alt.scatter(rows, where)
+    ladder = reference.rows(fl.tables.ladder_points("24x896", LADDER))
+    if ladder:
+        steps = fl.tables.rungs_of(ladder, Store(reference.folder).envs())
+        figure = fl.plots.rungs(steps, "Decoding, one sequence, 24x896")
+        yield "ladder", figure, fl.alt.rungs(steps, where)
     for phase in ("prefill", "decode"):
         grid = square(rows, phase)
         if len(grid):
@@ -32,6 +39,18 @@ def figures(reference: Reference) -> Iterator[tuple[str, Figure, str]]:
                 figure,
                 fl.alt.heatmaps(grid, phase, "fp32", where),
             )
+    formats = reference.rows(precisions())
+    if any(record.point.recipe.precision == "int8" for record in formats):
+        made = fl.tables.gains_of(formats, reference.profile, known=reference.records)
+        yield "precisions", fl.plots.trade(made), fl.alt.trade(made, where)
+
+
+def precisions() -> list[fl.Point]:
+    """The points of notebook 06: prefill and decode of one model in every format."""
+    formats = ["fp32", "bf16", "autocast-bf16", "int8", "int8-dynamic", "int4-g128"]
+    shape = {"family": "llama", "vocab": 8192, "layers": 6, "hidden": 1024}
+    work = {"phase": ["prefill", "decode"], "prompt_len": 64}
+    return fl.grid(**shape, **work, precision=formats)
 
 
 def square(rows: pd.DataFrame, phase: str) -> pd.DataFrame:

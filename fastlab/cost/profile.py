@@ -47,6 +47,8 @@ class Profile:
     compiled_s: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.whole, Mapping):
+            raise ValueError(f"whole={self.whole!r} must name a factor by precision")
         seen = [(one.kind, one.precision) for one in self.fits]
         twice = sorted({pair for pair in seen if seen.count(pair) > 1})
         if twice:

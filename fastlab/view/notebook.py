@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,13 +34,16 @@ SOURCES = ("auto", "measure", "replay")
 SETTINGS_FIELDS = tuple(Settings.__dataclass_fields__)
 
 
-def start(notebook: str, source: str = "auto", **params: Any) -> Run:
+def start(
+    notebook: str, source: str = "auto", points: Sequence[Point] = (), **params: Any
+) -> Run:
     """Check a notebook's parameters before any work, and open its results folder.
 
-    Grid fields (`layers`, `precision`, ...) become the run's points, timing settings
-    (`budget_s`, `target`, ...) its settings. source: "measure" on the device at hand,
-    "replay" stored reference rows, or "auto": measure on a GPU, else replay if all
-    points are stored. Raises ValueError naming what is wrong.
+    Grid fields (`layers`, `precision`, ...) become the run's points, after any `points`
+    given; timing settings (`budget_s`, ...) its settings, and of the two that are
+    called `cache` the setting. source: "measure" on the device at hand, "replay" stored
+    reference rows, or "auto": measure on a GPU, else replay if all points are stored.
+    Raises ValueError naming what is wrong.
     """
     check_choice("source", source, SOURCES)
     kind = machine.torch_device()
@@ -48,7 +51,7 @@ def start(notebook: str, source: str = "auto", **params: Any) -> Run:
     lists = {n: v for n, v in params.items() if n not in timing}
     check_names("parameter", lists, (*GRID_FIELDS, *SETTINGS_FIELDS))
     settings = Settings.for_device(kind, **timing)
-    points = grid(**lists) if lists else []
+    points = [*points, *(grid(**lists) if lists else [])]
     reference = reference_for(points) if _may_replay(source, kind) else None
     if reference and source == "auto" and len(reference.rows(points)) < len(points):
         reference = None  # nothing that was asked for is dropped without a word

@@ -25,6 +25,12 @@ COLORS = {
     "fp16": "#0072B2",
     "int8": "#D55E00",
     "int4": "#7a21dd",
+    # Farther than 27 (CIE76) from one another and all above in the same simulations;
+    # precisions that share a colour are told apart by label and dash.
+    **dict.fromkeys(("int4-g32", "int4-g64", "int4-g128"), "#7a21dd"),
+    "int8-dynamic": "#781800",
+    **dict.fromkeys(("autocast-fp16", "autocast-bf16"), "#9090a8"),
+    **dict.fromkeys(("fp8", "fp8-dynamic"), "#601860"),
 }
 MARKERS = {"prefill": "o", "decode": "^", "generate": "s"}
 HALF = {"fp16"}  # shares its colour with bf16: drawn with half-filled markers

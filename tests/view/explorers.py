@@ -50,7 +50,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "depth": lambda: fl.explore.depth(point(), [fl.device("t4"), fl.device("h200")]),
     "held_out": lambda: fl.explore.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,
+    "paying": lambda: fl.explore.paying(point(), fl.device("h200")),
     "roofs": lambda: fl.explore.roofs(point(), fl.device("t4")),
+    "kv_growth": lambda: fl.explore.kv_growth("llama-3.2-1b", fl.device("h200")),
     "samples_taken": lambda: fl.explore.samples_taken(
         series("naive loop", 9), series("ours", 10), "by hand"
     ),

@@ -2,6 +2,9 @@
 
 from fastlab.view.alt.count import bytes_moved, factors, flop_shares
 from fastlab.view.alt.first import pairs
+from fastlab.view.alt.kvcache import crossover, held, prefixes, unrolled
+from fastlab.view.alt.ladder import rungs
+from fastlab.view.alt.precisions import by_batch, engines, promised, reasons, trade
 from fastlab.view.alt.roofline import batch_knee, measured_roof, roofline
 from fastlab.view.alt.score import left_out, methods, waterfalls
 from fastlab.view.alt.sweep import heatmaps, lines, scatter
@@ -9,11 +12,15 @@ from fastlab.view.alt.timing import few, here, intervals, reported, strips
 
 __all__ = [
     "batch_knee",
+    "by_batch",
     "bytes_moved",
+    "crossover",
+    "engines",
     "factors",
     "few",
     "flop_shares",
     "heatmaps",
+    "held",
     "here",
     "intervals",
     "left_out",
@@ -21,9 +28,15 @@ __all__ = [
     "measured_roof",
     "methods",
     "pairs",
+    "prefixes",
+    "promised",
+    "reasons",
     "reported",
     "roofline",
+    "rungs",
     "scatter",
     "strips",
+    "trade",
+    "unrolled",
     "waterfalls",
 ]

@@ -2,6 +2,8 @@
 
 from fastlab.view.explore.count import counts
 from fastlab.view.explore.first import depth
+from fastlab.view.explore.kvcache import kv_growth
+from fastlab.view.explore.precisions import paying
 from fastlab.view.explore.roofline import roofs
 from fastlab.view.explore.score import held_out
 from fastlab.view.explore.sweep import layers_by_hidden
@@ -11,7 +13,9 @@ __all__ = [
     "counts",
     "depth",
     "held_out",
+    "kv_growth",
     "layers_by_hidden",
+    "paying",
     "roofs",
     "samples_taken",
 ]

@@ -3,8 +3,13 @@
 from fastlab.view.plots.count import bytes_moved, factors, flop_shares
 from fastlab.view.plots.first import on_devices, pairs
 from fastlab.view.plots.knee import batch_knee
+from fastlab.view.plots.kvcache import crossover, held, prefixes, unrolled
+from fastlab.view.plots.ladder import rungs
+from fastlab.view.plots.precisions import trade
+from fastlab.view.plots.promises import engines, promised
 from fastlab.view.plots.roofline import measured_roof, roofline
 from fastlab.view.plots.score import left_out, methods, waterfalls
+from fastlab.view.plots.speedups import by_batch, reasons
 from fastlab.view.plots.sweep import heatmaps, lines, scatter
 from fastlab.view.plots.timing import few, intervals, reported, strips
 from fastlab.view.style import COLORS
@@ -12,11 +17,15 @@ from fastlab.view.style import COLORS
 __all__ = [
     "COLORS",
     "batch_knee",
+    "by_batch",
     "bytes_moved",
+    "crossover",
+    "engines",
     "factors",
     "few",
     "flop_shares",
     "heatmaps",
+    "held",
     "intervals",
     "left_out",
     "lines",
@@ -24,9 +33,15 @@ __all__ = [
     "methods",
     "on_devices",
     "pairs",
+    "prefixes",
+    "promised",
+    "reasons",
     "reported",
     "roofline",
+    "rungs",
     "scatter",
     "strips",
+    "trade",
+    "unrolled",
     "waterfalls",
 ]

@@ -1,6 +1,22 @@
 """Tables as readers see them: few columns, short names, plain units."""
 
 from fastlab.view.tables.batch import batch_curves, knees
+from fastlab.view.tables.kvcache import crossings, held, served, unrolled
+from fastlab.view.tables.ladder import (
+    ladder_caption,
+    ladder_points,
+    ladder_source,
+    rungs,
+    rungs_of,
+)
+from fastlab.view.tables.precisions import (
+    gain_curves,
+    gains,
+    gains_of,
+    reasons,
+    spread,
+    together,
+)
 from fastlab.view.tables.roofline import bounds, datasheet, microbenchmarks, on_the_roof
 from fastlab.view.tables.score import (
     ablation,
@@ -22,6 +38,7 @@ from fastlab.view.tables.sweep import (
     settled,
     short,
 )
+from fastlab.view.tables.talking import small_talker, spoken
 from fastlab.view.tables.timing import (
     clocks,
     drift,
@@ -42,26 +59,43 @@ __all__ = [
     "choose",
     "clocks",
     "compared",
+    "crossings",
     "datasheet",
     "drift",
     "errors",
     "farthest",
     "few",
     "first_calls",
+    "gain_curves",
+    "gains",
+    "gains_of",
+    "held",
     "held_out",
     "holdouts",
     "knees",
+    "ladder_caption",
+    "ladder_points",
+    "ladder_source",
     "left",
     "methods",
     "microbenchmarks",
     "on_the_roof",
     "operations",
+    "reasons",
     "report",
+    "rungs",
+    "rungs_of",
+    "served",
     "settled",
     "short",
     "simulated",
+    "small_talker",
     "speedups",
+    "spoken",
+    "spread",
     "terms",
     "three_times",
+    "together",
+    "unrolled",
     "waterfalls",
 ]
