@@ -172,7 +172,10 @@ def test_killed_with_minus_nine_and_run_again(tmp_path: Path, profile: Device) -
     assert f"{len(kept)} of 80 points are in" in err
     assert f"measured now: {80 - len(kept)} ok; in all: 80 ok" in out
     assert (store / "table.csv").read_text().count("\n") == 81
-    assert len(json.loads((store / "run.json").read_text())["environments"]) == 1
+    run = json.loads((store / "run.json").read_text())["environments"]
+    copied = [env.pop("copy_bytes_per_s") for env in run.values()]
+    assert len({json.dumps(env, sort_keys=True) for env in run.values()}) == 1
+    assert min(copied) > 1e8  # each run times a copy of its own
 
 
 def test_a_second_sweep_is_told_who_holds_the_store(

@@ -105,9 +105,11 @@ def slowdowns(kind: str, precision: str) -> tuple[tuple[float, float], ...]:
     if kind != "cpu":
         return ()
     each = [_seconds_per_byte(size, precision) for size in LEVELS]
-    usual = each[LEVELS.index(STREAMED)]
-    # More bytes never come faster: what a noisy sample says otherwise is noise.
-    factors = np.maximum.accumulate(np.array(each) / usual)
+    at = LEVELS.index(STREAMED)
+    # Fewer bytes never come slower, nor more faster: what says otherwise is noise.
+    factors = np.array(each) / each[at]
+    factors[: at + 1] = np.minimum.accumulate(factors[at::-1])[::-1]
+    factors[at:] = np.maximum.accumulate(factors[at:])
     return tuple(zip(map(float, LEVELS), factors.tolist(), strict=True))
 
 

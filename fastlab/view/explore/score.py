@@ -78,7 +78,9 @@ def held_out(records: Iterable[Record], device: Device, caption: str = "") -> VB
 
     def choose(_: Any = None) -> None:
         value.unobserve_all("value")
-        value.options = sorted(set(made(field.value).values))
+        values = made(field.value).values
+        value.options = sorted(set(values))
+        value.value = max(value.options, key=values.count)
         value.observe(redraw, names="value")
         redraw()
 
