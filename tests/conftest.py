@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 
 import pytest
@@ -13,6 +14,13 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fastlab-tests-")
 
 from fastlab.clock.timing import Settings
 from fastlab.cost.devices import Device
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Every test draws the same random numbers, alone or after others."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
