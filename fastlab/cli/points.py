@@ -107,8 +107,15 @@ SHOWN = (
 )
 
 
+SOMETIMES = ("scope", "cache", "runtime", "attention", "unroll", "prefix_len")
+
+
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns that fit a terminal; reasons only where there is one."""
-    names = [*SHOWN, "reason"] if rows["reason"].astype(bool).any() else list(SHOWN)
+    """The columns that fit a terminal; some only where they tell rows apart."""
+    told = [name for name in SOMETIMES if rows[name].nunique(dropna=False) > 1]
+    at = SHOWN.index("phase")
+    names = [*SHOWN[:at], *told, *SHOWN[at:]]
+    names += ["kl_nats"] if rows["kl_nats"].notna().any() else []
+    names += ["reason"] if rows["reason"].astype(bool).any() else []
     short = {"estimated_ms": 3, "measured_ms": 3, "ratio": 2, "tokens_per_s": 0}
-    return rows[names].round(short)
+    return rows[names].round(short | {"kl_nats": 7})
