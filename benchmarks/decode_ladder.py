@@ -14,76 +14,44 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 import pandas as pd
 
 from fastlab import machine
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
-from fastlab.spec import Point, point_of
+from fastlab.spec import Point
 from fastlab.sweeps.run import measured, rows_of, terminal_progress
 from fastlab.sweeps.store import Store
 from fastlab.sweeps.table import table
+from fastlab.view.tables.ladder import EAGER, ladder_points, rung_of
 
-CPU_SHAPE = {
-    **{"family": "llama", "layers": 24, "hidden": 896, "heads": 14, "kv_heads": 2},
-    **{"head_dim": 64, "ffn": 4864, "vocab": 151_936, "tied": False},
+MODELS = {"cpu": "24x896"} | {
+    name: name for name in ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b")
 }
-MODELS: dict[str, dict[str, Any]] = {
-    "cpu": CPU_SHAPE,
-    **{n: {"model": n} for n in ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b")},
-}
-PROMPT, GENERATED = 128, {"phase": "generate", "new_tokens": 64}
-QUANTIZED = {"int8": "head", "int4-g64": "head"}  # precision: what it quantizes
-EAGER = "dynamic"
-
-# Rung: what it adds to the point of one bf16 decode step after PROMPT tokens.
-UNQUANTIZED: dict[str, dict[str, Any]] = {
-    "no cache": {"cache": "none"},
-    EAGER: {"cache": "dynamic"},
-    "static": {"cache": "static"},
-    "compiled": {"cache": "static", "runtime": "compile"},
-    "our decoder": {"runtime": "decoder"},
-    "our graph": {"runtime": "graph"},
-    "dynamic fp32": {"cache": "dynamic", "precision": "fp32"},
-    "our decoder fp32": {"runtime": "decoder", "precision": "fp32"},
-    "our decoder, int8 KV": {"runtime": "decoder", "cache": "static-int8"},
-}
-WHOLE: dict[str, dict[str, Any]] = {
-    "generate, transformers": {**GENERATED, "runtime": "transformers"},
-    "generate, our decoder": {**GENERATED, "runtime": "decoder"},
-    "generate, our graph": {**GENERATED, "runtime": "graph"},
-    "generate, our graph x4": {**GENERATED, "runtime": "graph", "unroll": 4},
-}
-RUNTIMES = {"eager": "static", "our decoder": "static", "our graph": "static"}
-
-
-def rungs() -> dict[str, dict[str, Any]]:
-    """Every rung by its name, quantized ones eager and compiled."""
-    quantized = {
-        f"{precision}, {name}": {
-            **{"precision": precision, "scope": scope, "cache": cache},
-            "runtime": name.removeprefix("our "),
-        }
-        for precision, scope in QUANTIZED.items()
-        for name, cache in RUNTIMES.items()
-    }
-    return UNQUANTIZED | WHOLE | quantized
+PRECISIONS = ("bf16", "fp32", "int8", "int4-g64")
+PROMPT = 128
 
 
 def points(model: str) -> dict[str, Point]:
-    """The point of each rung."""
-    common = {"prompt_len": PROMPT, "phase": "decode", "precision": "bf16"}
-    shape = MODELS[model]
-    return {n: point_of(**shape, **{**common, **over}) for n, over in rungs().items()}
+    """The point of each rung by its name, which tells the precision where not bf16."""
+    found = {}
+    for point in ladder_points(MODELS[model], PRECISIONS, prompt_len=PROMPT):
+        precision, rung = point.recipe.precision, rung_of(point)
+        found[rung if precision == PRECISIONS[0] else f"{precision}, {rung}"] = point
+    return found
 
 
 def ladder(asked: dict[str, Point], rows: pd.DataFrame) -> pd.DataFrame:
     """A line for each rung from the table of their records."""
     rows = rows.assign(rung=list(asked))
     speed = rows.set_index("rung")["tokens_per_s"]
-    plain = speed[[name for name in UNQUANTIZED if name in speed.index]].max()
+    dense = [
+        name
+        for name, point in asked.items()
+        if point.workload.phase == "decode" and not point.recipe.format.weights
+    ]
+    plain = speed[dense].max()
     rows["x eager"] = rows["tokens_per_s"] / speed.get(EAGER, float("nan"))
     rows["x fastest"] = rows["tokens_per_s"] / plain
     names = ["rung", "precision", "measured_ms", "tokens_per_s", "mbu", "mbu_copy"]

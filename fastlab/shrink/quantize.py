@@ -13,6 +13,7 @@ from fastlab.shrink.linears import (
     Quantized,
     quantized_linear,
 )
+from fastlab.shrink.stored import StoredLinear
 from fastlab.spec.checks import check_choice
 from fastlab.spec.precision import FORMATS, QUANTIZED, Format
 from fastlab.spec.recipe import SCOPES, Recipe
@@ -34,7 +35,8 @@ def quantize(
     int8-dynamic, and are two tables elsewhere.
 
     Raises ValueError for a precision that is not quantized, a group that does not
-    divide a width, a model that is quantized already, or weights that are not finite.
+    divide a width, a model that is quantized, sparse or shared already, or weights that
+    are not finite.
     """
     precision, scope = _named(spec, scope)
     made = FORMATS[precision]
@@ -65,6 +67,12 @@ def _check(model: nn.Module, names: list[str], precision: str) -> None:
     if done is not None:
         raise ValueError(
             f"{done} is quantized already; precision={precision!r} needs a dense model"
+        )
+    stored = [n for n, m in model.named_modules() if isinstance(m, StoredLinear)]
+    if stored:
+        raise ValueError(
+            f"{stored[0]} is stored sparse or as a palette; precision={precision!r} "
+            "needs a dense model"
         )
     group = FORMATS[precision].group
     for name in names if group else ():

@@ -10,8 +10,11 @@ from torch.testing import assert_close
 
 from fastlab.shrink import palettes, parts
 from fastlab.shrink.palettes import fitted, pack, palettes_of, unpack
+from fastlab.shrink.quantize import quantize
+from fastlab.shrink.recipes import build
 from fastlab.shrink.share import lut_linear, share
 from fastlab.shrink.stored import LutLinear
+from fastlab.spec import point_of
 from fastlab.spec.sharing import BITS, Sharing, palette_bytes
 from tests.shrink.small import FAMILIES, logits_of, small, token_rows
 from tests.shrink.test_quantize_linears import sqnr_db
@@ -153,3 +156,11 @@ def test_what_cannot_be_shared_is_refused() -> None:
         share(model, Sharing(4))
     with pytest.raises(ValueError, match="cannot share: the layers have no dense"):
         share(share(small("gpt2"), Sharing(4)), Sharing(4))
+
+
+def test_what_is_shared_already_is_not_quantized() -> None:
+    model = share(build(point_of(model="tiny-llama")), Sharing(bits=4))
+    with pytest.raises(
+        ValueError, match="is stored sparse or as a palette"
+    ):
+        quantize(model, "int8", scope="head")
