@@ -160,7 +160,5 @@ def test_what_cannot_be_shared_is_refused() -> None:
 
 def test_what_is_shared_already_is_not_quantized() -> None:
     model = share(build(point_of(model="tiny-llama")), Sharing(bits=4))
-    with pytest.raises(
-        ValueError, match="is stored sparse or as a palette"
-    ):
+    with pytest.raises(ValueError, match="is stored sparse or as a palette"):
         quantize(model, "int8", scope="head")
