@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastlab.spec import GRID_FIELDS, Point, grid
-from fastlab.spec.grids import OWNERS
+from fastlab.spec.grids import FLAT
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fastlab.cost.devices import Device
 
-NUMBERS = {"int"}
+NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
 HELP = {
     "model": "preset (gpt2, llama-3.1-8b, ...), hub name or folder",
     "family": "gpt2, llama, qwen3 or bert [gpt2]",
@@ -41,6 +40,21 @@ HELP = {
     "runtime": "eager, compile, transformers, decoder or graph [eager]",
     "unroll": "decode steps in one call of decoder or graph [1]",
     "scope": "quantized weights: layers, head (those too) or all [layers]",
+    "distill_steps": "steps of learning from the dense model after pruning [0]",
+    "prune_layers": "share of the layers that is cut [0]",
+    "prune_heads": "share of the heads, in whole groups [0]",
+    "prune_ffn": "share of the FFN channels [0]",
+    "prune_hidden": "share of the hidden width [0]",
+    "prune_importance": "magnitude, activation, taylor or random [magnitude]",
+    "prune_layer_choice": "uniform, first, last, influence, loss, ... [uniform]",
+    "prune_multiple": "round ffn and hidden to multiples of it [1]",
+    "prune_seed": "of random choices [0]",
+    "sparse_ratio": "share of zeros in each row of a weight [0]",
+    "sparse_pattern": "N:M, N weights left of every M, as 2:4",
+    "sparse_method": "magnitude or wanda [magnitude]",
+    "sparse_storage": "dense, csr or 2:4 [dense]",
+    "share_bits": "weights as indices into tables: 2, 3, 4 or 6 bits [0 = not]",
+    "share_rows": "output rows that share a table [0 = all]",
     "weights": "random:<seed> [random:0]",
 }
 DEVICE_HELP = "auto, cuda or cpu: a device of this machine"
@@ -72,19 +86,16 @@ def _values(name: str, text: str) -> list[Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    kinds = {f.name: str(f.type) for c in set(OWNERS.values()) for f in _fields(c)}
-    if kinds.get(name) == "bool":
+    kind = str(FLAT[name][1].type) if name in FLAT else "str"
+    if kind == "bool":
         return {"true": True, "false": False}.get(text.lower(), text)
-    if kinds.get(name) in NUMBERS:
+    if kind in NUMBERS:
+        number, words = NUMBERS[kind]
         try:
-            return int(text)
+            return number(text)
         except ValueError:
-            raise ValueError(f"{name}={text!r} must be a whole number") from None
+            raise ValueError(f"{name}={text!r} must be {words}") from None
     return text
-
-
-def _fields(cls: type) -> Any:
-    return dataclasses.fields(cls)
 
 
 def profile_of(name: str) -> Device:

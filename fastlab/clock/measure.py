@@ -233,9 +233,8 @@ class Bench:
 
 def model_key(point: Point) -> tuple[Any, ...]:
     """Points with the same key can be measured on the same built model."""
-    recipe = point.recipe
-    quantized = recipe.precision, recipe.scope
-    return point.shape, point.weights, *quantized, implementation_of(recipe.attention)
+    made, attention = point.recipe.weights_key, point.recipe.attention
+    return point.shape, point.weights, *made, implementation_of(attention)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -106,7 +106,8 @@ def _corrected(
 
 
 def _places(points: Sequence[Point], estimates: Sequence[Estimate]) -> np.ndarray:
-    shapes = [(p.shape.layers, p.shape.hidden) for p in points]
+    built = [p.built_shape for p in points]
+    shapes = [(s.layers, s.hidden) for s in built]
     works = [(p.workload.batch, p.workload.prompt_len) for p in points]
     launches = [(e.launches,) for e in estimates]
     return np.log(np.hstack([shapes, works, launches]).astype(float))

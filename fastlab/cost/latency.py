@@ -134,7 +134,7 @@ def _estimate(
     return Estimate(
         model=model,
         profile=device.profile,
-        parameters=parameters(point.shape),
+        parameters=parameters(point.built_shape),
         flops=total[FLOPS],
         flops_causal=total[CAUSAL],
         weight_bytes=total[WEIGHTS],

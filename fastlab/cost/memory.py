@@ -38,7 +38,7 @@ def value_bytes(point: Point) -> int:
 
 def weight_bytes(point: Point) -> int:
     """Bytes of all weights as stored, scales included, a shared tensor once."""
-    s, value = point.shape, value_bytes(point)
+    s, value = point.built_shape, value_bytes(point)
     dense = parameters(s) * value
     if not point.recipe.format.weights:
         return dense
@@ -57,7 +57,7 @@ def _saved_outside(point: Point) -> int:
 
     A tied head gets a copy of its own, unless the table is int8 as the head is.
     """
-    s, made, scope = point.shape, point.recipe.format, point.recipe.scope
+    s, made, scope = point.built_shape, point.recipe.format, point.recipe.scope
     if scope == "layers":
         return 0
     value = value_bytes(point)
@@ -80,7 +80,7 @@ def kv_cache_bytes(point: Point) -> int:
 def _kv_bytes(point: Point, step: Step) -> int:
     if not step.cached:
         return 0
-    s, work = point.shape, point.workload
+    s, work = point.built_shape, point.workload
     if step.static:
         return s.layers * work.batch * bucket(work.positions) * row_bytes(step)
     row = s.layers * s.kv_heads * s.head_dim * sum(widths(step))

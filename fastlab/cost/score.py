@@ -28,10 +28,10 @@ from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
 
 HOLDOUTS: Mapping[str, Callable[[Point], Any]] = {
-    "hidden": lambda point: point.shape.hidden,
+    "hidden": lambda point: point.built_shape.hidden,
     "seq": lambda point: point.workload.prompt_len,
     "batch": lambda point: point.workload.batch,
-    "layers": lambda point: point.shape.layers,
+    "layers": lambda point: point.built_shape.layers,
     "family": lambda point: point.shape.family,
 }
 ROWS = "rows"  # every tenth row instead of whole values: too easy, for comparison
@@ -222,7 +222,8 @@ def _methods(
 
 def _article(point: Point) -> float:
     rows = sum(step.rows for step in steps(point))
-    return float(article_as_printed(rows, point.shape.layers, point.shape.hidden))
+    built = point.built_shape
+    return float(article_as_printed(rows, built.layers, built.hidden))
 
 
 def _one_constant(

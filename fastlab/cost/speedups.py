@@ -15,6 +15,8 @@ from fastlab.cost.ablation import Errors
 from fastlab.spec.checks import canonical
 from fastlab.spec.point import Point
 
+PARTS = ("shape", "workload", "recipe")  # of a point: their fields need no prefix
+
 
 @dataclass(frozen=True)
 class Speedup:
@@ -78,14 +80,16 @@ def _ordered(rows: Sequence[int], values: Sequence[Any]) -> Iterator[tuple[int, 
             yield rows[larger], rows[smaller]
 
 
-def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
-    inner = {
-        k: v
-        for part in data.values()
-        if isinstance(part, dict)
-        for k, v in part.items()
-    }
-    return {k: v for k, v in data.items() if not isinstance(v, dict)} | inner
+def _flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Fields of all depths; those of a recipe's parts as "pruning.ffn"."""
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        inside = "" if name in PARTS else f"{before}{name}."
+        if isinstance(value, Mapping):
+            found |= _flat(value, inside)
+        else:
+            found[before + name] = value
+    return found
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -101,7 +101,7 @@ def _step(
     recipe = point.recipe
     made, static = recipe.format, recipe.cache in STATIC
     return Step(
-        point.shape,
+        point.built_shape,
         recipe,
         made,
         point.workload.batch,

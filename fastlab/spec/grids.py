@@ -1,34 +1,47 @@
-"""Lists of values -> points, all checked before any of them is worked on."""
+"""Flat field names <-> points; lists of values -> points, all checked before work."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from fastlab.spec.checks import check_names
 from fastlab.spec.point import Point, Workload
-from fastlab.spec.recipe import Recipe
+from fastlab.spec.pruning import Pruning
+from fastlab.spec.recipe import SMALLER, Recipe
 from fastlab.spec.shape import ModelShape, find_shape
+from fastlab.spec.sharing import Sharing
+from fastlab.spec.sparsity import Sparsity
+
+# Flat names are the fields' own, those of a recipe's parts with the part's verb first.
+VERBS: dict[type, str] = {Pruning: "prune_", Sparsity: "sparse_", Sharing: "share_"}
+# Without one of these a part of a recipe is left out, however the rest is set.
+SWITCHES = {Sparsity: ("ratio", "pattern"), Sharing: ("bits",)}
 
 
-def _field_owners() -> dict[str, type]:
-    owners: dict[str, type] = {}
-    for cls in (ModelShape, Workload, Recipe):
-        owners.update({f.name: cls for f in fields(cls)})
-    return owners
+def _flat_fields() -> dict[str, tuple[type, Field[Any]]]:
+    whole = ((cls, "") for cls in (ModelShape, Workload, Recipe))
+    return {
+        verb + field.name: (cls, field)
+        for cls, verb in (*whole, *VERBS.items())
+        for field in fields(cls)
+        if field.name not in SMALLER
+    }
 
 
-OWNERS = _field_owners()
-GRID_FIELDS = (*OWNERS, "model", "weights")
+FLAT = _flat_fields()
+GRID_FIELDS = (*FLAT, "model", "weights")
 
 
 def grid(**lists: Any) -> list[Point]:
     """All combinations of the given fields (each a value or a list), checked at once.
 
     `model` is a preset's name, a hub name or a folder; shape fields beside it override
-    that model's. The last field named varies fastest. Raises ValueError naming the
-    field and its value before anything else happens.
+    that model's. prune_layers, sparse_ratio, share_bits and so on are the fields of
+    Pruning, Sparsity and Sharing; 0 leaves them out. The last field named varies
+    fastest. Raises ValueError naming the field and its value before anything else
+    happens.
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
@@ -46,13 +59,55 @@ def _as_list(name: str, value: Any) -> list[Any]:
 def point_of(**values: Any) -> Point:
     """One point from flat field names, as in `grid`."""
     check_names("point", values, GRID_FIELDS)
-    parts: dict[type, dict[str, Any]] = {ModelShape: {}, Workload: {}, Recipe: {}}
-    for name, value in values.items():
-        if name in OWNERS:
-            parts[OWNERS[name]][name] = value
-    shape = _shape_of(values.get("model"), parts[ModelShape])
-    recipe, work = Recipe(**parts[Recipe]), Workload(**parts[Workload])
+    shape = _shape_of(values.get("model"), _given(ModelShape, values))
+    recipe = Recipe(
+        **_given(Recipe, values),
+        pruning=Pruning(**_given(Pruning, values)),
+        sparsity=_switched(Sparsity, values),
+        sharing=_switched(Sharing, values),
+    )
+    work = Workload(**_given(Workload, values))
     return Point(shape, work, recipe, values.get("weights", "random:0"))
+
+
+def _given(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a class among flat names, by their own names."""
+    owned = {n: FLAT[n][1].name for n in values if n in FLAT and FLAT[n][0] is cls}
+    return {own: values[name] for name, own in owned.items()}
+
+
+def _switched(cls: Any, values: dict[str, Any]) -> Any:
+    """A part of a recipe; None where none of its switches is set."""
+    given = _given(cls, values)
+    switches = {name: given[name] for name in SWITCHES[cls] if name in given}
+    if given and not switches:
+        verb, named = VERBS[cls], next(iter(given))
+        raise ValueError(
+            f"{verb}{named}={given[named]!r} needs "
+            f"{' or '.join(verb + name for name in SWITCHES[cls])}"
+        )
+    for name, value in switches.items():
+        if not value and not isinstance(value, bool):  # 0 and "" switch nothing on
+            del given[name]
+    return cls(**given) if any(switches.values()) else None
+
+
+def flat(point: Point) -> dict[str, Any]:
+    """The fields of a point by flat names, such that point_of(**flat(p)) == p."""
+    recipe = point.recipe
+    owners: dict[type, Any] = {ModelShape: point.shape, Workload: point.workload}
+    owners |= {Recipe: recipe, Pruning: recipe.pruning}
+    owners |= {Sparsity: recipe.sparsity, Sharing: recipe.sharing}
+    return {
+        name: _value_of(owners[cls], cls, field) for name, (cls, field) in FLAT.items()
+    } | {"weights": point.weights}
+
+
+def _value_of(owner: Any, cls: type, field: Field[Any]) -> Any:
+    if owner is not None:
+        return getattr(owner, field.name)
+    off = field.name in SWITCHES[cls]
+    return type(field.default)() if off else field.default
 
 
 def _shape_of(model: str | None, over: dict[str, Any]) -> ModelShape:

@@ -17,6 +17,7 @@ from fastlab.spec.checks import (
     digest,
     make,
 )
+from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe, check_fit, usual_cache
 from fastlab.spec.shape import ModelShape
 
@@ -95,6 +96,7 @@ class Workload:
 class Point:
     """One question: shape x workload x recipe x weights ("random:<seed>" or trained).
 
+    shape is the dense model's; what the recipe's pruning leaves of it is `built_shape`.
     Raises ValueError where the parts do not fit together (bert never decodes; more
     positions than the model has).
     """
@@ -112,7 +114,12 @@ class Point:
             object.__setattr__(self, "recipe", recipe)
         if not decodes:
             self._check_encoder()
-        check_fit(self.recipe, self.shape, self.workload.phase)
+        check_fit(self.recipe, self.built_shape, self.workload.phase)
+        if self.recipe.distill_steps and self.seed is not None:
+            raise ValueError(
+                f"distill_steps={self.recipe.distill_steps} needs trained weights; "
+                f"weights={self.weights!r} know nothing that could be learned"
+            )
         if self.workload.prefix_len and not self.recipe.cache.startswith("static"):
             raise ValueError(
                 f"prefix_len={self.workload.prefix_len} needs a static cache; "
@@ -143,6 +150,21 @@ class Point:
             raise ValueError("logits='last' must be 'all': bert scores every position")
         if self.recipe.cache != "none":
             raise ValueError(f"cache={self.recipe.cache!r} must be 'none' for bert")
+
+    @property
+    def built_shape(self) -> ModelShape:
+        """The shape of the model that runs: what pruning leaves of the dense one."""
+        if not self.recipe.prunes:
+            return self.shape
+        return pruned_shape(self.shape, self.recipe.pruning)
+
+    @property
+    def built(self) -> Point:
+        """The same call on a model that has the built shape from the start."""
+        if not self.recipe.prunes:
+            return self
+        recipe = replace(self.recipe, pruning=Pruning(), distill_steps=0)
+        return replace(self, shape=self.built_shape, recipe=recipe)
 
     @property
     def _usual_cache(self) -> str:
@@ -180,10 +202,11 @@ class Point:
     @property
     def label(self) -> str:
         """A few words for progress bars and figures: "gpt2 12x768 bf16 prefill 128"."""
-        s, work = self.shape, self.workload
+        s, work = self.built_shape, self.workload
         batch = f" x{work.batch}" if work.batch > 1 else ""
         size = f"{s.family} {s.layers}x{s.hidden} {self.recipe.precision}"
-        return f"{size} {work.phase} {work.prompt_len}{batch}"
+        made = "".join(f" {word}" for word in self.recipe.made_words)
+        return f"{size}{made} {work.phase} {work.prompt_len}{batch}"
 
     @property
     def key(self) -> str:

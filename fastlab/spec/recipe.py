@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastlab.spec.checks import check_choice, check_count, differences
-from fastlab.spec.precision import FORMATS, PRECISIONS, QUANTIZED, Format
+from fastlab.spec.checks import check_choice, check_count, differences, make
+from fastlab.spec.precision import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
+from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
+from fastlab.spec.sharing import Sharing, tables_of
+from fastlab.spec.sparsity import (
+    SEMI_COLUMNS,
+    SEMI_ROWS,
+    Sparsity,
+    zeros_per_row,
+)
 
 ATTENTIONS = (
     *("sdpa", "eager", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn"),
@@ -19,11 +28,16 @@ RUNTIMES = ("eager", "compile", "transformers", "decoder", "graph")
 OURS = ("decoder", "graph")  # the runtimes of fastlab's own decoder
 SCOPES = ("layers", "head", "all")
 KV_SCALE_BYTES = 4  # of the scale of one key or value in a quantized cache
+SMALLER = {"pruning": Pruning, "sparsity": Sparsity, "sharing": Sharing}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the model is run: number format, attention, KV cache, runtime.
+    """What is made of the model, and how that is run.
+
+    In this order: pruned, distilled (distill_steps of learning from the dense model
+    again), some weights set to zero (sparsity), then quantized or given shared values;
+    see Pruning, Sparsity, Sharing.
 
     attention: sdpa leaves the kernel to torch, sdpa-<kernel> names it, eager is plain
     matrix products, flex is flex_attention. cache: static ones are allocated once, of a
@@ -42,8 +56,15 @@ class Recipe:
     runtime: str = "eager"
     unroll: int = 1
     scope: str = "layers"
+    pruning: Pruning = Pruning()
+    distill_steps: int = 0
+    sparsity: Sparsity | None = None
+    sharing: Sharing | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in SMALLER.items():
+            if isinstance(getattr(self, name), Mapping):
+                object.__setattr__(self, name, make(kind, getattr(self, name)))
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("attention", self.attention, ATTENTIONS)
         if self.cache is not None:
@@ -61,6 +82,42 @@ class Recipe:
                 f"unroll={self.unroll} needs runtime {' or '.join(OURS)}; "
                 f"runtime={self.runtime!r} takes one step at a time"
             )
+        check_count("distill_steps", self.distill_steps, low=0)
+        if self.distill_steps and not self.prunes:
+            raise ValueError(
+                f"distill_steps={self.distill_steps} needs something that is pruned: "
+                "the dense model has nothing to recover"
+            )
+        _check_stored(self)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether anything is cut out of the model."""
+        return self.pruning != Pruning()
+
+    @property
+    def storage(self) -> str:
+        """How the weights of layers are stored: dense, csr, 2:4 or palette."""
+        if self.sharing is not None:
+            return "palette"
+        return "dense" if self.sparsity is None else self.sparsity.storage
+
+    @property
+    def made_words(self) -> list[str]:
+        """What was made smaller, in words for labels: "pruned", "90% csr", "3-bit"."""
+        words = ["pruned"] if self.prunes else []
+        if self.distill_steps:
+            words.append("distilled")
+        if self.sparsity is not None:
+            zeros = self.sparsity.pattern or f"{self.sparsity.ratio:.0%}"
+            words.append(f"{zeros} {self.storage}")
+        return [*words, f"{self.sharing.bits}-bit palette"] if self.sharing else words
+
+    @property
+    def weights_key(self) -> tuple[Any, ...]:
+        """Recipes with the same one make the same weights of a dense model."""
+        made = self.precision, self.scope, self.pruning, self.distill_steps
+        return *made, self.sparsity, self.sharing
 
     @property
     def format(self) -> Format:
@@ -69,7 +126,27 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: the precision, others where not the default."""
-        return {"precision": self.precision} | differences(self, Recipe())
+        said = {"precision": self.precision} | differences(self, Recipe())
+        return {n: v.to_dict() if n in SMALLER else v for n, v in said.items()}
+
+
+def _check_stored(recipe: Recipe) -> None:
+    """Raise ValueError where weights cannot be stored so together with the rest."""
+    sparsity, storage = recipe.sparsity, recipe.storage
+    if sparsity is not None and recipe.sharing is not None:
+        raise ValueError(
+            f"sharing={recipe.sharing!r} and sparsity={sparsity!r} exclude each other: "
+            "a palette stores zeros like all other values"
+        )
+    if storage != "dense" and recipe.precision not in DENSE:
+        raise ValueError(
+            f"precision={recipe.precision!r} does not go with weights stored as "
+            f"{storage}; allowed: {', '.join(DENSE)}"
+        )
+    if storage in ("csr", "2:4") and recipe.runtime != "eager":
+        raise ValueError(
+            f"runtime={recipe.runtime!r} must be eager with weights stored as {storage}"
+        )
 
 
 PLAIN = Recipe()
@@ -111,10 +188,40 @@ def kv_row_bytes(cache: str, value_bytes: int, head_dim: int) -> int:
 
 
 def check_fit(recipe: Recipe, shape: ModelShape, phase: str) -> None:
-    """Raise ValueError where a recipe cannot run such a model in such a phase."""
+    """Raise ValueError where a recipe cannot run a model of such a (built) shape."""
     _check_runtime(recipe, shape.family, phase)
     if recipe.format.group:
         _check_groups(recipe, shape)
+    for name, n, k in weights_of(shape):
+        _check_weight(recipe, name, n, k)
+
+
+def weights_of(shape: ModelShape) -> tuple[tuple[str, int, int], ...]:
+    """(name, outputs, inputs) of the matrices of one layer, equal ones once.
+
+    gpt2 holds q, k and v as one.
+    """
+    h, f = shape.hidden, shape.ffn
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    inner = (("qkv", 3 * h, h),) if shape.family == "gpt2" else _projections(h, q, kv)
+    return *inner, ("out", h, q), ("mlp.up", f, h), ("mlp.down", h, f)
+
+
+def _projections(h: int, q: int, kv: int) -> tuple[tuple[str, int, int], ...]:
+    return ("q", q, h), ("kv", kv, h)
+
+
+def _check_weight(recipe: Recipe, name: str, n: int, k: int) -> None:
+    if recipe.sharing is not None:
+        tables_of(recipe.sharing, n)
+    if recipe.sparsity is None:
+        return
+    zeros_per_row(recipe.sparsity, k)
+    if recipe.storage == "2:4" and (n % SEMI_ROWS or k % SEMI_COLUMNS):
+        raise ValueError(
+            f"storage='2:4': {n} outputs and {k} inputs of {name} must be multiples of "
+            f"{SEMI_ROWS} and {SEMI_COLUMNS}"
+        )
 
 
 def _check_runtime(recipe: Recipe, family: str, phase: str) -> None:

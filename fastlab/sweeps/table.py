@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fastlab.cost.devices import device
 from fastlab.record import Estimate, Measurement, Record
-from fastlab.spec.point import Workload
+from fastlab.spec.grids import FLAT, flat
 from fastlab.spec.precision import Format, table_bytes
-from fastlab.spec.recipe import Recipe, kv_row_bytes
-from fastlab.spec.shape import LEARNED_POSITIONS, ModelShape
+from fastlab.spec.recipe import kv_row_bytes
+from fastlab.spec.shape import LEARNED_POSITIONS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-QUESTION = tuple(f.name for c in (ModelShape, Workload, Recipe) for f in fields(c))
+QUESTION = tuple(FLAT)
 ESTIMATED = ("estimated_ms", "estimated_low_ms", "estimated_high_ms", "bound")
 COUNTED = ("parameters", "flops", "flops_causal", "bytes", "kv_cache_bytes", "launches")
 MEASURED = ("measured_ms", "measured_low_ms", "measured_high_ms", "n", "converged")
@@ -61,10 +60,7 @@ def table(
 
 def _row(record: Record) -> dict[str, Any]:
     point = record.point
-    row = {
-        name: getattr(part, name) for part in _parts(record) for name in _names(part)
-    }
-    row |= {"weights": point.weights, "device": record.device, "key": record.key}
+    row = flat(point) | {"device": record.device, "key": record.key}
     row |= {"status": record.status, "reason": record.reason}
     if record.estimate:
         row |= _estimated(record.estimate)
@@ -73,14 +69,6 @@ def _row(record: Record) -> dict[str, Any]:
     if record.quality:
         row |= {name: getattr(record.quality, name) for name in LOST}
     return row
-
-
-def _parts(record: Record) -> tuple[Any, ...]:
-    return record.point.shape, record.point.workload, record.point.recipe
-
-
-def _names(part: Any) -> list[str]:
-    return [f.name for f in fields(part)]
 
 
 def _estimated(e: Estimate) -> dict[str, Any]:
@@ -133,7 +121,8 @@ def decode_bytes(record: Record) -> int:
     gpt-fast uses, with the KV cache added. Over a generation the mean of its steps.
     """
     assert record.effective is not None
-    shape, work, recipe = _parts(record)
+    point = record.point
+    shape, work, recipe = point.built_shape, point.workload, point.recipe
     made, value = recipe.format, 4 if recipe.format.dense in ("fp32", "tf32") else 2
     own_head = not shape.tied or (made.weights and recipe.scope != "layers")
     whole = made if recipe.scope == "all" else Format(made.dense)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlab.cost.devices import Device
 from fastlab.cost.latency import estimate
-from fastlab.spec.grids import OWNERS, point_of
+from fastlab.spec.grids import FLAT, point_of
 from fastlab.spec.point import Point
 from fastlab.spec.shape import override
 from fastlab.view.alt import sweep as alts
@@ -157,7 +157,7 @@ def _points(chosen: pd.DataFrame, layers: int) -> list[Point]:
 
 
 def _point(row: pd.Series) -> Point:
-    return point_of(weights=row["weights"], **{n: row[n] for n in OWNERS})
+    return point_of(weights=row["weights"], **{n: row[n] for n in FLAT})
 
 
 def _usual(point: Point) -> bool:
