@@ -28,6 +28,7 @@ _HOMES = {
     "fastlab.runtime.engines": ("prepare",),
     "fastlab.checkpoints": ("generate_text",),
     "fastlab.shrink.recipes": ("build", "load"),
+    "fastlab.shrink.trained": ("Trained",),
     "fastlab.shrink.quantize": ("quantize",),
     "fastlab.spec.pruning": ("Pruning", "pruned_shape"),
     "fastlab.spec.sparsity": ("Sparsity",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,24 +40,6 @@ def load(
     )
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer
-
-
-def weights_id(folder: str | Path) -> str:
-    """ "trained:<sha256>" of a local folder's safetensors files; FileNotFoundError."""
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} has no .safetensors file")
-    return f"trained:{sha256_of(*files)}"
-
-
-def sha256_of(*files: Path) -> str:
-    """sha256 of the files' bytes, one after the other, in hex."""
-    sha = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            while block := handle.read(2**22):
-                sha.update(block)
-    return sha.hexdigest()
 
 
 def generate_text(

@@ -94,7 +94,8 @@ class Quality:
 
     kl_nats: KL(reference || model) per position; top1: share of positions with the same
     likeliest token; max_abs: largest difference of a logit. bits_per_byte of a real
-    text, from low to high; None where the tokens are no text.
+    text, from low to high, and the reference's; None where the tokens are no text.
+    Intervals hold 95 %, over blocks of the text; None where there are too few.
     """
 
     reference: str
@@ -105,6 +106,11 @@ class Quality:
     bits_per_byte: float | None = None
     low: float | None = None
     high: float | None = None
+    dense_bits_per_byte: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
+    top1_low: float | None = None
+    top1_high: float | None = None
 
 
 @dataclass(frozen=True)

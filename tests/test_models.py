@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab.checkpoints import generate_text, load, weights_id
+from fastlab.checkpoints import generate_text, load
 from fastlab.models import build, config_of, numerics, prepare
 from fastlab.spec import PRESETS, ModelShape, point_of
+from fastlab.spec.hub import weights_id
 
 DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-qwen3")
 

@@ -13,15 +13,19 @@ import click
 from fastlab.cli.group import main
 from fastlab.cli.points import (
     DEVICE_HELP,
+    TEXT_HELP,
     echo_table,
     point_options,
     points_from,
     shown,
+    source_of,
+    trained_from,
 )
 from fastlab.record import Record
 from fastlab.spec import Point
 
 if TYPE_CHECKING:
+    from fastlab.clock.measure import Bench
     from fastlab.sweeps.store import Store
 
 
@@ -31,24 +35,29 @@ if TYPE_CHECKING:
 @click.option("--store", "folder", type=click.Path(), help="keep the rows here")
 @click.option("--budget-s", type=float, help="seconds of sampling per point")
 @click.option("--target", type=float, help="wanted interval, 0.01 = 1 %")
+@click.option("--text", multiple=True, help=TEXT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="records as JSON lines")
 def measure(
     device: str,
     folder: str | None,
     budget_s: float | None,
     target: float | None,
+    text: tuple[str, ...],
     as_json: bool,
     **options: str | None,
 ) -> None:
     """Estimate and time points on this machine."""
     from fastlab import machine
+    from fastlab.clock.measure import Bench
     from fastlab.clock.timing import Settings
 
     points = points_from(options)
     wanted = {"budget_s": budget_s, "target": target}
     given = {n: v for n, v in wanted.items() if v is not None}
     settings = Settings.for_device(machine.torch_device(device), **given)
-    records = _measured(points, folder, settings, device)
+    trained = trained_from(source_of(options), text, folder)
+    bench = Bench.here(device, settings, trained=trained)
+    records = _measured(points, folder, bench)
     if as_json:
         for record in records:
             click.echo(json.dumps(record.to_dict(), sort_keys=True))
@@ -58,15 +67,11 @@ def measure(
         echo_table(shown(table(records)))
 
 
-def _measured(
-    points: list[Point], folder: str | None, settings: Any, device: str
-) -> list[Any]:
+def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Any]:
     """Records of the points; in a store only the missing ones are measured."""
-    from fastlab.clock.measure import Bench
     from fastlab.sweeps.run import measured, rows_of, terminal_progress
     from fastlab.sweeps.store import Store
 
-    bench = Bench.here(device, settings)
     if folder is None:
         return [bench.measure(point) for point in terminal_progress(points)]
     store = Store(folder)
@@ -96,7 +101,9 @@ def sweep(
 
     wanted, store = read_sweep(file), Store(folder)
     kind = machine.torch_device(device)
-    bench = Bench.here(kind, Settings.for_device(kind, **wanted.settings))
+    settings = Settings.for_device(kind, **wanted.settings)
+    trained = trained_from(wanted.trained, wanted.text, folder)
+    bench = Bench.here(kind, settings, trained=trained)
     done = store.done(bench.name, bench.settings.to_dict())
     left = plan(wanted.points, done, bench)
     here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastlab.spec import GRID_FIELDS, Point, grid
-from fastlab.spec.grids import FLAT
+from fastlab.spec.grids import FLAT, trained_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ HELP = {
     "sparse_storage": "dense, csr or 2:4 [dense]",
     "share_bits": "weights as indices into tables: 2, 3, 4 or 6 bits [0 = not]",
     "share_rows": "output rows that share a table [0 = all]",
-    "weights": "random:<seed> [random:0]",
+    "weights": "random:<seed>, or trained: the model's own [random:0]",
 }
 DEVICE_HELP = "auto, cuda or cpu: a device of this machine"
 
@@ -67,6 +68,27 @@ def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
         about = HELP.get(name, "")
         command = click.option(flag, name, metavar="A[,B...]", help=about)(command)
     return command
+
+
+TEXT_HELP = "text file that judges trained weights [Python's own library]"
+
+
+def trained_from(source: str, text: Sequence[str], folder: str | None) -> Any:
+    """Where trained weights come from, None where none are asked for.
+
+    Students are kept in the store's folder, or under results/.
+    """
+    from fastlab.shrink.trained import Trained
+
+    if not source:
+        return None
+    return Trained(source, tuple(text), str(Path(folder or "results") / "students"))
+
+
+def source_of(options: dict[str, str | None]) -> str:
+    """The model whose trained weights the options ask for, or ""."""
+    named = {n: options.get(n) for n in ("model", "weights")}
+    return trained_source({n: _values(n, v) for n, v in named.items() if v})
 
 
 def points_from(options: dict[str, str | None]) -> list[Point]:
@@ -118,7 +140,11 @@ SHOWN = (
 )
 
 
-SOMETIMES = ("scope", "cache", "runtime", "attention", "unroll", "prefix_len")
+SOMETIMES = (
+    *("scope", "cache", "runtime", "attention", "unroll", "prefix_len"),
+    *(name for name in FLAT if name.startswith(("prune_", "sparse_", "share_"))),
+    "distill_steps",
+)
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +152,8 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     told = [name for name in SOMETIMES if rows[name].nunique(dropna=False) > 1]
     at = SHOWN.index("phase")
     names = [*SHOWN[:at], *told, *SHOWN[at:]]
-    names += ["kl_nats"] if rows["kl_nats"].notna().any() else []
+    lost = ("kl_nats", "bits_per_byte")
+    names += [name for name in lost if rows[name].notna().any()]
     names += ["reason"] if rows["reason"].astype(bool).any() else []
     short = {"estimated_ms": 3, "measured_ms": 3, "ratio": 2, "tokens_per_s": 0}
-    return rows[names].round(short | {"kl_nats": 7})
+    return rows[names].round(short | {"kl_nats": 7, "bits_per_byte": 3})

@@ -29,7 +29,9 @@ from fastlab.runtime.engines import prepare
 from fastlab.runtime.refusals import refusal as runtime_refusal
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
 from fastlab.shrink.recipes import build
+from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point
+from fastlab.spec.recipe import PLAIN
 
 CACHED_BYTES = 500 * 2**20  # weights below this are served from a GPU's L2 in part
 CACHES_HELD = 8  # on a CPU: weights below so many last-level caches
@@ -46,14 +48,15 @@ def measure(
     settings: Settings | None = None,
     profile: Device | None = None,
     model: nn.Module | None = None,
+    trained: Trained | None = None,
 ) -> Record:
     """Estimate and time one point on this machine's device.
 
     `profile` is what the estimate is made with (by default this device, calibrated);
-    `model` a ready model, needed for trained weights. Trouble becomes the record's
-    status and reason: oom, unsupported, nonfinite, error.
+    `model` a ready model; `trained` where weights that are not random come from.
+    Trouble becomes the record's status and reason: oom, unsupported, nonfinite, error.
     """
-    bench = Bench.here(device, settings, profile)
+    bench = Bench.here(device, settings, profile, trained=trained)
     bench.adopt(point, model)
     return bench.measure(point)
 
@@ -66,6 +69,7 @@ class Bench:
     """One device with its clock and settings, and the model that was built last.
 
     judge: also compare each model that is not dense fp32 with the one that is.
+    trained: where weights that are not random come from.
     """
 
     kind: str
@@ -75,6 +79,7 @@ class Bench:
     name: str
     latency: str = "auto"
     judge: bool = True
+    trained: Trained | None = None
     _reference: Reference | None = field(default=None, repr=False)
     _judged: dict[Any, Judged] = field(default_factory=dict, repr=False)
     _key: tuple[Any, ...] = field(default=(), repr=False)
@@ -87,13 +92,15 @@ class Bench:
         settings: Settings | None = None,
         profile: Device | None = None,
         latency: str = "auto",
+        trained: Trained | None = None,
     ) -> Bench:
         """A device of this machine; ValueError if it has no such device."""
         kind = machine.torch_device(device)
         settings = settings or Settings.for_device(kind)
         profile = profile or this_device(kind)
         name = machine.device_name(kind)
-        return cls(kind, settings, profile, clock_for(kind), name, latency)
+        clock = clock_for(kind)
+        return cls(kind, settings, profile, clock, name, latency, trained=trained)
 
     def adopt(self, point: Point, model: nn.Module | None) -> None:
         """Use `model` for points that share this one's shape, weights and precision."""
@@ -138,16 +145,18 @@ class Bench:
     def _quality(self, model: nn.Module, point: Point) -> Judged:
         """What the model lost, asked once of each model and cache, or why unknown.
 
-        Nothing is asked of dense fp32: it is what others are compared with. Trouble
-        costs the quality, not the time that was measured.
+        Nothing is asked of dense fp32 with random weights: it is what others are
+        compared with, and there is no text. Trouble costs the quality, not the time
+        that was measured.
         """
         recipe = point.recipe
         packed = recipe.cache if recipe.cache in PACKED else ""
-        if not self.judge or (recipe.precision == "fp32" and not packed):
+        plain = recipe.weights_key == PLAIN.weights_key and point.seed is not None
+        if not self.judge or (plain and not packed):
             return None, ""
         key = model_key(point), packed
         if key not in self._judged:
-            self._reference = self._reference or Reference(self.kind)
+            self._reference = self._reference or Reference(self.kind, self.trained)
             try:
                 found = quality_of(point, model, self.kind, self._reference)
             except Exception as error:
@@ -200,7 +209,7 @@ class Bench:
         key = model_key(point)
         if self._model is None or key != self._key:
             self.release()
-            self._model, self._key = build(point, self.kind), key
+            self._model, self._key = build(point, self.kind, self.trained), key
         return self._model
 
     def release(self) -> None:

@@ -34,7 +34,8 @@ class LiveBytes(TorchDispatchMode):
         """Count the storages of all tensors in `values` (any nesting) as alive."""
         for value in tree_leaves(values):
             if isinstance(value, torch.Tensor):
-                self._add(value.untyped_storage())
+                for part in parts_of(value):
+                    self._add(part.untyped_storage())
         self.peak = max(self.peak, self.live)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
@@ -48,6 +49,13 @@ class LiveBytes(TorchDispatchMode):
     def _drop(self, identity: int, size: int) -> None:
         self._seen.discard(identity)
         self.live -= size
+
+
+def parts_of(value: torch.Tensor) -> list[torch.Tensor]:
+    """The dense tensors that a tensor is stored in: itself, or a sparse one's."""
+    if value.layout == torch.sparse_csr:
+        return [value.crow_indices(), value.col_indices(), value.values()]
+    return [value]
 
 
 def peak_bytes(model: torch.nn.Module, call: Any, device: str) -> tuple[int, Any]:

@@ -1,68 +1,102 @@
 """What a model lost: its logits against those of the same weights in dense fp32.
 
-Both see the same token ids: one sequence of at most 256, random by the seed of the
-weights for made-up models. They do not depend on the workload, so that one reference
-serves every row on the same weights.
+Both see the same token ids: blocks of the held-out text for trained weights, else one
+sequence of at most 256, random by the seed of the weights. They do not depend on the
+workload, so that one reference serves every row on the same weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastlab import machine
+from fastlab.clock.losses import Lost, lost, quality_from
 from fastlab.cost.memory import parameters
 from fastlab.models import numerics, prompt_ids
 from fastlab.record import Quality
 from fastlab.runtime.cache import static_cache
-from fastlab.shrink.recipes import build, load
+from fastlab.shrink.recipes import build
+from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import PLAIN
 
 POSITIONS = 256
-CHUNK = 32  # positions compared at once: few enough for a vocabulary of 152k in fp32
+BLOCK, BLOCKS = 512, 64  # of held-out text, at most
+KEPT_BYTES = 2**28  # of reference logits
+FLOPS = {"cuda": 2e15, "cpu": 2e12}  # what the reference may take
 PACKED = ("static-int8", "static-fp8")  # caches that lose something
 SPARE = 1.1  # the reference's activations, as a share of its weights
+
+
+class Questions(NamedTuple):
+    """What models are asked: ids (rows, length), and of a text what comes next.
+
+    targets (rows, length): the ids that follow, sizes their bytes in UTF-8; None where
+    the ids are no text.
+    """
+
+    ids: Tensor
+    targets: Tensor | None = None
+    sizes: NDArray[np.int64] | None = None
+
+    @property
+    def sha(self) -> str:
+        """sha256 of all ids as int64, in hex."""
+        sha = hashlib.sha256(self.ids.numpy().tobytes())
+        if self.targets is not None:
+            sha.update(self.targets[:, -1].contiguous().numpy().tobytes())
+        return sha.hexdigest()
 
 
 @dataclass
 class Reference:
     """fp32 logits of the weights that were asked for last, kept on the CPU.
 
-    source: where trained weights come from (a hub name or a folder). Only the logits
-    stay (156 MB at a vocabulary of 152k); the model that gave them is let go.
+    trained: where weights that are not random come from. Only the logits stay; the
+    model that gave them is let go.
     """
 
     kind: str = "cpu"
-    source: str = ""
+    trained: Trained | None = None
     _key: tuple[Any, ...] = field(default=(), repr=False)
-    _logits: Tensor | None = field(default=None, repr=False)
+    _logits: list[Tensor] = field(default_factory=list, repr=False)
+    _questions: Questions | None = field(default=None, repr=False)
 
-    def logits(self, point: Point) -> Tensor:
-        """(positions, vocab) in fp32, from one build or load where not kept.
+    def logits(self, point: Point) -> list[Tensor]:
+        """(length, vocab) in fp32 of each row, from one build or load where not kept.
 
         Raises ValueError for trained weights without a source.
         """
-        key = point.shape, point.weights, self.source
-        if self._logits is None or key != self._key:
-            self._key, self._logits = (), None
-            self._logits = logits_of(self._model(point), point, self.kind, "fp32")
-            self._key = key
+        self.questions(point)
+        if not self._logits:
+            model, questions = self._model(point), self.questions(point)
+            rows = [row[None] for row in questions.ids]
+            self._logits = [
+                logits_of(model, row, self.kind, "fp32").cpu() for row in rows
+            ]
         return self._logits
+
+    def questions(self, point: Point) -> Questions:
+        """What models on the point's weights are asked."""
+        key = point.shape, point.weights
+        if self._questions is None or key != self._key:
+            self._logits = []
+            self._questions = questions_of(point, self.trained, self.kind)
+            self._key = key
+        return self._questions
 
     def refusal(self, point: Point) -> str:
         """Why the reference cannot be had here, "" where it can or is kept."""
-        if self._logits is not None and self._key == (
-            point.shape,
-            point.weights,
-            self.source,
-        ):
+        if self._logits and self._key == (point.shape, point.weights):
             return ""
-        if point.seed is None and not self.source:
+        if point.seed is None and self.trained is None:
             return f"no source of the fp32 weights {point.weights}"
         need = int(4 * parameters(point.shape) * SPARE)
         room = machine.free_bytes(self.kind)
@@ -74,10 +108,8 @@ class Reference:
         )
 
     def _model(self, point: Point) -> nn.Module:
-        if point.seed is None:
-            return load(self.source, self.kind)[0]
         dense = Point(point.shape, Workload(prompt_len=1), PLAIN, point.weights)
-        return build(dense, self.kind)
+        return build(dense, self.kind, self.trained)
 
 
 def quality_of(
@@ -88,40 +120,60 @@ def quality_of(
 ) -> tuple[Quality | None, str]:
     """(quality of the point's model, ""), or (None, why it cannot be had).
 
-    The model runs one eager prefill under the point's precision. `reference` is kept by
+    The model runs eager prefills under the point's precision. `reference` is kept by
     the caller, so that rows on the same weights build it once.
     """
     reference = reference or Reference(device)
-    reason = reference.refusal(point)
-    if reason:
+    if reason := reference.refusal(point):
         return None, reason
-    expected = reference.logits(point)
-    recipe = point.recipe
-    got = logits_of(model, point, device, recipe.precision, recipe.cache)
-    return compared(expected[-len(got) :], got, text_sha(point)), ""
+    expected, recipe = reference.logits(point), point.recipe
+    questions = reference.questions(point)
+    found: list[Lost] = []
+    for n, wanted in enumerate(expected):
+        row = questions.ids[n : n + 1]
+        got = logits_of(model, row, device, recipe.precision, recipe.cache)
+        last = slice(-len(got), None)
+        text = None if questions.targets is None else questions.targets[n][last]
+        found.append(lost(wanted[last].to(got.device), got, text))
+    return quality_from(found, _bytes(questions, len(got)), questions.sha), ""
 
 
-def token_ids(point: Point, device: str = "cpu") -> Tensor:
-    """(1, positions) ids on which quality is asked: random by the weights' seed."""
-    length = min(POSITIONS, point.shape.max_positions)
+def _bytes(questions: Questions, judged: int) -> NDArray[np.int64] | None:
+    """UTF-8 bytes of each row's last `judged` targets."""
+    return None if questions.sizes is None else questions.sizes[:, -judged:].sum(1)
+
+
+def questions_of(
+    point: Point, trained: Trained | None = None, kind: str = "cpu"
+) -> Questions:
+    """Blocks of held-out text for trained weights, random ids by the seed for others.
+
+    As many blocks as the reference's time and memory allow, at least one.
+    """
+    length = min(BLOCK, point.shape.max_positions)
+    if trained is None or point.seed is not None:
+        return Questions(_random_ids(point, min(POSITIONS, length)))
+    by_bytes = KEPT_BYTES // (4 * length * point.shape.vocab)
+    by_flops = int(FLOPS[kind] / (2 * parameters(point.shape) * length))
+    rows, sizes = trained.judged(length, max(1, min(BLOCKS, by_bytes, by_flops)))
+    return Questions(rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), sizes)
+
+
+def _random_ids(point: Point, length: int) -> Tensor:
     work = Workload(prompt_len=length)
-    return prompt_ids(replace(point, workload=work, recipe=PLAIN), device)
+    return prompt_ids(replace(point, workload=work, recipe=PLAIN), "cpu")
 
 
-def text_sha(point: Point) -> str:
-    """sha256 of the token ids as int64, in hex."""
-    return hashlib.sha256(token_ids(point).numpy().tobytes()).hexdigest()
-
-
+@torch.no_grad()
 def logits_of(
-    model: nn.Module, point: Point, device: str, precision: str, cache: str = "none"
+    model: nn.Module, ids: Tensor, device: str, precision: str, cache: str = "none"
 ) -> Tensor:
-    """(positions, vocab) fp32 logits on the CPU, of one eager prefill of token_ids.
+    """(length, vocab) fp32 logits of one eager prefill of ids (1, length).
 
     With a cache in int8 or fp8: those of the second half, whose attention reads keys
     and values of the first as the cache keeps them.
     """
-    ids = token_ids(point, device)
+    ids = ids.to(device)
     options: dict[str, Any] = {}
     with numerics(precision):
         if cache in PACKED:
@@ -130,36 +182,7 @@ def logits_of(
             first, ids = ids.tensor_split(2, dim=1)
             model(first, **options)
             held.place.past = first.shape[1]
-        elif point.shape.family != "bert":
+        elif getattr(model.config, "model_type", "") != "bert":
             options = {"use_cache": False}
         logits: Tensor = model(ids, **options).logits[0]
-        return logits.to("cpu", torch.float32)
-
-
-def compared(reference: Tensor, logits: Tensor, sha: str = "") -> Quality:
-    """Quality of logits (positions, vocab) against a reference of the same size.
-
-    KL(reference || model) = sum p (log p - log q), in nats, averaged over positions.
-    Logits that are not finite have no quality: ValueError.
-    """
-    if reference.shape != logits.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} must have the size of the reference, "
-            f"{tuple(reference.shape)}"
-        )
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError("the logits have values that are not finite")
-    pairs = zip(reference.split(CHUNK), logits.split(CHUNK), strict=True)
-    kl, same, largest = zip(*(_compared(p, q) for p, q in pairs), strict=True)
-    n = len(reference)
-    nats = max(sum(kl) / n, 0.0)  # rounding can leave it just below
-    return Quality("dense fp32", sha, nats, sum(same) / n, max(largest))
-
-
-def _compared(reference: Tensor, logits: Tensor) -> tuple[float, int, float]:
-    """Sum of KL in nats, positions with the same argmax, largest difference."""
-    # A small KL is a difference of large sums: fp32 leaves nothing of it.
-    log_p, log_q = (x.double().log_softmax(-1) for x in (reference, logits))
-    kl = (log_p.exp() * (log_p - log_q)).sum()
-    same = (reference.argmax(-1) == logits.argmax(-1)).sum()
-    return float(kl), int(same), float((reference - logits).abs().max())
+        return logits.to(torch.float32)

@@ -1,7 +1,7 @@
 """Linear modules on quantized weights: torch's own products, and a plain path.
 
 Each holds its weight as stored (`nn.Parameter`s without gradient, so that a model's
-bytes are those of its parameters), and knows `dequantized()`: what the weight stands
+bytes are those of its parameters), and knows `dense()`: what the weight stands
 for. `reference` multiplies by that; `forward` does so too where a device has no product
 of its own. The products have private names in torch: each use is guarded.
 """
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink import nibbles, rounding
+from fastlab.shrink.stored import StoredLinear, fixed
 from fastlab.spec.precision import ROWS, Format
 
 aten = torch.ops.aten
@@ -23,36 +24,12 @@ WIDENED = 2**22  # weights widened at once on a CPU
 DYNAMIC_ROWS = 4
 
 
-class Quantized(nn.Module):
-    """What all quantized linears share: y = x W^T + b with W (n, k) as stored."""
-
-    def __init__(self, n: int, k: int, bias: Tensor | None) -> None:
-        super().__init__()
-        self.out_features, self.in_features = n, k
-        self.bias = None if bias is None else _fixed(bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., k) -> (..., n) in the dtype of x."""
-        y = self.product(x.reshape(-1, self.in_features))
-        if self.bias is not None:
-            y = y + self.bias
-        return y.reshape(*x.shape[:-1], self.out_features)
+class Quantized(StoredLinear):
+    """What all quantized linears share."""
 
     def reference(self, x: Tensor) -> Tensor:
         """The same by the dequantized weight, on any device."""
-        weight = self.dequantized().to(x.dtype)
-        return functional.linear(x, weight, self.bias)
-
-    def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
-
-    def product(self, x: Tensor) -> Tensor:
-        """(m, k) -> (m, n), without the bias."""
-        raise NotImplementedError
-
-    def dequantized(self) -> Tensor:
-        """The weight (n, k) that the stored one stands for."""
-        raise NotImplementedError
+        return functional.linear(x, self.dense().to(x.dtype), self.bias)
 
 
 class Int8Linear(Quantized):
@@ -60,7 +37,7 @@ class Int8Linear(Quantized):
 
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight.shape[0], weight.shape[1], bias)
-        self.weight, self.scales = _fixed(weight), _fixed(scales)
+        self.weight, self.scales = fixed(weight), fixed(scales)
 
     def product(self, x: Tensor) -> Tensor:
         """torch's int8 product for a few rows on a CPU, else the weight is widened.
@@ -73,7 +50,7 @@ class Int8Linear(Quantized):
             return aten._weight_int8pack_mm(x, self.weight, scales)
         return _widened_product(x, self.weight) * scales
 
-    def dequantized(self) -> Tensor:
+    def dense(self) -> Tensor:
         return self.weight * self.scales[:, None]
 
 
@@ -135,13 +112,13 @@ class Fp8Linear(Quantized):
 
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight.shape[0], weight.shape[1], bias)
-        self.weight, self.scales = _fixed(weight), _fixed(scales)
+        self.weight, self.scales = fixed(weight), fixed(scales)
 
     def product(self, x: Tensor) -> Tensor:
         """The weight is widened to the dtype of x, which a compiler fuses."""
         return _widened_product(x, self.weight) * self.scales.to(x.dtype)
 
-    def dequantized(self) -> Tensor:
+    def dense(self) -> Tensor:
         return self.weight.float() * self.scales[:, None]
 
 
@@ -187,8 +164,8 @@ class Int4Linear(Quantized):
         super().__init__(n, 2 * plain.shape[1], bias)
         self.group = self.in_features // pairs.shape[0]
         self.layout = nibbles.layout_for(plain.device, pairs.dtype)
-        self.packed = _fixed(nibbles.pack(plain, self.layout))
-        self.pairs = _fixed(pairs)
+        self.packed = fixed(nibbles.pack(plain, self.layout))
+        self.pairs = fixed(pairs)
 
     @property
     def plain(self) -> Tensor:
@@ -199,7 +176,7 @@ class Int4Linear(Quantized):
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
         if self.layout == "plain":
-            return functional.linear(x, self.dequantized().to(x.dtype))
+            return functional.linear(x, self.dense().to(x.dtype))
         if x.device.type != self.layout:
             raise RuntimeError(
                 f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
@@ -210,7 +187,7 @@ class Int4Linear(Quantized):
         y = getattr(aten, op)(ours, self.packed, self.group, self.pairs)
         return y[:, : self.out_features].to(x.dtype)
 
-    def dequantized(self) -> Tensor:
+    def dense(self) -> Tensor:
         codes = nibbles.to_codes(self.plain).unflatten(1, (-1, self.group))
         scale, zero = self.pairs.transpose(0, 1).unbind(-1)
         grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
@@ -226,14 +203,14 @@ class Int8Embedding(nn.Module):
     def __init__(self, weight: Tensor, scales: Tensor) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = weight.shape
-        self.weight, self.scales = _fixed(weight), _fixed(scales)
+        self.weight, self.scales = fixed(weight), fixed(scales)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) ids -> (..., width)."""
         scales = self.scales[ids]
         return self.weight[ids].to(scales.dtype) * scales[..., None]
 
-    def dequantized(self) -> Tensor:
+    def dense(self) -> Tensor:
         """The table (rows, width) that the stored one stands for."""
         return self.weight * self.scales[:, None]
 
@@ -260,9 +237,3 @@ def _int4(weight: Tensor, bias: Tensor | None, group: int) -> Int4Linear:
     plain = functional.pad(nibbles.to_bytes(codes), (0, 0, 0, extra))
     pairs = functional.pad(pairs, (0, 0, 0, extra))
     return Int4Linear(plain, pairs, len(weight), bias)
-
-
-def _fixed(values: Tensor) -> nn.Parameter:
-    if isinstance(values, nn.Parameter):
-        return values  # one that another module holds too
-    return nn.Parameter(values, requires_grad=False)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fastlab.shrink.linears import ROW_KINDS, Int4Linear, Int8Embedding, Quantized
+from fastlab.shrink.stored import StoredLinear, bytes_of
 
 
 def linear_names(model: nn.Module, scope: str) -> list[str]:
@@ -83,34 +84,34 @@ def put(model: nn.Module, name: str, module: nn.Module) -> None:
 
 def stored_weight_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights as stored, scales included, shared ones once."""
-    return sum(w.numel() * w.element_size() for w in model.parameters())
+    return sum(map(bytes_of, model.parameters()))
 
 
 def logical_parameters(model: nn.Module) -> int:
-    """Parameters of the dense model that a (quantized) one stands for.
+    """Parameters of the dense model that a quantized, sparse or shared one stands for.
 
-    Scales, zero points and filled-up rows are none, a tied head counts once; a head
-    that was tied and now has its own quantized copy counts once too.
+    Scales, zero points, tables and filled-up rows are none, zeros count; a tied head
+    counts once, also where it now has its own quantized copy.
     """
+    stored = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, (StoredLinear, Int8Embedding))
+    ]
     own = {
         id(w)
-        for _, module in quantized_modules(model)
+        for _, module in stored
         for name, w in module.named_parameters()
         if name != "bias"
     }
     plain = sum(w.numel() for w in model.parameters() if id(w) not in own)
     head = head_name(model)
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    sizes = [
-        _size(module)
-        for name, module in quantized_modules(model)
-        if not (tied and name == head)
-    ]
+    sizes = [_size(module) for name, module in stored if not (tied and name == head)]
     return plain + sum(sizes)
 
 
-def _size(module: nn.Module) -> int:
-    if isinstance(module, Quantized):
+def _size(module: StoredLinear | Int8Embedding) -> int:
+    if isinstance(module, StoredLinear):
         return module.out_features * module.in_features
-    assert isinstance(module, Int8Embedding)
     return module.num_embeddings * module.embedding_dim

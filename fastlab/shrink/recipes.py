@@ -1,31 +1,95 @@
-"""What a recipe asks of the weights: a model built or loaded, then quantized."""
+"""What a recipe asks of the weights: pruned, distilled, zeroed, quantized or shared."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastlab import checkpoints, models
+from fastlab.models import prompt_ids
+from fastlab.shrink.healing import healed
+from fastlab.shrink.prune import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import is_saved, load_quantized, manifest_of
+from fastlab.shrink.share import share
+from fastlab.shrink.sparsify import sparsify
+from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice
-from fastlab.spec.point import Point
+from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import PRECISIONS, QUANTIZED
-from fastlab.spec.recipe import SCOPES
+from fastlab.spec.recipe import PLAIN, SCOPES, Recipe
+
+SEEN_LENGTH = 256  # of the rows on which importances are measured
 
 
-def build(point: Point, device: str = "cpu") -> nn.Module:
-    """The point's model with random weights on the device, quantized where it says so.
+def build(
+    point: Point, device: str = "cpu", trained: Trained | None = None
+) -> nn.Module:
+    """The point's model on the device, made smaller as its recipe says.
 
     The same seed gives the same dense weights in every precision, up to their rounding.
-    Raises ValueError for points with trained weights: `load` those.
+    Importances that are measured see the text of trained weights, random ids with
+    random ones. Distilled students are made here, or taken from trained.students.
+    Raises ValueError for trained weights that are not those of the point, or that no
+    source is given for.
     """
-    model = models.build(point, device)
-    if point.recipe.precision in QUANTIZED:
-        quantize(model, point.recipe)
+    recipe = point.recipe
+    if point.seed is not None:
+        return smaller(models.build(point, device), recipe, _random_ids(point, device))
+    if trained is None:
+        raise ValueError(f"weights={point.weights!r}: only random ones can be built")
+    trained.check(point)
+    ids = _text_ids(point, trained, device)
+    if recipe.distill_steps:
+        student = healed(recipe, trained, ids, device)
+        model, _ = checkpoints.load(student, device, recipe.precision)
+        return _stored(model, recipe, ids)
+    model, _ = checkpoints.load(trained.folder, device, recipe.precision)
+    return smaller(model, recipe, ids)
+
+
+def smaller(model: nn.Module, recipe: Recipe, ids: Tensor | None = None) -> nn.Module:
+    """A dense model pruned, then zeroed, then quantized or shared; it is consumed.
+
+    ids: (rows, length) of a text, where the recipe measures what to keep. Distillation
+    comes between the first two and is not done here.
+    """
+    if recipe.prunes:
+        model = prune(model, recipe.pruning, ids if recipe.pruning.needs_text else None)
+    return _stored(model, recipe, ids)
+
+
+def _stored(model: nn.Module, recipe: Recipe, ids: Tensor | None) -> nn.Module:
+    if recipe.sparsity is not None:
+        model = sparsify(model, recipe.sparsity, ids)
+    if recipe.sharing is not None:
+        model = share(model, recipe.sharing)
+    if recipe.precision in QUANTIZED:
+        model = quantize(model, recipe)
     return model
+
+
+def needs_ids(recipe: Recipe) -> bool:
+    """Whether something of the recipe is chosen by what the model does to a text."""
+    wanda = recipe.sparsity is not None and recipe.sparsity.method == "wanda"
+    return wanda or bool(recipe.pruning.needs_text)
+
+
+def _random_ids(point: Point, device: str) -> Tensor | None:
+    if not needs_ids(point.recipe):
+        return None
+    length = min(SEEN_LENGTH, point.shape.max_positions)
+    work = Workload(batch=4, prompt_len=length)
+    return prompt_ids(replace(point, workload=work, recipe=PLAIN), device)
+
+
+def _text_ids(point: Point, trained: Trained, device: str) -> Tensor | None:
+    if not needs_ids(point.recipe):
+        return None
+    return trained.seen(min(SEEN_LENGTH, point.shape.max_positions)).to(device)
 
 
 def load(

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fastlab.checkpoints import sha256_of
 from fastlab.shrink import parts
 from fastlab.shrink.linears import ROW_KINDS, Int4Linear, Int8Embedding, Quantized
 from fastlab.spec.checks import check_choice
+from fastlab.spec.hub import sha256_of
 from fastlab.spec.precision import QUANTIZED
 
 MANIFEST = "fastlab.json"

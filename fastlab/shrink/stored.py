@@ -45,7 +45,7 @@ class StoredLinear(nn.Module):
     def weight_bytes(self) -> int:
         """Bytes of the weight as stored, without the bias."""
         own = [w for name, w in self.named_parameters() if name != "bias"]
-        return sum(w.numel() * w.element_size() for w in own)
+        return sum(map(bytes_of, own))
 
 
 class CsrLinear(StoredLinear):
@@ -98,12 +98,6 @@ class SemiSparseLinear(StoredLinear):
         whole: Tensor = packed.to_dense()
         return whole
 
-    def weight_bytes(self) -> int:
-        packed: Any = self.weight
-        names, _ = packed.__tensor_flatten__()
-        inner = {id(t): t for t in (getattr(packed, name) for name in names)}
-        return sum(t.numel() * t.element_size() for t in inner.values())
-
 
 class LutLinear(StoredLinear):
     """Each weight is an index into its group's table of values.
@@ -129,5 +123,16 @@ class LutLinear(StoredLinear):
 
 
 def fixed(values: Tensor) -> nn.Parameter:
-    """The values as a parameter without gradient."""
+    """The values as a parameter without gradient; one that has none stays itself."""
+    if isinstance(values, nn.Parameter) and not values.requires_grad:
+        return values
     return nn.Parameter(values.detach(), requires_grad=False)
+
+
+def bytes_of(weight: Any) -> int:
+    """Bytes of a weight as stored; of a 2:4 one its values and their places, once."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        return int(weight.numel() * weight.element_size())
+    names, _ = weight.__tensor_flatten__()
+    inner = {id(t): t for t in (getattr(weight, name) for name in names)}
+    return sum(map(bytes_of, inner.values()))

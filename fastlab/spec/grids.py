@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import Field, fields
 from typing import Any
 
 from fastlab.spec.checks import check_names
+from fastlab.spec.hub import local_folder, weights_id
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import SMALLER, Recipe
@@ -39,9 +41,9 @@ def grid(**lists: Any) -> list[Point]:
 
     `model` is a preset's name, a hub name or a folder; shape fields beside it override
     that model's. prune_layers, sparse_ratio, share_bits and so on are the fields of
-    Pruning, Sparsity and Sharing; 0 leaves them out. The last field named varies
-    fastest. Raises ValueError naming the field and its value before anything else
-    happens.
+    Pruning, Sparsity and Sharing; 0 leaves them out. weights: random:<seed>, or trained
+    for the model's own. The last field named varies fastest. Raises ValueError naming
+    the field and its value before anything else happens.
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
@@ -56,9 +58,28 @@ def _as_list(name: str, value: Any) -> list[Any]:
     return values
 
 
+def trained_source(*grids: Mapping[str, Any]) -> str:
+    """The model of which grids ask the trained weights, "" where none does.
+
+    Raises ValueError where they ask for those of more than one.
+    """
+    found = {
+        str(model)
+        for lists in grids
+        if "trained" in _as_list("weights", lists.get("weights", ""))
+        for model in _as_list("model", lists.get("model", ""))
+    }
+    if len(found) > 1:
+        raise ValueError(
+            f"model={', '.join(sorted(found))}: trained weights of one model at a time"
+        )
+    return next(iter(found), "")
+
+
 def point_of(**values: Any) -> Point:
     """One point from flat field names, as in `grid`."""
     check_names("point", values, GRID_FIELDS)
+    weights = _weights_of(values.get("weights", "random:0"), values.get("model"))
     shape = _shape_of(values.get("model"), _given(ModelShape, values))
     recipe = Recipe(
         **_given(Recipe, values),
@@ -67,7 +88,16 @@ def point_of(**values: Any) -> Point:
         sharing=_switched(Sharing, values),
     )
     work = Workload(**_given(Workload, values))
-    return Point(shape, work, recipe, values.get("weights", "random:0"))
+    return Point(shape, work, recipe, weights)
+
+
+def _weights_of(weights: str, model: str | None) -> str:
+    """ "trained" stands for the identity of the model's own weights."""
+    if weights != "trained":
+        return weights
+    if model is None:
+        raise ValueError("weights='trained' needs model=: a folder or a hub name")
+    return weights_id(local_folder(model))
 
 
 def _given(cls: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +136,8 @@ def flat(point: Point) -> dict[str, Any]:
 def _value_of(owner: Any, cls: type, field: Field[Any]) -> Any:
     if owner is not None:
         return getattr(owner, field.name)
-    off = field.name in SWITCHES[cls]
-    return type(field.default)() if off else field.default
+    blank: Any = field.default
+    return type(blank)() if field.name in SWITCHES[cls] else blank
 
 
 def _shape_of(model: str | None, over: dict[str, Any]) -> ModelShape:

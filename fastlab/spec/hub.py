@@ -1,7 +1,9 @@
-"""transformers configs -> ModelShape; the only place of the spec that knows them."""
+"""Hub names and folders -> shapes, files and the identity of trained weights."""
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,43 @@ def read_shape(source: Any) -> ModelShape:
         if value != plain:
             raise ValueError(f"{name}={value!r} of {source} must be {plain!r}")
     return _gpt2(config) if family == "gpt2" else _named(config)
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder of a local model, or of a hub's, which is fetched where it must be.
+
+    Raises OSError where neither can be had.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.safetensors", "*.json", "*.txt", "*.model"]
+    return Path(snapshot_download(str(source), allow_patterns=wanted))
+
+
+def weights_id(folder: str | Path) -> str:
+    """ "trained:<sha256>" of a local folder's safetensors files; FileNotFoundError."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} has no .safetensors file")
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    return _weights_id(tuple((p, s.st_size, s.st_mtime_ns) for p, s in stats))
+
+
+@lru_cache(maxsize=64)
+def _weights_id(files: tuple[tuple[str, int, int], ...]) -> str:
+    return f"trained:{sha256_of(*(Path(path) for path, _, _ in files))}"
+
+
+def sha256_of(*files: Path) -> str:
+    """sha256 of the files' bytes, one after the other, in hex."""
+    sha = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            while block := handle.read(2**22):
+                sha.update(block)
+    return sha.hexdigest()
 
 
 def _load(source: str | Path) -> Any:

@@ -17,7 +17,7 @@ from fastlab.spec.checks import (
     digest,
     make,
 )
-from fastlab.spec.pruning import Pruning, pruned_shape
+from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe, check_fit, usual_cache
 from fastlab.spec.shape import ModelShape
 
@@ -163,7 +163,7 @@ class Point:
         """The same call on a model that has the built shape from the start."""
         if not self.recipe.prunes:
             return self
-        recipe = replace(self.recipe, pruning=Pruning(), distill_steps=0)
+        recipe = replace(self.recipe, pruning=NOTHING_CUT, distill_steps=0)
         return replace(self, shape=self.built_shape, recipe=recipe)
 
     @property

@@ -59,12 +59,14 @@ class Pruning:
     def _idle(self) -> list[str]:
         """Fields that decide nothing, given what is cut."""
         idle = [] if self.layers else ["layer_choice"]
-        if not any(getattr(self, name) for name in WIDTHS):
+        narrower = any(getattr(self, name) for name in WIDTHS)
+        if not narrower:
             idle.append("importance")
         if not (self.ffn or self.hidden):
             idle.append("multiple")
-        chosen = {self.layer_choice if self.layers else "", self.importance}
-        return idle if "random" in chosen else [*idle, "seed"]
+        by_chance = self.layers and self.layer_choice == "random"
+        by_chance = by_chance or (narrower and self.importance == "random")
+        return idle if by_chance else [*idle, "seed"]
 
     @property
     def needs_text(self) -> str:
@@ -76,7 +78,7 @@ class Pruning:
 
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: those which are not the default."""
-        return differences(self, Pruning())
+        return differences(self, NOTHING_CUT)
 
 
 def check_ratio(field: str, value: object) -> None:
@@ -87,6 +89,9 @@ def check_ratio(field: str, value: object) -> None:
             f"{field}={value!r} must be the share that is cut: "
             "0 (nothing), or more and below 1"
         )
+
+
+NOTHING_CUT = Pruning()
 
 
 def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastlab.spec.checks import check_choice, check_count, differences, make
 from fastlab.spec.precision import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
-from fastlab.spec.pruning import Pruning
+from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
 from fastlab.spec.sharing import Sharing, tables_of
 from fastlab.spec.sparsity import (
@@ -56,7 +56,7 @@ class Recipe:
     runtime: str = "eager"
     unroll: int = 1
     scope: str = "layers"
-    pruning: Pruning = Pruning()
+    pruning: Pruning = NOTHING_CUT
     distill_steps: int = 0
     sparsity: Sparsity | None = None
     sharing: Sharing | None = None
@@ -93,7 +93,7 @@ class Recipe:
     @property
     def prunes(self) -> bool:
         """Whether anything is cut out of the model."""
-        return self.pruning != Pruning()
+        return self.pruning != NOTHING_CUT
 
     @property
     def storage(self) -> str:

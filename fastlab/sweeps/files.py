@@ -2,6 +2,7 @@
 
 about: one line of text
 settings: {budget_s: 1.0}          # over the device's defaults
+text: [notes.txt]                  # judges trained weights; none = standard library
 grids:                             # each a product of lists, as in fastlab.grid
   - {family: [gpt2, llama], layers: [2, 4], hidden: 256, precision: [fp32, bf16]}
 """
@@ -14,19 +15,24 @@ from typing import Any
 
 from fastlab.clock.timing import Settings
 from fastlab.spec.checks import check_names
-from fastlab.spec.grids import grid
+from fastlab.spec.grids import grid, trained_source
 from fastlab.spec.point import Point
 
-FIELDS = ("about", "settings", "grids")
+FIELDS = ("about", "settings", "text", "grids")
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A checked sweep file: its points in order, and its changes to the settings."""
+    """A checked sweep file: its points in order, and its changes to the settings.
+
+    trained: the model whose own weights are asked for, and the text that judges it.
+    """
 
     about: str
     points: list[Point]
     settings: dict[str, Any]
+    trained: str = ""
+    text: tuple[str, ...] = ()
 
 
 def read_sweep(path: str | Path) -> SweepFile:
@@ -53,7 +59,9 @@ def _checked(data: Any) -> SweepFile:
     points = [point for n, lists in enumerate(grids, 1) for point in _grid(n, lists)]
     settings = data.get("settings") or {}
     Settings.for_device("cpu", **settings)  # checked here, before any work
-    return SweepFile(data.get("about") or "", list(dict.fromkeys(points)), settings)
+    points, about = list(dict.fromkeys(points)), data.get("about") or ""
+    text = tuple(data.get("text") or ())
+    return SweepFile(about, points, settings, trained_source(*grids), text)
 
 
 def _grid(number: int, lists: Any) -> list[Point]:

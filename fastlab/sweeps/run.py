@@ -13,6 +13,7 @@ from fastlab.clock.measure import Bench, model_key
 from fastlab.clock.timing import Settings
 from fastlab.cost.devices import Device
 from fastlab.record import Record, row_key
+from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point
 from fastlab.sweeps.store import Store
 from fastlab.sweeps.table import table
@@ -45,6 +46,7 @@ def sweep(
     device: str = "auto",
     profile: Device | None = None,
     progress: Progress | None = None,
+    trained: Trained | None = None,
 ) -> pd.DataFrame:
     """Measure all points that the store lacks; return the table of all of them.
 
@@ -53,7 +55,7 @@ def sweep(
     writes to the store, DeviceLost if the GPU has to be started anew.
     """
     store = store if isinstance(store, Store) else Store(store)
-    bench = Bench.here(device, settings, profile)
+    bench = Bench.here(device, settings, profile, trained=trained)
     for _ in measured(points, store, bench, progress or terminal_progress):
         pass
     return table(rows_of(points, store, bench), store.envs())

@@ -22,7 +22,7 @@ COUNTED = ("parameters", "flops", "flops_causal", "bytes", "kv_cache_bytes", "la
 MEASURED = ("measured_ms", "measured_low_ms", "measured_high_ms", "n", "converged")
 DERIVED = ("ratio", "ttft_ms", "tpot_ms", "tokens_per_s", "peak_gib", "estimated_gib")
 UTILIZED = ("mbu", "mbu_copy", "compile_s")
-LOST = ("kl_nats", "top1", "max_abs", "bits_per_byte")
+LOST = ("kl_nats", "top1", "max_abs", "bits_per_byte", "dense_bits_per_byte")
 COLUMNS = (
     *QUESTION,
     "weights",

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fastlab.clock import quality
-from fastlab.clock.quality import Reference, compared, quality_of, token_ids
+from fastlab.clock.losses import lost, quality_from
+from fastlab.clock.quality import Reference, quality_of, questions_of
 from fastlab.models import build as dense
-from fastlab.record import Record
+from fastlab.record import Quality, Record
+from fastlab.shrink.checkpoint import export_model
+from fastlab.shrink.likelihood import text_loss
 from fastlab.shrink.recipes import build
-from fastlab.spec import point_of
+from fastlab.shrink.tokens import make_tokenizer
+from fastlab.shrink.trained import Trained
+from fastlab.spec import Point, point_of
+
+
+def compared(reference: torch.Tensor, logits: torch.Tensor) -> Quality:
+    return quality_from([lost(reference, logits)])
 
 
 def test_kl_by_hand() -> None:
@@ -75,7 +86,8 @@ def test_one_reference_serves_all_rows_on_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built: list[Any] = []
-    monkeypatch.setattr(quality, "build", lambda p, d: built.append(p) or dense(p, d))
+    noted = lambda p, d, t: built.append(p) or dense(p, d)  # noqa: E731
+    monkeypatch.setattr(quality, "build", noted)
     reference = Reference("cpu")
     for precision in ("bf16", "int8"):
         for batch in (1, 2):
@@ -89,11 +101,13 @@ def test_one_reference_serves_all_rows_on_the_same_weights(
 
 def test_the_tokens_depend_on_the_weights_alone() -> None:
     point = point_of(model="tiny-llama", batch=3, prompt_len=11, precision="int8")
-    ids = token_ids(point)
+    ids = questions_of(point).ids
     assert ids.shape == (1, 256)
-    assert torch.equal(ids, token_ids(point_of(model="tiny-llama", phase="decode")))
+    assert torch.equal(
+        ids, questions_of(point_of(model="tiny-llama", phase="decode")).ids
+    )
     short = point_of(model="tiny-llama", max_positions=64, prompt_len=8)
-    assert token_ids(short).shape == (1, 64)
+    assert questions_of(short).ids.shape == (1, 64)
 
 
 def test_a_reference_that_does_not_fit_is_refused(
@@ -106,21 +120,81 @@ def test_a_reference_that_does_not_fit_is_refused(
     assert reason == "the fp32 reference needs 0.0 GiB, 0.0 GiB free"
 
 
-def test_trained_weights_need_their_source(tmp_path: Any) -> None:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"a": 0}, "a"))
-    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
-    model = build(point_of(model="tiny-llama"))
-    model.save_pretrained(tmp_path)  # type: ignore[operator]
+def test_trained_weights_need_their_source() -> None:
     point = point_of(model="tiny-llama", weights="trained:abc")
-    assert quality_of(point, model) == (
+    assert quality_of(point, build(point_of(model="tiny-llama"))) == (
         None,
         "no source of the fp32 weights trained:abc",
     )
-    got, _ = quality_of(point, model, reference=Reference("cpu", str(tmp_path)))
-    assert got is not None and got.max_abs == 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A tiny llama with a tokenizer of 300 tokens, and a text of its own."""
+    folder = tmp_path_factory.mktemp("model")
+    text = folder / "text.txt"
+    text.write_text("".join(f"{n} cats and {n * n} dogs, ï.\n" for n in range(6000)))
+    tokenizer = make_tokenizer(text.read_text(), 300)
+    model = build(point_of(model="tiny-llama", vocab=300, max_positions=128))
+    export_model(model, tokenizer, folder)
+    return Trained(str(folder), (str(text),))
+
+
+def trained_point(trained: Trained, **recipe: Any) -> Point:
+    return point_of(model=trained.source, weights="trained", **recipe)
+
+
+def test_trained_weights_are_judged_on_held_out_text(trained: Trained) -> None:
+    """bf16 weights in fp32 lose nothing; bits per byte are those of text_loss."""
+    point, reference = trained_point(trained), Reference("cpu", trained)
+    model = build(point, trained=trained)
+    got, reason = quality_of(point, model, reference=reference)
+    assert got is not None, reason
+    assert (got.kl_nats, got.top1) == (pytest.approx(0, abs=1e-9), 1)
+    whole = text_loss(model, trained.tokenizer, trained.corpus.held_out, 128)
+    asked = reference.questions(point)
+    assert asked.sizes is not None
+    if len(asked.ids) == whole.blocks:
+        assert got.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-5)
+        assert asked.sizes.sum() == whole.bytes
+    assert got.bits_per_byte == got.dense_bits_per_byte
+    assert got.low is not None and got.high is not None
+    assert got.low <= got.bits_per_byte <= got.high
+
+
+def test_what_is_cut_costs_bits(trained: Trained) -> None:
+    reference = Reference("cpu", trained)
+    point = trained_point(trained, prune_ffn=0.5, prune_importance="activation")
+    model = build(point, trained=trained)
+    got, reason = quality_of(point, model, reference=reference)
+    assert got is not None, reason
+    assert got.kl_nats > 0 and got.kl_low is not None and got.kl_high is not None
+    assert got.kl_low <= got.kl_nats <= got.kl_high
+    assert got.dense_bits_per_byte is not None
+    assert got.bits_per_byte != got.dense_bits_per_byte
+
+
+def test_the_bits_of_a_uniform_guess_are_known() -> None:
+    """log2(8) = 3 bits a token of 2 bytes each: 1.5; the reference is sure: 0."""
+    sure = torch.zeros(4, 8)
+    targets = torch.tensor([1, 2, 3, 4])
+    sure[range(4), targets] = 1e4
+    block = lost(sure, torch.zeros(4, 8), targets)
+    got = quality_from([block] * 8, np.full(8, 8))
+    assert got.bits_per_byte == pytest.approx(1.5)
+    assert (got.low, got.high) == (pytest.approx(1.5), pytest.approx(1.5))
+    assert got.dense_bits_per_byte == pytest.approx(0)
+    assert got.kl_nats == pytest.approx(math.log(8))
+    assert quality_from([block] * 7, np.full(7, 8)).low is None
+
+
+def test_weights_and_shapes_of_another_model_are_refused(trained: Trained) -> None:
+    other = replace(trained_point(trained), weights="trained:abc")
+    with pytest.raises(ValueError, match="weights='trained:abc'"):
+        build(other, trained=trained)
+    deeper = trained_point(trained, layers=3)
+    with pytest.raises(ValueError, match="is not that of"):
+        build(deeper, trained=trained)
 
 
 def test_quality_goes_through_the_store() -> None:

@@ -148,7 +148,7 @@ def test_the_plain_path_agrees_with_the_cpus_int4_product(
     plain = made("int4-g64", 48, 256)
     assert isinstance(fast, Int4Linear) and fast.layout == "cpu"
     assert isinstance(plain, Int4Linear) and plain.layout == "plain"
-    assert torch.equal(fast.dequantized(), plain.dequantized())
+    assert torch.equal(fast.dense(), plain.dense())
     torch.testing.assert_close(fast(x), plain(x), rtol=1e-4, atol=1e-4)
 
 
@@ -202,9 +202,9 @@ def test_the_search_for_a_range_never_hurts(
     precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(3))
-    searched = quantized_linear(weight, None, FORMATS[precision]).dequantized()
+    searched = quantized_linear(weight, None, FORMATS[precision]).dense()
     monkeypatch.setattr(rounding, "CLIPS", (1.0,))
-    whole = quantized_linear(weight, None, FORMATS[precision]).dequantized()
+    whole = quantized_linear(weight, None, FORMATS[precision]).dense()
     assert sqnr_db(weight, searched) > sqnr_db(weight, whole)
 
 

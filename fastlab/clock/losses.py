@@ -1,0 +1,99 @@
+"""Logits against a reference's: what one block of ids lost, and all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastlab.record import Quality
+from fastlab.shrink.likelihood import bootstrap_ratio
+
+CHUNK = 32  # positions compared at once: few enough for a vocabulary of 152k in fp64
+FEWEST = 8  # blocks from which an interval can be drawn
+
+
+class Lost(NamedTuple):
+    """Of one block: positions, sum of KL, same likeliest token, largest difference.
+
+    nats: the text's own tokens, summed; dense_nats: the same under the reference.
+    """
+
+    positions: int
+    kl: float
+    same: int
+    largest: float
+    nats: float = 0.0
+    dense_nats: float = 0.0
+
+
+def lost(reference: Tensor, logits: Tensor, targets: Tensor | None = None) -> Lost:
+    """What logits (positions, vocab) lost against a reference of the same size.
+
+    KL(reference || model) = sum p (log p - log q), in nats. targets (positions,): the
+    ids that really follow. Logits that are not finite have no quality: ValueError.
+    """
+    if reference.shape != logits.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} must have the size of the reference, "
+            f"{tuple(reference.shape)}"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("the logits have values that are not finite")
+    parts = []
+    for at in range(0, len(logits), CHUNK):
+        part = slice(at, at + CHUNK)
+        text = None if targets is None else targets[part].to(logits.device)
+        parts.append(_lost(reference[part], logits[part], text))
+    counts, kl, same, largest, nats, dense = zip(*parts, strict=True)
+    return Lost(sum(counts), sum(kl), sum(same), max(largest), sum(nats), sum(dense))
+
+
+def _lost(reference: Tensor, logits: Tensor, targets: Tensor | None) -> Lost:
+    # A small KL is a difference of large sums: fp32 leaves nothing of it.
+    log_p, log_q = (x.double().log_softmax(-1) for x in (reference, logits))
+    kl = float((log_p.exp() * (log_p - log_q)).sum())
+    same = int((reference.argmax(-1) == logits.argmax(-1)).sum())
+    largest = float((reference - logits).abs().max())
+    if targets is None:
+        return Lost(len(logits), kl, same, largest)
+    own, dense = (
+        float(F.nll_loss(x, targets, reduction="sum")) for x in (log_q, log_p)
+    )
+    return Lost(len(logits), kl, same, largest, own, dense)
+
+
+def quality_from(
+    blocks: Sequence[Lost], sizes: NDArray[np.int64] | None = None, sha: str = ""
+) -> Quality:
+    """Quality over all blocks; sizes (blocks,): UTF-8 bytes of their targets.
+
+    Intervals hold 95 %, by a bootstrap over blocks; None where those are too few.
+    """
+    counts, kl, same, largest, nats, dense = np.array(blocks, dtype=float).T
+    whole = {
+        "kl_nats": max(float(kl.sum() / counts.sum()), 0.0),  # rounding: just below
+        "top1": float(same.sum() / counts.sum()),
+        "max_abs": float(largest.max()),
+    }
+    if len(blocks) >= FEWEST:
+        whole |= _between("kl_low", "kl_high", kl, counts)
+        whole |= _between("top1_low", "top1_high", same, counts)
+    if sizes is not None:
+        bits = nats / math.log(2)
+        whole["bits_per_byte"] = float(bits.sum() / sizes.sum())
+        whole["dense_bits_per_byte"] = float(dense.sum() / math.log(2) / sizes.sum())
+        whole |= _between("low", "high", bits, sizes) if len(blocks) >= FEWEST else {}
+    return Quality("dense fp32", sha, **whole)
+
+
+def _between(
+    low: str, high: str, above: NDArray[Any], below: NDArray[Any]
+) -> dict[str, float]:
+    return dict(zip((low, high), bootstrap_ratio(above, below), strict=True))

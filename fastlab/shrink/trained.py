@@ -1,0 +1,100 @@
+"""Trained weights: where they come from, the text that judges them, their students."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastlab.shrink.text import Corpus, corpus_of
+from fastlab.shrink.tokens import check_tokenizer, encode, token_ids, whole_blocks
+from fastlab.spec.hub import local_folder, read_shape, weights_id
+from fastlab.spec.point import Point
+
+SEEN_ROWS = 16  # passages of the training text on which importances are measured
+CHARACTERS = 12  # of text, for one token: more than any tokenizer needs
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A real model: a hub name or a folder, and the text that goes with it.
+
+    text: files, split into what may be learned from and what judges; none = the
+    standard library. students: the folder where distilled models are kept, "" = each is
+    made anew.
+    """
+
+    source: str
+    text: Sequence[str] = field(default=())
+    students: str = ""
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the files are; OSError where there are none."""
+        return local_folder(self.source)
+
+    @cached_property
+    def weights(self) -> str:
+        """The `weights` of its points: "trained:<sha256>"."""
+        return weights_id(self.folder)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Its own tokenizer; no code of the repository is run."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(self.folder), trust_remote_code=False)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The text in two parts that share nothing."""
+        return corpus_of(tuple(self.text))
+
+    def check(self, point: Point) -> None:
+        """Raise ValueError unless the point is about these weights."""
+        if point.weights != self.weights:
+            raise ValueError(
+                f"weights={point.weights!r}: {self.source} has {self.weights}"
+            )
+        if point.shape != (own := read_shape(str(self.folder))):
+            raise ValueError(f"shape {point.shape} is not that of {self.source}: {own}")
+        check_tokenizer(self.tokenizer, own.vocab)
+
+    def seen(self, length: int, rows: int = SEEN_ROWS) -> torch.Tensor:
+        """Ids (rows, length) of passages of the training text, evenly spread over it.
+
+        Fewer rows where the text is short; ValueError where it has no row of that
+        length.
+        """
+        text = self.corpus.train
+        size = CHARACTERS * length
+        count = max(1, min(rows, len(text) // size))
+        starts = [n * (len(text) // count) for n in range(count)]
+        found = [token_ids(self.tokenizer, text[at : at + size]) for at in starts]
+        whole = [ids[:length] for ids in found if len(ids) >= length]
+        if not whole:
+            raise ValueError(
+                f"text of {len(found[0])} tokens is shorter than one row of {length}"
+            )
+        return torch.stack(whole).long()
+
+    def judged(self, block: int, most: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        """At most so many blocks of held-out text, evenly spread over it.
+
+        Ids (blocks, block + 1), and the UTF-8 bytes (blocks, block) of what each
+        position predicts. ValueError for a text shorter than one block.
+        """
+        text = self.corpus.held_out
+        ids, starts = encode(self.tokenizer, text)
+        rows = whole_blocks(ids, block)
+        every = -(-len(rows) // most)
+        sizes = np.diff(np.append(starts, len(text.encode())))
+        chosen = range(0, len(rows), every)
+        bytes_of = [sizes[n * block + 1 : (n + 1) * block + 1] for n in chosen]
+        return rows[::every], np.stack(bytes_of)
