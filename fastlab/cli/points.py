@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastlab.cli.bars import StepBar
 from fastlab.spec import GRID_FIELDS, Point, grid
 from fastlab.spec.grids import FLAT, trained_source
 
@@ -82,7 +83,8 @@ def trained_from(source: str, text: Sequence[str], folder: str | None) -> Any:
 
     if not source:
         return None
-    return Trained(source, tuple(text), str(Path(folder or "results") / "students"))
+    students = str(Path(folder or "results") / "students")
+    return Trained(source, tuple(text), students, StepBar(name="distil").update)
 
 
 def source_of(options: dict[str, str | None]) -> str:

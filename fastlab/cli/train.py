@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fastlab.cli.bars import StepBar
 from fastlab.cli.group import main
 from fastlab.cli.points import DEVICE_HELP
 
@@ -59,7 +60,7 @@ def train(
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     run = _run(Path(folder), given)
-    with _bar(steps) as on_row:
+    with StepBar(steps) as on_row:
         rows = trained(folder, run, steps, minutes, finish, on_row, out)
     _echo_end(Path(out or Path(folder) / "final"), len(rows))
 
@@ -85,26 +86,6 @@ def _run(folder: Path, given: dict[str, Any]) -> Run | None:
         text=tuple(given.get("text", ())),
         save_every_s=given.get("save_every_s", base.save_every_s),
     )
-
-
-class _bar:
-    """A tqdm bar on stderr with the loss, from whatever step the run is at."""
-
-    def __init__(self, steps: int | None) -> None:
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=steps, unit="step", disable=None)
-
-    def __enter__(self) -> Any:
-        return self.update
-
-    def update(self, row: dict[str, float]) -> None:
-        self.bar.n = int(row["step"])
-        self.bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-        self.bar.update(0)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
 
 
 def _echo_end(out: Path, rows: int) -> None:

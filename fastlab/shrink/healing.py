@@ -14,14 +14,14 @@ from fastlab.shrink.distilling import Lesson, distill
 from fastlab.shrink.likelihood import text_loss
 from fastlab.shrink.loop import Training
 from fastlab.shrink.prune import prune
-from fastlab.shrink.session import OnRow, Row, summary_of
+from fastlab.shrink.session import Row, summary_of
 from fastlab.shrink.tokens import token_ids
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import digest
 from fastlab.spec.recipe import Recipe
 
 LESSON = Lesson(temperature=1.0, kl=0.9)
-HOW = Training(batch=8, warmup=20, precision="autocast-bf16", compiled=True)
+HOW = Training(batch=8, warmup=20, precision="autocast-bf16", compiled=True, decay=0.8)
 KEPT = "final"  # the folder of a student that is done, beside what its run kept
 
 
@@ -30,7 +30,6 @@ def healed(
     trained: Trained,
     ids: Tensor | None = None,
     device: str = "cpu",
-    on_row: OnRow | None = None,
 ) -> Path:
     """The folder of the recipe's pruned model after its distill_steps.
 
@@ -52,7 +51,7 @@ def healed(
         lesson=LESSON,
         how=how,
         folder=folder,
-        on_row=on_row,
+        on_row=trained.on_row,
     )
     export_model(student, tokenizer, folder / KEPT)
     _write_run(folder / KEPT, recipe, trained, how, rows, device)

@@ -29,8 +29,9 @@ class Training:
     batch sequences of block tokens a step. Matrices within layers are moved by Muon
     with step matrix_lr, all else by AdamW with step lr; matrix_lr = 0 leaves everything
     to AdamW. Both decay weights by weight_decay x step. The steps grow over the first
-    warmup steps, stay, and shrink to nothing over the last ones. clip: the largest norm
-    of a gradient. compiled: torch.compile of the loss, which takes a minute first.
+    warmup steps, stay, and shrink to nothing over the last ones: a share `decay` of a
+    planned number. clip: the largest norm of a gradient. compiled: torch.compile of the
+    loss, which takes a minute first.
     """
 
     batch: int = 16
@@ -43,6 +44,7 @@ class Training:
     precision: str = "fp32"
     seed: int = 0
     compiled: bool = False
+    decay: float = 0.25
 
     def __post_init__(self) -> None:
         check_count("batch", self.batch)
@@ -55,6 +57,7 @@ class Training:
             "matrix_lr": 1,
             "weight_decay": 1,
             "clip": 1e9,
+            "decay": 1,
         }.items():
             value = getattr(self, name)
             if not 0 <= value <= high or (name in ("lr", "clip") and not value):

@@ -38,11 +38,12 @@ class Session:
         self.curve = Curve(self.folder, self.trainer.step)
         self._since: list[Row] = []
 
-    def plan(self, steps: int, decay: float = 0.25) -> None:
+    def plan(self, steps: int) -> None:
         """So many steps in all, unless the run has a plan from before its stop."""
         if self.trainer.plan.end is None:
             left = max(1, steps - self.trainer.step)
-            self.trainer.plan = Plan.of(left, decay, self.trainer.step)
+            how, at = self.trainer.how, self.trainer.step
+            self.trainer.plan = Plan.of(left, how.decay, at)
 
     def finish(self, steps: int | None = None) -> None:
         """Shrink learning rates from here on and end; usually after a quarter more.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastlab.shrink.session import OnRow
 from fastlab.shrink.text import Corpus, corpus_of
 from fastlab.shrink.tokens import check_tokenizer, encode, token_ids, whole_blocks
 from fastlab.spec.hub import local_folder, read_shape, weights_id
@@ -26,13 +27,14 @@ class Trained:
     """A real model: a hub name or a folder, and the text that goes with it.
 
     text: files, split into what may be learned from and what judges; none = the
-    standard library. students: the folder where distilled models are kept, "" = each is
-    made anew.
+    standard library. students: the folder where distilled models are kept; none can be
+    made without it. on_row sees each step's {step, loss, ...} while one learns.
     """
 
     source: str
     text: Sequence[str] = field(default=())
     students: str = ""
+    on_row: OnRow | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def folder(self) -> Path:
