@@ -13,6 +13,7 @@ import click
 from fastlab.cli.group import main
 from fastlab.cli.points import (
     DEVICE_HELP,
+    STUDENTS_HELP,
     TEXT_HELP,
     echo_table,
     point_options,
@@ -23,6 +24,8 @@ from fastlab.cli.points import (
 )
 from fastlab.record import Record
 from fastlab.spec import Point
+
+STUDENTS = "results/students"
 
 if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--budget-s", type=float, help="seconds of sampling per point")
 @click.option("--target", type=float, help="wanted interval, 0.01 = 1 %")
 @click.option("--text", multiple=True, help=TEXT_HELP)
+@click.option("--students", default=STUDENTS, show_default=True, help=STUDENTS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="records as JSON lines")
 def measure(
     device: str,
@@ -43,6 +47,7 @@ def measure(
     budget_s: float | None,
     target: float | None,
     text: tuple[str, ...],
+    students: str,
     as_json: bool,
     **options: str | None,
 ) -> None:
@@ -55,7 +60,7 @@ def measure(
     wanted = {"budget_s": budget_s, "target": target}
     given = {n: v for n, v in wanted.items() if v is not None}
     settings = Settings.for_device(machine.torch_device(device), **given)
-    trained = trained_from(source_of(options), text, folder)
+    trained = trained_from(source_of(options), text, students)
     bench = Bench.here(device, settings, trained=trained)
     records = _measured(points, folder, bench)
     if as_json:
@@ -85,8 +90,14 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Any
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--dry-run", is_flag=True, help="say what is left to do, and stop")
 @click.option("--for-s", type=float, help="start no point after so many seconds")
+@click.option("--students", default=STUDENTS, show_default=True, help=STUDENTS_HELP)
 def sweep(
-    file: str, folder: str, device: str, dry_run: bool, for_s: float | None
+    file: str,
+    folder: str,
+    device: str,
+    dry_run: bool,
+    for_s: float | None,
+    students: str,
 ) -> None:
     """Measure all points of a sweep FILE that the store does not have yet.
 
@@ -102,7 +113,7 @@ def sweep(
     wanted, store = read_sweep(file), Store(folder)
     kind = machine.torch_device(device)
     settings = Settings.for_device(kind, **wanted.settings)
-    trained = trained_from(wanted.trained, wanted.text, folder)
+    trained = trained_from(wanted.trained, wanted.text, students)
     bench = Bench.here(kind, settings, trained=trained)
     done = store.done(bench.name, bench.settings.to_dict())
     left = plan(wanted.points, done, bench)

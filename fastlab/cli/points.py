@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,16 +73,15 @@ def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
 TEXT_HELP = "text file that judges trained weights [Python's own library]"
 
 
-def trained_from(source: str, text: Sequence[str], folder: str | None) -> Any:
-    """Where trained weights come from, None where none are asked for.
+STUDENTS_HELP = "distilled models are kept, and found, here"
 
-    Students are kept in the store's folder, or under results/.
-    """
+
+def trained_from(source: str, text: Sequence[str], students: str) -> Any:
+    """Where trained weights come from, None where none are asked for."""
     from fastlab.shrink.trained import Trained
 
     if not source:
         return None
-    students = str(Path(folder or "results") / "students")
     return Trained(source, tuple(text), students, StepBar(name="distil").update)
 
 
