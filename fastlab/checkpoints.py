@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,15 +33,30 @@ def load(
     source = str(source)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     straight = {"device_map": device} if find_spec("accelerate") else {}
-    model = AutoModelForCausalLM.from_pretrained(
-        source,
-        dtype=DTYPES[FORMATS[precision].dense],
-        use_safetensors=True,
-        trust_remote_code=False,
-        **straight,
-    )
+    with without_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=DTYPES[FORMATS[precision].dense],
+            use_safetensors=True,
+            trust_remote_code=False,
+            **straight,
+        )
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without the progress bars that transformers draws on stderr for each model."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def generate_text(

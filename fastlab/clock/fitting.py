@@ -18,9 +18,18 @@ from fastlab import machine
 from fastlab.clock.calibrate import calibrate
 from fastlab.clock.candidates import Benchmark
 from fastlab.clock.clocks import clock_for
-from fastlab.clock.microbench import COUNTS, PACKED_COUNTS, Work, chosen, timed
+from fastlab.clock.microbench import (
+    COMPILED_COUNTS,
+    COUNTS,
+    PACKED_COUNTS,
+    STORED_COUNTS,
+    Work,
+    chosen,
+    timed,
+)
 from fastlab.clock.packed import TIMED
 from fastlab.clock.timing import Settings, time_call
+from fastlab.clock.unpacked import compiles
 from fastlab.clock.wholes import (
     beyond_parts,
     compiled_seconds,
@@ -70,8 +79,14 @@ def calibrate_fully(
 def _wanted(device: Device, counts: dict[str, int]) -> dict[str, dict[str, int]]:
     """How many benchmarks of each class, for every precision that the device has."""
     real = [p for p in TIMED if not machine.refusal(device.kind, p)]
-    packed = {name: min(n, counts["linear"]) for name, n in PACKED_COUNTS.items()}
-    return dict.fromkeys(device.peak_flops, counts) | dict.fromkeys(real, packed)
+    packed, stored = (
+        {name: min(n, counts["linear"]) for name, n in some.items()}
+        for some in (PACKED_COUNTS, STORED_COUNTS)
+    )
+    if compiles(device.kind):
+        stored |= COMPILED_COUNTS
+    wanted = dict.fromkeys(device.peak_flops, counts) | dict.fromkeys(real, packed)
+    return wanted | {"fp32": counts | stored}
 
 
 def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:

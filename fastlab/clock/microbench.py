@@ -16,6 +16,7 @@ from fastlab.clock.candidates import CANDIDATES, Benchmark
 from fastlab.clock.clocks import Clock
 from fastlab.clock.packed import packed_products
 from fastlab.clock.timing import Settings, time_call
+from fastlab.clock.unpacked import compiled_lookups, lookups, sparse_rows
 from fastlab.cost.devices import Device
 from fastlab.cost.kinds import Operation
 from fastlab.cost.samples import Sample, work_of
@@ -38,6 +39,16 @@ COUNTS = {
     "copy": 4,
 }
 PACKED_COUNTS = {"linear": 24}  # of a quantized precision, whose rest runs dense
+# Of weights stored sparse or shared, timed in fp32: sparse products know no other on a
+# CPU, and a look-up is one of whole numbers.
+STORED_COUNTS = {"csr": 16, "palette": 12}
+COMPILED_COUNTS = {"palette-compiled": 6}  # a second or so each to compile
+POOLS = {
+    **CANDIDATES,
+    "csr": sparse_rows,
+    "palette": lookups,
+    "palette-compiled": compiled_lookups,
+}
 
 
 @dataclass
@@ -85,7 +96,7 @@ def chosen(device: Device, precision: str, counts: dict[str, int]) -> list[Bench
 def _pool(name: str, precision: str) -> list[Benchmark]:
     if precision in QUANTIZED:
         return packed_products(precision)
-    return CANDIDATES[name](DTYPES[precision].itemsize)
+    return POOLS[name](DTYPES[precision].itemsize)
 
 
 def _bearable(op: Operation, device: Device, precision: str) -> bool:

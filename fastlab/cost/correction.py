@@ -61,7 +61,8 @@ def held_out(
             if held.any() and rest.any():
                 known = _offsets(ways[rest], left[rest])
                 own = np.array([_offset(way, known) for way in ways])
-                made[held] = _corrected(raw, own, places, left, held, rest)
+                rows = raw, own, places, left, folds
+                made[held] = _corrected(*rows, held, rest)
     return Predicted(*made.T)
 
 
@@ -91,16 +92,20 @@ def _corrected(
     own: np.ndarray,
     places: np.ndarray,
     left: np.ndarray,
+    folds: np.ndarray,
     held: np.ndarray,
     rest: np.ndarray,
 ) -> np.ndarray:
-    """[held, 3] seconds, low and high, from the rows that are at rest."""
+    """[held, 3] seconds, low and high, from the rows that are at rest.
+
+    The interval is as wide as whole folds needed it that were left out of those.
+    """
     if rest.sum() < ENOUGH:
         return raw[held] * np.exp(own[held])[:, None]
     found = residual(places[rest], left[rest] - own[rest])
     shift, sd = found.at(places[held])
     middle = raw[held, 0] * np.exp(own[held] + shift)
-    half = conformal(np.divide(*found.left_out())) * sd
+    half = conformal(np.divide(*found.left_out(folds[rest]))) * sd
     ends = middle[:, None] * np.exp(np.stack([-half, half], 1))
     return np.column_stack([middle, ends])
 

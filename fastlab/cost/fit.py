@@ -37,6 +37,7 @@ PRIORS = {
     "sharpness": (1.0, 0.7),  # p - 1
     "row_s": (1e-9, 2.0),
 }
+SPARSE_PEAK = (0.1, 1.5)  # of products of compressed rows: less, and little known
 DEPTH_PRIOR = dict.fromkeys(PRODUCTS, (1e-9, 2.0))
 DEPTH_PRIOR |= dict.fromkeys(("prefill", "decode"), (1e-11, 2.0))
 
@@ -182,7 +183,8 @@ def _priors(
     found = dict(PRIORS)
     share, sd = found["bandwidth"]
     found["bandwidth"] = (share * device.bandwidth, sd)
-    share, sd = found.pop("peak")
+    share, sd = SPARSE_PEAK if kind == "csr" else found["peak"]
+    del found["peak"]
     sharpness, row = found.pop("sharpness"), found.pop("row_s")
     if any(sample.flops for sample in samples):
         found["peak"] = (share * device.product_rate(samples[0].precision), sd)

@@ -58,10 +58,8 @@ def alone(op: Operation, more: int = 0) -> Operation:
         return _attention(op)
     if op.fused_bytes < 0:
         return op
-    return op._replace(
-        activation_bytes=op.fused_bytes + more,
-        launches=1,
-    )
+    kind = "palette-compiled" if op.kind == "palette" else op.kind
+    return op._replace(kind=kind, activation_bytes=op.fused_bytes + more, launches=1)
 
 
 def _attention(op: Operation) -> Operation:

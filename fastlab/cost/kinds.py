@@ -13,17 +13,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed.
-PRODUCTS = ("linear", "biased", "conv1d")
+# Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed; with
+# weights in compressed sparse rows, and with 2 of 4 left.
+PRODUCTS = ("linear", "biased", "conv1d", "csr", "semi")
+# Look-ups of whole weights: eager kernels, and one that is compiled, whose work is not
+# in its bytes.
+LOOKUPS = ("palette", "palette-compiled")
 
 
 class Operation(NamedTuple):
     """One kind of work in a model, and how often the call does it.
 
     All costs are those of one execution; multiply by `times`. flops treats attention
-    as dense, flops_causal as a causal kernel would. dims = (m, n, k) of a linear, or
-    (batch, new, past, heads, kv_heads, head_dim) of an attention. precision: what it
-    computes in, "" for the dense precision of the recipe. fused_bytes: activation bytes
+    as dense, flops_causal as a causal kernel would. dims = (m, n, k) of a product, k =
+    inputs left of each output where rows are compressed; (batch, new, past, heads,
+    kv_heads, head_dim) of an attention; (weights, bits) of a look-up. precision: what
+    it computes in, "" for the recipe's dense precision. fused_bytes: activation bytes
     once a compiler has fused it: each input read once, the output written once, and
     nothing of what the kernel it joins has at hand; -1 where it stays as it is.
     """

@@ -8,10 +8,13 @@ from itertools import groupby
 from fastlab.cost.caches import row_bytes, widths
 from fastlab.cost.operations import VALUE_BYTES, Step, products_of, steps
 from fastlab.cost.products import widens
+from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.point import Point
 from fastlab.spec.precision import stored_bytes, table_bytes
-from fastlab.spec.recipe import bucket
+from fastlab.spec.recipe import bucket, weights_of
 from fastlab.spec.shape import GROUPED, ModelShape
+from fastlab.spec.sharing import palette_bytes
+from fastlab.spec.sparsity import sparse_bytes
 
 
 def parameters(shape: ModelShape) -> int:
@@ -40,16 +43,22 @@ def weight_bytes(point: Point) -> int:
     """Bytes of all weights as stored, scales included, a shared tensor once."""
     s, value = point.built_shape, value_bytes(point)
     dense = parameters(s) * value
-    if not point.recipe.format.weights:
+    if not point.recipe.format.weights and point.recipe.storage == "dense":
         return dense
     layer = sum(_saved(point, n, k) for _, n, k in products_of(point))
     return dense - s.layers * layer - _saved_outside(point)
 
 
 def _saved(point: Point, n: int, k: int) -> int:
-    """Bytes that a weight (n, k) takes less than a dense one."""
-    value = value_bytes(point)
-    return n * k * value - stored_bytes(point.recipe.format, n, k, value)
+    """Bytes that a weight (n, k) of a layer takes less than a dense one."""
+    recipe, value = point.recipe, value_bytes(point)
+    if recipe.sharing is not None:
+        stored = palette_bytes(recipe.sharing, n, k, value)
+    elif recipe.sparsity is not None and recipe.storage != "dense":
+        stored = sparse_bytes(recipe.sparsity, n, k, value)
+    else:
+        stored = stored_bytes(recipe.format, n, k, value)
+    return n * k * value - stored
 
 
 def _saved_outside(point: Point) -> int:
@@ -100,8 +109,23 @@ def _live(step: Step) -> int:
     stream = step.rows * s.hidden * a
     scored = step.batch * step.scored
     head = stream + scored * (s.hidden + s.vocab) * a
-    widest = max(_mlp_live(step, stream), _attention_live(step, stream), head)
+    inner = _attention_live(step, stream), _looked_up_live(step, stream)
+    widest = max(_mlp_live(step, stream), *inner, head)
     return widest + _cast_live(step) + _cache_live(step)
+
+
+def _looked_up_live(step: Step, stream: int) -> int:
+    """The look-up of the largest weight beside the rows it waits for, if there is one.
+
+    Codes, their indices and the values gathered; then the dense weight alone, while a
+    product of it is written. Compiled code keeps codes and indices in registers.
+    """
+    if step.storage != "palette":
+        return 0
+    a, wide = step.value, step.rows * step.shape.ffn * step.value
+    weights = max(n * k for _, n, k in weights_of(step.shape))
+    looking = 0 if step.compiled else wide + weights * (CODE + INDEX + a)
+    return 2 * stream + max(looking, 2 * wide + weights * a)
 
 
 def _cache_live(step: Step) -> int:

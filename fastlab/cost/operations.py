@@ -19,6 +19,7 @@ from fastlab.cost.products import head_product, product
 from fastlab.cost.steps import VALUE_BYTES, Step, steps
 from fastlab.spec.point import Point
 from fastlab.spec.precision import table_bytes
+from fastlab.spec.recipe import PLAIN
 
 __all__ = ["VALUE_BYTES", "Step", "forward", "operations", "products_of", "steps"]
 
@@ -77,8 +78,8 @@ def _sampling(step: Step) -> Iterator[Operation]:
 
 
 def products_of(point: Point) -> list[tuple[str, int, int]]:
-    """(name, outputs, inputs) of the matrix products of one layer."""
-    step = steps(point)[0]
+    """(name, outputs, inputs) of the matrix products of one layer, as if dense."""
+    step = steps(point)[0]._replace(format=PLAIN.format, storage="dense")
     _, layer, _ = _FAMILIES[step.shape.family]
     ops = (op for op in layer(step) if op.kind in kinds.PRODUCTS)
     return [(op.name, op.dims[1], op.dims[2]) for op in ops]

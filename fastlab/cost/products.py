@@ -1,5 +1,7 @@
 """What a matrix product costs under each precision: dense, autocast, quantized.
 
+Weights that are stored sparse or shared are in stored.py.
+
 Weights of few rows' products are counted as the packed operators of a CPU, and compiled
 kernels, read them: as stored, once. (Eager kernels of a GPU widen int8 through memory
 first at any number of rows.) The operation "linear" is the product alone; what casts,
@@ -11,6 +13,7 @@ from __future__ import annotations
 from fastlab.cost import kinds
 from fastlab.cost.kinds import Operation
 from fastlab.cost.steps import Step
+from fastlab.cost.stored import stored_product
 from fastlab.spec.precision import stored_bytes
 
 QUANTIZE_LAUNCHES, RESCALE_LAUNCHES = 8, 3  # of rows of x, of the int32 result
@@ -31,6 +34,8 @@ def product(
 
     narrow: under autocast x comes in 16 bit, since a product made it.
     """
+    if step.storage != "dense":
+        return tuple(stored_product(step, name, m, n, k, bias))
     if step.format.weights:
         return quantized(step, name, m, n, k, bias)
     if step.format.autocast:
@@ -47,8 +52,11 @@ def _kind(step: Step, bias: bool) -> str:
 def head_product(
     step: Step, name: str, m: int, n: int, k: int, bias: bool = False
 ) -> tuple[Operation, ...]:
-    """The same of the output head, which a recipe's scope may leave dense."""
-    if step.format.weights and step.recipe.scope == "layers":
+    """The same of what follows the layers: never sparse or shared, nor quantized
+    where the recipe's scope leaves it dense.
+    """
+    left = step.format.weights and step.recipe.scope == "layers"
+    if left or step.storage != "dense":
         return (kinds.linear(name, m, n, k, step.value, step.value, bias),)
     return product(step, name, m, n, k, bias)
 

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from fastlab.cost.fit import ClassFit
-from fastlab.cost.kinds import PRODUCTS
+from fastlab.cost.kinds import LOOKUPS, PRODUCTS
 from fastlab.spec.checks import make
-from fastlab.spec.precision import FORMATS, QUANTIZED
+from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
 
 # Where a class was not timed, the one most like it serves: kinds that only move bytes
-# are much alike, and so are products.
+# are much alike, and so are products. Not the sparse rows of a CPU, which are far
+# slower, nor look-ups (on a CPU, a third of the rate of elementwise kernels).
 STAND_IN = {
     **dict.fromkeys(("norm", "copy", "embedding", "gelu"), "elementwise"),
-    **dict.fromkeys(PRODUCTS, "linear"),
+    **{kind: "linear" for kind in PRODUCTS if kind != "csr"},
 }
 
 
@@ -58,10 +59,12 @@ class Profile:
         """The fit for a class of operations at a precision, None where there is none.
 
         Elementwise operations stand in for norms, copies, embeddings and GELUs, plain
-        products for those with a bias or a transposed weight, int4 groups for others.
+        products for those with a bias, a transposed weight or 2:4 weights, int4 groups
+        for others; a look-up is one of whole numbers, whatever values it finds.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
         alike = [one for one in QUANTIZED if one.startswith("int4")]
+        alike = [*DENSE] if kind in LOOKUPS else alike
         names = [precision, *(alike if precision in alike else ())]
         pairs = [(k, p) for k in (kind, STAND_IN.get(kind, kind)) for p in names]
         return next((known[pair] for pair in pairs if pair in known), None)

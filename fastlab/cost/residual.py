@@ -38,10 +38,21 @@ class Residual:
         left = np.maximum(self.variance + self.noise - spread, self.noise)
         return nearness @ self._weights, np.sqrt(left)
 
-    def left_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Error at each point as predicted from the others, and the sd said of it."""
-        precision = np.diag(self._inverse)
-        return self._weights / precision, precision**-0.5
+    def left_out(
+        self, groups: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Error at each point as predicted from the others, and the sd said of it.
+
+        groups: of each point; it is predicted from those of other groups only.
+        """
+        if groups is None or len(set(groups.tolist())) < 2:
+            groups = np.arange(len(self.points))
+        error, sd = np.empty((2, len(self.points)))
+        for group in np.unique(groups):
+            mine = np.flatnonzero(groups == group)
+            spread = np.linalg.inv(self._inverse[np.ix_(mine, mine)])
+            error[mine], sd[mine] = spread @ self._weights[mine], np.diag(spread) ** 0.5
+        return error, sd
 
     def _squares(self, places: np.ndarray) -> np.ndarray:
         # |x/r|^2 + |y/r|^2 - 2 xy/r^2, since n x points x d differences need 5 times

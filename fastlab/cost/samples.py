@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost.kinds import PRODUCTS, Operation
+from fastlab.cost.kinds import LOOKUPS, PRODUCTS, Operation
 
 ATTENTION = ("prefill", "decode", "plain")
-DIMS = {**dict.fromkeys(PRODUCTS, 3), "attention": 6}
+DIMS = {**dict.fromkeys(PRODUCTS, 3), "attention": 6, **dict.fromkeys(LOOKUPS, 2)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def work(
     launches: np.ndarray,
     dims: np.ndarray,
 ) -> Work:
-    """The columns of operations of one class; dims [n, 3] or [n, 6], else unread."""
+    """The columns of operations of one class; dims [n, DIMS], else unread."""
     none = np.zeros(len(flops))
     if kind in PRODUCTS:
         places, depth, rows = dims[:, :3], dims[:, 2], dims[:, 0]
@@ -90,6 +90,8 @@ def work(
         keys = past + new
         places, depth = np.stack([batch, keys, heads, kv_heads, d], 1), keys * d
         rows = none
+    elif kind in LOOKUPS:
+        places, depth, rows = dims[:, :2], none, none
     else:
         places, depth, rows = (moved / launches)[:, None], none, none
     return Work(flops, moved, launches, depth, rows, np.log(places))

@@ -41,6 +41,7 @@ class Step(NamedTuple):
     masked: bool
     compiled: bool
     samples: bool  # the next token is chosen and noted within the step
+    storage: str  # of the weights of layers
 
     @property
     def rows(self) -> int:
@@ -98,13 +99,16 @@ def _prefill(point: Point, new: int, past: int, scored: int) -> Step:
 def _step(
     point: Point, new: int, past: int, scored: int, keys: int, decodes: bool = False
 ) -> Step:
-    recipe = point.recipe
+    recipe, batch = point.recipe, point.workload.batch
     made, static = recipe.format, recipe.cache in STATIC
+    # A CSR product of several rows comes out transposed. Fused attention wants each
+    # head's numbers side by side: torch falls back to plain products and a softmax.
+    strided = recipe.storage == "csr" and batch * new > 1
     return Step(
         point.built_shape,
         recipe,
         made,
-        point.workload.batch,
+        batch,
         new,
         past,
         scored,
@@ -112,11 +116,12 @@ def _step(
         VALUE_BYTES[made.autocast or made.dense],
         recipe.cache != "none",
         static,
-        recipe.attention != "eager",
+        recipe.attention != "eager" and not strided,
         keys,
         static and past > 0,
         recipe.runtime != "eager" and (decodes or point.workload.phase == "prefill"),
         static and decodes,
+        recipe.storage,
     )
 
 

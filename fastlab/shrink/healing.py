@@ -20,8 +20,15 @@ from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import digest
 from fastlab.spec.recipe import Recipe
 
-LESSON = Lesson(temperature=1.0, kl=0.9)
-HOW = Training(batch=8, warmup=20, precision="autocast-bf16", compiled=True, decay=0.8)
+LESSON = Lesson(temperature=2.0, kl=1.0)
+HOW = Training(
+    batch=8,
+    lr=1e-3,
+    warmup=10,
+    precision="autocast-bf16",
+    compiled=True,
+    decay=1.0,
+)
 KEPT = "final"  # the folder of a student that is done, beside what its run kept
 
 

@@ -143,6 +143,11 @@ def _check_stored(recipe: Recipe) -> None:
             f"precision={recipe.precision!r} does not go with weights stored as "
             f"{storage}; allowed: {', '.join(DENSE)}"
         )
+    if storage == "csr" and "-" in recipe.attention:
+        raise ValueError(
+            f"attention={recipe.attention!r} must be sdpa or eager with csr weights: "
+            "their products come out transposed, which single kernels refuse"
+        )
     if storage in ("csr", "2:4") and recipe.runtime != "eager":
         raise ValueError(
             f"runtime={recipe.runtime!r} must be eager with weights stored as {storage}"

@@ -19,8 +19,11 @@ from fastlab.clock import fitting, wholes
 from fastlab.clock.candidates import CANDIDATES, STREAMED, Benchmark
 from fastlab.clock.clocks import CpuClock
 from fastlab.clock.microbench import (
+    COMPILED_COUNTS,
     COUNTS,
     LONGEST_S,
+    POOLS,
+    STORED_COUNTS,
     chosen,
     spread,
     timed,
@@ -75,7 +78,7 @@ def test_no_more_are_picked_than_there_are() -> None:
 
 def small(kind: str) -> list[Benchmark]:
     """The five cheapest candidates of a class, in fp32."""
-    return sorted(CANDIDATES[kind](4), key=lambda b: b.op.bytes)[:5]
+    return sorted(POOLS[kind](4), key=lambda b: b.op.bytes)[:5]
 
 
 @pytest.mark.parametrize("kind", ["linear", "biased", "conv1d", "prefill", "decode"])
@@ -87,7 +90,7 @@ def test_products_are_counted_as_torch_counts_what_is_run(kind: str) -> None:
         assert counter.get_total_flops() == bench.op.flops
 
 
-@pytest.mark.parametrize("kind", sorted(CANDIDATES))
+@pytest.mark.parametrize("kind", sorted(set(POOLS) - set(COMPILED_COUNTS)))
 def test_every_candidate_runs_and_its_sample_is_sound(
     kind: str, profile: Device, quick: Settings
 ) -> None:
@@ -134,12 +137,18 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     monkeypatch.setattr(wholes, "settings_for", lambda kind: quick)
     monkeypatch.setattr(wholes, "LEVELS", (2**22, STREAMED))
     monkeypatch.setattr(fitting, "compiled_seconds", lambda device: 1e-5)
+    monkeypatch.setattr(fitting, "compiles", lambda kind: False)
     device, samples = fitting.calibrate_fully("cpu", counts=FEW)
     packed = [p for p in TIMED if not machine.refusal("cpu", p)]
-    assert len(samples) == 3 * sum(FEW.values()) + FEW["linear"] * len(packed)
+    stored = [s for s in samples if s.kind in STORED_COUNTS]
+    assert {s.precision for s in stored} == {"fp32"}
+    assert len(stored) == FEW["linear"] + 3  # of look-ups but three are small enough
+    rest = len(samples) - len(stored)
+    assert rest == 3 * sum(FEW.values()) + FEW["linear"] * len(packed)
     pairs = {(fit.kind, fit.precision) for fit in device.fits.fits}
     dense = {(kind, p) for kind in FEW for p in ("fp32", "fp16", "bf16")}
-    assert pairs == dense | {("linear", p) for p in packed}
+    made = {("linear", p) for p in packed} | {(k, "fp32") for k in STORED_COUNTS}
+    assert pairs == dense | made
     assert device.fits.compiled_s == 1e-5
     assert set(device.fits.host_s) == set(FAMILIES)
     assert device.fits.dispatch_s == max(device.fits.host_s.values()) >= 0

@@ -1,0 +1,117 @@
+"""What a product costs whose weight is stored sparse, or as indices into tables.
+
+Kernel by kernel as the modules of shrink/stored.py run them: compressed rows (csr),
+2:4 for sparse tensor cores, and palettes, which are looked up into a dense weight that
+is then multiplied. FLOPs are those really done: zeros that are not stored cost none. A
+bias is added afterwards, by a kernel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastlab.cost import kinds
+from fastlab.cost.kinds import Operation
+from fastlab.cost.steps import Step
+from fastlab.spec.sharing import Sharing, palette_bytes
+from fastlab.spec.sparsity import sparse_bytes, zeros_per_row
+
+WIDE = 4  # bytes of a number in CSR products: torch's CPU one wants fp32
+CODE, INDEX = 1, 8  # bytes of an unpacked code, and of the index torch gathers by
+SEMI_MULTIPLE = 8  # of rows in a 2:4 product of 16-bit values; others are filled up
+# A CSR product comes out transposed and pointwise work leaves it so: of the products
+# that take such a result, none has to transpose it.
+TRANSPOSED = ("mlp.down",)
+
+
+def stored_product(
+    step: Step, name: str, m: int, n: int, k: int, bias: bool
+) -> Iterator[Operation]:
+    """y[m, n] = x[m, k] W[k, n] (+ b) with W as the recipe stores it."""
+    a = step.value
+    if step.storage == "palette":
+        ops = _looked_up(step, name, m, n, k)
+    else:
+        ops = (_csr if step.storage == "csr" else _semi)(step, name, m, n, k)
+    for op in ops:
+        read = a * n if bias and op.name == name else 0
+        yield op._replace(weight_bytes=op.weight_bytes + read) if read else op
+    if bias:
+        yield kinds.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)
+
+
+def csr_product(name: str, m: int, n: int, k: int, left: int, stored: int) -> Operation:
+    """y^T[n, m] = W[n, k] x^T[k, m] in fp32, `left` weights in each row of W.
+
+    2 m n left FLOPs; stored: bytes of W. dims = (m, n, left): those of the dense
+    product with as many FLOPs.
+    """
+    flops, moved = 2 * m * n * left, WIDE * m * (k + n)
+    costs = (1, flops, flops, stored, moved)
+    return Operation(name, "csr", *costs, dims=(m, n, left), precision="fp32")
+
+
+def _csr(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+    """x widened and transposed, the product, its result narrowed."""
+    sparsity, cast = step.recipe.sparsity, step.value != WIDE
+    assert sparsity is not None
+    if cast:
+        yield _cast(step, f"{name}.widen", m * k)
+    if m > 1 and name not in TRANSPOSED:
+        yield Operation(f"{name}.transpose", "copy", activation_bytes=2 * WIDE * m * k)
+    left = k - zeros_per_row(sparsity, k)
+    yield csr_product(name, m, n, k, left, sparse_bytes(sparsity, n, k))
+    if cast:
+        yield _cast(step, f"{name}.narrow", m * n)
+
+
+def _cast(step: Step, name: str, elements: int) -> Operation:
+    moved = elements * (step.value + WIDE)
+    return Operation(name, "elementwise", activation_bytes=moved, fused_bytes=0)
+
+
+def _semi(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+    """Half of the multiplications, half of the values and where they were.
+
+    By cuSPARSELt, which writes the result untransposed (torch/sparse/
+    semi_structured.py, cusparselt_mm); x is filled up with rows of zeros before.
+    """
+    sparsity, a = step.recipe.sparsity, step.value
+    assert sparsity is not None
+    rows, flops = -(-m // SEMI_MULTIPLE) * SEMI_MULTIPLE, m * n * k
+    if rows > m:  # zeros written, x read and written over them
+        moved = a * k * (rows + 2 * m)
+        yield Operation(f"{name}.fill", "copy", activation_bytes=moved, launches=2)
+    stored, moved = sparse_bytes(sparsity, n, k, a), a * rows * (k + n)
+    yield Operation(name, "semi", 1, flops, flops, stored, moved, dims=(m, n, k))
+
+
+def _looked_up(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+    """The weight looked up, and a dense product of what was just written."""
+    sharing, a = step.recipe.sharing, step.value
+    assert sharing is not None
+    yield lookup(f"{name}.lookup", sharing, n, k, a)
+    core = kinds.linear(name, m, n, k, a, a)
+    moved = core.activation_bytes + core.weight_bytes
+    yield core._replace(weight_bytes=0, activation_bytes=moved)
+
+
+def lookup(name: str, sharing: Sharing, n: int, k: int, a: int) -> Operation:
+    """A weight (n, k) of `a` bytes a value from its packed indices and its tables.
+
+    Codes of zeros are written (1 pass of one byte a weight); then for each bit a plane
+    is shifted apart (1 pass), masked (2), shifted into place (2), joined (3); the codes
+    become 8-byte indices and those values. One kernel once compiled.
+    """
+    bits, filled = sharing.bits, -(-n * k // 8) * 8
+    unpacked = CODE * filled * (1 + 8 * bits)
+    gathered = n * k * (CODE + INDEX + INDEX + a)
+    return Operation(
+        name,
+        "palette",
+        weight_bytes=palette_bytes(sharing, n, k, a),
+        activation_bytes=unpacked + gathered,
+        launches=4 * bits + 4,  # and the numbers of the bits, the zeros, cast, gather
+        dims=(n * k, bits),
+        fused_bytes=a * n * k,
+    )

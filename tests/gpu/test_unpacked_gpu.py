@@ -1,0 +1,24 @@
+"""Sparse products and look-ups that a GPU's calibration times; it has not run yet."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fastlab.clock.microbench import COMPILED_COUNTS, POOLS, STORED_COUNTS
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+@pytest.mark.parametrize("kind", [*STORED_COUNTS, *COMPILED_COUNTS])
+def test_the_smallest_and_a_usual_size_run(kind: str) -> None:
+    pool = sorted(POOLS[kind](4), key=lambda bench: bench.op.bytes)
+    for bench in (pool[0], pool[len(pool) // 2]):
+        run = bench.make("cuda", torch.float32)
+        with torch.inference_mode():
+            out = run()
+        assert out.is_cuda
+        assert bool(torch.isfinite(out).all())
