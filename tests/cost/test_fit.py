@@ -94,6 +94,23 @@ def test_left_out_is_what_a_fit_without_the_point_says() -> None:
     assert sd[0] == pytest.approx(rest_sd[0])
 
 
+def test_a_group_left_out_is_what_a_fit_without_it_says() -> None:
+    """Neighbours of the same group give no hint: errors and their sd are larger."""
+    draw = np.random.default_rng(0)
+    points, values = draw.normal(size=(12, 2)) * 3, draw.normal(size=12) / 5
+    found = residual(points, values)
+    groups = np.repeat(["a", "b", "c"], 4)
+    error, sd = found.left_out(groups)
+    rest = replace(found, points=found.points[4:], values=found.values[4:])
+    mean, rest_sd = rest.at(points[:4])
+    assert error[:4] == pytest.approx(values[:4] - mean)
+    assert sd[:4] == pytest.approx(rest_sd)
+    alone, alone_sd = found.left_out()
+    assert (sd >= alone_sd - 1e-12).all()
+    one = found.left_out(np.full(12, "a"))  # nothing would be left: points alone
+    assert one[0] == pytest.approx(alone)
+
+
 def test_intervals_hold_nine_of_ten_and_widen_away(profile: Device) -> None:
     draw = np.random.default_rng(1)
     sizes = np.exp(draw.uniform(np.log(8), np.log(4096), (300, 3))).astype(int)
