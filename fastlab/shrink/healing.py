@@ -20,7 +20,7 @@ from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import digest
 from fastlab.spec.recipe import Recipe
 
-LESSON = Lesson(temperature=2.0, kl=1.0)
+LESSON = Lesson(temperature=2.0, kl=0.8)
 HOW = Training(
     batch=8,
     lr=1e-3,

@@ -16,6 +16,7 @@ from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.cost.devices import Device
 from fastlab.record import Record
+from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, check_names
 from fastlab.spec.grids import GRID_FIELDS, grid
 from fastlab.spec.point import Point
@@ -35,7 +36,11 @@ SETTINGS_FIELDS = tuple(Settings.__dataclass_fields__)
 
 
 def start(
-    notebook: str, source: str = "auto", points: Sequence[Point] = (), **params: Any
+    notebook: str,
+    source: str = "auto",
+    points: Sequence[Point] = (),
+    trained: Trained | None = None,
+    **params: Any,
 ) -> Run:
     """Check a notebook's parameters before any work, and open its results folder.
 
@@ -43,6 +48,7 @@ def start(
     given; timing settings (`budget_s`, ...) its settings, and of the two that are
     called `cache` the setting. source: "measure" on the device at hand, "replay" stored
     reference rows, or "auto": measure on a GPU, else replay if all points are stored.
+    trained: where weights that are not random come from.
     Raises ValueError naming what is wrong.
     """
     check_choice("source", source, SOURCES)
@@ -60,7 +66,7 @@ def start(
             "source='replay' finds no row for these parameters; "
             f"data/reference has {reference_devices()}: use source='measure'"
         )
-    return Run(notebook, params, points, kind, settings, reference)
+    return Run(notebook, params, points, kind, settings, reference, trained=trained)
 
 
 def _may_replay(source: str, kind: str) -> bool:
@@ -93,6 +99,7 @@ class Run:
     reference: Reference | None = None
     id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z")
     samples: str = ""
+    trained: Trained | None = None
 
     @property
     def is_replay(self) -> bool:
@@ -142,7 +149,7 @@ class Run:
     def _measured(self) -> list[Record]:
         shown = line()
         with shown.waiting("measuring what this device can do"):
-            bench = Bench.here(self.kind, self.settings)
+            bench = Bench.here(self.kind, self.settings, trained=self.trained)
         list(measured(self.points, self.store, bench, shown.points))
         return rows_of(self.points, self.store, bench)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import html
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from fastlab.spec.point import Point
 from fastlab.sweeps.run import terminal_progress
+
+StepDone = Callable[[str], None]
+PAUSE_S = 0.1  # between two pictures of a line
 
 
 class Line(Protocol):
@@ -21,6 +24,9 @@ class Line(Protocol):
 
     def points(self, points: Sequence[Point]) -> Iterable[Point]:
         """The points, while the line says how far they are."""
+
+    def steps(self, total: int, what: str) -> AbstractContextManager[StepDone]:
+        """A function to call after each step, with a word on how it goes."""
 
 
 def line() -> Line:
@@ -80,6 +86,28 @@ class NotebookLine:
         done = f"{len(points)} points measured in {spent:.0f} s"
         self._write(done if points else "all points were measured before")
 
+    @contextmanager
+    def steps(self, total: int, what: str) -> Iterator[StepDone]:
+        """How many steps are done, the time left, and the last one's word."""
+        began, n, ended = time.monotonic(), 0, "stopped after "
+        last = began - PAUSE_S
+        self._write(_bar(0, total, began, what))
+
+        def done(word: str) -> None:
+            nonlocal n, last
+            n += 1
+            if time.monotonic() - last >= PAUSE_S:
+                self._write(_bar(n, total, began, f"{what}: {word}"))
+                last = time.monotonic()
+
+        try:
+            yield done
+            ended = ""
+        finally:
+            spent = time.monotonic() - began
+            count = f"{n} steps in " if n else ""
+            self._write(f"{html.escape(what)}: {ended}{count}{spent:.1f} s")
+
 
 def _bar(n: int, total: int, began: float, label: str) -> str:
     spent = time.monotonic() - began
@@ -102,3 +130,16 @@ class TerminalLine:
     def points(self, points: Sequence[Point]) -> Iterable[Point]:
         """The points under a bar with the time left."""
         return terminal_progress(points)
+
+    @contextmanager
+    def steps(self, total: int, what: str) -> Iterator[StepDone]:
+        """A bar with the time left and the last step's word."""
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=what, leave=False, disable=None) as bar:
+
+            def done(word: str) -> None:
+                bar.set_postfix_str(word, refresh=False)
+                bar.update()
+
+            yield done

@@ -39,7 +39,7 @@ grids:
         ("grids: [{layers: two, hidden: 64}]", "grid 1: layers='two' must be a whole"),
         ("grids: []", "grids must be a list with at least one grid"),
         ("grid: []", "'grid'; did you mean grids"),
-        ("- 1", "must be a mapping with about, settings, grids"),
+        ("- 1", "must be a mapping with about, settings, text, grids"),
         (
             "settings: {budget: 1}\ngrids: [{layers: 1, hidden: 64}]",
             "'budget'; did you mean budget_s",

@@ -18,6 +18,7 @@ from fastlab.spec import Point, grid
 from tests.view.conftest import record
 
 SIZES = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
+CUT = {"family": "llama", "hidden": 768, "kv_heads": 4, "vocab": 512}
 SLIDERS = ("IntSlider", "FloatSlider")
 MENUS = ("SelectionSlider", "Dropdown", "ToggleButtons", "RadioButtons")
 
@@ -40,6 +41,14 @@ def point() -> Point:
     return grid(model="llama-3.2-1b", prompt_len=512)[0]
 
 
+def tiny_llama() -> Any:
+    """A model of two layers whose rows groups of 16 divide, and groups of 64 do not."""
+    from fastlab.models import build
+
+    shape = grid(model="tiny-llama", heads=4, kv_heads=2, head_dim=16)[0].shape
+    return build(Point(shape))
+
+
 def _sweep() -> Any:
     records, device = rows_by_hand()
     return fl.explore.layers_by_hidden(fl.table(records), device, "by hand")
@@ -47,11 +56,17 @@ def _sweep() -> Any:
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "counts": lambda: fl.explore.counts(point()),
+    "cutting": lambda: fl.explore.cutting(
+        {"large": fl.grid(**CUT, layers=8)[0], "other": fl.grid(**CUT, layers=12)[0]},
+        *(fl.device("h200"), fl.device("t4")),
+    ),
     "depth": lambda: fl.explore.depth(point(), [fl.device("t4"), fl.device("h200")]),
     "held_out": lambda: fl.explore.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,
+    "palettes": lambda: fl.explore.palettes(tiny_llama()),
     "paying": lambda: fl.explore.paying(point(), fl.device("h200")),
     "roofs": lambda: fl.explore.roofs(point(), fl.device("t4")),
+    "target": lambda: fl.explore.target(fl.tables.case_points(), fl.device("t4")),
     "kv_growth": lambda: fl.explore.kv_growth("llama-3.2-1b", fl.device("h200")),
     "samples_taken": lambda: fl.explore.samples_taken(
         series("naive loop", 9), series("ours", 10), "by hand"

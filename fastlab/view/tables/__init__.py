@@ -1,6 +1,17 @@
 """Tables as readers see them: few columns, short names, plain units."""
 
 from fastlab.view.tables.batch import batch_curves, knees
+from fastlab.view.tables.case import case_of, case_points, case_rows
+from fastlab.view.tables.claims import bottom_line, case_factors, without_last
+from fastlab.view.tables.distilling import (
+    before_and_after,
+    course,
+    kept,
+    recovered,
+    softened,
+    won_back,
+)
+from fastlab.view.tables.judged import built, checkpoint, judge_of, same_text
 from fastlab.view.tables.kvcache import crossings, held, served, unrolled
 from fastlab.view.tables.ladder import (
     ladder_caption,
@@ -17,6 +28,22 @@ from fastlab.view.tables.precisions import (
     spread,
     together,
 )
+from fastlab.view.tables.pruned import (
+    healed,
+    reloaded,
+    side_by_side,
+    text_words,
+    trained_model,
+)
+from fastlab.view.tables.pruning import (
+    choice_points,
+    cut_points,
+    foretold,
+    missing,
+    savings,
+    savings_of,
+    zero_points,
+)
 from fastlab.view.tables.roofline import bounds, datasheet, microbenchmarks, on_the_roof
 from fastlab.view.tables.score import (
     ablation,
@@ -29,6 +56,7 @@ from fastlab.view.tables.score import (
     terms,
     waterfalls,
 )
+from fastlab.view.tables.sharing import bytes_and_quality, looked_up, stored_points
 from fastlab.view.tables.sweep import (
     cells,
     choose,
@@ -39,6 +67,7 @@ from fastlab.view.tables.sweep import (
     short,
 )
 from fastlab.view.tables.talking import small_talker, spoken
+from fastlab.view.tables.targets import first_under, steps_on
 from fastlab.view.tables.timing import (
     clocks,
     drift,
@@ -49,53 +78,91 @@ from fastlab.view.tables.timing import (
     simulated,
     three_times,
 )
+from fastlab.view.tables.topics import article_topics
+from fastlab.view.tables.walking import walk, walk_points
 
 __all__ = [
     "ablation",
+    "article_topics",
     "batch_curves",
+    "before_and_after",
+    "bottom_line",
     "bounds",
+    "built",
+    "bytes_and_quality",
     "calibration",
+    "case_factors",
+    "case_of",
+    "case_points",
+    "case_rows",
     "cells",
+    "checkpoint",
+    "choice_points",
     "choose",
     "clocks",
     "compared",
+    "course",
     "crossings",
+    "cut_points",
     "datasheet",
     "drift",
     "errors",
     "farthest",
     "few",
     "first_calls",
+    "first_under",
+    "foretold",
     "gain_curves",
     "gains",
     "gains_of",
+    "healed",
     "held",
     "held_out",
     "holdouts",
+    "judge_of",
+    "kept",
     "knees",
     "ladder_caption",
     "ladder_points",
     "ladder_source",
     "left",
+    "looked_up",
     "methods",
     "microbenchmarks",
+    "missing",
     "on_the_roof",
     "operations",
     "reasons",
+    "recovered",
+    "reloaded",
     "report",
     "rungs",
     "rungs_of",
+    "same_text",
+    "savings",
+    "savings_of",
     "served",
     "settled",
     "short",
+    "side_by_side",
     "simulated",
     "small_talker",
+    "softened",
     "speedups",
     "spoken",
     "spread",
+    "steps_on",
+    "stored_points",
     "terms",
+    "text_words",
     "three_times",
     "together",
+    "trained_model",
     "unrolled",
+    "walk",
+    "walk_points",
     "waterfalls",
+    "without_last",
+    "won_back",
+    "zero_points",
 ]
