@@ -28,9 +28,7 @@ def filled(shape: fl.ModelShape) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config_of(shape), dtype=torch.bfloat16
-        )
+        model = AutoModelForCausalLM.from_config(config_of(shape), dtype=torch.bfloat16)
     model.to_empty(device="cpu")
     block = (torch.randn(BLOCK) * 0.02).to(torch.bfloat16)
     for weight in model.parameters():
