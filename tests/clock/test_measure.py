@@ -62,7 +62,7 @@ def test_points_that_share_a_model_build_it_once(
     built = []
     build = module.build
     monkeypatch.setattr(
-        module, "build", lambda p, d: built.append(p.label) or build(p, d)
+        module, "build", lambda p, d, t: built.append(p.label) or build(p, d, t)
     )
     for phase in ("prefill", "decode"):
         for n in (4, 8):

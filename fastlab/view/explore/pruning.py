@@ -93,17 +93,22 @@ def shown(
     built = ", ".join(f"{name} {size.words}" for name, size in shape.items())
     alt = f"Bars, what is left of the dense model: {built}. {words}"
     s = made.built_shape
-    title = f"{s.family} {s.layers} x {s.hidden}: what is built"
+    title = f"{asked_for(cut)} cut: {s.family} {s.layers} x {s.hidden} is built"
     figure = cut_sizes(shape, costs, title)
     return show(figure, alt=alt, caption=words).markup
 
 
 def chosen(cut: Mapping[str, Any]) -> str:
-    """How what goes is chosen, and how sizes are rounded, in a sentence."""
+    """What was asked for, how what goes is chosen, and how sizes are rounded."""
     return (
-        f"Layers by {cut['layer_choice']}, units by {cut['importance']}, widths in "
-        f"multiples of {cut['multiple']}."
+        f"Asked to cut {asked_for(cut)}. Layers by {cut['layer_choice']}, "
+        f"units by {cut['importance']}, widths in multiples of {cut['multiple']}."
     )
+
+
+def asked_for(cut: Mapping[str, Any]) -> str:
+    """The shares to cut, in words: "layers 50.0%, ffn 25.0%"."""
+    return ", ".join(f"{n} {cut[n]:.1%}" for n in RATIOS if cut[n]) or "nothing"
 
 
 def sizes(made: Point) -> dict[str, Size]:
