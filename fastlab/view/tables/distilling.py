@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastlab.checkpoints import without_bars
 from fastlab.spec.checks import check_count, digest
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
 from fastlab.view.progress import line
-from fastlab.view.tables.judged import CHECKPOINTS, Judge, built, quietly
+from fastlab.view.tables.judged import CHECKPOINTS, Judge, built
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def _student(student: str, trained: Trained, plan: Course) -> nn.Module:
     from fastlab.spec.hub import read_shape
 
     shape = pruned_shape(read_shape(str(trained.folder)), plan.pruning)
-    with quietly():
+    with without_bars():
         return build(Point(shape, Workload(prompt_len=1)))
 
 

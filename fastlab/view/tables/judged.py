@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastlab.checkpoints import without_bars
 from fastlab.record import Quality
 from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point, Workload
@@ -32,20 +31,6 @@ def checkpoint(name: str) -> str:
     return str(folder) if name and folder.is_dir() else name
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """While it is open, transformers shows no bars of its own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def built(trained: Trained, recipe: Recipe | None = None) -> nn.Module:
     """The trained model after a recipe; dense fp32 where none is given."""
     from fastlab.shrink.recipes import build
@@ -53,7 +38,7 @@ def built(trained: Trained, recipe: Recipe | None = None) -> nn.Module:
 
     shape = read_shape(str(trained.folder))
     point = Point(shape, Workload(prompt_len=1), recipe or Recipe(), trained.weights)
-    with quietly():
+    with without_bars():
         return build(point, trained=trained)
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastlab.checkpoints import without_bars
 from fastlab.record import Record
 from fastlab.spec.checks import check_count
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.view.progress import Line, line
 from fastlab.view.tables.case import CUT
-from fastlab.view.tables.judged import Judge, built, checkpoint, quietly
+from fastlab.view.tables.judged import Judge, built, checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -145,7 +146,7 @@ def _taught(
     count = recipe.distill_steps
     length = min(LENGTH, steps["dense"].shape.max_positions)
     losses: list[tuple[int, float]] = []
-    with shown.steps(count, "the pruned model learns") as done, quietly():
+    with shown.steps(count, "the pruned model learns") as done, without_bars():
         dense = built(trained).to(kind)
         student = built(trained, replace(recipe, distill_steps=0)).to(kind)
 
@@ -171,7 +172,7 @@ def _walked(
 ) -> list[Record]:
     """Each step measured; quality of what was built on the same blocks."""
     records: list[Record] = []
-    with quietly():
+    with without_bars():
         judge = Judge.of(trained, built(trained), BLOCKS)
         for point in shown.points(list(steps.values())):
             model = _model(point, trained, place, bench.kind)
