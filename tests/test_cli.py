@@ -182,7 +182,7 @@ def test_a_second_sweep_is_told_who_holds_the_store(
     tmp_path: Path, profile: Device
 ) -> None:
     own_profile(profile)
-    file, store = written(tmp_path, 400), tmp_path / "store"
+    file, store = written(tmp_path, 120), tmp_path / "store"
     first = sweeping(file, store)
     try:
         wait_for_rows(store, 1)
