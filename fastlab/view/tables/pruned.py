@@ -20,13 +20,14 @@ from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
 from fastlab.view.progress import waiting
+from fastlab.view.tables.judged import CHECKPOINTS
+from fastlab.view.tables.judged import checkpoint as folder_of
 from fastlab.view.tables.pruning import built_words, kind_of, savings_of
 from fastlab.view.tables.talking import small_talker
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CHECKPOINTS = Path(__file__).parents[3] / "data" / "checkpoints"
 SMALL = "small"  # the name of a model that is taught here and now
 JUDGED = 40_000  # characters of held-out text that judge a model while one waits
 HEALED = (
@@ -45,8 +46,7 @@ def trained_model(checkpoint: str, learn_s: float = 8.0) -> Trained:
     """
     if checkpoint == SMALL:
         return Trained(str(_taught(learn_s)))
-    own = CHECKPOINTS / checkpoint
-    return Trained(str(own if own.is_dir() else checkpoint))
+    return Trained(folder_of(checkpoint))
 
 
 def _taught(seconds: float) -> Path:
