@@ -23,11 +23,12 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost import kinds
-from fastlab.cost.ablation import EFFICIENCIES, Errors
-from fastlab.cost.calibrated import ALIKE
-from fastlab.cost.devices import Device, device
-from fastlab.cost.fit import fit, formula
-from fastlab.cost.samples import Sample, Work, work_of
+from fastlab.latency.calibrated import ALIKE
+from fastlab.latency.devices import Device, device
+from fastlab.latency.fit import fit, formula
+from fastlab.latency.roofline import EFFICIENCIES
+from fastlab.latency.samples import Sample, Work, work_of
+from fastlab.scores.errors import Errors
 
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8-dynamic"}
 VARIANTS = {"fitted": (), "no residual": ("residual",)}

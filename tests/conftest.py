@@ -13,7 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fastlab-tests-")
 
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 
 
 @pytest.fixture(autouse=True)

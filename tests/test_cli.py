@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from fastlab.cli import main
 from fastlab.clock.calibrate import profile_path
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.sweeps.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -186,6 +186,7 @@ def test_a_second_sweep_is_told_who_holds_the_store(
     first = sweeping(file, store)
     try:
         wait_for_rows(store, 1)
+        first.send_signal(signal.SIGSTOP)  # or it ends before the second has begun
         second = sweeping(file, store)
         _, err = second.communicate(timeout=100)
         assert second.returncode != 0
@@ -193,6 +194,7 @@ def test_a_second_sweep_is_told_who_holds_the_store(
         assert "Traceback" not in err
     finally:
         first.send_signal(signal.SIGINT)
+        first.send_signal(signal.SIGCONT)
         _, err = first.communicate(timeout=60)
     assert first.returncode == 130
     assert "every finished row is kept. Go on: fastlab sweep" in err

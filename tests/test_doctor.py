@@ -332,7 +332,7 @@ def test_missing_devices_fail(monkeypatch):
     def gone():
         raise FileNotFoundError("data/devices.csv is missing")
 
-    monkeypatch.setattr("fastlab.cost.devices.devices", gone)
+    monkeypatch.setattr("fastlab.latency.devices.devices", gone)
     line = found(folders.data)["data/devices.csv"]
     assert line.ok is False
     assert "git status data" in line.fix

@@ -22,7 +22,7 @@ def tracked() -> list[Path]:
 
 def test_importing_loads_nothing_heavy() -> None:
     code = (
-        "import fastlab, fastlab.spec, fastlab.cost.latency, sys;"
+        "import fastlab, fastlab.spec, fastlab.latency.estimates, sys;"
         "print([m for m in ('torch', 'pandas', 'matplotlib', 'transformers')"
         " if m in sys.modules])"
     )

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 from fastlab.cli import main
 from fastlab.cli.points import HELP
-from fastlab.cost.devices import device
-from fastlab.cost.latency import estimate
+from fastlab.latency.devices import device
+from fastlab.latency.estimates import estimate
 from fastlab.spec import GRID_FIELDS, point_of
 
 

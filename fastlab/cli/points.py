@@ -14,7 +14,7 @@ from fastlab.spec.grids import FLAT, trained_source
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.cost.devices import Device
+    from fastlab.latency.devices import Device
 
 NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
 HELP = {
@@ -123,7 +123,7 @@ def _value(name: str, text: str) -> Any:
 def profile_of(name: str) -> Device:
     """A datasheet device by name, or "here": this machine's, calibrated."""
     from fastlab.clock.calibrate import this_device
-    from fastlab.cost.devices import device
+    from fastlab.latency.devices import device
 
     return this_device() if name == "here" else device(name)
 

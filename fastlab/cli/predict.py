@@ -13,9 +13,9 @@ from fastlab.spec import Point
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.cost.devices import Device
     from fastlab.cost.kinds import Operation
-    from fastlab.cost.whatif import Offer
+    from fastlab.latency.devices import Device
+    from fastlab.latency.whatif import Offer
 
 
 @main.command()
@@ -45,8 +45,8 @@ def predict(on: str, operations: bool, **options: str | None) -> None:
 def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:
     import pandas as pd
 
-    from fastlab.cost.latency import estimate
     from fastlab.cost.memory import largest_batch
+    from fastlab.latency.estimates import estimate
 
     rows = []
     for point, e in zip(points, estimate(points, profile), strict=True):
@@ -67,8 +67,8 @@ def _operations_table(point: Point, device: Device) -> pd.DataFrame:
     """Times and counts of each operation, then of the host, then of all together."""
     import pandas as pd
 
-    from fastlab.cost.breakdown import breakdown
     from fastlab.cost.operations import operations
+    from fastlab.latency.breakdown import breakdown
 
     shares = breakdown(point, device)
     total = sum(share.seconds for share in shares)
@@ -117,8 +117,8 @@ def devices(
     model: str | None, prompt_len: int, new_tokens: int, batch: int, precision: str
 ) -> None:
     """The datasheet devices; with --model, what a request takes and costs on each."""
-    from fastlab.cost.devices import devices as known
-    from fastlab.cost.whatif import LABEL, Request, offers
+    from fastlab.latency.devices import devices as known
+    from fastlab.latency.whatif import LABEL, Request, offers
     from fastlab.spec import Recipe
     from fastlab.spec.shape import find_shape
 
@@ -170,7 +170,7 @@ def _offers_table(found: list[Offer]) -> pd.DataFrame:
 
 def _how_far_off() -> list[str]:
     """The error of such estimates on each device that was measured, in words."""
-    from fastlab.cost.score import score
+    from fastlab.scores.scoreboard import score
     from fastlab.sweeps.reference import references
 
     lines = []

@@ -13,10 +13,10 @@ from fastlab.cli.group import main
 from fastlab.cli.points import DEVICE_HELP, echo_table
 
 if TYPE_CHECKING:
-    from fastlab.cost.devices import Device
-    from fastlab.cost.samples import Sample
-    from fastlab.cost.score import Scoreboard
+    from fastlab.latency.devices import Device
+    from fastlab.latency.samples import Sample
     from fastlab.record import Record
+    from fastlab.scores.scoreboard import Scoreboard
 
 SHOWN = 10  # reasons for skipping a row that are listed one by one
 
@@ -89,7 +89,7 @@ def score(folder: str, holdout: str, model: str) -> None:
     Whole values of hidden, seq, batch, layers or family are left out in turn; "rows"
     leaves out every tenth row, to compare. The last line is for machines.
     """
-    from fastlab.cost.score import score as scored
+    from fastlab.scores.scoreboard import score as scored
     from fastlab.sweeps.store import Store
 
     store = Store(folder)
@@ -127,7 +127,7 @@ def _profile_for(folder: Path, records: list[Record]) -> Device:
 
 
 def _read(path: Path) -> Device:
-    from fastlab.cost.devices import Device
+    from fastlab.latency.devices import Device
 
     try:
         return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -13,7 +13,7 @@ from fastlab.cli.group import main
 from fastlab.cli.points import DEVICE_HELP
 
 if TYPE_CHECKING:
-    from fastlab.shrink.training import Run
+    from fastlab.learning.training import Run
 
 SHAPE = ("family", "layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
 HOW = ("batch", "block", "lr", "matrix_lr", "warmup", "seed", "precision", "compiled")
@@ -56,7 +56,7 @@ def train(
     After Ctrl-C or a kill, the same command goes on from the last checkpoint. With
     neither --steps nor --minutes it goes on until it is stopped, and --finish ends it.
     """
-    from fastlab.shrink.training import train as trained
+    from fastlab.learning.training import train as trained
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     run = _run(Path(folder), given)
@@ -68,7 +68,7 @@ def train(
 def _run(folder: Path, given: dict[str, Any]) -> Run | None:
     """What the options say; None where the folder says it all."""
     from fastlab import machine
-    from fastlab.shrink.training import SETTINGS, Run
+    from fastlab.learning.training import SETTINGS, Run
     from fastlab.spec.shape import override
 
     if (folder / SETTINGS).exists() and not given:

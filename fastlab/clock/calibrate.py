@@ -21,8 +21,8 @@ from fastlab import machine
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work
 from fastlab.clock.timing import Settings, time_call
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import costs_of
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import costs_of
 from fastlab.models import DTYPES, build, numerics, prepare
 from fastlab.spec.checks import digest
 from fastlab.spec.grids import point_of

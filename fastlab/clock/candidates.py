@@ -62,8 +62,7 @@ def _product(m: int, n: int, k: int, kind: str) -> Make:
         size = (k, n) if kind == "conv1d" else (n, k)
         weight = torch.randn(*size, device=device, dtype=dtype)
         bias = torch.randn(n, device=device, dtype=dtype)
-        copies = min(STREAMED // weight.nbytes, 64) if device == "cpu" else 0
-        turn = itertools.cycle([weight, *(weight.clone() for _ in range(copies))])
+        turn = in_turn(weight)
         run = {
             "linear": lambda: F.linear(x, next(turn)),
             "biased": lambda: F.linear(x, next(turn), bias),
@@ -72,6 +71,35 @@ def _product(m: int, n: int, k: int, kind: str) -> Make:
         return run[kind]
 
     return make
+
+
+def _strided(a: int) -> list[Benchmark]:
+    """Heads on the last of 16 positions of each sequence."""
+    sizes = itertools.product((1, 4), (2048, 8192, 32000), (256, 1024))
+    return [
+        Benchmark(
+            kinds.linear("head", batch, n, k, a, a, kind="strided"),
+            _last(batch, n, k),
+        )
+        for batch, n, k in sizes
+        if batch * n * k <= 2**25  # a second each, where they are slow
+    ]
+
+
+def _last(batch: int, n: int, k: int) -> Make:
+    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
+        x = torch.randn(batch, 16, k, device=device, dtype=dtype)[:, -1:]
+        turn = in_turn(torch.randn(n, k, device=device, dtype=dtype))
+        return lambda: F.linear(x, next(turn))
+
+    return make
+
+
+def in_turn(weight: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The weight and copies of it, without end: on a CPU none is hot when used."""
+    on_cpu = weight.device.type == "cpu"
+    copies = min(STREAMED // weight.nbytes, 64) if on_cpu else 0
+    return itertools.cycle([weight, *(weight.clone() for _ in range(copies))])
 
 
 def _prefills(a: int) -> list[Benchmark]:
@@ -211,6 +239,7 @@ CANDIDATES: dict[str, Callable[[int], list[Benchmark]]] = {
     "linear": _products("linear"),
     "biased": _products("biased"),
     "conv1d": _products("conv1d"),
+    "strided": _strided,
     "prefill": _prefills,
     "decode": _decodes,
     "norm": _norms,

@@ -20,6 +20,7 @@ from fastlab.clock.candidates import Benchmark
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import (
     COMPILED_COUNTS,
+    COMPILED_STORED,
     COUNTS,
     PACKED_COUNTS,
     STORED_COUNTS,
@@ -39,10 +40,10 @@ from fastlab.clock.wholes import (
     stretched,
     whole_points,
 )
-from fastlab.cost.devices import Device
-from fastlab.cost.fit import ClassFit, fit
-from fastlab.cost.profile import Profile
-from fastlab.cost.samples import Sample, class_of
+from fastlab.latency.devices import Device
+from fastlab.latency.fit import ClassFit, fit
+from fastlab.latency.profile import Profile
+from fastlab.latency.samples import Sample, class_of
 from fastlab.spec.point import Point
 
 Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
@@ -84,7 +85,7 @@ def _wanted(device: Device, counts: dict[str, int]) -> dict[str, dict[str, int]]
         for some in (PACKED_COUNTS, STORED_COUNTS)
     )
     if compiles(device.kind):
-        stored |= COMPILED_COUNTS
+        counts, stored = counts | COMPILED_COUNTS, stored | COMPILED_STORED
     wanted = dict.fromkeys(device.peak_flops, counts) | dict.fromkeys(real, packed)
     return wanted | {"fp32": counts | stored}
 
@@ -108,8 +109,8 @@ def _with_wholes(device: Device, precisions: Iterable[str]) -> Profile:
     )
     host = host_seconds(replace(device, fits=profile))
     profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
-    compiled_s = compiled_seconds(replace(device, fits=profile))
-    profile = replace(profile, compiled_s=compiled_s)
+    each, call = compiled_seconds(replace(device, fits=profile))
+    profile = replace(profile, compiled_s=each, call_s=call)
     points = [point for p in levels for point in whole_points(p)]
     took = [seconds_of(point, device.kind) for point in points]
     return with_whole_calls(replace(device, fits=profile), points, took)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastlab.learning.likelihood import bootstrap_ratio
 from fastlab.record import Quality
-from fastlab.shrink.likelihood import bootstrap_ratio
 
 CHUNK = 32  # positions compared at once: few enough for a vocabulary of 152k in fp64
 FEWEST = 8  # blocks from which an interval can be drawn

@@ -20,8 +20,8 @@ from fastlab.clock.clocks import clock_for
 from fastlab.clock.peak import peak_bytes
 from fastlab.clock.quality import PACKED, Reference, quality_of
 from fastlab.clock.timing import Clock, Settings, time_call
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.models import implementation_of, numerics
 from fastlab.record import Effective, Estimate, Measurement, Quality, Record
 from fastlab.runtime.cache import dtype_of

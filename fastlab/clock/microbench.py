@@ -14,40 +14,45 @@ import numpy as np
 
 from fastlab.clock.candidates import CANDIDATES, Benchmark
 from fastlab.clock.clocks import Clock
+from fastlab.clock.onerow import compiled_rows
 from fastlab.clock.packed import packed_products
 from fastlab.clock.timing import Settings, time_call
 from fastlab.clock.unpacked import compiled_lookups, lookups, sparse_rows
-from fastlab.cost.devices import Device
 from fastlab.cost.kinds import Operation
-from fastlab.cost.samples import Sample, work_of
+from fastlab.latency.devices import Device
+from fastlab.latency.samples import Sample, work_of
 from fastlab.models import DTYPES, numerics
 from fastlab.spec.precision import FORMATS, QUANTIZED
 
 LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left out
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
-# How many of each class: 100 in all.
+# How many of each class: 100 in all, with those of compiled code.
 COUNTS = {
-    "linear": 28,
-    "biased": 8,
-    "conv1d": 12,
+    "linear": 22,
+    "biased": 7,
+    "conv1d": 10,
+    "strided": 5,
     "prefill": 14,
-    "decode": 16,
-    "norm": 6,
+    "decode": 12,
+    "norm": 7,
     "elementwise": 8,
-    "gelu": 2,
-    "embedding": 2,
-    "copy": 4,
+    "gelu": 3,
+    "embedding": 3,
+    "copy": 3,
 }
 PACKED_COUNTS = {"linear": 24}  # of a quantized precision, whose rest runs dense
 # Of weights stored sparse or shared, timed in fp32: sparse products know no other on a
 # CPU, and a look-up is one of whole numbers.
 STORED_COUNTS = {"csr": 16, "palette": 12}
-COMPILED_COUNTS = {"palette-compiled": 6}  # a second or so each to compile
+# Of compiled code: a second or so each to compile.
+COMPILED_COUNTS = {"gemv": 6}
+COMPILED_STORED = {"palette-compiled": 6}
 POOLS = {
     **CANDIDATES,
     "csr": sparse_rows,
     "palette": lookups,
     "palette-compiled": compiled_lookups,
+    "gemv": compiled_rows,
 }
 
 

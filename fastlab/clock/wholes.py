@@ -17,11 +17,11 @@ from fastlab.clock.candidates import STREAMED
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work, settings_for
 from fastlab.clock.timing import Settings, time_call
-from fastlab.cost.calibrated import host_work
-from fastlab.cost.costs import LAUNCHES, costs_of
-from fastlab.cost.devices import Device
-from fastlab.cost.fit import LEVEL
-from fastlab.cost.latency import estimate
+from fastlab.latency.calibrated import host_work
+from fastlab.latency.costs import LAUNCHES, costs_of
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
+from fastlab.latency.fit import LEVEL
 from fastlab.models import DTYPES, numerics
 from fastlab.runtime.engines import prepare
 from fastlab.shrink.recipes import build
@@ -30,6 +30,7 @@ from fastlab.spec.point import Point
 from fastlab.spec.shape import FAMILIES
 
 LEVELS = tuple(STREAMED // 16 * 2**n for n in (0, 2, 4, 5, 6, 7))  # bytes of weights
+COMPILED_LAYERS = (1, 5)
 WIDTH = 2048  # of the square product whose weights are read
 
 
@@ -78,21 +79,28 @@ def host_seconds(device: Device) -> dict[str, float]:
     return {name: max(seconds, 0.0) for name, seconds in found.items()}
 
 
-def compiled_seconds(device: Device) -> float:
-    """Host seconds per launch within compiled code, as `host_seconds`.
+def compiled_seconds(device: Device) -> tuple[float, float]:
+    """Host seconds per launch within compiled code, and per call of it.
 
-    From one decode step, which takes some seconds to compile; 0 where no compiler is
-    found, since nothing that is compiled can run there.
+    From decode steps of one layer and of several, which take some seconds to compile; 0
+    where no compiler is found, since nothing that is compiled can run there.
     """
-    tiny = {"layers": 4, "hidden": 64, "heads": 2, "vocab": 256, "prompt_len": 4}
-    point = point_of(family="llama", phase="decode", runtime="compile", **tiny)
+    tiny = {"hidden": 64, "heads": 2, "vocab": 256, "prompt_len": 4}
+    points = [
+        point_of(family="llama", phase="decode", runtime="compile", layers=n, **tiny)
+        for n in COMPILED_LAYERS
+    ]
     try:
-        took = seconds_of(point, device.kind)
+        few, many = (seconds_of(point, device.kind) for point in points)
     except (RuntimeError, OSError):  # what inductor raises is a RuntimeError
-        return 0.0
+        return 0.0, 0.0
     if device.kind == "cpu":
-        took -= estimate([point], device, model="calibrated")[0].seconds
-    return max(took / costs_of(point).totals[LAUNCHES], 0.0)
+        few, many = np.array([few, many]) - [
+            e.seconds for e in estimate(points, device, model="calibrated")
+        ]
+    first, second = (costs_of(point).totals[LAUNCHES] for point in points)
+    each = max((many - few) / (second - first), 0.0)
+    return float(each), float(max(few - first * each, 0.0))
 
 
 def slowdowns(kind: str, precision: str) -> tuple[tuple[float, float], ...]:

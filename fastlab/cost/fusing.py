@@ -2,8 +2,9 @@
 
 Matrix products and attention stay as they are. What lies between two of them becomes
 few kernels: a residual goes into the norm after it, the norms of queries and keys into
-RoPE, casts and the quantizing of an input into the kernel that made it. Compared
-with the calls in code that torch's inductor generates, in tests.
+RoPE, casts and the quantizing of an input into the kernel that made it. A dense weight
+times one row is no library call any more. Compared with the calls in code that torch's
+inductor generates, in tests.
 """
 
 from __future__ import annotations
@@ -56,6 +57,12 @@ def alone(op: Operation, more: int = 0) -> Operation:
     """One operation as one kernel, with `more` bytes of what joined it."""
     if op.kind == "attention":
         return _attention(op)
+    if (
+        op.kind in ("linear", "biased", "strided")
+        and op.dims[0] == 1
+        and not op.precision
+    ):
+        return op._replace(kind="gemv")
     if op.fused_bytes < 0:
         return op
     kind = "palette-compiled" if op.kind == "palette" else op.kind

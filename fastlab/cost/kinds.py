@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed; with
-# weights in compressed sparse rows, and with 2 of 4 left.
-PRODUCTS = ("linear", "biased", "conv1d", "csr", "semi")
+# Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed; of one
+# row in compiled code, which is a loop of the compiler's own; of each sequence's last
+# position, cut out of all of them; with weights in compressed sparse rows, and with 2
+# of 4 left.
+PRODUCTS = ("linear", "biased", "conv1d", "gemv", "strided", "csr", "semi")
 # Look-ups of whole weights: eager kernels, and one that is compiled, whose work is not
 # in its bytes.
 LOOKUPS = ("palette", "palette-compiled")

@@ -55,10 +55,20 @@ def head_product(
     """The same of what follows the layers: never sparse or shared, nor quantized
     where the recipe's scope leaves it dense.
     """
-    left = step.format.weights and step.recipe.scope == "layers"
-    if left or step.storage != "dense":
-        return (kinds.linear(name, m, n, k, step.value, step.value, bias),)
-    return product(step, name, m, n, k, bias)
+    made = step.format
+    left = step.storage != "dense" or step.recipe.scope == "layers"
+    if (made.weights and not left) or made.autocast:
+        return product(step, name, m, n, k, bias)
+    kind = "strided" if _cut_out(step) else "linear"
+    return (kinds.linear(name, m, n, k, step.value, step.value, bias, kind),)
+
+
+def _cut_out(step: Step) -> bool:
+    """Whether the head's rows are the last of many: transformers cuts them out where
+    they lie. Our own runtimes copy them first.
+    """
+    ours = step.static and step.recipe.runtime != "transformers"
+    return step.scored < step.new and not ours
 
 
 def autocast(

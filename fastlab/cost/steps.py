@@ -125,6 +125,14 @@ def _step(
     )
 
 
+def compiled_calls(point: Point) -> int:
+    """Calls of compiled code that the host makes itself: not what graphs replay."""
+    runtime = point.recipe.runtime
+    if runtime == "eager" or runtime in REPLAYED:
+        return 0
+    return max(calls(point), 1)
+
+
 def replays(point: Point) -> int:
     """CUDA graphs that the call replays, one for `unroll` decode steps; else 0."""
     return calls(point) if point.recipe.runtime in REPLAYED else 0

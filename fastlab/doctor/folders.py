@@ -39,7 +39,7 @@ def _writable(folder: Path) -> bool:
 
 def data(_: Subject) -> Iterator[Finding]:
     """Whether the datasheet devices can be read, and what there is to replay."""
-    from fastlab.cost.devices import devices
+    from fastlab.latency.devices import devices
     from fastlab.view.notebook import reference_devices
 
     fix = "run fastlab from a whole checkout: `git status data` shows what is missing"

@@ -112,7 +112,8 @@ class Decoder:
 
     def compile_prefill(self) -> None:
         """From now on prefill runs compiled, anew for each length of prompt."""
-        self._prefill = compiled(forward_function(self.model, self.cache), self.device)
+        forward = forward_function(self.model, self.cache, one=True)
+        self._prefill = compiled(forward, self.device)
 
     @torch.inference_mode()
     def advance(self) -> torch.Tensor:

@@ -14,6 +14,7 @@ from fastlab.runtime.attention import kernel_of
 from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import compiled
 from fastlab.runtime.decode import Decoder
+from fastlab.runtime.onerow import one_row
 from fastlab.runtime.refusals import refusal
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import STATIC
@@ -66,7 +67,8 @@ class CompiledPrefill:
     def __init__(self, call: Any, attention: str, device: str) -> None:
         self.ids, self.attention = call.ids, attention
         start = time.perf_counter()
-        self._forward = compiled(_forward_of(call.model, dict(call.options)), device)
+        forward = _forward_of(call.model, dict(call.options), device)
+        self._forward = compiled(forward, device)
         self.run()
         _wait(device)
         self.compile_s: float | None = time.perf_counter() - start
@@ -81,9 +83,12 @@ class CompiledPrefill:
         """Nothing to undo."""
 
 
-def _forward_of(model: nn.Module, options: dict[str, Any]) -> Callable[..., Any]:
+def _forward_of(
+    model: nn.Module, options: dict[str, Any], device: str
+) -> Callable[..., Any]:
     def forward(ids: torch.Tensor) -> Any:
-        out = model(ids, **options)
+        with one_row(device):
+            out = model(ids, **options)
         cache = getattr(out, "past_key_values", None)
         # Returned, or the compiler would leave out what nobody reads.
         kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]

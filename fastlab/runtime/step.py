@@ -6,13 +6,14 @@ What `Decoder` compiles and captures; each function here returns a new one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
 from fastlab.runtime.attention import visible
 from fastlab.runtime.cache import StaticKV
-from fastlab.runtime.onerow import one_row
+from fastlab.runtime.onerow import one_row, rows_together
 from fastlab.runtime.sampling import Sampling, pick
 
 Forward = Callable[..., torch.Tensor]
@@ -43,7 +44,7 @@ class State:
 def forward_function(model: nn.Module, cache: StaticKV, one: bool = False) -> Forward:
     """(ids, mask, positions, keep) -> the last `keep` positions' logits.
 
-    one: it is compiled for single tokens, whose products may take another way.
+    one: it is to be compiled, and products of one row may take another way.
     """
     device = cache.place.position.device.type
 
@@ -53,7 +54,9 @@ def forward_function(model: nn.Module, cache: StaticKV, one: bool = False) -> Fo
         positions: torch.Tensor,
         keep: int = 1,
     ) -> torch.Tensor:
-        with one_row(device, one):
+        cut_out = device == "cpu" and keep and ids.shape[1] > 1
+        together = rows_together(model) if cut_out else nullcontext()
+        with one_row(device) if one else together:
             out = model(
                 ids,
                 attention_mask=mask,

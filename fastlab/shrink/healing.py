@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from fastlab import checkpoints, machine
-from fastlab.shrink.checkpoint import export_model, write_json
-from fastlab.shrink.distilling import Lesson, distill
-from fastlab.shrink.likelihood import text_loss
-from fastlab.shrink.loop import Training
-from fastlab.shrink.prune import prune
-from fastlab.shrink.session import Row, summary_of
-from fastlab.shrink.tokens import token_ids
+from fastlab.learning.checkpoint import export_model, write_json
+from fastlab.learning.distilling import Lesson, distill
+from fastlab.learning.likelihood import text_loss
+from fastlab.learning.loop import Training
+from fastlab.learning.session import Row, summary_of
+from fastlab.learning.tokens import token_ids
+from fastlab.shrink.pruning.prune import prune
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import digest
 from fastlab.spec.recipe import Recipe

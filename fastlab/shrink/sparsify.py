@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fastlab.shrink import parts
 from fastlab.shrink.masks import zero_out
-from fastlab.shrink.probes import Site, check_ids, mean_squares
+from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
 from fastlab.shrink.share import dense_names
 from fastlab.shrink.stored import CsrLinear, SemiSparseLinear, StoredLinear
 from fastlab.spec.sparsity import SEMI_COLUMNS, SEMI_ROWS, Sparsity, zeros_per_row

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastlab.shrink.session import OnRow
-from fastlab.shrink.text import Corpus, corpus_of
-from fastlab.shrink.tokens import check_tokenizer, encode, token_ids, whole_blocks
+from fastlab.learning.session import OnRow
+from fastlab.learning.text import Corpus, corpus_of
+from fastlab.learning.tokens import check_tokenizer, encode, token_ids, whole_blocks
 from fastlab.spec.hub import local_folder, read_shape, weights_id
 from fastlab.spec.point import Point
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from fastlab.cost.devices import Device, device
-from fastlab.cost.samples import Sample
+from fastlab.latency.devices import Device, device
+from fastlab.latency.samples import Sample
 from fastlab.record import Record
 from fastlab.spec.point import Point
 from fastlab.sweeps.store import Store

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlab.clock.measure import Bench, model_key
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.record import Record, row_key
 from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.devices import device
+from fastlab.latency.devices import device
 from fastlab.record import Estimate, Measurement, Record
 from fastlab.spec.grids import FLAT, flat
 from fastlab.spec.precision import Format, table_bytes

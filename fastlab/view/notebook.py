@@ -14,7 +14,7 @@ from fastlab import machine
 from fastlab.clock.calibrate import this_device
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.record import Record
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, check_names

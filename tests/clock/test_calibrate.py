@@ -9,7 +9,7 @@ import pytest
 
 from fastlab.clock import calibrate as module
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 
 
 def test_a_measured_device_is_a_device(

@@ -14,8 +14,8 @@ from fastlab.clock import measure as module
 from fastlab.clock.clocks import CpuClock
 from fastlab.clock.measure import Bench, DeviceLost, is_out_of_memory, measure
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device
 from fastlab.cost.memory import parameters
+from fastlab.latency.devices import Device
 from fastlab.spec import point_of
 
 POINT = point_of(model="tiny-llama", prompt_len=8)

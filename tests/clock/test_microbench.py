@@ -30,9 +30,9 @@ from fastlab.clock.microbench import (
 )
 from fastlab.clock.packed import TIMED, packed_products
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
-from fastlab.cost.samples import class_of
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
+from fastlab.latency.samples import GENERATED, class_of
 from fastlab.spec import FAMILIES, point_of
 from fastlab.sweeps.reference import Reference
 
@@ -44,10 +44,11 @@ FEW |= {"embedding": 3, "copy": 3}
 def test_at_most_a_hundred_of_every_class_and_none_too_long(
     profile: Device, precision: str
 ) -> None:
-    benches = chosen(profile, precision, COUNTS)
-    assert len(benches) == sum(COUNTS.values()) == 100
+    counts = COUNTS | COMPILED_COUNTS
+    benches = chosen(profile, precision, counts)
+    assert len(benches) == sum(counts.values()) == 100
     found = Counter(class_of(bench.op) for bench in benches)
-    assert found == Counter(COUNTS)
+    assert found == Counter(counts)
     for bench in benches:
         op = bench.op
         seconds = op.flops_causal / profile.peak(precision) + op.bytes / 1e11
@@ -90,7 +91,7 @@ def test_products_are_counted_as_torch_counts_what_is_run(kind: str) -> None:
         assert counter.get_total_flops() == bench.op.flops
 
 
-@pytest.mark.parametrize("kind", sorted(set(POOLS) - set(COMPILED_COUNTS)))
+@pytest.mark.parametrize("kind", sorted(set(POOLS) - set(GENERATED)))
 def test_every_candidate_runs_and_its_sample_is_sound(
     kind: str, profile: Device, quick: Settings
 ) -> None:
@@ -136,7 +137,7 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     monkeypatch.setattr("fastlab.clock.microbench.LARGEST_BYTES", {"cpu": 2**22})
     monkeypatch.setattr(wholes, "settings_for", lambda kind: quick)
     monkeypatch.setattr(wholes, "LEVELS", (2**22, STREAMED))
-    monkeypatch.setattr(fitting, "compiled_seconds", lambda device: 1e-5)
+    monkeypatch.setattr(fitting, "compiled_seconds", lambda device: (1e-5, 2e-4))
     monkeypatch.setattr(fitting, "compiles", lambda kind: False)
     device, samples = fitting.calibrate_fully("cpu", counts=FEW)
     packed = [p for p in TIMED if not machine.refusal("cpu", p)]
@@ -149,7 +150,7 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     dense = {(kind, p) for kind in FEW for p in ("fp32", "fp16", "bf16")}
     made = {("linear", p) for p in packed} | {(k, "fp32") for k in STORED_COUNTS}
     assert pairs == dense | made
-    assert device.fits.compiled_s == 1e-5
+    assert (device.fits.compiled_s, device.fits.call_s) == (1e-5, 2e-4)
     assert set(device.fits.host_s) == set(FAMILIES)
     assert device.fits.dispatch_s == max(device.fits.host_s.values()) >= 0
     assert device.fits.levels["bf16"][-1] == (STREAMED, 1.0)

@@ -13,12 +13,12 @@ import torch
 from fastlab.clock import quality
 from fastlab.clock.losses import lost, quality_from
 from fastlab.clock.quality import Reference, quality_of, questions_of
+from fastlab.learning.checkpoint import export_model
+from fastlab.learning.likelihood import text_loss
+from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build as dense
 from fastlab.record import Quality, Record
-from fastlab.shrink.checkpoint import export_model
-from fastlab.shrink.likelihood import text_loss
 from fastlab.shrink.recipes import build
-from fastlab.shrink.tokens import make_tokenizer
 from fastlab.shrink.trained import Trained
 from fastlab.spec import Point, point_of
 

@@ -14,6 +14,7 @@ from torch._dynamo.utils import counters
 from fastlab.clock import fitting, unpacked
 from fastlab.clock.candidates import STREAMED, Benchmark
 from fastlab.clock.microbench import COUNTS, STORED_COUNTS, chosen
+from fastlab.clock.onerow import compiled_rows
 from fastlab.clock.unpacked import (
     RATIOS,
     ROWS,
@@ -22,12 +23,12 @@ from fastlab.clock.unpacked import (
     lookups,
     sparse_rows,
 )
-from fastlab.cost.calibrated import datasheet
-from fastlab.cost.devices import Device
-from fastlab.cost.fit import fit, formula
-from fastlab.cost.latency import estimate
-from fastlab.cost.profile import Profile
-from fastlab.cost.samples import Sample, work_of
+from fastlab.latency.calibrated import datasheet
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
+from fastlab.latency.fit import fit, formula
+from fastlab.latency.profile import Profile
+from fastlab.latency.samples import Sample, work_of
 from fastlab.spec import point_of
 from fastlab.spec.sharing import BITS
 
@@ -96,6 +97,22 @@ def test_a_compiled_look_up_is_the_same_in_one_kernel() -> None:
     assert counters["stats"]["unique_graphs"] == graphs + 1
 
 
+def test_a_compiled_row_is_a_loop_on_each_of_its_weights() -> None:
+    """512 x 512 in bf16: the sums that fp32 gives, from one graph for all copies."""
+    bench = next(b for b in compiled_rows(2) if b.op.dims == (1, 512, 512))
+    assert (bench.op.kind, bench.op.weight_bytes) == ("gemv", 2 * 512 * 512)
+    graphs = counters["stats"]["unique_graphs"]
+    run = bench.make("cpu", torch.bfloat16)
+    cells = [c.cell_contents for c in run.__closure__ or ()]
+    weight = next(next(c for c in cells if isinstance(c, cycle)))
+    x = next(c for c in cells if isinstance(c, torch.Tensor))
+    expected = (x.float() @ weight.float().t()).bfloat16()
+    with torch.inference_mode():
+        for _ in range(3):
+            torch.testing.assert_close(run(), expected)
+    assert counters["stats"]["unique_graphs"] == graphs + 1
+
+
 def test_compiled_look_ups_are_asked_for_where_a_compiler_works(
     monkeypatch: pytest.MonkeyPatch, profile: Device
 ) -> None:
@@ -104,7 +121,7 @@ def test_compiled_look_ups_are_asked_for_where_a_compiler_works(
         wanted = fitting._wanted(profile, COUNTS)
         assert ("palette-compiled" in wanted["fp32"]) == works
         assert set(STORED_COUNTS) <= set(wanted["fp32"])
-        assert wanted["bf16"] == COUNTS
+        assert wanted["bf16"] == COUNTS | ({"gemv": 6} if works else {})
 
     def broken(function: object, device: str) -> None:
         raise RuntimeError("no C++ compiler")

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from fastlab.clock import wholes
-from fastlab.cost.costs import LAUNCHES, costs_of
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
+from fastlab.latency.costs import LAUNCHES, costs_of
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.spec import FAMILIES
-from tests.cost.fitting import calibrated
+from tests.latency.fitting import calibrated
 
 
 def test_every_family_has_its_host_seconds(
@@ -38,6 +38,21 @@ def test_every_family_has_its_host_seconds(
     gpu = wholes.host_seconds(replace(profile, kind="cuda"))
     launches = [costs_of(p).totals[LAUNCHES] for p in wholes.host_points()[-1:]]
     assert gpu["bert"] == pytest.approx(2e-5 + 1.0 / launches[0])
+
+
+def test_launches_and_calls_of_compiled_code_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, profile: Device
+) -> None:
+    """Kernels take 1 s in all estimates, a call 1 s + 0.2 ms + 3 us a launch."""
+    launches = lambda point: costs_of(point).totals[LAUNCHES]  # noqa: E731
+    made = estimate(wholes.host_points()[:1], profile, "roofline") * 2
+    alike = [replace(one, seconds=1.0) for one in made]
+    monkeypatch.setattr(wholes, "estimate", lambda *args, **more: alike)
+    monkeypatch.setattr(
+        wholes, "seconds_of", lambda point, kind: 1.0002 + 3e-6 * launches(point)
+    )
+    each, call = wholes.compiled_seconds(profile)
+    assert (each, call) == pytest.approx((3e-6, 2e-4))
 
 
 def test_a_host_is_never_paid_back(

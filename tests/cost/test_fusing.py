@@ -60,8 +60,34 @@ def test_products_stay_and_nothing_moves_more() -> None:
         total(fast, "weight_bytes"), rel=0.01
     )
     assert total(fast, "activation_bytes") < 0.55 * total(eager, "activation_bytes")
-    for name in ("q", "out", "mlp.down", "head", "attention"):
-        assert slow[name] == quick[name]
+    assert slow["attention"] == quick["attention"]
+    for name in ("q", "out", "mlp.down", "head"):
+        assert slow[name]._replace(kind="gemv") == quick[name]
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ({}, "gemv"),
+        ({"batch": 2}, "linear"),
+        (
+            {"precision": "int8"},
+            "linear",
+        ),  # the library's own product on packed weights
+        ({"model": "tiny-gpt2"}, "conv1d"),
+        ({"runtime": "eager"}, "linear"),
+    ],
+)
+def test_one_row_times_a_dense_weight_is_compiled_to_a_loop(
+    how: dict, kind: str
+) -> None:
+    point = point_of(
+        **{"model": "tiny-llama", "phase": "decode", "cache": "static"}
+        | {"runtime": "decoder"}
+        | how
+    )
+    down = next(op for op in operations(point) if op.name == "mlp.down")
+    assert down.kind == kind
 
 
 def test_eager_attention_keeps_its_products_and_one_softmax() -> None:

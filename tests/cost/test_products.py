@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from fastlab.cost.costs import costs_of
 from fastlab.cost.kinds import Operation
 from fastlab.cost.memory import kv_cache_bytes, weight_bytes
 from fastlab.cost.operations import operations
 from fastlab.cost.products import PACKED_ROWS
+from fastlab.latency.costs import costs_of
 from fastlab.models import build, numerics, prepare
 from fastlab.shrink.linears import INT8_ROWS
 from fastlab.shrink.parts import stored_weight_bytes
@@ -165,3 +165,25 @@ def test_every_operation_says_what_it_computes_in() -> None:
     assert set(costs_of(cast).precisions) == {"fp32", "fp16"}
     plain = point_of(model="tiny-llama", precision="tf32")
     assert set(costs_of(plain).precisions) == {"tf32"}
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        ({"logits": "last"}, "strided"),
+        ({"logits": "last", "precision": "int8"}, "strided"),  # the head stays dense
+        ({"logits": "all"}, "linear"),
+        ({"logits": "last", "cache": "static"}, "linear"),  # our own copies the rows
+        ({"phase": "decode"}, "linear"),
+        ({"phase": "decode", "cache": "none"}, "strided"),
+        ({"logits": "last", "prompt_len": 1}, "linear"),
+    ],
+)
+def test_the_last_of_many_positions_is_cut_out(how: dict, kind: str) -> None:
+    point = point_of(**{"model": "tiny-llama", "prompt_len": 12, "batch": 2} | how)
+    head = next(op for op in operations(point) if op.name == "head")
+    assert head.kind == kind
+    scored = (
+        24 if kind == "linear" and "logits" in how and how["logits"] == "all" else 2
+    )
+    assert head.flops == 2 * scored * point.shape.vocab * point.shape.hidden

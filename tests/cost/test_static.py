@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastlab.cost.costs import GENERATE_LAUNCHES, costs_of
 from fastlab.cost.operations import operations
 from fastlab.cost.steps import steps
+from fastlab.latency.costs import GENERATE_LAUNCHES, costs_of
 from fastlab.models import build, numerics
 from fastlab.runtime.engines import prepare
 from fastlab.spec import Point, point_of

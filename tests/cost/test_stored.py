@@ -11,12 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab.clock.peak import peak_bytes as counted_peak
-from fastlab.cost.costs import costs_of
-from fastlab.cost.devices import Device, device
 from fastlab.cost.kinds import Operation
-from fastlab.cost.latency import estimate
 from fastlab.cost.memory import parameters, peak_bytes, weight_bytes
 from fastlab.cost.operations import operations, products_of
+from fastlab.latency.costs import costs_of
+from fastlab.latency.devices import Device, device
+from fastlab.latency.estimates import estimate
 from fastlab.models import numerics, prepare
 from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.recipes import build

@@ -9,7 +9,7 @@ from fastlab import machine
 from fastlab.clock.calibrate import calibrate
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device, device
+from fastlab.latency.devices import Device, device
 from fastlab.models import build, numerics, prepare
 from fastlab.spec import grid, point_of
 

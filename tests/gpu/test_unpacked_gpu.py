@@ -1,11 +1,12 @@
-"""Sparse products and look-ups that a GPU's calibration times; it has not run yet."""
+"""Sparse products, look-ups and compiled rows of a GPU's calibration; not yet run."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from fastlab.clock.microbench import COMPILED_COUNTS, POOLS, STORED_COUNTS
+from fastlab.clock.microbench import POOLS, STORED_COUNTS
+from fastlab.latency.samples import GENERATED
 
 pytestmark = [
     pytest.mark.gpu,
@@ -13,7 +14,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("kind", [*STORED_COUNTS, *COMPILED_COUNTS])
+@pytest.mark.parametrize("kind", [*STORED_COUNTS, *GENERATED])
 def test_the_smallest_and_a_usual_size_run(kind: str) -> None:
     pool = sorted(POOLS[kind](4), key=lambda bench: bench.op.bytes)
     for bench in (pool[0], pool[len(pool) // 2]):

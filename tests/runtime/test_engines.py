@@ -50,6 +50,18 @@ def test_eager_runs_agree_in_every_phase(family: str, cache: str) -> None:
         assert step.ids.shape[1] in (9, 10)
 
 
+@pytest.mark.parametrize(("cache", "apart"), [("dynamic", True), ("static", False)])
+def test_the_last_rows_reach_our_own_head_side_by_side(cache: str, apart: bool) -> None:
+    """transformers cuts them out of the 9 positions, where they lie."""
+    model, seen = tiny("llama"), []
+    model.lm_head.register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    with numerics("fp32"):
+        prepare(model, point(cache=cache, logits="last")).run()
+    assert seen[-1].shape == (2, 1, HIDDEN["llama"])
+    assert seen[-1].stride(0) == HIDDEN["llama"] * (9 if apart else 1)
+    assert not model.lm_head._forward_pre_hooks
+
+
 @pytest.mark.parametrize("cache", ["dynamic", "static-int8"])
 def test_compiled_prefill(cache: str) -> None:
     model = tiny("llama")

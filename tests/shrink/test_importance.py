@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fastlab.learning.likelihood import block_nats
 from fastlab.shrink import parts
-from fastlab.shrink.anatomy import anatomy_of, stack_of
-from fastlab.shrink.importance import Scope, column_squares, row_squares, scores
-from fastlab.shrink.likelihood import block_nats
-from fastlab.shrink.probes import (
+from fastlab.shrink.pruning.anatomy import anatomy_of, stack_of
+from fastlab.shrink.pruning.importance import Scope, column_squares, row_squares, scores
+from fastlab.shrink.pruning.probes import (
     Site,
     block_influence,
     check_ids,
     losses_without,
     mean_squares,
 )
-from fastlab.shrink.prune import prune
-from fastlab.shrink.selection import Kept, best, choose
-from fastlab.shrink.slicing import cut
+from fastlab.shrink.pruning.prune import prune
+from fastlab.shrink.pruning.selection import Kept, best, choose
+from fastlab.shrink.pruning.slicing import cut
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
 from tests.shrink.small import DECODERS, FAMILIES, small, token_rows

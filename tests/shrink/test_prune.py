@@ -14,10 +14,10 @@ from torch.testing import assert_close
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
 from fastlab.shrink import parts
-from fastlab.shrink.anatomy import anatomy_of, layer_parts, parts_of, stack_of
-from fastlab.shrink.prune import prune
-from fastlab.shrink.selection import Kept, choose, evenly
-from fastlab.shrink.slicing import channels, cut, narrow
+from fastlab.shrink.pruning.anatomy import anatomy_of, layer_parts, parts_of, stack_of
+from fastlab.shrink.pruning.prune import prune
+from fastlab.shrink.pruning.selection import Kept, choose, evenly
+from fastlab.shrink.pruning.slicing import channels, cut, narrow
 from fastlab.spec.pruning import LAYER_CHOICES, Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
 from tests.shrink.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows

@@ -11,11 +11,11 @@ import torch
 
 import fastlab as fl
 from fastlab.cost.memory import parameters
+from fastlab.learning.checkpoint import export_model
+from fastlab.learning.loop import Training
+from fastlab.learning.tokens import make_tokenizer
 from fastlab.shrink import healing
-from fastlab.shrink.checkpoint import export_model
-from fastlab.shrink.loop import Training
 from fastlab.shrink.recipes import build, smaller
-from fastlab.shrink.tokens import make_tokenizer
 from fastlab.shrink.trained import Trained
 from fastlab.spec import Point, point_of
 

@@ -10,7 +10,7 @@ import pytest
 from fastlab.clock.clocks import CpuClock
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.spec import Point, grid, point_of
 from fastlab.sweeps import run as module
 from fastlab.sweeps.run import measured, plan, rows_of, sweep, tally

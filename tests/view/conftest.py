@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.record import Measurement, Record
 from fastlab.spec import Point, grid
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
+from fastlab.learning.checkpoint import export_model
+from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
-from fastlab.shrink.checkpoint import export_model
-from fastlab.shrink.tokens import make_tokenizer
 from fastlab.spec import Point, Workload
 from fastlab.spec.shape import ModelShape
 from fastlab.view.tables.judged import Judge

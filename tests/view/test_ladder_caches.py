@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.shrink.tokens import make_tokenizer
+from fastlab.learning.tokens import make_tokenizer
 from fastlab.view.tables import kvcache, talking
 
 explore = sys.modules[fl.explore.kv_growth.__module__]

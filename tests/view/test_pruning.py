@@ -12,9 +12,9 @@ import pytest
 
 import fastlab as fl
 from fastlab import machine, models
+from fastlab.learning.checkpoint import export_model
+from fastlab.learning.tokens import make_tokenizer
 from fastlab.record import Effective, Quality
-from fastlab.shrink.checkpoint import export_model
-from fastlab.shrink.tokens import make_tokenizer
 from fastlab.spec.pruning import pruned_shape
 from fastlab.spec.sparsity import sparse_bytes
 from fastlab.view.check import EXERCISES

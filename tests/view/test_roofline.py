@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import fastlab as fl
-from fastlab.cost.devices import Device
 from fastlab.cost.kinds import PRODUCTS
-from fastlab.cost.samples import Sample
+from fastlab.latency.devices import Device
+from fastlab.latency.samples import Sample
 from fastlab.sweeps.reference import references
 from fastlab.view.tables import batch as batches
 from fastlab.view.tables import roofline as tables

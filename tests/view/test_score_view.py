@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.cost.ablation import Errors
-from fastlab.cost.waterfall import STEPS, waterfall
+from fastlab.latency.waterfall import STEPS, waterfall
+from fastlab.scores.errors import Errors
 from fastlab.spec import grid
 from fastlab.view.explore import score as explore
 from fastlab.view.plots.score import totals
 from fastlab.view.tables import score as tables
-from tests.cost.fitting import calibrated
+from tests.latency.fitting import calibrated
 from tests.view.conftest import record
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import fastlab as fl
-from fastlab.shrink.checkpoint import export_model
-from fastlab.shrink.text import stdlib_corpus
-from fastlab.shrink.tokens import make_tokenizer
+from fastlab.learning.checkpoint import export_model
+from fastlab.learning.text import stdlib_corpus
+from fastlab.learning.tokens import make_tokenizer
 from fastlab.spec import point_of
 from fastlab.view.tables import walking
 

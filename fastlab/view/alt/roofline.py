@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.view.numbers import si
 from fastlab.view.plots.roofline import ABOVE, X, Y
 from fastlab.view.words import digits

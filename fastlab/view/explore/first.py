@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate
 from fastlab.spec.point import Point
 from fastlab.view.figure import Shown, show

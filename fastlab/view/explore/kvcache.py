@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
 from fastlab.cost.memory import peak_bytes
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import QUANTIZED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import PRECISIONS
 from fastlab.spec.recipe import Recipe

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
 from fastlab.cost.memory import parameters
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate, Record
 from fastlab.spec.point import Point
 from fastlab.spec.pruning import RATIOS, Pruning

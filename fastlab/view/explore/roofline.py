@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.devices import Device
-from fastlab.cost.devices import device as find_device
 from fastlab.cost.memory import peak_bytes
+from fastlab.latency.devices import Device
+from fastlab.latency.devices import device as find_device
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.view.alt.roofline import roofline as told

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.ablation import Errors
-from fastlab.cost.devices import Device
-from fastlab.cost.score import HOLDOUTS, predictions
+from fastlab.latency.devices import Device
 from fastlab.record import Record
+from fastlab.scores.errors import Errors
+from fastlab.scores.scoreboard import HOLDOUTS, predictions
 from fastlab.view.alt.score import left_out as words
 from fastlab.view.figure import Shown, show
 from fastlab.view.plots.score import left_out as drawn

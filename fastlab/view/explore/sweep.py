@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.spec.grids import FLAT, point_of
 from fastlab.spec.point import Point
 from fastlab.spec.shape import override

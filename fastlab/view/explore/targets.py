@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.spec.point import Point
 from fastlab.view.alt.case import targets as told
 from fastlab.view.explore.roofline import choices

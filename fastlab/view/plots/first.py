@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.record import Estimate
 from fastlab.view.style import COLORS, GREY, MARKERS, PALE, SMALL, TEXT, TITLE
 from fastlab.view.tables.sweep import compared, settled

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from fastlab.cost.devices import Device
+from fastlab.latency.devices import Device
 from fastlab.view.numbers import si
 from fastlab.view.style import COLORS, GREY, MARKERS, SMALL, TITLE, log_axes
 from fastlab.view.tables.roofline import NO_FLOPS, walk

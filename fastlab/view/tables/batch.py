@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastlab.cost.devices import Device
 from fastlab.cost.kinds import PRODUCTS
-from fastlab.cost.latency import estimate
 from fastlab.cost.memory import largest_batch
 from fastlab.cost.operations import operations
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.spec.point import Point
 
 if TYPE_CHECKING:

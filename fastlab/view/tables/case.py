@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastlab import machine
 from fastlab.cost import article
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate, Measurement, Quality, Record
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point

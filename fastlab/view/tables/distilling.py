@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-    from fastlab.shrink.loop import Loss, Training
+    from fastlab.learning.loop import Loss, Training
     from fastlab.shrink.trained import Trained
 
 TEACHER = "pruned, learns from the teacher"
@@ -51,7 +51,7 @@ class Course:
         Steps smaller than when training begins: weights that are nearly right move
         little.
         """
-        from fastlab.shrink.loop import Training
+        from fastlab.learning.loop import Training
 
         block = min(128, shape.max_positions)
         return Training(8, block, lr=1e-3, matrix_lr=5e-3, warmup=3, decay=0.5)
@@ -63,7 +63,7 @@ def course(layers: float, steps: int, temperature: float) -> Course:
     The layers that change the residual stream least go (block influence). ValueError
     names the field that is out of range.
     """
-    from fastlab.shrink.distilling import Lesson
+    from fastlab.learning.distilling import Lesson
 
     Lesson(temperature, KL)
     cut = Pruning(layers=layers, layer_choice="influence")
@@ -118,8 +118,8 @@ def _student(student: str, trained: Trained, plan: Course) -> nn.Module:
 
 
 def _loss(student: str, model: nn.Module, dense: nn.Module, plan: Course) -> Loss:
-    from fastlab.shrink.distilling import Lesson, lesson_loss
-    from fastlab.shrink.loop import next_token_loss
+    from fastlab.learning.distilling import Lesson, lesson_loss
+    from fastlab.learning.loop import next_token_loss
 
     if student != TEACHER:
         return next_token_loss(model)
@@ -138,9 +138,9 @@ def _learned(
     """The held-out curve of one student, from before its first step on."""
     import pandas as pd
 
-    from fastlab.shrink.loop import Trainer
-    from fastlab.shrink.session import Session
-    from fastlab.shrink.tokens import Blocks
+    from fastlab.learning.loop import Trainer
+    from fastlab.learning.session import Session
+    from fastlab.learning.tokens import Blocks
     from fastlab.spec.hub import read_shape
 
     how = plan.how(read_shape(model.config))

@@ -77,7 +77,7 @@ class Judge:
         """Of the text under a model, in the state of training it may be in."""
         import torch
 
-        from fastlab.shrink.likelihood import block_nats
+        from fastlab.learning.likelihood import block_nats
 
         rows = torch.cat([self.ids, self.targets[:, -1:].to(self.ids.dtype)], 1)
         nats = block_nats(model, rows.long())
@@ -103,7 +103,7 @@ class Judge:
 
 def _block(trained: Trained, most: int) -> int:
     """Tokens of a block: BLOCK, or fewer where the model or the text has no more."""
-    from fastlab.shrink.tokens import token_ids
+    from fastlab.learning.tokens import token_ids
     from fastlab.shrink.trained import CHARACTERS
 
     text, block = trained.corpus.held_out, min(BLOCK, most)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.costs import WEIGHTS, costs_of
 from fastlab.cost.memory import kv_cache_bytes
+from fastlab.latency.costs import WEIGHTS, costs_of
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import QUANTIZED
 from fastlab.spec.recipe import STATIC, Recipe, kv_row_bytes

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
+from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate, Measurement, Quality, Record
 from fastlab.spec.point import Point
 from fastlab.spec.precision import FORMATS

@@ -50,7 +50,7 @@ def trained_model(checkpoint: str, learn_s: float = 8.0) -> Trained:
 
 
 def _taught(seconds: float) -> Path:
-    from fastlab.shrink.checkpoint import export_model
+    from fastlab.learning.checkpoint import export_model
     from fastlab.view.notebook import results_root
 
     folder = results_root() / "small-model" / f"{seconds:g}s"
@@ -66,7 +66,7 @@ def text_words(trained: Trained) -> str:
 
     On another text the dense model is judged anew, on this one.
     """
-    from fastlab.shrink.likelihood import text_loss
+    from fastlab.learning.likelihood import text_loss
 
     path = trained.folder / "run.json"
     if not path.exists():
@@ -154,7 +154,7 @@ def _timed(bench: Bench, model: Any) -> dict[str, Any]:
 
 
 def _said(model: Any, trained: Trained, prompt: str, new_tokens: int) -> dict[str, Any]:
-    from fastlab.shrink.likelihood import text_loss
+    from fastlab.learning.likelihood import text_loss
 
     block = min(512, model.config.max_position_embeddings)
     part = trained.corpus.held_out[:JUDGED]

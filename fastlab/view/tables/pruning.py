@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastlab import machine
-from fastlab.cost.devices import Device
 from fastlab.cost.kinds import PRODUCTS
-from fastlab.cost.latency import estimate
 from fastlab.cost.memory import parameters
 from fastlab.cost.operations import operations
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate, Measurement, Quality, Record
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import grid

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlab.cost import kinds
-from fastlab.cost.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
-from fastlab.cost.devices import Device
-from fastlab.cost.devices import device as find_device
-from fastlab.cost.fit import formula
 from fastlab.cost.kinds import Operation
-from fastlab.cost.latency import estimate, roofline
 from fastlab.cost.operations import VALUE_BYTES, operations
-from fastlab.cost.samples import Sample, class_of, work_of
+from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
+from fastlab.latency.devices import Device
+from fastlab.latency.devices import device as find_device
+from fastlab.latency.estimates import estimate
+from fastlab.latency.fit import formula
+from fastlab.latency.roofline import roofline
+from fastlab.latency.samples import Sample, class_of, work_of
 from fastlab.spec.point import Point
 
 if TYPE_CHECKING:

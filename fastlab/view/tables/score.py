@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.ablation import EFFICIENCIES, VARIANTS, Errors, ablations
-from fastlab.cost.devices import Device
-from fastlab.cost.fit import fit
 from fastlab.cost.kinds import PRODUCTS
-from fastlab.cost.samples import ATTENTION, Sample, class_of
-from fastlab.cost.score import (
+from fastlab.latency.devices import Device
+from fastlab.latency.fit import fit
+from fastlab.latency.roofline import EFFICIENCIES
+from fastlab.latency.samples import ATTENTION, Sample, class_of
+from fastlab.latency.waterfall import waterfall
+from fastlab.record import Record
+from fastlab.scores.ablation import VARIANTS, ablations
+from fastlab.scores.errors import Errors
+from fastlab.scores.scoreboard import (
     HOLDOUTS,
     NOISE,
     ROWS,
@@ -22,8 +26,6 @@ from fastlab.cost.score import (
     Scoreboard,
     predictions,
 )
-from fastlab.cost.waterfall import waterfall
-from fastlab.record import Record
 from fastlab.sweeps.table import table
 
 if TYPE_CHECKING:

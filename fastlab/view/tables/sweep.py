@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.devices import Device
 from fastlab.cost.kinds import Operation
 from fastlab.cost.operations import operations as listed
+from fastlab.latency.devices import Device
 from fastlab.spec.point import Point
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ def small_talker(seconds: float, device: str = "cpu") -> tuple[Any, Any]:
 
     So few seconds teach it how code looks and nothing of what it means.
     """
+    from fastlab.learning.loop import Trainer, Training, next_token_loss
+    from fastlab.learning.tokens import Blocks, make_tokenizer, token_ids
     from fastlab.models import build
-    from fastlab.shrink.loop import Trainer, Training, next_token_loss
-    from fastlab.shrink.tokens import Blocks, make_tokenizer, token_ids
 
     text = _sources()
     tokenizer = make_tokenizer(text, TALKER.vocab)

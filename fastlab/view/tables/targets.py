@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastlab.cost.devices import Device
-from fastlab.cost.latency import estimate
-from fastlab.cost.whatif import LABEL, typical
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
+from fastlab.latency.whatif import LABEL, typical
 from fastlab.spec.point import Point
 
 if TYPE_CHECKING:

@@ -136,9 +136,9 @@ def _taught(
     steps: dict[str, Point], trained: Trained, place: Path, kind: str, shown: Line
 ) -> list[tuple[int, float]]:
     """Prune, distil, write the student to `place`; the loss of each step."""
-    from fastlab.shrink.checkpoint import export_model
-    from fastlab.shrink.distilling import Lesson, distill
-    from fastlab.shrink.loop import Training
+    from fastlab.learning.checkpoint import export_model
+    from fastlab.learning.distilling import Lesson, distill
+    from fastlab.learning.loop import Training
 
     if "distilled" not in steps:
         return []

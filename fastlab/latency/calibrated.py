@@ -1,0 +1,216 @@
+"""The calibrated model: each operation from its class's fit, summed by runtime.
+
+A GPU's host queues ahead, so that a call takes the longer of its operations and its
+dispatches; a CPU is its own host and takes their sum. A CUDA graph is one dispatch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlab.latency.costs import (
+    CAUSAL,
+    KV_READ,
+    KV_WRITE,
+    LAUNCHES,
+    WEIGHTS,
+    Costs,
+    Timing,
+    latency_model,
+)
+from fastlab.latency.devices import Device
+from fastlab.latency.fit import ClassFit, formula, parts_of
+from fastlab.latency.profile import Profile
+from fastlab.latency.samples import DIMS, GENERATED, Work, work
+from fastlab.record import BOUNDS
+from fastlab.spec.point import Point
+
+ALIKE = (
+    0.3  # share of the error's variance that all operations of a call have in common
+)
+STRETCHED = 0.05  # share of the time beyond the calibrated range that is worth a flag
+UNKNOWN = np.log(2.0)  # half an interval of a class that was not calibrated
+
+
+class _Each(NamedTuple):
+    """Of every operation: seconds, half-width, [3] parts, and whether it is beyond."""
+
+    seconds: np.ndarray
+    half: np.ndarray
+    parts: np.ndarray
+    outside: np.ndarray
+
+
+class _Total(NamedTuple):
+    """Of every point: seconds of its operations, half-width, longest part, beyond."""
+
+    seconds: np.ndarray
+    half: np.ndarray
+    bound: np.ndarray
+    beyond: np.ndarray
+
+
+@latency_model("calibrated")
+def calibrated(
+    costs: Sequence[Costs], points: Sequence[Point], device: Device
+) -> list[Timing]:
+    """Seconds from the device's fits; ValueError where it has none for a precision."""
+    profile = device.fits
+    for precision in {point.recipe.precision for point in points}:
+        if profile is None or not profile.holds(precision):
+            raise ValueError(
+                f"{device.name} has no calibrated fit for {precision}; "
+                "run `fastlab calibrate`, or choose model='roofline'"
+            )
+    assert profile is not None
+    each = _operations(costs, points, device, profile)
+    total = _totals([cost.times for cost in costs], each)
+    hosts = [host_work(c, p, profile) for c, p in zip(costs, points, strict=True)]
+    beyond = [profile.beyond_parts(point.recipe.precision) for point in points]
+    total = total._replace(seconds=total.seconds * beyond)
+    rows = zip(hosts, *total, strict=True)
+    return [_timing(device.kind, profile.stretch, *row) for row in rows]
+
+
+class HostWork(NamedTuple):
+    """Seconds of the host's work on one call: launches and calls, whole graphs."""
+
+    launching: float
+    replaying: float
+
+
+def host_work(cost: Costs, point: Point, profile: Profile) -> HostWork:
+    """What the host does besides the operations of one call."""
+    compiled = point.recipe.runtime != "eager"
+    each = profile.host(point.shape.family, compiled)
+    alone = cost.totals[LAUNCHES] - cost.replays
+    launching = alone * each + cost.calls * profile.call_s
+    return HostWork(launching, cost.replays * profile.replay_s)
+
+
+def _totals(times: Sequence[np.ndarray], each: _Each) -> _Total:
+    owner = np.repeat(np.arange(len(times)), [len(one) for one in times])
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(owner, values, minlength=len(times))
+
+    often = np.concatenate(times)
+    seconds = often * each.seconds
+    error = seconds * each.half
+    work_s = total(seconds)
+    variance = (1 - ALIKE) * total(error**2) + ALIKE * total(error) ** 2
+    parts = np.stack([total(part) for part in _longest(often * each.parts)])
+    beyond = total(seconds * each.outside) > STRETCHED * work_s
+    return _Total(work_s, np.sqrt(variance) / work_s, parts.argmax(axis=0), beyond)
+
+
+def _timing(
+    kind: str,
+    stretch: float,
+    host: HostWork,
+    work_s: float,
+    half: float,
+    bound: int,
+    beyond: bool,
+) -> Timing:
+    busy, name = work_s + host.replaying, BOUNDS[bound]
+    if kind == "cpu":
+        seconds = busy + host.launching
+    else:
+        seconds = max(busy, host.launching)
+        name = "launch" if host.launching > busy else name
+    width = math.exp(half * stretch)
+    low, high = seconds / width, seconds * width
+    return Timing(float(seconds), float(low), float(high), name, bool(beyond))
+
+
+def _longest(parts: np.ndarray) -> np.ndarray:
+    """Each operation's longest part, the others zero."""
+    return np.where(parts == parts.max(axis=0), parts, 0.0)
+
+
+def _operations(
+    costs: Sequence[Costs], points: Sequence[Point], device: Device, profile: Profile
+) -> _Each:
+    names = [
+        (kind, precision, point.recipe.runtime != "eager")
+        for cost, point in zip(costs, points, strict=True)
+        for kind, precision in zip(cost.classes, cost.precisions, strict=True)
+    ]
+    codes = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    of = np.array([codes[name] for name in names])
+    times = np.concatenate([cost.times for cost in costs])
+    matrix = np.concatenate([cost.matrix for cost in costs]) / times[:, None]
+    slow = [slowdown(c, p, profile) for c, p in zip(costs, points, strict=True)]
+    sizes = [len(cost.times) for cost in costs]
+    matrix[:, [WEIGHTS, KV_READ]] *= np.repeat(slow, sizes)[:, None]
+    dims = np.concatenate([cost.dims for cost in costs])
+    each = _empty(len(of))
+    for (kind, precision, compiled), code in codes.items():
+        at = of == code
+        one = profile.find(kind, precision)
+        if one is not None and compiled:
+            one = within_compiled(one)
+        columns = columns_of(kind, matrix[at], dims[at])
+        found = _class(one, columns, device, precision)
+        for whole, part in zip(each, found, strict=True):
+            whole[..., at] = part
+    return each
+
+
+def slowdown(cost: Costs, point: Point, profile: Profile) -> float:
+    """What the call's weights and cached rows take beyond a microbenchmark's.
+
+    They come from the level of the caches that holds all that the call comes back to.
+    """
+    passes = max(1, point.workload.new_tokens)
+    footprint = (cost.totals[WEIGHTS] + cost.totals[KV_READ]) / passes
+    return profile.slowdown(point.recipe.format.dense, footprint)
+
+
+def _empty(size: int) -> _Each:
+    outside = np.empty(size, dtype=bool)
+    return _Each(np.empty(size), np.empty(size), np.empty((3, size)), outside)
+
+
+def within_compiled(one: ClassFit) -> ClassFit:
+    """The fit of a class in compiled code: only library calls keep their overhead.
+
+    What other kernels cost beyond their work is the profile's compiled_s.
+    """
+    if one.kind in DIMS and one.kind not in GENERATED:
+        return one
+    rates = {k: v for k, v in one.parameters.items() if k != "overhead_s"}
+    return replace(one, parameters=rates)
+
+
+def columns_of(kind: str, matrix: np.ndarray, dims: np.ndarray) -> Work:
+    """Rows of a cost matrix (of one execution each) as a fit reads them."""
+    moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1)
+    return work(kind, matrix[:, CAUSAL], moved, matrix[:, LAUNCHES], dims)
+
+
+def _class(
+    one: ClassFit | None, columns: Work, device: Device, precision: str
+) -> _Each:
+    if one is None:
+        return _unknown(columns, datasheet(device, precision))
+    seconds, half = one.predict(columns)
+    return _Each(seconds, half, one.parts(columns), one.outside(columns))
+
+
+def _unknown(columns: Work, rates: Mapping[str, float]) -> _Each:
+    size = len(columns.flops)
+    outside, half = np.ones(size, dtype=bool), np.full(size, UNKNOWN)
+    return _Each(formula(rates, columns), half, parts_of(rates, columns), outside)
+
+
+def datasheet(device: Device, precision: str) -> dict[str, float]:
+    """The formula's parameters where all that is known is the device's row."""
+    rates = {"peak": device.product_rate(precision), "bandwidth": device.bandwidth}
+    return rates | {"overhead_s": device.launch_s}

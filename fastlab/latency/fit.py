@@ -1,0 +1,226 @@
+"""Four to six fitted numbers per precision and class of operation, and what they leave.
+
+t = ((flops / peak)^p + (bytes / bandwidth)^p)^(1/p)
+    + launches x overhead + depth x depth_s + rows x row_s + fresh x fresh_s,
+fitted to log t by robust least squares with weak priors, times exp(residual). depth is
+what one result must wait for, however wide the device: the k of a product, keys x
+head_dim of attention. rows cost extra only where inputs are quantized row by row, fresh
+bytes only on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlab.cost.kinds import PRODUCTS
+from fastlab.latency.residual import Residual, residual
+from fastlab.latency.samples import DIMS, Sample, Work, class_of, work_of
+from fastlab.spec.checks import make
+from fastlab.spec.precision import FORMATS
+
+if TYPE_CHECKING:
+    from fastlab.latency.devices import Device
+
+LEVEL = 0.9  # share of operations that should lie within their interval
+NOISE = 0.1  # log error below which the fit trusts a point fully
+EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
+
+# (typical value, sd of its log). Peak and bandwidth: as shares of the device's.
+PRIORS = {
+    "peak": (0.75, 0.5),
+    "bandwidth": (0.8, 0.5),
+    "overhead_s": (5e-6, 1.5),
+    "sharpness": (1.0, 0.7),  # p - 1
+    "row_s": (1e-9, 2.0),
+    "fresh_s": (1e-10, 1.0),
+}
+# Of products of compressed rows, and of rows that are cut out: less, and little known.
+SLOW, SLOW_PEAK = ("csr", "strided"), (0.1, 1.5)
+DEPTH_PRIOR = dict.fromkeys(PRODUCTS, (1e-9, 2.0))
+DEPTH_PRIOR |= dict.fromkeys(("prefill", "decode"), (1e-11, 2.0))
+
+
+@dataclass(frozen=True)
+class ClassFit:
+    """The fitted model of one class of operations at one precision on one device.
+
+    parameters: peak in FLOP/s, bandwidth in bytes/s, sharpness = p - 1, the rest in
+    seconds. width = half an interval in standard deviations of the residual.
+    """
+
+    kind: str
+    precision: str
+    device: str
+    parameters: Mapping[str, float]
+    residual: Residual | None
+    width: float
+    low: tuple[float, ...]  # the calibrated range, in log space
+    high: tuple[float, ...]
+    count: int  # samples it was fitted to
+    skipped: tuple[str, ...] = ()
+
+    def predict(self, work: Work) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds of each operation, and half of its interval in log units."""
+        seconds = formula(self.parameters, work)
+        if self.residual is None:
+            return seconds, np.full(len(seconds), self.width)
+        log_factor, sd = self.residual.at(work.places)
+        return seconds * np.exp(log_factor), self.width * sd
+
+    def parts(self, work: Work) -> np.ndarray:
+        """[3, n] seconds of compute, memory and overhead, before the residual."""
+        return parts_of(self.parameters, work)
+
+    def outside(self, work: Work) -> np.ndarray:
+        """Which operations lie beyond the calibrated range in any dimension."""
+        below = work.places < np.array(self.low) - EDGE
+        above = work.places > np.array(self.high) + EDGE
+        return np.any(below | above, axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ClassFit:
+        """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
+        given = dict(data)
+        for name in ("low", "high", "skipped"):
+            given[name] = tuple(given.get(name, ()))
+        if given.get("residual"):
+            left = dict(given["residual"])
+            left["points"] = tuple(map(tuple, left["points"]))
+            left = {k: tuple(v) if isinstance(v, list) else v for k, v in left.items()}
+            given["residual"] = make(Residual, left)
+        fitted: ClassFit = make(cls, given)
+        return fitted
+
+
+def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
+    """[3, n] seconds that compute, memory and everything else take by themselves."""
+    compute = work.flops / p["peak"] if "peak" in p else np.zeros(len(work.flops))
+    rest = work.launches * p.get("overhead_s", 0.0)
+    rest = rest + work.depth * p.get("depth_s", 0.0) + work.rows * p.get("row_s", 0.0)
+    moved = work.bytes / p["bandwidth"] + work.fresh * p.get("fresh_s", 0.0)
+    return np.stack([compute, moved, rest])
+
+
+def formula(p: Mapping[str, float], work: Work) -> np.ndarray:
+    """Seconds without the residual; without a sharpness, max(compute, memory)."""
+    compute, memory, rest = parts_of(p, work)
+    longer = np.maximum(compute, memory)
+    if "sharpness" not in p:
+        return longer + rest
+    power = 1 + p["sharpness"]
+    ratio = np.minimum(compute, memory) / longer
+    return longer * (1 + ratio**power) ** (1 / power) + rest
+
+
+def fit(
+    samples: Iterable[Sample],
+    device: Device,
+    without: Sequence[str] = (),
+) -> ClassFit:
+    """Fit one class of operations at one precision; `without` drops terms by name.
+
+    Samples with a NaN or non-positive time are skipped and listed. ValueError where
+    classes, precisions or devices are mixed, or points fewer than parameters.
+    """
+    good, skipped = usable(samples)
+    kind, precision = _one_of("class", good, class_of), _only("precision", good)
+    if _only("device", good) not in ("", device.name):
+        raise ValueError(f"samples of {good[0].device} do not fit {device.name}")
+    priors = {k: v for k, v in _priors(kind, good, device).items() if k not in without}
+    if len(good) < len(priors):
+        raise ValueError(
+            f"{kind} {precision}: {len(good)} usable samples for {len(priors)} "
+            f"parameters ({', '.join(priors)})" + _listed(skipped)
+        )
+    work, times = work_of(good), np.array([s.seconds for s in good])
+    found = _least_squares(priors, work, np.log(times))
+    left = np.log(times / formula(found, work))
+    # Movers of bytes have one dimension, which the bandwidth explains: a residual there
+    # made 9 of 12 fits worse on points left out (the ablations of notebook 04).
+    sized = good[0].kind in DIMS and "residual" not in without
+    rest = residual(work.places, left) if sized else None
+    low, high = work.places.min(axis=0), work.places.max(axis=0)
+    ends = (tuple(low.tolist()), tuple(high.tolist()))
+    width = conformal(left if rest is None else np.divide(*rest.left_out()))
+    made = (kind, precision, device.name, found, rest, width, *ends)
+    return ClassFit(*made, len(good), tuple(skipped))
+
+
+def usable(samples: Iterable[Sample]) -> tuple[list[Sample], list[str]]:
+    """The samples a fit can use, and why not the others; ValueError if none is."""
+    faults = [(sample, sample.fault()) for sample in samples]
+    skipped = [f"{s.kind} {s.dims}: {fault}" for s, fault in faults if fault]
+    good = [sample for sample, fault in faults if not fault]
+    if not good:
+        raise ValueError("no usable sample" + _listed(skipped))
+    return good, skipped
+
+
+def _listed(skipped: Sequence[str]) -> str:
+    return f"; skipped {'; '.join(skipped[:3])}" if skipped else ""
+
+
+def _only(name: str, samples: Sequence[Sample]) -> str:
+    return _one_of(name, samples, lambda sample: getattr(sample, name))
+
+
+def _one_of(name: str, samples: Sequence[Sample], of: Callable[[Any], str]) -> str:
+    found = sorted({of(sample) for sample in samples})
+    if len(found) > 1:
+        raise ValueError(f"samples of more than one {name}: {', '.join(found)}")
+    return found[0]
+
+
+def _priors(
+    kind: str, samples: Sequence[Sample], device: Device
+) -> dict[str, tuple[float, float]]:
+    # In the units of the parameters: a share of the peak becomes FLOP/s.
+    found = dict(PRIORS)
+    share, sd = found["bandwidth"]
+    found["bandwidth"] = (share * device.bandwidth, sd)
+    share, sd = SLOW_PEAK if kind in SLOW else found["peak"]
+    del found["peak"]
+    sharpness, row = found.pop("sharpness"), found.pop("row_s")
+    fresh = device.kind == "cpu" and len(samples) > 2 and work_of(samples).fresh.any()
+    if not fresh:
+        del found["fresh_s"]
+    if any(sample.flops for sample in samples):
+        found["peak"] = (share * device.product_rate(samples[0].precision), sd)
+        found["sharpness"] = sharpness
+    if kind in DEPTH_PRIOR:
+        found["depth_s"] = DEPTH_PRIOR[kind]
+    if kind in PRODUCTS and FORMATS[samples[0].precision].dynamic:
+        found["row_s"] = row
+    return found
+
+
+def _least_squares(
+    priors: Mapping[str, tuple[float, float]], work: Work, log_times: np.ndarray
+) -> dict[str, float]:
+    from scipy.optimize import least_squares  # 0.2 s, and only fits need it
+
+    usual = np.log([value for value, _ in priors.values()])
+    sd = np.array([sd for _, sd in priors.values()])
+
+    def misfit(theta: np.ndarray) -> np.ndarray:
+        named = dict(zip(priors, np.exp(theta), strict=True))
+        error = np.log(formula(named, work)) - log_times
+        return np.r_[error / NOISE, (theta - usual) / sd]
+
+    best = np.exp(least_squares(misfit, usual, loss="soft_l1").x)
+    return dict(zip(priors, best.tolist(), strict=True))
+
+
+def conformal(scores: np.ndarray) -> float:
+    """The |score| that LEVEL of new points stay below, if they are like these."""
+    rank = math.ceil(LEVEL * (len(scores) + 1))
+    return float(np.sort(np.abs(scores))[min(rank, len(scores)) - 1])

@@ -1,0 +1,116 @@
+"""Profile: what a calibration found, kept in the device's JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastlab.cost.kinds import LOOKUPS, PRODUCTS
+from fastlab.latency.fit import ClassFit
+from fastlab.spec.checks import make
+from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
+
+# Where a class was not timed, the one most like it serves: kinds that only move bytes
+# are much alike, and so are products. Not the sparse rows of a CPU, which are far
+# slower, nor look-ups (on a CPU, a third of the rate of elementwise kernels).
+STAND_IN = {
+    **dict.fromkeys(("norm", "copy", "embedding", "gelu"), "elementwise"),
+    **{kind: "linear" for kind in PRODUCTS if kind != "csr"},
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Fits per (class, precision), host seconds per launch, and where they come from.
+
+    dispatch_s: of one operation launched eagerly, host_s: the same by model family,
+    compiled_s: of one in compiled code, call_s: of one call of such code beside its
+    launches, replay_s: of one whole CUDA graph. levels: by
+    precision, how much longer than in the microbenchmarks a byte takes when so many
+    bytes are gone through again and again (from which level of a CPU's caches they
+    come). whole: by precision, what calls take beyond the sum of their operations, each
+    timed alone; stretch: what their intervals are widened by, as those that the
+    calibration timed need it.
+    provenance: free text by name (versions, date, seconds and points it took).
+    """
+
+    fits: tuple[ClassFit, ...]
+    dispatch_s: float = 0.0
+    replay_s: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    host_s: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    stretch: float = 1.0
+    whole: Mapping[str, float] = field(default_factory=dict)
+    compiled_s: float = 0.0
+    call_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.whole, Mapping):
+            raise ValueError(f"whole={self.whole!r} must name a factor by precision")
+        seen = [(one.kind, one.precision) for one in self.fits]
+        twice = sorted({pair for pair in seen if seen.count(pair) > 1})
+        if twice:
+            raise ValueError(f"more than one fit of {' '.join(twice[0])}")
+
+    def find(self, kind: str, precision: str) -> ClassFit | None:
+        """The fit for a class of operations at a precision, None where there is none.
+
+        Elementwise operations stand in for norms, copies, embeddings and GELUs, plain
+        products for those with a bias, a transposed weight or 2:4 weights, int4 groups
+        for others; a look-up is one of whole numbers, whatever values it finds.
+        """
+        known = {(one.kind, one.precision): one for one in self.fits}
+        alike = [one for one in QUANTIZED if one.startswith("int4")]
+        alike = [*DENSE] if kind in LOOKUPS else alike
+        names = [precision, *(alike if precision in alike else ())]
+        pairs = [(k, p) for k in (kind, STAND_IN.get(kind, kind)) for p in names]
+        return next((known[pair] for pair in pairs if pair in known), None)
+
+    def holds(self, precision: str) -> bool:
+        """Whether matrix products of a recipe's precision were calibrated."""
+        product = FORMATS[precision].autocast or precision
+        return self.find("linear", product) is not None
+
+    def host(self, family: str, compiled: bool = False) -> float:
+        """Host seconds per launch of a family's eager code, or of any compiled."""
+        return self.compiled_s if compiled else self.host_s.get(family, self.dispatch_s)
+
+    def beyond_parts(self, precision: str) -> float:
+        """What a call takes beyond the sum of its operations: a factor."""
+        made = FORMATS[precision]
+        return self.whole.get(made.autocast or made.dense, 1.0)
+
+    def slowdown(self, precision: str, footprint: float) -> float:
+        """How much longer a byte takes in calls that go through `footprint` bytes."""
+        levels = self.levels.get(precision)
+        if not levels:
+            return 1.0
+        sizes, factors = zip(*levels, strict=True)
+        return float(np.interp(math.log(footprint), np.log(sizes), factors))
+
+    @property
+    def count(self) -> int:
+        """Calibration points of all fits."""
+        return sum(one.count for one in self.fits)
+
+    @property
+    def seconds(self) -> float:
+        """How long the calibration took, as its provenance says; 0 if it does not."""
+        return float(self.provenance.get("seconds", 0.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Profile:
+        """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
+        fits = tuple(ClassFit.from_dict(one) for one in data.get("fits", ()))
+        levels = {k: tuple(map(tuple, v)) for k, v in data.get("levels", {}).items()}
+        made: Profile = make(cls, {**data, "fits": fits, "levels": levels})
+        return made

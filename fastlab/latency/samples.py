@@ -1,0 +1,114 @@
+"""Timed operations, and the columns in which a fit reads operations of one class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlab.cost.kinds import LOOKUPS, PRODUCTS, Operation
+
+ATTENTION = ("prefill", "decode", "plain")
+GENERATED = ("gemv", "palette-compiled")  # timed as compiled calls of one kernel each
+DIMS = {**dict.fromkeys(PRODUCTS, 3), "attention": 6, **dict.fromkeys(LOOKUPS, 2)}
+
+
+# Bytes of one kernel from which its result, the half or third of them, is 32 MiB or
+# more: then a CPU's allocator maps its memory anew each time, and every page of it is
+# zeroed at the first touch (the largest M_MMAP_THRESHOLD of glibc's mallopt).
+FRESH = 80 * 2**20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed operation; flops as its kernel does them (causal), times in seconds."""
+
+    kind: str
+    dims: tuple[int, ...]
+    flops: float
+    bytes: float
+    seconds: float
+    precision: str
+    launches: int = 1
+    device: str = ""
+
+    @classmethod
+    def of(
+        cls, op: Operation, seconds: float, precision: str, device: str = ""
+    ) -> Sample:
+        """The sample of one execution of `op` that took `seconds`."""
+        cost = (op.flops_causal, op.bytes, seconds)
+        return cls(op.kind, op.dims, *cost, precision, op.launches, device)
+
+    def fault(self) -> str:
+        """Why this sample cannot be used; "" if it can."""
+        for name, least in (("seconds", 0), ("bytes", 0), ("flops", -1)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if not number or value <= least:
+                return f"{name}={value!r} must be a finite number > {max(least, 0)}"
+        needed = DIMS.get(self.kind, len(self.dims))
+        past = 2 if self.kind == "attention" else None  # the one that may be 0
+        whole = all(n > 0 for i, n in enumerate(self.dims) if i != past)
+        if len(self.dims) != needed or not whole:
+            return f"dims={self.dims} must be {needed} numbers > 0"
+        return "" if self.launches > 0 else f"launches={self.launches} must be > 0"
+
+
+class Work(NamedTuple):
+    """Operations of one class as columns: what the formula and the residual read."""
+
+    flops: np.ndarray
+    bytes: np.ndarray
+    launches: np.ndarray
+    depth: np.ndarray
+    rows: np.ndarray
+    fresh: np.ndarray  # bytes of kernels without arithmetic that move FRESH or more
+    places: np.ndarray  # [n, d], log space
+
+
+def class_of(op: Operation | Sample) -> str:
+    """The class whose fit holds for `op`: its kind, or prefill, decode or plain.
+
+    Those three are attention; plain = several kernels, the score matrix in memory.
+    """
+    if op.kind != "attention":
+        return op.kind
+    if op.launches > 1:
+        return "plain"
+    return "decode" if op.dims[1] == 1 and op.dims[2] > 0 else "prefill"
+
+
+def work(
+    kind: str,
+    flops: np.ndarray,
+    moved: np.ndarray,
+    launches: np.ndarray,
+    dims: np.ndarray,
+) -> Work:
+    """The columns of operations of one class; dims [n, DIMS], else unread."""
+    none = fresh = np.zeros(len(flops))
+    if kind in PRODUCTS:
+        places, depth, rows = dims[:, :3], dims[:, 2], dims[:, 0]
+    elif kind in ATTENTION:
+        batch, new, past, heads, kv_heads, d = dims.T
+        keys = past + new
+        places, depth = np.stack([batch, keys, heads, kv_heads, d], 1), keys * d
+        rows = none
+    elif kind in LOOKUPS:
+        places, depth, rows = dims[:, :2], none, none
+    else:
+        places, depth, rows = (moved / launches)[:, None], none, none
+        fresh = np.where(moved / launches >= FRESH, moved, 0.0)
+    return Work(flops, moved, launches, depth, rows, fresh, np.log(places))
+
+
+def work_of(samples: Sequence[Sample]) -> Work:
+    """The columns of samples of one class."""
+    costs = np.array([(s.flops, s.bytes, s.launches) for s in samples], dtype=float)
+    flops, moved, launches = costs.T
+    dims = np.array([s.dims for s in samples], dtype=float)
+    return work(class_of(samples[0]), flops, moved, launches, dims)

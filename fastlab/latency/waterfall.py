@@ -1,0 +1,95 @@
+"""Where the estimated time of one call comes from, step by step; no torch.
+
+math, bytes that math does not hide, launches and waiting within operations, what the
+calibration saw nearby, and the host. Their sum is the estimate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlab.latency.calibrated import (
+    columns_of,
+    datasheet,
+    host_work,
+    slowdown,
+    within_compiled,
+)
+from fastlab.latency.costs import (
+    KV_READ,
+    LAUNCHES,
+    WEIGHTS,
+    Costs,
+    costs_of,
+)
+from fastlab.latency.devices import Device
+from fastlab.latency.fit import formula, parts_of
+from fastlab.latency.profile import Profile
+from fastlab.spec.point import Point
+
+STEPS = ("math", "+ bytes", "+ launches", "+ nearby", "+ host")
+
+
+def waterfall(point: Point, device: Device) -> dict[str, float]:
+    """Seconds that each of STEPS adds to the estimate of a point, in order.
+
+    Calibrated: the sum is estimate(...).seconds, and "+ nearby" (the fit's residual,
+    and what whole calls take beyond their parts) may be negative. Without fits for the
+    precision: the lower end of the roofline.
+    """
+    costs, fits = costs_of(point), device.fits
+    profile = fits if fits and fits.holds(point.recipe.precision) else None
+    slow = slowdown(costs, point, profile) if profile else 1.0
+    matrix = costs.matrix / costs.times[:, None]
+    matrix[:, [WEIGHTS, KV_READ]] *= slow
+    each = [
+        _operation(matrix[i : i + 1], costs, i, point, device, profile)
+        for i in range(len(costs.classes))
+    ]
+    parts = np.sum(each, axis=0)
+    if profile:
+        beyond = profile.beyond_parts(point.recipe.precision)
+        parts[STEPS.index("+ nearby")] += (beyond - 1) * parts.sum()
+    host = _host(float(parts.sum()), costs, point, device, profile)
+    return dict(zip(STEPS, [*parts.tolist(), host], strict=True))
+
+
+def _operation(
+    row: np.ndarray,
+    costs: Costs,
+    i: int,
+    point: Point,
+    device: Device,
+    profile: Profile | None,
+) -> np.ndarray:
+    # [4] seconds of one kind of operation, all its times together.
+    kind, precision = costs.classes[i], costs.precisions[i]
+    columns = columns_of(kind, row, costs.dims[i : i + 1])
+    fit = profile.find(kind, precision) if profile else None
+    if fit and point.recipe.runtime != "eager":
+        fit = within_compiled(fit)
+    known = fit.parameters if fit else _rates(device, precision, profile)
+    math, _, launches = parts_of(known, columns)[:, 0]
+    plain = formula(known, columns)[0]
+    whole = fit.predict(columns)[0][0] if fit else plain
+    steps = [math, plain - launches - math, launches, whole - plain]
+    return np.array(steps) * costs.times[i]
+
+
+def _rates(device: Device, precision: str, profile: Profile | None) -> dict[str, float]:
+    # The roofline counts launches once, on the host; a missing class has its own.
+    known = datasheet(device, precision)
+    return known if profile else {k: v for k, v in known.items() if k != "overhead_s"}
+
+
+def _host(
+    busy: float, costs: Costs, point: Point, device: Device, profile: Profile | None
+) -> float:
+    """Seconds that the host adds; a GPU's host queues ahead of its work."""
+    if profile is None:
+        launching, replaying = costs.totals[LAUNCHES] * device.launch_s, 0.0
+    else:
+        launching, replaying = host_work(costs, point, profile)
+    if device.kind == "cpu":
+        return launching + replaying
+    return replaying + max(launching - busy - replaying, 0.0)

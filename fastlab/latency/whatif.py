@@ -1,0 +1,110 @@
+"""What a request would take and cost on devices that one does not own.
+
+From the datasheet row and typical efficiencies: estimated, not calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from fastlab.cost.memory import largest_batch, peak_bytes
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
+from fastlab.latency.roofline import EFFICIENCIES
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.recipe import Recipe
+from fastlab.spec.shape import ModelShape
+
+LABEL = "estimated, not calibrated"
+TYPICAL = EFFICIENCIES["efficiencies 0.7 / 0.9"]  # shares of peak and of bandwidth
+SECONDS_PER_HOUR = 3600
+BF16 = Recipe("bf16")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to read and an answer to write, for `batch` sequences at a time."""
+
+    shape: ModelShape
+    prompt_len: int
+    new_tokens: int
+    batch: int = 1
+    recipe: Recipe = BF16
+
+    def point(self, phase: str) -> Point:
+        """The request's generation, or its prefill with the last logits only."""
+        count = {"new_tokens": self.new_tokens} if phase == "generate" else {}
+        work = Workload(phase, self.batch, self.prompt_len, logits="last", **count)
+        return Point(self.shape, work, self.recipe)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A request on a device: seconds, what fits, USD; `refused` says why it cannot.
+
+    seconds = of the whole request, ttft_s to its first token, tpot_s for each further
+    one; cost is that of 1,000 requests at the device's price per hour.
+    """
+
+    device: str
+    refused: str = ""
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    seconds: float | None = None
+    largest_batch: int = 0
+    cost: float | None = None
+    label: str = LABEL
+
+
+def typical(device: Device) -> Device:
+    """The device at typical efficiencies of its datasheet's peak and bandwidth."""
+    compute, memory = TYPICAL
+    peaks = {name: compute * rate for name, rate in device.peak_flops.items()}
+    return replace(device, peak_flops=peaks, bandwidth=memory * device.bandwidth)
+
+
+def offers(request: Request, devices: Iterable[Device]) -> list[Offer]:
+    """What each device offers, the cheapest first, those that cannot last."""
+    found = [offer(request, device) for device in devices]
+    return sorted(found, key=_rank)
+
+
+def _rank(offer: Offer) -> tuple[bool, bool, float]:
+    unpriced = offer.cost is None
+    return bool(offer.refused), unpriced, offer.cost or offer.seconds or 0.0
+
+
+def offer(request: Request, device: Device) -> Offer:
+    """One device's offer; a request that does not fit or cannot run is refused."""
+    whole, first = request.point("generate"), request.point("prefill")
+    precision = request.recipe.precision
+    if not device.can(precision):
+        return Offer(device.name, f"no {precision}")
+    batch = largest_batch(whole, device.memory_bytes)
+    if batch < request.batch:
+        return Offer(device.name, _too_large(whole, device), largest_batch=batch)
+    total, prefill = (
+        e.seconds for e in estimate([whole, first], typical(device), "roofline")
+    )
+    later = max(request.new_tokens - 1, 1)
+    return Offer(
+        device.name,
+        ttft_s=prefill,
+        tpot_s=(total - prefill) / later if request.new_tokens > 1 else None,
+        seconds=total,
+        largest_batch=batch,
+        cost=_cost(total / request.batch, device.price_per_hour),
+    )
+
+
+def _too_large(point: Point, device: Device) -> str:
+    need, room = peak_bytes(point) / 2**30, device.memory_bytes / 2**30
+    return f"needs {need:,.1f} GiB of {room:.0f}"
+
+
+def _cost(seconds: float, price_per_hour: float | None) -> float | None:
+    """USD for 1,000 requests of so many seconds each."""
+    if price_per_hour is None:
+        return None
+    return 1000 * seconds * price_per_hour / SECONDS_PER_HOUR

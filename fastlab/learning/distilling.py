@@ -1,0 +1,206 @@
+"""`distill`: a student model learns the teacher's next-token distributions.
+
+The loop is that of training; only the loss differs. The temperature loss is that of
+Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fastlab.learning.loop import Loss, Trainer, Training
+from fastlab.learning.session import OnRow, Row, Session
+from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the student is told: loss = kl x KL + (1 - kl) x CE + hidden x MSE.
+
+    KL: between the distributions at this temperature, times its square. CE: of the
+    text's own next token. MSE: of the residual stream after each pair of layers
+    {student's: teacher's}, relative to the teacher's mean square.
+    """
+
+    temperature: float = 2.0
+    kl: float = 0.9
+    hidden: float = 0.0
+    layers: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature <= 100:
+            raise ValueError(
+                f"temperature={self.temperature!r} must be above 0, at most 100"
+            )
+        if not 0 <= self.kl <= 1:
+            raise ValueError(f"kl={self.kl!r} must be from 0 to 1")
+        if self.hidden < 0:
+            raise ValueError(f"hidden={self.hidden!r} must be 0 or more")
+        if bool(self.hidden) != bool(self.layers):
+            raise ValueError(
+                f"hidden={self.hidden!r} and layers={dict(self.layers)!r} go together: "
+                "both or neither"
+            )
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    text: str | torch.Tensor,
+    steps: int,
+    *,
+    tokenizer: Any = None,
+    lesson: Lesson | None = None,
+    how: Training | None = None,
+    folder: str | Path | None = None,
+    save_every_s: float = 60.0,
+    on_row: OnRow | None = None,
+) -> list[Row]:
+    """Train the student in place on the teacher's logits; returns the loss curve.
+
+    text: with a tokenizer, or ids (tokens,). folder: checkpoints are kept there, and
+    the same call after a stop goes on from the last one. on_row sees each step's
+    {step, loss, rate, seconds}. The student must be fp32; at the end it is in the state
+    for inference again. Raises ValueError for vocabularies, layers or widths that do
+    not fit, and for a text shorter than one block.
+    """
+    how, lesson = how or Training(block=256, warmup=20), lesson or Lesson()
+    check_pair(student, teacher, lesson)
+    ids = _ids(text, tokenizer, student)
+    blocks = Blocks(ids, how.block, how.batch, how.seed)
+    teacher.eval().requires_grad_(False)
+    trainer = Trainer(student, blocks, lesson_loss(student, teacher, lesson), how)
+    session = Session(trainer, Path(folder) if folder else None, save_every_s)
+    session.plan(steps)
+    session.run(on_row)
+    student.eval().requires_grad_(False)
+    return session.curve.rows
+
+
+def _ids(text: str | torch.Tensor, tokenizer: Any, student: Any) -> torch.Tensor:
+    if isinstance(text, torch.Tensor):
+        return text
+    if tokenizer is None:
+        raise ValueError("tokenizer=None: text needs one; allowed without: ids")
+    check_tokenizer(tokenizer, student.config.vocab_size)
+    return token_ids(tokenizer, text)
+
+
+def check_pair(student: Any, teacher: Any, lesson: Lesson) -> None:
+    """Raise ValueError where such a student cannot learn such a lesson."""
+    vocabs = [model.config.vocab_size for model in (student, teacher)]
+    if vocabs[0] != vocabs[1]:
+        raise ValueError(
+            f"vocab={vocabs[0]} of the student must be the teacher's, {vocabs[1]}"
+        )
+    counts = [len(layers_of(model)) for model in (student, teacher)]
+    for mine, its in lesson.layers.items():
+        for who, layer, count in (
+            ("student", mine, counts[0]),
+            ("teacher", its, counts[1]),
+        ):
+            if not 0 <= layer < count:
+                raise ValueError(
+                    f"layers: {who} has no layer {layer}; it has 0 to {count - 1}"
+                )
+    widths = [model.config.hidden_size for model in (student, teacher)]
+    if lesson.layers and widths[0] != widths[1]:
+        raise ValueError(
+            f"hidden={lesson.hidden} needs equal widths; the student has {widths[0]}, "
+            f"the teacher {widths[1]}"
+        )
+
+
+def lesson_loss(student: nn.Module, teacher: nn.Module, lesson: Lesson) -> Loss:
+    """The loss of a lesson as a function of ids (batch, block + 1)."""
+
+    def loss_of(ids: torch.Tensor) -> torch.Tensor:
+        inputs, targets = ids[:, :-1], ids[:, 1:].flatten()
+        with torch.no_grad():
+            wanted, its = seen(teacher, inputs, lesson.layers.values())
+        given, mine = seen(student, inputs, lesson.layers.keys())
+        loss = lesson.kl * soft_loss(given, wanted, lesson.temperature)
+        loss = loss + (1 - lesson.kl) * F.cross_entropy(given, targets)
+        for own, other in zip(mine, its, strict=True):
+            share = lesson.hidden / len(mine)
+            loss = loss + share * relative_error(own, other)
+        return loss
+
+    return loss_of
+
+
+def soft_loss(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean nats over rows.
+
+    Logits (rows, vocab). T^2 keeps the gradient's size where T changes.
+    """
+    mine = F.log_softmax(student / temperature, dim=-1)
+    its = F.log_softmax(teacher / temperature, dim=-1)
+    kl = F.kl_div(mine, its, reduction="batchmean", log_target=True)
+    return kl * temperature**2
+
+
+def relative_error(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference over the other's mean square: 0 if equal, 1 for zeros."""
+    return F.mse_loss(own, other) / other.square().mean()
+
+
+def seen(
+    model: nn.Module, ids: torch.Tensor, layers: Any = ()
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Logits (rows, vocab) and what leaves each of `layers`, all in fp32."""
+    with outputs_of(model, list(layers)) as kept:
+        logits = model(ids, use_cache=False).logits
+    return logits.float().flatten(0, 1), [out.float() for out in kept]
+
+
+@contextmanager
+def outputs_of(model: nn.Module, layers: list[int]) -> Iterator[list[torch.Tensor]]:
+    """While it is open, each forward pass fills the list with the layers' outputs.
+
+    Taken at the layers themselves: the last of transformers' hidden_states has been
+    through the final norm, the others have not.
+    """
+    kept: dict[int, torch.Tensor] = {}
+    found: list[torch.Tensor] = []
+
+    def keeper(place: int) -> Any:
+        def keep(_module: Any, _inputs: Any, out: Any) -> None:
+            kept[place] = out[0] if isinstance(out, tuple) else out
+            if len(kept) == len(layers):
+                found[:] = [kept[n] for n in range(len(layers))]
+
+        return keep
+
+    stack = layers_of(model) if layers else []
+    hooks = [
+        stack[layer].register_forward_hook(keeper(place))
+        for place, layer in enumerate(layers)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def layers_of(model: Any) -> Any:
+    """The list of a decoder's layers; ValueError for families other than the three."""
+    inner = getattr(model, "model", None) or getattr(model, "transformer", None)
+    for name in ("layers", "h"):
+        if hasattr(inner, name):
+            return getattr(inner, name)
+    raise ValueError(
+        f"model {type(model).__name__} is not one of gpt2, llama, qwen3: "
+        "its layers are not known"
+    )

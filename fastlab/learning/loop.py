@@ -1,0 +1,214 @@
+"""The training loop that training and distillation share; they differ by their loss.
+
+What a step reads and draws depends on the seed and the step's number alone, so that a
+run which goes on after a stop ends with the very same weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastlab.learning.tokens import Blocks
+from fastlab.spec.checks import check_choice, check_count
+
+Loss = Callable[[torch.Tensor], torch.Tensor]  # ids (batch, block + 1) -> mean nats
+NUMERICS = ("fp32", "autocast-bf16")
+BETAS = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained, apart from how long.
+
+    batch sequences of block tokens a step. Matrices within layers are moved by Muon
+    with step matrix_lr, all else by AdamW with step lr; matrix_lr = 0 leaves everything
+    to AdamW. Both decay weights by weight_decay x step. The steps grow over the first
+    warmup steps, stay, and shrink to nothing over the last ones: a share `decay` of a
+    planned number. clip: the largest norm of a gradient. compiled: torch.compile of the
+    loss, which takes a minute first.
+    """
+
+    batch: int = 16
+    block: int = 512
+    lr: float = 3e-3
+    matrix_lr: float = 0.02
+    weight_decay: float = 0.1
+    warmup: int = 50
+    clip: float = 1.0
+    precision: str = "fp32"
+    seed: int = 0
+    compiled: bool = False
+    decay: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_count("batch", self.batch)
+        check_count("block", self.block)
+        check_count("warmup", self.warmup, low=0)
+        check_count("seed", self.seed, low=0)
+        check_choice("precision", self.precision, NUMERICS)
+        for name, high in {
+            "lr": 1,
+            "matrix_lr": 1,
+            "weight_decay": 1,
+            "clip": 1e9,
+            "decay": 1,
+        }.items():
+            value = getattr(self, name)
+            if not 0 <= value <= high or (name in ("lr", "clip") and not value):
+                raise ValueError(f"{name}={value!r} must be from 0 to {high:g}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long: the step at which learning rates begin to shrink, and the last one.
+
+    None: not known yet, rates stay as they are until it is.
+    """
+
+    decay_from: int | None = None
+    end: int | None = None
+
+    @classmethod
+    def of(cls, steps: int, decay: float = 0.25, done: int = 0) -> Plan:
+        """So many steps after `done`, the last `decay` of them with shrinking rates."""
+        check_count("steps", steps)
+        return cls(done + steps - max(1, round(steps * decay)), done + steps)
+
+    def factor(self, step: int, warmup: int) -> float:
+        """What learning rates are multiplied by at a step, from 0 to 1."""
+        up = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        if self.decay_from is None or self.end is None or step < self.decay_from:
+            return up
+        left = (self.end - step) / max(1, self.end - self.decay_from)
+        return up * max(0.0, left)
+
+
+def optimizers(model: nn.Module, how: Training) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the rest; norms do not decay."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    hidden = [p for n, p in named if how.matrix_lr and _is_hidden_matrix(n, p)]
+    chosen = {id(p) for p in hidden}
+    rest = [p for _, p in named if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": how.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    made: list[torch.optim.Optimizer] = []
+    if groups:
+        made.append(torch.optim.AdamW(groups, lr=how.lr, betas=BETAS))
+    if hidden:
+        decay = how.weight_decay
+        made.append(torch.optim.Muon(hidden, lr=how.matrix_lr, weight_decay=decay))
+    for group in (g for o in made for g in o.param_groups):
+        group["full_lr"] = group["lr"]
+    return made
+
+
+def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
+    inside = ".layers." in f".{name}" or ".h." in f".{name}"
+    return inside and weight.ndim == 2
+
+
+class Trainer:
+    """A model, its optimizers and the step they have come to."""
+
+    def __init__(
+        self, model: nn.Module, blocks: Blocks, loss_of: Loss, how: Training
+    ) -> None:
+        check_trainable(model)
+        self.model, self.blocks, self.how = model, blocks, how
+        self.optimizers = optimizers(model, how)
+        self.loss_of = torch.compile(loss_of) if how.compiled else loss_of
+        self.device = next(model.parameters()).device
+        self.plan, self.step, self.seconds = Plan(), 0, 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether the plan's last step has been taken."""
+        return self.plan.end is not None and self.step >= self.plan.end
+
+    def advance(self) -> dict[str, float]:
+        """One step: {step, loss in nats per token, rate as a fraction, seconds}.
+
+        Raises FloatingPointError where the loss is no finite number.
+        """
+        began, rate = time.perf_counter(), self.plan.factor(self.step, self.how.warmup)
+        loss = self._backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.how.clip)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_lr"] * rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        return {"step": self.step, "loss": loss, "rate": rate, "seconds": spent}
+
+    def _backward(self) -> float:
+        ids = self.blocks.at(self.step).to(self.device)
+        cuda = [torch.cuda.current_device()] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), self._autocast():
+            torch.manual_seed(self.how.seed * 1_000_003 + self.step)  # for dropout
+            loss = self.loss_of(ids)
+        value = float(loss.detach())
+        if not abs(value) < float("inf"):
+            raise FloatingPointError(f"loss={value} at step {self.step + 1}")
+        loss.backward()
+        return value
+
+    def _autocast(self) -> Any:
+        on = self.how.precision == "autocast-bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+    def state(self) -> dict[str, Any]:
+        """All that a later Trainer needs to go on from here."""
+        return {
+            "model": dict(self.model.named_parameters()),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "plan": [self.plan.decay_from, self.plan.end],
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state; ValueError where it is of another model or settings."""
+        own = dict(self.model.named_parameters())
+        kept = {name: tuple(p.shape) for name, p in state["model"].items()}
+        if kept != {name: tuple(p.shape) for name, p in own.items()}:
+            raise ValueError("the checkpoint is of a model with other weights")
+        for name, parameter in own.items():
+            parameter.copy_(state["model"][name])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.plan = Plan(*state["plan"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Make the model ready to learn; ValueError unless its weights are fp32."""
+    dtypes = {p.dtype for p in model.parameters()}
+    if dtypes != {torch.float32}:
+        raise ValueError(
+            f"weights in {', '.join(sorted(map(str, dtypes)))} cannot be trained: "
+            "load the model with precision='fp32'"
+        )
+    model.train().requires_grad_(True)
+
+
+def next_token_loss(model: nn.Module) -> Loss:
+    """The loss of a language model: mean nats per predicted token."""
+
+    def loss_of(ids: torch.Tensor) -> torch.Tensor:
+        logits = model(ids[:, :-1], use_cache=False).logits.float()
+        return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+    return loss_of

@@ -1,0 +1,69 @@
+"""Does every term of the fit earn its place? Errors on samples left out of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastlab.latency.devices import Device
+from fastlab.latency.fit import fit, formula, usable
+from fastlab.latency.roofline import EFFICIENCIES
+from fastlab.latency.samples import Sample, work_of
+from fastlab.scores.errors import Errors
+
+VARIANTS = {
+    "full model": (),
+    "without residual": ("residual",),
+    "without overlap exponent (max)": ("sharpness",),
+    "without overhead": ("overhead_s",),
+    "without depth": ("depth_s",),
+    "without rows": ("row_s",),
+    "without fresh memory": ("fresh_s",),
+}
+
+
+def ablations(
+    samples: Sequence[Sample], device: Device, folds: int | None = None
+) -> list[Errors]:
+    """The fit with and without each term, scored on samples it did not see.
+
+    Each sample in turn, or each of `folds` parts, is predicted by a fit of the others.
+    Then the datasheet's roofline, typical efficiencies, and FLOPs / peak. ValueError as
+    `fit`.
+    """
+    good, _ = usable(samples)
+    times = np.array([sample.seconds for sample in good])
+    whole = fit(good, device).parameters
+    kept = {k: v for k, v in VARIANTS.items() if not v or v[0] in {*whole, "residual"}}
+    found = {
+        name: _left_out(good, device, terms, folds or len(good))
+        for name, terms in kept.items()
+    }
+    found |= _baselines(good, device)
+    return [Errors.of(name, seconds, times) for name, seconds in found.items()]
+
+
+def _left_out(
+    samples: Sequence[Sample], device: Device, without: Sequence[str], folds: int
+) -> np.ndarray:
+    fold = np.arange(len(samples)) % min(folds, len(samples))
+    seconds = np.empty(len(samples))
+    for number in np.unique(fold):
+        rest = [s for s, own in zip(samples, fold, strict=True) if own != number]
+        held = [s for s, own in zip(samples, fold, strict=True) if own == number]
+        fitted = fit(rest, device, without)
+        seconds[fold == number] = fitted.predict(work_of(held))[0]
+    return seconds
+
+
+def _baselines(samples: Sequence[Sample], device: Device) -> dict[str, np.ndarray]:
+    work, bandwidth = work_of(samples), device.bandwidth
+    if not work.flops.any():
+        return {"datasheet bandwidth": work.bytes / bandwidth}
+    peak = device.product_rate(samples[0].precision)
+    found = {
+        name: formula({"peak": compute * peak, "bandwidth": moved * bandwidth}, work)
+        for name, (compute, moved) in EFFICIENCIES.items()
+    }
+    return found | {"FLOPs / datasheet peak": work.flops / peak}

@@ -1,0 +1,259 @@
+"""How far off are estimates of rows that nothing was fitted to?
+
+Whole values of a field (a hidden size, a length) are left out in turn. What the rest
+of the rows can teach is a correction of the device's model per precision and phase:
+their median ratio, and a residual around it. The baselines see the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastlab.cost.article import article_as_printed
+from fastlab.cost.operations import steps
+from fastlab.latency.costs import CAUSAL, FLOPS, KV_WRITE, WEIGHTS, costs_of
+from fastlab.latency.devices import Device
+from fastlab.latency.devices import device as datasheet_row
+from fastlab.latency.estimates import estimate
+from fastlab.latency.roofline import EFFICIENCIES
+from fastlab.record import Estimate, Record
+from fastlab.scores.correction import Predicted, held_out
+from fastlab.scores.errors import Errors
+from fastlab.scores.speedups import Speedup, speedups
+from fastlab.spec.checks import check_choice
+from fastlab.spec.point import Point
+
+HOLDOUTS: Mapping[str, Callable[[Point], Any]] = {
+    "hidden": lambda point: point.built_shape.hidden,
+    "seq": lambda point: point.workload.prompt_len,
+    "batch": lambda point: point.workload.batch,
+    "layers": lambda point: point.built_shape.layers,
+    "family": lambda point: point.shape.family,
+}
+ROWS = "rows"  # every tenth row instead of whole values: too easy, for comparison
+SLICES = 10
+NOISE = "repeat noise"
+
+
+class Predictions(NamedTuple):
+    """Rows, their estimates, and what rows of the other folds make of those."""
+
+    rows: list[Record]
+    estimates: list[Estimate]
+    folds: np.ndarray
+    found: Predicted
+    skipped: list[str]
+
+    @property
+    def points(self) -> list[Point]:
+        """The rows' points."""
+        return [row.point for row in self.rows]
+
+    @property
+    def measured(self) -> np.ndarray:
+        """The rows' seconds."""
+        return np.array([_seconds(row) for row in self.rows])
+
+    def errors(self, name: str = "fastlab, held out") -> Errors:
+        """How far off the held-out predictions are."""
+        return Errors.of(name, self.found.seconds, self.measured)
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """Errors of each method on all rows, of the first one by group, and the rest.
+
+    coverage = % of rows within their predicted interval; half_width = the median of
+    its half in %, alone_ the same where no row was used; points and seconds = what the
+    calibration took.
+    """
+
+    device: str
+    holdout: str
+    methods: tuple[Errors, ...]
+    groups: tuple[Errors, ...]
+    speedups: tuple[Speedup, ...]
+    coverage: float
+    half_width: float
+    alone_coverage: float
+    alone_half_width: float
+    points: int
+    seconds: float
+    skipped: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """The first method's figures on one line, for machines."""
+        e = self.methods[0]
+        figures = f"median={e.median:.1f} mean={e.mean:.1f} p90={e.p90:.1f}"
+        rest = f"bias={e.bias:.1f} n={e.n} points={self.points}"
+        return f'{figures} {rest} seconds={self.seconds:.0f} device="{self.device}"'
+
+
+def score(
+    records: Iterable[Record],
+    device: Device,
+    holdout: str = "hidden",
+    model: str = "auto",
+    datasheet: Device | None = None,
+) -> Scoreboard:
+    """Score `model` on rows measured on `device`, each value of `holdout` left out.
+
+    `datasheet` feeds the baselines (default: the row of data/devices.csv, or else the
+    device's own peaks). ValueError as `predictions`.
+    """
+    made = predictions(records, device, holdout, model)
+    points, measured, found = made.points, made.measured, made.found
+    sheet = datasheet or _datasheet(device)
+    methods = _methods(made.rows, made.estimates, measured, made.folds, sheet)
+    groups = _groups(points, made.estimates, found.seconds, measured)
+    pairs = speedups(points, found.seconds, measured)
+    tables = (made.errors(), *methods), tuple(groups), tuple(pairs)
+    alone = Predicted(*np.array([_interval(e) for e in made.estimates]).T)
+    widths = [(each.coverage(measured), each.half_width) for each in (found, alone)]
+    width = widths[0] + widths[1]
+    cost = (device.fits.count, device.fits.seconds) if device.fits else (0, 0.0)
+    return Scoreboard(device.name, holdout, *tables, *width, *cost, tuple(made.skipped))
+
+
+def predictions(
+    records: Iterable[Record],
+    device: Device,
+    holdout: str = "hidden",
+    model: str = "auto",
+) -> Predictions:
+    """Every usable row as predicted without the rows that share its `holdout` value.
+
+    Rows that cannot be scored are listed with the reason. ValueError for rows of other
+    devices, fewer than two values of `holdout`, or an unknown name.
+    """
+    check_choice("holdout", holdout, (*HOLDOUTS, ROWS))
+    rows, skipped = _usable(records, device)
+    points, measured = [row.point for row in rows], np.array(list(map(_seconds, rows)))
+    folds = _folds(points, holdout)
+    estimates = estimate(points, device, model)
+    found = held_out(points, estimates, measured, folds)
+    return Predictions(rows, estimates, folds, found, skipped)
+
+
+def _interval(one: Estimate) -> tuple[float, float, float]:
+    return one.seconds, one.low_s, one.high_s
+
+
+def _datasheet(device: Device) -> Device:
+    try:
+        return datasheet_row(device.name)
+    except ValueError:
+        return device
+
+
+def _seconds(row: Record) -> float:
+    return row.measured.seconds if row.measured else math.nan
+
+
+def _usable(
+    records: Iterable[Record], device: Device
+) -> tuple[list[Record], list[str]]:
+    rows, skipped = [], []
+    for record in records:
+        if record.device != device.name:
+            raise ValueError(
+                f"a row of {record.device} cannot be scored against {device.name}"
+            )
+        fault = _fault(record, device)
+        if fault:
+            skipped.append(f"{record.point.label}: {fault}")
+        else:
+            rows.append(record)
+    return rows, skipped
+
+
+def _fault(record: Record, device: Device) -> str:
+    if record.status != "ok":
+        return f"status {record.status} {record.reason}".strip()
+    if record.measured is None:
+        return "not measured"
+    if not (math.isfinite(record.measured.seconds) and record.measured.seconds > 0):
+        return f"seconds={record.measured.seconds!r}"
+    precision = record.point.recipe.precision
+    return "" if device.can(precision) else f"no {precision} peak"
+
+
+def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
+    if holdout == ROWS:
+        return np.arange(len(points)) % SLICES
+    values = [HOLDOUTS[holdout](point) for point in points]
+    names = sorted(set(values))
+    if len(names) < 2:
+        raise ValueError(
+            f"holdout={holdout!r} needs rows of two values of {holdout} or more; "
+            f"got {len(points)} usable rows of {names}"
+        )
+    return np.array([names.index(value) for value in values])
+
+
+def _methods(
+    rows: Sequence[Record],
+    estimates: Sequence[Estimate],
+    measured: np.ndarray,
+    folds: np.ndarray,
+    sheet: Device,
+) -> Iterator[Errors]:
+    points = [row.point for row in rows]
+    as_is = np.array([e.seconds for e in estimates])
+    yield Errors.of("fastlab, no row used", as_is, measured)
+    article = _one_constant(np.array([_article(p) for p in points]), measured, folds)
+    yield Errors.of("article x constant", article, measured)
+    peak = [
+        costs_of(p).totals[FLOPS] / sheet.product_rate(p.recipe.precision)
+        for p in points
+    ]
+    yield Errors.of("FLOPs / datasheet peak", np.array(peak), measured)
+    for name, shares in EFFICIENCIES.items():
+        seconds = np.array([_roofline(p, sheet, *shares) for p in points])
+        yield Errors.of(name, seconds, measured)
+    halves = [(r.measured.high_s - r.measured.low_s) / 2 for r in rows if r.measured]
+    yield Errors.of(NOISE, measured + np.array(halves), measured)
+
+
+def _article(point: Point) -> float:
+    rows = sum(step.rows for step in steps(point))
+    built = point.built_shape
+    return float(article_as_printed(rows, built.layers, built.hidden))
+
+
+def _one_constant(
+    guess: np.ndarray, measured: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
+    ratio = measured / guess
+    fitted = {fold: np.median(ratio[folds != fold]) for fold in np.unique(folds)}
+    return guess * np.array([fitted[fold] for fold in folds])
+
+
+def _roofline(point: Point, sheet: Device, compute: float, memory: float) -> float:
+    matrix = costs_of(point).matrix
+    flops = matrix[:, CAUSAL] / (compute * sheet.product_rate(point.recipe.precision))
+    moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1) / (memory * sheet.bandwidth)
+    return float(np.maximum(flops, moved).sum())
+
+
+def _groups(
+    points: Sequence[Point],
+    estimates: Sequence[Estimate],
+    predicted: np.ndarray,
+    measured: np.ndarray,
+) -> Iterator[Errors]:
+    names = {
+        "regime": [e.bound for e in estimates],
+        "precision": [p.recipe.precision for p in points],
+        "phase": [p.workload.phase for p in points],
+    }
+    for title, values in names.items():
+        for value in sorted(set(values)):
+            mine = np.array(values) == value
+            yield Errors.of(f"{title} {value}", predicted[mine], measured[mine])

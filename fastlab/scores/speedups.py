@@ -1,0 +1,101 @@
+"""Predicted speed-ups: rows that differ in one thing, and what that one thing buys."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from fastlab.scores.errors import Errors
+from fastlab.spec.checks import canonical
+from fastlab.spec.point import Point
+
+PARTS = ("shape", "workload", "recipe")  # of a point: their fields need no prefix
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """Pairs of rows that differ in `field` only: |error| of the predicted ratio in %.
+
+    spearman is the rank correlation of predicted and measured ratios; NaN below 3 pairs
+    or where one side is constant.
+    """
+
+    field: str
+    n: int
+    median: float
+    mean: float
+    p90: float
+    spearman: float
+
+
+def speedups(
+    points: Sequence[Point], predicted: np.ndarray, measured: np.ndarray
+) -> Iterator[Speedup]:
+    """Predicted against measured time ratios of pairs, for all and by changed field."""
+    by_field = _pairs(points)
+    every = [pair for pairs in by_field.values() for pair in pairs]
+    for field, pairs in {"all": every, **by_field}.items():
+        if pairs:
+            a, b = np.array(pairs).T
+            yield _speedup(
+                field, predicted[a] / predicted[b], measured[a] / measured[b]
+            )
+
+
+def _speedup(field: str, predicted: np.ndarray, measured: np.ndarray) -> Speedup:
+    e = Errors.of(field, predicted, measured)
+    return Speedup(field, e.n, e.median, e.mean, e.p90, spearman(predicted, measured))
+
+
+def _pairs(points: Sequence[Point]) -> dict[str, list[tuple[int, int]]]:
+    """Pairs of rows whose canonical points differ in one field and no other."""
+    flat = [_flat(point.to_dict()) for point in points]
+    fields = sorted({name for one in flat for name in one})
+    found: dict[str, list[tuple[int, int]]] = {}
+    for field in fields:
+        alike = defaultdict(list)
+        for i, one in enumerate(flat):
+            alike[canonical({k: v for k, v in one.items() if k != field})].append(i)
+        found[field] = [
+            pair
+            for same in alike.values()
+            for pair in _ordered(same, [flat[i].get(field) for i in same])
+        ]
+    return {field: pairs for field, pairs in found.items() if pairs}
+
+
+def _ordered(rows: Sequence[int], values: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    # The larger value first: its time over that of the smaller is the speed-up of
+    # "fewer" or "narrower", and of bf16 over fp32. None = the field's default.
+    known = [(value is not None, isinstance(value, str), value) for value in values]
+    for i, j in combinations(range(len(rows)), 2):
+        if known[i] != known[j]:
+            larger, smaller = (i, j) if known[i] > known[j] else (j, i)
+            yield rows[larger], rows[smaller]
+
+
+def _flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Fields of all depths; those of a recipe's parts as "pruning.ffn"."""
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        inside = "" if name in PARTS else f"{before}{name}."
+        if isinstance(value, Mapping):
+            found |= _flat(value, inside)
+        else:
+            found[before + name] = value
+    return found
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation; NaN for fewer than 3 pairs or a constant side."""
+    from scipy.stats import rankdata  # 0.5 s, and only the score needs it
+
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

@@ -1,0 +1,196 @@
+"""How much each head, FFN channel or hidden unit matters: one score a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastlab.shrink.pruning.anatomy import (
+    Anatomy,
+    Part,
+    is_turned,
+    layer_parts,
+    parts_of,
+    stack_of,
+    value_rows,
+)
+from fastlab.shrink.pruning.probes import Site, mean_squares, taylor_terms
+from fastlab.spec.pruning import Pruning
+from fastlab.spec.shape import ModelShape
+
+BLOCK = 2**22  # weights squared at once: bounds the fp32 copies that this makes
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is scored: a model, and those of its layers that stay."""
+
+    model: Any
+    anatomy: Anatomy
+    shape: ModelShape
+    layers: tuple[int, ...]
+
+    def parts(self, layer: int) -> list[Part]:
+        """The modules of one layer."""
+        return list(
+            layer_parts(stack_of(self.model, self.anatomy)[layer], layer, self.anatomy)
+        )
+
+    def all_parts(self) -> list[Part]:
+        """The modules of the layers that stay, then those outside."""
+        parts = parts_of(self.model, self.anatomy)
+        return [part for part in parts if part.layer in (*self.layers, -1)]
+
+    def units(self, axis: str) -> int:
+        """Units of an axis that can go by themselves: heads go in groups."""
+        sizes = {"heads": self.shape.kv_heads, "ffn": self.shape.ffn}
+        return sizes.get(axis, self.shape.hidden)
+
+
+def scores(
+    scope: Scope, pruning: Pruning, axis: str, ids: Tensor | None
+) -> dict[int, Tensor]:
+    """Scores (units,) of "heads" or "ffn" in each layer; those of "hidden" at -1.
+
+    magnitude, heads and ffn: the product of the norms of the weights that make a unit
+    and of those that read it. hidden: that times the mean size of the norms' weights.
+    activation, heads and ffn: the root mean square of what a unit adds to the residual
+    stream on the ids, if its channels were independent. hidden: that of the norms'
+    outputs. taylor: as `probes.taylor_terms` says. random: by the seed.
+
+    A unit whose output weights are zero scores 0 in all but random. Raises ValueError
+    for scores that are not finite.
+    """
+    places = (-1,) if axis == "hidden" else scope.layers
+    if pruning.importance == "random":
+        source = torch.Generator().manual_seed(pruning.seed)
+        size = scope.units(axis)
+        return {place: torch.rand(size, generator=source) for place in places}
+    if pruning.importance == "magnitude":
+        found = [_magnitude(scope, axis, place) for place in places]
+    else:
+        assert ids is not None
+        found = _measured(scope, pruning.importance, axis, places, ids)
+    for place, score in zip(places, found, strict=True):
+        _check_finite(axis, place, score)
+    return dict(zip(places, found, strict=True))
+
+
+def _check_finite(axis: str, place: int, score: Tensor) -> None:
+    if not bool(torch.isfinite(score).all()):
+        where = "" if place < 0 else f" in layer {place}"
+        raise ValueError(f"the scores of {axis}{where} are not finite")
+
+
+def layer_magnitudes(scope: Scope) -> Tensor:
+    """Norm of all weights of each layer that write the residual stream: (layers,)."""
+    found = [
+        sum(float(row_squares(part.module).sum()) for part in _writers(scope, layer))
+        for layer in scope.layers
+    ]
+    return torch.tensor(found).sqrt()
+
+
+def _writers(scope: Scope, layer: int) -> Iterator[Part]:
+    for part in scope.parts(layer):
+        if part.written == "hidden" and not part.is_norm:
+            yield part
+
+
+def _magnitude(scope: Scope, axis: str, layer: int) -> Tensor:
+    if axis == "hidden":
+        return _hidden_magnitude(scope)
+    reader = _reader(scope, axis, layer)
+    read = grouped(column_squares(reader.module), scope.units(axis))
+    made = torch.ones_like(read)
+    for part in scope.parts(layer):
+        if axis == "ffn" and part.written == "ffn":
+            made = made * row_squares(part.module)
+        if axis == "heads" and part.written in ("values", "qkv"):
+            rows = row_squares(part.module)[value_rows(part, scope.shape)]
+            made = made * grouped(rows, scope.units(axis))
+    return (made * read).sqrt()
+
+
+def _hidden_magnitude(scope: Scope) -> Tensor:
+    parts = scope.all_parts()
+    read = sum(
+        column_squares(p.module) for p in parts if p.read == "hidden" and not p.is_norm
+    )
+    norms = [p.module.weight.float().abs() for p in parts if p.is_norm]
+    sizes = torch.stack(norms).mean(0)
+    return (written_squares(scope) * read).sqrt() * sizes
+
+
+def written_squares(scope: Scope) -> Tensor:
+    """An estimate of each hidden unit's mean square, from weights alone: (hidden,).
+
+    An embedding writes one of its rows; any other module writes the squares of its
+    rows, as if its inputs had mean squares of 1.
+    """
+    total = torch.zeros(scope.shape.hidden)
+    for part in scope.all_parts():
+        if part.written != "hidden" or part.is_norm:
+            continue
+        squares = row_squares(part.module)
+        if isinstance(part.module, nn.Embedding):
+            squares = squares / part.module.num_embeddings
+        total = total.to(squares.device) + squares
+    return total
+
+
+def _measured(
+    scope: Scope, importance: str, axis: str, places: tuple[int, ...], ids: Tensor
+) -> list[Tensor]:
+    sites = [_site(scope, axis, place) for place in places]
+    if importance == "taylor":
+        return taylor_terms(scope.model, sites, ids)
+    squares = mean_squares(scope.model, sites, ids)
+    if axis != "hidden":
+        reads = [column_squares(site.modules[0]) for site in sites]
+        squares = [a * b for a, b in zip(squares, reads, strict=True)]
+    return [grouped(s, scope.units(axis)).sqrt() for s in squares]
+
+
+def _site(scope: Scope, axis: str, layer: int) -> Site:
+    if axis == "hidden":
+        norms = tuple(part.module for part in scope.all_parts() if part.is_norm)
+        return Site(norms, False, scope.shape.hidden)
+    reader = _reader(scope, axis, layer).module
+    return Site((reader,), True, scope.units(axis))
+
+
+def _reader(scope: Scope, axis: str, layer: int) -> Part:
+    return next(part for part in scope.parts(layer) if part.read == axis)
+
+
+def grouped(channels: Tensor, units: int) -> Tensor:
+    """Sums over the channels of each unit: (channels,) -> (units,)."""
+    return channels.reshape(units, -1).sum(-1)
+
+
+def row_squares(module: nn.Module) -> Tensor:
+    """Sum of squares of what makes each output, its bias too: (written,) in fp32."""
+    squares = _squares(module.weight, 0 if is_turned(module) else 1)
+    bias = getattr(module, "bias", None)
+    return squares if bias is None else squares + bias.float().square()
+
+
+def column_squares(module: nn.Module) -> Tensor:
+    """Sum of squares of the weights that read each input: (read,) in fp32."""
+    return _squares(module.weight, 1 if is_turned(module) else 0)
+
+
+def _squares(weight: Any, axis: int) -> Tensor:
+    """Sums of squares over one axis of a matrix, block by block."""
+    blocks = weight.split(max(1, BLOCK // weight.shape[1]))
+    if axis == 1:
+        return torch.cat([block.float().square().sum(1) for block in blocks])
+    total = torch.zeros(weight.shape[1], device=weight.device)
+    for block in blocks:
+        total += block.float().square().sum(0)
+    return total

@@ -1,0 +1,164 @@
+"""Cutting what does not stay out of a model: in place, one tensor at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from fastlab.shrink.parts import head_name, is_tied
+from fastlab.shrink.pruning.anatomy import (
+    Part,
+    anatomy_of,
+    is_turned,
+    parts_of,
+    stack_of,
+)
+from fastlab.shrink.pruning.selection import Kept
+from fastlab.spec.shape import GROUPED, ModelShape
+
+
+def cut(model: Any, kept: Kept) -> None:
+    """Leave only what is kept, and let the config and the modules say so."""
+    anatomy = anatomy_of(model)
+    before = ModelShape.from_config(model.config)
+    tied, head = is_tied(model), head_name(model)
+    _drop_layers(stack_of(model, anatomy), kept.layers)
+    for part in list(parts_of(model, anatomy)):
+        if not (tied and part.name == head):
+            _narrow_part(part, kept, before)
+    if tied:
+        _tie(model, head)
+    _tell_config(model.config, kept)
+    _tell_modules(model, kept.shape)
+
+
+def _drop_layers(stack: nn.ModuleList, layers: tuple[int, ...]) -> None:
+    for index in reversed(range(len(stack))):
+        if index not in layers:
+            del stack[index]
+    for index, layer in enumerate(stack):
+        for module in layer.modules():
+            if "layer_idx" in vars(module):
+                vars(module)["layer_idx"] = index
+
+
+def _narrow_part(part: Part, kept: Kept, before: ModelShape) -> None:
+    layer = kept.layers[part.layer] if part.layer >= 0 else -1
+    rows = channels(part.written, kept, layer, before)
+    if part.is_norm:
+        _narrow_norm(part.module, rows)
+    else:
+        narrow(part.module, rows, channels(part.read, kept, layer, before))
+
+
+def channels(axis: str, kept: Kept, layer: int, before: ModelShape) -> Tensor | None:
+    """The channels of an axis that stay in a layer of the dense model, None = all."""
+    if axis == "hidden":
+        return kept.hidden
+    if axis == "ffn":
+        return kept.ffn.get(layer)
+    groups = kept.heads.get(layer)
+    if groups is None or not axis:
+        return None
+    keys = spread(groups, before.head_dim)
+    if axis in ("keys", "values"):
+        return keys
+    queries = spread(groups, before.heads // before.kv_heads * before.head_dim)
+    if axis == "heads":
+        return queries
+    width = before.heads * before.head_dim  # "qkv" is of families without groups
+    return torch.cat([queries, width + keys, 2 * width + keys])
+
+
+def spread(groups: Tensor, width: int) -> Tensor:
+    """The channels of groups that lie side by side: [0, 2], 2 -> [0, 1, 4, 5]."""
+    inside = torch.arange(width, device=groups.device)
+    return (groups[:, None] * width + inside).flatten()
+
+
+def narrow(module: Any, rows: Tensor | None, columns: Tensor | None) -> None:
+    """Leave the outputs `rows` and inputs `columns` of a matrix; None = all."""
+    first = 1 if is_turned(module) else 0
+    for index, axis in ((rows, first), (columns, 1 - first)):
+        if index is not None:
+            module.weight = _selected(module.weight, axis, index)
+    if rows is not None and getattr(module, "bias", None) is not None:
+        module.bias = _selected(module.bias, 0, rows)
+    _tell_sizes(module)
+
+
+def _tell_sizes(module: Any) -> None:
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, Conv1D):
+        module.nx, module.nf = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+
+
+def _narrow_norm(norm: Any, units: Tensor | None) -> None:
+    """Leave some units of a norm, its weight times sqrt(H / H').
+
+    It divides by the root mean square over H' units, no longer over H of which the
+    others are zero: so an RMSNorm gives what it would in the masked dense model.
+    """
+    if units is None:
+        return
+    scale = math.sqrt(norm.weight.numel() / len(units))
+    norm.weight = _selected(norm.weight, 0, units, scale)
+    if getattr(norm, "bias", None) is not None:
+        norm.bias = _selected(norm.bias, 0, units)
+    if hasattr(norm, "normalized_shape"):
+        norm.normalized_shape = (len(units),)
+
+
+@torch.no_grad()
+def _selected(
+    weight: nn.Parameter, axis: int, index: Tensor, scale: float = 1.0
+) -> nn.Parameter:
+    new = weight.index_select(axis, index.to(weight.device))
+    if scale != 1.0:
+        new.mul_(scale)
+    return nn.Parameter(new, requires_grad=weight.requires_grad)
+
+
+def _tie(model: Any, head: str) -> None:
+    module = model.get_submodule(head)
+    module.weight = model.get_input_embeddings().weight
+    _tell_sizes(module)
+
+
+def _tell_config(config: Any, kept: Kept) -> None:
+    """Write the shape into the config, with nothing left to be derived."""
+    shape = kept.shape
+    sizes = {
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.heads,
+        "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
+    }
+    if shape.family in GROUPED:
+        sizes |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        config.layer_types = [kinds[layer] for layer in kept.layers]
+
+
+def _tell_modules(model: nn.Module, shape: ModelShape) -> None:
+    """The same sizes where transformers' modules keep copies of them."""
+    sizes = {
+        **dict.fromkeys(("hidden_size", "embed_dim", "split_size"), shape.hidden),
+        **dict.fromkeys(("num_heads", "num_attention_heads"), shape.heads),
+        "num_key_value_heads": shape.kv_heads,
+        "all_head_size": shape.heads * shape.head_dim,
+        "intermediate_size": shape.ffn,
+    }
+    for module in model.modules():
+        for name in sizes.keys() & vars(module).keys():
+            setattr(module, name, sizes[name])

@@ -1,0 +1,44 @@
+"""The seconds of each operation add up to the estimate, by both models of latency."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fastlab.cost.operations import operations
+from fastlab.latency.breakdown import HOST, breakdown
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
+from fastlab.spec import point_of
+
+from .fitting import calibrated
+
+POINTS = [
+    point_of(model="tiny-llama", prompt_len=64),
+    point_of(model="tiny-gpt2", phase="decode", runtime="graph"),
+    point_of(model="tiny-llama", phase="generate", new_tokens=5, runtime="decoder"),
+]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.recipe.runtime)
+def test_shares_sum_to_the_estimate(point, kind: str, profile: Device) -> None:
+    for known in (profile, calibrated(profile, dispatch_s=3e-6)):
+        device = replace(known, kind=kind)
+        [made] = estimate([point], device)
+        shares = breakdown(point, device)
+        assert sum(s.seconds for s in shares) == pytest.approx(made.seconds)
+        names = [op.name for op in operations(point)]
+        assert [s.name for s in shares] == [*names, HOST]
+
+
+def test_one_operation_by_hand(profile: Device) -> None:
+    """The head, 512 x 64 of 64 rows: bytes at 100 GB/s, FLOPs at 1 TFLOP/s."""
+    shares = {s.name: s for s in breakdown(POINTS[0], profile)}
+    flops = 2 * 64 * 512 * 64
+    moved = 4 * (512 * 64 + 64 * (512 + 64))
+    low, high = max(flops / 1e12, moved / 1e11), flops / 1e12 + moved / 1e11
+    assert shares["head"].seconds == pytest.approx((low * high) ** 0.5)
+    assert shares["head"].bound == ("compute" if flops > 10 * moved else "memory")
+    assert shares[HOST].bound == "launch"

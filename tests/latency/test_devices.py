@@ -1,0 +1,366 @@
+"""Figures somebody worked out, and traps for a sparse figure sneaking in."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastlab.latency import devices as module
+from fastlab.latency.devices import KINDS, PRECISIONS, Device, device, devices
+
+CSV = Path(__file__).parents[2] / "data" / "devices.csv"
+ROWS = list(csv.DictReader(CSV.open(newline="")))
+ALL = devices()
+H200 = device("h200")
+
+# Tensor-core parts whose rates double from tf32 to fp16, and from fp16 to fp8.
+# B200 prints rounded petaFLOP/s and L40S an odd 362.05 | 733, hence 3 %.
+DOUBLING = 0.03
+
+
+def changed(**over: object) -> dict:
+    return H200.to_dict() | over
+
+
+# Dense, as a person reads them off the datasheets.
+@pytest.mark.parametrize(
+    ("name", "precision", "flops"),
+    [
+        ("a100", "fp32", 19.5e12),
+        ("a100", "tf32", 156e12),
+        ("a100", "bf16", 312e12),
+        ("a100", "int8", 624e12),
+        ("a100-40gb-pcie", "bf16", 312e12),
+        ("a10", "bf16", 125e12),
+        ("t4", "fp16", 65e12),
+        ("l4", "bf16", 121e12),
+        ("l40s", "bf16", 362.05e12),
+        ("h100", "bf16", 989.4e12),  # 1979 is with sparsity
+        ("h100", "fp8", 1978.9e12),  # 3958 is with sparsity
+        ("h100", "tf32", 494.7e12),
+        ("h100-pcie", "bf16", 756.5e12),  # 1513 is with sparsity
+        ("h200", "bf16", 989.4e12),
+        ("b200", "bf16", 2250e12),
+        ("3090", "fp16", 71.2e12),  # fp32 accumulate; 142 is with fp16 accumulate
+        ("4090", "fp16", 165.2e12),  # 330.3 is with fp16 accumulate
+        ("5090", "bf16", 209.5e12),  # 419 is with sparsity
+        ("mi300x", "bf16", 1307.4e12),
+        ("v5e", "bf16", 197e12),
+        ("v5p", "bf16", 459e12),
+    ],
+)
+def test_dense_peaks(name: str, precision: str, flops: float) -> None:
+    assert device(name).peak(precision) == flops
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_per_s", "gib"),
+    [
+        ("a100-40gb", 1.555e12, 40),
+        ("a100-80gb", 2.039e12, 80),
+        ("h100", 3.35e12, 80),
+        ("h200", 4.8e12, 141),
+        ("b200", 7.7e12, 180),
+        ("4090", 1.008e12, 24),
+        ("5090", 1.792e12, 32),
+        ("m1", 68.25e9, 16),
+    ],
+)
+def test_bandwidth_and_memory(name: str, bytes_per_s: float, gib: int) -> None:
+    assert device(name).bandwidth == bytes_per_s
+    assert device(name).memory_bytes == gib * 2**30
+
+
+@pytest.mark.parametrize(
+    ("name", "ridge"),
+    # H200: 989.4e12 / 4.8e12; H100: scaling-book's 298 uses 1e15; v5e: its 240
+    [("h200", 206), ("h100", 295), ("a100", 153), ("v5e", 240), ("4090", 164)],
+)
+def test_ridge_point(name: str, ridge: float) -> None:
+    assert device(name).ridge("bf16") == pytest.approx(ridge, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("t4", "bf16"), ("t4", "tf32"), ("a100", "fp8"), ("m1", "int8"), ("v5e", "fp16")],
+)
+def test_what_a_device_cannot_do(name: str, precision: str) -> None:
+    with pytest.raises(ValueError, match=f"has no {precision} peak; it has") as error:
+        device(name).peak(precision)
+    assert device(name).name in str(error.value)
+
+
+def test_peak_error_says_what_it_has() -> None:
+    with pytest.raises(ValueError, match=r"Tesla T4 .*it has fp32, fp16, int8"):
+        device("t4").peak("bf16")
+
+
+# Sanity that a sparse or half-rate figure fails.
+
+
+@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
+def test_fp8_and_int8_are_twice_fp16(made: Device) -> None:
+    if "fp8" in made.peak_flops:
+        ratio = made.peak("fp8") / made.peak("fp16")
+        assert ratio == pytest.approx(2, rel=DOUBLING)
+    if "int8" in made.peak_flops and "fp16" in made.peak_flops:
+        # GeForce halves fp16 with fp32 accumulate, never int8
+        expected = 4 if "GeForce" in made.name else 2
+        ratio = made.peak("int8") / made.peak("fp16")
+        assert ratio == pytest.approx(expected, rel=DOUBLING)
+
+
+@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
+def test_fp16_is_twice_tf32_and_equals_bf16(made: Device) -> None:
+    if "tf32" in made.peak_flops:
+        ratio = made.peak("fp16") / made.peak("tf32")
+        assert ratio == pytest.approx(2, rel=DOUBLING)
+    if {"fp16", "bf16"} <= set(made.peak_flops):
+        assert made.peak("fp16") == made.peak("bf16")
+
+
+# An independent way to the same figure: SMs x boost clock x dense fp16 FLOP per cycle
+# and SM, which is 2048 on A100, 4096 on Hopper, 1024 on Turing, Ada and A10, and half
+# of that on GeForce with fp32 accumulate (architecture whitepapers).
+@pytest.mark.parametrize(
+    ("name", "sms", "clock_hz", "flop_per_cycle"),
+    [
+        ("t4", 40, 1.59e9, 1024),
+        ("a10", 72, 1.695e9, 1024),
+        ("a100", 108, 1.41e9, 2048),
+        ("h100", 132, 1.83e9, 4096),
+        ("3090", 82, 1.695e9, 512),
+        ("4090", 128, 2.52e9, 512),
+        ("5090", 170, 2.407e9, 512),
+        ("l4", 58, 2.04e9, 1024),
+    ],
+)
+def test_fp16_peak_from_the_clock(
+    name: str, sms: int, clock_hz: float, flop_per_cycle: int
+) -> None:
+    derived = sms * clock_hz * flop_per_cycle
+    assert device(name).peak("fp16") == pytest.approx(derived, rel=0.01)
+
+
+@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
+def test_every_row_is_plausible(made: Device) -> None:
+    fastest = "bf16" if "bf16" in made.peak_flops else "fp16"
+    assert 15 < made.ridge(fastest) < 450
+    assert 1 <= made.memory_bytes / 2**30 <= 192
+    assert 4 <= made.l2_bytes / 2**20 <= 256
+    assert 5e-6 <= made.launch_s <= 10e-6
+    assert made.price_per_hour is None or 0.1 < made.price_per_hour < 15
+    assert made.kind in KINDS and not made.calibrated
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda r: r["name"])
+def test_every_row_has_sources_and_dates(row: dict) -> None:
+    assert row["source"].startswith("https://")
+    assert "2020-01-01" < row["date"] <= "2026-12-31" and len(row["date"]) == 10
+    priced = [row[c] for c in ("price_per_hour_usd", "price_source", "price_date")]
+    assert all(priced) or not any(priced)
+    assert not row["price_source"] or row["price_source"].startswith("https://")
+    assert set(row) == set(module._COLUMNS)
+
+
+# Finding
+
+
+@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
+def test_found_by_its_own_name(made: Device) -> None:
+    assert device(made.name) == made
+    assert device(made.name.upper().replace(" ", "-")) == made
+    assert device(made.profile.removeprefix("datasheet:")) == made
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("H200", "NVIDIA H200"),
+        ("nvidia-h200", "NVIDIA H200"),
+        ("nvidiah200", "NVIDIA H200"),
+        ("rtx 4090", "NVIDIA GeForce RTX 4090"),
+        ("GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("T4", "Tesla T4"),
+        ("A100 40GB", "NVIDIA A100-SXM4-40GB"),
+        ("H100_PCIe", "NVIDIA H100 PCIe"),
+        ("M2 Max", "Apple M2 Max"),
+        ("AMD Instinct MI300X", "AMD Instinct MI300X"),
+        ("tpu v5p", "TPU v5p"),
+    ],
+)
+def test_found_by_an_alias(said: str, name: str) -> None:
+    assert device(said).name == name
+
+
+def test_no_label_means_two_devices() -> None:
+    labels = [
+        {module._key(label) for label in (row["name"], *row["aliases"].split(";"))}
+        for row in ROWS
+    ]
+    assert sum(map(len, labels)) == len(set().union(*labels))
+    assert "" not in set().union(*labels)
+
+
+@pytest.mark.parametrize("said", ["NVIDIA H200 NVL", "h20", "RTX 4090 Laptop GPU", ""])
+def test_a_near_miss_is_not_a_match(said: str) -> None:
+    with pytest.raises(ValueError, match="unknown device"):
+        device(said)
+
+
+def test_unknown_device_says_what_to_do() -> None:
+    with pytest.raises(ValueError) as error:
+        device("h2000")
+    assert "unknown device 'h2000'; did you mean NVIDIA H200" in str(error.value)
+    assert "`fastlab devices` lists all" in str(error.value)
+
+
+# The CSV, broken
+
+
+def broken(tmp_path: Path, **cells: str) -> Path:
+    path = tmp_path / "devices.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(ROWS[0]))
+        writer.writeheader()
+        writer.writerows([ROWS[0], ROWS[0] | cells])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("bf16", "fast"),
+        ("fp16", "-65"),
+        ("bandwidth_gb_s", ""),
+        ("memory_gib", "nan"),
+        ("price_per_hour_usd", "inf"),
+        ("l2_mib", "0"),
+        ("kind", "gpu"),
+    ],
+)
+def test_a_bad_cell_is_named(tmp_path: Path, column: str, cell: str) -> None:
+    with pytest.raises(ValueError) as error:
+        devices(broken(tmp_path, **{column: cell}))
+    for part in ("devices.csv line 3", "Tesla T4", f"column {column}", repr(cell)):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["name", "aliases", "source", "date"])
+def test_an_empty_cell_is_named(tmp_path: Path, column: str) -> None:
+    with pytest.raises(ValueError, match=f"line 3 .*column {column}: must not be"):
+        devices(broken(tmp_path, **{column: ""}))
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "devices.csv"
+    path.write_text(CSV.read_text().replace(",l2_mib,", ",cache,", 1))
+    with pytest.raises(ValueError, match=r"devices\.csv lacks the columns l2_mib"):
+        devices(path)
+
+
+def test_an_unquoted_comma_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "devices.csv"
+    path.write_text(CSV.read_text().splitlines()[0] + "\n" + "x," * 40 + "\n")
+    with pytest.raises(ValueError, match=r"line 2 .*more cells than columns"):
+        devices(path)
+
+
+def test_a_missing_file_says_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "__file__", "/nowhere/fastlab/latency/devices.py")
+    with pytest.raises(FileNotFoundError, match="needs the data folder of its repo"):
+        devices()
+
+
+# to_dict and from_dict
+
+rates = st.floats(1e6, 1e18)
+made_up = st.builds(
+    Device,
+    name=st.text(min_size=1),
+    kind=st.sampled_from(KINDS),
+    peak_flops=st.dictionaries(st.sampled_from(PRECISIONS), rates),
+    bandwidth=rates,
+    memory_bytes=st.integers(1, 2**50),
+    l2_bytes=st.integers(0, 2**40),
+    launch_s=st.floats(0, 1),
+    price_per_hour=st.none() | st.floats(0, 1e3),
+    source=st.text(),
+    date=st.text(),
+    profile=st.sampled_from(["datasheet:x", "calibrated:01234567"]),
+)
+
+
+@given(made_up)
+def test_round_trip_through_json(made: Device) -> None:
+    again = Device.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert again == made
+    assert hash(again) == hash(made)
+
+
+@given(made_up)
+def test_stamp_names_the_content_and_nothing_else(made: Device) -> None:
+    stamp = made.stamped()
+    assert stamp.calibrated and len(stamp.profile) == len("calibrated:") + 8
+    assert stamp.stamped() == stamp
+    assert replace(stamp, profile=made.profile) == made
+    faster = replace(made, bandwidth=made.bandwidth * 2).stamped()
+    assert faster.profile != stamp.profile
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "4.8e12", True, None])
+def test_impossible_bandwidth_and_peaks_are_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"bandwidth=.* must be a finite number > 0"):
+        Device.from_dict(changed(bandwidth=value))
+    with pytest.raises(ValueError, match=r"peak_flops\[bf16\]=.* finite number > 0"):
+        Device.from_dict(changed(peak_flops={"bf16": value}))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"bandwith": 1.0}, "unknown Device field 'bandwith'; did you mean bandwidth"),
+        ({"peak_flops": {"bf61": 1.0}}, "'bf61'; did you mean bf16"),
+        ({"kind": "cudaa"}, "kind='cudaa' .*did you mean cuda"),
+        ({"memory_bytes": 1.5}, "memory_bytes=1.5 must be a whole number"),
+        ({"l2_bytes": -1}, "l2_bytes=-1 must be a whole number"),
+        ({"launch_s": -1.0}, "launch_s=-1.0 must be a finite number >= 0"),
+        ({"price_per_hour": -1.0}, "price_per_hour=-1.0 must be"),
+    ],
+)
+def test_from_dict_errors_are_worded(over: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Device.from_dict(changed(**over))
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Device) if f.name != "fits"])
+def test_from_dict_names_a_missing_field(name: str) -> None:
+    data = changed()
+    del data[name]
+    with pytest.raises(ValueError, match=f"Device lacks {name}"):
+        Device.from_dict(data)
+
+
+def test_a_device_is_a_value() -> None:
+    peaks = {"bf16": 1e12}
+    made = replace(H200, peak_flops=peaks)
+    peaks["bf16"] = 2e12
+    assert made.peak("bf16") == 1e12
+    assert len({device("h200"), device("NVIDIA H200")}) == 1
+    with pytest.raises(FrozenInstanceError):
+        made.name = "other"  # type: ignore[misc]
+
+
+def test_no_torch_and_no_pandas() -> None:
+    code = "import fastlab.latency.devices, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "pandas"} & set(done.stdout.split())

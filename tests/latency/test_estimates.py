@@ -1,0 +1,147 @@
+"""The roofline band, worked by hand on a device with round numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastlab.latency.devices import Device, device
+from fastlab.latency.estimates import estimate
+from fastlab.latency.roofline import roofline
+from fastlab.spec import Point, point_of
+
+POINT = point_of(model="tiny-llama")
+
+
+def costs(*rows: tuple[float, ...]) -> np.ndarray:
+    """Rows of (flops, causal, weights, activations, KV read, KV written, launches)."""
+    return np.array(rows, dtype=float)
+
+
+def test_one_operation_by_hand(profile: Device) -> None:
+    """1 GFLOP at 1 TFLOP/s = 1 ms; 0.2 GB at 100 GB/s = 2 ms; 3 launches = 30 us."""
+    one = costs((1e9, 1e9, 1e8, 5e7, 3e7, 2e7, 3))
+    seconds, low, high, bound = roofline(one, POINT, profile)
+    assert low == pytest.approx(2e-3 + 3e-5)
+    assert high == pytest.approx(3e-3 + 3e-5)
+    assert seconds == pytest.approx((low * high) ** 0.5)
+    assert bound == "memory"
+
+
+def test_the_band_is_taken_for_each_operation(profile: Device) -> None:
+    """A compute-bound and a memory-bound one: 1 + 2 ms at least, not max(1, 2)."""
+    two = costs((1e9, 1e9, 0, 0, 0, 0, 0), (0, 0, 2e8, 0, 0, 0, 0))
+    _, low, high, _ = roofline(two, POINT, profile)
+    assert low == high == pytest.approx(3e-3)
+
+
+def test_causal_flops_are_what_a_fused_kernel_does(profile: Device) -> None:
+    _, low, _, bound = roofline(costs((4e9, 2e9, 0, 0, 0, 0, 0)), POINT, profile)
+    assert (low, bound) == (pytest.approx(2e-3), "compute")
+
+
+def test_nothing_but_launches(profile: Device) -> None:
+    assert roofline(costs((0, 0, 0, 0, 0, 0, 7)), POINT, profile)[3] == "launch"
+
+
+def test_a_gpus_host_runs_ahead_of_it(profile: Device) -> None:
+    """Launches hide behind the work at best (max), and add to it at worst (sum)."""
+    gpu = replace(profile, kind="cuda")
+    work = costs((1e9, 1e9, 0, 0, 0, 0, 30))  # 1 ms of work, 0.3 ms of launches
+    assert roofline(work, POINT, gpu)[1] == pytest.approx(1e-3)
+    assert roofline(work, POINT, gpu)[2] == pytest.approx(1.3e-3)
+
+
+def test_decode_of_a_large_model_is_memory_bound() -> None:
+    """15 GB of weights at 4.8 TB/s: 3.1 ms at least, whatever the FLOPs."""
+    point = point_of(model="llama-3.1-8b", phase="decode", precision="bf16")
+    [e] = estimate([point], replace(device("h200"), launch_s=1e-6))
+    assert e.bound == "memory"
+    assert e.weight_bytes == 2 * (8_030_261_248 - 128256 * 4096) + 2 * 4096
+    assert e.low_s > 15.01e9 / 4.8e12
+
+
+def test_eager_decode_is_bound_by_its_launches_even_at_8b() -> None:
+    """1,200 kernels at 8 us of host time outlast the 3.1 ms that memory takes."""
+    point = point_of(model="llama-3.1-8b", phase="decode", precision="bf16")
+    [e] = estimate([point], device("h200"))
+    assert e.bound == "launch"
+    assert 8e-3 < e.low_s < 11e-3
+
+
+def test_prefill_of_a_large_model_is_compute_bound() -> None:
+    point = point_of(model="llama-3.1-8b", prompt_len=4096, precision="bf16")
+    [e] = estimate([point], device("h200"))
+    assert e.bound == "compute"
+    assert e.low_s > e.flops_causal / 989.5e12
+
+
+def test_a_precision_that_the_device_lacks_is_named() -> None:
+    with pytest.raises(ValueError, match="Tesla T4 has no bf16 peak; it has fp32"):
+        estimate([point_of(model="gpt2", precision="bf16")], device("t4"))
+
+
+def test_an_unknown_model_of_latency_is_named(profile: Device) -> None:
+    with pytest.raises(ValueError, match=r"model='rofline' .* did you mean roofline"):
+        estimate([POINT], profile, model="rofline")
+
+
+def test_counts_stay_exact_beyond_floats(profile: Device) -> None:
+    """More FLOPs than 2^53: sums are of whole numbers, not of floats."""
+    big = {"layers": 999, "hidden": 65_536, "vocab": 50_001, "batch": 7}
+    point: Point = point_of(family="gpt2", prompt_len=1023, **big)
+    [e] = estimate([point], profile)
+    n, h = 7 * 1023, 65_536
+    layer = 24 * n * h**2 + 4 * 7 * 1023**2 * h
+    assert e.flops == 999 * layer + 2 * n * h * 50_001 > 2**53
+
+
+def test_each_operation_computes_at_its_own_peak(profile: Device) -> None:
+    """int8 at 4 TFLOP/s where rows are quantized too; weights alone at bf16's 2."""
+    able = replace(profile, peak_flops={**profile.peak_flops, "int8": 4e12})
+    rows = costs((8e12, 8e12, 0, 0, 0, 0, 0), (2e12, 2e12, 0, 0, 0, 0, 0))
+    for precision, seconds in (("int8-dynamic", 2 + 1), ("int8", 4 + 1)):
+        point = point_of(model="tiny-llama", precision=precision)
+        _, low, _, _ = roofline(rows, point, able, (precision, "bf16"))
+        assert low == pytest.approx(seconds)
+    # without a peak of its own int8 is multiplied at the dense precision's
+    point = point_of(model="tiny-llama", precision="int8-dynamic")
+    _, low, _, _ = roofline(rows, point, profile, ("int8-dynamic", "bf16"))
+    assert low == pytest.approx(4 + 1)
+
+
+def test_a_device_without_fp8_is_named() -> None:
+    for precision in ("fp8", "fp8-dynamic"):
+        with pytest.raises(ValueError, match=r"A100.* has no fp8 peak; it has fp32"):
+            estimate([point_of(model="gpt2", precision=precision)], device("a100"))
+
+
+def test_fewer_launches_are_less_overhead(profile: Device) -> None:
+    """The same step eager, compiled and as a graph: the host's launches, then bytes."""
+    made = [
+        estimate(
+            [point_of(model="tiny-llama", phase="decode", cache="static", **how)],
+            replace(profile, kind="cuda"),
+        )[0]
+        for how in ({}, {"runtime": "decoder"}, {"runtime": "graph"})
+    ]
+    eager, fused, graph = (e.launches for e in made)
+    assert eager > 2.5 * fused
+    assert graph == 1
+    assert made[0].seconds > made[1].seconds > made[2].seconds
+    assert made[0].flops == made[1].flops == made[2].flops
+    assert made[0].bound == made[1].bound == "launch"
+
+
+def test_an_8b_model_in_each_precision_against_its_bytes() -> None:
+    """Weights at 4.8 TB/s: 15.0, 7.5 (int8 head too) and 4.0 GB read a token."""
+    step = {"model": "llama-3.1-8b", "phase": "decode", "runtime": "graph"}
+    known = {"bf16": (15.01e9, {}), "int8": (7.51e9, {"scope": "head"})}
+    known |= {"int4-g128": (3.99e9, {"scope": "head"})}
+    for precision, (weights, how) in known.items():
+        [e] = estimate([point_of(**step, precision=precision, **how)], device("h200"))
+        assert e.weight_bytes == pytest.approx(weights, rel=0.005)
+        assert weights / 4.8e12 < e.low_s < 1.1 * weights / 4.8e12
+        assert e.bound == "memory"

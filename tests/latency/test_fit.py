@@ -1,0 +1,284 @@
+"""Fits recover the model that made their data, and say when they cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastlab.cost import kinds
+from fastlab.latency.devices import Device
+from fastlab.latency.fit import ClassFit, conformal, fit, formula
+from fastlab.latency.residual import residual
+from fastlab.latency.samples import Sample, Work, class_of, work_of
+from fastlab.scores.ablation import VARIANTS, ablations
+from fastlab.scores.errors import Errors
+
+from .fitting import TRUTH, attentions, elementwise, products
+
+
+def linear(m: int, n: int, k: int, seconds: float = 1.0) -> Sample:
+    """A product of the device with round numbers, in fp32."""
+    op = kinds.linear("gemm", m, n, k, 4, 4)
+    return Sample.of(op, seconds, "fp32", "round numbers")
+
+
+def test_the_formula_by_hand() -> None:
+    """p = 2: (3^2 + 4^2)^(1/2) = 5 s, and 2 x 0.5 s of launches, 10 x 0.1 s deep."""
+    one = np.ones(1)
+    places = np.zeros((1, 3))
+    work = Work(3 * one, 8 * one, 2 * one, 10 * one, one, 4 * one, places)
+    p = {"peak": 1.0, "bandwidth": 2.0, "sharpness": 1.0, "overhead_s": 0.5}
+    assert formula(p | {"depth_s": 0.1}, work) == pytest.approx(7.0)
+    assert formula({"peak": 1.0, "bandwidth": 2.0}, work) == pytest.approx(4.0)
+    fresh = {"peak": 1.0, "bandwidth": 2.0, "fresh_s": 0.5}  # 4 + 4 x 0.5 beside 3
+    assert formula(fresh, work) == pytest.approx(6.0)
+
+
+def test_no_flops_means_bandwidth_and_overhead(profile: Device) -> None:
+    made = fit(elementwise(), profile)
+    assert made.parameters == {
+        "bandwidth": pytest.approx(0.7e11, rel=0.02),
+        "overhead_s": pytest.approx(6e-6, rel=0.02),
+    }
+
+
+def test_results_of_32_mib_are_fresh_memory_on_a_cpu(profile: Device) -> None:
+    """0.1 ns a byte more from 80 MiB a kernel on: 60 MB, then 90 and 360 MB."""
+    sizes = (1e3, 1e5, 1e6, 3e6, 7.5e6, 11.25e6, 45e6)
+    ops = [kinds.elementwise("e", int(n), 4, 2, 1) for n in sizes]
+    samples = [
+        Sample.of(op, 5e-6 + op.bytes * (2e-11 + 1e-10 * (n > 1e7)), "fp32")
+        for op, n in zip(ops, sizes, strict=True)
+    ]
+    made = fit(samples, profile).parameters
+    assert made["fresh_s"] == pytest.approx(1e-10, rel=0.05)
+    assert made["bandwidth"] == pytest.approx(5e10, rel=0.05)
+    assert "fresh_s" not in fit(samples, replace(profile, kind="cuda")).parameters
+    assert "fresh_s" not in fit(samples[:5], profile).parameters
+
+
+def test_parameters_are_recovered(profile: Device) -> None:
+    """Exactly enough for the four that cost time; p - 1 stays near its weak prior."""
+    found = dict(fit(products(), profile).parameters)
+    assert found.pop("sharpness") == pytest.approx(TRUTH["sharpness"], rel=0.2)
+    assert found == {k: pytest.approx(TRUTH[k], rel=0.03) for k in found}
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_attention_is_predicted_within_a_percent(profile: Device, phase: str) -> None:
+    samples = attentions(phase)
+    made = fit(samples, profile)
+    assert made.kind == phase
+    seconds, _ = made.predict(work_of(samples))
+    assert seconds == pytest.approx([s.seconds for s in samples], rel=0.01)
+
+
+def test_unseen_products_are_predicted_within_a_percent(profile: Device) -> None:
+    made = fit(products(), profile)
+    unseen = [linear(100, 700, 300), linear(16, 2000, 64), linear(1024, 256, 1024)]
+    seconds, half = made.predict(work_of(unseen))
+    assert seconds == pytest.approx(formula(TRUTH, work_of(unseen)), rel=0.01)
+    assert (half < 0.05).all()
+
+
+def test_the_residual_is_exact_near_and_nothing_far(profile: Device) -> None:
+    """Kernels twice as slow at small m: learned there, forgotten far away."""
+    points = np.array([[float(x), float(y)] for x in range(6) for y in range(6)])
+    values = np.where(points[:, 0] < 2, 0.4, 0.0)
+    found = residual(points, values)
+    near, near_sd = found.at(np.array([[0.5, 3.0]]))
+    far, far_sd = found.at(np.array([[200.0, 200.0]]))
+    assert near == pytest.approx(0.4, abs=0.08)
+    assert far == pytest.approx(0.0, abs=1e-9)
+    assert far_sd > 2 * near_sd
+
+
+def test_left_out_is_what_a_fit_without_the_point_says() -> None:
+    draw = np.random.default_rng(0)
+    points, values = draw.normal(size=(12, 2)) * 3, draw.normal(size=12) / 5
+    found = residual(points, values)
+    error, sd = found.left_out()
+    rest = replace(
+        found, points=found.points[1:], values=found.values[1:]
+    )  # the same reach and variances, the first point gone
+    mean, rest_sd = rest.at(points[:1])
+    assert error[0] == pytest.approx(values[0] - mean[0])
+    assert sd[0] == pytest.approx(rest_sd[0])
+
+
+def test_a_group_left_out_is_what_a_fit_without_it_says() -> None:
+    """Neighbours of the same group give no hint: errors and their sd are larger."""
+    draw = np.random.default_rng(0)
+    points, values = draw.normal(size=(12, 2)) * 3, draw.normal(size=12) / 5
+    found = residual(points, values)
+    groups = np.repeat(["a", "b", "c"], 4)
+    error, sd = found.left_out(groups)
+    rest = replace(found, points=found.points[4:], values=found.values[4:])
+    mean, rest_sd = rest.at(points[:4])
+    assert error[:4] == pytest.approx(values[:4] - mean)
+    assert sd[:4] == pytest.approx(rest_sd)
+    alone, alone_sd = found.left_out()
+    assert (sd >= alone_sd - 1e-12).all()
+    one = found.left_out(np.full(12, "a"))  # nothing would be left: points alone
+    assert one[0] == pytest.approx(alone)
+
+
+def test_intervals_hold_nine_of_ten_and_widen_away(profile: Device) -> None:
+    draw = np.random.default_rng(1)
+    sizes = np.exp(draw.uniform(np.log(8), np.log(4096), (300, 3))).astype(int)
+    bare = [linear(*size) for size in sizes.tolist()]
+    noise = np.exp(draw.normal(0, 0.1, 300))
+    times = (formula(TRUTH, work_of(bare)) * noise).tolist()
+    samples = [replace(s, seconds=t) for s, t in zip(bare, times, strict=True)]
+    made = fit(samples[:60], profile)
+    seconds, half = made.predict(work_of(samples[60:]))
+    inside = np.abs(np.log(seconds / times[60:])) <= half
+    assert 0.82 <= inside.mean() <= 0.98
+    _, away = made.predict(work_of([linear(10**6, 10**6, 10**6)]))
+    assert away > np.median(half)
+
+
+def test_beyond_the_calibrated_range(profile: Device) -> None:
+    made = fit(products(), profile)
+    ends = [linear(8, 8, 2048), linear(8, 8, 2200), linear(7, 8, 8)]
+    assert made.outside(work_of(ends)).tolist() == [False, True, True]
+
+
+def test_one_outlier_moves_nothing(profile: Device) -> None:
+    samples = products()
+    samples[13] = replace(samples[13], seconds=20 * samples[13].seconds)
+    found = fit(samples, profile).parameters
+    assert found["peak"] == pytest.approx(TRUTH["peak"], rel=0.1)
+    assert found["bandwidth"] == pytest.approx(TRUTH["bandwidth"], rel=0.1)
+
+
+def test_only_quantized_products_have_a_cost_per_row(profile: Device) -> None:
+    device = replace(profile, peak_flops={"int8": 1e12})
+    samples = [replace(s, precision="int8-dynamic") for s in products()]
+    assert "row_s" in fit(samples, device).parameters
+    assert "row_s" not in fit(products(), profile).parameters
+
+
+def test_classes_of_attention() -> None:
+    fused = kinds.attention("a", 2, 8, 0, 4, 4, 32, 4)
+    assert class_of(fused) == "prefill"
+    assert class_of(kinds.attention("a", 2, 1, 8, 4, 4, 32, 4)) == "decode"
+    assert class_of(kinds.attention("a", 2, 1, 0, 4, 4, 32, 4)) == "prefill"
+    assert class_of(kinds.plain_attention(fused, 4, True, True)) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"seconds": float("nan")}, "seconds=nan must be a finite number > 0"),
+        ({"seconds": 0.0}, r"seconds=0.0 must be"),
+        ({"seconds": None}, "seconds=None must be"),
+        ({"bytes": -4}, "bytes=-4 must be"),
+        ({"flops": float("inf")}, "flops=inf must be"),
+        ({"dims": ()}, r"dims=\(\) must be 3 numbers"),
+        ({"dims": (0, 8, 8)}, "dims=.* must be 3 numbers > 0"),
+        ({"launches": 0}, "launches=0 must be > 0"),
+    ],
+)
+def test_bad_samples_are_skipped_with_the_reason(
+    profile: Device, over: dict, words: str
+) -> None:
+    bad = replace(products()[0], **over)
+    made = fit([bad, *products()], profile)
+    assert made.count == 27
+    [said] = made.skipped
+    assert re.search(words, said)
+    with pytest.raises(ValueError, match="no usable sample; skipped linear"):
+        fit([bad], profile)
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"precision": "bf16"}, "more than one precision: bf16, fp32"),
+        ({"device": "another"}, "more than one device: another, round numbers"),
+        ({"kind": "elementwise"}, "more than one class: elementwise, linear"),
+    ],
+)
+def test_mixed_samples_are_refused(profile: Device, over: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        fit([replace(products()[0], **over), *products()], profile)
+
+
+def test_samples_of_another_device_are_refused(profile: Device) -> None:
+    with pytest.raises(ValueError, match="of round numbers do not fit another"):
+        fit(products(), replace(profile, name="another"))
+
+
+def test_fewer_points_than_parameters(profile: Device) -> None:
+    with pytest.raises(ValueError, match="linear fp32: 4 usable samples for 5 param"):
+        fit(products()[:4], profile)
+
+
+def test_no_sample_at_all(profile: Device) -> None:
+    with pytest.raises(ValueError, match="no usable sample"):
+        fit([], profile)
+
+
+seconds = st.floats(1e-6, 1.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(seconds, min_size=27, max_size=27))
+def test_any_fit_survives_json(profile: Device, times: list[float]) -> None:
+    pairs = zip(products(), times, strict=True)
+    made = fit([replace(s, seconds=t) for s, t in pairs], profile)
+    assert ClassFit.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    again = ClassFit.from_dict(json.loads(json.dumps(made.to_dict())))
+    work = work_of(products())
+    assert np.array_equal(again.predict(work), made.predict(work))
+    assert (made.predict(work)[0] > 0).all()
+
+
+def test_a_fit_of_the_wrong_fields_is_named(profile: Device) -> None:
+    data = fit(products(), profile).to_dict()
+    with pytest.raises(ValueError, match="unknown ClassFit field 'colour'"):
+        ClassFit.from_dict(data | {"colour": 1})
+    del data["parameters"]
+    with pytest.raises(ValueError, match="ClassFit needs parameters"):
+        ClassFit.from_dict(data)
+
+
+def test_conformal_is_the_ceiling_quantile() -> None:
+    """Of 19 scores the 18th: ceil(0.9 x 20)."""
+    assert conformal(np.arange(-19.0, 0.0)) == 18.0
+    assert conformal(np.array([3.0, 1.0])) == 3.0
+
+
+def test_errors_by_hand() -> None:
+    """+10, -20 and 0 %: median 10, mean 10, bias 0; p90 = 10 + 0.8 x 10."""
+    e = Errors.of("x", np.array([1.1, 0.8, 1.0]), np.ones(3))
+    figures = [e.median, e.mean, e.p90, e.bias]
+    assert figures == pytest.approx([10, 10, 18, 0], abs=1e-9)
+    assert np.isnan(Errors.of("x", np.array([]), np.array([])).median)
+
+
+def test_ablations_name_every_term_and_baseline(profile: Device) -> None:
+    table = {e.name: e for e in ablations(products(), profile)}
+    others = ("without rows", "without fresh memory")
+    assert list(table)[:5] == [v for v in VARIANTS if v not in others]
+    assert list(table)[5:] == [
+        "datasheet roofline",
+        "efficiencies 0.7 / 0.9",
+        "FLOPs / datasheet peak",
+    ]
+    assert table["full model"].median < 1
+    for term in ("overhead", "depth", "overlap exponent (max)"):
+        assert table[f"without {term}"].mean > 2 * table["full model"].mean
+
+
+def test_ablations_of_what_has_no_flops(profile: Device) -> None:
+    names = [e.name for e in ablations(elementwise(), profile)]
+    assert names[-1] == "datasheet bandwidth"
+    assert "without depth" not in names

@@ -1,0 +1,143 @@
+"""Distillation: its losses by hand, its checks, and going on after a stop."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastlab.learning.distilling import (
+    Lesson,
+    distill,
+    lesson_loss,
+    outputs_of,
+    relative_error,
+    soft_loss,
+)
+from fastlab.learning.loop import Training
+from fastlab.models import build
+from fastlab.spec import point_of
+
+HOW = Training(batch=4, block=16, warmup=2)
+IDS = torch.randint(512, (600,), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model(name: str = "tiny-llama", seed: int = 0, **over: int) -> torch.nn.Module:
+    return build(point_of(model=name, weights=f"random:{seed}", **over))
+
+
+def test_the_soft_loss_equals_a_hand_worked_number() -> None:
+    """Teacher 3/4, 1/4, student 1/2, 1/2, both at temperature 2.
+
+    KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812; times 2^2 = 0.523248.
+    """
+    teacher = torch.tensor([[2 * math.log(3), 0.0]])
+    student = torch.zeros(1, 2)
+    assert float(soft_loss(student, teacher, 2.0)) == pytest.approx(0.523248, abs=1e-6)
+    both = soft_loss(student.repeat(5, 1), teacher.repeat(5, 1), 2.0)
+    assert float(both) == pytest.approx(0.523248, abs=1e-6)
+
+
+def test_a_relative_error_of_nothing_known_is_one() -> None:
+    other = torch.tensor([3.0, 4.0])
+    assert float(relative_error(torch.zeros(2), other)) == 1.0
+    assert float(relative_error(other, other)) == 0.0
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-gpt2", "tiny-qwen3"])
+def test_a_student_equal_to_its_teacher_has_zero_loss(name: str) -> None:
+    lesson = Lesson(kl=1.0, hidden=1.0, layers={0: 0, 1: 1})
+    loss = lesson_loss(model(name), model(name), lesson)
+    assert float(loss(IDS[:40].view(2, 20))) == pytest.approx(0, abs=1e-7)
+
+
+def test_without_a_teacher_it_is_the_loss_of_training() -> None:
+    student, ids = model(seed=1), IDS[:40].view(2, 20)
+    loss = lesson_loss(student, model(), Lesson(kl=0.0))(ids)
+    assert float(loss) == pytest.approx(float(student(ids, labels=ids).loss), rel=1e-6)
+
+
+def test_hidden_states_are_those_of_transformers() -> None:
+    made, ids = model(), IDS[:20].view(1, 20)
+    made(ids, output_hidden_states=True)  # transformers hooks layers for itself
+    before = len(made.model.layers[0]._forward_hooks)
+    with outputs_of(made, [1, 0]) as kept:
+        whole = made(ids, output_hidden_states=True).hidden_states
+    assert torch.equal(kept[1], whole[1])  # what leaves layer 0
+    assert torch.equal(made.model.norm(kept[0]), whole[2])
+    assert len(made.model.layers[0]._forward_hooks) == before
+
+
+def test_a_student_learns_from_its_teacher() -> None:
+    """The teacher's logits are made large, so that there is something to learn."""
+    teacher, student = model(seed=1), model(layers=1)
+    teacher.lm_head.weight.mul_(20)
+    rows = distill(student, teacher, IDS, 30, lesson=Lesson(kl=1.0), how=HOW)
+    assert rows[-1]["loss"] < 0.95 * rows[0]["loss"]
+    assert not student.training
+    assert not any(p.requires_grad for p in student.parameters())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+    lesson = Lesson(hidden=0.5, layers={0: 1})
+    whole = model(layers=1)
+    distill(whole, model(seed=1), IDS, 6, lesson=lesson, how=HOW)
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    student = model(layers=1)
+    for attempt in (stop, None):
+        student = model(layers=1)
+        options = {"lesson": lesson, "how": HOW, "folder": tmp_path}
+        try:
+            distill(
+                student,
+                model(seed=1),
+                IDS,
+                6,
+                save_every_s=0,
+                on_row=attempt,
+                **options,  # type: ignore[arg-type]
+            )
+        except KeyboardInterrupt:
+            assert attempt is stop
+    pairs = zip(whole.parameters(), student.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_bad_lessons_are_refused() -> None:
+    with pytest.raises(ValueError, match="temperature=0 must be above 0"):
+        Lesson(temperature=0)
+    with pytest.raises(ValueError, match=r"kl=1\.5 must be from 0 to 1"):
+        Lesson(kl=1.5)
+    with pytest.raises(ValueError, match=r"hidden=1 and layers={} go together"):
+        Lesson(hidden=1)
+
+
+def test_pairs_that_do_not_fit_are_refused() -> None:
+    teacher = model()
+    with pytest.raises(ValueError, match=r"vocab=300 of the student must be .* 512"):
+        distill(model(vocab=300), teacher, IDS, 1)
+    lesson = Lesson(hidden=1, layers={0: 2})
+    with pytest.raises(ValueError, match="teacher has no layer 2; it has 0 to 1"):
+        distill(model(), teacher, IDS, 1, lesson=lesson)
+    lesson = Lesson(hidden=1, layers={0: 0})
+    with pytest.raises(ValueError, match="equal widths; the student has 32"):
+        distill(model(hidden=32), teacher, IDS, 1, lesson=lesson)
+    with pytest.raises(ValueError, match="text of 600 tokens is shorter than one"):
+        distill(model(), teacher, IDS, 1, how=Training(block=600))
+    with pytest.raises(ValueError, match="tokenizer=None"):
+        distill(model(), teacher, "some text", 1)
