@@ -21,7 +21,13 @@ STREAMED = (
 
 WIDTHS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 14336)
 VOCABULARIES = (2048, 8192, 32000, 128256)
+WIDEST = 8  # outputs of a layer's product for each input, or inputs for each output
 ROWS = (1, 8, 32, 128, 512, 1024, 2048, 4096, 8192)
+SIZES = [
+    (n, k)
+    for n, k in itertools.product(WIDTHS, WIDTHS)
+    if max(n, k) <= WIDEST * min(n, k)
+]
 HEADS = ((4, 4), (8, 2), (12, 12), (16, 16), (16, 8), (32, 8), (32, 32))
 
 
@@ -39,7 +45,7 @@ def _random(*size: int) -> Callable[[str, torch.dtype], torch.Tensor]:
 
 def _products(kind: str) -> Callable[[int], list[Benchmark]]:
     sizes = [
-        *itertools.product(WIDTHS, WIDTHS),
+        *SIZES,
         *(itertools.product(VOCABULARIES, WIDTHS) if kind == "linear" else ()),
     ]
 

@@ -6,6 +6,7 @@ it (model "calibrated") instead of the roofline of the short calibration.
 
 from __future__ import annotations
 
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,7 @@ from fastlab.clock.timing import Settings, time_call
 from fastlab.clock.unpacked import compiles
 from fastlab.clock.wholes import (
     beyond_parts,
+    compiled_point,
     compiled_seconds,
     host_seconds,
     seconds_of,
@@ -42,10 +44,11 @@ from fastlab.clock.wholes import (
 )
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import ClassFit, fit
-from fastlab.latency.profile import Profile
+from fastlab.latency.profile import Profile, way_of
 from fastlab.latency.samples import Sample, class_of
 from fastlab.spec.point import Point
 
+COMPILED = ("fp32", "bf16")  # precisions of which one compiled call is timed
 Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
 
 
@@ -61,30 +64,35 @@ def calibrate_fully(
     """
     began = time.monotonic()
     device = calibrate(kind)
+    compiling = compiles(device.kind)
     plan = [
         (precision, bench)
-        for precision, wanted in _wanted(device, counts or COUNTS).items()
+        for precision, wanted in _wanted(device, counts or COUNTS, compiling).items()
         for bench in chosen(device, precision, wanted)
     ]
     clock = clock_for(device.kind)
+    # In any order: where the machine is now faster, now slower, no class is so alone.
+    random.Random(0).shuffle(plan)
     samples = [
         timed(bench, device, precision, clock)
         for precision, bench in (progress(plan) if progress else plan)
     ]
     device = replace(device, fits=Profile(fits_of(samples, device)))
-    device = replace(device, fits=_with_wholes(device, device.peak_flops))
+    device = replace(device, fits=_with_wholes(device, compiling))
     profile = _with_provenance(device, time.monotonic() - began)
     return replace(device, fits=profile).stamped(), samples
 
 
-def _wanted(device: Device, counts: dict[str, int]) -> dict[str, dict[str, int]]:
+def _wanted(
+    device: Device, counts: dict[str, int], compiling: bool
+) -> dict[str, dict[str, int]]:
     """How many benchmarks of each class, for every precision that the device has."""
     real = [p for p in TIMED if not machine.refusal(device.kind, p)]
     packed, stored = (
         {name: min(n, counts["linear"]) for name, n in some.items()}
         for some in (PACKED_COUNTS, STORED_COUNTS)
     )
-    if compiles(device.kind):
+    if compiling:
         counts, stored = counts | COMPILED_COUNTS, stored | COMPILED_STORED
     wanted = dict.fromkeys(device.peak_flops, counts) | dict.fromkeys(real, packed)
     return wanted | {"fp32": counts | stored}
@@ -98,10 +106,11 @@ def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:
     return tuple(fit(group, device) for group in groups.values())
 
 
-def _with_wholes(device: Device, precisions: Iterable[str]) -> Profile:
+def _with_wholes(device: Device, compiling: bool) -> Profile:
     """The profile with what launching, cache levels and whole calls cost."""
     assert device.fits is not None
-    levels = {p: slowdowns(device.kind, p) for p in precisions}
+    dense = device.peak_flops
+    levels = {p: slowdowns(device.kind, p) for p in dense}
     profile = replace(
         device.fits,
         replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
@@ -111,7 +120,9 @@ def _with_wholes(device: Device, precisions: Iterable[str]) -> Profile:
     profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
     each, call = compiled_seconds(replace(device, fits=profile))
     profile = replace(profile, compiled_s=each, call_s=call)
-    points = [point for p in levels for point in whole_points(p)]
+    others = [p for p in (*TIMED, "autocast-bf16") if device.fits.holds(p)]
+    points = [point for p in (*dense, *others) for point in whole_points(p)]
+    points += [compiled_point(p) for p in dense if compiling and p in COMPILED]
     took = [seconds_of(point, device.kind) for point in points]
     return with_whole_calls(replace(device, fits=profile), points, took)
 
@@ -125,20 +136,22 @@ def with_whole_calls(
     kept = {**device.fits.provenance, "whole_calls": calls}
     bare = replace(device.fits, whole={}, stretch=1.0, provenance=kept)
     whole = {
-        precision: beyond_parts(*mine, replace(device, fits=bare))
-        for precision, mine in _by_precision(points, took).items()
+        way: beyond_parts(*mine, replace(device, fits=bare))
+        for way, mine in _by_way(points, took).items()
     }
     profile = replace(bare, whole=whole)
     stretch = stretched(points, took, replace(device, fits=profile))
     return replace(profile, stretch=stretch)
 
 
-def _by_precision(
+def _by_way(
     points: Sequence[Point], took: Sequence[float]
 ) -> dict[str, tuple[list[Point], list[float]]]:
     found: dict[str, tuple[list[Point], list[float]]] = {}
     for point, seconds in zip(points, took, strict=True):
-        mine = found.setdefault(point.recipe.precision, ([], []))
+        recipe = point.recipe
+        way = way_of(recipe.precision, recipe.runtime != "eager")
+        mine = found.setdefault(way, ([], []))
         mine[0].append(point)
         mine[1].append(seconds)
     return found

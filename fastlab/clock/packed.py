@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastlab.clock.candidates import STREAMED, VOCABULARIES, WIDTHS, Benchmark, Make
+from fastlab.clock.candidates import (
+    SIZES,
+    STREAMED,
+    VOCABULARIES,
+    WIDTHS,
+    Benchmark,
+    Make,
+)
 from fastlab.cost import kinds
 from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
 from fastlab.shrink import linears, rounding
@@ -28,7 +35,7 @@ def packed_products(precision: str) -> list[Benchmark]:
     int8 weights alone are multiplied as stored up to PACKED_ROWS rows only.
     """
     most = {"int8": PACKED_ROWS, "int4": 256}.get(precision.partition("-g")[0], 1024)
-    sizes = itertools.product((*WIDTHS, *VOCABULARIES), WIDTHS)
+    sizes = (*SIZES, *itertools.product(VOCABULARIES, WIDTHS))
     return [
         _packed(precision, m, n, k)
         for n, k in sizes

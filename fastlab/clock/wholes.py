@@ -27,6 +27,7 @@ from fastlab.runtime.engines import prepare
 from fastlab.shrink.recipes import build
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
+from fastlab.spec.precision import DENSE
 from fastlab.spec.shape import FAMILIES
 
 LEVELS = tuple(STREAMED // 16 * 2**n for n in (0, 2, 4, 5, 6, 7))  # bytes of weights
@@ -46,14 +47,22 @@ def host_points() -> list[Point]:
 
 
 def whole_points(precision: str) -> list[Point]:
-    """Four forwards of sizes that people run, of each family that generates one."""
-    sizes = [("gpt2", "prefill", 768), ("llama", "prefill", 512)]
-    sizes += [("gpt2", "decode", 512), ("llama", "decode", 768)]
+    """Four forwards of sizes that people run; two where only products differ."""
+    sizes = [("llama", "prefill", 512), ("llama", "decode", 768)]
+    if precision in DENSE:
+        sizes += [("gpt2", "prefill", 768), ("gpt2", "decode", 512)]
     common = {"layers": 6, "vocab": 8192, "prompt_len": 128, "precision": precision}
     return [
         point_of(family=family, phase=phase, hidden=hidden, **common)
         for family, phase, hidden in sizes
     ]
+
+
+def compiled_point(precision: str) -> Point:
+    """A decode step that compiles in some seconds."""
+    sizes = {"layers": 2, "hidden": 768, "vocab": 8192, "prompt_len": 128}
+    how = {"phase": "decode", "runtime": "decoder", "precision": precision}
+    return point_of(family="llama", **sizes, **how)
 
 
 def seconds_of(point: Point, kind: str, settings: Settings | None = None) -> float:

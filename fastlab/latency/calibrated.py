@@ -71,7 +71,8 @@ def calibrated(
     each = _operations(costs, points, device, profile)
     total = _totals([cost.times for cost in costs], each)
     hosts = [host_work(c, p, profile) for c, p in zip(costs, points, strict=True)]
-    beyond = [profile.beyond_parts(point.recipe.precision) for point in points]
+    ways = [(p.recipe.precision, p.recipe.runtime != "eager") for p in points]
+    beyond = [profile.beyond_parts(*way) for way in ways]
     total = total._replace(seconds=total.seconds * beyond)
     rows = zip(hosts, *total, strict=True)
     return [_timing(device.kind, profile.stretch, *row) for row in rows]

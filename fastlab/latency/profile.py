@@ -22,6 +22,13 @@ STAND_IN = {
     **{kind: "linear" for kind in PRODUCTS if kind != "csr"},
 }
 
+INT4 = tuple(one for one in QUANTIZED if one.startswith("int4"))
+
+
+def way_of(precision: str, compiled: bool) -> str:
+    """How calls run that have a factor of their own in common."""
+    return f"{precision} compiled" if compiled else precision
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -32,9 +39,9 @@ class Profile:
     launches, replay_s: of one whole CUDA graph. levels: by
     precision, how much longer than in the microbenchmarks a byte takes when so many
     bytes are gone through again and again (from which level of a CPU's caches they
-    come). whole: by precision, what calls take beyond the sum of their operations, each
-    timed alone; stretch: what their intervals are widened by, as those that the
-    calibration timed need it.
+    come). whole: by way of running (`way_of`), what calls take beyond the sum of their
+    operations, each timed alone; stretch: what their intervals are widened by, as those
+    that the calibration timed need it.
     provenance: free text by name (versions, date, seconds and points it took).
     """
 
@@ -51,7 +58,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not isinstance(self.whole, Mapping):
-            raise ValueError(f"whole={self.whole!r} must name a factor by precision")
+            raise ValueError(f"whole={self.whole!r} must name a factor by way")
         seen = [(one.kind, one.precision) for one in self.fits]
         twice = sorted({pair for pair in seen if seen.count(pair) > 1})
         if twice:
@@ -65,8 +72,7 @@ class Profile:
         for others; a look-up is one of whole numbers, whatever values it finds.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
-        alike = [one for one in QUANTIZED if one.startswith("int4")]
-        alike = [*DENSE] if kind in LOOKUPS else alike
+        alike = DENSE if kind in LOOKUPS else INT4
         names = [precision, *(alike if precision in alike else ())]
         pairs = [(k, p) for k in (kind, STAND_IN.get(kind, kind)) for p in names]
         return next((known[pair] for pair in pairs if pair in known), None)
@@ -80,10 +86,16 @@ class Profile:
         """Host seconds per launch of a family's eager code, or of any compiled."""
         return self.compiled_s if compiled else self.host_s.get(family, self.dispatch_s)
 
-    def beyond_parts(self, precision: str) -> float:
-        """What a call takes beyond the sum of its operations: a factor."""
+    def beyond_parts(self, precision: str, compiled: bool = False) -> float:
+        """What a call takes beyond the sum of its operations: a factor.
+
+        Where a precision was not timed, that of the dense one around it serves.
+        """
         made = FORMATS[precision]
-        return self.whole.get(made.autocast or made.dense, 1.0)
+        alike = INT4 if precision in INT4 else ()
+        names = (precision, *alike, made.autocast or made.dense)
+        ways = [way_of(name, compiled) for name in names]
+        return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 
     def slowdown(self, precision: str, footprint: float) -> float:
         """How much longer a byte takes in calls that go through `footprint` bytes."""

@@ -48,7 +48,8 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
     ]
     parts = np.sum(each, axis=0)
     if profile:
-        beyond = profile.beyond_parts(point.recipe.precision)
+        way = point.recipe.precision, point.recipe.runtime != "eager"
+        beyond = profile.beyond_parts(*way)
         parts[STEPS.index("+ nearby")] += (beyond - 1) * parts.sum()
     host = _host(float(parts.sum()), costs, point, device, profile)
     return dict(zip(STEPS, [*parts.tolist(), host], strict=True))

@@ -117,8 +117,7 @@ def test_compiled_look_ups_are_asked_for_where_a_compiler_works(
     monkeypatch: pytest.MonkeyPatch, profile: Device
 ) -> None:
     for works in (True, False):
-        monkeypatch.setattr(fitting, "compiles", lambda kind, works=works: works)
-        wanted = fitting._wanted(profile, COUNTS)
+        wanted = fitting._wanted(profile, COUNTS, works)
         assert ("palette-compiled" in wanted["fp32"]) == works
         assert set(STORED_COUNTS) <= set(wanted["fp32"])
         assert wanted["bf16"] == COUNTS | ({"gemv": 6} if works else {})

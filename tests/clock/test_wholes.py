@@ -107,3 +107,24 @@ def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
     assert factor == pytest.approx(1.3)
     longer = replace(known, fits=replace(known.fits, whole={"fp32": factor}))
     assert [e.seconds for e in estimate(points, longer)] == pytest.approx(took)
+
+
+def test_each_way_of_running_has_its_own_factor(profile: Device) -> None:
+    """What was not timed takes that of the dense numbers around it, or none."""
+    whole = {"fp32": 1.2, "bf16": 1.5, "bf16 compiled": 1.1, "int4-g128": 1.3}
+    fits = replace(calibrated(profile).fits, whole=whole)
+    assert fits.beyond_parts("fp32") == 1.2
+    assert fits.beyond_parts("fp32", compiled=True) == 1.0
+    assert fits.beyond_parts("bf16", compiled=True) == 1.1
+    assert fits.beyond_parts("int8") == fits.beyond_parts("autocast-bf16") == 1.5
+    assert fits.beyond_parts("int8", compiled=True) == 1.1
+    assert fits.beyond_parts("int4-g64") == 1.3
+
+
+def test_the_calls_that_are_timed_are_of_all_ways() -> None:
+    """Two families in dense precisions; a step of two layers compiled."""
+    families = {p.shape.family for p in wholes.whole_points("bf16")}
+    assert families == {"gpt2", "llama"}
+    packed = wholes.whole_points("int8")
+    assert [p.workload.phase for p in packed] == ["prefill", "decode"]
+    assert wholes.compiled_point("bf16").recipe.runtime == "decoder"
