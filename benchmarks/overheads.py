@@ -26,7 +26,8 @@ import papermill
 from fastlab.clock import measure as measuring
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
-from fastlab.latency.estimates import costs_of, estimate
+from fastlab.latency.costs import costs_of
+from fastlab.latency.estimates import estimate
 from fastlab.record import Measurement, Record, seal
 from fastlab.spec import Point, grid
 from fastlab.sweeps.run import measured

@@ -118,8 +118,9 @@ def _profile_for(folder: Path, records: list[Record]) -> Device:
     path, name = folder / "profile.json", records[0].device
     if path.exists():
         return _read(path)
-    if name == device_name(torch_device()):
-        return this_device()
+    for kind in (torch_device(), "cpu"):
+        if name == device_name(kind):
+            return this_device(kind)
     raise ValueError(
         f"the rows are of {name}, not of this machine, and {path} does not exist: "
         "write it there with `fastlab calibrate --out`"

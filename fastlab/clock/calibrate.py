@@ -21,8 +21,8 @@ from fastlab import machine
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work
 from fastlab.clock.timing import Settings, time_call
+from fastlab.latency.costs import costs_of
 from fastlab.latency.devices import Device
-from fastlab.latency.estimates import costs_of
 from fastlab.models import DTYPES, build, numerics, prepare
 from fastlab.spec.checks import digest
 from fastlab.spec.grids import point_of
@@ -163,7 +163,7 @@ def _kept(path: Path) -> Device | None:
     try:
         device = Device.from_dict(json.loads(path.read_text()))
         stale = time.time() - path.stat().st_mtime > BUSY_S
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return None if BUSY in device.source and stale else device
 

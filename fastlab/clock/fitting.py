@@ -92,6 +92,10 @@ def _wanted(
         {name: min(n, counts["linear"]) for name, n in some.items()}
         for some in (PACKED_COUNTS, STORED_COUNTS)
     )
+    if (
+        device.kind != "cpu"
+    ):  # only there are rows that are cut out a class of their own
+        counts = {name: n for name, n in counts.items() if name != "strided"}
     if compiling:
         counts, stored = counts | COMPILED_COUNTS, stored | COMPILED_STORED
     wanted = dict.fromkeys(device.peak_flops, counts) | dict.fromkeys(real, packed)
@@ -103,7 +107,7 @@ def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:
     groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[class_of(sample), sample.precision].append(sample)
-    return tuple(fit(group, device) for group in groups.values())
+    return tuple(fit(group, device) for _, group in sorted(groups.items()))
 
 
 def _with_wholes(device: Device, compiling: bool) -> Profile:
@@ -121,8 +125,9 @@ def _with_wholes(device: Device, compiling: bool) -> Profile:
     each, call = compiled_seconds(replace(device, fits=profile))
     profile = replace(profile, compiled_s=each, call_s=call)
     others = [p for p in (*TIMED, "autocast-bf16") if device.fits.holds(p)]
-    points = [point for p in (*dense, *others) for point in whole_points(p)]
-    points += [compiled_point(p) for p in dense if compiling and p in COMPILED]
+    kind = device.kind
+    points = [point for p in (*dense, *others) for point in whole_points(p, kind)]
+    points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
     took = [seconds_of(point, device.kind) for point in points]
     return with_whole_calls(replace(device, fits=profile), points, took)
 
@@ -132,7 +137,7 @@ def with_whole_calls(
 ) -> Profile:
     """The profile with what timed calls say of their parts' sum and of its interval."""
     assert device.fits is not None
-    calls = [[p.label, s] for p, s in zip(points, took, strict=True)]
+    calls = [[f"{_way(p)}: {p.label}", s] for p, s in zip(points, took, strict=True)]
     kept = {**device.fits.provenance, "whole_calls": calls}
     bare = replace(device.fits, whole={}, stretch=1.0, provenance=kept)
     whole = {
@@ -140,7 +145,7 @@ def with_whole_calls(
         for way, mine in _by_way(points, took).items()
     }
     profile = replace(bare, whole=whole)
-    stretch = stretched(points, took, replace(device, fits=profile))
+    stretch = stretched(points, took, replace(device, fits=profile), len(whole))
     return replace(profile, stretch=stretch)
 
 
@@ -149,12 +154,14 @@ def _by_way(
 ) -> dict[str, tuple[list[Point], list[float]]]:
     found: dict[str, tuple[list[Point], list[float]]] = {}
     for point, seconds in zip(points, took, strict=True):
-        recipe = point.recipe
-        way = way_of(recipe.precision, recipe.runtime != "eager")
-        mine = found.setdefault(way, ([], []))
+        mine = found.setdefault(_way(point), ([], []))
         mine[0].append(point)
         mine[1].append(seconds)
     return found
+
+
+def _way(point: Point) -> str:
+    return way_of(point.recipe.precision, point.recipe.runtime != "eager")
 
 
 def _with_provenance(device: Device, seconds: float) -> Profile:

@@ -1,5 +1,7 @@
 """At most 100 timed operations a precision, spread over the sizes that models have.
 
+In fp32 a third more: of weights stored sparse or shared.
+
 What `fastlab calibrate` fits its profile to. Each operation is run as transformers'
 eager code runs it, and counted by the same function of `cost/kinds.py` as the models'.
 """
@@ -28,10 +30,10 @@ LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
 # How many of each class: 100 in all, with those of compiled code.
 COUNTS = {
-    "linear": 22,
+    "linear": 21,
     "biased": 7,
     "conv1d": 10,
-    "strided": 5,
+    "strided": 6,
     "prefill": 14,
     "decode": 12,
     "norm": 7,
@@ -44,7 +46,7 @@ PACKED_COUNTS = {"linear": 24}  # of a quantized precision, whose rest runs dens
 # Of weights stored sparse or shared, timed in fp32: sparse products know no other on a
 # CPU, and a look-up is one of whole numbers.
 STORED_COUNTS = {"csr": 16, "palette": 12}
-# Of compiled code: a second or so each to compile.
+# Of compiled code: a second or so each to compile on a CPU.
 COMPILED_COUNTS = {"gemv": 6}
 COMPILED_STORED = {"palette-compiled": 6}
 POOLS = {

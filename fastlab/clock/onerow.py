@@ -18,8 +18,11 @@ from fastlab.cost.fusing import alone
 from fastlab.runtime.compiled import compiled
 from fastlab.runtime.onerow import one_row
 
-# (n, k): from the widths of small models to a head.
-SIZES = ((512, 512), (2048, 512), (768, 2048), (2048, 2048), (8192, 768), (32000, 1024))
+# (n, k): from the widths of small models to the heads of large ones.
+SIZES = (
+    *((256, 256), (768, 768), (2048, 512), (768, 2048), (2048, 2048), (8192, 768)),
+    *((32000, 1024), (4096, 4096), (14336, 4096), (4096, 14336), (128256, 4096)),
+)
 
 
 def compiled_rows(a: int) -> list[Benchmark]:

@@ -1,7 +1,7 @@
 """What microbenchmarks cannot tell: the host's work, cache levels, whole calls.
 
-A dozen whole forward passes and a few products on weights that no longer fit a CPU's
-caches complete a calibration.
+Whole forward passes of each way of running, and a few products on weights that no
+longer fit the caches of a CPU, complete a calibration.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work, settings_for
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.calibrated import host_work
-from fastlab.latency.costs import LAUNCHES, costs_of
+from fastlab.latency.costs import LAUNCHES, costs_of, costs_on
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import LEVEL
@@ -46,23 +46,34 @@ def host_points() -> list[Point]:
     ]
 
 
-def whole_points(precision: str) -> list[Point]:
-    """Four forwards of sizes that people run; two where only products differ."""
+def whole_points(precision: str, kind: str = "cpu") -> list[Point]:
+    """Four forwards of sizes that people run; two where only products differ.
+
+    On a GPU they are so wide that it does not wait for the host.
+    """
     sizes = [("llama", "prefill", 512), ("llama", "decode", 768)]
     if precision in DENSE:
         sizes += [("gpt2", "prefill", 768), ("gpt2", "decode", 512)]
-    common = {"layers": 6, "vocab": 8192, "prompt_len": 128, "precision": precision}
+    wider, longer = (8, 8) if kind == "cuda" else (1, 1)
+    common = {"layers": 6, "vocab": 8192, "precision": precision}
     return [
-        point_of(family=family, phase=phase, hidden=hidden, **common)
+        point_of(
+            family=family,
+            phase=phase,
+            hidden=hidden * wider,
+            prompt_len=128 * longer,
+            **common,
+        )
         for family, phase, hidden in sizes
     ]
 
 
-def compiled_point(precision: str) -> Point:
-    """A decode step that compiles in some seconds."""
-    sizes = {"layers": 2, "hidden": 768, "vocab": 8192, "prompt_len": 128}
-    how = {"phase": "decode", "runtime": "decoder", "precision": precision}
-    return point_of(family="llama", **sizes, **how)
+def compiled_point(precision: str, kind: str = "cpu") -> Point:
+    """A decode step that compiles in some seconds; on a GPU replayed as a graph."""
+    gpu = kind == "cuda"
+    sizes = {"layers": 2, "hidden": 6144 if gpu else 768, "vocab": 8192}
+    how = {"phase": "decode", "runtime": "graph" if gpu else "decoder"}
+    return point_of(family="llama", prompt_len=128, precision=precision, **sizes, **how)
 
 
 def seconds_of(point: Point, kind: str, settings: Settings | None = None) -> float:
@@ -96,7 +107,7 @@ def compiled_seconds(device: Device) -> tuple[float, float]:
     """
     tiny = {"hidden": 64, "heads": 2, "vocab": 256, "prompt_len": 4}
     points = [
-        point_of(family="llama", phase="decode", runtime="compile", layers=n, **tiny)
+        point_of(family="llama", phase="decode", runtime="decoder", layers=n, **tiny)
         for n in COMPILED_LAYERS
     ]
     try:
@@ -157,7 +168,7 @@ def beyond_parts(
     each = []
     for point, seconds in zip(points, took, strict=True):
         [made] = estimate([point], device, model="calibrated")
-        host = sum(host_work(costs_of(point), point, device.fits))
+        host = sum(host_work(costs_on(point, device), point, device.fits))
         alone = device.kind == "cpu"  # elsewhere the host works at the same time
         busy = made.seconds - (host if alone else 0.0)
         if made.bound != "launch" and seconds > host:
@@ -165,16 +176,20 @@ def beyond_parts(
     return float(np.median(each)) if each else 1.0
 
 
-def stretched(points: Sequence[Point], took: Sequence[float], device: Device) -> float:
+def stretched(
+    points: Sequence[Point], took: Sequence[float], device: Device, factors: int = 0
+) -> float:
     """What intervals must be stretched by so that nine in ten of such calls lie within.
 
-    A dozen errors tell their spread better than their largest ones: the t interval for
-    one more error of a normal distribution about 0, in units of the half-width.
+    A few errors tell their spread better than their largest ones: the t interval for
+    one more error of a normal distribution about 0, in units of the half-width. Of the
+    errors as many are lost as `factors` were fitted to the same calls.
     """
     from scipy.stats import t  # 0.5 s, and only a calibration needs it
 
     made = estimate(points, device, model="calibrated")
     error = np.log([s / e.seconds for s, e in zip(took, made, strict=True)])
     half = np.log([e.high_s / e.seconds for e in made])
-    spread = np.sqrt(np.mean((error / half) ** 2))
-    return float(t.ppf((1 + LEVEL) / 2, len(points)) * spread)
+    left = max(len(points) - factors, 1)
+    spread = np.sqrt(np.sum((error / half) ** 2) / left)
+    return float(t.ppf((1 + LEVEL) / 2, left) * spread)

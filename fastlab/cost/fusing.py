@@ -2,9 +2,8 @@
 
 Matrix products and attention stay as they are. What lies between two of them becomes
 few kernels: a residual goes into the norm after it, the norms of queries and keys into
-RoPE, casts and the quantizing of an input into the kernel that made it. A dense weight
-times one row is no library call any more. Compared with the calls in code that torch's
-inductor generates, in tests.
+RoPE, casts and the quantizing of an input into the kernel that made it. Compared with
+the calls in code that torch's inductor generates, in tests.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ from collections.abc import Iterable
 
 from fastlab.cost.kinds import PRODUCTS, Operation
 
+ROWS = ("linear", "biased", "strided")  # products that may become loops
 JOINING = ("residual1", "residual2", "q.norm", "k.norm")  # what comes next takes these
 
 
-def fused(ops: Iterable[Operation]) -> list[Operation]:
+def fused(ops: Iterable[Operation], loops: bool = True) -> list[Operation]:
     """The operations of one layer (or of the end of a model) as a compiler runs them.
 
-    What waits at the end goes into the first norm: that of the next layer.
+    What waits at the end goes into the first norm: that of the next layer. loops: a
+    dense weight times one row need not be a library call, as in code that we compile.
     """
     kept: list[Operation] = []
     waiting = 0
@@ -32,7 +33,7 @@ def fused(ops: Iterable[Operation]) -> list[Operation]:
             kept.append(alone(op, waiting))
             waiting = 0
         else:
-            kept.append(alone(op))
+            kept.append(alone(op) if loops or op.kind not in ROWS else op)
     return _into_first_norm(kept, waiting)
 
 
@@ -57,11 +58,7 @@ def alone(op: Operation, more: int = 0) -> Operation:
     """One operation as one kernel, with `more` bytes of what joined it."""
     if op.kind == "attention":
         return _attention(op)
-    if (
-        op.kind in ("linear", "biased", "strided")
-        and op.dims[0] == 1
-        and not op.precision
-    ):
+    if op.kind in ROWS and op.dims[0] == 1 and not op.precision:
         return op._replace(kind="gemv")
     if op.fused_bytes < 0:
         return op

@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 # Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed; of one
-# row in compiled code, which is a loop of the compiler's own; of each sequence's last
-# position, cut out of all of them; with weights in compressed sparse rows, and with 2
-# of 4 left.
+# row in code that we compile, where it may be a loop of the compiler's own; of each
+# sequence's last position, cut out of all of them; with weights in compressed sparse
+# rows, and with 2 of 4 left.
 PRODUCTS = ("linear", "biased", "conv1d", "gemv", "strided", "csr", "semi")
 # Look-ups of whole weights: eager kernels, and one that is compiled, whose work is not
 # in its bytes.
@@ -33,6 +33,7 @@ class Operation(NamedTuple):
     it computes in, "" for the recipe's dense precision. fused_bytes: activation bytes
     once a compiler has fused it: each input read once, the output written once, and
     nothing of what the kernel it joins has at hand; -1 where it stays as it is.
+    compiled: it runs so.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Operation(NamedTuple):
     dims: tuple[int, ...] = ()
     precision: str = ""
     fused_bytes: int = -1
+    compiled: bool = False
 
     @property
     def bytes(self) -> int:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from itertools import groupby
 
 from fastlab.cost.caches import row_bytes, widths
-from fastlab.cost.operations import VALUE_BYTES, Step, products_of, steps
+from fastlab.cost.operations import products_of
 from fastlab.cost.products import widens
+from fastlab.cost.steps import VALUE_BYTES, Step, steps
 from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.point import Point
 from fastlab.spec.precision import stored_bytes, table_bytes

@@ -16,12 +16,10 @@ from fastlab.cost.caches import reuse
 from fastlab.cost.fusing import fused, joined
 from fastlab.cost.kinds import Operation
 from fastlab.cost.products import head_product, product
-from fastlab.cost.steps import VALUE_BYTES, Step, steps
+from fastlab.cost.steps import COMPILED_BY_US, Step, steps
 from fastlab.spec.point import Point
 from fastlab.spec.precision import table_bytes
 from fastlab.spec.recipe import PLAIN
-
-__all__ = ["VALUE_BYTES", "Step", "forward", "operations", "products_of", "steps"]
 
 
 def operations(point: Point) -> list[Operation]:
@@ -41,21 +39,26 @@ def forward(step: Step, times: int = 1) -> Iterator[Operation]:
     begin, layer, end = _FAMILIES[step.shape.family]
     yield from reuse(step)
     first = _begun(step, begin(step))
-    # _replace, at 4 times the cost of this, was a tenth of an estimate.
-    if times == 1:
-        yield from first
-    else:
-        yield from _repeated(first, times)
-    inner = fused(layer(step)) if step.compiled else layer(step)
-    yield from _repeated(inner, times * step.shape.layers)
     last = (*end(step), *_sampling(step))
-    yield from _repeated(fused(last) if step.compiled else last, times)
+    if not step.compiled:
+        yield from first if times == 1 else _repeated(first, times)
+        yield from _repeated(layer(step), times * step.shape.layers)
+        yield from _repeated(last, times)
+    else:
+        loops = step.recipe.runtime in COMPILED_BY_US
+        yield from _repeated(first, times, True)
+        inner = fused(layer(step), loops)
+        yield from _repeated(inner, times * step.shape.layers, True)
+        yield from _repeated(fused(last, loops), times, True)
 
 
-def _repeated(ops: Iterable[Operation], times: int) -> Iterator[Operation]:
-    count = (times,)
+def _repeated(
+    ops: Iterable[Operation], times: int, compiled: bool = False
+) -> Iterator[Operation]:
+    # _replace, at 4 times the cost of this, was a tenth of an estimate.
+    count, how = (times,), (compiled,)
     for op in ops:
-        yield tuple.__new__(Operation, op[:2] + count + op[3:])
+        yield tuple.__new__(Operation, op[:2] + count + op[3:-1] + how)
 
 
 def _begun(step: Step, ops: Iterator[Operation]) -> Iterable[Operation]:

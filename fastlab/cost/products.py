@@ -67,7 +67,7 @@ def _cut_out(step: Step) -> bool:
     """Whether the head's rows are the last of many: transformers cuts them out where
     they lie. Our own runtimes copy them first.
     """
-    ours = step.static and step.recipe.runtime != "transformers"
+    ours = (step.static or step.compiled) and step.recipe.runtime != "transformers"
     return step.scored < step.new and not ours
 
 

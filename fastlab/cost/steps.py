@@ -14,7 +14,8 @@ from fastlab.spec.recipe import STATIC, Recipe, bucket
 from fastlab.spec.shape import ModelShape
 
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
-REPLAYED = ("graph", "transformers")  # decode steps are CUDA graphs
+REPLAYED = ("graph", "transformers")  # decode steps are CUDA graphs, on a GPU
+COMPILED_BY_US = ("compile", "decoder", "graph")
 
 
 class Step(NamedTuple):
@@ -126,13 +127,5 @@ def _step(
 
 
 def compiled_calls(point: Point) -> int:
-    """Calls of compiled code that the host makes itself: not what graphs replay."""
-    runtime = point.recipe.runtime
-    if runtime == "eager" or runtime in REPLAYED:
-        return 0
-    return max(calls(point), 1)
-
-
-def replays(point: Point) -> int:
-    """CUDA graphs that the call replays, one for `unroll` decode steps; else 0."""
-    return calls(point) if point.recipe.runtime in REPLAYED else 0
+    """Calls of compiled code: one, or one for `unroll` decode steps; 0 if eager."""
+    return max(calls(point), 1) if point.recipe.runtime != "eager" else 0

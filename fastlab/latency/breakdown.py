@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastlab.cost.operations import operations
-from fastlab.latency.costs import LAUNCHES, MODELS, Costs, costs_of
+from fastlab.latency.costs import LAUNCHES, MODELS, Costs, Host, costs_on
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.spec.point import Point
@@ -28,7 +28,7 @@ def breakdown(point: Point, device: Device, model: str = "auto") -> list[Share]:
     `estimate`. The host adds nothing where it queues ahead of the device's work.
     """
     [made] = estimate([point], device, model)
-    whole = costs_of(point)
+    whole = costs_on(point, device)
     alone = [_only(whole, i) for i in range(len(whole.classes))]
     timed = MODELS[made.model](alone, [point] * len(alone), device)
     names = (op.name for op in operations(point))
@@ -48,5 +48,6 @@ def _only(costs: Costs, i: int) -> Costs:
         dims=costs.dims[one],
         classes=costs.classes[one],
         precisions=costs.precisions[one],
-        replays=0,
+        compiled=costs.compiled[one],
+        host=Host(),
     )

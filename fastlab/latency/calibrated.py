@@ -26,7 +26,7 @@ from fastlab.latency.costs import (
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import ClassFit, formula, parts_of
 from fastlab.latency.profile import Profile
-from fastlab.latency.samples import DIMS, GENERATED, Work, work
+from fastlab.latency.samples import ATTENTION, DIMS, GENERATED, Work, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
 
@@ -71,9 +71,6 @@ def calibrated(
     each = _operations(costs, points, device, profile)
     total = _totals([cost.times for cost in costs], each)
     hosts = [host_work(c, p, profile) for c, p in zip(costs, points, strict=True)]
-    ways = [(p.recipe.precision, p.recipe.runtime != "eager") for p in points]
-    beyond = [profile.beyond_parts(*way) for way in ways]
-    total = total._replace(seconds=total.seconds * beyond)
     rows = zip(hosts, *total, strict=True)
     return [_timing(device.kind, profile.stretch, *row) for row in rows]
 
@@ -87,11 +84,10 @@ class HostWork(NamedTuple):
 
 def host_work(cost: Costs, point: Point, profile: Profile) -> HostWork:
     """What the host does besides the operations of one call."""
-    compiled = point.recipe.runtime != "eager"
-    each = profile.host(point.shape.family, compiled)
-    alone = cost.totals[LAUNCHES] - cost.replays
-    launching = alone * each + cost.calls * profile.call_s
-    return HostWork(launching, cost.replays * profile.replay_s)
+    host = cost.host
+    launching = host.eager * profile.host(point.shape.family)
+    launching += host.compiled * profile.compiled_s + host.calls * profile.call_s
+    return HostWork(launching, host.replays * profile.replay_s)
 
 
 def _totals(times: Sequence[np.ndarray], each: _Each) -> _Total:
@@ -139,9 +135,11 @@ def _operations(
     costs: Sequence[Costs], points: Sequence[Point], device: Device, profile: Profile
 ) -> _Each:
     names = [
-        (kind, precision, point.recipe.runtime != "eager")
-        for cost, point in zip(costs, points, strict=True)
-        for kind, precision in zip(cost.classes, cost.precisions, strict=True)
+        name
+        for cost in costs
+        for name in zip(
+            cost.classes, cost.precisions, cost.compiled.tolist(), strict=True
+        )
     ]
     codes = {name: i for i, name in enumerate(dict.fromkeys(names))}
     of = np.array([codes[name] for name in names])
@@ -156,12 +154,22 @@ def _operations(
         at = of == code
         one = profile.find(kind, precision)
         if one is not None and compiled:
-            one = within_compiled(one)
+            one = within_compiled(one, device)
         columns = columns_of(kind, matrix[at], dims[at])
         found = _class(one, columns, device, precision)
         for whole, part in zip(each, found, strict=True):
             whole[..., at] = part
-    return each
+    both = zip(costs, points, strict=True)
+    beyond = np.concatenate([beyond_parts(c, p, profile) for c, p in both])
+    return each._replace(seconds=each.seconds * beyond, parts=each.parts * beyond)
+
+
+def beyond_parts(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
+    """[operations] what each takes within a call beyond its time alone: factors."""
+    eager, compiled = (
+        profile.beyond_parts(point.recipe.precision, how) for how in (False, True)
+    )
+    return np.where(cost.compiled, compiled, eager)
 
 
 def slowdown(cost: Costs, point: Point, profile: Profile) -> float:
@@ -179,12 +187,14 @@ def _empty(size: int) -> _Each:
     return _Each(np.empty(size), np.empty(size), np.empty((3, size)), outside)
 
 
-def within_compiled(one: ClassFit) -> ClassFit:
+def within_compiled(one: ClassFit, device: Device) -> ClassFit:
     """The fit of a class in compiled code: only library calls keep their overhead.
 
-    What other kernels cost beyond their work is the profile's compiled_s.
+    What other kernels cost a CPU beyond their work is the profile's compiled_s; on a
+    GPU every kernel takes its time to begin and end.
     """
-    if one.kind in DIMS and one.kind not in GENERATED:
+    called = one.kind in (*DIMS, *ATTENTION) and one.kind not in GENERATED
+    if called or device.kind != "cpu":
         return one
     rates = {k: v for k, v in one.parameters.items() if k != "overhead_s"}
     return replace(one, parameters=rates)

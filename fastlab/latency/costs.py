@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost.operations import forward, operations
-from fastlab.cost.steps import compiled_calls, replays, steps
+from fastlab.cost.operations import operations
+from fastlab.cost.steps import REPLAYED, compiled_calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
 from fastlab.spec.point import Point
@@ -30,6 +30,19 @@ class Timing(NamedTuple):
     extrapolated: bool = False
 
 
+class Host(NamedTuple):
+    """What the host does for one call, counted.
+
+    launches of single kernels from eager and from compiled code, calls of compiled
+    code, and CUDA graphs replayed, which hold the kernels of all compiled steps.
+    """
+
+    eager: int = 0
+    compiled: int = 0
+    calls: int = 0
+    replays: int = 0
+
+
 class Costs(NamedTuple):
     """A point's operations as numbers, each already multiplied by its count.
 
@@ -43,8 +56,8 @@ class Costs(NamedTuple):
     dims: np.ndarray  # [operations, 6], zeros where an operation has fewer
     classes: tuple[str, ...]  # of each operation, as fits name them
     precisions: tuple[str, ...]  # what each operation computes in
-    replays: int = 0  # CUDA graphs; the rest of the launches are dispatched one by one
-    calls: int = 0  # of compiled code
+    compiled: np.ndarray  # [operations] whether it runs so
+    host: Host
 
 
 LatencyModel = Callable[[Sequence[Costs], Sequence[Point], Device], list[Timing]]
@@ -62,8 +75,8 @@ def latency_model(name: str) -> Callable[[LatencyModel], LatencyModel]:
 
 
 @lru_cache(maxsize=4096)
-def costs_of(point: Point) -> Costs:
-    """The cost matrix of a point and its exact totals."""
+def costs_of(point: Point, graphs: bool = True) -> Costs:
+    """The cost matrix of a point and its exact totals; graphs: as a GPU runs it."""
     ops = operations(point)
     exact = [[op.times * value for value in op[3:10]] for op in ops]
     extra = [(op.times, *op.dims, *_NO_DIMS[len(op.dims) :]) for op in ops]
@@ -71,20 +84,26 @@ def costs_of(point: Point) -> Costs:
     whole.flags.writeable = False
     totals = tuple(map(sum, zip(*exact, strict=True)))
     classes = tuple(map(class_of, ops))
-    dense, graphs = point.recipe.format.dense, replays(point)
+    dense = point.recipe.format.dense
     precisions = tuple([op.precision or dense for op in ops])
-    if graphs:
-        totals = (*totals[:LAUNCHES], host_launches(point))
+    compiled = np.array([op.compiled for op in ops])
+    host = _host(point, whole[:, LAUNCHES], compiled, graphs)
+    totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
     numbers = whole[:, :7], totals, whole[:, 7], whole[:, 8:]
-    return Costs(*numbers, classes, precisions, graphs, compiled_calls(point))
+    return Costs(*numbers, classes, precisions, compiled, host)
 
 
-def host_launches(point: Point) -> int:
-    """Kernels that the host launches one by one, and CUDA graphs that it replays.
+def costs_on(point: Point, device: Device) -> Costs:
+    """The costs of a point as the device runs it: only GPUs replay graphs."""
+    return costs_of(point, device.kind != "cpu")
 
-    transformers' generate() chooses each token outside of its graph.
-    """
-    eager = [step for step in steps(point) if not step.samples]
-    alone = sum(op.times * op.launches for step in eager for op in forward(step))
-    outside = GENERATE_LAUNCHES * (point.recipe.runtime == "transformers")
-    return alone + replays(point) * (1 + outside)
+
+def _host(
+    point: Point, launches: np.ndarray, compiled: np.ndarray, graphs: bool
+) -> Host:
+    eager, calls = int(launches[~compiled].sum()), compiled_calls(point)
+    if point.recipe.runtime == "transformers":  # it chooses tokens outside of its code
+        eager += GENERATE_LAUNCHES * calls
+    if graphs and point.recipe.runtime in REPLAYED:
+        return Host(eager, replays=calls)
+    return Host(eager, int(launches[compiled].sum()), calls)

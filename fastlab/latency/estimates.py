@@ -19,7 +19,7 @@ from fastlab.latency.costs import (
     MODELS,
     WEIGHTS,
     Timing,
-    costs_of,
+    costs_on,
 )
 from fastlab.latency.devices import Device
 from fastlab.record import Estimate
@@ -53,7 +53,7 @@ def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Esti
     used = {point.recipe.precision for point in points}
     chosen = {p: _model_for(p, device) if model == "auto" else model for p in used}
     names = [chosen[point.recipe.precision] for point in points]
-    costs = [costs_of(point) for point in points]
+    costs = [costs_on(point, device) for point in points]
     found: dict[int, Timing] = {}
     for name in set(names):
         where = [i for i, other in enumerate(names) if other == name]

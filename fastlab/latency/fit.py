@@ -1,4 +1,4 @@
-"""Four to six fitted numbers per precision and class of operation, and what they leave.
+"""Two to six fitted numbers per precision and class of operation, and what they leave.
 
 t = ((flops / peak)^p + (bytes / bandwidth)^p)^(1/p)
     + launches x overhead + depth x depth_s + rows x row_s + fresh x fresh_s,
@@ -196,7 +196,7 @@ def _priors(
     if any(sample.flops for sample in samples):
         found["peak"] = (share * device.product_rate(samples[0].precision), sd)
         found["sharpness"] = sharpness
-    if kind in DEPTH_PRIOR:
+    if kind in DEPTH_PRIOR and kind != "strided":  # its few samples do not tell it
         found["depth_s"] = DEPTH_PRIOR[kind]
     if kind in PRODUCTS and FORMATS[samples[0].precision].dynamic:
         found["row_s"] = row

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastlab.cost.kinds import LOOKUPS, PRODUCTS
 from fastlab.latency.fit import ClassFit
-from fastlab.spec.checks import make
+from fastlab.spec.checks import check_names, make
 from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
 
 # Where a class was not timed, the one most like it serves: kinds that only move bytes
@@ -28,6 +28,12 @@ INT4 = tuple(one for one in QUANTIZED if one.startswith("int4"))
 def way_of(precision: str, compiled: bool) -> str:
     """How calls run that have a factor of their own in common."""
     return f"{precision} compiled" if compiled else precision
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}={value!r} must be a finite number >= 0")
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,21 @@ class Profile:
     call_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.whole, Mapping):
-            raise ValueError(f"whole={self.whole!r} must name a factor by way")
+        self._check_whole()
+        for name in ("dispatch_s", "replay_s", "compiled_s", "call_s", "stretch"):
+            _check_seconds(name, getattr(self, name))
         seen = [(one.kind, one.precision) for one in self.fits]
         twice = sorted({pair for pair in seen if seen.count(pair) > 1})
         if twice:
             raise ValueError(f"more than one fit of {' '.join(twice[0])}")
+
+    def _check_whole(self) -> None:
+        if not isinstance(self.whole, Mapping):
+            raise ValueError(f"whole={self.whole!r} must name a factor by way")
+        ways = [way_of(name, how) for how in (False, True) for name in FORMATS]
+        check_names("whole", self.whole, ways)
+        for way, factor in self.whole.items():
+            _check_seconds(f"whole[{way!r}]", factor)
 
     def find(self, kind: str, precision: str) -> ClassFit | None:
         """The fit for a class of operations at a precision, None where there is none.
@@ -82,9 +97,9 @@ class Profile:
         product = FORMATS[precision].autocast or precision
         return self.find("linear", product) is not None
 
-    def host(self, family: str, compiled: bool = False) -> float:
-        """Host seconds per launch of a family's eager code, or of any compiled."""
-        return self.compiled_s if compiled else self.host_s.get(family, self.dispatch_s)
+    def host(self, family: str) -> float:
+        """Host seconds per launch of a family's eager code."""
+        return self.host_s.get(family, self.dispatch_s)
 
     def beyond_parts(self, precision: str, compiled: bool = False) -> float:
         """What a call takes beyond the sum of its operations: a factor.

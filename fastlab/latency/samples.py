@@ -16,9 +16,9 @@ GENERATED = ("gemv", "palette-compiled")  # timed as compiled calls of one kerne
 DIMS = {**dict.fromkeys(PRODUCTS, 3), "attention": 6, **dict.fromkeys(LOOKUPS, 2)}
 
 
-# Bytes of one kernel from which its result, the half or third of them, is 32 MiB or
-# more: then a CPU's allocator maps its memory anew each time, and every page of it is
-# zeroed at the first touch (the largest M_MMAP_THRESHOLD of glibc's mallopt).
+# Bytes of one kernel from which its result, the half or third of them, is about 32 MiB:
+# then a CPU's allocator maps its memory anew each time, and every page of it is zeroed
+# at the first touch (the largest M_MMAP_THRESHOLD of glibc's mallopt).
 FRESH = 80 * 2**20
 
 
@@ -45,11 +45,11 @@ class Sample:
 
     def fault(self) -> str:
         """Why this sample cannot be used; "" if it can."""
-        for name, least in (("seconds", 0), ("bytes", 0), ("flops", -1)):
+        for name, allowed in (("seconds", "> 0"), ("bytes", "> 0"), ("flops", ">= 0")):
             value = getattr(self, name)
             number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or value <= least:
-                return f"{name}={value!r} must be a finite number > {max(least, 0)}"
+            if not number or value < 0 or (value == 0 and allowed == "> 0"):
+                return f"{name}={value!r} must be a finite number {allowed}"
         needed = DIMS.get(self.kind, len(self.dims))
         past = 2 if self.kind == "attention" else None  # the one that may be 0
         whole = all(n > 0 for i, n in enumerate(self.dims) if i != past)

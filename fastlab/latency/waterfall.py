@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastlab.latency.calibrated import (
+    beyond_parts,
     columns_of,
     datasheet,
     host_work,
@@ -20,7 +21,7 @@ from fastlab.latency.costs import (
     LAUNCHES,
     WEIGHTS,
     Costs,
-    costs_of,
+    costs_on,
 )
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import formula, parts_of
@@ -37,7 +38,7 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
     and what whole calls take beyond their parts) may be negative. Without fits for the
     precision: the lower end of the roofline.
     """
-    costs, fits = costs_of(point), device.fits
+    costs, fits = costs_on(point, device), device.fits
     profile = fits if fits and fits.holds(point.recipe.precision) else None
     slow = slowdown(costs, point, profile) if profile else 1.0
     matrix = costs.matrix / costs.times[:, None]
@@ -46,11 +47,10 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
         _operation(matrix[i : i + 1], costs, i, point, device, profile)
         for i in range(len(costs.classes))
     ]
-    parts = np.sum(each, axis=0)
     if profile:
-        way = point.recipe.precision, point.recipe.runtime != "eager"
-        beyond = profile.beyond_parts(*way)
-        parts[STEPS.index("+ nearby")] += (beyond - 1) * parts.sum()
+        for one, beyond in zip(each, beyond_parts(costs, point, profile), strict=True):
+            one[STEPS.index("+ nearby")] += (beyond - 1) * one.sum()
+    parts = np.sum(each, axis=0)
     host = _host(float(parts.sum()), costs, point, device, profile)
     return dict(zip(STEPS, [*parts.tolist(), host], strict=True))
 
@@ -67,8 +67,8 @@ def _operation(
     kind, precision = costs.classes[i], costs.precisions[i]
     columns = columns_of(kind, row, costs.dims[i : i + 1])
     fit = profile.find(kind, precision) if profile else None
-    if fit and point.recipe.runtime != "eager":
-        fit = within_compiled(fit)
+    if fit and costs.compiled[i]:
+        fit = within_compiled(fit, device)
     known = fit.parameters if fit else _rates(device, precision, profile)
     math, _, launches = parts_of(known, columns)[:, 0]
     plain = formula(known, columns)[0]

@@ -1,7 +1,7 @@
 """How far off are estimates of rows that nothing was fitted to?
 
 Whole values of a field (a hidden size, a length) are left out in turn. What the rest
-of the rows can teach is a correction of the device's model per precision and phase:
+of the rows can teach is a correction of the device's model for each way of running one:
 their median ratio, and a residual around it. The baselines see the same rows.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlab.cost.article import article_as_printed
-from fastlab.cost.operations import steps
+from fastlab.cost.steps import steps
 from fastlab.latency.costs import CAUSAL, FLOPS, KV_WRITE, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as datasheet_row
@@ -179,15 +179,16 @@ def _fault(record: Record, device: Device) -> str:
     if record.measured is None:
         return "not measured"
     if not (math.isfinite(record.measured.seconds) and record.measured.seconds > 0):
-        return f"seconds={record.measured.seconds!r}"
+        return f"seconds={record.measured.seconds!r} must be finite and > 0"
     precision = record.point.recipe.precision
     return "" if device.can(precision) else f"no {precision} peak"
 
 
 def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
     if holdout == ROWS:
-        return np.arange(len(points)) % SLICES
-    values = [HOLDOUTS[holdout](point) for point in points]
+        values = [i % SLICES for i in range(len(points))]
+    else:
+        values = [HOLDOUTS[holdout](point) for point in points]
     names = sorted(set(values))
     if len(names) < 2:
         raise ValueError(

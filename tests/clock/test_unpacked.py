@@ -98,9 +98,9 @@ def test_a_compiled_look_up_is_the_same_in_one_kernel() -> None:
 
 
 def test_a_compiled_row_is_a_loop_on_each_of_its_weights() -> None:
-    """512 x 512 in bf16: the sums that fp32 gives, from one graph for all copies."""
-    bench = next(b for b in compiled_rows(2) if b.op.dims == (1, 512, 512))
-    assert (bench.op.kind, bench.op.weight_bytes) == ("gemv", 2 * 512 * 512)
+    """768 x 768 in bf16: the sums that fp32 gives, from one graph for all copies."""
+    bench = next(b for b in compiled_rows(2) if b.op.dims == (1, 768, 768))
+    assert (bench.op.kind, bench.op.weight_bytes) == ("gemv", 2 * 768 * 768)
     graphs = counters["stats"]["unique_graphs"]
     run = bench.make("cpu", torch.bfloat16)
     cells = [c.cell_contents for c in run.__closure__ or ()]

@@ -96,6 +96,16 @@ def test_intervals_reach_as_far_as_whole_calls_are_off(profile: Device) -> None:
     assert wider.seconds == narrow.seconds
 
 
+def test_fitted_factors_cost_degrees_of_freedom(profile: Device) -> None:
+    """8 errors of 1.5 half-widths, 3 fitted: t(0.95, 5) = 2.015, x (8 / 5)^(1/2)."""
+    known = calibrated(profile)
+    points = 2 * wholes.whole_points("fp32")
+    made = estimate(points, known)
+    took = [e.seconds * (e.high_s / e.seconds) ** 1.5 for e in made]
+    found = wholes.stretched(points, took, known, factors=3)
+    assert found == pytest.approx(2.015 * 1.5 * (8 / 5) ** 0.5, rel=1e-3)
+
+
 def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
     """Every operation 1.3 times as long within a call, the host as before."""
     known = calibrated(profile, dispatch_s=3e-6)

@@ -174,6 +174,7 @@ def test_every_operation_says_what_it_computes_in() -> None:
         ({"logits": "last", "precision": "int8"}, "strided"),  # the head stays dense
         ({"logits": "all"}, "linear"),
         ({"logits": "last", "cache": "static"}, "linear"),  # our own copies the rows
+        ({"logits": "last", "runtime": "compile"}, "linear"),  # so does what we compile
         ({"phase": "decode"}, "linear"),
         ({"phase": "decode", "cache": "none"}, "strided"),
         ({"logits": "last", "prompt_len": 1}, "linear"),

@@ -143,7 +143,7 @@ def test_unrolled_steps_run_in_whole_calls() -> None:
     four = point_of(**base, runtime="graph", unroll=4)
     assert len(steps(once)) == 10
     assert len(steps(four)) == 13
-    assert (costs_of(once).replays, costs_of(four).replays) == (9, 3)
+    assert (costs_of(once).host.replays, costs_of(four).host.replays) == (9, 3)
 
 
 def test_a_graph_is_one_launch_of_the_host() -> None:
@@ -156,7 +156,23 @@ def test_a_graph_is_one_launch_of_the_host() -> None:
     for runtime, each in (("graph", 1), ("transformers", 1 + GENERATE_LAUNCHES)):
         point = point_of(**base, **call, runtime=runtime)
         assert costs_of(point).totals[-1] == eager + 4 * each
-    assert costs_of(point_of(**base, **call, runtime="decoder")).replays == 0
+    decoder = costs_of(point_of(**base, **call, runtime="decoder")).host
+    assert (decoder.replays, decoder.calls) == (0, 4)
+
+
+def test_without_graphs_the_host_calls_compiled_code() -> None:
+    """transformers' generate on a CPU: 4 calls, each token chosen outside of them."""
+    base = {"model": "tiny-llama", "prompt_len": 20, "phase": "generate"}
+    point = point_of(**base, new_tokens=5, runtime="transformers")
+    prefill = total(
+        point_of(model="tiny-llama", prompt_len=20, cache="static", logits="last"),
+        "launches",
+    )
+    step = [op for op in operations(point) if op.compiled]
+    host = costs_of(point, graphs=False).host
+    assert (host.replays, host.calls) == (0, 4)
+    assert host.eager == prefill + 4 * GENERATE_LAUNCHES
+    assert host.compiled == sum(op.times * op.launches for op in step)
 
 
 def test_steps_on_a_static_cache_are_told_once() -> None:

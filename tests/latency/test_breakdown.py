@@ -10,6 +10,7 @@ from fastlab.cost.operations import operations
 from fastlab.latency.breakdown import HOST, breakdown
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
+from fastlab.latency.waterfall import waterfall
 from fastlab.spec import point_of
 
 from .fitting import calibrated
@@ -24,13 +25,18 @@ POINTS = [
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.recipe.runtime)
 def test_shares_sum_to_the_estimate(point, kind: str, profile: Device) -> None:
-    for known in (profile, calibrated(profile, dispatch_s=3e-6)):
-        device = replace(known, kind=kind)
+    fits = replace(calibrated(profile, dispatch_s=3e-6).fits, call_s=1e-3)
+    whole = {"fp32": 1.2, "fp32 compiled": 0.9}
+    for known in (None, fits, replace(fits, whole=whole)):
+        device = replace(profile, fits=known, kind=kind)
         [made] = estimate([point], device)
         shares = breakdown(point, device)
         assert sum(s.seconds for s in shares) == pytest.approx(made.seconds)
         names = [op.name for op in operations(point)]
         assert [s.name for s in shares] == [*names, HOST]
+        assert sum(waterfall(point, device).values()) == pytest.approx(
+            made.seconds if known else made.low_s, rel=1e-6
+        )
 
 
 def test_one_operation_by_hand(profile: Device) -> None:

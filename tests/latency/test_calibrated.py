@@ -97,6 +97,47 @@ def test_every_call_of_compiled_code_has_its_price(known: Device) -> None:
     assert priced.seconds == free.seconds  # eager code
 
 
+def test_a_compiled_generation_begins_eagerly(known: Device) -> None:
+    """Its prefill pays for eager launches and parts; only its steps are compiled."""
+    whole = {"fp32": 2.0, "fp32 compiled": 1.5}
+    fits = replace(known.fits, compiled_s=1e-6, call_s=1e-3, whole=whole)
+    device = replace(known, fits=fits)
+    common = {"model": "tiny-llama", "prompt_len": 8, "cache": "static"}
+    prefill = point_of(**common, logits="last")
+    both = point_of(**common, phase="generate", new_tokens=2, runtime="decoder")
+    costs = costs_of(both, graphs=False)
+    ops = operations(both)
+    eager = [not op.compiled for op in ops]
+    assert costs.host.eager == sum(op.times * op.launches for op in operations(prefill))
+    assert eager == (~costs.compiled).tolist()
+    [first], [step], [all_of_it] = (
+        estimate([p], device)
+        for p in (
+            prefill,
+            point_of(**common, phase="decode", runtime="decoder"),
+            both,
+        )
+    )
+    assert all_of_it.seconds == pytest.approx(first.seconds + step.seconds, rel=0.01)
+    busy = sum(by_hand(prefill, known)[0])
+    assert first.seconds == pytest.approx(2.0 * busy + 3e-6 * costs.host.eager)
+
+
+def test_in_compiled_code_only_library_calls_keep_their_overhead(
+    known: Device,
+) -> None:
+    elementwise = known.fits.find("elementwise", "fp32")
+    product, attention = (known.fits.find(k, "fp32") for k in ("linear", "decode"))
+    assert module.within_compiled(product, known) == product
+    assert module.within_compiled(attention, known) == attention
+    loop = replace(product, kind="gemv")
+    for one in (elementwise, loop):
+        left = module.within_compiled(one, known).parameters
+        assert {*left} == {*one.parameters} - {"overhead_s"}
+        # on a GPU every kernel takes its time to begin and end
+        assert module.within_compiled(one, replace(known, kind="cuda")) == one
+
+
 def test_many_points_are_estimated_like_each_alone(known: Device) -> None:
     points = grid(
         model=["tiny-llama", "tiny-gpt2"],

@@ -155,7 +155,7 @@ def test_rows_that_cannot_be_scored_are_listed(known: Device) -> None:
     assert said == [
         "status oom 6 GiB too many",
         "not measured",
-        "seconds=nan",
+        "seconds=nan must be finite and > 0",
         "no tf32 peak",
     ]
 

@@ -180,7 +180,7 @@ def test_samples_in_words(rows, changed):
 
 
 def test_the_operations_table_adds_up(points, device):
-    from fastlab.latency.estimates import costs_of
+    from fastlab.latency.costs import costs_of
 
     found = tables.operations(points[0], device)
     flops, *_, launches = costs_of(points[0]).totals

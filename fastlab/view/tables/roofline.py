@@ -9,7 +9,8 @@ import numpy as np
 
 from fastlab.cost import kinds
 from fastlab.cost.kinds import Operation
-from fastlab.cost.operations import VALUE_BYTES, operations
+from fastlab.cost.operations import operations
+from fastlab.cost.steps import VALUE_BYTES
 from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
