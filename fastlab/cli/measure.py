@@ -90,6 +90,13 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Any
 @click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--dry-run", is_flag=True, help="say what is left to do, and stop")
 @click.option("--for-s", type=float, help="start no point after so many seconds")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="visits to each point, all once before any again; the middle one counts",
+)
 @click.option("--students", default=STUDENTS, show_default=True, help=STUDENTS_HELP)
 def sweep(
     file: str,
@@ -97,6 +104,7 @@ def sweep(
     device: str,
     dry_run: bool,
     for_s: float | None,
+    rounds: int,
     students: str,
 ) -> None:
     """Measure all points of a sweep FILE that the store does not have yet.
@@ -115,21 +123,24 @@ def sweep(
     settings = Settings.for_device(kind, **wanted.settings)
     trained = trained_from(wanted.trained, wanted.text, students)
     bench = Bench.here(kind, settings, trained=trained)
-    done = store.done(bench.name, bench.settings.to_dict())
+    done = store.done(bench.name, bench.settings.to_dict(), rounds)
     left = plan(wanted.points, done, bench)
     here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"
-    click.echo(f"{wanted.about}\n{bench.name}: {here} are in {folder}", err=True)
+    often = f", {rounds} times each" if rounds > 1 else ""
+    click.echo(f"{wanted.about}\n{bench.name}: {here} are in {folder}{often}", err=True)
     if not dry_run:
-        _run_sweep(wanted.points, store, bench, for_s or float("inf"))
+        _run_sweep(wanted.points, store, bench, for_s or float("inf"), rounds)
 
 
-def _run_sweep(points: list[Point], store: Store, bench: Any, for_s: float) -> None:
+def _run_sweep(
+    points: list[Point], store: Store, bench: Any, for_s: float, rounds: int
+) -> None:
     from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
 
     again = "Go on: " + " ".join(["fastlab", *sys.argv[1:]])
     began, fresh = time.monotonic(), []
     try:
-        for record in measured(points, store, bench, terminal_progress):
+        for record in measured(points, store, bench, terminal_progress, rounds):
             fresh.append(record)
             if time.monotonic() - began > for_s:
                 click.echo(f"\nstopped after {for_s:g} s. {again}", err=True)

@@ -14,6 +14,7 @@ from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 from fastlab.record import Record, row_key
 from fastlab.shrink.trained import Trained
+from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point
 from fastlab.sweeps.store import Store
 from fastlab.sweeps.table import table
@@ -47,8 +48,12 @@ def sweep(
     profile: Device | None = None,
     progress: Progress | None = None,
     trained: Trained | None = None,
+    rounds: int = 1,
 ) -> pd.DataFrame:
     """Measure all points that the store lacks; return the table of all of them.
+
+    rounds: how often each point is visited, all of them once before any again; its row
+    is that of the visit in the middle.
 
     Each record is on disk before the next point starts, so that the same call after
     any interruption goes on where it stopped. Raises StoreBusy if another process
@@ -56,22 +61,28 @@ def sweep(
     """
     store = store if isinstance(store, Store) else Store(store)
     bench = Bench.here(device, settings, profile, trained=trained)
-    for _ in measured(points, store, bench, progress or terminal_progress):
+    check_count("rounds", rounds)
+    for _ in measured(points, store, bench, progress or terminal_progress, rounds):
         pass
     return table(rows_of(points, store, bench), store.envs())
 
 
 def measured(
-    points: Sequence[Point], store: Store, bench: Bench, progress: Progress
+    points: Sequence[Point],
+    store: Store,
+    bench: Bench,
+    progress: Progress,
+    rounds: int = 1,
 ) -> Iterator[Record]:
     """Measure and store what is missing, yielding each record once it is on disk."""
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
     with store.begin(bench.environment()):
-        done = store.done(bench.name, bench.settings.to_dict())
-        for point in progress(plan(points, done, bench)):
-            record = replace(bench.measure(point), run=run)
-            store.append(record)
-            yield record
+        for round in range(1, rounds + 1):
+            done = store.done(bench.name, bench.settings.to_dict(), round)
+            for point in progress(plan(points, done, bench)):
+                record = replace(bench.measure(point), run=run, round=round)
+                store.append(record)
+                yield record
 
 
 def rows_of(points: Iterable[Point], store: Store, bench: Bench) -> list[Record]:

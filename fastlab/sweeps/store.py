@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from fastlab.record import SCHEMA, Record, unseal
 from fastlab.spec.checks import digest
+from fastlab.sweeps.rounds import pooled
 from fastlab.sweeps.writer import Writer, store_files, torn_tail
 
 # "error" is not final: such a row is tried again by the next sweep.
@@ -104,6 +105,13 @@ class Store:
         self.close()
 
     def records(self, samples: bool = True) -> list[Record]:
+        """One record for each key, `pooled` from the visits of its rounds."""
+        visits: dict[str, list[Record]] = {}
+        for row in self.visits(samples):
+            visits.setdefault(row.key, []).append(row)
+        return [pooled(rows) for rows in visits.values()]
+
+    def visits(self, samples: bool = True) -> list[Record]:
         """One record for each key and round, in the order of the store.
 
         The last "ok" row wins, else the last with another final status, else the last

@@ -45,6 +45,27 @@ def test_only_what_is_missing_is_measured(bench: Bench, tmp_path: Path) -> None:
     assert [r.point for r in rows_of(POINTS, store, bench)] == POINTS
 
 
+def test_rounds_visit_every_point_once_before_any_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Stopped in the second round, it goes on there; the table has a row a point."""
+    store, points = Store(tmp_path), POINTS[:2]
+    going = measured(points, store, bench, quietly, rounds=2)
+    first = [next(going) for _ in range(3)]
+    going.close()
+    assert [(r.point, r.round) for r in first] == [
+        (points[0], 1),
+        (points[1], 1),
+        (points[0], 2),
+    ]
+    [rest] = measured(points, store, bench, quietly, rounds=2)
+    assert (rest.point, rest.round) == (points[1], 2)
+    both = rows_of(points, store, bench)
+    assert [r.point for r in both] == points
+    for row, visits in zip(both, (first[::2], [first[1], rest]), strict=True):
+        assert row.measured.n == sum(v.measured.n for v in visits)
+
+
 def test_other_settings_are_other_rows(bench: Bench, tmp_path: Path) -> None:
     store = Store(tmp_path)
     list(measured(POINTS[:1], store, bench, quietly))
