@@ -59,9 +59,9 @@ def sweep(
     any interruption goes on where it stopped. Raises StoreBusy if another process
     writes to the store, DeviceLost if the GPU has to be started anew.
     """
+    check_count("rounds", rounds)
     store = store if isinstance(store, Store) else Store(store)
     bench = Bench.here(device, settings, profile, trained=trained)
-    check_count("rounds", rounds)
     for _ in measured(points, store, bench, progress or terminal_progress, rounds):
         pass
     return table(rows_of(points, store, bench), store.envs())
