@@ -30,7 +30,7 @@ class OneRow(TorchFunctionMode):
     ) -> Any:
         if func is linear and not kwargs and _fits(*args[:2]):
             return _row_sums(*args)
-        if func is linear:
+        if func is linear and args:
             args = (args[0].contiguous(), *args[1:])  # not rows that lie far apart
         return func(*args, **(kwargs or {}))
 
