@@ -168,7 +168,8 @@ def beyond_parts(
     each = []
     for point, seconds in zip(points, took, strict=True):
         [made] = estimate([point], device, model="calibrated")
-        host = sum(host_work(costs_on(point, device), point, device.fits))
+        costs = costs_on(point, device)
+        host = sum(host_work(costs, point, device.fits, device.kind))
         alone = device.kind == "cpu"  # elsewhere the host works at the same time
         busy = made.seconds - (host if alone else 0.0)
         if made.bound != "launch" and seconds > host:

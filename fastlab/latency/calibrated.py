@@ -70,7 +70,8 @@ def calibrated(
     assert profile is not None
     each = _operations(costs, points, device, profile)
     total = _totals([cost.times for cost in costs], each)
-    hosts = [host_work(c, p, profile) for c, p in zip(costs, points, strict=True)]
+    both = list(zip(costs, points, strict=True))
+    hosts = [host_work(c, p, profile, device.kind) for c, p in both]
     rows = zip(hosts, *total, strict=True)
     return [_timing(device.kind, profile.stretch, *row) for row in rows]
 
@@ -82,10 +83,15 @@ class HostWork(NamedTuple):
     replaying: float
 
 
-def host_work(cost: Costs, point: Point, profile: Profile) -> HostWork:
-    """What the host does besides the operations of one call."""
+def host_work(cost: Costs, point: Point, profile: Profile, kind: str) -> HostWork:
+    """What the host does besides the operations of one call.
+
+    A CPU's own kernels are called within its operations: what is left is the code
+    between them, of which there is none within one function.
+    """
     host = cost.host
-    launching = host.eager * profile.host(point.shape.family)
+    eager = host.eager - (host.inner if kind == "cpu" else 0)
+    launching = eager * profile.host(point.shape.family)
     launching += host.compiled * profile.compiled_s + host.calls * profile.call_s
     return HostWork(launching, host.replays * profile.replay_s)
 
@@ -166,8 +172,9 @@ def _operations(
 
 def beyond_parts(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
     """[operations] what each takes within a call beyond its time alone: factors."""
+    decodes = point.workload.phase != "prefill"  # compiled prefills run as eager ones
     eager, compiled = (
-        profile.beyond_parts(point.recipe.precision, how) for how in (False, True)
+        profile.beyond_parts(point.recipe.precision, how) for how in (False, decodes)
     )
     return np.where(cost.compiled, compiled, eager)
 

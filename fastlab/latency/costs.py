@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlab.cost.kinds import Operation
 from fastlab.cost.operations import operations
 from fastlab.cost.steps import REPLAYED, compiled_calls
 from fastlab.latency.devices import Device
@@ -34,10 +35,12 @@ class Host(NamedTuple):
     """What the host does for one call, counted.
 
     launches of single kernels from eager and from compiled code, calls of compiled
-    code, and CUDA graphs replayed, which hold the kernels of all compiled steps.
+    code, and CUDA graphs replayed, which hold the kernels of all compiled steps. inner:
+    how many of the eager ones follow another within the same function.
     """
 
     eager: int = 0
+    inner: int = 0
     compiled: int = 0
     calls: int = 0
     replays: int = 0
@@ -87,10 +90,16 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
     dense = point.recipe.format.dense
     precisions = tuple([op.precision or dense for op in ops])
     compiled = np.array([op.compiled for op in ops])
+    inner = [op.times * (op.launches - 1) for op in ops if _quantizes(op)]
     host = _host(point, whole[:, LAUNCHES], compiled, graphs)
+    host = host._replace(inner=sum(inner) if host.eager else 0)
     totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
     numbers = whole[:, :7], totals, whole[:, 7], whole[:, 8:]
     return Costs(*numbers, classes, precisions, compiled, host)
+
+
+def _quantizes(op: Operation) -> bool:
+    return not op.compiled and op.name.endswith((".quantize", ".rescale"))
 
 
 def costs_on(point: Point, device: Device) -> Costs:
@@ -106,4 +115,4 @@ def _host(
         eager += GENERATE_LAUNCHES * calls
     if graphs and point.recipe.runtime in REPLAYED:
         return Host(eager, replays=calls)
-    return Host(eager, int(launches[compiled].sum()), calls)
+    return Host(eager, compiled=int(launches[compiled].sum()), calls=calls)

@@ -90,7 +90,7 @@ def _host(
     if profile is None:
         launching, replaying = costs.totals[LAUNCHES] * device.launch_s, 0.0
     else:
-        launching, replaying = host_work(costs, point, profile)
+        launching, replaying = host_work(costs, point, profile, device.kind)
     if device.kind == "cpu":
         return launching + replaying
     return replaying + max(launching - busy - replaying, 0.0)

@@ -14,7 +14,7 @@ from fastlab.spec.point import Point
 
 # Ways of running a model, the narrower first.
 SAME = ("precision", "phase")
-WAYS = ((*SAME, "cache", "runtime", "attention"), SAME)
+WAYS = ((*SAME, "cache", "runtime", "attention"), (*SAME, "compiled"), SAME)
 FEWEST = 3  # rows from which the median of a way is worth more than a wider one's
 ENOUGH = 8  # rows of a precision and phase from which a residual is worth fitting
 
@@ -46,7 +46,8 @@ def held_out(
     """Estimates corrected by the rows of the other folds that run the same way.
 
     What their median leaves varies with the sizes, and is a residual over those. Where
-    few run the same way it is shared by all of the same precision and phase.
+    few run the same way it is shared by all of the same precision and phase, compiled
+    or not; where few of these, by both.
     """
     raw = np.array([(e.seconds, e.low_s, e.high_s) for e in estimates])
     places, left = _places(points, estimates), np.log(measured / raw[:, 0])
@@ -54,10 +55,10 @@ def held_out(
     made = raw.copy()
     for way in np.unique(ways[:, 0]):
         mine = ways[:, 0] == way
-        alike = ways[:, 1] == ways[mine, 1][0]
+        alike = [ways[:, level] == ways[mine, level][0] for level in range(len(WAYS))]
         for fold in np.unique(folds):
-            held, same = mine & (folds == fold), mine & (folds != fold)
-            rest = same if same.sum() >= ENOUGH else alike & (folds != fold)
+            held, others = mine & (folds == fold), [a & (folds != fold) for a in alike]
+            rest = next((a for a in others if a.sum() >= ENOUGH), others[-1])
             if held.any() and rest.any():
                 known = _offsets(ways[rest], left[rest])
                 own = np.array([_offset(way, known) for way in ways])
@@ -67,7 +68,8 @@ def held_out(
 
 
 def _way(point: Point, names: Sequence[str]) -> str:
-    known = {"phase": point.workload.phase, **vars(point.recipe)}
+    recipe, compiled = point.recipe, point.recipe.runtime != "eager"
+    known = {"phase": point.workload.phase, "compiled": compiled, **vars(recipe)}
     return " ".join(str(known[name]) for name in names)
 
 
