@@ -31,7 +31,7 @@ def figures(reference: Reference) -> Iterator[tuple[str, Figure, str]]:
         figure = fl.plots.rungs(steps, "Decoding, one sequence, 24x896")
         yield "ladder", figure, fl.alt.rungs(steps, where)
     for phase in ("prefill", "decode"):
-        grid = square(rows, phase)
+        grid = square(reference, phase)
         if len(grid):
             figure = fl.plots.heatmaps(grid, phase, "fp32")
             yield (
@@ -53,11 +53,18 @@ def precisions() -> list[fl.Point]:
     return fl.grid(**shape, **work, precision=formats)
 
 
-def square(rows: pd.DataFrame, phase: str) -> pd.DataFrame:
+def square(reference: Reference, phase: str) -> pd.DataFrame:
     """The rows of notebook 05's grid: llama, 128 tokens, layers x hidden, fp32."""
-    same = {"family": "llama", "vocab": 8192, "prompt_len": 128, "batch": 1}
-    same |= {"precision": "fp32", "phase": phase}
-    return rows[(rows[list(same)] == pd.Series(same)).all(axis=1)]
+    points = fl.grid(
+        family="llama",
+        vocab=8192,
+        layers=[2, 4, 8],
+        hidden=[256, 512, 768],
+        phase=phase,
+        prompt_len=128,
+    )
+    found = reference.rows(points)
+    return fl.table(found if len(found) == len(points) else [])
 
 
 def main() -> None:
