@@ -177,4 +177,4 @@ def test_the_command_writes_profile_and_samples_that_a_reference_reads(
     assert "linear" in done.output
     assert Reference(out).profile == stored.profile
     assert Reference(out).samples == stored.samples
-    assert len(stored.samples) == 372
+    assert len(stored.samples) == 397

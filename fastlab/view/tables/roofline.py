@@ -130,6 +130,8 @@ def microbenchmarks(run: Run, precisions: Sequence[str], count: int) -> pd.DataF
     stored = run.reference.samples if run.reference else None
     samples = _timed(device, able, count) if stored is None else stored
     chosen = [s for s in samples if class_of(s) in TIMED and s.precision in able]
+    classes = list(TIMED)
+    chosen.sort(key=lambda s: (able.index(s.precision), classes.index(class_of(s))))
     return pd.DataFrame([_sample(s, device) for s in chosen])
 
 
