@@ -89,10 +89,14 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
     classes = tuple(map(class_of, ops))
     dense = point.recipe.format.dense
     precisions = tuple([op.precision or dense for op in ops])
-    compiled = np.array([op.compiled for op in ops])
-    inner = [op.times * (op.launches - 1) for op in ops if _quantizes(op)]
-    host = _host(point, whole[:, LAUNCHES], compiled, graphs)
-    host = host._replace(inner=sum(inner) if host.eager else 0)
+    if point.recipe.runtime == "eager":  # as most are, and 10,000 take a second
+        compiled, host = np.zeros(len(ops), bool), Host(totals[LAUNCHES])
+    else:
+        compiled = np.array([op.compiled for op in ops])
+        host = _host(point, whole[:, LAUNCHES], compiled, graphs)
+    if point.recipe.format.weights:
+        inner = [op.times * (op.launches - 1) for op in ops if _quantizes(op)]
+        host = host._replace(inner=sum(inner))
     totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
     numbers = whole[:, :7], totals, whole[:, 7], whole[:, 8:]
     return Costs(*numbers, classes, precisions, compiled, host)
