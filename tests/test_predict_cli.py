@@ -63,3 +63,23 @@ def test_a_precision_that_the_device_lacks() -> None:
     done = predict("--model", "gpt2", "--precision", "fp8", "--on", "a100")
     assert done.exit_code == 2
     assert "has no fp8 peak" in done.output
+
+
+def test_a_derived_table_shows_the_columns_that_it_has() -> None:
+    """As notebook 08's: rungs, without the fields of points."""
+    import pandas as pd
+
+    from fastlab.cli.points import shown
+
+    rows = pd.DataFrame(
+        {
+            "rung": ["static", "our decoder"],
+            "precision": "bf16",
+            "measured_ms": [93.383, 50.3931],
+            "reason": "",
+            "mbu_copy": [0.44, 0.81],
+        }
+    )
+    found = shown(rows)
+    assert list(found) == ["rung", "precision", "measured_ms"]
+    assert found["measured_ms"].tolist() == [93.383, 50.393]

@@ -148,12 +148,17 @@ SOMETIMES = (
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns that fit a terminal; some only where they tell rows apart."""
-    told = [name for name in SOMETIMES if rows[name].nunique(dropna=False) > 1]
+    """The columns that fit a terminal; some only where they tell rows apart.
+
+    A table of another making keeps those that it has.
+    """
+    here = [name for name in SOMETIMES if name in rows]
+    told = [name for name in here if rows[name].nunique(dropna=False) > 1]
     at = SHOWN.index("phase")
     names = [*SHOWN[:at], *told, *SHOWN[at:]]
-    lost = ("kl_nats", "bits_per_byte")
+    lost = [name for name in ("kl_nats", "bits_per_byte") if name in rows]
     names += [name for name in lost if rows[name].notna().any()]
     names += ["reason"] if rows["reason"].astype(bool).any() else []
+    names = [name for name in dict.fromkeys(["rung", *names]) if name in rows]
     short = {"estimated_ms": 3, "measured_ms": 3, "ratio": 2, "tokens_per_s": 0}
     return rows[names].round(short | {"kl_nats": 7, "bits_per_byte": 3})
