@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 UNSURE = "~"  # before the number of a measurement that has not settled
 CLOSE, FAR = 1.25, 2.0  # the bands around "exactly as estimated"
+ROOM, MANY = 8, 100  # keys that fit into a scatter, and rows that crowd it
 
 
 def heatmaps(rows: pd.DataFrame, phase: str, precision: str) -> Figure:
@@ -104,7 +105,10 @@ def scatter(rows: pd.DataFrame) -> Figure:
     Where no row has both numbers, the figure says so.
     """
     known = compared(rows)
-    figure = Figure(figsize=(7.2, 6.6), layout="constrained")
+    groups = [group for _, group in known.groupby(["precision", "phase"], sort=False)]
+    crowded = len(groups) > ROOM  # its keys stand beside it
+    size = (8.8, 6.6) if crowded else (7.2, 6.6)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     if known.empty:
         axes.set_axis_off()
@@ -113,11 +117,13 @@ def scatter(rows: pd.DataFrame) -> Figure:
     both = known[["measured_ms", "estimated_ms"]].to_numpy(float)
     low, high = both.min() / 1.6, both.max() * 1.6
     bands(axes, low, high)
-    for _, group in known.groupby(["precision", "phase"], sort=False):
-        series(axes, group)
+    for group in groups:
+        series(axes, group, faint=len(known) > MANY)
     log_axes(axes, "estimated (ms)", "measured (ms)")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.legend(loc="lower right", fontsize=SMALL, frameon=False)
+    beside = {"loc": "lower left", "bbox_to_anchor": (1.0, 0.0)}
+    where: dict[str, Any] = beside if crowded else {"loc": "lower right"}
+    axes.legend(fontsize=SMALL, frameon=False, **where)
     median = f"measured / estimated: median {times(known['ratio'].median())}"
     axes.set_title(f"{median}, {within(known, CLOSE)}", fontsize=TITLE, loc="left")
     _name_farthest(axes, known)
@@ -136,8 +142,13 @@ def bands(axes: Axes, low: float, high: float) -> None:
     axes.plot(line, line, color=GREY, lw=1, zorder=1)
 
 
-def series(axes: Axes, group: pd.DataFrame, x: str = "estimated_ms") -> None:
-    """The measured marks of rows of one precision and phase, with their intervals."""
+def series(
+    axes: Axes, group: pd.DataFrame, x: str = "estimated_ms", faint: bool = False
+) -> None:
+    """The measured marks of rows of one precision and phase, with their intervals.
+
+    faint: smaller marks on hardly visible intervals, where there are many.
+    """
     if group.empty:
         return
     precision, phase = group["precision"].iloc[0], group["phase"].iloc[0]
@@ -150,11 +161,11 @@ def series(axes: Axes, group: pd.DataFrame, x: str = "estimated_ms") -> None:
         yerr=_interval(group, "measured"),
         label=f"{precision} {phase}",
         color=color,
-        ecolor=f"{color}66",
-        elinewidth=1.2,
+        ecolor=f"{color}22" if faint else f"{color}66",
+        elinewidth=0.8 if faint else 1.2,
         linestyle="none",
         marker=MARKERS[phase],
-        markersize=7,
+        markersize=4.5 if faint else 7,
         fillstyle="left" if precision in HALF else "full",
         markerfacecoloralt="white",
     )
