@@ -1,11 +1,10 @@
 """Two to six fitted numbers per precision and class of operation, and what they leave.
 
 t = ((flops / peak)^p + (bytes / bandwidth)^p)^(1/p)
-    + launches x overhead + depth x depth_s + rows x row_s + fresh x fresh_s,
+    + launches x overhead + depth x depth_s + rows x row_s,
 fitted to log t by robust least squares with weak priors, times exp(residual). depth is
 what one result must wait for, however wide the device: the k of a product, keys x
-head_dim of attention. rows cost extra only where inputs are quantized row by row, fresh
-bytes only on a CPU.
+head_dim of attention. rows cost extra only where inputs are quantized row by row.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ PRIORS = {
     "overhead_s": (5e-6, 1.5),
     "sharpness": (1.0, 0.7),  # p - 1
     "row_s": (1e-9, 2.0),
-    "fresh_s": (1e-10, 1.0),
 }
 # Of products of compressed rows, and of rows that are cut out: less, and little known.
 SLOW, SLOW_PEAK = ("csr", "strided"), (0.1, 1.5)
@@ -106,8 +104,7 @@ def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
     compute = work.flops / p["peak"] if "peak" in p else np.zeros(len(work.flops))
     rest = work.launches * p.get("overhead_s", 0.0)
     rest = rest + work.depth * p.get("depth_s", 0.0) + work.rows * p.get("row_s", 0.0)
-    moved = work.bytes / p["bandwidth"] + work.fresh * p.get("fresh_s", 0.0)
-    return np.stack([compute, moved, rest])
+    return np.stack([compute, work.bytes / p["bandwidth"], rest])
 
 
 def formula(p: Mapping[str, float], work: Work) -> np.ndarray:
@@ -190,9 +187,6 @@ def _priors(
     share, sd = SLOW_PEAK if kind in SLOW else found["peak"]
     del found["peak"]
     sharpness, row = found.pop("sharpness"), found.pop("row_s")
-    fresh = device.kind == "cpu" and len(samples) > 2 and work_of(samples).fresh.any()
-    if not fresh:
-        del found["fresh_s"]
     if any(sample.flops for sample in samples):
         found["peak"] = (share * device.product_rate(samples[0].precision), sd)
         found["sharpness"] = sharpness

@@ -16,12 +16,6 @@ GENERATED = ("gemv", "palette-compiled")  # timed as compiled calls of one kerne
 DIMS = {**dict.fromkeys(PRODUCTS, 3), "attention": 6, **dict.fromkeys(LOOKUPS, 2)}
 
 
-# Bytes of one kernel from which its result, the half or third of them, is about 32 MiB:
-# then a CPU's allocator maps its memory anew each time, and every page of it is zeroed
-# at the first touch (the largest M_MMAP_THRESHOLD of glibc's mallopt).
-FRESH = 80 * 2**20
-
-
 @dataclass(frozen=True)
 class Sample:
     """One timed operation; flops as its kernel does them (causal), times in seconds."""
@@ -66,7 +60,6 @@ class Work(NamedTuple):
     launches: np.ndarray
     depth: np.ndarray
     rows: np.ndarray
-    fresh: np.ndarray  # bytes of kernels without arithmetic that move FRESH or more
     places: np.ndarray  # [n, d], log space
 
 
@@ -90,7 +83,7 @@ def work(
     dims: np.ndarray,
 ) -> Work:
     """The columns of operations of one class; dims [n, DIMS], else unread."""
-    none = fresh = np.zeros(len(flops))
+    none = np.zeros(len(flops))
     if kind in PRODUCTS:
         places, depth, rows = dims[:, :3], dims[:, 2], dims[:, 0]
     elif kind in ATTENTION:
@@ -102,8 +95,7 @@ def work(
         places, depth, rows = dims[:, :2], none, none
     else:
         places, depth, rows = (moved / launches)[:, None], none, none
-        fresh = np.where(moved / launches >= FRESH, moved, 0.0)
-    return Work(flops, moved, launches, depth, rows, fresh, np.log(places))
+    return Work(flops, moved, launches, depth, rows, np.log(places))
 
 
 def work_of(samples: Sequence[Sample]) -> Work:

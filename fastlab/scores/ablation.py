@@ -19,7 +19,6 @@ VARIANTS = {
     "without overhead": ("overhead_s",),
     "without depth": ("depth_s",),
     "without rows": ("row_s",),
-    "without fresh memory": ("fresh_s",),
 }
 
 

@@ -32,12 +32,10 @@ def test_the_formula_by_hand() -> None:
     """p = 2: (3^2 + 4^2)^(1/2) = 5 s, and 2 x 0.5 s of launches, 10 x 0.1 s deep."""
     one = np.ones(1)
     places = np.zeros((1, 3))
-    work = Work(3 * one, 8 * one, 2 * one, 10 * one, one, 4 * one, places)
+    work = Work(3 * one, 8 * one, 2 * one, 10 * one, one, places)
     p = {"peak": 1.0, "bandwidth": 2.0, "sharpness": 1.0, "overhead_s": 0.5}
     assert formula(p | {"depth_s": 0.1}, work) == pytest.approx(7.0)
     assert formula({"peak": 1.0, "bandwidth": 2.0}, work) == pytest.approx(4.0)
-    fresh = {"peak": 1.0, "bandwidth": 2.0, "fresh_s": 0.5}  # 4 + 4 x 0.5 beside 3
-    assert formula(fresh, work) == pytest.approx(6.0)
 
 
 def test_no_flops_means_bandwidth_and_overhead(profile: Device) -> None:
@@ -46,21 +44,6 @@ def test_no_flops_means_bandwidth_and_overhead(profile: Device) -> None:
         "bandwidth": pytest.approx(0.7e11, rel=0.02),
         "overhead_s": pytest.approx(6e-6, rel=0.02),
     }
-
-
-def test_results_of_32_mib_are_fresh_memory_on_a_cpu(profile: Device) -> None:
-    """0.1 ns a byte more from 80 MiB a kernel on: 60 MB, then 90 and 360 MB."""
-    sizes = (1e3, 1e5, 1e6, 3e6, 7.5e6, 11.25e6, 45e6)
-    ops = [kinds.elementwise("e", int(n), 4, 2, 1) for n in sizes]
-    samples = [
-        Sample.of(op, 5e-6 + op.bytes * (2e-11 + 1e-10 * (n > 1e7)), "fp32")
-        for op, n in zip(ops, sizes, strict=True)
-    ]
-    made = fit(samples, profile).parameters
-    assert made["fresh_s"] == pytest.approx(1e-10, rel=0.05)
-    assert made["bandwidth"] == pytest.approx(5e10, rel=0.05)
-    assert "fresh_s" not in fit(samples, replace(profile, kind="cuda")).parameters
-    assert "fresh_s" not in fit(samples[:5], profile).parameters
 
 
 def test_parameters_are_recovered(profile: Device) -> None:
@@ -266,8 +249,7 @@ def test_errors_by_hand() -> None:
 
 def test_ablations_name_every_term_and_baseline(profile: Device) -> None:
     table = {e.name: e for e in ablations(products(), profile)}
-    others = ("without rows", "without fresh memory")
-    assert list(table)[:5] == [v for v in VARIANTS if v not in others]
+    assert list(table)[:5] == [v for v in VARIANTS if v != "without rows"]
     assert list(table)[5:] == [
         "datasheet roofline",
         "efficiencies 0.7 / 0.9",
