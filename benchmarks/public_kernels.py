@@ -7,7 +7,8 @@ with the columns dtype, m, n, k | batch_size, seq_len or kv_len, num_heads,
 num_key_value_heads, head_dim, and latency_ms. Printed: median / mean / p90 of the
 absolute error in %, on shapes that the fit has not seen, and on transformer blocks
 (4 h x h, h -> 4h and 4h -> h products and causal attention) calibrated only on shapes
-that no block has and on grouped-query attention.
+that no block has, of the sizes that `fastlab calibrate` takes, and on grouped-query
+attention.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import csv
 import gzip
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,9 @@ from fastlab.scores.errors import Errors
 
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8-dynamic"}
 VARIANTS = {"fitted": (), "no residual": ("residual",)}
+# Of the products that `fastlab calibrate` times: outputs for each input (or the
+# reverse), and rows. Blocks reach four times as many.
+WIDEST, MOST_ROWS = 8, 8192
 NEAR = 0.7  # log distance within which a measured shape stands in for a block's own
 
 
@@ -42,6 +46,11 @@ class Rows(NamedTuple):
     shapes: list[tuple[int, ...]]
     work: Work
     times: np.ndarray
+
+    @property
+    def pairs(self) -> Iterator[tuple[tuple[int, ...], Sample]]:
+        """Each sample behind its shape."""
+        return zip(self.shapes, self.samples, strict=True)
 
     @property
     def precision(self) -> str:
@@ -91,6 +100,12 @@ def attentions(folder: Path, phase: str) -> Rows:
         found.append(Sample.of(op, float(line["latency_ms"]) / 1e3, "bf16"))
         shapes.append(layout)
     return rows(found, shapes)
+
+
+def layer_like(dims: Sequence[int]) -> bool:
+    """Whether a layer has such a product (m, n, k): neither very flat nor very deep."""
+    rows, *sizes = dims
+    return rows <= MOST_ROWS and max(sizes) <= WIDEST * min(sizes)
 
 
 def spread_out(places: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
@@ -211,8 +226,9 @@ def block_errors(
 ) -> dict[str, list]:
     """Errors and coverage on all blocks; each repeat draws 70 % of the pool."""
     made, used = blocks(gemm, attention)
+    usual = [shape not in used and layer_like(s.dims) for shape, s in gemm.pairs]
     pools = (
-        np.flatnonzero([shape not in used for shape in gemm.shapes]),
+        np.flatnonzero(usual),
         np.flatnonzero([heads > kv for heads, kv, _ in attention.shapes]),
     )
     truth = made.total(attention.times, gemm.times)
@@ -280,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--points", type=int, nargs="+", default=[24, 48, 96])
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--device", default="h200")
     args = parser.parse_args()
     where = device(args.device)
