@@ -131,7 +131,12 @@ def sweeping(file: Path, store: Path) -> subprocess.Popen[str]:
     ]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes)
+    # A shell starts what runs in its background with SIGINT ignored, children too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for_rows(store: Path, n: int) -> None:
