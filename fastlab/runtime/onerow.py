@@ -12,17 +12,16 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 HALF = (torch.float16, torch.bfloat16)
-STREAMS = 4  # parts of a weight that are read side by side; 8 are no faster
+STREAMS = 4  # parts of a weight that are read side by side
 LARGE = 2**20  # weights from which that pays: smaller ones come from the caches
 
 
 class OneRow(TorchFunctionMode):
     """While a step is compiled for a CPU, W x in 16 bit becomes sums over rows of W.
 
-    The library's product of one row in 16 bit reads weights at half the speed of memory
-    (12 to 17 GB/s where fp32 reads 29 to 49, on two cores of a Xeon with AMX), and so
-    does the compiler's loop over (W x).sum(-1), accumulated in fp32. A loop over four
-    parts of W at a time reads them at 22 to 38: more is under way at once.
+    The library's product of one row in 16 bit leaves bandwidth unused, and so does the
+    compiler's loop over (W x).sum(-1), accumulated in fp32: each core reads one stream.
+    A loop over four parts of W at a time has more under way (benchmarks/decode_ladder).
     """
 
     def __torch_function__(
@@ -45,7 +44,7 @@ def rows_together(model: nn.Module) -> Iterator[None]:
     """The head's rows are copied together first, where they lie far apart.
 
     So do the last positions of prompts, which transformers cuts out of all: in 16 bit a
-    CPU's library multiplies them 50 times slower than the same rows side by side.
+    CPU's library is slow at them (the last grid of data/sweeps/reference-cpu.yaml).
     """
 
     def together(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:

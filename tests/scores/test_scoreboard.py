@@ -62,8 +62,9 @@ def test_a_perfect_model_scores_zero(known: Device) -> None:
     first = board.methods[0]
     assert (first.n, first.median) == (24, pytest.approx(0, abs=1e-6))
     assert board.coverage == 100
-    assert 0 <= board.alone_coverage <= 100
-    assert board.alone_half_width > 0
+    assert board.alone_coverage == 100
+    halves = [e.high_s / e.seconds - 1 for e in estimate(POINTS, known)]
+    assert board.alone_half_width == pytest.approx(100 * np.median(halves))
     assert all(s.median == pytest.approx(0, abs=1e-6) for s in board.speedups)
     every = board.speedups[0]
     assert (every.field, every.spearman) == ("all", pytest.approx(1))
