@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ def _product(m: int, n: int, k: int, kind: str) -> Make:
         size = (k, n) if kind == "conv1d" else (n, k)
         weight = torch.randn(*size, device=device, dtype=dtype)
         bias = torch.randn(n, device=device, dtype=dtype)
-        turn = in_turn(weight)
+        turn = in_turn(weight, weight.nbytes, device)
         run = {
             "linear": lambda: F.linear(x, next(turn)),
             "biased": lambda: F.linear(x, next(turn), bias),
@@ -95,17 +96,20 @@ def _strided(a: int) -> list[Benchmark]:
 def _last(batch: int, n: int, k: int) -> Make:
     def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
         x = torch.randn(batch, 16, k, device=device, dtype=dtype)[:, -1:]
-        turn = in_turn(torch.randn(n, k, device=device, dtype=dtype))
+        weight = torch.randn(n, k, device=device, dtype=dtype)
+        turn = in_turn(weight, weight.nbytes, device)
         return lambda: F.linear(x, next(turn))
 
     return make
 
 
-def in_turn(weight: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The weight and copies of it, without end: on a CPU none is hot when used."""
-    on_cpu = weight.device.type == "cpu"
-    copies = min(STREAMED // weight.nbytes, 64) if on_cpu else 0
-    return itertools.cycle([weight, *(weight.clone() for _ in range(copies))])
+def in_turn(first: Any, size: int, device: str) -> Iterator[Any]:
+    """A weight or module of `size` bytes and copies of it, without end.
+
+    On a CPU none is hot in the caches when it is used.
+    """
+    copies = min(STREAMED // size, 64) if device == "cpu" else 0
+    return itertools.cycle([first, *(copy.deepcopy(first) for _ in range(copies))])
 
 
 def _prefills(a: int) -> list[Benchmark]:

@@ -41,7 +41,7 @@ def _product(n: int, k: int) -> Make:
 
         x = torch.randn(1, 1, k, device=device, dtype=dtype)
         weight = torch.randn(n, k, device=device, dtype=dtype)
-        turn = in_turn(weight)
+        turn = in_turn(weight, weight.nbytes, device)
         run = compiled(product, device)
         return lambda: run(x, next(turn))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,11 +11,11 @@ from torch import nn
 
 from fastlab.clock.candidates import (
     SIZES,
-    STREAMED,
     VOCABULARIES,
     WIDTHS,
     Benchmark,
     Make,
+    in_turn,
 )
 from fastlab.cost import kinds
 from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
@@ -62,8 +61,7 @@ def _running(made: Format, m: int, n: int, k: int) -> Make:
         x = torch.randn(m, k, device=device, dtype=dtype)
         weight = torch.randn(n, k, device=device, dtype=dtype)
         first = linears.quantized_linear(weight, None, made)
-        copies = min(STREAMED // _bytes(first), 64) if device == "cpu" else 0
-        turn = itertools.cycle([first, *(copy.deepcopy(first) for _ in range(copies))])
+        turn = in_turn(first, _bytes(first), device)
         if made.dynamic:
             return _of_codes(turn, x, made)
         return lambda: next(turn).product(x)

@@ -5,18 +5,17 @@ They run as the modules of shrink/stored.py do, in fp32; look-ups compiled too.
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from fastlab.clock.candidates import STREAMED, Benchmark, Make
+from fastlab.clock.candidates import Benchmark, Make, in_turn
 from fastlab.cost.fusing import alone
 from fastlab.cost.stored import csr_product, lookup
 from fastlab.runtime.compiled import compiled
-from fastlab.shrink.stored import CsrLinear, LutLinear, StoredLinear
+from fastlab.shrink.stored import CsrLinear, LutLinear
 from fastlab.spec.sharing import BITS, Sharing
 from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
 
@@ -39,7 +38,8 @@ def _sparse(sparsity: Sparsity, m: int, n: int, k: int) -> Benchmark:
     def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
         # As it comes from the copy before: of several rows transposed already.
         x = torch.randn(k, m, device=device, dtype=dtype).t()
-        turn = _in_turn(CsrLinear(_rows(n, k, left).to(device), None), device)
+        first = CsrLinear(_rows(n, k, left).to(device), None)
+        turn = in_turn(first, first.weight_bytes(), device)
         return lambda: next(turn).product(x)
 
     return Benchmark(
@@ -51,13 +51,6 @@ def _rows(n: int, k: int, left: int) -> torch.Tensor:
     """A weight (n, k) with `left` values in each row, at random places."""
     places = torch.rand(n, k).topk(left, dim=1, sorted=False).indices
     return torch.zeros(n, k).scatter_(1, places, torch.randn(n, left))
-
-
-def _in_turn(first: StoredLinear, device: str) -> Iterator[Any]:
-    """The module and copies of it, without end: on a CPU none is hot when used."""
-    size = first.weight_bytes()
-    copies = min(STREAMED // size, 64) if device == "cpu" else 0
-    return itertools.cycle([first, *(copy.deepcopy(first) for _ in range(copies))])
 
 
 def lookups(a: int) -> list[Benchmark]:
@@ -76,7 +69,8 @@ def compiled_lookups(a: int) -> list[Benchmark]:
 
 def _lookup(bits: int, n: int, k: int, a: int) -> Benchmark:
     def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        turn = _in_turn(_shared(bits, n, k, device, dtype), device)
+        first = _shared(bits, n, k, device, dtype)
+        turn = in_turn(first, first.weight_bytes(), device)
         return lambda: _dense(next(turn))
 
     return Benchmark(lookup("lookup", Sharing(bits), n, k, a), make)
@@ -84,7 +78,8 @@ def _lookup(bits: int, n: int, k: int, a: int) -> Benchmark:
 
 def _compiling(bits: int, n: int, k: int) -> Make:
     def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        turn = _in_turn(_shared(bits, n, k, device, dtype), device)
+        first = _shared(bits, n, k, device, dtype)
+        turn = in_turn(first, first.weight_bytes(), device)
         dense = compiled(_dense, device)
         return lambda: dense(next(turn))
 
