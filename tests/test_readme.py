@@ -99,3 +99,27 @@ def test_every_file_it_names_exists():
 
 def test_it_is_short():
     assert len(README.splitlines()) < 250
+
+
+def test_the_prose_below_the_scoreboard_is_of_the_rows():
+    """Visits apart, speed-ups, and the quieter rows: as rounded there."""
+    from fastlab.scores.scoreboard import score
+    from fastlab.sweeps.reference import Reference
+    from fastlab.sweeps.store import Store
+
+    said = " ".join(README.split("Rows (but the ladder's)")[1].split("## ")[0].split())
+    visits: dict[str, list[float]] = {}
+    folder = ROOT / "data" / "reference" / "xeon-2-threads"
+    for row in Store(folder).visits(samples=False):
+        visits.setdefault(row.key, []).append(row.measured.seconds)
+    apart = [max(v) / min(v) - 1 for v in visits.values() if len(v) == 3]
+    assert f"lie {100 * sorted(apart)[len(apart) // 2]:.0f} % apart" in said
+    for name, words in (
+        ("xeon-2-threads", "Speed-ups ({n:,} pairs) are off by {median:.1f} %"),
+        ("xeon-2-threads-smaller", "speed-ups {median:.1f} %, {inside:.0f} % inside"),
+    ):
+        rows = Reference(folder.parent / name)
+        board = score(rows.records, rows.profile)
+        every = board.speedups[0]
+        figures = {"n": every.n, "median": every.median, "inside": board.coverage}
+        assert words.format(**figures) in said
