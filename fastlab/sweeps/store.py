@@ -176,8 +176,9 @@ class Store:
         for path in store_files(self.folder):
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
-                    if line.endswith(b"\n"):  # else torn, or still being written
-                        yield _convert(convert, path.name, number, line[:-1])
+                    if not line.endswith(b"\n"):
+                        break  # torn, or still being written: its rest is no line
+                    yield _convert(convert, path.name, number, line[:-1])
 
 
 def _convert(

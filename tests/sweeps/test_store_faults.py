@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import random
 import signal
@@ -305,6 +306,32 @@ def test_readers_beside_a_writer_see_rows_come_and_nothing_bad(tmp_path: Path) -
         assert counts == sorted(counts)
         assert all(health.bad == [] for health in seen)
     assert seeds(Store(tmp_path)) == list(range(200))
+
+
+def test_the_rest_of_a_line_is_not_taken_for_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, [1, 2, 3])
+
+    # At the first look the file ends within its last line, at the next it does not.
+    looks = [FILE[: LAST + 9], b"", FILE[LAST + 9 :], b""]
+
+    class Growing(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            data = looks.pop(0)
+            buffer[: len(data)] = data
+            return len(data)
+
+    def opened(*_: object) -> io.BufferedReader:
+        return io.BufferedReader(Growing(), 2 * SIZE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        found = list(Store(tmp_path)._read(str))
+    assert found == FILE[:LAST].decode().splitlines()
 
 
 # ---- kill -9
