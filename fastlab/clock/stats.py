@@ -57,15 +57,16 @@ def median(samples: ArrayLike) -> float:
 def median_interval(samples: ArrayLike) -> tuple[float, float]:
     """95 % interval of the median, for independent or positively correlated samples.
 
-    Below 6 samples no order statistic reaches 95 %: then it is min..max.
+    Below 6 samples no order statistic reaches 95 %: then it is min..max. The upper end
+    is widened as a time, the lower one as a rate: it stays above 0 as times do.
     """
     values = _array(samples)
-    middle, ordered = np.median(values), np.sort(values)
+    middle, ordered = float(np.median(values)), np.sort(values)
     k = _order(values.size)
     wider = inflation(values) if values.size >= SURE_FROM else 1.0
-    low = middle - (middle - ordered[k]) * wider
-    high = middle + (ordered[-1 - k] - middle) * wider
-    return float(low), float(high)
+    low, high = float(ordered[k]), float(ordered[-1 - k])
+    below, above = (middle - low) * wider, (high - middle) * wider
+    return (middle / (1 + below / low) if low else 0.0), middle + above
 
 
 def half_width(samples: ArrayLike) -> float:

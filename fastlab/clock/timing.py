@@ -104,7 +104,7 @@ def time_call(call: Call, settings: Settings, clock: Clock) -> Measurement:
     device = summary(samples)
     return Measurement(
         seconds=device.median / 1e9,
-        low_s=max(device.low, 0.0) / 1e9,
+        low_s=device.low / 1e9,
         high_s=device.high / 1e9,
         n=device.n,
         converged=stopped == "converged",

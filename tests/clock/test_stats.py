@@ -50,13 +50,23 @@ def test_interval_by_hand():
 @pytest.mark.parametrize("n", [6, 20, 2000, 20000])
 def test_interval_ranks_are_those_of_the_binomial(n):
     stats = pytest.importorskip("scipy.stats")
-    values = np.random.default_rng(n).permutation(n)
+    values = 1 + np.random.default_rng(n).permutation(n)
     low, high = median_interval(values)
     # ppf(0.02) is the first count with P(<= count) >= 2 %: the one below is ours.
-    plain = max(stats.binom.ppf(0.02, n, 0.5) - 1, 0)
-    middle, wider = (n - 1) / 2, inflation(values)
-    assert low == pytest.approx(middle - (middle - plain) * wider)
-    assert high == pytest.approx(n - 1 - low)
+    plain = 1 + max(stats.binom.ppf(0.02, n, 0.5) - 1, 0)
+    middle, wider = (n + 1) / 2, inflation(values)
+    assert middle / low == pytest.approx(1 + (middle / plain - 1) * wider)
+    assert high == pytest.approx(middle + (middle - plain) * wider)
+
+
+def test_an_interval_of_times_stays_above_zero():
+    # Ranks rise throughout: r = 0.7, with 3.8 / 10 put back held at 0.98: sqrt(99) = 9.9.
+    # The 2nd is half of the median, the 9th 1.5 of it: 1 / (1 + 9.9) and 1 + 0.5 x 9.9.
+    values = [20, 30, 40, 50, 55, 65, 70, 80, 90, 95]
+    assert inflation(values) == pytest.approx(math.sqrt(99))
+    low, high = median_interval(values)
+    assert low == pytest.approx(60 / (1 + math.sqrt(99)))
+    assert high == pytest.approx(60 * (1 + 0.5 * math.sqrt(99)))
 
 
 def test_correlated_samples_widen_the_interval():
@@ -110,6 +120,7 @@ def test_summary_by_hand():
 def test_every_row_of_samples_has_a_summary(values):
     stats = summary(values)
     assert stats.low <= stats.median <= stats.high
+    assert stats.low > 0
     assert all(math.isfinite(x) for x in (stats.std, stats.cv, stats.iqr, stats.spread))
 
 
