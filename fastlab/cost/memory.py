@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
 from fastlab.cost.caches import row_bytes, widths
 from fastlab.cost.operations import products_of
@@ -82,9 +83,38 @@ def _saved_outside(point: Point) -> int:
     return saved
 
 
+class Held(NamedTuple):
+    """Bytes alive at the fullest moment of a call.
+
+    kv_cache: keys and values held when it ends, all of a static cache; live: the most
+    that activations take.
+    """
+
+    weights: int
+    kv_cache: int
+    live: int
+
+    @property
+    def peak(self) -> int:
+        """Estimated most bytes alive at once."""
+        return self.weights + self.kv_cache + self.live
+
+
+def held(point: Point) -> Held:
+    """What a call holds in memory: weights, KV cache and live activations."""
+    passes = steps(point)
+    live = max([_live(step) for step, _ in groupby(passes)])
+    return Held(weight_bytes(point), _kv_bytes(point, passes[-1]), live)
+
+
 def kv_cache_bytes(point: Point) -> int:
     """Bytes of keys and values held when the call ends; all of a static cache."""
-    return _kv_bytes(point, steps(point)[-1])
+    return held(point).kv_cache
+
+
+def peak_bytes(point: Point) -> int:
+    """Estimated most bytes alive at once: weights, KV cache and live activations."""
+    return held(point).peak
 
 
 def _kv_bytes(point: Point, step: Step) -> int:
@@ -95,13 +125,6 @@ def _kv_bytes(point: Point, step: Step) -> int:
         return s.layers * work.batch * bucket(work.positions) * row_bytes(step)
     row = s.layers * s.kv_heads * s.head_dim * sum(widths(step))
     return row * work.batch * work.positions
-
-
-def peak_bytes(point: Point) -> int:
-    """Estimated most bytes alive at once: weights, KV cache and live activations."""
-    passes = steps(point)
-    live = max(_live(step) for step, _ in groupby(passes))
-    return weight_bytes(point) + _kv_bytes(point, passes[-1]) + live
 
 
 def _live(step: Step) -> int:

@@ -172,11 +172,11 @@ def _operations(
 
 def beyond_parts(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
     """[operations] what each takes within a call beyond its time alone: factors."""
-    decodes = point.workload.phase != "prefill"  # compiled prefills run as eager ones
-    eager, compiled = (
-        profile.beyond_parts(point.recipe.precision, how) for how in (False, decodes)
-    )
-    return np.where(cost.compiled, compiled, eager)
+    recipe, prefills = point.recipe, point.workload.phase == "prefill"
+    factors = np.full(len(cost.times), profile.beyond_parts(recipe.precision))
+    if recipe.runtime != "eager" and not prefills:  # those take as long as eager ones
+        factors[cost.compiled] = profile.beyond_parts(recipe.precision, True)
+    return factors
 
 
 def slowdown(cost: Costs, point: Point, profile: Profile) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
@@ -81,25 +82,27 @@ def latency_model(name: str) -> Callable[[LatencyModel], LatencyModel]:
 def costs_of(point: Point, graphs: bool = True) -> Costs:
     """The cost matrix of a point and its exact totals; graphs: as a GPU runs it."""
     ops = operations(point)
-    exact = [[op.times * value for value in op[3:10]] for op in ops]
-    extra = [(op.times, *op.dims, *_NO_DIMS[len(op.dims) :]) for op in ops]
-    whole = np.array([a + list(b) for a, b in zip(exact, extra, strict=True)], float)
-    whole.flags.writeable = False
-    totals = tuple(map(sum, zip(*exact, strict=True)))
+    fields = list(zip(*ops, strict=True))  # by columns: 10,000 points take a second
+    times, counts = fields[2], fields[3:10]
+    totals = tuple([sum(map(mul, times, column)) for column in counts])
+    often = np.array(times, float)
+    matrix = np.array(counts, float).T * often[:, None]
+    dims = np.array([(op.dims + _NO_DIMS)[:6] for op in ops], float)
+    for array in (often, matrix, dims):
+        array.flags.writeable = False
     classes = tuple(map(class_of, ops))
     dense = point.recipe.format.dense
     precisions = tuple([op.precision or dense for op in ops])
-    if point.recipe.runtime == "eager":  # as most are, and 10,000 take a second
+    if point.recipe.runtime == "eager":
         compiled, host = np.zeros(len(ops), bool), Host(totals[LAUNCHES])
     else:
         compiled = np.array([op.compiled for op in ops])
-        host = _host(point, whole[:, LAUNCHES], compiled, graphs)
+        host = _host(point, matrix[:, LAUNCHES], compiled, graphs)
     if point.recipe.format.weights:
         inner = [op.times * (op.launches - 1) for op in ops if _quantizes(op)]
         host = host._replace(inner=sum(inner))
     totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
-    numbers = whole[:, :7], totals, whole[:, 7], whole[:, 8:]
-    return Costs(*numbers, classes, precisions, compiled, host)
+    return Costs(matrix, totals, often, dims, classes, precisions, compiled, host)
 
 
 def _quantizes(op: Operation) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastlab.cost.memory import kv_cache_bytes, parameters, peak_bytes
+from fastlab.cost.memory import held, parameters
 from fastlab.latency import calibrated, roofline  # noqa: F401  they register themselves
 from fastlab.latency.costs import (
     ACTIVATIONS,
@@ -73,6 +73,7 @@ def _model_for(precision: str, device: Device) -> str:
 def _estimate(
     point: Point, device: Device, model: str, total: tuple[int, ...], timing: Timing
 ) -> Estimate:
+    memory = held(point)
     return Estimate(
         model=model,
         profile=device.profile,
@@ -83,8 +84,8 @@ def _estimate(
         activation_bytes=total[ACTIVATIONS],
         kv_read_bytes=total[KV_READ],
         kv_write_bytes=total[KV_WRITE],
-        kv_cache_bytes=kv_cache_bytes(point),
-        peak_bytes=peak_bytes(point),
+        kv_cache_bytes=memory.kv_cache,
+        peak_bytes=memory.peak,
         launches=total[LAUNCHES],
         seconds=timing.seconds,
         low_s=timing.low,
