@@ -60,7 +60,7 @@ def test_interval_ranks_are_those_of_the_binomial(n):
 
 
 def test_an_interval_of_times_stays_above_zero():
-    # Ranks rise throughout: r = 0.7, with 3.8 / 10 put back held at 0.98: sqrt(99) = 9.9.
+    # Ranks rise throughout: r = 0.7, with 3.8 / 10 put back held at 0.98: sqrt(99).
     # The 2nd is half of the median, the 9th 1.5 of it: 1 / (1 + 9.9) and 1 + 0.5 x 9.9.
     values = [20, 30, 40, 50, 55, 65, 70, 80, 90, 95]
     assert inflation(values) == pytest.approx(math.sqrt(99))
