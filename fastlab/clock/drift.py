@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlab.clock.stats import median, median_interval
-from fastlab.clock.traps import COMPILERS, SIDES, plain_interval
+from fastlab.clock.stats import median, median_interval, plain_interval
+from fastlab.clock.traps import COMPILERS, SIDES
 from fastlab.spec.checks import check_choice, check_count
 
 Samples = Sequence[float] | NDArray[np.float64]

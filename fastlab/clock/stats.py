@@ -54,17 +54,25 @@ def median(samples: ArrayLike) -> float:
     return float(np.median(_array(samples)))
 
 
+def plain_interval(samples: ArrayLike) -> tuple[float, float]:
+    """95 % interval of the median as if neighbouring samples were independent.
+
+    Below 6 samples no order statistic reaches 95 %: then it is min..max.
+    """
+    ordered = np.sort(_array(samples))
+    k = _order(ordered.size)
+    return float(ordered[k]), float(ordered[-1 - k])
+
+
 def median_interval(samples: ArrayLike) -> tuple[float, float]:
     """95 % interval of the median, for independent or positively correlated samples.
 
-    Below 6 samples no order statistic reaches 95 %: then it is min..max. The upper end
-    is widened as a time, the lower one as a rate: it stays above 0 as times do.
+    From 6 samples the plain one is widened: its upper end as a time, the lower one as a
+    rate, so that it stays above 0 as times do.
     """
     values = _array(samples)
-    middle, ordered = float(np.median(values)), np.sort(values)
-    k = _order(values.size)
+    middle, (low, high) = float(np.median(values)), plain_interval(values)
     wider = inflation(values) if values.size >= SURE_FROM else 1.0
-    low, high = float(ordered[k]), float(ordered[-1 - k])
     below, above = (middle - low) * wider, (high - middle) * wider
     return (middle / (1 + below / low) if low else 0.0), middle + above
 

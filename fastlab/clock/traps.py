@@ -9,12 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fastlab.clock.clocks import Clock
-from fastlab.clock.stats import inflation, median, median_interval
 from fastlab.clock.timing import Call, Settings, time_call
 from fastlab.record import Measurement
 from fastlab.spec.checks import check_choice, check_count
@@ -109,15 +106,6 @@ def compiled(
     except Exception as error:  # no compiler, no headers, no triton: all end here
         why = str(error).strip().partition("\n")[0]
         return f"did not work here: {type(error).__name__}: {why}"[:LONGEST]
-
-
-def plain_interval(
-    samples: Sequence[float] | NDArray[np.float64],
-) -> tuple[float, float]:
-    """The 95 % interval of the median as if neighbouring samples were independent."""
-    middle, (low, high) = median(samples), median_interval(samples)
-    wider = inflation(samples) if len(samples) > 5 else 1.0
-    return middle - (middle - low) / wider, middle + (high - middle) / wider
 
 
 @dataclass(frozen=True)

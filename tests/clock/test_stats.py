@@ -13,6 +13,7 @@ from fastlab.clock.stats import (
     inflation,
     median,
     median_interval,
+    plain_interval,
     rank_correlation,
     summary,
 )
@@ -57,6 +58,17 @@ def test_interval_ranks_are_those_of_the_binomial(n):
     middle, wider = (n + 1) / 2, inflation(values)
     assert middle / low == pytest.approx(1 + (middle / plain - 1) * wider)
     assert high == pytest.approx(middle + (middle - plain) * wider)
+
+
+def test_the_plain_interval_forgets_the_widening_and_nothing_else():
+    rng = np.random.default_rng(0)
+    drifting = 100 + np.cumsum(rng.standard_normal(200))
+    plain, wide = plain_interval(drifting), median_interval(drifting)
+    middle, wider = median(drifting), inflation(drifting)
+    assert wide[1] - middle == pytest.approx((plain[1] - middle) * wider)
+    assert middle / wide[0] - 1 == pytest.approx((middle / plain[0] - 1) * wider)
+    assert plain_interval([1, 9, 5]) == median_interval([1, 9, 5]) == (1, 9)
+    assert plain_interval([7]) == (7, 7)
 
 
 def test_an_interval_of_times_stays_above_zero():

@@ -13,9 +13,8 @@ import torch
 
 from fastlab.clock import traps
 from fastlab.clock.clocks import CpuClock
-from fastlab.clock.stats import inflation, median_interval
 from fastlab.clock.timing import Settings
-from fastlab.clock.traps import Layer, Series, compiled, plain_interval, warm_and_cold
+from fastlab.clock.traps import Layer, Series, compiled, warm_and_cold
 from tests.clock.test_timing import MS, FakeClock, timed
 
 QUICK = Settings.for_device("cpu", budget_s=0.05, warmup_s=0.0, n_min=3, n_max=5)
@@ -101,16 +100,6 @@ def test_a_compiler_that_is_not_there_is_told_in_words(monkeypatch):
     assert compiled(Layer.square(16), "none", QUICK, CpuClock()).startswith("not tried")
     with pytest.raises(ValueError, match="compiler='gcc' is not one of inductor"):
         compiled(Layer.square(16), "gcc", QUICK, CpuClock())
-
-
-def test_the_plain_interval_forgets_the_widening_and_nothing_else():
-    rng = np.random.default_rng(0)
-    drifting = 100 + np.cumsum(rng.standard_normal(200))
-    plain, wide = plain_interval(drifting), median_interval(drifting)
-    ratio = (wide[1] - wide[0]) / (plain[1] - plain[0])
-    assert ratio == pytest.approx(inflation(drifting))
-    assert plain_interval([1, 9, 5]) == (1, 9)
-    assert plain_interval([7]) == (7, 7)
 
 
 def test_the_smallest_step_of_a_clock():

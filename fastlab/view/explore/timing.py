@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.clock.stats import median, median_interval
-from fastlab.clock.traps import Series, plain_interval
+from fastlab.clock.stats import median, median_interval, plain_interval
+from fastlab.clock.traps import Series
 from fastlab.spec.checks import check_choice
 from fastlab.view.alt import timing as alt
 from fastlab.view.figure import Shown, show

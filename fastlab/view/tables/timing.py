@@ -9,8 +9,14 @@ import numpy as np
 
 from fastlab.clock import traps
 from fastlab.clock.drift import Simulated, resampled
-from fastlab.clock.stats import inflation, median, median_interval, rank_correlation
-from fastlab.clock.traps import Series, plain_interval
+from fastlab.clock.stats import (
+    inflation,
+    median,
+    median_interval,
+    plain_interval,
+    rank_correlation,
+)
+from fastlab.clock.traps import Series
 from fastlab.machine import device_name
 from fastlab.record import Measurement
 from fastlab.spec.point import Point
@@ -123,7 +129,7 @@ def _drift(series: Series) -> dict[str, Any]:
 
 def interval(ns: tuple[float, float]) -> str:
     """An interval in ms, from one in ns."""
-    low, high = (digits(max(edge, 0.0) / 1e6) for edge in ns)
+    low, high = (digits(edge / 1e6) for edge in ns)
     return f"{low} to {high} ms"
 
 
