@@ -12,9 +12,20 @@ from click.testing import CliRunner
 import fastlab
 from fastlab import doctor, machine
 from fastlab.cli import main
+from fastlab.clock import calibrate
 from fastlab.clock.gpu_state import GpuState
-from fastlab.doctor import Finding, Report, Subject, folders, hardware, software, timing
+from fastlab.doctor import (
+    Finding,
+    Report,
+    Subject,
+    folders,
+    hardware,
+    kept,
+    software,
+    timing,
+)
 from fastlab.spec.precision import DENSE
+from fastlab.sweeps.reference import references
 
 CPU = Subject("cpu", "cpu")
 CUDA = Subject("cuda", "cuda")
@@ -434,3 +445,41 @@ def test_a_misspelt_device_ends_the_command_with_2():
     result = CliRunner().invoke(main, ["doctor", "--device", "cude"])
     assert result.exit_code == 2
     assert "did you mean cuda?" in result.output
+
+
+# ---- the profile
+
+
+def profile_line(monkeypatch, device, launches=1.0, rate=1.0):
+    """What doctor says where `device` is kept and the machine is so fast now."""
+    monkeypatch.setattr(calibrate, "kept", lambda kind: device)
+    monkeypatch.setattr(calibrate, "now_to_then", lambda device: (launches, rate))
+    return found(kept.profile)["profile"]
+
+
+def test_without_a_profile_doctor_says_when_one_is_made(monkeypatch):
+    line = profile_line(monkeypatch, None)
+    assert (line.ok, line.said[:12]) == (None, "none is kept")
+
+
+def test_a_profile_is_compared_with_the_machine_as_it_is_now(monkeypatch, profile):
+    line = profile_line(monkeypatch, profile, 1.2, 0.9)
+    assert line.ok
+    assert line.said.startswith("made up, peak, bandwidth and launches only")
+    assert line.said.endswith("launches now x1.20, fp32 products x0.90")
+    slower = profile_line(monkeypatch, profile, 80.0, 0.3)
+    assert slower.ok is None
+    assert "x80.00, fp32 products x0.30: other programs are running" in slower.said
+
+
+def test_a_profile_of_a_crowded_machine_is_not_to_be_trusted(monkeypatch, profile):
+    line = profile_line(monkeypatch, calibrate.marked_busy(profile))
+    assert line.ok is None
+    assert "on a busy machine" in line.said
+    assert "do not trust it" in line.said
+
+
+def test_a_whole_calibration_tells_its_points(monkeypatch):
+    [stored] = [r for r in references() if r.folder.name == "xeon-2-threads"]
+    line = profile_line(monkeypatch, stored.profile)
+    assert "397 points in 153 s" in line.said

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 SHOWN = 10  # reasons for skipping a row that are listed one by one
 
 CLAIMED = 85  # % of rows within intervals that promise 90
+CROWDED = (
+    "other programs took this machine's cores meanwhile (`top` lists them): do not "
+    "trust this profile, which serves ten minutes; close them and calibrate again"
+)
 
 
 @main.command()
@@ -34,18 +38,31 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
     At most 100 microbenchmarks for each precision are timed and fitted. Estimates and
     `fastlab score` use the profile from then on.
     """
-    from fastlab.clock.calibrate import keep, this_device
+    from fastlab.clock.calibrate import is_busy, keep, this_device
 
+    _check_out(out, quick, show)
     if show or quick:
         profile = this_device(device, refresh=quick)
         click.echo(json.dumps(profile.to_dict(), indent=1))
-        return
-    profile, samples = _calibrated(device)
-    path = keep(profile)
-    _echo_profile(profile)
-    click.echo(f"kept in {path}", err=True)
-    if out:
-        _write(Path(out), profile, samples)
+    else:
+        profile, samples = _calibrated(device)
+        path = keep(profile)
+        if out:
+            _write(Path(out), profile, samples)
+        _echo_profile(profile)
+        click.echo(f"kept in {path}", err=True)
+    if is_busy(profile):
+        click.echo(CROWDED, err=True)
+
+
+def _check_out(out: str | None, quick: bool, show: bool) -> None:
+    if out and (quick or show):
+        other = "--quick" if quick else "--show"
+        raise ValueError(f"--out {out} is for whole calibrations: leave {other} away")
+    if out and Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(
+            f"--out {out} is a file: name a folder for profile and samples"
+        )
 
 
 def _calibrated(device: str) -> tuple[Device, list[Sample]]:
@@ -96,11 +113,19 @@ def score(folder: str, holdout: str, model: str) -> None:
     records = store.records(samples=False)
     bad = [f"{b.file} line {b.line}: {b.why}" for b in store.health().bad]
     if not records:
-        raise ValueError(f"{folder} holds no rows" + "".join(f"; {b}" for b in bad[:3]))
+        raise ValueError(f"{folder} holds no rows{_rows_elsewhere(Path(folder), bad)}")
     device = _profile_for(Path(folder), records)
     board = scored(records, device, holdout, model)
     _echo_skipped([*bad, *board.skipped])
     _echo_board(board)
+
+
+def _rows_elsewhere(folder: Path, bad: list[str]) -> str:
+    """What was wrong with a folder's lines, or the folders in it that have rows."""
+    if bad:
+        return "".join(f"; {line}" for line in bad[:3])
+    inside = sorted({str(path.parent) for path in folder.glob("*/*.jsonl")})
+    return f"; folders in it that do: {', '.join(inside)}" if inside else ""
 
 
 def _echo_skipped(reasons: list[str]) -> None:

@@ -20,6 +20,7 @@ import torch
 from fastlab import machine
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work
+from fastlab.clock.neighbours import Neighbours, crowded
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.costs import costs_of
 from fastlab.latency.devices import Device
@@ -145,37 +146,57 @@ def profile_path(kind: str) -> Path:
 def this_device(kind: str = "auto", refresh: bool = False) -> Device:
     """The calibrated profile of the device at hand, measured once and then kept.
 
-    `refresh` measures again. Where a second look disagrees, something else used the
-    machine: that profile says so in its source, and serves ten minutes only.
+    `refresh` measures again. Where other programs took our cores, or a second look
+    disagrees, that profile says so in its source, and serves ten minutes only.
     """
     kind = machine.torch_device(kind)
-    found = None if refresh else _kept(profile_path(kind))
+    found = None if refresh else kept(kind)
     if found is None:
+        others = Neighbours()
         found = calibrate(kind)
-        if not settled(found):
-            found = replace(found, source=f"{found.source}, {BUSY}").stamped()
+        if crowded(others.cores(), kind) or not settled(found):
+            found = marked_busy(found)
         keep(found)
     return found
 
 
-def _kept(path: Path) -> Device | None:
+def marked_busy(device: Device) -> Device:
+    """The device with a source that says so; see `this_device`."""
+    return replace(device, source=f"{device.source}, {BUSY}").stamped()
+
+
+def is_busy(device: Device) -> bool:
+    """Whether the device was calibrated while other programs took its cores."""
+    return BUSY in device.source
+
+
+def kept(kind: str) -> Device | None:
     """The profile on file; None if there is none, a broken one or a stale busy one."""
+    path = profile_path(kind)
     try:
         device = Device.from_dict(json.loads(path.read_text()))
         stale = time.time() - path.stat().st_mtime > BUSY_S
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return None if BUSY in device.source and stale else device
+    return None if is_busy(device) and stale else device
 
 
 def settled(device: Device) -> bool:
     """Whether launches and fp32 products take now what they took in the calibration."""
+    return alike(*now_to_then(device))
+
+
+def now_to_then(device: Device) -> tuple[float, float]:
+    """Launch overhead and rate of fp32 products, measured again, over the device's."""
     settings = settings_for(device.kind)
-    again = (
-        launch_overhead(device.kind, settings) / device.launch_s,
-        matmul_rate(device.kind, "fp32", settings) / device.peak("fp32"),
-    )
-    return all(1 / UNSETTLED < ratio < UNSETTLED for ratio in again)
+    launch_s = launch_overhead(device.kind, settings)
+    rate = matmul_rate(device.kind, "fp32", settings)
+    return launch_s / device.launch_s, rate / device.peak("fp32")
+
+
+def alike(*ratios: float) -> bool:
+    """Whether two looks are as near as they are on a quiet machine."""
+    return all(1 / UNSETTLED < ratio < UNSETTLED for ratio in ratios)
 
 
 def keep(device: Device) -> Path:

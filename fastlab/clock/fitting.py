@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import torch
 
 from fastlab import machine
-from fastlab.clock.calibrate import calibrate
+from fastlab.clock.calibrate import calibrate, marked_busy
 from fastlab.clock.candidates import Benchmark
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import (
@@ -29,6 +29,7 @@ from fastlab.clock.microbench import (
     chosen,
     timed,
 )
+from fastlab.clock.neighbours import Neighbours, crowded
 from fastlab.clock.packed import TIMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.clock.unpacked import compiles
@@ -60,9 +61,10 @@ def calibrate_fully(
     """This machine's device with fits for every precision it has, and their samples.
 
     About 30 s a precision on a GPU, a minute on two CPU cores. `progress` wraps the
-    list of (precision, benchmark) that is worked through.
+    list of (precision, benchmark) that is worked through. If other programs took our
+    cores meanwhile, the device's source says so.
     """
-    began = time.monotonic()
+    began, others = time.monotonic(), Neighbours()
     device = calibrate(kind)
     compiling = compiles(device.kind)
     plan = [
@@ -79,8 +81,10 @@ def calibrate_fully(
     ]
     device = replace(device, fits=Profile(fits_of(samples, device)))
     device = replace(device, fits=_with_wholes(device, compiling))
-    profile = _with_provenance(device, time.monotonic() - began)
-    return replace(device, fits=profile).stamped(), samples
+    profile = _with_provenance(device, time.monotonic() - began, others.cores())
+    device = replace(device, fits=profile).stamped()
+    crowd = crowded(others.cores(), device.kind)
+    return marked_busy(device) if crowd else device, samples
 
 
 def _wanted(
@@ -164,11 +168,12 @@ def _way(point: Point) -> str:
     return way_of(point.recipe.precision, point.recipe.runtime != "eager")
 
 
-def _with_provenance(device: Device, seconds: float) -> Profile:
+def _with_provenance(device: Device, seconds: float, others: float | None) -> Profile:
     assert device.fits is not None
     provenance = {
         "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
+        "cores_of_others": None if others is None else round(others, 2),
         "commit": machine.commit(),
         "versions": machine.versions(),
     }

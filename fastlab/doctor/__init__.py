@@ -13,6 +13,7 @@ from pathlib import Path
 from fastlab import machine
 from fastlab.doctor.folders import data, results, store
 from fastlab.doctor.hardware import compiler, device, precisions, sharing
+from fastlab.doctor.kept import profile
 from fastlab.doctor.report import Finding, Report, Subject
 from fastlab.doctor.software import packages, python
 from fastlab.doctor.timing import timer
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     compiler,
     sharing,
     timer,
+    profile,
     results,
     data,
     store,

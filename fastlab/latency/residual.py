@@ -19,6 +19,7 @@ import numpy as np
 # Chosen on held-out shapes of public kernels; halving or tripling them changes little.
 REACH, REACH_SD = np.log(3.0), 0.5
 VARIANCES, VARIANCE_SD = np.log([0.03, 0.003]), 1.0
+FURTHEST = 8.0  # standard deviations from the prior: beyond, matrices are singular
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def residual(points: np.ndarray, values: np.ndarray) -> Residual:
     from scipy.optimize import minimize  # 0.2 s, and only fits need it
 
     dims = points.shape[1]
-    start = np.r_[np.full(dims, REACH), VARIANCES]
-    best = minimize(_unlikelihood(points, values), start, jac=True, method="L-BFGS-B").x
+    start, sd = _prior(dims)
+    ends = list(zip(start - FURTHEST * sd, start + FURTHEST * sd, strict=True))
+    wanted = _unlikelihood(points, values)
+    best = minimize(wanted, start, jac=True, method="L-BFGS-B", bounds=ends).x
     reach, (variance, noise) = np.exp(best[:dims]), np.exp(best[dims:])
     return Residual(
         tuple(map(tuple, points.tolist())),
@@ -87,6 +90,12 @@ def residual(points: np.ndarray, values: np.ndarray) -> Residual:
         float(variance),
         float(noise),
     )
+
+
+def _prior(dims: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the logs of the reaches and both variances."""
+    mean = np.r_[np.full(dims, REACH), VARIANCES]
+    return mean, np.r_[np.full(dims, REACH_SD), np.full(2, VARIANCE_SD)]
 
 
 def _matern(square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,8 +112,7 @@ def _unlikelihood(
     # Rasmussen and Williams, Gaussian Processes, eq. 5.8 and 5.9, plus the priors.
     dims, count = points.shape[1], len(points)
     squares = (points[:, None] - points[None]) ** 2
-    prior = np.r_[np.full(dims, REACH), VARIANCES]
-    sd = np.r_[np.full(dims, REACH_SD), np.full(2, VARIANCE_SD)]
+    prior, sd = _prior(dims)
 
     def negative_log(theta: np.ndarray) -> tuple[float, np.ndarray]:
         shares = squares / np.exp(2 * theta[:dims])

@@ -70,3 +70,16 @@ def test_a_folder_that_cannot_be_written_only_costs_the_keeping(
     monkeypatch.setattr(module, "calibrate", lambda kind: profile)
     monkeypatch.setattr(module, "settled", lambda device: True)
     assert module.this_device("cpu") == profile
+
+
+def test_a_crowded_machine_marks_what_was_measured_on_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: Device
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "calibrate", lambda kind: profile)
+    monkeypatch.setattr(module, "settled", lambda device: True)
+    monkeypatch.setattr(module, "crowded", lambda cores, kind: True)
+    found = module.this_device("cpu")
+    assert module.is_busy(found)
+    assert found.source == "made up, on a busy machine"
+    assert not module.is_busy(profile)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab import machine
 from fastlab.cli import main
-from fastlab.clock import fitting, wholes
+from fastlab.clock import calibrate, fitting, wholes
 from fastlab.clock.candidates import CANDIDATES, STREAMED, Benchmark
 from fastlab.clock.clocks import CpuClock
 from fastlab.clock.microbench import (
@@ -178,3 +178,35 @@ def test_the_command_writes_profile_and_samples_that_a_reference_reads(
     assert Reference(out).profile == stored.profile
     assert Reference(out).samples == stored.samples
     assert len(stored.samples) == 397
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "FILE"], "is a file: name a folder"),
+        (["--quick", "--out", "new"], "is for whole calibrations: leave --quick away"),
+        (["--show", "--out", "new"], "leave --show away"),
+    ],
+)
+def test_where_a_calibration_cannot_be_written_is_told_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], words: str
+) -> None:
+    monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: 1 / 0)
+    (tmp_path / "FILE").touch()
+    given = [str(tmp_path / one) if one == "FILE" else one for one in options]
+    done = CliRunner().invoke(main, ["calibrate", *given])
+    assert done.exit_code != 0
+    assert words in done.output
+
+
+def test_a_calibration_among_other_programs_is_kept_and_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stored = Reference(Path(__file__).parents[2] / "data/reference/xeon-2-threads")
+    busy = calibrate.marked_busy(stored.profile)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: (busy, []))
+    done = CliRunner().invoke(main, ["calibrate", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "other programs took this machine's cores meanwhile" in done.output
+    assert calibrate.is_busy(calibrate.this_device("cpu"))

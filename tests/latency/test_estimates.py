@@ -145,3 +145,8 @@ def test_an_8b_model_in_each_precision_against_its_bytes() -> None:
         assert e.weight_bytes == pytest.approx(weights, rel=0.005)
         assert weights / 4.8e12 < e.low_s < 1.1 * weights / 4.8e12
         assert e.bound == "memory"
+
+
+def test_a_point_without_a_list_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"must be a list of points: estimate\(\[point"):
+        estimate(point_of(model="gpt2"), device("h200"))  # type: ignore[arg-type]

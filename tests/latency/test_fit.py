@@ -264,3 +264,14 @@ def test_ablations_of_what_has_no_flops(profile: Device) -> None:
     names = [e.name for e in ablations(elementwise(), profile)]
     assert names[-1] == "datasheet bandwidth"
     assert "without depth" not in names
+
+
+def test_a_residual_of_anything_stays_where_matrices_can_be_inverted():
+    # Residuals of a factor e^1000: a variance of a million is the likeliest, and none
+    # above 0.03 x e^8 is taken.
+    rng = np.random.default_rng(0)
+    wild = residual(rng.random((20, 2)), 1000 * rng.standard_normal(20))
+    assert wild.variance <= 0.03 * np.exp(8) * 1.001
+    error, sd = wild.left_out()
+    assert np.isfinite(error).all()
+    assert (sd > 0).all()
