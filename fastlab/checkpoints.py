@@ -14,6 +14,7 @@ from torch import nn
 from fastlab.models import DTYPES
 from fastlab.spec.checks import check_choice
 from fastlab.spec.precision import FORMATS, PRECISIONS
+from fastlab.spec.sources import check_source
 
 
 def load(
@@ -25,11 +26,12 @@ def load(
     the package accelerate they go straight to the device, else through the CPU in
     their final dtype. A quantized precision loads the dense weights that shrink.recipes
     quantizes. Raises OSError where something of it is missing, ValueError for a
-    precision that is none.
+    precision that is none or a folder that holds no model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     check_choice("precision", precision, PRECISIONS)
+    check_source(source, needs_weights=True)
     source = str(source)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     straight = {"device_map": device} if find_spec("accelerate") else {}

@@ -32,7 +32,7 @@ def torch_device(wanted: str = "auto") -> str:
 
     Raises ValueError for an unknown kind or one that this machine does not have.
     """
-    check_choice("device", wanted, ("auto", *DEVICE_KINDS))
+    check_choice("device", wanted, ("auto", *DEVICE_KINDS), {"gpu": "cuda"})
     there = {"cuda": _has_cuda(), "cpu": True}
     if wanted == "auto":
         return next(kind for kind in DEVICE_KINDS if there[kind])

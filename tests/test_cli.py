@@ -91,7 +91,37 @@ def test_measure_as_json_gives_records() -> None:
         (["predict", "--layers", "2"], "give --hidden too"),
         (["predict", "--layers", "two", "--hidden", "64"], "layers='two' must be a"),
         (["predict", "--model", "gpt3"], "did you mean gpt2?"),
-        (["predict", "--model", "gpt2", "--on", "h20"], "did you mean NVIDIA H200"),
+        (["predict", "--model", "gpt2", "--on", "h20"], "did you mean h200?"),
+        (["predict", "--model", "gpt2", "--on", "h200,a100"], "must be one device"),
+        (["predict", "--model", "./nope"], "no such folder; presets are article, gpt2"),
+        (["predict", "--model", "nobody/nothing"], "cannot be reached: give the"),
+        (["predict", "--model", "nobody/nothing"], "presets are article, gpt2"),
+        (
+            ["measure", "--model", "gpt2", "--weights", "trained"],
+            "'gpt2' is a preset, which has no weights, no folder here",
+        ),
+        (["predict", "--model", "gpt2", "--weights", "pretrained"], "mean trained?"),
+        (
+            ["predict", "--model", "gpt2", "--prune-layers", "2"],
+            "prune_layers=2.0 must",
+        ),
+        (
+            ["predict", "--model", "gpt2", "--share-bits", "5"],
+            "share_bits=5 is not one",
+        ),
+        (
+            ["predict", "--model", "gpt2", "--sparse-pattern", "2-4"],
+            "sparse_pattern='2-4' must be N:M",
+        ),
+        (["devices", "--batch", "8"], "--batch 8 is of a request to a model"),
+        (["devices", "--model", "bert"], "model='bert' writes no text"),
+        (["measure", "--model", "tiny-gpt2", "--device", "gpu"], "did you mean cuda?"),
+        (
+            ["measure", "--model", "tiny-gpt2", "--text", "/nope.txt"],
+            "text='/nope.txt' judges trained weights, and none are asked for",
+        ),
+        (["run", "README.md"], "README.md is no notebook"),
+        (["score", "data/reference"], "do: data/reference/xeon-2-threads, "),
         (["predict", "--model", "gpt2", "--precision", "bf61"], "did you mean bf16"),
         (
             ["predict", "--model", "gpt2", "--on", "t4", "--precision", "bf16"],
@@ -105,11 +135,37 @@ def test_measure_as_json_gives_records() -> None:
         (["table", "nowhere"], "does not exist"),
     ],
 )
-def test_what_users_get_wrong_is_said_in_words(args: list[str], words: str) -> None:
+def test_what_users_get_wrong_is_said_in_words(
+    args: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     done = fastlab(*args)
     assert done.exit_code != 0
     assert words in done.output
     assert "Traceback" not in done.output
+
+
+TRAINED = "data/checkpoints/stdlib-12x192"
+
+
+def test_a_text_that_is_missing_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastlab.clock.measure import Bench
+
+    monkeypatch.setattr(Bench, "here", None)
+    model = str(ROOT / TRAINED)
+    words = "text='/nope.txt' cannot be read: No such file"
+    done = fastlab(
+        *("measure", "--model", model, "--weights", "trained", "--text", "/nope.txt")
+    )
+    assert done.exit_code == 2 and words in done.output
+    file, store = tmp_path / "sweep.yaml", str(tmp_path / "store")
+    for weights, said in (("trained", words), ("random:0", "judges trained weights")):
+        grid = f"{{model: {model}, weights: {weights}}}"
+        file.write_text(f"text: /nope.txt\ngrids: [{grid}]\n")
+        done = fastlab("sweep", str(file), "--store", store)
+        assert done.exit_code == 2 and said in done.output
 
 
 def written(folder: Path, lengths: int) -> Path:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from click.testing import CliRunner
 
 from fastlab.cli import main
 from fastlab.cli.points import HELP
+from fastlab.cli.predict import _size
+from fastlab.clock import calibrate
 from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
 from fastlab.spec import GRID_FIELDS, point_of
@@ -83,3 +87,56 @@ def test_a_derived_table_shows_the_columns_that_it_has() -> None:
     found = shown(rows)
     assert list(found) == ["rung", "precision", "measured_ms"]
     assert found["measured_ms"].tolist() == [93.383, 50.393]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 B"),
+        (16 * 2**20, "16 MiB"),
+        (999.6 * 2**20, "1,000 MiB"),
+        (1000 * 2**20, "1,000 MiB"),
+        (1023 * 2**20, "1,023 MiB"),
+        (2**30, "1.00 GiB"),
+    ],
+)
+def test_sizes_have_no_exponent(size: float, words: str) -> None:
+    assert _size(size) == words
+
+
+def test_times_have_no_exponent() -> None:
+    done = predict("--model", "llama-3.1-8b", "--prompt-len", "100000", "--batch", "8")
+    assert done.exit_code == 0
+    assert "e+" not in done.output
+
+
+def test_points_that_do_not_fit_are_named() -> None:
+    args = ("--model", "llama-3.1-8b", "--precision", "fp32", "--on", "t4")
+    for extra in ((), ("--operations",)):
+        done = predict(*args, *extra)
+        assert "does not fit: llama 32x4096 fp32 prefill 128 needs 30.0 GiB of 16" in (
+            done.output
+        )
+    assert "does not fit" not in predict("--model", "llama-3.1-8b").output
+    many = predict(*args, "--prompt-len", "1,2,3,4,5,6,7")
+    assert many.output.count("does not fit: ") == 5
+    assert "nor do 2 more of these points" in many.output
+
+
+def test_operations_tell_causal_work_where_it_is_less() -> None:
+    long = predict("--model", "gpt2", "--prompt-len", "1024", "--operations")
+    rows = {x.split()[0]: x.split() for x in long.output.splitlines() if x.strip()}
+    assert rows["attention"][5:7] == ["38,654.71", "19,346.23"]
+    assert "causal MFLOPs: without the masked pairs" in long.output
+    one = predict("--model", "gpt2", "--phase", "decode", "--operations")
+    assert "causal" not in one.output
+
+
+def test_what_an_estimate_is_made_from_is_told(monkeypatch, profile):
+    said = "estimated, not calibrated: at all that the datasheet promises"
+    assert said in predict("--model", "gpt2").output
+    busy = calibrate.marked_busy(replace(profile, profile="calibrated"))
+    monkeypatch.setattr(calibrate, "this_device", lambda *_: busy)
+    done = CliRunner().invoke(main, ["predict", "--model", "gpt2"])
+    assert "calibrated on a busy machine: do not trust it" in done.output
+    assert said not in done.output

@@ -77,12 +77,23 @@ STUDENTS_HELP = "distilled models are kept, and found, here"
 
 
 def trained_from(source: str, text: Sequence[str], students: str) -> Any:
-    """Where trained weights come from, None where none are asked for."""
+    """Where trained weights come from, None where none are asked for.
+
+    The text is read at once, so that one that is missing is refused before any work.
+    """
     from fastlab.shrink.trained import Trained
 
+    if text and not source:
+        raise ValueError(
+            f"text={text[0]!r} judges trained weights, and none are asked for: give "
+            "weights=trained too"
+        )
     if not source:
         return None
-    return Trained(source, tuple(text), students, StepBar(name="distil").update)
+    trained = Trained(source, tuple(text), students, StepBar(name="distil").update)
+    if text:
+        _ = trained.corpus
+    return trained
 
 
 def source_of(options: dict[str, str | None]) -> str:
@@ -123,9 +134,19 @@ def _value(name: str, text: str) -> Any:
 def profile_of(name: str) -> Device:
     """A datasheet device by name, or "here": this machine's, calibrated."""
     from fastlab.clock.calibrate import this_device
-    from fastlab.latency.devices import device
+    from fastlab.latency.devices import device, devices
+    from fastlab.spec.checks import suggest
 
-    return this_device() if name == "here" else device(name)
+    if name == "here":
+        return this_device()
+    if "," in name:
+        raise ValueError(f"on={name!r} must be one device; run once for each")
+    try:
+        return device(name)
+    except ValueError:
+        names = [known.profile.removeprefix("datasheet:") for known in devices()]
+        hint = suggest(name.lower(), ["here", *names])
+        raise ValueError(f"on={name!r} is no known device{hint}") from None
 
 
 def echo_table(rows: pd.DataFrame, title: str = "") -> None:

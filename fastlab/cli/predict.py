@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from fastlab.cli.group import main
 from fastlab.cli.points import echo_table, point_options, points_from, profile_of
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from fastlab.cost.kinds import Operation
     from fastlab.latency.devices import Device
     from fastlab.latency.whatif import Offer
+
+CAUSAL = "causal MFLOPs"
+SHOWN_UNFIT = 5  # points without room that are listed one by one
 
 
 @main.command()
@@ -35,11 +39,49 @@ def predict(on: str, operations: bool, **options: str | None) -> None:
     points = points_from(options)
     profile = profile_of(on)
     click.echo(f"{profile.name} ({profile.profile})")
-    for point in points:
-        if operations:
-            echo_table(_operations_table(point, profile), point.label)
-    if not operations:
+    if operations:
+        _echo_operations(points, profile)
+    else:
         echo_table(_estimate_table(points, profile))
+    _echo_unfit(points, profile)
+    _echo_trust(profile)
+
+
+def _echo_operations(points: list[Point], profile: Device) -> None:
+    tables = [_operations_table(point, profile) for point in points]
+    for point, rows in zip(points, tables, strict=True):
+        echo_table(rows, point.label)
+    if any(CAUSAL in rows for rows in tables):
+        click.echo(f"\n{CAUSAL}: without the masked pairs of attention; so it is timed")
+
+
+def _echo_unfit(points: list[Point], profile: Device) -> None:
+    """The points that do not fit, whose estimated time is of no use."""
+    from fastlab.cost.memory import RESERVE, peak_bytes
+
+    room = profile.memory_bytes
+    needs = [(point.label, peak_bytes(point)) for point in points]
+    unfit = [(label, need) for label, need in needs if need > room * (1 - RESERVE)]
+    for label, need in unfit[:SHOWN_UNFIT]:
+        of = f"{need / 2**30:,.1f} GiB of {room / 2**30:,.0f}"
+        click.echo(f"does not fit: {label} needs {of}")
+    if len(unfit) > SHOWN_UNFIT:
+        click.echo(f"nor do {len(unfit) - SHOWN_UNFIT} more of these points")
+    if any(need <= room for _, need in unfit):
+        click.echo(f"({RESERVE:.0%} of the memory is left to the driver)")
+
+
+def _echo_trust(profile: Device) -> None:
+    """What an estimate is made from, where that is less than a quiet calibration."""
+    from fastlab.clock.calibrate import BUSY, is_busy
+    from fastlab.latency.whatif import LABEL, TYPICAL
+
+    if not profile.calibrated:
+        compute, memory = TYPICAL
+        usual = f"`fastlab devices` takes {compute} of peak, {memory} of bandwidth"
+        click.echo(f"{LABEL}: at all that the datasheet promises; {usual}")
+    if is_busy(profile):
+        click.echo(f"calibrated {BUSY}: do not trust it (see `fastlab doctor`)")
 
 
 def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:
@@ -57,8 +99,8 @@ def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:
         row |= {"GFLOPs": f"{e.flops / 1e9:,.2f}", "launches": e.launches}
         row |= {"KV cache": _size(e.kv_cache_bytes), "peak": _size(e.peak_bytes)}
         row |= {"fits to batch": largest_batch(point, profile.memory_bytes)}
-        row |= {"ms": f"{e.seconds * 1e3:.3g}", "bound": e.bound}
-        row |= {"from - to": f"{e.low_s * 1e3:.3g} - {e.high_s * 1e3:.3g}"}
+        row |= {"ms": _digits(e.seconds * 1e3), "bound": e.bound}
+        row |= {"from - to": f"{_digits(e.low_s * 1e3)} - {_digits(e.high_s * 1e3)}"}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -72,27 +114,35 @@ def _operations_table(point: Point, device: Device) -> pd.DataFrame:
 
     shares = breakdown(point, device)
     total = sum(share.seconds for share in shares)
-    ops = [_counts(op) for op in operations(point)]
+    made = list(operations(point))
+    causal = any(op.flops_causal != op.flops for op in made)
+    ops = [_counts(op, causal) for op in made]
     rows: list[dict[str, float]] = [*ops, {}]
     summed = {name: sum(op[name] for op in ops) for name in ops[0] if name != "times"}
     table = pd.DataFrame([_worded(row) for row in [*rows, summed]])
     table.insert(0, "operation", [*(share.name for share in shares), "sum"])
     seconds = [*(share.seconds for share in shares), total]
-    table.insert(1, "ms", [f"{t * 1e3:,.4g}" for t in seconds])
+    table.insert(1, "ms", [_digits(t * 1e3, 4) for t in seconds])
     table.insert(2, "%", [f"{100 * t / total:.1f}" for t in seconds])
     table.insert(3, "bound", [*(share.bound for share in shares), ""])
     return table.fillna("")
 
 
-def _counts(op: Operation) -> dict[str, float]:
-    found = {"times": 1, "MFLOPs": op.flops / 1e6, "weights": op.weight_bytes}
-    found |= {"activations": op.activation_bytes, "KV read": op.kv_read_bytes}
+def _counts(op: Operation, causal: bool) -> dict[str, float]:
+    found = {"times": 1, "MFLOPs": op.flops / 1e6}
+    found |= {CAUSAL: op.flops_causal / 1e6} if causal else {}
+    found |= {
+        "weights": op.weight_bytes,
+        "activations": op.activation_bytes,
+        "KV read": op.kv_read_bytes,
+    }
     found |= {"KV written": op.kv_write_bytes, "launches": op.launches}
     return {name: op.times * value for name, value in found.items()}
 
 
 def _worded(row: dict[str, float]) -> dict[str, str]:
-    words = {"times": "{:.0f}", "launches": "{:.0f}", "MFLOPs": "{:,.2f}"}
+    words = {"times": "{:.0f}", "launches": "{:.0f}"}
+    words |= dict.fromkeys(("MFLOPs", CAUSAL), "{:,.2f}")
     return {
         name: words[name].format(value) if name in words else _size(value)
         for name, value in row.items()
@@ -102,9 +152,14 @@ def _worded(row: dict[str, float]) -> dict[str, str]:
 def _size(value: float) -> str:
     for unit in ("B", "KiB", "MiB"):
         if abs(value) < 1024:
-            return f"{value:.3g} {unit}"
+            return f"{_digits(value)} {unit}"
         value /= 1024
     return f"{value:,.2f} GiB"
+
+
+def _digits(value: float, count: int = 3) -> str:
+    """So many significant digits at least, never an exponent for a large number."""
+    return f"{value:.{count}g}" if value < 10**count - 0.5 else f"{value:,.0f}"
 
 
 @main.command()
@@ -113,8 +168,14 @@ def _size(value: float) -> str:
 @click.option("--new-tokens", default=128, show_default=True)
 @click.option("--batch", default=1, show_default=True, help="sequences at a time")
 @click.option("--precision", default="bf16", show_default=True)
+@click.pass_context
 def devices(
-    model: str | None, prompt_len: int, new_tokens: int, batch: int, precision: str
+    ctx: click.Context,
+    model: str | None,
+    prompt_len: int,
+    new_tokens: int,
+    batch: int,
+    precision: str,
 ) -> None:
     """The datasheet devices; with --model, what a request takes and costs on each."""
     from fastlab.latency.devices import devices as known
@@ -123,15 +184,31 @@ def devices(
     from fastlab.spec.shape import find_shape
 
     if model is None:
+        _check_no_request(ctx)
         _echo_datasheets(known())
         return
     shape, recipe = find_shape(model), Recipe(precision)
+    if shape.family == "bert":
+        raise ValueError(
+            f"model={model!r} writes no text, and a request is a text to write: "
+            "`fastlab predict` estimates its one pass"
+        )
     request = Request(shape, prompt_len, new_tokens, batch, recipe)
     request.point("generate")  # refused here, before any device is looked at
     echo_table(_offers_table(offers(request, known())))
     click.echo(f"{LABEL}: 0.7 of the datasheet's peak, 0.9 of its bandwidth, eager.")
     for line in _how_far_off():
         click.echo(line)
+
+
+def _check_no_request(ctx: click.Context) -> None:
+    """Without a model there is no request: refuse options that describe one."""
+    for name, value in ctx.params.items():
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            flag = "--" + name.replace("_", "-")
+            raise click.UsageError(
+                f"{flag} {value} is of a request to a model: name one with --model"
+            )
 
 
 def _echo_datasheets(known: list[Device]) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -92,34 +89,13 @@ def generate(
 
 
 def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
-    """Model and tokenizer; OSError at once where the name leads nowhere."""
+    """Model and tokenizer; an error at once where the name leads nowhere."""
+    from fastlab.spec.sources import check_source
+
+    check_source(model, needs_weights=True)
     from fastlab.shrink.recipes import load
 
-    if not Path(model).is_dir() and not _hub_answers(model):
-        raise OSError(
-            f"model={model!r} is no folder here, and huggingface.co cannot be reached: "
-            "give the folder of a downloaded model"
-        )
     return load(model, kind, precision)
-
-
-def _hub_answers(model: str) -> bool:
-    """Whether a model could come from the hub: kept here, or the hub can be reached."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(model, "config.json"), str):
-        return True
-    if constants.HF_HUB_OFFLINE:
-        return False
-    address = urlsplit(constants.ENDPOINT)
-    proxied = any(name.lower() == "https_proxy" for name in os.environ)
-    if proxied or not address.hostname:
-        return True  # only the proxy knows; the hub's own client says what is wrong
-    try:
-        socket.create_connection((address.hostname, address.port or 443), 3).close()
-    except OSError:
-        return False
-    return True
 
 
 def _stream(prompt: str, loaded: Any, new_tokens: int, how: dict[str, Any]) -> None:

@@ -18,6 +18,8 @@ from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.spec.sharing import palette_bytes
 from fastlab.spec.sparsity import sparse_bytes
 
+RESERVE = 0.08  # the share of a device's memory that no model gets
+
 
 def parameters(shape: ModelShape) -> int:
     """Number of parameters of the transformers model, a tied head counted once."""
@@ -200,7 +202,7 @@ def _attention_live(step: Step, stream: int) -> int:
     return fused + scores * per_score + (copies if s.heads != s.kv_heads else 0)
 
 
-def largest_batch(point: Point, memory_bytes: int, reserve: float = 0.08) -> int:
+def largest_batch(point: Point, memory_bytes: int, reserve: float = RESERVE) -> int:
     """The largest batch whose estimated peak fits; 0 if not even one does.
 
     `reserve` is the share of the memory left to the driver, the runtime's workspaces

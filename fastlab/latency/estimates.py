@@ -39,6 +39,8 @@ def estimate(
     device cannot do, or for "calibrated" without fits.
     """
     check_choice("model", model, ("auto", *MODELS))
+    if isinstance(points, Point):
+        raise TypeError("points must be a list of points: estimate([point], device)")
     if not isinstance(device, Device):
         raise TypeError(f"device={device!r} must be a Device: fl.device({device!r})")
     found = [e for chunk in _chunks(points) for e in _estimates(chunk, device, model)]

@@ -131,6 +131,9 @@ def _read_strictly(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"text={str(path)!r} must be UTF-8: {error}") from None
+    except OSError as error:
+        words = f"text={str(path)!r} cannot be read: {error.strerror}"
+        raise type(error)(words) from None
 
 
 def passages(text: str, characters: int = PASSAGE_CHARACTERS) -> list[str]:

@@ -137,10 +137,19 @@ def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
         return run or Run(), True
     kept = Run.from_dict(json.loads(path.read_text(encoding="utf-8")))
     if run is not None and run != kept:
-        mine, its = run.to_dict(), kept.to_dict()
+        mine, its = _settings(run), _settings(kept)
         other = [f"{n}={its[n]!r}, not {mine[n]!r}" for n in its if its[n] != mine[n]]
-        raise ValueError(f"{folder} holds a run with {'; '.join(other)}")
+        raise ValueError(
+            f"{folder} holds a run with {'; '.join(other)}: go on with it without "
+            "options, or take another folder"
+        )
     return kept, False
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """All of a run's settings by name, those of its shape and its training too."""
+    plain = asdict(run)
+    return plain.pop("shape") | plain.pop("how") | plain
 
 
 def _read_text(folder: Path, run: Run, corpus: Corpus) -> tuple[Any, Any]:

@@ -13,20 +13,29 @@ from typing import Any
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Words to end an error with: the nearest allowed name, or else all of them."""
     allowed = list(allowed)
-    close = _nearest(name, allowed)
+    close = nearest(name, allowed)
     return f"; did you mean {close}?" if close else f"; allowed: {', '.join(allowed)}"
 
 
-def _nearest(name: str, allowed: list[str]) -> str:
+def nearest(name: str, allowed: list[str]) -> str:
+    """The allowed name that was likely meant, "" where none is near."""
     begun = [a for a in allowed if len(name) > 2 and a.startswith(name)]
     return next(iter(begun or difflib.get_close_matches(name, allowed, n=1)), "")
 
 
-def check_choice(field: str, value: object, allowed: Iterable[str]) -> None:
-    """Raise ValueError naming field, value and choices unless `value` is a choice."""
+def check_choice(
+    field: str,
+    value: object,
+    allowed: Iterable[str],
+    others: Mapping[str, str] | None = None,
+) -> None:
+    """Raise ValueError naming field, value and choices unless `value` is a choice.
+
+    others: the choice that is meant by another word for it.
+    """
     allowed = list(allowed)
     if value not in allowed:
-        close = _nearest(str(value), allowed)
+        close = (others or {}).get(str(value)) or nearest(str(value), allowed)
         hint = f"; did you mean {close}?" if close else ""
         raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import Field, fields
 from typing import Any
 
 from fastlab.spec.checks import check_names
 from fastlab.spec.hub import local_folder, weights_id
-from fastlab.spec.point import Point, Workload
+from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import SMALLER, Recipe
 from fastlab.spec.shape import ModelShape, find_shape
@@ -81,19 +83,40 @@ def point_of(**values: Any) -> Point:
     check_names("point", values, GRID_FIELDS)
     weights = _weights_of(values.get("weights", "random:0"), values.get("model"))
     shape = _shape_of(values.get("model"), _given(ModelShape, values))
-    recipe = Recipe(
-        **_given(Recipe, values),
-        pruning=Pruning(**_given(Pruning, values)),
-        sparsity=_switched(Sparsity, values),
-        sharing=_switched(Sharing, values),
-    )
     work = Workload(**_given(Workload, values))
-    return Point(shape, work, recipe, weights)
+    with _typed_names(values):
+        recipe = Recipe(
+            **_given(Recipe, values),
+            pruning=Pruning(**_given(Pruning, values)),
+            sparsity=_switched(Sparsity, values),
+            sharing=_switched(Sharing, values),
+        )
+        return Point(shape, work, recipe, weights)
+
+
+@contextmanager
+def _typed_names(values: dict[str, Any]) -> Iterator[None]:
+    """Errors about a recipe's parts name prune_layers, not Pruning's layers."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(_renamed(str(error), values)) from error
+
+
+def _renamed(words: str, values: dict[str, Any]) -> str:
+    for cls, verb in VERBS.items():
+        for own, value in _given(cls, values).items():
+            if re.search(rf"\b{own}={re.escape(repr(value))}(?![\w.])", words):
+                names = "|".join(field.name for field in fields(cls))
+                return re.sub(rf"\b({names})=", rf"{verb}\1=", words)
+    return words
 
 
 def _weights_of(weights: str, model: str | None) -> str:
     """ "trained" stands for the identity of the model's own weights."""
     if weights != "trained":
+        words = "trained, for the model's own"
+        check_weights(weights, words, ("trained", "random:0"))
         return weights
     if model is None:
         raise ValueError("weights='trained' needs model=: a folder or a hub name")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlab.spec.shape import ModelShape
+from fastlab.spec.sources import check_source
 
 # Options that change what a model costs and that the cost model does not know:
 # the value each must have.
@@ -39,8 +40,9 @@ def read_shape(source: Any) -> ModelShape:
 def local_folder(source: str | Path) -> Path:
     """The folder of a local model, or of a hub's, which is fetched where it must be.
 
-    Raises OSError where neither can be had.
+    Raises OSError where neither can be had, ValueError for a folder without a model.
     """
+    check_source(source, needs_weights=True)
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download
@@ -74,6 +76,7 @@ def sha256_of(*files: Path) -> str:
 
 
 def _load(source: str | Path) -> Any:
+    check_source(source)
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(str(source), trust_remote_code=False)

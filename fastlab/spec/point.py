@@ -16,6 +16,7 @@ from fastlab.spec.checks import (
     differences,
     digest,
     make,
+    nearest,
 )
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe, check_fit, usual_cache
@@ -92,6 +93,22 @@ class Workload:
         return kept | differences(self, bare)
 
 
+def check_weights(
+    weights: str, trained: str = "trained:<sha>", near: tuple[str, ...] = ()
+) -> None:
+    """Raise ValueError unless they are random:<seed> or trained:<sha>.
+
+    trained: how trained ones are told where the user types them; near: what may have
+    been meant.
+    """
+    kind, _, tail = str(weights).partition(":")
+    if tail.isdigit() if kind == "random" else (kind == "trained" and tail):
+        return
+    close = nearest(str(weights), list(near))
+    hint = f"; did you mean {close}?" if close else ""
+    raise ValueError(f"weights={weights!r} must be random:<seed> or {trained}{hint}")
+
+
 @dataclass(frozen=True)
 class Point:
     """One question: shape x workload x recipe x weights ("random:<seed>" or trained).
@@ -107,7 +124,7 @@ class Point:
     weights: str = "random:0"
 
     def __post_init__(self) -> None:
-        self._check_weights()
+        check_weights(self.weights)
         decodes = self.shape.family != "bert"
         if self.recipe.cache is None:
             recipe = replace(self.recipe, cache=self._usual_cache)
@@ -131,14 +148,6 @@ class Point:
                 f"{self.workload.positions} positions with the new tokens; "
                 f"max_positions={self.shape.max_positions} of the model is lower"
             )
-
-    def _check_weights(self) -> None:
-        kind, _, tail = str(self.weights).partition(":")
-        if tail.isdigit() if kind == "random" else (kind == "trained" and tail):
-            return
-        raise ValueError(
-            f"weights={self.weights!r} must be random:<seed> or trained:<sha>"
-        )
 
     def _check_encoder(self) -> None:
         if self.workload.phase != "prefill":

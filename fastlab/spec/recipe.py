@@ -135,8 +135,8 @@ def _check_stored(recipe: Recipe) -> None:
     sparsity, storage = recipe.sparsity, recipe.storage
     if sparsity is not None and recipe.sharing is not None:
         raise ValueError(
-            f"sharing={recipe.sharing!r} and sparsity={sparsity!r} exclude each other: "
-            "a palette stores zeros like all other values"
+            f"share_bits={recipe.sharing.bits} and sparse_ratio={sparsity.ratio} "
+            "exclude each other: a palette stores zeros like all other values"
         )
     if storage != "dense" and recipe.precision not in DENSE:
         raise ValueError(

@@ -8,10 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastlab.view.notebook import results_root
+from fastlab.spec.checks import check_choice
+from fastlab.spec.point import PHASES
+from fastlab.spec.precision import PRECISIONS
+from fastlab.spec.shape import FAMILIES, ModelShape
+from fastlab.view.notebook import SOURCES, results_root
 from fastlab.view.parameters import check_parameters
 
 RUN_TYPE = "application/vnd.fastlab.run+json"
+# What parameters of these names may hold, in whatever notebook.
+CHOICES = {
+    "source": SOURCES,
+    "family": FAMILIES,
+    "precision": PRECISIONS,
+    "precisions": PRECISIONS,
+    "phases": PHASES,
+}
+SIZES: dict[str, Any] = {"layers": 1, "hidden": 64}
 
 
 class NotebookFailed(RuntimeError):
@@ -21,11 +34,12 @@ class NotebookFailed(RuntimeError):
 def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     """Execute a notebook through papermill; returns what it left, by name.
 
-    Raises ValueError for a parameter that the notebook does not have or of another
-    type, before the kernel starts; NotebookFailed with the cell's error,
-    the partly executed notebook being kept.
+    Raises ValueError for a parameter that the notebook does not have, of another type
+    or with a value that no notebook knows, before the kernel starts; NotebookFailed
+    with the cell's error, the partly executed notebook being kept.
     """
     parameters = check_parameters(notebook, given)
+    check_values(parameters)
     executed = _executed_path(notebook)
     _execute(notebook, executed, parameters)
     summary = run_summary(executed)
@@ -37,6 +51,16 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     if summary:
         named = {"rows": summary["caption"]} | named
     return named | {"notebook": str(executed)}
+
+
+def check_values(parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError for a choice or a size of a model that no notebook knows."""
+    for name, given in parameters.items():
+        for value in given if isinstance(given, list) else [given]:
+            if name in CHOICES:
+                check_choice(name, value, CHOICES[name])
+            elif name in SIZES:
+                ModelShape("gpt2", **(SIZES | {name: value}))
 
 
 def _executed_path(notebook: Path) -> Path:

@@ -27,16 +27,23 @@ class Parameter:
 def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
     """The parameters of a notebook by name.
 
-    Raises FileNotFoundError, or ValueError if it has no cell tagged "parameters" or
-    one of its lines is not `name = literal`.
+    Raises FileNotFoundError, or ValueError if it is no notebook, has no cell tagged
+    "parameters", or one of that cell's lines is not `name = literal`.
     """
-    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    tagged = [c for c in _cells(path) if "parameters" in c["metadata"].get("tags", [])]
     if not tagged:
         raise ValueError(f"{path} has no cell tagged 'parameters'")
     source = "".join(tagged[0]["source"])
     found = [_parameter(node, source) for node in ast.parse(source).body]
     return {parameter.name: parameter for parameter in found}
+
+
+def _cells(path: str | Path) -> list[dict[str, Any]]:
+    try:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no notebook (.ipynb): no cells in it") from None
+    return list(cells)
 
 
 def _parameter(node: ast.stmt, source: str) -> Parameter:

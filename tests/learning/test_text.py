@@ -102,7 +102,7 @@ def test_text_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="must be UTF-8"):
         file_corpus([tmp_path / "b.txt"])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"text='.*c.txt' cannot be read: No s"):
         file_corpus([tmp_path / "c.txt"])
 
 

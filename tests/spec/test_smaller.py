@@ -86,20 +86,36 @@ def test_every_count_is_that_of_a_model_born_with_the_built_shape(
         ({"sparse_method": "wanda"}, "sparse_method='wanda' needs sparse_ratio or"),
         ({"share_rows": 4}, "share_rows=4 needs share_bits"),
         ({"prune_depth": 0.5}, "unknown grid field 'prune_depth'"),
-        ({"prune_layers": 1.5}, "layers=1.5 must be the share that is cut"),
-        ({"prune_layers": 0.01}, "layers=0.01 cuts nothing from 4"),
-        ({"share_bits": 5}, "bits=5 is not one of 2, 3, 4, 6"),
-        ({"share_bits": 3, "share_rows": 7}, "rows=7: groups do not divide 128 rows"),
-        ({"share_bits": 3, "sparse_ratio": 0.5}, "exclude each other"),
+        ({"prune_layers": 1.5}, "^prune_layers=1.5 must be the share that is cut"),
+        ({"prune_layers": 0.01}, "^prune_layers=0.01 cuts nothing from 4"),
+        ({"prune_importance": "tailor"}, "^prune_importance='tailor' is not one of"),
+        ({"share_bits": 5}, "^share_bits=5 is not one of 2, 3, 4, 6"),
+        (
+            {"share_bits": 3, "share_rows": 7},
+            "^share_rows=7: groups do not divide 128 rows",
+        ),
+        (
+            {"share_bits": 3, "sparse_ratio": 0.5},
+            "^share_bits=3 and sparse_ratio=0.5 exclude each other",
+        ),
+        ({"sparse_pattern": "2-4"}, "^sparse_pattern='2-4' must be N:M"),
+        (
+            {"sparse_pattern": "3:4", "sparse_storage": "2:4"},
+            "^sparse_storage='2:4' needs sparse_pattern='2:4'; .* sparse_pattern='3:4'",
+        ),
+        (
+            {"prune_hidden": 0.25, "family": "gpt2"},
+            "^prune_heads=0.0 and prune_hidden=0.25 must be equal in gpt2",
+        ),
         ({"share_bits": 3, "precision": "int8"}, "precision='int8' does not go with"),
         (
             {"sparse_ratio": 0.5, "sparse_storage": "csr", "runtime": "compile"},
             "runtime='compile' must be eager with weights stored as csr",
         ),
-        ({"sparse_pattern": "3:7"}, "pattern='3:7': groups of 7 do not divide"),
+        ({"sparse_pattern": "3:7"}, "^sparse_pattern='3:7': groups of 7 do not divide"),
         (
             {"sparse_pattern": "2:4", "sparse_storage": "2:4", "prune_ffn": 0.3},
-            "storage='2:4': ",
+            "^sparse_storage='2:4': ",
         ),
         ({"weights": "trained"}, "weights='trained' needs model="),
         ({"distill_steps": 5}, "distill_steps=5 needs something that is pruned"),
@@ -109,7 +125,7 @@ def test_what_does_not_fit_is_refused_by_name(
     fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        grid(**LLAMA, **fields)
+        grid(**(LLAMA | fields))
 
 
 def test_groups_must_divide_what_pruning_leaves() -> None:

@@ -37,6 +37,14 @@ grids:
         ("grids: [{layers: 2, hiden: 64}]", "grid 1: .*'hiden'; did you mean hidden"),
         ("grids: [{layers: 2, hidden: 64}, 3]", "grid 2 must be a mapping"),
         ("grids: [{layers: two, hidden: 64}]", "grid 1: layers='two' must be a whole"),
+        (
+            "grids: [{layers: 2, hidden: 64, prune_layers: 2}]",
+            "grid 1: prune_layers=2 must be the share",
+        ),
+        (
+            "text: 3\ngrids: [{layers: 1, hidden: 64}]",
+            "text=3 must be a file or a list of files",
+        ),
         ("grids: []", "grids must be a list with at least one grid"),
         ("grid: []", "'grid'; did you mean grids"),
         ("- 1", "must be a mapping with about, settings, text, grids"),
@@ -54,6 +62,13 @@ def test_refused_with_file_grid_and_field(
     with pytest.raises(ValueError, match=words) as error:
         read_sweep(path)
     assert str(path) in str(error.value)
+
+
+def test_one_text_needs_no_list(tmp_path: Path) -> None:
+    for text in ("notes.txt", "[notes.txt]"):
+        grids = "grids: [{layers: 1, hidden: 64}]"
+        read = read_sweep(written(tmp_path, f"text: {text}\n{grids}"))
+        assert read.text == ("notes.txt",)
 
 
 def test_the_committed_sweeps_are_valid() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from fastlab.view import batch
 from fastlab.view.parameters import check_parameters, notebook_parameters
 
 CELL = '''layers = [2, 4]  # layer counts
@@ -111,3 +113,33 @@ def test_a_derived_value_is_refused(tmp_path):
         ValueError, match="b = a \\* 2 of the parameters is not name = lit"
     ):
         notebook_parameters(notebook(tmp_path, "a = 1\nb = a * 2"))
+
+
+@pytest.mark.parametrize("text", ["# words", "[1]", "{}", "7"])
+def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ValueError, match=r"README.md is no notebook \(.ipynb\)"):
+        notebook_parameters(tmp_path / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("source", "messure", "source='messure' .* did you mean measure?"),
+        ("precisions", "bf-16", "precisions='bf-16' .* did you mean bf16?"),
+        ("phases", "['decod']", "phases='decod' .* did you mean decode?"),
+        ("family", "gtp2", "family='gtp2' .* did you mean gpt2?"),
+        ("hidden", "[64, 100000000]", "hidden=100000000 must be a whole number from 2"),
+        ("layers", "0", "layers=0 must be a whole number from 1"),
+    ],
+)
+def test_values_are_checked_before_a_kernel_starts(
+    tmp_path, monkeypatch, name, given, words
+):
+    """notebook 05 has all of these parameters."""
+    path = Path(__file__).parents[2] / "notebooks" / "05_layers_by_hidden.ipynb"
+    monkeypatch.setattr(batch, "_execute", None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        batch.run_notebook(path, {name: given})
+    assert not list(tmp_path.iterdir())
