@@ -17,7 +17,7 @@ from fastlab.spec.point import Point
 
 SCHEMA = 1
 STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
-FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "in_cache")
+FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "shared_cpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
 KEPT_SAMPLES = 500
 _CRC = re.compile(r',"crc32":([0-9]+)')

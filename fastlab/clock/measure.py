@@ -17,6 +17,7 @@ from torch import nn
 from fastlab import machine
 from fastlab.clock.calibrate import this_device
 from fastlab.clock.clocks import clock_for
+from fastlab.clock.neighbours import Neighbours, crowded
 from fastlab.clock.peak import peak_bytes
 from fastlab.clock.quality import PACKED, Reference, quality_of
 from fastlab.clock.timing import Clock, Settings, time_call
@@ -130,7 +131,9 @@ class Bench:
         model = self._model_for(point)
         with numerics(point.recipe.precision):
             call = prepare(model, point, self.kind)
+            others = Neighbours()
             measured = time_call(call, self.settings, self.clock)
+            shared = crowded(others.cores(), self.kind)
             peak, out = self._peak(model, call)
         record = replace(record, effective=_effective(model))
         compile_s = getattr(call, "compile_s", None)
@@ -140,7 +143,7 @@ class Bench:
         measured = replace(measured, peak_bytes=peak, compile_s=compile_s)
         lost, reason = self._quality(model, point)
         record = replace(record, quality=lost, reason=reason)
-        return replace(record, measured=self._flagged(measured, record))
+        return replace(record, measured=self._flagged(measured, record, shared))
 
     def _quality(self, model: nn.Module, point: Point) -> Judged:
         """What the model lost, asked once of each model and cache, or why unknown.
@@ -176,9 +179,16 @@ class Bench:
             return None, call.run()
         return peak_bytes(model, call, self.kind)
 
-    def _flagged(self, measured: Measurement, record: Record) -> Measurement:
-        """With the flag in_cache where a decode's weights need not come from memory."""
+    def _flagged(
+        self, measured: Measurement, record: Record, shared: bool
+    ) -> Measurement:
+        """With shared_cpu where other programs took our cores, and with in_cache.
+
+        That is a decode whose weights need not come from memory.
+        """
         assert record.effective is not None
+        if shared:
+            measured = replace(measured, flags=(*measured.flags, "shared_cpu"))
         held = CACHES_HELD * machine.last_level_cache_bytes(self.kind)
         small = record.effective.weight_bytes < (
             CACHED_BYTES if self.kind == "cuda" else held

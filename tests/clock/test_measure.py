@@ -240,6 +240,16 @@ def test_weights_that_fit_the_cache_are_flagged_in_decoding(
         assert ("in_cache" in record.measured.flags) == expected
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_row_says_that_other_programs_took_our_cores(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    monkeypatch.setattr(module, "crowded", lambda cores, kind: taken)
+    record = bench.measure(point_of(model="tiny-llama", prompt_len=8))
+    assert record.status == "ok"
+    assert ("shared_cpu" in record.measured.flags) == taken
+
+
 def test_the_environment_has_the_bandwidth_of_a_copy(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
