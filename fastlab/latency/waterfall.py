@@ -1,7 +1,8 @@
 """Where the estimated time of one call comes from, step by step; no torch.
 
 math, bytes that math does not hide, launches and waiting within operations, what the
-calibration saw nearby, and the host. Their sum is the estimate.
+calibration saw nearby, what whole calls took beyond their parts, and the host. Their
+sum is the estimate.
 """
 
 from __future__ import annotations
@@ -28,38 +29,38 @@ from fastlab.latency.fit import formula, parts_of
 from fastlab.latency.profile import Profile
 from fastlab.spec.point import Point
 
-STEPS = ("math", "+ bytes", "+ launches", "+ nearby", "+ host")
+STEPS = ("math", "+ bytes", "+ launches", "+ nearby", "+ whole call", "+ host")
 
 
 def waterfall(point: Point, device: Device) -> dict[str, float]:
     """Seconds that each of STEPS adds to the estimate of a point, in order.
 
-    Calibrated: the sum is estimate(...).seconds, and "+ nearby" (the fit's residual,
-    and what whole calls take beyond their parts) may be negative. Without fits for the
-    precision: the lower end of the roofline.
+    Calibrated: the sum is estimate(...).seconds; "+ nearby" (the fit's residual) and
+    "+ whole call" may be negative. Without fits for the precision: the lower end of the
+    roofline.
     """
     costs, fits = costs_on(point, device), device.fits
     profile = fits if fits and fits.holds(point.recipe.precision) else None
     slow = slowdown(costs, point, profile) if profile else 1.0
     matrix = costs.matrix / costs.times[:, None]
     matrix[:, [WEIGHTS, KV_READ]] *= slow
-    each = [
-        _operation(matrix[i : i + 1], costs, i, point, device, profile)
-        for i in range(len(costs.classes))
-    ]
-    if profile:
-        for one, beyond in zip(each, beyond_parts(costs, point, profile), strict=True):
-            one[STEPS.index("+ nearby")] += (beyond - 1) * one.sum()
-    parts = np.sum(each, axis=0)
-    host = _host(float(parts.sum()), costs, point, device, profile)
-    return dict(zip(STEPS, [*parts.tolist(), host], strict=True))
+    each = np.array(
+        [
+            _operation(matrix[i : i + 1], costs, i, device, profile)
+            for i in range(len(costs.classes))
+        ]
+    )
+    alone = each.sum(axis=1)
+    beyond = beyond_parts(costs, point, profile) if profile else np.ones(len(alone))
+    parts = [*each.sum(axis=0).tolist(), float((beyond - 1) @ alone)]
+    host = _host(sum(parts), costs, point, device, profile)
+    return dict(zip(STEPS, [*parts, host], strict=True))
 
 
 def _operation(
     row: np.ndarray,
     costs: Costs,
     i: int,
-    point: Point,
     device: Device,
     profile: Profile | None,
 ) -> np.ndarray:

@@ -33,7 +33,9 @@ COLORS = {
     **dict.fromkeys(("fp8", "fp8-dynamic"), "#601860"),
 }
 MARKERS = {"prefill": "o", "decode": "^", "generate": "s"}
-HALF = {"fp16"}  # shares its colour with bf16: drawn with half-filled markers
+# What shares its colour with another format is drawn with half-filled markers.
+FILLS = dict.fromkeys(("fp16", "autocast-fp16", "fp8-dynamic", "int4-g64"), "left")
+FILLS |= {"int4-g32": "bottom"}
 GREY, PALE = "#666666", "#e8e8e8"
 TITLE, TEXT, SMALL = 12, 11, 10  # points
 

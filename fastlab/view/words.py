@@ -29,6 +29,12 @@ def within(rows: pd.DataFrame, factor: float) -> str:
     return f"{near.sum()} of {len(rows)} within ×{factor:g}"
 
 
+def name_of(row: pd.Series) -> str:
+    """A row's model, format and phase: "llama 8x768 fp32 prefill"."""
+    size = f"{row['layers']}x{row['hidden']}"
+    return f"{row['family']} {size} {row['precision']} {row['phase']}"
+
+
 def samples(rows: pd.DataFrame) -> str:
     """How many points were measured, and with how many samples each, in words."""
     n = rows["n"].dropna().astype(int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,8 @@ from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.spec import Point, Workload
 from fastlab.spec.shape import ModelShape
+from fastlab.view.plots.distilling import run_colors
+from fastlab.view.plots.pruning import CUTS
 from fastlab.view.tables.judged import Judge
 
 tables = sys.modules[fl.tables.recovered.__module__]
@@ -121,6 +124,8 @@ def test_what_was_won_back_by_hand():
     rows = [("pruned", 0, 1.6), ("pruned", 4, 1.3)]
     table = pd.DataFrame(rows, columns=["student", "step", "bits_per_byte"])
     assert fl.tables.won_back(table, 1.0) == {"pruned": 0.5}
+    guessed = fl.tables.won_back(table, 1.0, 0.2)
+    assert guessed == {"your guess": 0.2, "pruned": 0.5}
 
 
 def stored(folder, name, run):
@@ -157,7 +162,8 @@ def test_stored_runs_are_told_apart_and_compared(shelf, trained, judge):
     first = runs["curve"][0][0]["bits_per_byte"]
     assert first == pytest.approx(2 / math.log(2) / 3)
     pairs = fl.tables.before_and_after(runs, trained, judge)
-    assert list(pairs["after"]) == pytest.approx([1.5, 1.1])
+    assert list(pairs["whole"]) == pytest.approx([1.5, 1.1])
+    assert pairs["after"].isna().all()  # no weights are kept beside the run.json
     assert math.isnan(pairs["before"][0])
     assert pairs["before"][1] > 0
     words = fl.alt.students(runs, pairs, "by hand")
@@ -166,6 +172,24 @@ def test_stored_runs_are_told_apart_and_compared(shelf, trained, judge):
     figure = fl.plots.students(runs, pairs)
     assert len(figure.axes[2].get_yticks()) == 2
     plt.close(figure)
+
+
+def test_a_kept_student_is_judged_on_the_blocks_at_hand(shelf, trained, judge):
+    for file in trained.folder.glob("*.*"):
+        shutil.copy(file, shelf / "student" / "final")
+    runs = fl.tables.kept(shelf)
+    pairs = fl.tables.before_and_after(runs, trained, judge)
+    assert pairs["after"][1] == pytest.approx(1, rel=1e-5)
+    assert "folder" not in pairs
+    assert "0.0% after on the blocks" in fl.alt.students(runs, pairs, "by hand")
+
+
+def test_a_run_has_one_colour_of_its_own(shelf):
+    runs = fl.tables.kept(shelf)
+    colors = run_colors(runs)
+    assert colors == {"big": "#000000", "new": "#a96b59", "student": CUTS["layers"][0]}
+    twice = pd.concat([runs, runs.assign(name=runs["name"] + " 2")])
+    assert len(set(run_colors(twice).values())) == 6
 
 
 def test_nothing_stored_is_said_in_figure_and_text(tmp_path, trained, judge):
@@ -193,6 +217,19 @@ def test_the_live_figure_names_every_student(learned, judge):
     plt.close(figure)
 
 
+def test_both_halves_of_the_broken_axis_have_one_scale(learned, judge):
+    far = learned.copy()
+    scratch = far["student"] == tables.SCRATCH
+    far.loc[scratch, "bits_per_byte"] += 5
+    figure = fl.plots.recovery(far, judge.dense, "title")
+    figure.draw_without_rendering()
+    heights = [axes.get_window_extent().height for axes in figure.axes]
+    spans = [high - low for low, high in (axes.get_ylim() for axes in figure.axes)]
+    assert heights[0] / spans[0] == pytest.approx(heights[1] / spans[1], rel=0.02)
+    assert "axis is broken" in figure.axes[0].get_title(loc="left")
+    plt.close(figure)
+
+
 def test_a_temperature_brings_probabilities_together(dense, trained):
     soft = fl.tables.softened(dense, trained.tokenizer, "the ", [1, 4])
     assert len(soft) == 8
@@ -202,6 +239,7 @@ def test_a_temperature_brings_probabilities_together(dense, trained):
     assert wide[0] / wide[7] == pytest.approx((narrow[0] / narrow[7]) ** 0.25, rel=1e-4)
     figure = fl.plots.softened(soft, "the ")
     assert len(figure.axes) == 2
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
     assert "T = 4" in fl.alt.softened(soft, "the ")
     plt.close(figure)
 

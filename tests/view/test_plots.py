@@ -90,7 +90,9 @@ def test_the_scatter_draws_every_point_and_says_how_good_they_are(rows):
     (axes,) = plots.scatter(rows).axes
     title = axes.get_title(loc="left")
     # ratios: eight times 1.2, eight times 0.5
-    assert title == "measured / estimated: median ÷1.18, 8 of 16 within ×1.25"
+    how, found = title.split("\n")
+    assert how == "Estimates, no row used"
+    assert found == "measured / estimated: median ÷1.18, 8 of 16 within ×1.25"
     drawn = [c.lines[0].get_data(orig=False) for c in axes.containers]
     assert sum(len(x) for x, _ in drawn) == 16
     x, y = drawn[0]
@@ -110,11 +112,13 @@ def test_colour_says_precision_and_marker_says_phase(rows):
 
 
 def test_formats_of_one_colour_have_different_marks(rows):
-    both = pd.concat([rows, rows.assign(precision="fp16")])
-    (axes,) = plots.scatter(both).axes
+    alike = ("fp16", "int4-g32", "int4-g64", "int4-g128")
+    every = pd.concat([rows, *(rows.assign(precision=name) for name in alike)])
+    (axes,) = plots.scatter(every).axes
     fills = {c.get_label(): c.lines[0].get_fillstyle() for c in axes.containers}
     assert fills["bf16 prefill"] == "full"
     assert fills["fp16 prefill"] == "left"
+    assert len({fills[f"{name} decode"] for name in alike[1:]}) == 3
 
 
 def test_the_bars_of_the_scatter_are_the_estimates_interval(rows):
@@ -123,6 +127,13 @@ def test_the_bars_of_the_scatter_are_the_estimates_interval(rows):
     first = rows.iloc[0]
     low, high = first["estimated_low_ms"], first["estimated_high_ms"]
     np.testing.assert_allclose(across[:, 0], [low, high])
+
+
+def test_a_crowded_scatter_has_smaller_marks_and_no_bars(rows):
+    (axes,) = plots.scatter(pd.concat([rows] * 7), "other sizes known").axes
+    assert all(not container.lines[2] for container in axes.containers)
+    assert {c.lines[0].get_markersize() for c in axes.containers} == {4.5}
+    assert axes.get_title(loc="left").startswith("Estimates, other sizes known\n")
 
 
 def test_a_scatter_of_nothing_says_what_there_is(changed):
@@ -149,7 +160,9 @@ def test_alt_texts_tell_the_numbers(rows):
     assert text.endswith("measured on a box.")
     text = alt.scatter(rows, "measured on a box")
     assert "16 points" in text
-    assert "8 of 16 within ×1.25; farthest off is 2 layers x 256, bf16 " in text
+    assert "8 of 16 within ×1.25; farthest off is llama 2x256 bf16 " in text
+    assert "16 points; estimates with no row used." in text
+    assert "other sizes known." in alt.scatter(rows, "x", "other sizes known")
     assert "÷2.00. measured on a box." in text
 
 

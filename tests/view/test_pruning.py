@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -172,7 +173,7 @@ def test_the_first_figure_names_shares_and_draws_measured_and_estimated(cuts, ze
     assert {CUTS[kind][0] for kind in ("layers", "zeros", "csr")} <= colors
     ticks = [left.xaxis.get_major_formatter()(v) for v in (1, 2, 10)]
     assert ticks == ["0%", "50%", "90%"]
-    assert right.get_ylabel() == "bits per byte of held-out text"
+    assert right.get_ylabel() == "bits per byte of held-out text: lower is better"
     text = fl.alt.zeros_are_not_speed(both, cuts, "by hand")
     assert "zeros, stored dense: " in text
     assert "FFN width: " in text
@@ -182,7 +183,7 @@ def test_the_first_figure_names_shares_and_draws_measured_and_estimated(cuts, ze
 def test_compressed_rows_take_the_bytes_of_dense_ones_at_half(zeroed):
     figure = fl.plots.break_even(zeroed, 1024, 1024)
     assert any("same bytes at 50%" in t.get_text() for t in figure.axes[0].texts)
-    assert "compressed rows over dense" in fl.alt.break_even(zeroed, "by hand")
+    assert "dense over compressed rows" in fl.alt.break_even(zeroed, "by hand")
 
 
 def test_the_break_even_lies_between_two_rows():
@@ -200,6 +201,9 @@ def test_depth_and_width_with_students(cuts):
     assert "layers, 900 steps" in [t.get_text() for t in figure.axes[1].texts]
     text = fl.alt.depth_or_width(cuts, cuts, again, "by hand")
     assert "layers 50% after 900 steps 1.52" in text
+    again["before"] = 1.8
+    figure = fl.plots.depth_or_width(cuts, cuts, again)
+    assert "from 1.80 to 1.52" in fl.alt.depth_or_width(cuts, cuts, again, "by hand")
     fl.plots.depth_or_width(cuts[:0], cuts[:0], again[list(HEALED)])
     assert "Distilled: none" in fl.alt.depth_or_width(cuts, cuts, again[:0], "by hand")
 
@@ -231,6 +235,8 @@ def test_what_was_foretold_is_counted(cuts):
     inside = fl.tables.foretold(cuts.assign(measured_ms=cuts["estimated_ms"]))
     assert inside["inside"].all()
     assert kept_word(inside).startswith(f"{len(cuts)} of {len(cuts)} within")
+    below = fl.tables.foretold(cuts.assign(measured_ms=0.5 * cuts["estimated_ms"]))
+    assert kept_word(below).endswith("÷2.00 to ÷2.00 of the estimate, all below it")
     far = fl.tables.foretold(cuts.assign(measured_ms=100 * cuts["estimated_ms"]))
     assert not far["inside"].any()
     figure = fl.plots.foretold(far)
@@ -301,6 +307,7 @@ def test_models_stand_side_by_side(trained):
     pair = {"dense": dense, "half": smaller}
     table = fl.tables.side_by_side(pair, trained, "def f1(", 8, budget_s=0.05)
     assert table["model"].tolist() == ["dense", "half"]
+    assert table["flags"].map(type).eq(str).all()
     assert table["parameters"].tolist() == [
         sum(p.numel() for p in m.parameters()) for m in (dense, smaller)
     ]
@@ -330,6 +337,25 @@ def test_students_of_these_weights_are_found(trained, tmp_path):
     assert (line["kind"], line["share"], line["distill_steps"]) == ("layers", 0.5, 100)
     assert (line["choice"], line["bits_per_byte"]) == ("influence", 1.6)
     assert 0 < line["left"] < 1
+
+
+def test_a_student_stands_beside_its_cut_before(trained, device, tmp_path):
+    own = {"model": str(trained.folder), "weights": "trained", "prompt_len": 8}
+    both = fl.grid(**own, prune_layers=0.5, distill_steps=[0, 100])
+    judged = [Quality("dense fp32", "", 0.1, 0.9, 1.0, bits) for bits in (2.0, 1.6)]
+    records = [
+        record(replace(point, weights=trained.weights), device, 1.0, quality=quality)
+        for point, quality in zip(both, judged, strict=True)
+    ]
+    (line,) = fl.tables.healed(records, trained, tmp_path).to_dict("records")
+    assert (line["before"], line["bits_per_byte"]) == (2.0, 1.6)
+    (alone,) = fl.tables.healed(records[1:], trained, tmp_path).to_dict("records")
+    assert np.isnan(alone["before"])
+
+
+def test_a_guess_is_told_only_where_there_is_one():
+    assert fl.tables.your_guess(2.0) == "; you guessed 2.0"
+    assert fl.tables.your_guess(None) == ""
 
 
 def test_a_model_is_found_by_name_or_folder(trained):

@@ -151,6 +151,15 @@ def test_the_roofline_has_dashed_roofs_hollow_marks_and_an_arrow_each(products, 
     assert "not calibrated" in axes.get_title(loc="left")
 
 
+def test_names_stand_where_no_arrow_arrives(products, device):
+    """Prefill climbs from roof to roof: named at fp32. Decode moves along: at bf16."""
+    axes = fl.plots.roofline(products, device).axes[0]
+    heads = products[products["operation"] == "head"].set_index(["phase", "precision"])
+    named = [t.xy[0] for t in axes.texts if t.get_text() == "head"]
+    wanted = [("prefill", "fp32"), ("decode", "bf16")]
+    assert sorted(named) == sorted(heads.loc[key, "FLOP per byte"] for key in wanted)
+
+
 def test_a_calibrated_roof_is_solid(products, device):
     measured = replace(device, profile="calibrated:00000000")
     axes = fl.plots.roofline(products, measured).axes[0]
@@ -214,7 +223,7 @@ def test_the_measured_roof_is_solid_and_filled_and_titled(run, timed):
     assert f"{share.median():.0%}" in title
     named = [line.get_label() for line in figure.axes[0].lines]
     assert {"linear", "attention, prefill", "attention, decode"} <= set(named)
-    assert "estimate: a 2,048 x 2,048 layer" in named
+    assert {"estimate: a 2,048 x 2,048 layer", "at 1, 64 and 1,024 rows"} <= set(named)
     assert f"{len(share)} the median" in fl.alt.measured_roof(timed, run.profile, "x")
 
 
@@ -275,10 +284,21 @@ def test_lines_end_where_memory_is_full():
     grid = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
     points = fl.grid(**grid, prompt_len=[128, 2048])
     curves = batches.batch_curves(points, fl.device("h200"))
-    assert len(curves) == 3
-    upper, _ = fl.plots.batch_knee(curves, {"bf16": 223.0}, "title").axes
-    assert "memory full" in [t.get_text() for t in upper.texts]
+    assert len(curves) == 4
+    upper, lower = fl.plots.batch_knee(curves, {"bf16": 223.0}, "title").axes
+    for axes in (upper, lower):  # two lines end at one batch: two crosses, one name
+        assert [t.get_text() for t in axes.texts].count("memory full") == 1
+        assert [line.get_marker() for line in axes.lines].count("x") == 2
     assert "then memory is full" in fl.alt.batch_knee(curves, {"bf16": 223.0}, "x")
+
+
+def test_lines_that_run_together_have_one_name_for_what_bounds_them():
+    grid = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
+    points = fl.grid(**grid, prompt_len=[128, 2048])
+    curves = batches.batch_curves(points, fl.device("h200"))
+    upper, _ = fl.plots.batch_knee(curves, {"bf16": 223.0}, "title").axes
+    names = [t.get_text() for t in upper.texts if t.get_text() != "memory full"]
+    assert sorted(filter(None, names)) == ["compute", "launch", "memory", "memory"]
 
 
 def controls(box):

@@ -13,6 +13,7 @@ import pytest
 import fastlab as fl
 from fastlab.latency.waterfall import STEPS, waterfall
 from fastlab.scores.errors import Errors
+from fastlab.scores.scoreboard import HOLDOUTS, ROWS
 from fastlab.spec import grid
 from fastlab.view.explore import score as explore
 from fastlab.view.plots.score import totals
@@ -68,7 +69,23 @@ def test_the_steps_of_a_waterfall_sum_to_the_estimate(known, point, runtime):
     (estimate,) = fl.estimate([point], device)
     assert tuple(found) == STEPS
     assert sum(found.values()) == pytest.approx(estimate.seconds)
-    assert min(found[step] for step in STEPS if step != "+ nearby") >= 0
+    either = ("+ nearby", "+ whole call")
+    assert min(found[step] for step in STEPS if step not in either) >= 0
+
+
+def test_whole_calls_are_a_step_of_their_own(known):
+    """x 1.5 on a CPU: half of what the operations take, the host apart."""
+    alone = replace(known, kind="cpu")
+    whole = replace(known.fits, whole={"fp32": 1.5})
+    before, after = (
+        waterfall(POINTS[0], d) for d in (alone, replace(alone, fits=whole))
+    )
+    operations = sum(before[step] for step in STEPS[:4])
+    assert before["+ whole call"] == 0
+    assert after["+ whole call"] == pytest.approx(0.5 * operations)
+    assert {k: after[k] for k in STEPS if k != "+ whole call"} == pytest.approx(
+        {k: before[k] for k in STEPS if k != "+ whole call"}
+    )
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.workload.phase)
@@ -142,20 +159,20 @@ ABLATED = pd.DataFrame(
         "class": ["linear", "linear", "decode", "norm"],
         "precision": ["fp32", "bf16", "fp32", "fp32"],
         "full model": [10.0, 10.0, 20.0, 30.0],
-        "without residual": [15.0, 10.4, 19.0, 20.0],
+        "without nearby": [15.0, 10.4, 19.0, 20.0],
         "without depth": [10.1, 9.9, 20.0, np.nan],
     }
 )
 
 
 def test_a_term_pays_where_more_fits_get_worse_without_it():
-    """residual: +5, +0.4 (same), -1: one worse, one better -> it does not pay."""
+    """nearby: +5, +0.4 (same), -1: one worse, one better -> it does not pay."""
     found = fl.tables.terms(ABLATED).set_index(["left out", "among"])
-    first = found.loc["residual", "products, attention"]
+    first = found.loc["nearby", "products, attention"]
     assert list(first[["fits", "worse", "same", "better"]]) == [3, 1, 1, 1]
     assert first["median change"] == pytest.approx(0.4)
     assert first["pays"] == "no"
-    assert found.loc["residual", "bytes moved"]["better"] == 1
+    assert found.loc["nearby", "bytes moved"]["better"] == 1
     assert list(found.loc["depth"]["same"]) == [3]  # no fit of bytes has a depth
 
 
@@ -168,9 +185,26 @@ def test_the_ablation_of_the_reference(reference):
     assert set(ablated["class"]) >= {"linear", "prefill", "decode", "norm"}
     assert ablated["samples"].sum() == len(some)
     linear = ablated.set_index("class").loc["linear"]
-    assert linear["full model"] < linear["without residual"]
+    assert linear["full model"] < linear["without nearby"]
     assert linear["full model"] < linear["datasheet roofline"]
     assert "without rows" not in ablated  # a term of fp8 and int8 only
+
+
+def test_what_held_out_estimates_know_is_said_in_words():
+    for name in (ROWS, *HOLDOUTS):
+        assert fl.tables.knowing(name).endswith(" known (held out)")
+    assert fl.tables.knowing("hidden") == "other hidden sizes known (held out)"
+
+
+def test_a_guess_is_in_the_caption_and_none_is_not():
+    assert fl.tables.guessed({"ours": None, "FLOPs / peak": None}) == ""
+    some = fl.tables.guessed({"ours": None, "FLOPs / peak": 50.0})
+    assert some == "; you guessed 50 % for FLOPs / peak"
+
+
+def test_the_samples_behind_a_waterfall_are_counted(device):
+    rows = [record(point, device, 2.0) for point in POINTS]
+    assert re.match(r"2 points, medians of \d+ samples", fl.tables.sampled(rows))
 
 
 def test_methods_are_sorted_and_noise_has_no_direction(reference):

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import fastlab as fl
 from fastlab.record import Effective
 from fastlab.shrink import parts
 from fastlab.spec.sharing import Sharing
 from fastlab.view.explore import sharing as explore
+from fastlab.view.plots.beside import name_marks
 from tests.view.conftest import record
 from tests.view.explorers import tiny_llama
 
@@ -120,10 +122,10 @@ def test_each_time_stands_over_the_dense_row_of_its_precision(times):
         *("dense fp32", "2-bit palette", "3-bit palette", "dense bf16", "int8")
     ]
     dense = times[times["storage"].str.startswith("dense")]
-    assert list(dense["slower"]) == [1] * 4
+    assert list(dense["measured_gain"]) == [1] * 4
     palettes = times[times["storage"].str.contains("palette")]
-    ratio = palettes["slower"] / palettes["estimated_slower"]
-    assert list(ratio) == pytest.approx([3.0] * 4)
+    ratio = palettes["measured_gain"] / palettes["estimated_gain"]
+    assert list(ratio) == pytest.approx([1 / 3] * 4)  # measured at 3 times the estimate
     assert set(times["weights_mb"]) == {2.0}
 
 
@@ -134,8 +136,36 @@ def test_the_figure_of_times_tells_factors_and_megabytes(times):
     ]
     said = fl.alt.lookups(times, "by hand")
     assert "2-bit palette decode" in said
+    assert "speed-up ÷" in said
     assert "by hand" in said
     plt.close(figure)
+
+
+def test_words_beside_marks_cover_neither_lines_nor_each_other():
+    figure = Figure(figsize=(4, 4))
+    axes = figure.subplots()
+    axes.plot([0, 1, 2], [0, 2, 2], "o-")
+    axes.set(xlim=(-1, 3), ylim=(-1, 3))
+    marks = [(0.0, 0.0), (1.0, 2.0), (1.05, 2.0), (2.0, 2.0)]
+    name_marks(axes, marks, list("abcd"), ["black"] * 4)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    (line,) = axes.lines
+    for n, box in enumerate(boxes):
+        path = line.get_path().transformed(axes.transData)
+        assert not path.intersects_bbox(box, filled=False)
+        assert not box.count_overlaps(boxes[:n])
+
+
+def test_rows_alike_are_told_apart_by_what_differs(device):
+    both = fl.grid(**SIZE, phase=["prefill", "decode"])
+    points = fl.tables.stored_points(both, ["fp32"], BITS)
+    rows = fl.table([record(point, device, 1.0) for point in points])
+    short = fl.tables.short(rows)
+    assert list(short)[:5] == ["layers", "hidden", "precision", "phase", "share_bits"]
+    assert not short.iloc[:, :5].duplicated().any()
+    assert "new_tokens" not in short  # the phase tells it already
+    assert "share_bits" not in fl.tables.short(rows[:2])
 
 
 def test_points_have_palettes_only_in_fp32():

@@ -33,7 +33,7 @@ def students(runs: pd.DataFrame, pairs: pd.DataFrame, caption: str) -> str:
         for _, run in runs.iterrows()
     )
     moved = "; ".join(
-        f"{_words(row)} {_before(row)}{row['after'] - 1:+.1%}"
+        f"{_words(row)} {_blocks(row)}{row['whole'] - 1:+.1%} on the whole text"
         for _, row in pairs.iterrows()
     )
     return (
@@ -48,8 +48,11 @@ def _words(run: pd.Series) -> str:
     return label(run).replace("\n", ", ")
 
 
-def _before(row: pd.Series) -> str:
-    return f"{row['before'] - 1:+.1%} before, " if np.isfinite(row["before"]) else ""
+def _blocks(row: pd.Series) -> str:
+    """What was judged on the blocks at hand, before and after."""
+    names = ("before", "after")
+    found = [f"{row[n] - 1:+.1%} {n}" for n in names if np.isfinite(row[n])]
+    return f"{', '.join(found)} on the blocks, " if found else ""
 
 
 def softened(table: pd.DataFrame, text: str) -> str:
@@ -57,8 +60,8 @@ def softened(table: pd.DataFrame, text: str) -> str:
     names = [name for name in table.columns if name != "token"]
     each = "; ".join(f"{name}: {_shares(table, name)}" for name in names)
     return (
-        f"Bar charts, one a temperature: the teacher's next token after {text!r}. "
-        f"{each}."
+        "Dot charts with one log scale, one a temperature: the teacher's next token "
+        f"after {text!r}. {each}."
     )
 
 

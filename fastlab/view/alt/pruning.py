@@ -58,9 +58,9 @@ def break_even(table: pd.DataFrame, caption: str) -> str:
     )
     even = ", ".join(f"{phase} {at:.0%}" for phase, at in evens(table).items())
     return (
-        "Two line charts over the share of zeros, log scale, compressed rows over "
-        f"dense: bytes by formula, and time. Faster from: {even or 'nowhere'}. "
-        f"Speed-ups: {each or 'nothing'}. {caption}."
+        "Two line charts over the share of zeros, log scale, dense over compressed "
+        "rows: bytes by formula, and time. Even between measured shares, near: "
+        f"{even or 'nowhere'}. Speed-ups: {each or 'nothing'}. {caption}."
     )
 
 
@@ -82,7 +82,7 @@ def depth_or_width(
     ]
     again = [
         f"{row['kind']} {row['share']:.0%} after {row['distill_steps']} steps "
-        f"{row['bits_per_byte']:.2f}"
+        f"{_start(row)}{row['bits_per_byte']:.2f}"
         for _, row in healed.iterrows()
     ]
     return (
@@ -91,6 +91,11 @@ def depth_or_width(
         f"{'; '.join(lost) or 'nothing'}. Distilled: {'; '.join(again) or 'none'}. "
         f"{caption}."
     )
+
+
+def _start(row: pd.Series) -> str:
+    before = row.get("before")
+    return f"from {before:.2f} to " if known(before) else ""
 
 
 def choices(table: pd.DataFrame, caption: str) -> str:

@@ -27,7 +27,7 @@ def lookups(table: pd.DataFrame, caption: str) -> str:
     """The alt text of plots.lookups()."""
     each = "; ".join(
         f"{row['storage']} {row['phase']} {digits(row['measured_ms'])} ms"
-        f"{_slower(row)}, {digits(row['weights_mb'])} MB"
+        f"{_gain(row)}, {digits(row['weights_mb'])} MB"
         for _, row in table.iterrows()
     )
     return (
@@ -36,7 +36,8 @@ def lookups(table: pd.DataFrame, caption: str) -> str:
     )
 
 
-def _slower(row: pd.Series) -> str:
-    if str(row["storage"]).startswith("dense") or row["slower"] != row["slower"]:
+def _gain(row: pd.Series) -> str:
+    gain = row["measured_gain"]
+    if str(row["storage"]).startswith("dense") or gain != gain:
         return ""
-    return f", time {times(row['slower'])} of its dense row"
+    return f", speed-up {times(gain)} over its dense row"

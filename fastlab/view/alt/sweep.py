@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastlab.view.tables.sweep import choose, compared, farthest
-from fastlab.view.words import digits, nothing, times, within
+from fastlab.view.words import digits, name_of, nothing, times, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,19 +36,18 @@ def _range(
     return f"{write(known.min())} to {write(known.max())}"
 
 
-def scatter(rows: pd.DataFrame, caption: str) -> str:
+def scatter(rows: pd.DataFrame, caption: str, knowing: str = "no row used") -> str:
     """The alt text of plots.scatter()."""
     known = compared(rows)
     if known.empty:
         return f"An empty scatter of measured against estimated ms; {nothing(rows)}."
     row = farthest(known)
     median = times(float(known["ratio"].median()))
-    worst = f"{row['layers']} layers x {row['hidden']}, {row['precision']}"
     return (
         f"Scatter, log-log, measured against estimated latency in ms, {len(known)} "
-        f"points. The median of measured / estimated is {median}; "
-        f"{within(known, 1.25)}; farthest off is "
-        f"{worst} {row['phase']}: {times(row['ratio'])}. {caption}."
+        f"points; estimates with {knowing}. The median of measured / estimated is "
+        f"{median}; {within(known, 1.25)}; farthest off is {name_of(row)}: "
+        f"{times(row['ratio'])}. {caption}."
     )
 
 

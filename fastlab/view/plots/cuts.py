@@ -14,8 +14,11 @@ from fastlab.view.plots.precisions import LINE, bare, known, ticks_to
 from fastlab.view.plots.pruning import (
     CUTS,
     NOTE,
+    QUALITY,
+    SIZES,
     bit_ticks,
     dense_line,
+    edge,
     kinds_of,
     with_interval,
 )
@@ -36,6 +39,7 @@ CHOICES = {
     "last": ("#E69F00", ">"),
     "random": ("#666666", "X"),
 }
+ASIDE = 0.016  # of the share: how far apart ways to choose are drawn
 WIDE = ("ffn", "hidden")  # what depth is set against
 
 
@@ -59,7 +63,7 @@ def depth_or_width(
     found = _structured(judged[judged["bits_per_byte"].map(known).astype(bool)])
     for kind, rows in kinds_of(found):
         color, marker, _ = CUTS[kind]
-        with_interval(right, rows, "left", color, marker)
+        with_interval(right, rows, "left", color, marker, ms=SIZES.get(kind, 8))
     for _, row in healed[healed["kind"].isin(("layers", *WIDE))].iterrows():
         _healed(right, row, found)
     dense_line(right, found)
@@ -72,11 +76,11 @@ def _everything(
 ) -> None:
     import pandas as pd
 
-    left.set_ylabel("time over the dense model, measured", fontsize=TEXT)
+    left.set_ylabel("measured time, of the dense model's", fontsize=TEXT)
     left.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.0%}"))
     left.set_title("random weights: time", fontsize=TITLE, loc="left")
     right.set_title("trained weights: quality", fontsize=TITLE, loc="left")
-    right.set_ylabel("bits per byte of held-out text", fontsize=TEXT)
+    right.set_ylabel(QUALITY, fontsize=TEXT)
     kept = [one for one in (found, healed) if len(one)]
     bit_ticks(right, pd.concat(kept) if kept else found)
     for axes in (left, right):
@@ -94,7 +98,7 @@ def _structured(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _healed(axes: Axes, row: pd.Series, found: pd.DataFrame) -> None:
-    """A distilled model: a large ring, and an arrow from what it was cut to."""
+    """A distilled model: a large ring, a mark of what it was before, and an arrow."""
     color, marker, _ = CUTS[row["kind"]]
     at = (row["left"], row["bits_per_byte"])
     axes.plot(*at, marker, color=color, ms=13, mfc="none", mew=2, zorder=5)
@@ -103,16 +107,19 @@ def _healed(axes: Axes, row: pd.Series, found: pd.DataFrame) -> None:
     up = 7 if row["kind"] == "layers" else -7
     axes.annotate(words, at, (-11, up), ha="right", **place, **NOTE)
     same = (found["kind"] == row["kind"]) & (found["share"] == row["share"])
-    for _, old in found[same].head(1).iterrows():
-        start = (old["left"], old["bits_per_byte"])
+    before = [row.get("before", np.nan), *found[same]["bits_per_byte"]]
+    for start in [bits for bits in before if known(bits)][:1]:
+        axes.plot(row["left"], start, marker, color=color, ms=8, **edge(marker))
         look = {"arrowstyle": "->", "color": color, "lw": 1.5, "shrinkB": 8}
-        axes.annotate("", at, start, arrowprops=look)
+        look |= {"connectionstyle": f"arc3,rad={0.03 * up}"}  # students of one size
+        axes.annotate("", at, (row["left"], start), arrowprops=look)
 
 
 def choices(table: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
     """Bits per byte against the share cut, a panel for each kind of unit.
 
-    A curve for each way to choose them; random: mean and range over its seeds.
+    A curve for each way to choose them, side by side where they would hide each other;
+    random: mean and range over its seeds.
     """
     found = table[
         table["bits_per_byte"].map(known).astype(bool) & (table["distill_steps"] == 0)
@@ -125,7 +132,7 @@ def choices(table: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
     for axes, kind in zip(panels, there, strict=False):
         _panel(axes, found[found["kind"] == kind])
         axes.set_title(CUTS[kind][2], fontsize=TITLE, loc="left")
-    panels[0].set_ylabel("bits per byte of held-out text", fontsize=TEXT)
+    panels[0].set_ylabel(QUALITY, fontsize=TEXT)
     cut = found[found["kind"].isin(there)]
     bit_ticks(panels[0], cut)
     for axes in panels[: len(there)]:
@@ -140,15 +147,15 @@ def _span(found: pd.DataFrame, kind: str) -> float:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame) -> None:
-    for choice, (color, marker) in CHOICES.items():
-        own = rows[rows["choice"] == choice]
-        if own.empty:
-            continue
-        grouped = own.groupby("share")["bits_per_byte"]
+    there = [choice for choice in CHOICES if (rows["choice"] == choice).any()]
+    for n, choice in enumerate(there):
+        color, marker = CHOICES[choice]
+        grouped = rows[rows["choice"] == choice].groupby("share")["bits_per_byte"]
         mean, low, high = grouped.mean(), grouped.min(), grouped.max()
-        axes.fill_between(mean.index, low, high, color=color, alpha=0.15, lw=0)
-        axes.plot(mean.index, mean, marker, ls="-", lw=1.2, ms=8, color=color,
-                  )  # fmt: skip
+        x = mean.index + ASIDE * (n - (len(there) - 1) / 2)
+        axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+        look: dict[str, Any] = {"ls": "-", "lw": 1.2, "ms": 8, "color": color}
+        axes.plot(x, mean, marker, **look, **edge(marker))
     shares = sorted(set(rows["share"]))
     axes.set_xticks(shares, [f"{share:.0%}" for share in shares])
     axes.set_xlim(min(shares) - 0.12, max(shares) + 0.12)
@@ -180,13 +187,13 @@ def foretold(table: pd.DataFrame) -> Figure:
     ends = table[["estimated_high_ms", "measured_high_ms"]].to_numpy(float)
     most = float(np.nanmax(ends)) if len(table) else 1.0
     for n, (_, row) in enumerate(table.iloc[::-1].iterrows()):
-        _told(axes, n, row, most)
+        _told(axes, n, row)
     names = [label(row) for _, row in table.iloc[::-1].iterrows()]
     axes.set_yticks(range(len(names)), names, fontsize=SMALL)
-    axes.set(xlim=(0, 1.3 * most), ylim=(-0.6, max(len(names), 1) - 0.4))
+    axes.set(xlim=(0, 1.02 * most), ylim=(-0.6, max(len(names), 1) - 0.4))
     axes.set_xticks(ticks_to(most))
     axes.set_xlabel("ms (hollow: estimated, bar: its interval)", fontsize=TEXT)
-    axes.set_title(kept_word(table), fontsize=TITLE, loc="left")
+    axes.set_title(kept_word(table).replace("; ", "\n"), fontsize=TITLE, loc="left")
     bare(axes)
     return figure
 
@@ -199,18 +206,25 @@ def label(row: pd.Series) -> str:
 
 
 def kept_word(table: pd.DataFrame) -> str:
-    """How many measurements lie within the estimate's interval, and how wide it is."""
+    """How many measurements the estimate's interval holds, its width, and the bias."""
     if table.empty:
         return "nothing was both estimated and measured"
     width = (table["estimated_high_ms"] - table["estimated_low_ms"]) / 2
     share = (width / table["estimated_ms"]).median()
     return (
-        f"{int(table['inside'].sum())} of {len(table)} within the interval, "
-        f"which is ±{share:.0%} in the median"
+        f"{int(table['inside'].sum())} of {len(table)} within the interval "
+        f"(±{share:.0%} in the median); {_bias(table['ratio'])}"
     )
 
 
-def _told(axes: Axes, y: float, row: pd.Series, most: float) -> None:
+def _bias(ratio: pd.Series) -> str:
+    """Whether all measurements lie on one side of their estimates, and how far off."""
+    side = "all below it" if ratio.max() < 1 else "all above it"
+    words = f"measured {times(ratio.min())} to {times(ratio.max())} of the estimate"
+    return words if ratio.min() < 1 <= ratio.max() else f"{words}, {side}"
+
+
+def _told(axes: Axes, y: float, row: pd.Series) -> None:
     color, marker, _ = CUTS.get(row["kind"], ("black", "o", ""))
     ends = [row["estimated_low_ms"], row["estimated_high_ms"]]
     axes.plot(ends, [y, y], color=GREY, **LINE)
@@ -219,4 +233,5 @@ def _told(axes: Axes, y: float, row: pd.Series, most: float) -> None:
     axes.plot([row["measured_ms"]], [y], ms=8, **look)
     words = f"{digits(row['measured_ms'])} ms, {times(row['ratio'])} of the estimate"
     words += "" if row["inside"] else ", outside"
-    axes.text(1.03 * most, y, words, va="center", fontsize=SMALL)
+    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
+    axes.text(1.01, y, words, va="center", fontsize=SMALL, **beside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Lines of one colour told apart: by their dashes, and by a name at their end.
 DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))
 SHORTEST = 4  # batches in a row that are bound by the same: fewer are not named
+PLACES = (0.38, 0.67)  # of such a stretch: where a name above it stands, and below
+CLOSE = 1.3  # lines within this factor run together, and need one name
 
 
 def batch_knee(
@@ -32,14 +34,20 @@ def batch_knee(
 
     `curves` are tables.batch_curve() by "precision: name"; `knees` the batch at which
     linear layers reach the ridge, by precision. Filled marks are measured rows. A line
-    is thin and pale beyond the calibrated range, and ends where memory is full.
+    is thin and pale beyond the calibrated range, and ends where memory is full. What
+    bounds a step is written above the first line, below the second, and so on, but once
+    for lines of one colour that run together.
     """
     figure = Figure(figsize=(9.0, 6.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     for n, (label, curve) in enumerate(curves.items()):
-        color = COLORS[label.partition(":")[0]]
+        color = _color(label)
         _line(upper, curve, "ms", color, DASHES[n % len(DASHES)], label)
         _line(lower, curve, "tokens_per_s", color, DASHES[n % len(DASHES)], label)
+        before = [c for k, c in [*curves.items()][:n] if _color(k) == color]
+        _name_bounds(upper, curve[curve["fits"]], color, before, below=n % 2 == 1)
+    _full(upper, curves, "ms")
+    _full(lower, curves, "tokens_per_s")
     if rows is not None:
         _measured(upper, rows, "measured_ms")
         _measured(lower, rows, "tokens_per_s")
@@ -54,39 +62,63 @@ def batch_knee(
     return figure
 
 
+def _color(label: str) -> str:
+    return COLORS[label.partition(":")[0]]
+
+
 def _line(
     axes: Axes, curve: pd.DataFrame, name: str, color: str, dashes: Any, label: str
 ) -> None:
-    full, curve = not curve["fits"].all(), curve[curve["fits"]]
+    curve = curve[curve["fits"]]
     x, y = curve["batch"].to_numpy(float), curve[name].to_numpy(float)
     known = ~curve["extrapolated"].to_numpy(bool)
     axes.plot(x, y, color=color, lw=1, alpha=0.5, ls=dashes)
     sure = np.where(known, y, np.nan)
     axes.plot(x, sure, color=color, lw=2, ls=dashes, label=label)
-    if full:
-        _full(axes, x[-1], y[-1], color)
     if name == "ms":
         band: dict[str, Any] = {"color": color, "alpha": 0.08, "lw": 0}
         axes.fill_between(x, curve["low_ms"], curve["high_ms"], **band)
-        _name_bounds(axes, curve, color)
 
 
-def _full(axes: Axes, x: float, y: float, color: str) -> None:
-    axes.plot([x], [y], "x", color=color, markersize=9, markeredgewidth=2)
-    note: dict[str, Any] = {"fontsize": SMALL, "color": color, "va": "center"}
-    place: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points"}
-    axes.annotate("memory full", (x, y), **place, **note)
+def _full(axes: Axes, curves: Mapping[str, pd.DataFrame], name: str) -> None:
+    """A cross at the end of each line that ends; lines that end together, one name."""
+    named = set()
+    for label, curve in curves.items():
+        if curve["fits"].all():
+            continue
+        row, color = curve[curve["fits"]].iloc[-1], _color(label)
+        at = (row["batch"], row[name])
+        axes.plot(*at, "x", color=color, markersize=9, markeredgewidth=2)
+        note: dict[str, Any] = {"fontsize": SMALL, "color": color, "va": "center"}
+        place: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points"}
+        text = "" if row["batch"] in named else "memory full"
+        axes.annotate(text, at, **place, **note)
+        named.add(row["batch"])
 
 
-def _name_bounds(axes: Axes, curve: pd.DataFrame, color: str) -> None:
+def _name_bounds(
+    axes: Axes,
+    curve: pd.DataFrame,
+    color: str,
+    before: Sequence[pd.DataFrame],
+    below: bool,
+) -> None:
     """What bounds the step, over each stretch of the line where that is the same."""
     stretch = (curve["bound"] != curve["bound"].shift()).cumsum()
     for _, part in curve.groupby(stretch):
-        if len(part) >= SHORTEST:
-            row = part.iloc[len(part) // 2]
-            note: dict[str, Any] = {"fontsize": SMALL, "color": color, "ha": "right"}
-            place: dict[str, Any] = {"xytext": (-3, 5), "textcoords": "offset points"}
+        row = part.iloc[int(len(part) * PLACES[below])]
+        if len(part) >= SHORTEST and not any(_together(row, one) for one in before):
+            note: dict[str, Any] = {"fontsize": SMALL, "color": color}
+            note |= {"ha": "left", "va": "top"} if below else {"ha": "right"}
+            place: dict[str, Any] = {"textcoords": "offset points"}
+            place["xytext"] = (3, -4) if below else (-3, 5)
             axes.annotate(row["bound"], (row["batch"], row["ms"]), **place, **note)
+
+
+def _together(row: pd.Series, other: pd.DataFrame) -> bool:
+    """Whether another line is bound by the same, and near, at the row's batch."""
+    there = other[(other["batch"] == row["batch"]) & (other["bound"] == row["bound"])]
+    return bool((np.abs(np.log(there["ms"] / row["ms"])) < np.log(CLOSE)).any())
 
 
 def _measured(axes: Axes, rows: pd.DataFrame, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,12 @@ SAVED = (0, 0.25, 0.5, 0.75, 0.9)  # shares of the FLOPs that the axis names
 GAINS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
 BITS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # a byte: what axes of quality name
 NOTE: dict[str, Any] = {"fontsize": SMALL, "color": GREY}
+QUALITY = "bits per byte of held-out text: lower is better"
 PROMISE = "FLOPs saved, zeros counted as saved"
+
+
+# Of marks, in points: the widest is drawn first, so none hides another.
+SIZES = {"layers": 13.0, "ffn": 10.0, "hidden": 8.5, "heads": 7.0}
 
 
 def zeros_are_not_speed(table: pd.DataFrame, judged: pd.DataFrame) -> Figure:
@@ -57,21 +62,35 @@ def zeros_are_not_speed(table: pd.DataFrame, judged: pd.DataFrame) -> Figure:
 
 def _against_time(axes: Axes, table: pd.DataFrame) -> None:
     most = _most(table)
-    log_axes(axes, PROMISE, "speed-up over the dense model")
+    log_axes(axes, PROMISE, "speed-up over the dense model: higher is better")
     axes.plot([1, most], [1, most], color=GREY, lw=1, ls="--", zorder=1)
     axes.axhspan(1e-3, 1, color=PALE, alpha=0.6, zorder=0)
     for kind, rows in kinds_of(table):
         color, marker, _ = CUTS[kind]
         _hollow(axes, rows, "estimated_gain", color, marker)
         line = rows[rows["measured_gain"].map(known).astype(bool)]
-        x, y = line["promised"], line["measured_gain"]
-        axes.plot(x, y, marker, color=color, ms=9, ls="-", lw=1.2, zorder=4)
+        _gain_bars(axes, line, color)
+        look: dict[str, Any] = {"color": color, "ms": SIZES.get(kind, 9), "zorder": 4}
+        look |= {"ls": "-", "lw": 1.2} | edge(marker)
+        axes.plot(line["promised"], line["measured_gain"], marker, **look)
     axes.set(xlim=(0.94, most * 1.2), ylim=_limits(table, most))
     axes.text(1.0, axes.get_ylim()[0] * 1.06, "slower than dense", va="bottom", **NOTE)
     style = NOTE | {"rotation_mode": "anchor", "transform_rotates_text": True}
     axes.text(most, most * 1.05, "as promised", ha="right", rotation=45, **style)
     saved_ticks(axes.xaxis)
     _ratio_ticks(axes.yaxis)
+
+
+def edge(marker: str) -> dict[str, Any]:
+    """A white edge around marks that are wide enough for one."""
+    return {"mec": "white", "mew": 0.8} if marker in "osDvh<>" else {}
+
+
+def _gain_bars(axes: Axes, line: pd.DataFrame, color: str) -> None:
+    """The 95 % intervals of the median times, as gains over the dense median."""
+    dense = (line["measured_gain"] * line["measured_ms"]).to_numpy(float)
+    ends = [dense / line[f"measured_{n}_ms"].to_numpy(float) for n in ("high", "low")]
+    axes.vlines(line["promised"].to_numpy(float), *ends, color=color, lw=1.5, zorder=3)
 
 
 def _hollow(axes: Axes, rows: pd.DataFrame, name: str, color: str, marker: str) -> None:
@@ -81,8 +100,11 @@ def _hollow(axes: Axes, rows: pd.DataFrame, name: str, color: str, marker: str) 
 
 
 def kinds_of(table: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
-    """The lines of each kind of cut, fewest FLOPs saved first, as one curve each."""
-    for kind in CUTS:
+    """The lines of each kind of cut, fewest FLOPs saved first, as one curve each.
+
+    Kinds come in the order in which they are drawn: heads after what would hide them.
+    """
+    for kind in dict.fromkeys((*SIZES, *CUTS)):
         rows = table[table["kind"] == kind]
         if len(rows):
             yield kind, rows.sort_values("promised")
@@ -113,11 +135,11 @@ def _ratio_ticks(axis: Axis) -> None:
 
 
 def _against_text(axes: Axes, judged: pd.DataFrame) -> None:
-    log_axes(axes, PROMISE, "bits per byte of held-out text")
+    log_axes(axes, PROMISE, QUALITY)
     known_rows = judged[judged["bits_per_byte"].map(known).astype(bool)]
     for kind, rows in kinds_of(known_rows):
         color, marker, _ = CUTS[kind]
-        with_interval(axes, rows, "promised", color, marker)
+        with_interval(axes, rows, "promised", color, marker, ms=SIZES.get(kind, 8))
     axes.set_xlim(0.94, _most(known_rows) * 1.2)
     saved_ticks(axes.xaxis)
     dense_line(axes, known_rows)
@@ -132,6 +154,7 @@ def with_interval(
     ends = rows[["low", "high"]].to_numpy(float).T
     bars = np.nan_to_num(np.abs(ends - y))
     usual: dict[str, Any] = {"ms": 8, "lw": 1.2, "elinewidth": 1.5, "capsize": 2}
+    usual |= edge(marker)
     axes.errorbar(rows[x], y, yerr=bars, color=color, marker=marker, **usual | look)
 
 
@@ -172,10 +195,10 @@ def _legend(*tables: pd.DataFrame) -> tuple[list[Any], list[str]]:
 
 
 def break_even(table: pd.DataFrame, n: int, k: int, value: int = 4) -> Figure:
-    """Compressed rows over dense: bytes of a weight (n, k) by formula, and time.
+    """Dense over compressed rows: bytes of a weight (n, k) by formula, and time.
 
     `table` is tables.savings() of dense zeros and CSR, both phases; value: bytes of a
-    dense weight. Above one they lose.
+    dense weight. Below one CSR loses.
     """
     figure = Figure(figsize=(11.4, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -192,12 +215,11 @@ def break_even(table: pd.DataFrame, n: int, k: int, value: int = 4) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     for at in evens(table).values():
         mark_even(right, at, "")
-    even = [f"{phase} even at {at:.0%}" for phase, at in evens(table).items()]
-    words = ", ".join(["time, measured", *even])
-    right.set_title(words, fontsize=TITLE, loc="left")
+    _between(right, evens(table))
     if right.get_legend_handles_labels()[0]:
-        right.legend(fontsize=SMALL, frameon=False, loc="lower left")
-    left.set_ylabel("over the dense model", fontsize=TEXT)
+        right.legend(fontsize=SMALL, frameon=False, loc="upper left")
+    left.set_ylabel("times smaller than dense: higher is better", fontsize=TEXT)
+    right.set_ylabel("times faster than dense: higher is better", fontsize=TEXT)
     _ratio_ticks(left.yaxis)
     return figure
 
@@ -206,11 +228,12 @@ def _bytes(axes: Axes, n: int, k: int, value: int) -> None:
     color, _, name = CUTS["csr"]
     shares = np.linspace(0.3, 0.97, 68)
     dense = n * k * value
-    over = [sparse_bytes(Sparsity(s, storage="csr"), n, k) / dense for s in shares]
-    axes.plot(shares, over, color=color, lw=1.5)
-    axes.annotate(name, (shares[8], over[8]), (6, 4), textcoords="offset points",
-                  color=color, fontsize=SMALL)  # fmt: skip
-    even = float(np.interp(-1, -np.array(over), shares))
+    gain = [dense / sparse_bytes(Sparsity(s, storage="csr"), n, k) for s in shares]
+    axes.plot(shares, gain, color=color, lw=1.5)
+    place: dict[str, Any] = {"textcoords": "offset points", "ha": "right"}
+    axes.annotate(name, (shares[50], gain[50]), (-9, 3), color=color, fontsize=SMALL,
+                  **place)  # fmt: skip
+    even = float(np.interp(1, gain, shares))
     mark_even(axes, even, "same bytes")
 
 
@@ -219,7 +242,18 @@ def mark_even(axes: Axes, at: float, words: str) -> None:
     axes.plot([at], [1], "o", ms=11, mfc="none", mec="black", zorder=5)
     if words:
         place: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL}
-        axes.annotate(f"{words} at {at:.0%}", (at, 1), (8, 8), **place)
+        axes.annotate(f"{words} at {at:.0%}", (at, 1), (8, -16), **place)
+
+
+def _between(axes: Axes, even: Mapping[str, float]) -> None:
+    """Says below the rings where each phase is even: found between measured shares."""
+    if not even:
+        return
+    each = ", ".join(f"{phase} near {at:.0%}" for phase, at in even.items())
+    words = f"even between measured shares:\n{each}"
+    place: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL}
+    place |= {"xycoords": axes.get_yaxis_transform(), "ha": "right", "va": "top"}
+    axes.annotate(words, (1, 1), (0, -14), **place)
 
 
 def _times(axes: Axes, table: pd.DataFrame) -> None:
@@ -232,10 +266,7 @@ def _times(axes: Axes, table: pd.DataFrame) -> None:
             if rows.empty:
                 continue
             color, marker, _ = CUTS[kind]
-            x, y = (
-                rows["share"].to_numpy(float),
-                1 / rows["measured_gain"].to_numpy(float),
-            )
+            x, y = (rows[name].to_numpy(float) for name in ("share", "measured_gain"))
             look: dict[str, Any] = {"color": color, "ls": style, "mfc": fill or color}
             words = f"{'CSR' if kind == 'csr' else 'zeros stored dense'}, {phase}"
             axes.plot(x, y, marker, ms=8, lw=1.5, label=words, **look)

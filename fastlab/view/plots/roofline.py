@@ -23,6 +23,8 @@ X, Y = "FLOP per byte", "FLOP/s"
 SHAPES = {"linear": "s", "attention, prefill": "o", "attention, decode": "^"}
 ABOVE = 1.05  # times the roof: what a roof of main memory does not explain
 NEAR = 4.0  # marks within this factor have their names in one column
+STEEP = 1.5  # how much more than across, in logs, arrows climb that arrive from below
+STOPS = (1, 64, 1024)  # rows that are marked on the path of the estimate
 APART = 0.042  # of the axis's height: how far apart labels stand
 
 
@@ -48,7 +50,9 @@ def roofline(
     _slope(axes, device, precisions)
     for _, group in products.groupby(["phase", "precision"], sort=False):
         precision = group["precision"].iloc[0]
-        _marks(axes, group, device.peak(precision), precision == precisions[-1])
+        _marks(axes, group)
+        if precision == _labelled(products, group["phase"].iloc[0], precisions):
+            _labels(axes, group, device.peak(precision))
     _arrows(axes, products, precisions)
     axes.set_title(_title(device), fontsize=TITLE, loc="left")
     _phases(axes, products)
@@ -104,19 +108,29 @@ def _slope(axes: Axes, device: Device, precisions: Sequence[str]) -> None:
     axes.annotate(text, at, (-5, 5), textcoords="offset points", **note)
 
 
-def _marks(axes: Axes, group: pd.DataFrame, peak: float, labelled: bool) -> None:
+def _labelled(products: pd.DataFrame, phase: str, precisions: Sequence[str]) -> str:
+    """The precision whose marks have the names: arrows leave those to their right.
+
+    The last one, unless the arrows climb: then they arrive from where names would be.
+    """
+    own = products[products["phase"] == phase]
+    first, last = (own[own["precision"] == p] for p in (precisions[0], precisions[-1]))
+    climb, across = (np.log(last[n].median() / first[n].median()) for n in (Y, X))
+    return precisions[0] if climb > STEEP * across else precisions[-1]
+
+
+def _marks(axes: Axes, group: pd.DataFrame) -> None:
     color, phase = COLORS[group["precision"].iloc[0]], group["phase"].iloc[0]
     x, y = group[X].to_numpy(float), group[Y].to_numpy(float)
     band = np.maximum([y - group["low"], group["high"] - y], 0)
     look: dict[str, Any] = {"color": color, "marker": MARKERS[phase], "ls": "none"}
     look |= {"markerfacecolor": "white", "markersize": 8, "markeredgewidth": 1.6}
     axes.errorbar(x, y, yerr=band, elinewidth=1, ecolor=f"{color}77", zorder=4, **look)
-    if labelled:
-        _labels(axes, group, color, peak)
 
 
-def _labels(axes: Axes, group: pd.DataFrame, color: str, peak: float) -> None:
+def _labels(axes: Axes, group: pd.DataFrame, peak: float) -> None:
     """Names to the right of the marks, below the roof and one another."""
+    color = COLORS[group["precision"].iloc[0]]
     low, high = np.log(axes.get_ylim())
     before = (np.log(peak) - low) / (high - low)
     for _, row in group.sort_values(Y, ascending=False).iterrows():
@@ -125,7 +139,7 @@ def _labels(axes: Axes, group: pd.DataFrame, color: str, peak: float) -> None:
         at = (near * 1.45, np.exp(low + before * (high - low)))
         style: dict[str, Any] = {"color": color, "fontsize": SMALL, "va": "center"}
         line = {"arrowstyle": "-", "color": color, "lw": 0.6, "alpha": 0.6}
-        line |= {"shrinkB": 4}
+        line |= {"shrinkB": 4, "relpos": (0, 0.5)}
         axes.annotate(row["operation"], (row[X], row[Y]), at, arrowprops=line, **style)
 
 
@@ -204,22 +218,15 @@ def _path(axes: Axes, device: Device, precision: str, width: int) -> None:
     axes.plot(
         found[X], found[Y], color="#D55E00", lw=1.6, ls="-.", zorder=3, label=name
     )
-    for rows in (1, 64, 1024):
-        row = found[found["rows"] == rows].iloc[0]
-        axes.plot(row[X], row[Y], "o", color="#D55E00", mfc="white", ms=5, zorder=4)
-        note: dict[str, Any] = {"fontsize": SMALL, "color": "#a84a00"}
-        text = f"{rows} row" + "s" * (rows > 1)
-        place: dict[str, Any] = {
-            "textcoords": "offset points",
-            "ha": "left",
-            "va": "top",
-        }
-        note["bbox"] = {"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5}
-        axes.annotate(text, (row[X], row[Y]), (5, -4), **place, **note)
+    stops = found[found["rows"].isin(STOPS)]  # named in the legend: marks stay free
+    look: dict[str, Any] = {"color": "#D55E00", "mfc": "white", "ms": 5, "ls": "none"}
+    name = "at {}, {} and {:,} rows".format(*STOPS)
+    axes.plot(stops[X], stops[Y], "o", zorder=4, label=name, **look)
 
 
 def _above(samples: pd.DataFrame, precision: str) -> str:
     share = (samples[Y] / samples["roof"])[samples["precision"] == precision]
     above = int((share > ABOVE).sum())
-    why = f"\n{above} above it: their data stays in a cache" if above else ""
-    return f"{precision}: the median of {len(share)} reaches {share.median():.0%}{why}"
+    why = f"\n{above} above it: their data is probably in a cache" if above else ""
+    reached = f"the median of {len(share)} reaches {share.median():.0%} of its roof"
+    return f"{precision}: {reached}{why}"

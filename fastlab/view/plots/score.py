@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from fastlab.view.plots.sweep import bands, series
+from fastlab.view.plots.sweep import MANY, bands, series
 from fastlab.view.style import GREY, PALE, SMALL, TEXT, TITLE, log_axes
 from fastlab.view.tables.score import LEFT
 from fastlab.view.words import digits
@@ -129,7 +129,7 @@ def left_out(rows: pd.DataFrame, chosen: np.ndarray, title: str) -> Figure:
     faint: dict[str, Any] = {"color": "#bdbdbd", "markersize": 3.5, "zorder": 1}
     axes.plot(others["estimated_ms"], others["measured_ms"], "o", mew=0, **faint)
     for _, group in rows[chosen].groupby(["precision", "phase"], sort=False):
-        series(axes, group)
+        series(axes, group, crowded=chosen.sum() > MANY)
     log_axes(axes, "predicted without them (ms)", "measured (ms)")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     axes.legend(loc="lower right", fontsize=SMALL, frameon=False)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from fastlab.view.plots.beside import name_marks
+from fastlab.view.plots.precisions import PLAIN, bare
 from fastlab.view.style import COLORS, GREY, MARKERS, PALE, SMALL, TEXT, TITLE
 from fastlab.view.tables.sharing import EACH, ONE, UNIFORM
 from fastlab.view.words import digits, times
@@ -31,9 +33,9 @@ TICKS = (2, 3, 4, 5, 6, 8)  # bits per weight
 def stored(table: pd.DataFrame, title: str) -> Figure:
     """What a bit buys: SQNR and KL against bits per weight, as stored.
 
-    table: tables.bytes_and_quality(). Numbers at the marks are bits of an index.
+    table: tables.bytes_and_quality(). Numbers near the marks are bits of an index.
     """
-    figure = Figure(figsize=(12.4, 5.0), layout="constrained")
+    figure = Figure(figsize=(12.4, 5.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for kind, own in table.groupby("kind", sort=False):
         look = LOOKS[str(kind)]
@@ -50,6 +52,10 @@ def stored(table: pd.DataFrame, title: str) -> Figure:
     left.set_title(title, fontsize=TITLE, loc="left")
     right.set_title("and of the text: lower is better", fontsize=TITLE, loc="left")
     left.legend(frameon=False, fontsize=SMALL, loc="lower right")
+    for axes, column in ((left, "sqnr_db"), (right, "kl_nats")):
+        found = zip(table["bits_per_weight"], table[column], strict=True)
+        colors = [LOOKS[str(kind)]["color"] for kind in table["kind"]]
+        name_marks(axes, list(found), [str(bits) for bits in table["bits"]], colors)
     return figure
 
 
@@ -59,12 +65,6 @@ def _line(
     own = own.sort_values("bits_per_weight")
     x, y = own["bits_per_weight"], own[column]
     axes.plot(x, y, lw=1.6, ms=8, label=name or None, **look)
-    place: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
-    better = 9 if name else -18  # numbers stand on the side that is better
-    up = better if look["color"] != GREY else -9 - better
-    for at, value, bits in zip(x, y, own["bits"], strict=True):
-        style: dict[str, Any] = {"fontsize": SMALL, "color": look["color"]}
-        axes.annotate(f"{bits}", (at, value), (0, up), **place, **style)
 
 
 def _whiskers(axes: Axes, own: pd.DataFrame, color: str) -> None:
@@ -95,13 +95,13 @@ def _bits_axis(axes: Axes) -> None:
 def lookups(table: pd.DataFrame) -> Figure:
     """Smaller is not faster: ms of each phase and MB of weights, a line a storage.
 
-    table: tables.looked_up(). Filled marks measured, hollow ones estimated; the factor
-    over the dense row of the same precision is written beside.
+    table: tables.looked_up(). Filled marks measured, hollow ones estimated; the
+    speed-up over the dense row of the same precision is written beside.
     """
     names = list(dict.fromkeys(table["storage"]))
     phases = list(dict.fromkeys(table["phase"]))
-    figure = Figure(figsize=(12.4, 1.6 + 0.46 * len(names)), layout="constrained")
-    ratios = [1.3] * len(phases) + [0.8]
+    figure = Figure(figsize=(12.8, 1.6 + 0.46 * len(names)), layout="constrained")
+    ratios = [1.0] * len(phases) + [0.8]
     panels = figure.subplots(1, len(ratios), sharey=True, width_ratios=ratios)
     for axes, phase in zip(panels, phases, strict=False):
         _milliseconds(axes, table[table["phase"] == phase], names)
@@ -110,28 +110,25 @@ def lookups(table: pd.DataFrame) -> Figure:
     panels[0].set_yticks(range(len(names)), names[::-1], fontsize=TEXT)
     panels[0].set_ylim(-0.6, len(names) - 0.4)
     for axes in panels:
-        axes.tick_params(axis="y", length=0)
-        axes.tick_params(axis="x", labelsize=SMALL, color=GREY)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.grid(True, axis="y", color=PALE, lw=0.8)
-        axes.set_axisbelow(True)
+        bare(axes)
     return figure
 
 
 def _milliseconds(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
-    most = float(np.nanmax(table[["measured_ms", "estimated_ms"]].to_numpy(float)))
+    beside: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
     for _, row in table.iterrows():
         y, color = len(names) - 1 - names.index(row["storage"]), color_of(row)
         look: dict[str, Any] = {"marker": MARKERS[row["phase"]], "ms": 9}
         axes.plot([row["estimated_ms"]], [y], mfc="white", mec=color, **look)
         axes.plot([row["measured_ms"]], [y], color=color, **look)
-        style: dict[str, Any] = {"va": "center", "fontsize": SMALL}
-        axes.text(most * 1.5, y, _factor(row), **style)
-    head = "over its dense row:\nmeasured (estimated)"
-    place = most * 1.5, len(names) - 0.5
-    axes.text(*place, head, fontsize=SMALL, color=GREY, va="bottom")
-    least = float(np.nanmin(table[["measured_ms", "estimated_ms"]].to_numpy(float)))
-    axes.set(xscale="log", xlim=(least / 1.5, most * 12))
+        axes.text(1.04, y, _factor(row), va="center", fontsize=SMALL, **beside)
+    head = "speed-up over its\ndense row (estimated)"
+    beside |= {"fontsize": SMALL, "color": GREY, "va": "bottom"}
+    axes.text(1.04, len(names) - 0.5, head, **beside)
+    known = table[["measured_ms", "estimated_ms"]].to_numpy(float)
+    least, most = float(np.nanmin(known)), float(np.nanmax(known))
+    axes.set(xscale="log", xlim=(least / 1.5, most * 1.5))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("ms (hollow: estimated)", fontsize=TEXT)
@@ -146,7 +143,7 @@ def color_of(row: pd.Series) -> str:
 def _factor(row: pd.Series) -> str:
     if str(row["storage"]).startswith("dense"):
         return "1"
-    found, made = row["slower"], row["estimated_slower"]
+    found, made = row["measured_gain"], row["estimated_gain"]
     text = times(found) if np.isfinite(found) else ""
     return f"{text} ({times(made)})" if np.isfinite(made) else text
 
@@ -157,7 +154,7 @@ def _megabytes(axes: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
         axes.barh(y, row["weights_mb"], height=0.5, color=color_of(row), alpha=0.8)
         place: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
         words, at = digits(row["weights_mb"]), (row["weights_mb"], y)
-        axes.annotate(words, at, (4, 0), fontsize=SMALL, **place)
+        axes.annotate(words, at, (4, 0), fontsize=SMALL, bbox=PLAIN, **place)
     axes.margins(x=0.25)
     axes.set_title("all weights", fontsize=TITLE, loc="left", pad=22)
     axes.set_xlabel("MB", fontsize=TEXT)

@@ -11,8 +11,8 @@ from matplotlib.ticker import NullLocator
 
 from fastlab.view.style import (
     COLORS,
+    FILLS,
     GREY,
-    HALF,
     MARKERS,
     PALE,
     SMALL,
@@ -25,7 +25,7 @@ from fastlab.view.style import (
     ratio_norm,
 )
 from fastlab.view.tables.sweep import cells, compared, farthest, settled
-from fastlab.view.words import digits, nothing, times, within
+from fastlab.view.words import digits, name_of, nothing, times, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,11 +98,12 @@ def _heatmap(
     return image
 
 
-def scatter(rows: pd.DataFrame) -> Figure:
+def scatter(rows: pd.DataFrame, knowing: str = "no row used") -> Figure:
     """Measured against estimated ms, log-log, with the bands x1.25 and x2.
 
-    Horizontal bars are the estimate's interval, vertical ones the measured interval.
-    Where no row has both numbers, the figure says so.
+    Horizontal bars are the estimate's interval, vertical ones the measured interval;
+    more than MANY rows have none. knowing: what the estimates were made from, for the
+    title. Where no row has both numbers, the figure says so.
     """
     known = compared(rows)
     groups = [group for _, group in known.groupby(["precision", "phase"], sort=False)]
@@ -118,14 +119,15 @@ def scatter(rows: pd.DataFrame) -> Figure:
     low, high = both.min() / 1.6, both.max() * 1.6
     bands(axes, low, high)
     for group in groups:
-        series(axes, group, faint=len(known) > MANY)
+        series(axes, group, crowded=len(known) > MANY)
     log_axes(axes, "estimated (ms)", "measured (ms)")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     beside = {"loc": "lower left", "bbox_to_anchor": (1.0, 0.0)}
     where: dict[str, Any] = beside if crowded else {"loc": "lower right"}
     axes.legend(fontsize=SMALL, frameon=False, **where)
     median = f"measured / estimated: median {times(known['ratio'].median())}"
-    axes.set_title(f"{median}, {within(known, CLOSE)}", fontsize=TITLE, loc="left")
+    title = f"Estimates, {knowing}\n{median}, {within(known, CLOSE)}"
+    axes.set_title(title, fontsize=TITLE, loc="left")
     _name_farthest(axes, known)
     return figure
 
@@ -143,30 +145,31 @@ def bands(axes: Axes, low: float, high: float) -> None:
 
 
 def series(
-    axes: Axes, group: pd.DataFrame, x: str = "estimated_ms", faint: bool = False
+    axes: Axes, group: pd.DataFrame, x: str = "estimated_ms", crowded: bool = False
 ) -> None:
     """The measured marks of rows of one precision and phase, with their intervals.
 
-    faint: smaller marks on hardly visible intervals, where there are many.
+    crowded: smaller marks without their intervals, which would cover them.
     """
     if group.empty:
         return
     precision, phase = group["precision"].iloc[0], group["phase"].iloc[0]
     color = COLORS[precision]
-    across = _interval(group, "estimated") if x == "estimated_ms" else None
+    own = None if crowded else _interval(group, "measured")
+    across = None if own is None or x == "hidden" else _interval(group, "estimated")
     axes.errorbar(
         group[x],
         group["measured_ms"],
         xerr=across,
-        yerr=_interval(group, "measured"),
+        yerr=own,
         label=f"{precision} {phase}",
         color=color,
-        ecolor=f"{color}22" if faint else f"{color}66",
-        elinewidth=0.8 if faint else 1.2,
+        ecolor=f"{color}66",
+        elinewidth=1.2,
         linestyle="none",
         marker=MARKERS[phase],
-        markersize=4.5 if faint else 7,
-        fillstyle="left" if precision in HALF else "full",
+        markersize=4.5 if crowded else 7,
+        fillstyle=FILLS.get(precision, "full"),
         markerfacecoloralt="white",
     )
 
@@ -182,7 +185,7 @@ def _name_farthest(axes: Axes, known: pd.DataFrame) -> None:
     # Slower points lie above the diagonal: that corner is empty, with a line to it.
     slower = row["ratio"] > 1
     place, side = ((0.05, 0.80), "left") if slower else ((0.97, 0.42), "right")
-    text = f"{row['layers']} layers x {row['hidden']}: {times(row['ratio'])}"
+    text = f"{name_of(row)}: {times(row['ratio'])}"
     line = {"arrowstyle": "-", "color": GREY, "lw": 0.8}
     style: dict[str, Any] = {"fontsize": SMALL, "color": GREY, "ha": side}
     axes.annotate(text, at, place, textcoords="axes fraction", arrowprops=line, **style)

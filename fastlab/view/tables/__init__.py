@@ -4,9 +4,7 @@ from fastlab.view.tables.batch import batch_curves, knees
 from fastlab.view.tables.case import case_of, case_points, case_rows
 from fastlab.view.tables.claims import bottom_line, case_factors, without_last
 from fastlab.view.tables.distilling import (
-    before_and_after,
     course,
-    kept,
     recovered,
     softened,
     won_back,
@@ -20,6 +18,7 @@ from fastlab.view.tables.ladder import (
     rungs,
     rungs_of,
 )
+from fastlab.view.tables.neat import your_guess
 from fastlab.view.tables.precisions import (
     gain_curves,
     gains,
@@ -49,14 +48,18 @@ from fastlab.view.tables.score import (
     ablation,
     calibration,
     errors,
+    guessed,
     held_out,
     holdouts,
+    knowing,
     methods,
+    sampled,
     speedups,
     terms,
     waterfalls,
 )
 from fastlab.view.tables.sharing import bytes_and_quality, looked_up, stored_points
+from fastlab.view.tables.stored_runs import before_and_after, kept
 from fastlab.view.tables.sweep import (
     cells,
     choose,
@@ -115,6 +118,7 @@ __all__ = [
     "gain_curves",
     "gains",
     "gains_of",
+    "guessed",
     "healed",
     "held",
     "held_out",
@@ -122,6 +126,7 @@ __all__ = [
     "judge_of",
     "kept",
     "knees",
+    "knowing",
     "ladder_caption",
     "ladder_points",
     "ladder_source",
@@ -139,6 +144,7 @@ __all__ = [
     "rungs",
     "rungs_of",
     "same_text",
+    "sampled",
     "savings",
     "savings_of",
     "served",
@@ -164,5 +170,6 @@ __all__ = [
     "waterfalls",
     "without_last",
     "won_back",
+    "your_guess",
     "zero_points",
 ]

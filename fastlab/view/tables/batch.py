@@ -57,15 +57,13 @@ def batch_curves(
 ) -> dict[str, pd.DataFrame]:
     """Curves by "precision: tokens cached" for a figure of batches.
 
-    A datasheet's device gets a second one for its first point: free of launches, as are
-    all others of its; a calibrated device's curves are those of eager calls.
+    Of eager calls; a datasheet's device gets a second one of each, free of launches.
     """
     batches, found = batches_to(most), {}
     points = list(dict.fromkeys(batched(point, 1) for point in points))
     for point in points:
         name = f"{point.recipe.precision}: {point.workload.prompt_len:,} cached"
-        if device.calibrated or point == points[0]:
-            found[f"{name}, eager"] = batch_curve(point, device, batches)
+        found[f"{name}, eager"] = batch_curve(point, device, batches)
         if not device.calibrated:
             free = batch_curve(point, device, batches, launches=False)
             found[f"{name}, no launches"] = free

@@ -1,8 +1,7 @@
-"""Students: what a pruned model learns again, live and as it is kept."""
+"""Live students: what a pruned model learns again, in how many steps."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
 from fastlab.view.progress import line
-from fastlab.view.tables.judged import CHECKPOINTS, Judge, built
+from fastlab.view.tables.judged import Judge, built
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,9 +162,14 @@ def _learned(
     return pd.DataFrame(lines | {"parameters": count})
 
 
-def won_back(table: pd.DataFrame, dense: float) -> dict[str, float]:
-    """Which share of what the cut cost each pruned student won back: 1 = all of it."""
-    shares = {}
+def won_back(
+    table: pd.DataFrame, dense: float, guess: float | None = None
+) -> dict[str, float]:
+    """Which share of what the cut cost each pruned student won back: 1 = all of it.
+
+    A guess stands first, where there is one.
+    """
+    shares = {} if guess is None else {"your guess": guess}
     for student, own in table.groupby("student", sort=False):
         first, last = own["bits_per_byte"].iloc[[0, -1]]
         if student != SCRATCH and first > dense:
@@ -192,102 +196,3 @@ def softened(
         f"T = {t:g}": (logits / t).softmax(-1)[top].tolist() for t in temperatures
     }
     return pd.DataFrame({"token": names} | shares)
-
-
-KINDS = ("dense", "from scratch", "distilled")
-
-
-def kept(folder: Path = CHECKPOINTS) -> pd.DataFrame:
-    """Every run.json under a folder: a model, how it came about, what it reaches.
-
-    Columns: name, kind, shape, layers, hidden, parameters, steps, bits_per_byte, low,
-    high, sha (of the text that judged), pruning (fields), curve (rows). The dense model
-    is that of most parameters among those trained on the text alone.
-    """
-    import pandas as pd
-
-    files = sorted(folder.glob("**/run.json"))
-    read = [(f, json.loads(f.read_text(encoding="utf-8"))) for f in files]
-    own = [_trained_line(file, run) for file, run in read if "run" in run]
-    own.sort(key=lambda one: (-one["parameters"], -one["steps"]))
-    shape = ModelShape(**own[0].pop("fields")) if own else None
-    for n, one in enumerate(own):
-        one.pop("fields", None)
-        one["kind"] = KINDS[min(n, 1)]
-    taught = [_taught_line(f, run, shape) for f, run in read if "teacher" in run]
-    return pd.DataFrame([*own, *taught], columns=list(_KEPT))
-
-
-_KEPT = (
-    *("name", "kind", "shape", "layers", "hidden", "parameters", "steps"),
-    *("bits_per_byte", "low", "high", "sha", "pruning", "curve"),
-)
-
-
-def _trained_line(file: Path, run: dict[str, Any]) -> dict[str, Any]:
-    fields = run["run"]["shape"]
-    sha, text = run["text"]["held_out_sha256"], run["text"]
-    nats = 0.6931471805599453 * text["train_bytes"] / text["train_tokens"]
-    curve = [row | {"bits_per_byte": row["loss"] / nats} for row in _curve(file, run)]
-    line = {"fields": fields, "steps": run["steps"], "sha": sha, "curve": curve}
-    return line | _reached(file, run) | _sized(ModelShape(**fields))
-
-
-def _taught_line(
-    file: Path, run: dict[str, Any], shape: ModelShape | None
-) -> dict[str, Any]:
-    cut = run["recipe"].get("pruning", {})
-    line = {"kind": KINDS[2], "steps": run["recipe"].get("distill_steps", 0)}
-    line |= {"sha": run["held_out_sha256"], "pruning": cut, "curve": _curve(file, run)}
-    line |= _sized(pruned_shape(shape, Pruning(**cut))) if shape else {}
-    return line | _reached(file, run)
-
-
-def _curve(file: Path, run: dict[str, Any]) -> list[dict[str, float]]:
-    """The whole curve where it is kept beside or above, else run.json's few rows."""
-    for folder in (file.parent, file.parent.parent):
-        whole = folder / "curve.jsonl"
-        if whole.exists() and (folder == file.parent or file.parent.name == "final"):
-            return [json.loads(row) for row in whole.read_text().splitlines()]
-    return list(run["curve"])
-
-
-def _reached(file: Path, run: dict[str, Any]) -> dict[str, Any]:
-    judged = {name: run["held_out"][name] for name in ("bits_per_byte", "low", "high")}
-    return judged | {"name": _name(file), "parameters": run["parameters"]}
-
-
-def _name(file: Path) -> str:
-    folder = file.parent
-    return folder.parent.name if folder.name == "final" else folder.name
-
-
-def _sized(shape: ModelShape) -> dict[str, Any]:
-    words = f"{shape.layers} x {shape.hidden}, ffn {shape.ffn}"
-    return {"shape": words, "layers": shape.layers, "hidden": shape.hidden}
-
-
-def before_and_after(
-    runs: pd.DataFrame, trained: Trained, judge: Judge
-) -> pd.DataFrame:
-    """Each kept student before and after distilling, as ratios to the dense model.
-
-    after: from run.json, of the whole held-out text; before: the same cut made now and
-    judged on the blocks at hand. Models from scratch have no before.
-    """
-    import math
-
-    small = runs[runs["kind"] != KINDS[0]].drop(columns=["curve"]).copy()
-    dense = runs[runs["kind"] == KINDS[0]]["bits_per_byte"]
-    whole = float(dense.iloc[0]) if len(dense) else math.nan
-    small["after"] = small["bits_per_byte"] / whole
-    small["before"] = [
-        _before(cut, trained, judge) if isinstance(cut, dict) else math.nan
-        for cut in small["pruning"]
-    ]
-    return small.reset_index(drop=True)
-
-
-def _before(cut: dict[str, Any], trained: Trained, judge: Judge) -> float:
-    model = built(trained, Recipe(pruning=Pruning(**cut)))
-    return judge.bits_per_byte(model) / judge.dense

@@ -12,17 +12,25 @@ if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
 
-def neat(table: pd.DataFrame, decimals: int | None = None) -> Styler:
+def neat(table: pd.DataFrame, decimals: int | None = None, caption: str = "") -> Styler:
     """A table for reading: three significant digits, thousands apart, zeros blank.
 
     Columns named share are per cent, columns named ratio have four decimals. With
-    `decimals` fractions have so many, and zeros are shown: for tables of errors.
+    `decimals` fractions have so many, and zeros are shown: for tables of errors. The
+    caption stands above.
     """
     texts: list[Any] = list(table.select_dtypes(exclude="number").columns)
     style = table.style.format({name: _writer(name, decimals) for name in table}).hide()
     style = style.set_properties(subset=texts, **{"text-align": "left"})
+    if caption:
+        style = style.set_caption(caption)
     heads: list[Any] = [{"selector": "th", "props": "text-align: left"}]
     return style.set_table_styles(dict.fromkeys(texts, heads), overwrite=False)
+
+
+def your_guess(guess: object) -> str:
+    """A guess as the end of a caption, "; you guessed 2"; nothing where none is."""
+    return "" if guess is None else f"; you guessed {guess}"
 
 
 def _writer(column: object, decimals: int | None) -> Callable[[Any], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from fastlab.checkpoints import generate_text, load, without_bars
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.cost.memory import parameters
-from fastlab.record import Record
+from fastlab.record import Quality, Record
 from fastlab.shrink.trained import Trained
 from fastlab.spec.hub import read_shape
 from fastlab.spec.point import Point, Workload
@@ -32,7 +33,7 @@ SMALL = "small"  # the name of a model that is taught here and now
 JUDGED = 40_000  # characters of held-out text that judge a model while one waits
 HEALED = (
     *("kind", "share", "choice", "distill_steps", "left", "parameters"),
-    *("bits_per_byte", "low", "high"),
+    *("bits_per_byte", "low", "high", "before"),
 )
 PROMPT = 256  # tokens of the prefill that is timed
 SHOWN = 160  # characters of what a model wrote
@@ -88,13 +89,17 @@ def healed(
     """Distilled models of these weights: rows that were measured, students kept.
 
     Columns: kind, share, choice, distill_steps, left, parameters, bits_per_byte, low,
-    high; each model once.
+    high, before (bits per byte of the same cut, where that was judged on the same
+    text); each model once.
     """
     import pandas as pd
 
     own = [r for r in records if r.point.weights == trained.weights]
-    taught = [r for r in own if r.point.recipe.distill_steps]
+    taught = [
+        r for r in own if r.point.recipe.distill_steps and kind_of(r.point.recipe)
+    ]
     rows = savings_of(taught, known=own)
+    rows["before"] = _untaught(taught, own)
     kept = rows[rows["bits_per_byte"].notna()][list(HEALED)]
     lines: list[Any] = kept.to_dict("records")
     read = [json.loads(path.read_text()) for path in sorted(folder.rglob("run.json"))]
@@ -102,6 +107,21 @@ def healed(
     lines += [_student(run, parameters(read_shape(trained.folder))) for run in students]
     once = ["kind", "share", "choice", "distill_steps"]
     return pd.DataFrame(lines, columns=list(HEALED)).drop_duplicates(once)
+
+
+def _untaught(taught: Iterable[Record], known: Iterable[Record]) -> list[float]:
+    """Bits per byte of each record's cut before it learned again; NaN if not judged."""
+    judged = {r.point: r.quality for r in known if r.quality}
+    return [_bits(judged.get(_bare(record.point))) for record in taught]
+
+
+def _bare(point: Point) -> Point:
+    return replace(point, recipe=replace(point.recipe, distill_steps=0))
+
+
+def _bits(quality: Quality | None) -> float:
+    bits = quality.bits_per_byte if quality else None
+    return float("nan") if bits is None else bits
 
 
 def _student(run: Mapping[str, Any], dense: int) -> dict[str, Any]:
@@ -123,8 +143,9 @@ def side_by_side(
 ) -> pd.DataFrame:
     """Models at hand: parameters, estimated and measured ms, bits per byte, a text.
 
-    ms are those of a prefill of 256 tokens, fp32, on this machine; bits per byte of the
-    beginning of the held-out text, on which intervals are wide.
+    ms are those of a prefill of 256 tokens, fp32, on this machine, flags what to hold
+    against them; bits per byte of the beginning of the held-out text, on which
+    intervals are wide.
     """
     import pandas as pd
 
@@ -150,6 +171,7 @@ def _timed(bench: Bench, model: Any) -> dict[str, Any]:
         "estimated_ms": 1e3 * made.seconds if made else float("nan"),
         "measured_ms": 1e3 * taken.seconds if taken else float("nan"),
         "n": taken.n if taken else 0,
+        "flags": ", ".join(taken.flags) if taken else "",
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,16 @@ from fastlab.scores.scoreboard import (
     predictions,
 )
 from fastlab.sweeps.table import table
+from fastlab.view.words import samples
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ERRORS = ("n", "median", "mean", "p90", "bias")
 LEFT = "residual"
+NEARBY = {"without residual": "without nearby"}  # one word for it and for its step
+KNOWN = {"hidden": "hidden sizes", "seq": "prompt lengths", "batch": "batches"}
+KNOWN |= {"layers": "depths", "family": "families", ROWS: "rows"}
 UNFITTED = "a roofline; `fastlab calibrate` would fit a better model"
 SAME = 0.5  # points of median error that do not count as a difference
 FULL = next(iter(VARIANTS))
@@ -44,6 +48,22 @@ def held_out(
 ) -> pd.DataFrame:
     """Rows as `table` makes them, each estimate made without its `holdout` value."""
     return predicted(predictions(records, device, holdout))
+
+
+def knowing(holdout: str) -> str:
+    """What held-out estimates were made from: "other hidden sizes known (held out)"."""
+    return f"other {KNOWN[holdout]} known (held out)"
+
+
+def guessed(percents: Mapping[str, float | None]) -> str:
+    """The end of a caption: what the reader guessed, or "" where that is nothing."""
+    said = [f"{v:g} % for {name}" for name, v in percents.items() if v is not None]
+    return f"; you guessed {', '.join(said)}" if said else ""
+
+
+def sampled(records: Iterable[Record]) -> str:
+    """How many points were measured, and with how many samples each, in words."""
+    return samples(table(records))
 
 
 def predicted(made: Predictions) -> pd.DataFrame:
@@ -146,7 +166,8 @@ def ablation(
 
     Of the samples of these precisions; of all where there are none. Columns: class,
     precision, then the full model, those without a term, baselines; NaN where a fit has
-    no such term. Classes with no sample to spare are left out.
+    no such term. nearby = the fit's residual, which the waterfall calls so. Classes
+    with no sample to spare are left out.
     """
     import pandas as pd
 
@@ -162,7 +183,7 @@ def ablation(
     names = ["class", "precision", "samples", *VARIANTS, *EFFICIENCIES]
     others = [n for n in dict.fromkeys(n for f in found for n in f) if n not in names]
     made = pd.DataFrame(found, columns=names + others)
-    return made.dropna(axis="columns", how="all")
+    return made.dropna(axis="columns", how="all").rename(columns=NEARBY)
 
 
 def terms(ablated: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +198,7 @@ def terms(ablated: pd.DataFrame) -> pd.DataFrame:
     rows = [
         _term(name, where, (ablated[name] - ablated[FULL])[mine].dropna())
         for where, mine in among.items()
-        for name in VARIANTS
+        for name in (NEARBY.get(name, name) for name in VARIANTS)
         if name in ablated and name != FULL
     ]
     return pd.DataFrame([row for row in rows if row["fits"]])

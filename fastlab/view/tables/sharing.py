@@ -199,7 +199,7 @@ def looked_up(*runs: Run) -> pd.DataFrame:
     """Time of each way to store weights beside the dense one of the same precision.
 
     Columns: storage, precision, bits, phase, measured_ms with its interval, n,
-    estimated_ms, slower (over its own dense row, measured), estimated_slower,
+    estimated_ms, measured_gain (the speed-up over its own dense row), estimated_gain,
     weights_mb, device, run (caption). Rows without a measurement are left out.
     """
     import pandas as pd
@@ -211,8 +211,8 @@ def looked_up(*runs: Run) -> pd.DataFrame:
     table = pd.DataFrame(lines, columns=names)
     table = table[table["measured_ms"].notna()].reset_index(drop=True)
     for what in ("measured", "estimated"):
-        table["slower" if what == "measured" else "estimated_slower"] = [
-            row[f"{what}_ms"] / _dense(table, row, f"{what}_ms")
+        table[f"{what}_gain"] = [
+            _dense(table, row, f"{what}_ms") / row[f"{what}_ms"]
             for _, row in table.iterrows()
         ]
     return table

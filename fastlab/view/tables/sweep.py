@@ -14,17 +14,33 @@ from fastlab.spec.point import Point
 if TYPE_CHECKING:
     import pandas as pd
 
-SHORT = [
-    *("layers", "hidden", "precision", "phase", "estimated_ms", "measured_ms"),
-    *("ratio", "ttft_ms", "tpot_ms", "tokens_per_s", "n", "status"),
+WHICH = ["layers", "hidden", "precision", "phase"]
+FOUND = [
+    *("estimated_ms", "measured_ms", "ratio", "ttft_ms", "tpot_ms", "tokens_per_s"),
+    *("n", "status"),
 ]
 
 WIDEST, FEWEST = 0.25, 5  # interval / median, and samples, of a settled measurement
 
 
 def short(rows: pd.DataFrame) -> pd.DataFrame:
-    """The columns that people read first."""
-    return rows[SHORT].dropna(axis="columns", how="all")
+    """The columns that people read first, and what else tells the rows apart."""
+    return rows[[*WHICH, *_apart(rows), *FOUND]].dropna(axis="columns", how="all")
+
+
+def _apart(rows: pd.DataFrame) -> list[str]:
+    """Fields of a point, left of its device, without which rows would look alike."""
+    found: list[str] = []
+    fields = list(rows.columns[: rows.columns.get_loc("device")])
+    for name in [field for field in fields if field not in WHICH]:
+        shown = [*WHICH, *found]
+        if _kinds(rows, [*shown, name]) > _kinds(rows, shown):
+            found.append(name)
+    return found
+
+
+def _kinds(rows: pd.DataFrame, names: list[str]) -> int:
+    return len(rows[names].drop_duplicates())
 
 
 def choose(rows: pd.DataFrame, phase: str, precision: str) -> pd.DataFrame:
