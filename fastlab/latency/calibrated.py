@@ -37,6 +37,9 @@ STRETCHED = 0.05  # share of the time beyond the calibrated range that is worth 
 UNKNOWN = np.log(2.0)  # half an interval of a class that was not calibrated
 
 
+_Fitted = tuple[str, str, bool]  # class, precision, whether it runs compiled
+
+
 class _Each(NamedTuple):
     """Of every operation: seconds, half-width, [3] parts, and whether it is beyond."""
 
@@ -140,15 +143,7 @@ def _longest(parts: np.ndarray) -> np.ndarray:
 def _operations(
     costs: Sequence[Costs], points: Sequence[Point], device: Device, profile: Profile
 ) -> _Each:
-    names = [
-        name
-        for cost in costs
-        for name in zip(
-            cost.classes, cost.precisions, cost.compiled.tolist(), strict=True
-        )
-    ]
-    codes = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    of = np.array([codes[name] for name in names])
+    of, codes = _coded(costs)
     times = np.concatenate([cost.times for cost in costs])
     matrix = np.concatenate([cost.matrix for cost in costs]) / times[:, None]
     slow = [slowdown(c, p, profile) for c, p in zip(costs, points, strict=True)]
@@ -168,6 +163,23 @@ def _operations(
     both = zip(costs, points, strict=True)
     beyond = np.concatenate([beyond_parts(c, p, profile) for c, p in both])
     return each._replace(seconds=each.seconds * beyond, parts=each.parts * beyond)
+
+
+def _coded(costs: Sequence[Costs]) -> tuple[np.ndarray, dict[_Fitted, int]]:
+    """The code of every operation's class, precision and way, and what codes mean.
+
+    Most points have the same operations in the same order: these are coded once.
+    """
+    codes: dict[_Fitted, int] = {}
+    alike: dict[tuple[object, ...], np.ndarray] = {}
+    found = []
+    for cost in costs:
+        which = cost.classes, cost.precisions, cost.compiled.tobytes()
+        if which not in alike:
+            each = zip(*which[:2], cost.compiled.tolist(), strict=True)
+            alike[which] = np.array([codes.setdefault(c, len(codes)) for c in each])
+        found.append(alike[which])
+    return np.concatenate(found), codes
 
 
 def beyond_parts(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
