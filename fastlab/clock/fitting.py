@@ -81,10 +81,10 @@ def calibrate_fully(
     ]
     device = replace(device, fits=Profile(fits_of(samples, device)))
     device = replace(device, fits=_with_wholes(device, compiling))
-    profile = _with_provenance(device, time.monotonic() - began, others.cores())
+    cores = others.cores()
+    profile = _with_provenance(device, time.monotonic() - began, cores)
     device = replace(device, fits=profile).stamped()
-    crowd = crowded(others.cores(), device.kind)
-    return marked_busy(device) if crowd else device, samples
+    return marked_busy(device) if crowded(cores, device.kind) else device, samples
 
 
 def _wanted(

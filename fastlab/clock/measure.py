@@ -182,9 +182,9 @@ class Bench:
     def _flagged(
         self, measured: Measurement, record: Record, shared: bool
     ) -> Measurement:
-        """With shared_cpu where other programs took our cores, and with in_cache.
+        """With what timing cannot see: shared_cpu, and in_cache for a decode.
 
-        That is a decode whose weights need not come from memory.
+        Other programs took our cores; the weights need not come from memory.
         """
         assert record.effective is not None
         if shared:

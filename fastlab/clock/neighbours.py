@@ -1,7 +1,7 @@
 """Other programs on this machine: the cores that they took while something was timed.
 
-Two threads that share a core wait for each other in every parallel operation: small
-ones then take a hundred times as long, and no statistics can take that out.
+Two threads that share a core wait for each other in every parallel operation, which
+makes small ones many times slower: all samples alike, so that no statistics can tell.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastlab import machine
+from fastlab.doctor.calibration import profile
 from fastlab.doctor.folders import data, results, store
 from fastlab.doctor.hardware import compiler, device, precisions, sharing
-from fastlab.doctor.kept import profile
 from fastlab.doctor.report import Finding, Report, Subject
 from fastlab.doctor.software import packages, python
 from fastlab.doctor.timing import timer

@@ -186,7 +186,7 @@ def beyond_parts(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
     """[operations] what each takes within a call beyond its time alone: factors."""
     recipe, prefills = point.recipe, point.workload.phase == "prefill"
     factors = np.full(len(cost.times), profile.beyond_parts(recipe.precision))
-    if recipe.runtime != "eager" and not prefills:  # those take as long as eager ones
+    if recipe.runtime != "eager" and not prefills:  # a compiled prefill has eager's
         factors[cost.compiled] = profile.beyond_parts(recipe.precision, True)
     return factors
 
