@@ -20,10 +20,10 @@ import pandas as pd
 from fastlab import machine
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
+from fastlab.rows import table
 from fastlab.spec import Point
 from fastlab.sweeps.run import measured, rows_of, terminal_progress
 from fastlab.sweeps.store import Store
-from fastlab.sweeps.table import table
 from fastlab.view.tables.ladder import EAGER, ladder_points, rung_of
 
 MODELS = {"cpu": "24x896"} | {
@@ -66,7 +66,7 @@ def main() -> int:
     options = _options()
     kind = machine.torch_device(options.device)
     settings = Settings.for_device(kind, budget_s=options.budget_s, n_min=5)
-    bench, store = Bench.here(kind, settings), Store(options.out)
+    bench, store = Bench.for_device(kind, settings), Store(options.out)
     asked = points(options.model)
     if options.only:
         asked = {n: p for n, p in asked.items() if any(o in n for o in options.only)}

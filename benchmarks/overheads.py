@@ -58,7 +58,9 @@ def stored_points() -> list[float]:
     quick = Settings.for_device("cpu", budget_s=0.01, warmup_s=0.0, n_min=3, n_max=3)
     ends = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
-        for _ in measured(POINTS, Store(folder), Bench.here("cpu", quick), all_of):
+        for _ in measured(
+            POINTS, Store(folder), Bench.for_device("cpu", quick), all_of
+        ):
             ends.append(time.perf_counter())
     walls = [b - a for a, b in itertools.pairwise(ends)]
     return [wall - timed for wall, timed in zip(walls, inside, strict=True)][1:]
@@ -99,7 +101,7 @@ def ten_thousand_estimates() -> float:
         hidden=range(64, 1344, 64),
         prompt_len=[64, 128, 256, 512, 1024],
     )
-    profile = Bench.here("cpu").profile
+    profile = Bench.for_device("cpu").profile
     costs_of.cache_clear()
     return seconds(lambda: estimate(points[:10_000], profile))
 

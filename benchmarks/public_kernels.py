@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost import kinds
+from fastlab.cost import ops
 from fastlab.latency.calibrated import ALIKE
 from fastlab.latency.devices import Device, device
 from fastlab.latency.fit import fit, formula
@@ -80,7 +80,7 @@ def products(folder: Path, dtype: str) -> Rows:
     for line in lines(folder, "gemm"):
         if line["dtype"] == dtype:
             m, n, k = (int(line[name]) for name in "mnk")
-            op = kinds.linear("gemm", m, n, k, size, size)
+            op = ops.linear("gemm", m, n, k, size, size)
             op = op._replace(activation_bytes=size * m * k + 2 * m * n)
             found.append(Sample.of(op, float(line["latency_ms"]) / 1e3, precision))
             shapes.append((n, k))
@@ -96,7 +96,7 @@ def attentions(folder: Path, phase: str) -> Rows:
         )
         length = int(line["seq_len" if phase == "prefill" else "kv_len"])
         new, past = (length, 0) if phase == "prefill" else (1, length)
-        op = kinds.attention(phase, int(line["batch_size"]), new, past, *layout, 2)
+        op = ops.attention(phase, int(line["batch_size"]), new, past, *layout, 2)
         found.append(Sample.of(op, float(line["latency_ms"]) / 1e3, "bf16"))
         shapes.append(layout)
     return rows(found, shapes)

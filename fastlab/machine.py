@@ -77,7 +77,7 @@ def cpu_flags() -> set[str]:
     return set(found[1].split()) if found else set()
 
 
-def refusal(kind: str, precision: str) -> str:
+def unsupported_reason(kind: str, precision: str) -> str:
     """Why this device cannot really run a precision, "" where it can.
 
     A format that is only emulated counts as one that it cannot run.
@@ -88,7 +88,7 @@ def refusal(kind: str, precision: str) -> str:
     dense = made.autocast or made.dense
     if dense == "fp32":
         return ""
-    reason = _cuda_refusal(dense) if kind == "cuda" else _cpu_refusal(dense)
+    reason = _cuda_unsupported(dense) if kind == "cuda" else _cpu_refusal(dense)
     same = dense == precision or not reason
     return reason if same else f"{precision} computes in {dense}: {reason}"
 
@@ -141,7 +141,7 @@ def compiler_refusal(kind: str) -> str:
     return "torch.compile needs a C++ compiler (g++ or clang++), and none is here"
 
 
-def _cuda_refusal(precision: str) -> str:
+def _cuda_unsupported(precision: str) -> str:
     import torch
 
     major, minor = _capability()

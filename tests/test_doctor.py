@@ -10,11 +10,11 @@ import torch
 from click.testing import CliRunner
 
 import fastlab
-from fastlab import doctor, machine
+from fastlab import health, machine
 from fastlab.cli import main
 from fastlab.clock import calibrate
 from fastlab.clock.gpu_state import GpuState
-from fastlab.doctor import (
+from fastlab.health import (
     Finding,
     Report,
     Subject,
@@ -51,7 +51,7 @@ def installed(monkeypatch, **versions):
 
 @pytest.fixture(scope="module")
 def here():
-    return fastlab.examine()
+    return fastlab.doctor()
 
 
 def test_nothing_is_broken_here(here):
@@ -70,7 +70,7 @@ def test_a_precision_is_ok_exactly_where_the_machine_has_it(here):
     kind = machine.torch_device()
     for finding in here.findings:
         if finding.name in DENSE:
-            refused = machine.refusal(kind, finding.name)
+            refused = machine.unsupported_reason(kind, finding.name)
             assert (finding.ok is None) == bool(refused)
             assert refused in finding.said
 
@@ -165,7 +165,7 @@ def test_a_python_out_of_range_fails(monkeypatch, version):
 
 def test_a_device_that_is_not_here_fails_and_the_rest_is_skipped(monkeypatch):
     monkeypatch.setattr(machine, "_has_cuda", lambda: False)
-    lines = {f.name: f for f in doctor.findings("cuda")}
+    lines = {f.name: f for f in health.findings("cuda")}
     assert lines["device"].ok is False
     assert "it has cpu" in lines["device"].said
     assert lines["fp32"].ok is None
@@ -174,7 +174,7 @@ def test_a_device_that_is_not_here_fails_and_the_rest_is_skipped(monkeypatch):
 
 def test_a_misspelt_device_is_an_error_of_the_question():
     with pytest.raises(ValueError, match="did you mean cuda"):
-        fastlab.examine(device="cude")
+        fastlab.doctor(device="cude")
 
 
 def test_a_gpu_that_torch_cannot_use_fails(monkeypatch):
@@ -351,7 +351,7 @@ def test_missing_devices_fail(monkeypatch):
 
 @pytest.mark.parametrize(("rows", "ok"), [("nothing", None), ("nvidia-h200", True)])
 def test_reference_rows_are_named_or_skipped(monkeypatch, rows, ok):
-    monkeypatch.setattr("fastlab.view.notebook.reference_devices", lambda: rows)
+    monkeypatch.setattr("fastlab.notebook.run.reference_devices", lambda: rows)
     assert found(folders.data)["data/reference"].ok is ok
 
 
@@ -400,8 +400,8 @@ def test_a_check_that_stumbles_does_not_end_the_others(monkeypatch):
     def last(subject):
         yield Finding("last", True, "fine")
 
-    monkeypatch.setattr(doctor, "CHECKS", (stumble, unready, last))
-    report = fastlab.examine("cpu")
+    monkeypatch.setattr(health, "CHECKS", (stumble, unready, last))
+    report = fastlab.doctor("cpu")
     assert [f.ok for f in report.findings] == [True, False, None, True]
     assert "no attribute 'new'" in report.findings[1].said
 
@@ -413,7 +413,7 @@ def test_without_torch_doctor_still_answers(monkeypatch):
     monkeypatch.setattr(machine, "_has_cuda", absent)
     monkeypatch.setitem(sys.modules, "torch", None)
     installed(monkeypatch, torch=None)
-    lines = {f.name: f for f in doctor.findings()}
+    lines = {f.name: f for f in health.findings()}
     assert lines["torch"].ok is False
     assert lines["device"].said == "No module named 'torch'"
     assert lines["fp32"].ok is None
@@ -425,7 +425,7 @@ CHECK_BAD = (lambda subject: iter([Finding("a", False, "off", "mend it")]),)
 
 @pytest.mark.parametrize(("checks", "code"), [(CHECK_OK, 0), (CHECK_BAD, 1)])
 def test_the_command_exits_1_if_something_is_broken(monkeypatch, checks, code):
-    monkeypatch.setattr(doctor, "CHECKS", checks)
+    monkeypatch.setattr(health, "CHECKS", checks)
     result = CliRunner().invoke(main, ["doctor", "--device", "cpu"])
     assert result.exit_code == code
     words = ["OK   a: fine", "FAIL a: off\n     fix: mend it"][code]
@@ -433,7 +433,7 @@ def test_the_command_exits_1_if_something_is_broken(monkeypatch, checks, code):
 
 
 def test_the_command_reports_a_bad_store(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "CHECKS", (folders.store,))
+    monkeypatch.setattr(health, "CHECKS", (folders.store,))
     store_with(tmp_path, "rubbish\n")
     result = CliRunner().invoke(main, ["doctor", "--store", str(tmp_path)])
     assert result.exit_code == 1

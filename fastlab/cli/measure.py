@@ -61,13 +61,13 @@ def measure(
     given = {n: v for n, v in wanted.items() if v is not None}
     settings = Settings.for_device(machine.torch_device(device), **given)
     trained = trained_from(source_of(options), text, students)
-    bench = Bench.here(device, settings, trained=trained)
+    bench = Bench.for_device(device, settings, trained=trained)
     records = _measured(points, folder, bench)
     if as_json:
         for record in records:
             click.echo(json.dumps(record.to_dict(), sort_keys=True))
     else:
-        from fastlab.sweeps.table import table
+        from fastlab.rows import table
 
         echo_table(shown(table(records)))
 
@@ -122,7 +122,7 @@ def sweep(
     kind = machine.torch_device(device)
     settings = Settings.for_device(kind, **wanted.settings)
     trained = trained_from(wanted.trained, wanted.text, students)
-    bench = Bench.here(kind, settings, trained=trained)
+    bench = Bench.for_device(kind, settings, trained=trained)
     done = store.done(bench.name, bench.settings.to_dict(), rounds)
     left = plan(wanted.points, done, bench)
     here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"
@@ -157,7 +157,7 @@ def _run_sweep(
 
 def _write_table(rows: list[Record], store: Store) -> Path:
     """table.csv, and run.json with each environment that wrote to this store."""
-    from fastlab.sweeps.table import table
+    from fastlab.rows import table
 
     path = store.folder / "table.csv"
     table(rows).to_csv(path, index=False)
@@ -171,8 +171,8 @@ def _write_table(rows: list[Record], store: Store) -> Path:
 @click.option("--csv", "csv", type=click.Path(), help="write all columns here")
 def table(folder: str, csv: str | None) -> None:
     """The rows of a store, and the lines of it that could not be read."""
+    from fastlab.rows import table as tabulate
     from fastlab.sweeps.store import Store
-    from fastlab.sweeps.table import table as tabulate
 
     store = Store(folder)
     if not any(store.folder.glob("*.jsonl")):

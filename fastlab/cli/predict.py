@@ -14,7 +14,7 @@ from fastlab.spec import Point
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.cost.kinds import Operation
+    from fastlab.cost.ops import Operation
     from fastlab.latency.devices import Device
     from fastlab.latency.whatif import Offer
 

@@ -22,7 +22,7 @@ RUNTIME_HELP = "with --stream: eager, decoder (compiled), or graph (NVIDIA GPUs)
 )
 def run(notebook: str, pairs: tuple[tuple[str, str], ...]) -> None:
     """Run a NOTEBOOK with parameters that are checked first; keep its results."""
-    from fastlab.view.batch import run_notebook
+    from fastlab.notebook.batch import run_notebook
 
     result = run_notebook(Path(notebook), dict(pairs))
     if "table" in result:
@@ -76,7 +76,7 @@ def generate(
     check_choice("precision", precision, PRECISIONS)
     check_count("new_tokens", new_tokens)
     kind = machine.torch_device(device)
-    if reason := machine.refusal(kind, precision):
+    if reason := machine.unsupported_reason(kind, precision):
         raise ValueError(f"precision={precision!r}: {reason}")
     if streamed or any(how[name] for name in ("temperature", "stop")):
         _stream(prompt, _loaded(model, kind, precision), new_tokens, how)
@@ -128,7 +128,7 @@ def _told(speed: Any) -> str:
 @click.option("--store", type=click.Path(), help="also check the rows kept here")
 def doctor(device: str, store: str | None) -> None:
     """What works on this machine, and how to mend what does not."""
-    from fastlab.doctor import Report, findings
+    from fastlab.health import Report, findings
 
     found = []
     for finding in findings(device, store):

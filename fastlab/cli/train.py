@@ -74,7 +74,7 @@ def _run(folder: Path, given: dict[str, Any]) -> Run | None:
     if (folder / SETTINGS).exists() and not given:
         return None
     kind = machine.torch_device(given.get("device", "auto"))
-    native = "fp32" if machine.refusal(kind, "bf16") else "autocast-bf16"
+    native = "fp32" if machine.unsupported_reason(kind, "bf16") else "autocast-bf16"
     base = Run(device=kind)
     return replace(
         base,

@@ -19,8 +19,8 @@ import torch
 
 from fastlab import machine
 from fastlab.clock.clocks import clock_for
+from fastlab.clock.cpu_contention import CpuContention, is_contended
 from fastlab.clock.microbench import Work
-from fastlab.clock.neighbours import Neighbours, crowded
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.costs import costs_of
 from fastlab.latency.devices import Device
@@ -60,7 +60,7 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     """
     kind = machine.torch_device(kind)
     settings = settings or settings_for(kind)
-    real = [p for p in DENSE if not machine.refusal(kind, p)]
+    real = [p for p in DENSE if not machine.unsupported_reason(kind, p)]
     peaks = {precision: matmul_rate(kind, precision, settings) for precision in real}
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     return Device(
@@ -152,9 +152,9 @@ def this_device(kind: str = "auto", refresh: bool = False) -> Device:
     kind = machine.torch_device(kind)
     found = None if refresh else kept(kind)
     if found is None:
-        others = Neighbours()
+        others = CpuContention()
         found = calibrate(kind)
-        if crowded(others.cores(), kind) or not settled(found):
+        if is_contended(others.cores(), kind) or not settled(found):
             found = marked_busy(found)
         keep(found)
     return found

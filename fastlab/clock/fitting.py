@@ -17,8 +17,18 @@ import torch
 
 from fastlab import machine
 from fastlab.clock.calibrate import calibrate, marked_busy
-from fastlab.clock.candidates import Benchmark
 from fastlab.clock.clocks import clock_for
+from fastlab.clock.cpu_contention import CpuContention, is_contended
+from fastlab.clock.end_to_end import (
+    call_overhead_factor,
+    compiled_point,
+    compiled_seconds,
+    host_seconds,
+    seconds_of,
+    slowdowns,
+    stretched,
+    whole_points,
+)
 from fastlab.clock.microbench import (
     COMPILED_COUNTS,
     COMPILED_STORED,
@@ -29,20 +39,10 @@ from fastlab.clock.microbench import (
     chosen,
     timed,
 )
-from fastlab.clock.neighbours import Neighbours, crowded
+from fastlab.clock.microbenchmarks import Benchmark
 from fastlab.clock.packed import TIMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.clock.unpacked import compiles
-from fastlab.clock.wholes import (
-    beyond_parts,
-    compiled_point,
-    compiled_seconds,
-    host_seconds,
-    seconds_of,
-    slowdowns,
-    stretched,
-    whole_points,
-)
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import ClassFit, fit
 from fastlab.latency.profile import Profile, way_of
@@ -64,7 +64,7 @@ def calibrate_fully(
     list of (precision, benchmark) that is worked through. If other programs took our
     cores meanwhile, the device's source says so.
     """
-    began, others = time.monotonic(), Neighbours()
+    began, others = time.monotonic(), CpuContention()
     device = calibrate(kind)
     compiling = compiles(device.kind)
     plan = [
@@ -84,14 +84,14 @@ def calibrate_fully(
     cores = others.cores()
     profile = _with_provenance(device, time.monotonic() - began, cores)
     device = replace(device, fits=profile).stamped()
-    return marked_busy(device) if crowded(cores, device.kind) else device, samples
+    return marked_busy(device) if is_contended(cores, device.kind) else device, samples
 
 
 def _wanted(
     device: Device, counts: dict[str, int], compiling: bool
 ) -> dict[str, dict[str, int]]:
     """How many benchmarks of each class, for every precision that the device has."""
-    real = [p for p in TIMED if not machine.refusal(device.kind, p)]
+    real = [p for p in TIMED if not machine.unsupported_reason(device.kind, p)]
     packed, stored = (
         {name: min(n, counts["linear"]) for name, n in some.items()}
         for some in (PACKED_COUNTS, STORED_COUNTS)
@@ -145,7 +145,7 @@ def with_whole_calls(
     kept = {**device.fits.provenance, "whole_calls": calls}
     bare = replace(device.fits, whole={}, stretch=1.0, provenance=kept)
     whole = {
-        way: beyond_parts(*mine, replace(device, fits=bare))
+        way: call_overhead_factor(*mine, replace(device, fits=bare))
         for way, mine in _by_way(points, took).items()
     }
     profile = replace(bare, whole=whole)

@@ -17,7 +17,7 @@ from torch import nn
 from fastlab import machine
 from fastlab.clock.calibrate import this_device
 from fastlab.clock.clocks import clock_for
-from fastlab.clock.neighbours import Neighbours, crowded
+from fastlab.clock.cpu_contention import CpuContention, is_contended
 from fastlab.clock.peak import peak_bytes
 from fastlab.clock.quality import PACKED, Reference, quality_of
 from fastlab.clock.timing import Clock, Settings, time_call
@@ -27,7 +27,7 @@ from fastlab.models import implementation_of, numerics
 from fastlab.record import Effective, Estimate, Measurement, Quality, Record
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
-from fastlab.runtime.refusals import refusal as runtime_refusal
+from fastlab.runtime.unsupported import unsupported_reason as runtime_unsupported
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
 from fastlab.shrink.recipes import build
 from fastlab.shrink.trained import Trained
@@ -57,8 +57,8 @@ def measure(
     `model` a ready model; `trained` where weights that are not random come from.
     Trouble becomes the record's status and reason: oom, unsupported, nonfinite, error.
     """
-    bench = Bench.here(device, settings, profile, trained=trained)
-    bench.adopt(point, model)
+    bench = Bench.for_device(device, settings, profile, trained=trained)
+    bench.use_model(point, model)
     return bench.measure(point)
 
 
@@ -87,7 +87,7 @@ class Bench:
     _model: nn.Module | None = field(default=None, repr=False)
 
     @classmethod
-    def here(
+    def for_device(
         cls,
         device: str = "auto",
         settings: Settings | None = None,
@@ -103,7 +103,7 @@ class Bench:
         clock = clock_for(kind)
         return cls(kind, settings, profile, clock, name, latency, trained=trained)
 
-    def adopt(self, point: Point, model: nn.Module | None) -> None:
+    def use_model(self, point: Point, model: nn.Module | None) -> None:
         """Use `model` for points that share this one's shape, weights and precision."""
         if model is not None:
             self._key, self._model = model_key(point), model
@@ -112,8 +112,8 @@ class Bench:
         """The record of one point. Raises only DeviceLost and KeyboardInterrupt."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = Record(point, self.name, self.settings.to_dict(), "ok", at_utc=at)
-        reason = machine.refusal(self.kind, point.recipe.precision)
-        reason = reason or runtime_refusal(point, self.kind)
+        reason = machine.unsupported_reason(self.kind, point.recipe.precision)
+        reason = reason or runtime_unsupported(point, self.kind)
         if reason:
             return replace(record, status="unsupported", reason=reason)
         try:
@@ -131,9 +131,9 @@ class Bench:
         model = self._model_for(point)
         with numerics(point.recipe.precision):
             call = prepare(model, point, self.kind)
-            others = Neighbours()
+            others = CpuContention()
             measured = time_call(call, self.settings, self.clock)
-            shared = crowded(others.cores(), self.kind)
+            shared = is_contended(others.cores(), self.kind)
             peak, out = self._peak(model, call)
         record = replace(record, effective=_effective(model))
         compile_s = getattr(call, "compile_s", None)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from fastlab.clock.candidates import Benchmark, Make, in_turn
-from fastlab.cost import kinds
-from fastlab.cost.fusing import alone
+from fastlab.clock.microbenchmarks import Benchmark, Make, in_turn
+from fastlab.cost import ops
+from fastlab.cost.fusion import alone
 from fastlab.runtime.compiled import compiled
 from fastlab.runtime.onerow import one_row
 
@@ -28,7 +28,7 @@ SIZES = (
 def compiled_rows(a: int) -> list[Benchmark]:
     """y[1, n] = x[1, k] W[k, n] of all sizes, each compiled when it is made."""
     return [
-        Benchmark(alone(kinds.linear("row", 1, n, k, a, a)), _product(n, k))
+        Benchmark(alone(ops.linear("row", 1, n, k, a, a)), _product(n, k))
         for n, k in SIZES
     ]
 

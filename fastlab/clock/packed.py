@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastlab.clock.candidates import (
+from fastlab.clock.microbenchmarks import (
     SIZES,
     VOCABULARIES,
     WIDTHS,
@@ -17,7 +17,7 @@ from fastlab.clock.candidates import (
     Make,
     in_turn,
 )
-from fastlab.cost import kinds
+from fastlab.cost import ops
 from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
 from fastlab.shrink import linears, rounding
 from fastlab.spec.precision import FORMATS, Format, stored_bytes
@@ -48,7 +48,7 @@ def _packed(precision: str, m: int, n: int, k: int) -> Benchmark:
     moved = a * m * (k + n)
     if made.dynamic:
         moved = m * (k + SCALE_BYTES) + (4 if made.weights == "int8" else a) * m * n
-    op = kinds.linear("packed", m, n, k, a, a)._replace(
+    op = ops.linear("packed", m, n, k, a, a)._replace(
         weight_bytes=stored_bytes(made, n, k, a),
         activation_bytes=moved,
         precision=precision,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastlab import machine
-from fastlab.clock.losses import Lost, lost, quality_from
+from fastlab.clock.divergence import Divergence, compare_logits, quality_from
 from fastlab.cost.memory import parameters
 from fastlab.models import numerics, prompt_ids
 from fastlab.record import Quality
@@ -92,7 +92,7 @@ class Reference:
             self._key = key
         return self._questions
 
-    def refusal(self, point: Point) -> str:
+    def unsupported_reason(self, point: Point) -> str:
         """Why the reference cannot be had here, "" where it can or is kept."""
         if self._logits and self._key == (point.shape, point.weights):
             return ""
@@ -124,17 +124,17 @@ def quality_of(
     the caller, so that rows on the same weights build it once.
     """
     reference = reference or Reference(device)
-    if reason := reference.refusal(point):
+    if reason := reference.unsupported_reason(point):
         return None, reason
     expected, recipe = reference.logits(point), point.recipe
     questions = reference.questions(point)
-    found: list[Lost] = []
+    found: list[Divergence] = []
     for n, wanted in enumerate(expected):
         row = questions.ids[n : n + 1]
         got = logits_of(model, row, device, recipe.precision, recipe.cache)
         last = slice(-len(got), None)
         text = None if questions.targets is None else questions.targets[n][last]
-        found.append(lost(wanted[last].to(got.device), got, text))
+        found.append(compare_logits(wanted[last].to(got.device), got, text))
     return quality_from(found, _bytes(questions, len(got)), questions.sha), ""
 
 

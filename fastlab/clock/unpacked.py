@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from fastlab.clock.candidates import Benchmark, Make, in_turn
-from fastlab.cost.fusing import alone
+from fastlab.clock.microbenchmarks import Benchmark, Make, in_turn
+from fastlab.cost.fusion import alone
 from fastlab.cost.stored import csr_product, lookup
 from fastlab.runtime.compiled import compiled
 from fastlab.shrink.stored import CsrLinear, LutLinear

@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
-from fastlab.cost.caches import row_bytes, widths
+from fastlab.cost.kv_cache import row_bytes, widths
 from fastlab.cost.operations import products_of
-from fastlab.cost.products import widens
-from fastlab.cost.steps import VALUE_BYTES, Step, steps
+from fastlab.cost.passes import VALUE_BYTES, ForwardPass, passes
+from fastlab.cost.products import dequantizes
 from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.point import Point
 from fastlab.spec.precision import stored_bytes, table_bytes
@@ -104,9 +104,9 @@ class Held(NamedTuple):
 
 def held(point: Point) -> Held:
     """What a call holds in memory: weights, KV cache and live activations."""
-    passes = steps(point)
-    live = max([_live(step) for step, _ in groupby(passes)])
-    return Held(weight_bytes(point), _kv_bytes(point, passes[-1]), live)
+    steps = passes(point)
+    live = max([_live(step) for step, _ in groupby(steps)])
+    return Held(weight_bytes(point), _kv_bytes(point, steps[-1]), live)
 
 
 def kv_cache_bytes(point: Point) -> int:
@@ -119,7 +119,7 @@ def peak_bytes(point: Point) -> int:
     return held(point).peak
 
 
-def _kv_bytes(point: Point, step: Step) -> int:
+def _kv_bytes(point: Point, step: ForwardPass) -> int:
     if not step.cached:
         return 0
     s, work = point.built_shape, point.workload
@@ -129,7 +129,7 @@ def _kv_bytes(point: Point, step: Step) -> int:
     return row * work.batch * work.positions
 
 
-def _live(step: Step) -> int:
+def _live(step: ForwardPass) -> int:
     """Live activations at the widest moment of one forward pass, in bytes."""
     s, a = step.shape, step.value
     stream = step.rows * s.hidden * a
@@ -140,7 +140,7 @@ def _live(step: Step) -> int:
     return widest + _cast_live(step) + _cache_live(step)
 
 
-def _looked_up_live(step: Step, stream: int) -> int:
+def _looked_up_live(step: ForwardPass, stream: int) -> int:
     """The look-up of the largest weight beside the rows it waits for, if there is one.
 
     Codes, their indices and the values gathered; then the dense weight alone, while a
@@ -154,7 +154,7 @@ def _looked_up_live(step: Step, stream: int) -> int:
     return 2 * stream + max(looking, 2 * wide + weights * a)
 
 
-def _cache_live(step: Step) -> int:
+def _cache_live(step: ForwardPass) -> int:
     """What one layer's cache holds beside itself while it is used."""
     one = step.batch * step.shape.kv_heads * step.shape.head_dim
     if not step.static:  # cat copies: the old keys outlive their copy
@@ -165,18 +165,18 @@ def _cache_live(step: Step) -> int:
     return one * step.keys * (step.value + 4 * (step.value == 2) + step.value)
 
 
-def _cast_live(step: Step) -> int:
+def _cast_live(step: ForwardPass) -> int:
     """The 16-bit copy of the largest weight under autocast, or of a widened one."""
     s, a = step.shape, step.narrow
     inner, head = a * s.ffn * s.hidden, a * s.vocab * s.hidden
     if step.format.autocast:
         return max(inner, head)
     rows = step.batch * step.scored
-    whole = widens(step, rows) and step.recipe.scope != "layers"
-    return max(inner * widens(step, step.rows), head * whole)
+    whole = dequantizes(step, rows) and step.recipe.scope != "layers"
+    return max(inner * dequantizes(step, step.rows), head * whole)
 
 
-def _mlp_live(step: Step, stream: int) -> int:
+def _mlp_live(step: ForwardPass, stream: int) -> int:
     wide = step.rows * step.shape.ffn * step.value
     # gelu_new holds its input, the running product and two temporaries; SwiGLU gate,
     # silu(gate), up and their product; bert's fused GELU input and output.
@@ -186,7 +186,7 @@ def _mlp_live(step: Step, stream: int) -> int:
     return streams * stream + held * wide
 
 
-def _attention_live(step: Step, stream: int) -> int:
+def _attention_live(step: ForwardPass, stream: int) -> int:
     s, a = step.shape, step.value
     q = step.rows * s.heads * s.head_dim * a
     kv = step.rows * s.kv_heads * s.head_dim * a

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 
-from fastlab.cost import kinds
-from fastlab.cost.attending import attention
-from fastlab.cost.caches import reuse
-from fastlab.cost.fusing import fused, joined
-from fastlab.cost.kinds import Operation
+from fastlab.cost import ops
+from fastlab.cost.attention import attention
+from fastlab.cost.fusion import fuse_all, fused
+from fastlab.cost.kv_cache import reuse
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import COMPILED_BY_US, ForwardPass, passes
 from fastlab.cost.products import head_product, product
-from fastlab.cost.steps import COMPILED_BY_US, Step, steps
 from fastlab.spec.point import Point
 from fastlab.spec.precision import table_bytes
 from fastlab.spec.recipe import PLAIN
@@ -27,14 +27,14 @@ def operations(point: Point) -> list[Operation]:
 
     Decode steps that are all alike, as on a static cache, are told once.
     """
-    passes = steps(point)
-    if len(passes) == 1:
-        return list(forward(passes[0]))
-    alike = groupby(passes)
+    steps = passes(point)
+    if len(steps) == 1:
+        return list(forward(steps[0]))
+    alike = groupby(steps)
     return [op for step, same in alike for op in forward(step, len(list(same)))]
 
 
-def forward(step: Step, times: int = 1) -> Iterator[Operation]:
+def forward(step: ForwardPass, times: int = 1) -> Iterator[Operation]:
     """The operations of one forward pass that is done so many times."""
     begin, layer, end = _FAMILIES[step.shape.family]
     yield from reuse(step)
@@ -62,37 +62,37 @@ def _repeated(
     return [new(Operation, op[:2] + count + op[3:]) for op in ops]
 
 
-def _begun(step: Step, ops: Iterator[Operation]) -> Iterable[Operation]:
+def _begun(step: ForwardPass, ops: Iterator[Operation]) -> Iterable[Operation]:
     if step.masked:
         ops = chain(ops, [_mask(step)])
-    return joined(ops) if step.compiled else ops
+    return fuse_all(ops) if step.compiled else ops
 
 
-def _mask(step: Step) -> Operation:
+def _mask(step: ForwardPass) -> Operation:
     """Which rows of the cache a query sees; for eager attention, as added numbers."""
     a, launches = (1, 2) if step.fused else (step.value, 5)
-    return kinds.elementwise("mask", step.new * step.keys, a, 2, launches)
+    return ops.elementwise("mask", step.new * step.keys, a, 2, launches)
 
 
-def _sampling(step: Step) -> Iterator[Operation]:
+def _sampling(step: ForwardPass) -> Iterator[Operation]:
     """The largest logit's token, noted; and the position moved on."""
     if step.samples:
         values = step.batch * step.scored * step.shape.vocab
-        yield kinds.elementwise("sample", values, step.narrow, 1, 7, fused=1)
+        yield ops.elementwise("sample", values, step.narrow, 1, 7, fused=1)
 
 
 def products_of(point: Point) -> list[tuple[str, int, int]]:
     """(name, outputs, inputs) of the matrix products of one layer, as if dense."""
-    step = steps(point)[0]._replace(format=PLAIN.format, storage="dense")
+    step = passes(point)[0]._replace(format=PLAIN.format, storage="dense")
     _, layer, _ = _FAMILIES[step.shape.family]
-    ops = (op for op in layer(step) if op.kind in kinds.PRODUCTS)
-    return [(op.name, op.dims[1], op.dims[2]) for op in ops]
+    products = (op for op in layer(step) if op.kind in ops.PRODUCTS)
+    return [(op.name, op.dims[1], op.dims[2]) for op in products]
 
 
-def _embedding(step: Step) -> Operation:
+def _embedding(step: ForwardPass) -> Operation:
     """The rows of the token table, unpacked where it is quantized too."""
     h, a, rows = step.shape.hidden, step.value, step.rows
-    plain = kinds.embedding("embed.tokens", rows, h, a, a)
+    plain = ops.embedding("embed.tokens", rows, h, a, a)
     if step.recipe.scope != "all":
         return plain
     return plain._replace(
@@ -103,105 +103,105 @@ def _embedding(step: Step) -> Operation:
     )
 
 
-def _gpt2_begin(step: Step) -> Iterator[Operation]:
+def _gpt2_begin(step: ForwardPass) -> Iterator[Operation]:
     h, a = step.shape.hidden, step.value
     yield _embedding(step)
-    yield kinds.embedding("embed.positions", step.new, h, a, a)
-    yield kinds.residual_add("embed.add", step.rows * h, a)
+    yield ops.embedding("embed.positions", step.new, h, a, a)
+    yield ops.residual_add("embed.add", step.rows * h, a)
 
 
-def _gpt2_layer(step: Step) -> Iterator[Operation]:
+def _gpt2_layer(step: ForwardPass) -> Iterator[Operation]:
     s, t, a = step.shape, step.rows, step.value
     h, f = s.hidden, s.ffn
-    yield kinds.layer_norm("norm1", t, h, a, a)
+    yield ops.layer_norm("norm1", t, h, a, a)
     yield from product(step, "qkv", t, 3 * h, h, True)
     yield from attention(step)
     yield from product(step, "out", t, h, h, True, narrow=True)
-    yield kinds.residual_add("residual1", t * h, a)
-    yield kinds.layer_norm("norm2", t, h, a, a)
+    yield ops.residual_add("residual1", t * h, a)
+    yield ops.layer_norm("norm2", t, h, a, a)
     yield from product(step, "mlp.up", t, f, h, True)
-    yield kinds.gelu_tanh("mlp.gelu", t * f, a)
+    yield ops.gelu_tanh("mlp.gelu", t * f, a)
     yield from product(step, "mlp.down", t, h, f, True)
-    yield kinds.residual_add("residual2", t * h, a)
+    yield ops.residual_add("residual2", t * h, a)
 
 
-def _gpt2_end(step: Step) -> Iterator[Operation]:
-    yield kinds.layer_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
+def _gpt2_end(step: ForwardPass) -> Iterator[Operation]:
+    yield ops.layer_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
     yield from _head(step)
 
 
-def _head(step: Step, bias: bool = False) -> tuple[Operation, ...]:
+def _head(step: ForwardPass, bias: bool = False) -> tuple[Operation, ...]:
     rows, s = step.batch * step.scored, step.shape
     return head_product(step, "head", rows, s.vocab, s.hidden, bias)
 
 
-def _llama_begin(step: Step) -> Iterator[Operation]:
+def _llama_begin(step: ForwardPass) -> Iterator[Operation]:
     s = step.shape
     yield _embedding(step)
     # Angles of the new positions, in fp32: outer product, cat, cos, sin, two scales,
     # two casts; the position ids and the mask's bookkeeping take about as many again.
-    yield kinds.elementwise("rope.angles", step.new * s.head_dim, 4, 10, 11)
+    yield ops.elementwise("rope.angles", step.new * s.head_dim, 4, 10, 11)
 
 
-def _llama_layer(step: Step) -> Iterator[Operation]:
+def _llama_layer(step: ForwardPass) -> Iterator[Operation]:
     s, t, a = step.shape, step.rows, step.value
     h, f = s.hidden, s.ffn
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    yield kinds.rms_norm("norm1", t, h, a, a)
+    yield ops.rms_norm("norm1", t, h, a, a)
     yield from product(step, "q", t, q, h)
     yield from product(step, "k", t, kv, h)
     yield from product(step, "v", t, kv, h)
     if s.family == "qwen3":
-        yield kinds.rms_norm("q.norm", t * s.heads, s.head_dim, a, a)
-        yield kinds.rms_norm("k.norm", t * s.kv_heads, s.head_dim, a, a)
-    yield kinds.rope("rope.q", t * q, a)
-    yield kinds.rope("rope.k", t * kv, a)
+        yield ops.rms_norm("q.norm", t * s.heads, s.head_dim, a, a)
+        yield ops.rms_norm("k.norm", t * s.kv_heads, s.head_dim, a, a)
+    yield ops.rope("rope.q", t * q, a)
+    yield ops.rope("rope.k", t * kv, a)
     yield from attention(step)
     yield from product(step, "out", t, h, q, narrow=True)
-    yield kinds.residual_add("residual1", t * h, a)
-    yield kinds.rms_norm("norm2", t, h, a, a)
+    yield ops.residual_add("residual1", t * h, a)
+    yield ops.rms_norm("norm2", t, h, a, a)
     yield from product(step, "mlp.gate", t, f, h)
     yield from product(step, "mlp.up", t, f, h)
-    yield kinds.swiglu("mlp.swiglu", t * f, step.narrow)
+    yield ops.swiglu("mlp.swiglu", t * f, step.narrow)
     yield from product(step, "mlp.down", t, h, f, narrow=True)
-    yield kinds.residual_add("residual2", t * h, a)
+    yield ops.residual_add("residual2", t * h, a)
 
 
-def _llama_end(step: Step) -> Iterator[Operation]:
-    yield kinds.rms_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
+def _llama_end(step: ForwardPass) -> Iterator[Operation]:
+    yield ops.rms_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
     yield from _head(step)
 
 
-def _bert_begin(step: Step) -> Iterator[Operation]:
+def _bert_begin(step: ForwardPass) -> Iterator[Operation]:
     h, t, a = step.shape.hidden, step.rows, step.value
     yield _embedding(step)
-    yield kinds.embedding("embed.types", t, h, a, a)
-    yield kinds.embedding("embed.positions", step.new, h, a, a)
-    yield kinds.elementwise("embed.add", t * h, a, passes=6, launches=2)
-    yield kinds.layer_norm("embed.norm", t, h, a, a)
+    yield ops.embedding("embed.types", t, h, a, a)
+    yield ops.embedding("embed.positions", step.new, h, a, a)
+    yield ops.elementwise("embed.add", t * h, a, passes=6, launches=2)
+    yield ops.layer_norm("embed.norm", t, h, a, a)
 
 
-def _bert_layer(step: Step) -> Iterator[Operation]:
+def _bert_layer(step: ForwardPass) -> Iterator[Operation]:
     s, t, a = step.shape, step.rows, step.value
     h, f = s.hidden, s.ffn
     for name in ("q", "k", "v"):
         yield from product(step, name, t, h, h, True)
     yield from attention(step)
     yield from product(step, "out", t, h, h, True, narrow=True)
-    yield kinds.residual_add("residual1", t * h, a)
-    yield kinds.layer_norm("norm1", t, h, a, a)
+    yield ops.residual_add("residual1", t * h, a)
+    yield ops.layer_norm("norm1", t, h, a, a)
     yield from product(step, "mlp.up", t, f, h, True)
-    yield kinds.gelu("mlp.gelu", t * f, step.narrow)
+    yield ops.gelu("mlp.gelu", t * f, step.narrow)
     yield from product(step, "mlp.down", t, h, f, True, narrow=True)
-    yield kinds.residual_add("residual2", t * h, a)
-    yield kinds.layer_norm("norm2", t, h, a, a)
+    yield ops.residual_add("residual2", t * h, a)
+    yield ops.layer_norm("norm2", t, h, a, a)
 
 
-def _bert_end(step: Step) -> Iterator[Operation]:
+def _bert_end(step: ForwardPass) -> Iterator[Operation]:
     h, t, a = step.shape.hidden, step.rows, step.value
     yield from head_product(step, "head.transform", t, h, h, True)
-    yield kinds.gelu("head.gelu", t * h, step.narrow)
-    yield kinds.layer_norm("head.norm", t, h, a, a)
+    yield ops.gelu("head.gelu", t * h, step.narrow)
+    yield ops.layer_norm("head.norm", t, h, a, a)
     yield from _head(step, bias=True)
 
 

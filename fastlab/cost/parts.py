@@ -5,8 +5,8 @@ FLOPs are dense (attention over all pairs), as torch's own counter takes them.
 
 from __future__ import annotations
 
-from fastlab.cost.kinds import Operation
 from fastlab.cost.operations import operations
+from fastlab.cost.ops import Operation
 from fastlab.spec.point import Point
 
 PARTS = ("projections", "attention", "MLP", "head")

@@ -10,9 +10,9 @@ quantizes, widens or rescales around it is told apart, at the dense precision.
 
 from __future__ import annotations
 
-from fastlab.cost import kinds
-from fastlab.cost.kinds import Operation
-from fastlab.cost.steps import Step
+from fastlab.cost import ops
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import ForwardPass
 from fastlab.cost.stored import stored_product
 from fastlab.spec.precision import stored_bytes
 
@@ -22,7 +22,7 @@ PACKED_ROWS = 16  # with more, int8 weights are widened: shrink.linears.INT8_ROW
 
 
 def product(
-    step: Step,
+    step: ForwardPass,
     name: str,
     m: int,
     n: int,
@@ -41,16 +41,16 @@ def product(
     if step.format.autocast:
         return autocast(step, name, m, n, k, bias, narrow)
     a = step.value
-    return (kinds.linear(name, m, n, k, a, a, bias, _kind(step, bias)),)
+    return (ops.linear(name, m, n, k, a, a, bias, _kind(step, bias)),)
 
 
-def _kind(step: Step, bias: bool) -> str:
+def _kind(step: ForwardPass, bias: bool) -> str:
     """GPT-2 keeps the weights of its layers transposed, and all of them have biases."""
     return "conv1d" if bias and step.shape.family == "gpt2" else "linear"
 
 
 def head_product(
-    step: Step, name: str, m: int, n: int, k: int, bias: bool = False
+    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool = False
 ) -> tuple[Operation, ...]:
     """The same of what follows the layers: never sparse or shared, nor quantized
     where the recipe's scope leaves it dense.
@@ -60,10 +60,10 @@ def head_product(
     if (made.weights and not left) or made.autocast:
         return product(step, name, m, n, k, bias)
     kind = "strided" if _cut_out(step) else "linear"
-    return (kinds.linear(name, m, n, k, step.value, step.value, bias, kind),)
+    return (ops.linear(name, m, n, k, step.value, step.value, bias, kind),)
 
 
-def _cut_out(step: Step) -> bool:
+def _cut_out(step: ForwardPass) -> bool:
     """Whether the head's rows are the last of many: transformers cuts them out where
     they lie. Our own runtimes copy them first.
     """
@@ -72,7 +72,7 @@ def _cut_out(step: Step) -> bool:
 
 
 def autocast(
-    step: Step, name: str, m: int, n: int, k: int, bias: bool, narrow: bool
+    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool, narrow: bool
 ) -> tuple[Operation, ...]:
     """A product in 16 bit of weights in fp32, which are cast in each call.
 
@@ -88,7 +88,7 @@ def autocast(
         launches=2 if bias else 1,
         fused_bytes=a * weights,
     )
-    made = kinds.linear(name, m, n, k, a, a, bias, _kind(step, bias))._replace(
+    made = ops.linear(name, m, n, k, a, a, bias, _kind(step, bias))._replace(
         weight_bytes=0,
         activation_bytes=a * (m * (k + n) + weights),
         precision=step.format.autocast,
@@ -96,7 +96,7 @@ def autocast(
     return (cast, made) if narrow else (activation_cast(step, name, m * k), cast, made)
 
 
-def activation_cast(step: Step, name: str, elements: int) -> Operation:
+def activation_cast(step: ForwardPass, name: str, elements: int) -> Operation:
     """fp32 activations written once more in 16 bit."""
     moved = elements * (step.value + step.narrow)
     return Operation(
@@ -105,22 +105,24 @@ def activation_cast(step: Step, name: str, elements: int) -> Operation:
 
 
 def quantized(
-    step: Step, name: str, m: int, n: int, k: int, bias: bool
+    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool
 ) -> tuple[Operation, ...]:
     """A product with quantized weights, by what its format makes of it."""
-    made, a = step.format, step.value
-    stored = stored_bytes(made, n, k, a) + (a * n if bias else 0)
-    if made.dynamic:
-        ops = _dynamic(step, name, m, n, k, stored)
-    elif widens(step, m):
-        ops = _wide(step, name, m, n, k, stored)
+    form, a = step.format, step.value
+    stored = stored_bytes(form, n, k, a) + (a * n if bias else 0)
+    if form.dynamic:
+        listed = _dynamic(step, name, m, n, k, stored)
+    elif dequantizes(step, m):
+        listed = _wide(step, name, m, n, k, stored)
     else:
-        core = kinds.linear(name, m, n, k, a, a)
-        ops = (core._replace(weight_bytes=stored, precision=step.recipe.precision),)
-    return (*ops, kinds.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)) if bias else ops
+        core = ops.linear(name, m, n, k, a, a)
+        listed = (core._replace(weight_bytes=stored, precision=step.recipe.precision),)
+    if not bias:
+        return listed
+    return (*listed, ops.elementwise(f"{name}.bias", m * n, a, 2, 1, 0))
 
 
-def widens(step: Step, m: int) -> bool:
+def dequantizes(step: ForwardPass, m: int) -> bool:
     """Whether weights are written out dense before a product of m rows.
 
     int4 products never do, int8 ones with more rows than the packed operator takes;
@@ -134,11 +136,11 @@ def widens(step: Step, m: int) -> bool:
 
 
 def _wide(
-    step: Step, name: str, m: int, n: int, k: int, stored: int
+    step: ForwardPass, name: str, m: int, n: int, k: int, stored: int
 ) -> tuple[Operation, ...]:
     """Weights to the dense precision, a dense product of them, times their scales."""
     a = step.value
-    core = kinds.linear(name, m, n, k, a, a)
+    core = ops.linear(name, m, n, k, a, a)
     widen = Operation(
         f"{name}.widen",
         "elementwise",
@@ -148,15 +150,15 @@ def _wide(
     )
     moved = core.activation_bytes + core.weight_bytes
     product = core._replace(weight_bytes=0, activation_bytes=moved)
-    return widen, product, kinds.elementwise(f"{name}.rescale", m * n, a, 2, 1, 0)
+    return widen, product, ops.elementwise(f"{name}.rescale", m * n, a, 2, 1, 0)
 
 
 def _dynamic(
-    step: Step, name: str, m: int, n: int, k: int, stored: int
+    step: ForwardPass, name: str, m: int, n: int, k: int, stored: int
 ) -> tuple[Operation, ...]:
     """Rows of x quantized, multiplied as such; int8 sums are int32 and rescaled."""
     a, whole = step.value, step.format.weights == "int8"
-    core = kinds.linear(name, m, n, k, a, a)
+    core = ops.linear(name, m, n, k, a, a)
     product = core._replace(
         weight_bytes=stored,
         activation_bytes=m * (k + SCALE_BYTES) + (4 if whole else a) * m * n,

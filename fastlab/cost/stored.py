@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastlab.cost import kinds
-from fastlab.cost.kinds import Operation
-from fastlab.cost.steps import Step
+from fastlab.cost import ops
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import ForwardPass
 from fastlab.spec.sharing import Sharing, palette_bytes
 from fastlab.spec.sparsity import sparse_bytes, zeros_per_row
 
@@ -25,19 +25,19 @@ TRANSPOSED = ("mlp.down",)
 
 
 def stored_product(
-    step: Step, name: str, m: int, n: int, k: int, bias: bool
+    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool
 ) -> Iterator[Operation]:
     """y[m, n] = x[m, k] W[k, n] (+ b) with W as the recipe stores it."""
     a = step.value
     if step.storage == "palette":
-        ops = _looked_up(step, name, m, n, k)
+        listed = _looked_up(step, name, m, n, k)
     else:
-        ops = (_csr if step.storage == "csr" else _semi)(step, name, m, n, k)
-    for op in ops:
+        listed = (_csr if step.storage == "csr" else _semi)(step, name, m, n, k)
+    for op in listed:
         read = a * n if bias and op.name == name else 0
         yield op._replace(weight_bytes=op.weight_bytes + read) if read else op
     if bias:
-        yield kinds.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)
+        yield ops.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)
 
 
 def csr_product(name: str, m: int, n: int, k: int, left: int, stored: int) -> Operation:
@@ -51,7 +51,7 @@ def csr_product(name: str, m: int, n: int, k: int, left: int, stored: int) -> Op
     return Operation(name, "csr", *costs, dims=(m, n, left), precision="fp32")
 
 
-def _csr(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+def _csr(step: ForwardPass, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
     """x widened and transposed, the product, its result narrowed."""
     sparsity, cast = step.recipe.sparsity, step.value != WIDE
     assert sparsity is not None
@@ -65,12 +65,12 @@ def _csr(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
         yield _cast(step, f"{name}.narrow", m * n)
 
 
-def _cast(step: Step, name: str, elements: int) -> Operation:
+def _cast(step: ForwardPass, name: str, elements: int) -> Operation:
     moved = elements * (step.value + WIDE)
     return Operation(name, "elementwise", activation_bytes=moved, fused_bytes=0)
 
 
-def _semi(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+def _semi(step: ForwardPass, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
     """Half of the multiplications, half of the values and where they were.
 
     By cuSPARSELt, which writes the result untransposed (torch/sparse/
@@ -86,12 +86,14 @@ def _semi(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
     yield Operation(name, "semi", 1, flops, flops, stored, moved, dims=(m, n, k))
 
 
-def _looked_up(step: Step, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+def _looked_up(
+    step: ForwardPass, name: str, m: int, n: int, k: int
+) -> Iterator[Operation]:
     """The weight looked up, and a dense product of what was just written."""
     sharing, a = step.recipe.sharing, step.value
     assert sharing is not None
     yield lookup(f"{name}.lookup", sharing, n, k, a)
-    core = kinds.linear(name, m, n, k, a, a)
+    core = ops.linear(name, m, n, k, a, a)
     moved = core.activation_bytes + core.weight_bytes
     yield core._replace(weight_bytes=0, activation_bytes=moved)
 

@@ -161,7 +161,7 @@ def _operations(
         for whole, part in zip(each, found, strict=True):
             whole[..., at] = part
     both = zip(costs, points, strict=True)
-    beyond = np.concatenate([beyond_parts(c, p, profile) for c, p in both])
+    beyond = np.concatenate([call_overhead_factor(c, p, profile) for c, p in both])
     return each._replace(seconds=each.seconds * beyond, parts=each.parts * beyond)
 
 
@@ -182,12 +182,12 @@ def _coded(costs: Sequence[Costs]) -> tuple[np.ndarray, dict[_Fitted, int]]:
     return np.concatenate(found), codes
 
 
-def beyond_parts(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
+def call_overhead_factor(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
     """[operations] what each takes within a call beyond its time alone: factors."""
     recipe, prefills = point.recipe, point.workload.phase == "prefill"
-    factors = np.full(len(cost.times), profile.beyond_parts(recipe.precision))
+    factors = np.full(len(cost.times), profile.call_overhead_factor(recipe.precision))
     if recipe.runtime != "eager" and not prefills:  # a compiled prefill has eager's
-        factors[cost.compiled] = profile.beyond_parts(recipe.precision, True)
+        factors[cost.compiled] = profile.call_overhead_factor(recipe.precision, True)
     return factors
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost.kinds import Operation
 from fastlab.cost.operations import operations
-from fastlab.cost.steps import REPLAYED, compiled_calls
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import REPLAYED, compiled_calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
 from fastlab.spec.point import Point

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.kinds import PRODUCTS
+from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.residual import Residual, residual
 from fastlab.latency.samples import DIMS, Sample, Work, class_of, work_of
 from fastlab.spec.checks import make

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlab.cost.kinds import LOOKUPS, PRODUCTS
+from fastlab.cost.ops import LOOKUPS, PRODUCTS
 from fastlab.latency.fit import ClassFit
 from fastlab.spec.checks import check_names, make
 from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
@@ -101,7 +101,7 @@ class Profile:
         """Host seconds per launch of a family's eager code."""
         return self.host_s.get(family, self.dispatch_s)
 
-    def beyond_parts(self, precision: str, compiled: bool = False) -> float:
+    def call_overhead_factor(self, precision: str, compiled: bool = False) -> float:
         """What a call takes beyond the sum of its operations: a factor.
 
         Where a precision was not timed, that of the dense one around it serves.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost.kinds import LOOKUPS, PRODUCTS, Operation
+from fastlab.cost.ops import LOOKUPS, PRODUCTS, Operation
 
 ATTENTION = ("prefill", "decode", "plain")
 GENERATED = ("gemv", "palette-compiled")  # timed as compiled calls of one kernel each

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastlab.latency.calibrated import (
-    beyond_parts,
+    call_overhead_factor,
     columns_of,
     datasheet,
     host_work,
@@ -51,7 +51,9 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
         ]
     )
     alone = each.sum(axis=1)
-    beyond = beyond_parts(costs, point, profile) if profile else np.ones(len(alone))
+    beyond = (
+        call_overhead_factor(costs, point, profile) if profile else np.ones(len(alone))
+    )
     parts = [*each.sum(axis=0).tolist(), float((beyond - 1) @ alone)]
     host = _host(sum(parts), costs, point, device, profile)
     return dict(zip(STEPS, [*parts, host], strict=True))

@@ -22,7 +22,7 @@ from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillConfig:
     """What the student is told: loss = kl x KL + (1 - kl) x CE + hidden x MSE.
 
     KL: between the distributions at this temperature, times its square. CE: of the
@@ -58,7 +58,7 @@ def distill(
     steps: int,
     *,
     tokenizer: Any = None,
-    lesson: Lesson | None = None,
+    config: DistillConfig | None = None,
     how: Training | None = None,
     folder: str | Path | None = None,
     save_every_s: float = 60.0,
@@ -72,12 +72,12 @@ def distill(
     for inference again. Raises ValueError for vocabularies, layers or widths that do
     not fit, and for a text shorter than one block.
     """
-    how, lesson = how or Training(block=256, warmup=20), lesson or Lesson()
-    check_pair(student, teacher, lesson)
+    how, config = how or Training(block=256, warmup=20), config or DistillConfig()
+    check_pair(student, teacher, config)
     ids = _ids(text, tokenizer, student)
     blocks = Blocks(ids, how.block, how.batch, how.seed)
     teacher.eval().requires_grad_(False)
-    trainer = Trainer(student, blocks, lesson_loss(student, teacher, lesson), how)
+    trainer = Trainer(student, blocks, distill_loss(student, teacher, config), how)
     session = Session(trainer, Path(folder) if folder else None, save_every_s)
     session.plan(steps)
     session.run(on_row)
@@ -94,15 +94,15 @@ def _ids(text: str | torch.Tensor, tokenizer: Any, student: Any) -> torch.Tensor
     return token_ids(tokenizer, text)
 
 
-def check_pair(student: Any, teacher: Any, lesson: Lesson) -> None:
-    """Raise ValueError where such a student cannot learn such a lesson."""
+def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
+    """Raise ValueError where such a student cannot learn such a config."""
     vocabs = [model.config.vocab_size for model in (student, teacher)]
     if vocabs[0] != vocabs[1]:
         raise ValueError(
             f"vocab={vocabs[0]} of the student must be the teacher's, {vocabs[1]}"
         )
     counts = [len(layers_of(model)) for model in (student, teacher)]
-    for mine, its in lesson.layers.items():
+    for mine, its in config.layers.items():
         for who, layer, count in (
             ("student", mine, counts[0]),
             ("teacher", its, counts[1]),
@@ -112,25 +112,25 @@ def check_pair(student: Any, teacher: Any, lesson: Lesson) -> None:
                     f"layers: {who} has no layer {layer}; it has 0 to {count - 1}"
                 )
     widths = [model.config.hidden_size for model in (student, teacher)]
-    if lesson.layers and widths[0] != widths[1]:
+    if config.layers and widths[0] != widths[1]:
         raise ValueError(
-            f"hidden={lesson.hidden} needs equal widths; the student has {widths[0]}, "
+            f"hidden={config.hidden} needs equal widths; the student has {widths[0]}, "
             f"the teacher {widths[1]}"
         )
 
 
-def lesson_loss(student: nn.Module, teacher: nn.Module, lesson: Lesson) -> Loss:
-    """The loss of a lesson as a function of ids (batch, block + 1)."""
+def distill_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) -> Loss:
+    """The loss of a config as a function of ids (batch, block + 1)."""
 
     def loss_of(ids: torch.Tensor) -> torch.Tensor:
         inputs, targets = ids[:, :-1], ids[:, 1:].flatten()
         with torch.no_grad():
-            wanted, its = seen(teacher, inputs, lesson.layers.values())
-        given, mine = seen(student, inputs, lesson.layers.keys())
-        loss = lesson.kl * soft_loss(given, wanted, lesson.temperature)
-        loss = loss + (1 - lesson.kl) * F.cross_entropy(given, targets)
+            wanted, its = seen(teacher, inputs, config.layers.values())
+        given, mine = seen(student, inputs, config.layers.keys())
+        loss = config.kl * soft_loss(given, wanted, config.temperature)
+        loss = loss + (1 - config.kl) * F.cross_entropy(given, targets)
         for own, other in zip(mine, its, strict=True):
-            share = lesson.hidden / len(mine)
+            share = config.hidden / len(mine)
             loss = loss + share * relative_error(own, other)
         return loss
 

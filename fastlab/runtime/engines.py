@@ -15,7 +15,7 @@ from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import compiled
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.onerow import one_row
-from fastlab.runtime.refusals import refusal
+from fastlab.runtime.unsupported import unsupported_reason
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import STATIC
 
@@ -24,9 +24,9 @@ def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
     """The point's call on the model: run(), reset(), compile_s; see `models.prepare`.
 
     Everything is compiled, captured and filled when this returns. Raises ValueError for
-    what `refusal` names.
+    what `unsupported_reason` names.
     """
-    reason = refusal(point, device)
+    reason = unsupported_reason(point, device)
     if reason:
         raise ValueError(reason)
     ids = models.prompt_ids(point, device)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlab.cost.article import article_as_printed
-from fastlab.cost.steps import steps
+from fastlab.cost.passes import passes
 from fastlab.latency.costs import CAUSAL, FLOPS, KV_WRITE, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as datasheet_row
@@ -223,7 +223,7 @@ def _methods(
 
 
 def _article(point: Point) -> float:
-    rows = sum(step.rows for step in steps(point))
+    rows = sum(step.rows for step in passes(point))
     built = point.built_shape
     return float(article_as_printed(rows, built.layers, built.hidden))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastlab import checkpoints, machine
 from fastlab.learning.checkpoint import export_model, write_json
-from fastlab.learning.distilling import Lesson, distill
+from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.likelihood import text_loss
 from fastlab.learning.loop import Training
 from fastlab.learning.session import Row, summary_of
@@ -20,7 +20,7 @@ from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import digest
 from fastlab.spec.recipe import Recipe
 
-LESSON = Lesson(temperature=2.0, kl=0.8)
+CONFIG = DistillConfig(temperature=2.0, kl=0.8)
 HOW = Training(
     batch=8,
     lr=1e-3,
@@ -55,7 +55,7 @@ def healed(
     text, how = token_ids(tokenizer, trained.corpus.train), how_of(student)
     rows = distill(
         *(student, teacher, text, recipe.distill_steps),
-        lesson=LESSON,
+        config=CONFIG,
         how=how,
         folder=folder,
         on_row=trained.on_row,
@@ -75,7 +75,7 @@ def student_folder(recipe: Recipe, trained: Trained) -> Path:
     made: dict[str, Any] = {"weights": trained.weights}
     made |= {"text": trained.corpus.train_sha256}
     made |= {"pruning": recipe.pruning.to_dict(), "steps": recipe.distill_steps}
-    made |= {"lesson": asdict(LESSON), "how": asdict(HOW)}
+    made |= {"lesson": asdict(CONFIG), "how": asdict(HOW)}
     return Path(trained.students) / digest(made)[:16]
 
 
@@ -102,7 +102,7 @@ def _write_run(
             **{name: environment[name] for name in ("command", "versions", "device")},
             "teacher": trained.weights,
             "recipe": recipe.to_dict(),
-            "lesson": asdict(LESSON),
+            "lesson": asdict(CONFIG),
             "how": asdict(how),
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": round(rows[-1]["seconds"], 1),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink import nibbles, rounding
+from fastlab.shrink import int4_packing, rounding
 from fastlab.shrink.stored import StoredLinear, fixed
 from fastlab.spec.precision import ROWS, Format
 
@@ -163,15 +163,15 @@ class Int4Linear(Quantized):
     ) -> None:
         super().__init__(n, 2 * plain.shape[1], bias)
         self.group = self.in_features // pairs.shape[0]
-        self.layout = nibbles.layout_for(plain.device, pairs.dtype)
-        self.packed = fixed(nibbles.pack(plain, self.layout))
+        self.layout = int4_packing.layout_for(plain.device, pairs.dtype)
+        self.packed = fixed(int4_packing.pack(plain, self.layout))
         self.pairs = fixed(pairs)
 
     @property
     def plain(self) -> Tensor:
         """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
         n, k = self.pairs.shape[1], self.in_features
-        return nibbles.unpack(self.packed, n, k, self.layout)
+        return int4_packing.unpack(self.packed, n, k, self.layout)
 
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
@@ -188,7 +188,7 @@ class Int4Linear(Quantized):
         return y[:, : self.out_features].to(x.dtype)
 
     def dense(self) -> Tensor:
-        codes = nibbles.to_codes(self.plain).unflatten(1, (-1, self.group))
+        codes = int4_packing.to_codes(self.plain).unflatten(1, (-1, self.group))
         scale, zero = self.pairs.transpose(0, 1).unbind(-1)
         grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
         return grouped.flatten(1)[: self.out_features]
@@ -234,6 +234,6 @@ def quantized_linear(weight: Tensor, bias: Tensor | None, made: Format) -> Quant
 def _int4(weight: Tensor, bias: Tensor | None, group: int) -> Int4Linear:
     codes, pairs = rounding.int4_groups(weight, group)
     extra = -len(codes) % ROWS
-    plain = functional.pad(nibbles.to_bytes(codes), (0, 0, 0, extra))
+    plain = functional.pad(int4_packing.to_bytes(codes), (0, 0, 0, extra))
     pairs = functional.pad(pairs, (0, 0, 0, extra))
     return Int4Linear(plain, pairs, len(weight), bias)

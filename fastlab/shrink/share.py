@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastlab.shrink import palettes, parts
+from fastlab.shrink import codebooks, parts
 from fastlab.shrink.stored import LutLinear
 from fastlab.spec.sharing import Sharing, tables_of
 
@@ -44,6 +44,6 @@ def lut_linear(weight: Tensor, bias: Tensor | None, sharing: Sharing) -> LutLine
     """The look-up module of a dense weight (n, k); its groups must divide n."""
     n, k = weight.shape
     groups = weight.reshape(tables_of(sharing, n), -1)
-    tables, codes = palettes.palettes_of(groups, sharing.bits)
-    packed = palettes.pack(codes.view(-1), sharing.bits)
+    tables, codes = codebooks.codebooks_of(groups, sharing.bits)
+    packed = codebooks.pack(codes.view(-1), sharing.bits)
     return LutLinear(packed, tables, n, k, bias)

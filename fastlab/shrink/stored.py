@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink import palettes
+from fastlab.shrink import codebooks
 
 
 class StoredLinear(nn.Module):
@@ -118,7 +118,7 @@ class LutLinear(StoredLinear):
 
     def dense(self) -> Tensor:
         n, k = self.out_features, self.in_features
-        codes = palettes.unpack(self.packed, n * k).view(len(self.tables), -1)
+        codes = codebooks.unpack(self.packed, n * k).view(len(self.tables), -1)
         return torch.gather(self.tables, 1, codes.long()).view(n, k)
 
 

@@ -13,11 +13,11 @@ from fastlab.clock.measure import Bench, model_key
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 from fastlab.record import Record, row_key
+from fastlab.rows import table
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point
 from fastlab.sweeps.store import Store
-from fastlab.sweeps.table import table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def sweep(
     """
     check_count("rounds", rounds)
     store = store if isinstance(store, Store) else Store(store)
-    bench = Bench.here(device, settings, profile, trained=trained)
+    bench = Bench.for_device(device, settings, profile, trained=trained)
     for _ in measured(points, store, bench, progress or terminal_progress, rounds):
         pass
     return table(rows_of(points, store, bench), store.envs())

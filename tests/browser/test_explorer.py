@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from fastlab.view.parameters import check_parameters
+from fastlab.notebook.parameters import check_parameters
 from tests.notebooks.conftest import NOTEBOOKS, TINY
 
 pytestmark = pytest.mark.slow

@@ -78,7 +78,7 @@ def test_a_crowded_machine_marks_what_was_measured_on_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(module, "calibrate", lambda kind: profile)
     monkeypatch.setattr(module, "settled", lambda device: True)
-    monkeypatch.setattr(module, "crowded", lambda cores, kind: True)
+    monkeypatch.setattr(module, "is_contended", lambda cores, kind: True)
     found = module.this_device("cpu")
     assert module.is_busy(found)
     assert found.source == "made up, on a busy machine"

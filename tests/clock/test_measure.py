@@ -74,7 +74,9 @@ def test_points_that_share_a_model_build_it_once(
 def test_an_emulated_precision_is_unsupported_with_its_reason(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "refusal", lambda kind, precision: "it is emulated")
+    monkeypatch.setattr(
+        machine, "unsupported_reason", lambda kind, precision: "it is emulated"
+    )
     record = bench.measure(POINT)
     assert (record.status, record.reason) == ("unsupported", "it is emulated")
     assert record.measured is None
@@ -126,7 +128,7 @@ def test_a_model_too_large_for_the_memory_is_not_tried(
 def test_an_output_that_is_not_finite(bench: Bench) -> None:
     model = module.build(POINT, "cpu")
     model.model.norm.weight.fill_(float("nan"))
-    bench.adopt(POINT, model)
+    bench.use_model(POINT, model)
     record = bench.measure(POINT)
     assert (record.status, record.measured) == ("nonfinite", None)
 
@@ -150,7 +152,7 @@ def test_a_gpu_that_answers_no_more_ends_the_sweep(
     monkeypatch.setattr(module, "prepare", failing(sticky))
     monkeypatch.setattr(torch, "ones", failing(sticky))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(machine, "refusal", lambda kind, precision: "")
+    monkeypatch.setattr(machine, "unsupported_reason", lambda kind, precision: "")
     bench.kind = "cuda"
     monkeypatch.setattr(module, "build", lambda p, d: torch.nn.Identity())
     with pytest.raises(DeviceLost, match="goes on where it stopped"):
@@ -244,7 +246,7 @@ def test_weights_that_fit_the_cache_are_flagged_in_decoding(
 def test_a_row_says_that_other_programs_took_our_cores(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
-    monkeypatch.setattr(module, "crowded", lambda cores, kind: taken)
+    monkeypatch.setattr(module, "is_contended", lambda cores, kind: taken)
     record = bench.measure(point_of(model="tiny-llama", prompt_len=8))
     assert record.status == "ok"
     assert ("shared_cpu" in record.measured.flags) == taken

@@ -15,8 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab import machine
 from fastlab.cli import main
-from fastlab.clock import calibrate, fitting, wholes
-from fastlab.clock.candidates import CANDIDATES, STREAMED, Benchmark
+from fastlab.clock import calibrate, end_to_end, fitting
 from fastlab.clock.clocks import CpuClock
 from fastlab.clock.microbench import (
     COMPILED_COUNTS,
@@ -28,6 +27,7 @@ from fastlab.clock.microbench import (
     spread,
     timed,
 )
+from fastlab.clock.microbenchmarks import CANDIDATES, STREAMED, Benchmark
 from fastlab.clock.packed import TIMED, packed_products
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
@@ -135,12 +135,12 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     monkeypatch.setattr(fitting, "calibrate", lambda kind: profile)
     monkeypatch.setattr("fastlab.clock.microbench.settings_for", lambda kind: quick)
     monkeypatch.setattr("fastlab.clock.microbench.LARGEST_BYTES", {"cpu": 2**22})
-    monkeypatch.setattr(wholes, "settings_for", lambda kind: quick)
-    monkeypatch.setattr(wholes, "LEVELS", (2**22, STREAMED))
+    monkeypatch.setattr(end_to_end, "settings_for", lambda kind: quick)
+    monkeypatch.setattr(end_to_end, "LEVELS", (2**22, STREAMED))
     monkeypatch.setattr(fitting, "compiled_seconds", lambda device: (1e-5, 2e-4))
     monkeypatch.setattr(fitting, "compiles", lambda kind: False)
     device, samples = fitting.calibrate_fully("cpu", counts=FEW)
-    packed = [p for p in TIMED if not machine.refusal("cpu", p)]
+    packed = [p for p in TIMED if not machine.unsupported_reason("cpu", p)]
     stored = [s for s in samples if s.kind in STORED_COUNTS]
     assert {s.precision for s in stored} == {"fp32"}
     assert len(stored) == FEW["linear"] + 3  # of look-ups but three are small enough

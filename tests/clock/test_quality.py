@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastlab.clock import quality
-from fastlab.clock.losses import lost, quality_from
+from fastlab.clock.divergence import compare_logits, quality_from
 from fastlab.clock.quality import Reference, quality_of, questions_of
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.likelihood import text_loss
@@ -24,7 +24,7 @@ from fastlab.spec import Point, point_of
 
 
 def compared(reference: torch.Tensor, logits: torch.Tensor) -> Quality:
-    return quality_from([lost(reference, logits)])
+    return quality_from([compare_logits(reference, logits)])
 
 
 def test_kl_by_hand() -> None:
@@ -179,7 +179,7 @@ def test_the_bits_of_a_uniform_guess_are_known() -> None:
     sure = torch.zeros(4, 8)
     targets = torch.tensor([1, 2, 3, 4])
     sure[range(4), targets] = 1e4
-    block = lost(sure, torch.zeros(4, 8), targets)
+    block = compare_logits(sure, torch.zeros(4, 8), targets)
     got = quality_from([block] * 8, np.full(8, 8))
     assert got.bits_per_byte == pytest.approx(1.5)
     assert (got.low, got.high) == (pytest.approx(1.5), pytest.approx(1.5))

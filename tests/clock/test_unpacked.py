@@ -12,8 +12,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from fastlab.clock import fitting, unpacked
-from fastlab.clock.candidates import STREAMED, Benchmark
 from fastlab.clock.microbench import COUNTS, STORED_COUNTS, chosen
+from fastlab.clock.microbenchmarks import STREAMED, Benchmark
 from fastlab.clock.onerow import compiled_rows
 from fastlab.clock.unpacked import (
     RATIOS,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._inductor.utils import run_and_get_code
 
-from fastlab.cost.fusing import fused
+from fastlab.cost.fusion import fused
 from fastlab.cost.operations import operations
 from fastlab.models import build
 from fastlab.runtime.engines import prepare

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastlab.cost import kinds
+from fastlab.cost import ops
 from fastlab.cost.article import article_as_printed, article_corrected
 from fastlab.cost.memory import parameters
 from fastlab.cost.operations import operations
@@ -107,7 +107,7 @@ def test_the_articles_formula_with_its_multiplication_done_right() -> None:
 
 
 def test_a_linear_by_hand() -> None:
-    op = kinds.linear("q", m=3, n=5, k=7, a=2, w=2, bias=True)
+    op = ops.linear("q", m=3, n=5, k=7, a=2, w=2, bias=True)
     assert op.flops == 2 * 3 * 5 * 7
     assert op.weight_bytes == 2 * (7 * 5 + 5)
     assert op.activation_bytes == 2 * 3 * (7 + 5)
@@ -116,7 +116,7 @@ def test_a_linear_by_hand() -> None:
 
 def test_causal_attention_by_hand() -> None:
     """3 new queries after 2 cached keys see 3, 4 and 5 keys: 12 of 15 pairs."""
-    op = kinds.attention("a", 1, new=3, past=2, heads=4, kv_heads=2, d=8, a=2)
+    op = ops.attention("a", 1, new=3, past=2, heads=4, kv_heads=2, d=8, a=2)
     assert op.flops == 4 * 4 * 8 * 15
     assert op.flops_causal == 4 * 4 * 8 * 12
     assert op.kv_read_bytes == 2 * 2 * 5 * 2 * 8

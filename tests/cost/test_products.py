@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from fastlab.cost.kinds import Operation
 from fastlab.cost.memory import kv_cache_bytes, weight_bytes
 from fastlab.cost.operations import operations
+from fastlab.cost.ops import Operation
 from fastlab.cost.products import PACKED_ROWS
 from fastlab.latency.costs import costs_of
 from fastlab.models import build, numerics, prepare

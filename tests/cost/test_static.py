@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab.cost.operations import operations
-from fastlab.cost.steps import steps
+from fastlab.cost.passes import passes
 from fastlab.latency.costs import GENERATE_LAUNCHES, costs_of
 from fastlab.models import build, numerics
 from fastlab.runtime.engines import prepare
@@ -141,8 +141,8 @@ def test_unrolled_steps_run_in_whole_calls() -> None:
     base = {"model": "tiny-llama", "phase": "generate", "new_tokens": 10}
     once = point_of(**base, runtime="graph")
     four = point_of(**base, runtime="graph", unroll=4)
-    assert len(steps(once)) == 10
-    assert len(steps(four)) == 13
+    assert len(passes(once)) == 10
+    assert len(passes(four)) == 13
     assert (costs_of(once).host.replays, costs_of(four).host.replays) == (9, 3)
 
 

@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab.clock.peak import peak_bytes as counted_peak
-from fastlab.cost.kinds import Operation
 from fastlab.cost.memory import parameters, peak_bytes, weight_bytes
 from fastlab.cost.operations import operations, products_of
+from fastlab.cost.ops import Operation
 from fastlab.latency.costs import costs_of
 from fastlab.latency.devices import Device, device
 from fastlab.latency.estimates import estimate

@@ -14,8 +14,8 @@ from fastlab.clock.timing import Settings
 from fastlab.models import numerics
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.engines import prepare
-from fastlab.runtime.refusals import refusal
 from fastlab.runtime.sampling import Sampling
+from fastlab.runtime.unsupported import unsupported_reason
 from fastlab.spec import point_of
 from tests.runtime.tiny import generated, prompts, tiny
 
@@ -95,7 +95,7 @@ def test_attention_kernels_agree(attention: str) -> None:
     usual, named = (
         point_of(**sizes, runtime="decoder", attention=a) for a in ("sdpa", attention)
     )
-    assert refusal(named, "cuda") == ""
+    assert unsupported_reason(named, "cuda") == ""
     with numerics("bf16"):
         expected = prepare(build(usual, "cuda"), usual, "cuda").run().float()
         found = prepare(build(named, "cuda"), named, "cuda").run().float()
@@ -110,7 +110,7 @@ def test_rows_of_the_ladder(precision: str, runtime: str) -> None:
     point = point_of(
         model="llama-3.2-1b", layers=2, precision=precision, runtime=runtime, **over
     )
-    record = Bench.here("cuda", settings).measure(point)
+    record = Bench.for_device("cuda", settings).measure(point)
     assert record.status in ("ok", "unsupported"), record.reason
     if record.status == "ok":
         assert (record.measured.compile_s is None) == (runtime == "eager")
@@ -119,7 +119,7 @@ def test_rows_of_the_ladder(precision: str, runtime: str) -> None:
 def test_transformers_own_generation() -> None:
     settings = Settings.for_device("cuda", budget_s=0.3, warmup_s=0.1, n_min=3)
     over = {"phase": "generate", "new_tokens": 16, "runtime": "transformers"}
-    record = Bench.here("cuda", settings).measure(
+    record = Bench.for_device("cuda", settings).measure(
         point_of(model="tiny-llama", prompt_len=16, **over)
     )
     assert record.status == "ok", record.reason

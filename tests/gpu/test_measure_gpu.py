@@ -27,7 +27,7 @@ def here() -> Device:
 @pytest.fixture(scope="module")
 def bench(here: Device) -> Bench:
     settings = Settings.for_device("cuda", budget_s=0.5, warmup_s=0.1, n_min=10)
-    return Bench.here("cuda", settings, here)
+    return Bench.for_device("cuda", settings, here)
 
 
 def test_the_calibrated_device_is_not_faster_than_its_datasheet(here: Device) -> None:
@@ -52,7 +52,7 @@ POINTS = grid(
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.label)
 def test_every_family_and_precision_is_measured(bench: Bench, point) -> None:
     record = bench.measure(point)
-    reason = machine.refusal("cuda", point.recipe.precision)
+    reason = machine.unsupported_reason("cuda", point.recipe.precision)
     assert record.status == ("unsupported" if reason else "ok"), record.reason
     if not reason:
         assert record.measured.cache == "cold"
@@ -97,8 +97,8 @@ def test_an_8b_model_is_made_on_the_gpu_without_a_copy_on_the_host() -> None:
 
 def test_tf32_is_really_another_product() -> None:
     """Ten bits of mantissa: fp32 and tf32 logits differ, bf16's differ by more."""
-    if machine.refusal("cuda", "tf32"):
-        pytest.skip(machine.refusal("cuda", "tf32"))
+    if machine.unsupported_reason("cuda", "tf32"):
+        pytest.skip(machine.unsupported_reason("cuda", "tf32"))
     point = point_of(family="llama", layers=2, hidden=512, vocab=1000)
     call = prepare(build(point, "cuda"), point, "cuda")
     with numerics("fp32"):

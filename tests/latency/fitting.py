@@ -8,8 +8,8 @@ from itertools import product
 
 import numpy as np
 
-from fastlab.cost import kinds
-from fastlab.cost.kinds import Operation
+from fastlab.cost import ops
+from fastlab.cost.ops import Operation
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import ClassFit, fit, formula
 from fastlab.latency.profile import Profile
@@ -36,7 +36,7 @@ def timed(ops: Iterator[Operation], precision: str = "fp32") -> list[Sample]:
 def products() -> list[Sample]:
     """27 matrix products from 8 to 2048 wide."""
     sizes = product((8, 128, 2048), repeat=3)
-    return timed(kinds.linear("gemm", *size, 4, 4) for size in sizes)
+    return timed(ops.linear("gemm", *size, 4, 4) for size in sizes)
 
 
 def attentions(phase: str) -> list[Sample]:
@@ -44,7 +44,7 @@ def attentions(phase: str) -> list[Sample]:
     sizes = product((1, 8), (16, 128, 1024), (2, 16), (2,), (32, 64, 128))
     spans = {"prefill": lambda n: (n, 0), "decode": lambda n: (1, n)}[phase]
     return timed(
-        kinds.attention("a", batch, *spans(n), heads, kv, d, 4)
+        ops.attention("a", batch, *spans(n), heads, kv, d, 4)
         for batch, n, heads, kv, d in sizes
     )
 
@@ -52,7 +52,7 @@ def attentions(phase: str) -> list[Sample]:
 def elementwise() -> list[Sample]:
     """12 pointwise kernels from 1 kB to 80 MB."""
     sizes = np.logspace(2, 7, 12).astype(int).tolist()
-    return timed(kinds.elementwise("e", n, 4, 2, 1) for n in sizes)
+    return timed(ops.elementwise("e", n, 4, 2, 1) for n in sizes)
 
 
 def calibrated(device: Device, dispatch_s: float = 0.0) -> Device:

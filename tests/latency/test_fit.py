@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab.cost import kinds
+from fastlab.cost import ops
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import ClassFit, conformal, fit, formula
 from fastlab.latency.residual import residual
@@ -24,7 +24,7 @@ from .fitting import TRUTH, attentions, elementwise, products
 
 def linear(m: int, n: int, k: int, seconds: float = 1.0) -> Sample:
     """A product of the device with round numbers, in fp32."""
-    op = kinds.linear("gemm", m, n, k, 4, 4)
+    op = ops.linear("gemm", m, n, k, 4, 4)
     return Sample.of(op, seconds, "fp32", "round numbers")
 
 
@@ -96,7 +96,7 @@ def test_left_out_is_what_a_fit_without_the_point_says() -> None:
 
 
 def test_a_group_left_out_is_what_a_fit_without_it_says() -> None:
-    """Neighbours of the same group give no hint: errors and their sd are larger."""
+    """CpuContention of the same group give no hint: errors and their sd are larger."""
     draw = np.random.default_rng(0)
     points, values = draw.normal(size=(12, 2)) * 3, draw.normal(size=12) / 5
     found = residual(points, values)
@@ -149,11 +149,11 @@ def test_only_quantized_products_have_a_cost_per_row(profile: Device) -> None:
 
 
 def test_classes_of_attention() -> None:
-    fused = kinds.attention("a", 2, 8, 0, 4, 4, 32, 4)
+    fused = ops.attention("a", 2, 8, 0, 4, 4, 32, 4)
     assert class_of(fused) == "prefill"
-    assert class_of(kinds.attention("a", 2, 1, 8, 4, 4, 32, 4)) == "decode"
-    assert class_of(kinds.attention("a", 2, 1, 0, 4, 4, 32, 4)) == "prefill"
-    assert class_of(kinds.plain_attention(fused, 4, True, True)) == "plain"
+    assert class_of(ops.attention("a", 2, 1, 8, 4, 4, 32, 4)) == "decode"
+    assert class_of(ops.attention("a", 2, 1, 0, 4, 4, 32, 4)) == "prefill"
+    assert class_of(ops.plain_attention(fused, 4, True, True)) == "plain"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fastlab.learning.distilling import (
-    Lesson,
+    DistillConfig,
     distill,
-    lesson_loss,
+    distill_loss,
     outputs_of,
     relative_error,
     soft_loss,
@@ -56,14 +56,14 @@ def test_a_relative_error_of_nothing_known_is_one() -> None:
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-gpt2", "tiny-qwen3"])
 def test_a_student_equal_to_its_teacher_has_zero_loss(name: str) -> None:
-    lesson = Lesson(kl=1.0, hidden=1.0, layers={0: 0, 1: 1})
-    loss = lesson_loss(model(name), model(name), lesson)
+    config = DistillConfig(kl=1.0, hidden=1.0, layers={0: 0, 1: 1})
+    loss = distill_loss(model(name), model(name), config)
     assert float(loss(IDS[:40].view(2, 20))) == pytest.approx(0, abs=1e-7)
 
 
 def test_without_a_teacher_it_is_the_loss_of_training() -> None:
     student, ids = model(seed=1), IDS[:40].view(2, 20)
-    loss = lesson_loss(student, model(), Lesson(kl=0.0))(ids)
+    loss = distill_loss(student, model(), DistillConfig(kl=0.0))(ids)
     assert float(loss) == pytest.approx(float(student(ids, labels=ids).loss), rel=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_a_student_learns_from_its_teacher() -> None:
     """The teacher's logits are made large, so that there is something to learn."""
     teacher, student = model(seed=1), model(layers=1)
     teacher.lm_head.weight.mul_(20)
-    rows = distill(student, teacher, IDS, 30, lesson=Lesson(kl=1.0), how=HOW)
+    rows = distill(student, teacher, IDS, 30, config=DistillConfig(kl=1.0), how=HOW)
     assert rows[-1]["loss"] < 0.95 * rows[0]["loss"]
     assert not student.training
     assert not any(p.requires_grad for p in student.parameters())
@@ -90,9 +90,9 @@ def test_a_student_learns_from_its_teacher() -> None:
 
 
 def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
-    lesson = Lesson(hidden=0.5, layers={0: 1})
+    config = DistillConfig(hidden=0.5, layers={0: 1})
     whole = model(layers=1)
-    distill(whole, model(seed=1), IDS, 6, lesson=lesson, how=HOW)
+    distill(whole, model(seed=1), IDS, 6, config=config, how=HOW)
 
     def stop(row: dict[str, float]) -> None:
         if row["step"] == 4:
@@ -101,7 +101,7 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
     student = model(layers=1)
     for attempt in (stop, None):
         student = model(layers=1)
-        options = {"lesson": lesson, "how": HOW, "folder": tmp_path}
+        options = {"lesson": config, "how": HOW, "folder": tmp_path}
         try:
             distill(
                 student,
@@ -120,23 +120,23 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
 
 def test_bad_lessons_are_refused() -> None:
     with pytest.raises(ValueError, match="temperature=0 must be above 0"):
-        Lesson(temperature=0)
+        DistillConfig(temperature=0)
     with pytest.raises(ValueError, match=r"kl=1\.5 must be from 0 to 1"):
-        Lesson(kl=1.5)
+        DistillConfig(kl=1.5)
     with pytest.raises(ValueError, match=r"hidden=1 and layers={} go together"):
-        Lesson(hidden=1)
+        DistillConfig(hidden=1)
 
 
 def test_pairs_that_do_not_fit_are_refused() -> None:
     teacher = model()
     with pytest.raises(ValueError, match=r"vocab=300 of the student must be .* 512"):
         distill(model(vocab=300), teacher, IDS, 1)
-    lesson = Lesson(hidden=1, layers={0: 2})
+    config = DistillConfig(hidden=1, layers={0: 2})
     with pytest.raises(ValueError, match="teacher has no layer 2; it has 0 to 1"):
-        distill(model(), teacher, IDS, 1, lesson=lesson)
-    lesson = Lesson(hidden=1, layers={0: 0})
+        distill(model(), teacher, IDS, 1, config=config)
+    config = DistillConfig(hidden=1, layers={0: 0})
     with pytest.raises(ValueError, match="equal widths; the student has 32"):
-        distill(model(hidden=32), teacher, IDS, 1, lesson=lesson)
+        distill(model(hidden=32), teacher, IDS, 1, config=config)
     with pytest.raises(ValueError, match="text of 600 tokens is shorter than one"):
         distill(model(), teacher, IDS, 1, how=Training(block=600))
     with pytest.raises(ValueError, match="tokenizer=None"):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from fastlab.view.parameters import check_parameters
+from fastlab.notebook.parameters import check_parameters
 from tests.notebooks.conftest import NOTEBOOKS, TINY
 
 KEYS = {"rows", "cells_s", "parameters"}

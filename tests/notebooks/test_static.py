@@ -10,7 +10,7 @@ from statistics import median
 import nbformat
 import pytest
 
-from fastlab.view.parameters import notebook_parameters
+from fastlab.notebook.parameters import notebook_parameters
 from tests.notebooks.conftest import HERE, NOTEBOOKS
 
 ONCE = ["title", "setup", "parameters", "predict", "widget", "summary"]
@@ -120,7 +120,7 @@ def test_a_static_figure_comes_before_the_widget(book):
     sources = [cell.source for cell in book.cells]
     widget = book.cells.index(tagged(book, "widget")[0])
     assert any("fl.show(" in source for source in sources[:widget])
-    assert not any("fl.explore." in source for source in sources[:widget])
+    assert not any("fl.explorers." in source for source in sources[:widget])
 
 
 def test_every_figure_has_an_alt_text_and_a_caption(book):

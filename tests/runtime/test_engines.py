@@ -11,7 +11,7 @@ import torch
 from fastlab.models import numerics
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
-from fastlab.runtime.refusals import refusal
+from fastlab.runtime.unsupported import unsupported_reason
 from fastlab.shrink.recipes import build
 from fastlab.spec import Point, point_of
 from fastlab.spec.recipe import ATTENTIONS, CACHES, RUNTIMES
@@ -142,7 +142,7 @@ def test_lower_precisions_decode_compiled(precision: str) -> None:
 )
 def test_refusals(over: dict[str, Any], kind: str, words: str) -> None:
     asked = point(**({"phase": "decode"} | over))
-    assert words in refusal(asked, kind)
+    assert words in unsupported_reason(asked, kind)
     if kind == "cpu":
         with pytest.raises(ValueError, match=words):
             prepare(tiny("llama"), asked)
@@ -151,15 +151,17 @@ def test_refusals(over: dict[str, Any], kind: str, words: str) -> None:
 def test_an_old_gpu_has_no_fp8_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = point(phase="decode", cache="static-fp8")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
-    assert "static-fp8 needs compute capability 8.9" in refusal(asked, "cuda")
+    assert "static-fp8 needs compute capability 8.9" in unsupported_reason(
+        asked, "cuda"
+    )
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert refusal(asked, "cuda") == ""
+    assert unsupported_reason(asked, "cuda") == ""
 
 
 def test_every_point_is_refused_or_says_so_early(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """All combinations: either Point or refusal names what is wrong, or it can run."""
+    """Of all combinations each can run, or its point or reason says why not."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     possible = 0
     for attention, cache, runtime, phase in itertools.product(
@@ -171,7 +173,7 @@ def test_every_point_is_refused_or_says_so_early(
         except ValueError:
             continue
         for kind in ("cpu", "cuda"):
-            possible += not refusal(asked, kind)
+            possible += not unsupported_reason(asked, kind)
     assert possible > 100
 
 
@@ -180,8 +182,8 @@ def test_without_a_compiler_compiled_runtimes_are_refused_by_name(
 ) -> None:
     monkeypatch.setattr("fastlab.machine.which", lambda name: None)
     point = point_of(model="tiny-llama", phase="decode", runtime="decoder")
-    assert refusal(point, "cpu") == (
+    assert unsupported_reason(point, "cpu") == (
         "runtime decoder: torch.compile needs a C++ compiler (g++ or clang++), "
         "and none is here"
     )
-    assert refusal(point_of(model="tiny-llama", phase="decode"), "cpu") == ""
+    assert unsupported_reason(point_of(model="tiny-llama", phase="decode"), "cpu") == ""

@@ -14,7 +14,12 @@ from torch.testing import assert_close
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
 from fastlab.shrink import parts
-from fastlab.shrink.pruning.anatomy import anatomy_of, layer_parts, parts_of, stack_of
+from fastlab.shrink.pruning.module_map import (
+    layer_parts,
+    module_map_of,
+    parts_of,
+    stack_of,
+)
 from fastlab.shrink.pruning.prune import prune
 from fastlab.shrink.pruning.selection import Kept, choose, evenly
 from fastlab.shrink.pruning.slicing import channels, cut, narrow
@@ -84,7 +89,7 @@ def test_pruning_nothing_changes_nothing(family: str) -> None:
 
 def outputs(model: Any, axis: str) -> list[Any]:
     """What reads an axis, in each layer: the weights that its units act by."""
-    found = parts_of(model, anatomy_of(model))
+    found = parts_of(model, module_map_of(model))
     return [part.module for part in found if part.read == axis and part.layer >= 0]
 
 
@@ -144,8 +149,8 @@ def test_a_layer_that_adds_nothing_goes_unnoticed(family: str, choice: str) -> N
 
 
 def layer_writers(model: Any, layer: int) -> list[Any]:
-    anatomy = anatomy_of(model)
-    found = layer_parts(stack_of(model, anatomy)[layer], layer, anatomy)
+    module_map = module_map_of(model)
+    found = layer_parts(stack_of(model, module_map)[layer], layer, module_map)
     return [p.module for p in found if p.written == "hidden" and not p.is_norm]
 
 
@@ -186,7 +191,7 @@ def test_a_pruned_model_equals_the_masked_dense_one(family: str) -> None:
 
 def mute_hidden(model: Any, units: torch.Tensor) -> None:
     """Let nothing write some units of the residual stream."""
-    for part in parts_of(model, anatomy_of(model)):
+    for part in parts_of(model, module_map_of(model)):
         if part.written == "hidden" and not part.is_norm:
             embedding = isinstance(part.module, torch.nn.Embedding)
             weight = part.module.weight.t() if embedding else None

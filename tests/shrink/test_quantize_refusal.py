@@ -34,18 +34,20 @@ def gpu(monkeypatch: pytest.MonkeyPatch, *capability: int) -> None:
 
 @pytest.mark.usefixtures("able_cpu")
 def test_a_cpu_with_everything_runs_all_but_tf32_and_fp8() -> None:
-    refused = {p for p in PRECISIONS if machine.refusal("cpu", p)}
+    refused = {p for p in PRECISIONS if machine.unsupported_reason("cpu", p)}
     assert refused == {"tf32", "fp8", "fp8-dynamic"}
-    assert "8.9" in machine.refusal("cpu", "fp8")
+    assert "8.9" in machine.unsupported_reason("cpu", "fp8")
 
 
 def test_a_cpu_that_only_emulates_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2"})
-    said = machine.refusal("cpu", "int8")
+    said = machine.unsupported_reason("cpu", "int8")
     assert said.startswith("int8 computes in bf16: bf16 is emulated")
-    assert machine.refusal("cpu", "autocast-fp16").startswith("autocast-fp16 computes")
-    assert machine.refusal("cpu", "bf16").startswith("bf16 is emulated")
-    assert machine.refusal("cpu", "fp32") == ""
+    assert machine.unsupported_reason("cpu", "autocast-fp16").startswith(
+        "autocast-fp16 computes"
+    )
+    assert machine.unsupported_reason("cpu", "bf16").startswith("bf16 is emulated")
+    assert machine.unsupported_reason("cpu", "fp32") == ""
 
 
 @pytest.mark.usefixtures("able_cpu")
@@ -61,7 +63,7 @@ def test_a_torch_without_the_product(
     monkeypatch: pytest.MonkeyPatch, precision: str, name: str
 ) -> None:
     lacking(monkeypatch, name)
-    said = machine.refusal("cpu", precision)
+    said = machine.unsupported_reason("cpu", precision)
     assert (
         said == f"{precision} needs aten.{name}, which torch {torch.__version__} lacks"
     )
@@ -69,12 +71,12 @@ def test_a_torch_without_the_product(
 
 def test_gpus_by_capability(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, 9, 0)
-    assert {p for p in PRECISIONS if machine.refusal("cuda", p)} == set()
+    assert {p for p in PRECISIONS if machine.unsupported_reason("cuda", p)} == set()
     gpu(monkeypatch, 8, 0)
-    assert {p for p in PRECISIONS if machine.refusal("cuda", p)} == {
+    assert {p for p in PRECISIONS if machine.unsupported_reason("cuda", p)} == {
         "fp8",
         "fp8-dynamic",
     }
     gpu(monkeypatch, 7, 5)
-    refused = {p for p in PRECISIONS if machine.refusal("cuda", p)}
+    refused = {p for p in PRECISIONS if machine.unsupported_reason("cuda", p)}
     assert refused == {"tf32", "bf16", "autocast-bf16", *QUANTIZED}

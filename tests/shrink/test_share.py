@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fastlab.shrink import palettes, parts
-from fastlab.shrink.palettes import fitted, pack, palettes_of, unpack
+from fastlab.shrink import codebooks, parts
+from fastlab.shrink.codebooks import codebooks_of, fitted, pack, unpack
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
 from fastlab.shrink.share import lut_linear, share
@@ -58,7 +58,7 @@ def test_clusters_are_found_exactly() -> None:
     centres = torch.tensor([-1.0, -0.2, 0.1, 2.0])
     codes = torch.randint(4, (2, 600), generator=torch.Generator().manual_seed(0))
     weight = centres[codes] + 0.001 * gaussian(2, 600)
-    tables, found = palettes_of(weight, 2)
+    tables, found = codebooks_of(weight, 2)
     assert torch.equal(found.long(), codes)
     for row in range(2):
         means = torch.stack([weight[row][codes[row] == c].mean() for c in range(4)])
@@ -78,7 +78,7 @@ def test_lloyd_stops_where_each_centre_is_the_mean_of_its_cell() -> None:
 def test_codes_are_the_nearest_of_the_stored_table() -> None:
     """Tables are rounded to the weights' dtype first."""
     weight = gaussian(4, 64).bfloat16()
-    tables, codes = palettes_of(weight, 4)
+    tables, codes = codebooks_of(weight, 4)
     assert tables.dtype == torch.bfloat16
     distance = (weight.float()[..., None] - tables.float()[:, None]).abs()
     chosen = distance.gather(-1, codes.long()[..., None])[..., 0]
@@ -94,7 +94,7 @@ def test_equal_weights_stay(value: float) -> None:
 def test_samples_and_blocks_change_little(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = gaussian(64, 1024)
     whole = lut_linear(weight, None, Sharing(3)).dense()
-    monkeypatch.setattr(palettes, "SAMPLE", 8192)
+    monkeypatch.setattr(codebooks, "SAMPLE", 8192)
     again = lut_linear(weight, None, Sharing(3)).dense()
     assert sqnr_db(weight, again) > sqnr_db(weight, whole) - 0.1
 

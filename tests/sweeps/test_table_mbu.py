@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fastlab.record import Effective, Measurement, Record
+from fastlab.rows import decode_bytes, table
 from fastlab.spec import point_of
-from fastlab.sweeps.table import decode_bytes, table
 
 SIZES = {"family": "llama", "layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2}
 SIZES |= {"head_dim": 16, "ffn": 128, "vocab": 500}

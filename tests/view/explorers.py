@@ -51,24 +51,24 @@ def tiny_llama() -> Any:
 
 def _sweep() -> Any:
     records, device = rows_by_hand()
-    return fl.explore.layers_by_hidden(fl.table(records), device, "by hand")
+    return fl.explorers.layers_by_hidden(fl.table(records), device, "by hand")
 
 
 MAKERS: dict[str, Callable[[], Any]] = {
-    "counts": lambda: fl.explore.counts(point()),
-    "cutting": lambda: fl.explore.cutting(
+    "counts": lambda: fl.explorers.counts(point()),
+    "cutting": lambda: fl.explorers.cutting(
         {"large": fl.grid(**CUT, layers=8)[0], "other": fl.grid(**CUT, layers=12)[0]},
         *(fl.device("h200"), fl.device("t4")),
     ),
-    "depth": lambda: fl.explore.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "held_out": lambda: fl.explore.held_out(*rows_by_hand()),
+    "depth": lambda: fl.explorers.depth(point(), [fl.device("t4"), fl.device("h200")]),
+    "held_out": lambda: fl.explorers.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,
-    "palettes": lambda: fl.explore.palettes(tiny_llama()),
-    "paying": lambda: fl.explore.paying(point(), fl.device("h200")),
-    "roofs": lambda: fl.explore.roofs(point(), fl.device("t4")),
-    "target": lambda: fl.explore.target(fl.tables.case_points(), fl.device("t4")),
-    "kv_growth": lambda: fl.explore.kv_growth("llama-3.2-1b", fl.device("h200")),
-    "samples_taken": lambda: fl.explore.samples_taken(
+    "palettes": lambda: fl.explorers.palettes(tiny_llama()),
+    "paying": lambda: fl.explorers.paying(point(), fl.device("h200")),
+    "roofs": lambda: fl.explorers.roofs(point(), fl.device("t4")),
+    "target": lambda: fl.explorers.target(fl.tables.case_points(), fl.device("t4")),
+    "kv_growth": lambda: fl.explorers.kv_growth("llama-3.2-1b", fl.device("h200")),
+    "samples_taken": lambda: fl.explorers.samples_taken(
         series("naive loop", 9), series("ours", 10), "by hand"
     ),
 }

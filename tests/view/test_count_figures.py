@@ -107,7 +107,7 @@ def controls(box):
     "model", ["gpt2", "bert", "qwen3-0.6b", "llama-3.1-8b", "tiny-llama", "tiny-gpt2"]
 )
 def test_every_state_of_the_sliders_draws(model):
-    sliders, picture = controls(fl.explore.counts(fl.grid(model=model)[0]))
+    sliders, picture = controls(fl.explorers.counts(fl.grid(model=model)[0]))
     assert set(sliders) == {"layers", "hidden", "prompt", "batch", "Q per KV", "phase"}
     for slider in sliders.values():
         values = getattr(slider, "options", None) or (slider.min, slider.max)
@@ -118,7 +118,7 @@ def test_every_state_of_the_sliders_draws(model):
 
 
 def test_one_change_is_one_redraw_and_takes_no_seconds(point):
-    sliders, picture = controls(fl.explore.counts(point))
+    sliders, picture = controls(fl.explorers.counts(point))
     seen, spent = [], []
     picture.observe(lambda change: seen.append(change["new"]), names="value")
     for value in (4, 20, 64):

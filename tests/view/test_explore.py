@@ -71,7 +71,7 @@ def parts(box):
 
 @pytest.fixture
 def box(rows, device):
-    return fl.explore.layers_by_hidden(rows, device, "measured on a box")
+    return fl.explorers.layers_by_hidden(rows, device, "measured on a box")
 
 
 def test_the_slider_reaches_twice_the_measured_depth(box):

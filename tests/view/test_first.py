@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import pytest
 
 import fastlab as fl
+from fastlab.notebook.series import NOTEBOOKS, series
 from fastlab.view.explore import first as explore
-from fastlab.view.tables.series import NOTEBOOKS, series
 from tests.view.conftest import measurement
 
 
@@ -74,7 +74,7 @@ def test_the_explorer_estimates_every_device(points, machines):
 
 
 def test_one_slider_with_an_axis_that_stays(points, machines):
-    slider, picture = fl.explore.depth(points[0], machines).children
+    slider, picture = fl.explorers.depth(points[0], machines).children
     assert (slider.min, slider.max, slider.value) == (1, 64, 2)
     seen, spent = [], []
     picture.observe(lambda change: seen.append(change["new"]), names="value")

@@ -13,7 +13,7 @@ import fastlab as fl
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.view.tables import kvcache, talking
 
-explore = sys.modules[fl.explore.kv_growth.__module__]
+explore = sys.modules[fl.explorers.kv_growth.__module__]
 SHAPE = fl.ModelShape("llama", 2, 64, heads=4, kv_heads=2, vocab=512)
 LARGE = fl.PRESETS["llama-3.1-8b"]
 

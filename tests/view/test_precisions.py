@@ -23,7 +23,7 @@ from fastlab.view.style import COLORS
 from fastlab.view.words import times
 from tests.view.conftest import record
 
-explore = sys.modules[fl.explore.paying.__module__]
+explore = sys.modules[fl.explorers.paying.__module__]
 tables = sys.modules[fl.tables.gains.__module__]
 SMALL = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512, "prompt_len": 64}
 NAMES = ["fp32", "bf16", "int8", "int4-g128"]
@@ -279,7 +279,7 @@ def controls(box):
 
 def test_every_state_of_the_explorer_draws_or_says_why_not(device, table):
     (point,) = fl.grid(**SMALL, phase="decode")
-    sliders, picture = controls(fl.explore.paying(point, device, rows=table))
+    sliders, picture = controls(fl.explorers.paying(point, device, rows=table))
     assert set(sliders) == {"hidden", "cached", "runtime", "device"}
     assert "marks measured" in picture.value
     for slider in sliders.values():
@@ -294,7 +294,7 @@ def test_every_state_of_the_explorer_draws_or_says_why_not(device, table):
 
 def test_one_change_is_one_redraw(device):
     (point,) = fl.grid(**SMALL, phase="decode")
-    sliders, picture = controls(fl.explore.paying(point, device))
+    sliders, picture = controls(fl.explorers.paying(point, device))
     seen, spent = [], []
     picture.observe(lambda change: seen.append(change["new"]), names="value")
     for value in (512, 2048, 4096):
@@ -323,11 +323,12 @@ def test_stored_bits_are_those_of_the_format():
 
 
 @pytest.mark.skipif(
-    bool(machine.refusal("cpu", "int8")), reason=machine.refusal("cpu", "int8")
+    bool(machine.unsupported_reason("cpu", "int8")),
+    reason=machine.unsupported_reason("cpu", "int8"),
 )
 def test_measured_here_it_holds_quality_and_bytes():
     settings = Settings.for_device("cpu", budget_s=0.05, n_min=3)
-    bench = Bench.here("cpu", settings, fl.device("h200"))
+    bench = Bench.for_device("cpu", settings, fl.device("h200"))
     points = fl.grid(**SMALL, precision=["bf16", "int8"], phase="decode")
     found = fl.tables.gains_of([bench.measure(p) for p in points])
     assert found["status"].tolist() == ["ok", "ok"]

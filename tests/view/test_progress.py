@@ -39,7 +39,7 @@ def outputs(monkeypatch):
 
 def test_waiting_writes_twice_and_starts_no_thread(outputs):
     before = threading.active_count()
-    with fl.waiting("a < b"):
+    with fl.status("a < b"):
         assert threading.active_count() == before
         assert len(outputs[0].written) == 1
     (output,) = outputs
@@ -49,14 +49,14 @@ def test_waiting_writes_twice_and_starts_no_thread(outputs):
 
 
 def test_an_error_passes_and_the_line_says_so(outputs):
-    with pytest.raises(ZeroDivisionError), fl.waiting("work"):
+    with pytest.raises(ZeroDivisionError), fl.status("work"):
         raise ZeroDivisionError
     assert "work: stopped after 0.0 s" in outputs[0].written[-1]
 
 
 def test_all_of_a_line_is_one_output(outputs, points):
     line = progress.line()
-    with line.waiting("calibration"):
+    with line.status("calibration"):
         pass
     assert list(line.points(points[:2])) == points[:2]
     (output,) = outputs
@@ -70,7 +70,7 @@ def test_nothing_to_measure_is_said(outputs):
 
 
 def test_a_pipe_gets_nothing(capsys, points):
-    with fl.waiting("work"):
+    with fl.status("work"):
         pass
     assert list(progress.line().points(points[:2])) == points[:2]
     assert capsys.readouterr() == ("", "")
@@ -78,7 +78,7 @@ def test_a_pipe_gets_nothing(capsys, points):
 
 def test_a_terminal_shows_the_words_and_wipes_them(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with fl.waiting("work"):
+    with fl.status("work"):
         shown = capsys.readouterr().err
     assert "work ..." in shown
     assert capsys.readouterr().err.strip("\r ") == ""

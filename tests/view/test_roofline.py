@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import fastlab as fl
-from fastlab.cost.kinds import PRODUCTS
+from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample
 from fastlab.sweeps.reference import references
 from fastlab.view.tables import batch as batches
 from fastlab.view.tables import roofline as tables
 
-explore = sys.modules[fl.explore.roofs.__module__]  # the figure has the module's name
+explore = sys.modules[fl.explorers.roofs.__module__]  # the figure has the module's name
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def controls(box):
 
 
 def test_every_state_of_the_explorer_draws_or_says_why_not(calls, run):
-    sliders, picture = controls(fl.explore.roofs(calls[-1], None, run.profile))
+    sliders, picture = controls(fl.explorers.roofs(calls[-1], None, run.profile))
     assert set(sliders) == {"batch", "prompt", "precision", "device"}
     assert sliders["device"].value == f"{run.device} (calibrated)"
     for slider in sliders.values():
@@ -333,7 +333,7 @@ def test_the_explorer_tells_what_bounds_each_call(calls):
 
 
 def test_one_change_is_one_redraw(calls):
-    sliders, picture = controls(fl.explore.roofs(calls[-1], fl.device("h200")))
+    sliders, picture = controls(fl.explorers.roofs(calls[-1], fl.device("h200")))
     seen, spent = [], []
     picture.observe(lambda change: seen.append(change["new"]), names="value")
     for value in (4, 64, 256):
@@ -346,10 +346,10 @@ def test_one_change_is_one_redraw(calls):
 
 
 def test_exercise_answers_follow_from_the_operations():
-    from fastlab.cost import kinds
+    from fastlab.cost import ops
     from fastlab.view.check import EXERCISES
 
-    op = kinds.linear("up", 64, 4 * 256, 256, 4, 4)
+    op = ops.linear("up", 64, 4 * 256, 256, 4, 4)
     assert EXERCISES["03_1"].solution(64, 256, 4) == pytest.approx(op.flops / op.bytes)
     ridge = fl.device("a100").ridge("bf16")
     assert EXERCISES["03_2"].solution == pytest.approx(ridge)

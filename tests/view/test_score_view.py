@@ -260,7 +260,7 @@ def test_tables_of_errors_have_one_decimal_and_keep_zeros():
 
 @pytest.fixture
 def box(reference):
-    return fl.explore.held_out(reference.records, reference.profile, "on a box")
+    return fl.explorers.held_out(reference.records, reference.profile, "on a box")
 
 
 def parts(box):
@@ -300,7 +300,7 @@ def test_another_field_brings_its_own_values_and_one_redraw(box):
 
 def test_only_fields_with_two_values_are_offered(three, device):
     assert explore.fields_of(three) == ["hidden"]
-    field, _, _ = parts(fl.explore.held_out(three, device))
+    field, _, _ = parts(fl.explorers.held_out(three, device))
     assert field.options == ("hidden",)
 
 

@@ -36,7 +36,7 @@ def ran(path: str) -> dict[str, object]:
 
 
 def test_no_explorer_is_left_out():
-    assert set(MAKERS) == set(fl.explore.__all__)
+    assert set(MAKERS) == set(fl.explorers.__all__)
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastlab.shrink.pruning.anatomy import (
-    Anatomy,
+from fastlab.shrink.pruning.module_map import (
+    ModuleMap,
     Part,
-    is_turned,
+    is_transposed,
     layer_parts,
     parts_of,
     stack_of,
@@ -30,19 +30,21 @@ class Scope:
     """What is scored: a model, and those of its layers that stay."""
 
     model: Any
-    anatomy: Anatomy
+    module_map: ModuleMap
     shape: ModelShape
     layers: tuple[int, ...]
 
     def parts(self, layer: int) -> list[Part]:
         """The modules of one layer."""
         return list(
-            layer_parts(stack_of(self.model, self.anatomy)[layer], layer, self.anatomy)
+            layer_parts(
+                stack_of(self.model, self.module_map)[layer], layer, self.module_map
+            )
         )
 
     def all_parts(self) -> list[Part]:
         """The modules of the layers that stay, then those outside."""
-        parts = parts_of(self.model, self.anatomy)
+        parts = parts_of(self.model, self.module_map)
         return [part for part in parts if part.layer in (*self.layers, -1)]
 
     def units(self, axis: str) -> int:
@@ -175,14 +177,14 @@ def grouped(channels: Tensor, units: int) -> Tensor:
 
 def row_squares(module: nn.Module) -> Tensor:
     """Sum of squares of what makes each output, its bias too: (written,) in fp32."""
-    squares = _squares(module.weight, 0 if is_turned(module) else 1)
+    squares = _squares(module.weight, 0 if is_transposed(module) else 1)
     bias = getattr(module, "bias", None)
     return squares if bias is None else squares + bias.float().square()
 
 
 def column_squares(module: nn.Module) -> Tensor:
     """Sum of squares of the weights that read each input: (read,) in fp32."""
-    return _squares(module.weight, 1 if is_turned(module) else 0)
+    return _squares(module.weight, 1 if is_transposed(module) else 0)
 
 
 def _squares(weight: Any, axis: int) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastlab.shrink.pruning.anatomy import anatomy_of, stack_of
 from fastlab.shrink.pruning.importance import Scope, layer_magnitudes, scores
+from fastlab.shrink.pruning.module_map import module_map_of, stack_of
 from fastlab.shrink.pruning.probes import block_influence, check_ids, losses_without
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
@@ -36,11 +36,11 @@ def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
     ids: token ids (rows, length) on which importances are measured that need a text.
     Raises ValueError as `prune` does.
     """
-    anatomy = anatomy_of(model)
+    module_map = module_map_of(model)
     shape = ModelShape.from_config(model.config)
     after = pruned_shape(shape, pruning)
     ids = _checked(model, pruning, ids)
-    every = Scope(model, anatomy, shape, tuple(range(shape.layers)))
+    every = Scope(model, module_map, shape, tuple(range(shape.layers)))
     scope = replace(every, layers=_layers(every, pruning, after.layers, ids))
     kept = Kept(after, scope.layers)
     if pruning.heads:
@@ -96,7 +96,7 @@ def _layer_scores(scope: Scope, pruning: Pruning, ids: Tensor | None) -> Tensor:
         source = torch.Generator().manual_seed(pruning.seed)
         return torch.rand(scope.shape.layers, generator=source)
     assert ids is not None
-    stack = list(stack_of(scope.model, scope.anatomy))
+    stack = list(stack_of(scope.model, scope.module_map))
     measure = {"influence": block_influence, "loss": losses_without}
     return measure[pruning.layer_choice](scope.model, stack, ids)
 

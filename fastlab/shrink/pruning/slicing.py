@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fastlab.shrink.parts import head_name, is_tied
-from fastlab.shrink.pruning.anatomy import (
+from fastlab.shrink.pruning.module_map import (
     Part,
-    anatomy_of,
-    is_turned,
+    is_transposed,
+    module_map_of,
     parts_of,
     stack_of,
 )
@@ -23,11 +23,11 @@ from fastlab.spec.shape import GROUPED, ModelShape
 
 def cut(model: Any, kept: Kept) -> None:
     """Leave only what is kept, and let the config and the modules say so."""
-    anatomy = anatomy_of(model)
+    module_map = module_map_of(model)
     before = ModelShape.from_config(model.config)
     tied, head = is_tied(model), head_name(model)
-    _drop_layers(stack_of(model, anatomy), kept.layers)
-    for part in list(parts_of(model, anatomy)):
+    _drop_layers(stack_of(model, module_map), kept.layers)
+    for part in list(parts_of(model, module_map)):
         if not (tied and part.name == head):
             _narrow_part(part, kept, before)
     if tied:
@@ -82,7 +82,7 @@ def spread(groups: Tensor, width: int) -> Tensor:
 
 def narrow(module: Any, rows: Tensor | None, columns: Tensor | None) -> None:
     """Leave the outputs `rows` and inputs `columns` of a matrix; None = all."""
-    first = 1 if is_turned(module) else 0
+    first = 1 if is_transposed(module) else 0
     for index, axis in ((rows, first), (columns, 1 - first)):
         if index is not None:
             module.weight = _selected(module.weight, axis, index)

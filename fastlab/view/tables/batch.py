@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastlab.cost.kinds import PRODUCTS
 from fastlab.cost.memory import largest_batch
 from fastlab.cost.operations import operations
+from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.spec.point import Point

@@ -20,7 +20,7 @@ from fastlab.spec.precision import QUANTIZED
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.view.notebook import Run
+    from fastlab.notebook.run import Run
 
 # 12 layers of 768 become 3 of 512: three quarters of the depth, a third of the width.
 CUT: dict[str, Any] = {

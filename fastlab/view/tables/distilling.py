@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.checkpoints import without_bars
+from fastlab.notebook.progress import line
 from fastlab.spec.checks import check_count, digest
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
-from fastlab.view.progress import line
 from fastlab.view.tables.judged import Judge, built
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def course(layers: float, steps: int, temperature: float) -> Course:
     The layers that change the residual stream least go (block influence). ValueError
     names the field that is out of range.
     """
-    from fastlab.learning.distilling import Lesson
+    from fastlab.learning.distilling import DistillConfig
 
-    Lesson(temperature, KL)
+    DistillConfig(temperature, KL)
     cut = Pruning(layers=layers, layer_choice="influence")
     return Course(cut, steps, temperature)
 
@@ -117,12 +117,12 @@ def _student(student: str, trained: Trained, plan: Course) -> nn.Module:
 
 
 def _loss(student: str, model: nn.Module, dense: nn.Module, plan: Course) -> Loss:
-    from fastlab.learning.distilling import Lesson, lesson_loss
+    from fastlab.learning.distilling import DistillConfig, distill_loss
     from fastlab.learning.loop import next_token_loss
 
     if student != TEACHER:
         return next_token_loss(model)
-    return lesson_loss(model, dense, Lesson(plan.temperature, KL))
+    return distill_loss(model, dense, DistillConfig(plan.temperature, KL))
 
 
 def _learned(

@@ -65,10 +65,10 @@ class Judge:
 
     def quality(self, model: nn.Module) -> Quality:
         """What a model lost against the dense one; intervals from 8 blocks on."""
-        from fastlab.clock.losses import lost, quality_from
+        from fastlab.clock.divergence import compare_logits, quality_from
 
         found = [
-            lost(self.logits[n], _logits(model, row), self.targets[n])
+            compare_logits(self.logits[n], _logits(model, row), self.targets[n])
             for n, row in enumerate(self.ids)
         ]
         return quality_from(found, self.sizes)

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from fastlab import machine
 from fastlab.record import Record
-from fastlab.runtime.refusals import refusal
+from fastlab.rows import table
+from fastlab.runtime.unsupported import unsupported_reason
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.spec.precision import QUANTIZED
 from fastlab.sweeps.reference import reference_for
 from fastlab.sweeps.store import Store
-from fastlab.sweeps.table import table
 from fastlab.view.words import samples
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.view.notebook import Run
+    from fastlab.notebook.run import Run
 
 EAGER = "dynamic"  # transformers' eager decoding: what every rung is compared with
 NEW_TOKENS = 64  # of a whole generation
@@ -135,7 +135,7 @@ def rungs(run: Run) -> pd.DataFrame:
 
 
 def _absent(point: Point, run: Run) -> Record:
-    reason = refusal(point, run.profile.kind) if run.profile else ""
+    reason = unsupported_reason(point, run.profile.kind) if run.profile else ""
     status = "unsupported" if reason else "error"
     return Record(point, run.device, {}, status, reason=reason or NO_ROW)
 
@@ -143,7 +143,7 @@ def _absent(point: Point, run: Run) -> Record:
 def ladder_caption(run: Run, rows: pd.DataFrame) -> str:
     """Where the rows of a run come from, how many samples each, and what lines show."""
     cached = run.points[0].workload.prompt_len
-    told = f"{run.caption.removesuffix(run.samples)}; {samples(rows)}"
+    told = f"{run.caption}; {samples(rows)}"
     noisy = rows["flags"].astype(str).str.contains("noisy").sum()
     hatched = f", {noisy} noisy (hatched)" if noisy else ""
     what = f"batch 1, {cached} tokens cached; lines are intervals of 95 %"

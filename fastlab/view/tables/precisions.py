@@ -18,7 +18,7 @@ from fastlab.view.tables.batch import batched, batches_to
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.view.notebook import Run
+    from fastlab.notebook.run import Run
 
 LOSSLESS = ("dynamic", "none", "static")  # caches that keep what they are given
 CALL = ["precision", "phase", "batch", "runtime"]  # what tells lines apart

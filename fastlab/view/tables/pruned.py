@@ -14,13 +14,13 @@ from fastlab.checkpoints import generate_text, load, without_bars
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.cost.memory import parameters
+from fastlab.notebook.progress import status
 from fastlab.record import Quality, Record
 from fastlab.shrink.trained import Trained
 from fastlab.spec.hub import read_shape
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
-from fastlab.view.progress import waiting
 from fastlab.view.tables.judged import CHECKPOINTS
 from fastlab.view.tables.judged import checkpoint as folder_of
 from fastlab.view.tables.pruning import built_words, kind_of, savings_of
@@ -52,7 +52,7 @@ def trained_model(checkpoint: str, learn_s: float = 8.0) -> Trained:
 
 def _taught(seconds: float) -> Path:
     from fastlab.learning.checkpoint import export_model
-    from fastlab.view.notebook import results_root
+    from fastlab.notebook.run import results_root
 
     folder = results_root() / "small-model" / f"{seconds:g}s"
     if not (folder / "tokenizer.json").exists():
@@ -149,8 +149,8 @@ def side_by_side(
     """
     import pandas as pd
 
-    with waiting("measuring what this device can do"):
-        bench = Bench.here("cpu", Settings.for_device("cpu", budget_s=budget_s))
+    with status("measuring what this device can do"):
+        bench = Bench.for_device("cpu", Settings.for_device("cpu", budget_s=budget_s))
     bench.judge = False
     lines = []
     for name, model in models.items():
@@ -163,7 +163,7 @@ def _timed(bench: Bench, model: Any) -> dict[str, Any]:
     shape = ModelShape.from_config(model.config)
     length = min(PROMPT, shape.max_positions)
     point = Point(shape, Workload(prompt_len=length))
-    bench.adopt(point, model)
+    bench.use_model(point, model)
     record = bench.measure(point)
     made, taken = record.estimate, record.measured
     return {

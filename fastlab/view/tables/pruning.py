@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastlab import machine
-from fastlab.cost.kinds import PRODUCTS
 from fastlab.cost.memory import parameters
 from fastlab.cost.operations import operations
+from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate, Measurement, Quality, Record
@@ -30,7 +30,7 @@ from fastlab.view.tables.precisions import own
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.view.notebook import Run
+    from fastlab.notebook.run import Run
 
 DENSE = "dense"
 ZEROS = ("zeros", "pattern", "csr", "2:4")  # kinds that leave the shape as it was

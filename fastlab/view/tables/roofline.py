@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost import kinds
-from fastlab.cost.kinds import Operation
+from fastlab.cost import ops
 from fastlab.cost.operations import operations
-from fastlab.cost.steps import VALUE_BYTES
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import VALUE_BYTES
 from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
@@ -23,7 +23,7 @@ from fastlab.spec.point import Point
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.view.notebook import Run
+    from fastlab.notebook.run import Run
 
 PRODUCTS = ("QKV", "attention", "out", "MLP", "head")
 NO_FLOPS = "no FLOPs"  # norms, elementwise, look-ups, copies
@@ -172,8 +172,8 @@ def walk(device: Device, precision: str, width: int) -> pd.DataFrame:
     import pandas as pd
 
     a = VALUE_BYTES[precision]
-    ops = [kinds.linear("linear", m, width, width, a, a) for m in WALK]
-    work = work_of([Sample.of(op, 1.0, precision) for op in ops])
+    layers = [ops.linear("linear", m, width, width, a, a) for m in WALK]
+    work = work_of([Sample.of(op, 1.0, precision) for op in layers])
     fit = device.fits.find("linear", precision) if device.fits else None
     plain = {"peak": device.peak(precision), "bandwidth": device.bandwidth}
     rates = fit.parameters if fit else plain | {"overhead_s": device.launch_s}

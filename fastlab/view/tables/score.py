@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.kinds import PRODUCTS
+from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import fit
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import ATTENTION, Sample, class_of
 from fastlab.latency.waterfall import waterfall
 from fastlab.record import Record
+from fastlab.rows import table
 from fastlab.scores.ablation import VARIANTS, ablations
 from fastlab.scores.errors import Errors
 from fastlab.scores.scoreboard import (
@@ -26,7 +27,6 @@ from fastlab.scores.scoreboard import (
     Scoreboard,
     predictions,
 )
-from fastlab.sweeps.table import table
 from fastlab.view.words import samples
 
 if TYPE_CHECKING:

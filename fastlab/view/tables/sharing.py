@@ -6,20 +6,20 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastlab.notebook.progress import line
 from fastlab.spec.point import Point
 from fastlab.spec.precision import FORMATS, stored_bytes
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.sharing import Sharing, palette_bytes, tables_of
-from fastlab.view.progress import line
 from fastlab.view.tables.judged import Judge, built
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from fastlab.notebook.run import Run
     from fastlab.record import Quality, Record
     from fastlab.shrink.trained import Trained
-    from fastlab.view.notebook import Run
 
 VALUE = 2  # bytes of a table's value, a scale or a zero point: bf16
 GROUP = 64  # weights that share a scale where integers are rounded in groups
@@ -32,10 +32,10 @@ def palette(weight: Tensor, bits: int, rows: int = 0) -> tuple[Tensor, Tensor]:
     """A weight (n, k) as its palette gives it back, and the tables (groups, 2^bits)."""
     import torch
 
-    from fastlab.shrink.palettes import palettes_of
+    from fastlab.shrink.codebooks import codebooks_of
 
     groups = weight.float().reshape(tables_of(Sharing(bits, rows), len(weight)), -1)
-    tables, codes = palettes_of(groups, bits)
+    tables, codes = codebooks_of(groups, bits)
     return torch.gather(tables, 1, codes.long()).view(weight.shape), tables
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.kinds import Operation
 from fastlab.cost.operations import operations as listed
+from fastlab.cost.ops import Operation
 from fastlab.latency.devices import Device
 from fastlab.spec.point import Point
 

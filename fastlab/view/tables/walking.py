@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.checkpoints import without_bars
+from fastlab.notebook.progress import Line, line
 from fastlab.record import Record
 from fastlab.spec.checks import check_count
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
-from fastlab.view.progress import Line, line
 from fastlab.view.tables.case import CUT
 from fastlab.view.tables.judged import Judge, built, checkpoint
 
@@ -128,7 +128,7 @@ def _bench(trained: Trained, budget_s: float) -> Bench:
     kind = machine.torch_device()
     settings = Settings.for_device(kind, budget_s=budget_s)
     own = [r.profile for r in references() if r.device == machine.device_name(kind)]
-    bench = Bench.here(kind, settings, own[0] if own else None, trained=trained)
+    bench = Bench.for_device(kind, settings, own[0] if own else None, trained=trained)
     return replace(bench, judge=False)  # by `Judge`, on fewer blocks
 
 
@@ -137,7 +137,7 @@ def _taught(
 ) -> list[tuple[int, float]]:
     """Prune, distil, write the student to `place`; the loss of each step."""
     from fastlab.learning.checkpoint import export_model
-    from fastlab.learning.distilling import Lesson, distill
+    from fastlab.learning.distilling import DistillConfig, distill
     from fastlab.learning.loop import Training
 
     if "distilled" not in steps:
@@ -159,7 +159,7 @@ def _taught(
             dense,
             trained.seen(length, BATCH * count).flatten(),
             count,
-            lesson=Lesson(temperature=1.0),
+            config=DistillConfig(temperature=1.0),
             how=Training(batch=BATCH, block=length, warmup=5),
             on_row=told,
         )
@@ -179,7 +179,7 @@ def _walked(
             if isinstance(model, str):
                 records.append(_refused(point, bench, model))
                 continue
-            bench.adopt(point, model)
+            bench.use_model(point, model)
             record = bench.measure(point)
             if record.status == "ok":
                 record = replace(record, quality=_judged(model, judge))
@@ -193,7 +193,7 @@ def _model(point: Point, trained: Trained, place: Path, kind: str) -> nn.Module 
     from fastlab.shrink.recipes import build, load
 
     recipe = point.recipe
-    if reason := machine.refusal(kind, recipe.precision):
+    if reason := machine.unsupported_reason(kind, recipe.precision):
         return reason
     if not recipe.distill_steps:
         return build(point, kind, trained)

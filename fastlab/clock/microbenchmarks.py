@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from fastlab.cost import kinds
-from fastlab.cost.kinds import Operation
+from fastlab.cost import ops
+from fastlab.cost.ops import Operation
 
 # A benchmark: its operation as counted, and what builds the function that runs it.
 Make = Callable[[str, torch.dtype], Callable[[], Any]]
@@ -53,7 +53,7 @@ def _products(kind: str) -> Callable[[int], list[Benchmark]]:
     def all_of(a: int) -> list[Benchmark]:
         return [
             Benchmark(
-                kinds.linear(kind, m, n, k, a, a, kind != "linear", kind),
+                ops.linear(kind, m, n, k, a, a, kind != "linear", kind),
                 _product(m, n, k, kind),
             )
             for m in ROWS
@@ -85,7 +85,7 @@ def _strided(a: int) -> list[Benchmark]:
     sizes = itertools.product((1, 4), (2048, 8192, 32000), (256, 1024))
     return [
         Benchmark(
-            kinds.linear("head", batch, n, k, a, a, kind="strided"),
+            ops.linear("head", batch, n, k, a, a, kind="strided"),
             _last(batch, n, k),
         )
         for batch, n, k in sizes
@@ -127,7 +127,7 @@ def _attentions(a: int, lengths: Sequence[tuple[int, int]]) -> Iterator[Benchmar
     for batch, (new, past), (q, kv), d in itertools.product(
         (1, 2, 8), lengths, HEADS, (64, 128)
     ):
-        op = kinds.attention("attention", batch, new, past, q, kv, d, a)
+        op = ops.attention("attention", batch, new, past, q, kv, d, a)
         yield Benchmark(op, _attention(batch, new, past, q, kv, d))
 
 
@@ -157,7 +157,7 @@ def _layer_norm(rows: int, width: int, a: int) -> Benchmark:
         weight = torch.ones(width, device=device, dtype=dtype)
         return lambda: F.layer_norm(x, (width,), weight, weight)
 
-    return Benchmark(kinds.layer_norm("norm", rows, width, a, a), make)
+    return Benchmark(ops.layer_norm("norm", rows, width, a, a), make)
 
 
 def _rms_norm(rows: int, width: int, a: int) -> Benchmark:
@@ -168,7 +168,7 @@ def _rms_norm(rows: int, width: int, a: int) -> Benchmark:
         norm = LlamaRMSNorm(width).to(device, dtype)
         return lambda: norm(x)
 
-    return Benchmark(kinds.rms_norm("norm", rows, width, a, a), make)
+    return Benchmark(ops.rms_norm("norm", rows, width, a, a), make)
 
 
 def _elementwises(a: int) -> list[Benchmark]:
@@ -186,7 +186,7 @@ def _residual_add(size: int, a: int) -> Benchmark:
         x, y = (torch.randn(1, size, device=device, dtype=dtype) for _ in range(2))
         return lambda: x + y
 
-    return Benchmark(kinds.residual_add("add", size, a), make)
+    return Benchmark(ops.residual_add("add", size, a), make)
 
 
 def _gelu_tanh(size: int, a: int) -> Benchmark:
@@ -196,7 +196,7 @@ def _gelu_tanh(size: int, a: int) -> Benchmark:
         x, gelu = _random(1, size)(device, dtype), NewGELUActivation()
         return lambda: gelu(x)
 
-    return Benchmark(kinds.gelu_tanh("gelu", size, a), make)
+    return Benchmark(ops.gelu_tanh("gelu", size, a), make)
 
 
 def _gelu(size: int, a: int) -> Benchmark:
@@ -204,7 +204,7 @@ def _gelu(size: int, a: int) -> Benchmark:
         x = _random(1, size)(device, dtype)
         return lambda: F.gelu(x)
 
-    return Benchmark(kinds.gelu("gelu", size, a), make)
+    return Benchmark(ops.gelu("gelu", size, a), make)
 
 
 def _swiglu(size: int, a: int) -> Benchmark:
@@ -212,7 +212,7 @@ def _swiglu(size: int, a: int) -> Benchmark:
         gate, up = (_random(1, size)(device, dtype) for _ in range(2))
         return lambda: F.silu(gate) * up
 
-    return Benchmark(kinds.swiglu("swiglu", size, a), make)
+    return Benchmark(ops.swiglu("swiglu", size, a), make)
 
 
 def _embeddings(a: int) -> list[Benchmark]:
@@ -226,7 +226,7 @@ def _embedding(rows: int, width: int, a: int) -> Benchmark:
         ids = torch.randint(8192, (1, rows), device=device)
         return lambda: F.embedding(ids, table)
 
-    return Benchmark(kinds.embedding("embed", rows, width, a, a), make)
+    return Benchmark(ops.embedding("embed", rows, width, a, a), make)
 
 
 def _copies(a: int) -> list[Benchmark]:
@@ -242,7 +242,7 @@ def _append(batch: int, past: int, kv: int, a: int) -> Benchmark:
         row = torch.randn(batch, kv, new, 64, device=device, dtype=dtype)
         return lambda: (torch.cat([old, row], -2), torch.cat([old, row], -2))
 
-    return Benchmark(kinds.cache_append("cache", batch, new, past, kv, 64, a), make)
+    return Benchmark(ops.cache_append("cache", batch, new, past, kv, 64, a), make)
 
 
 CANDIDATES: dict[str, Callable[[int], list[Benchmark]]] = {

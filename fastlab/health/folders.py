@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastlab.doctor.report import Finding, Subject
+from fastlab.health.report import Finding, Subject
 
 LEAST_FREE = 2**30
 SHOWN_LINES = 3
@@ -15,7 +15,7 @@ SHOWN_LINES = 3
 
 def results(_: Subject) -> Iterator[Finding]:
     """Whether results/ can be written, and has a GiB left."""
-    from fastlab.view.notebook import results_root
+    from fastlab.notebook.run import results_root
 
     root = results_root()
     place = next(p for p in (root, *root.parents) if p.is_dir())
@@ -40,7 +40,7 @@ def _writable(folder: Path) -> bool:
 def data(_: Subject) -> Iterator[Finding]:
     """Whether the datasheet devices can be read, and what there is to replay."""
     from fastlab.latency.devices import devices
-    from fastlab.view.notebook import reference_devices
+    from fastlab.notebook.run import reference_devices
 
     fix = "run fastlab from a whole checkout: `git status data` shows what is missing"
     try:

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 
 from fastlab import machine
-from fastlab.doctor.report import Finding, Subject
+from fastlab.health.report import Finding, Subject
 from fastlab.spec.precision import DENSE
 
 NO_DEVICE = "there is no device to check it on"
@@ -49,7 +49,7 @@ def compiler(subject: Subject) -> Iterator[Finding]:
 
 
 def _precision(kind: str, precision: str) -> Finding:
-    refused = machine.refusal(kind, precision) if kind else NO_DEVICE
+    refused = machine.unsupported_reason(kind, precision) if kind else NO_DEVICE
     if refused:
         return Finding(precision, None, refused)
     try:

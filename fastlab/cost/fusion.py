@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastlab.cost.kinds import PRODUCTS, Operation
+from fastlab.cost.ops import PRODUCTS, Operation
 
 ROWS = ("linear", "biased", "strided")  # products that may become loops
 JOINING = ("residual1", "residual2", "q.norm", "k.norm")  # what comes next takes these
@@ -55,7 +55,7 @@ def _into_first_norm(ops: list[Operation], waiting: int) -> list[Operation]:
 
 
 def alone(op: Operation, more: int = 0) -> Operation:
-    """One operation as one kernel, with `more` bytes of what joined it."""
+    """One operation as one kernel, with `more` bytes of what fuse_all it."""
     if op.kind == "attention":
         return _attention(op)
     if op.kind in ROWS and op.dims[0] == 1 and not op.precision:
@@ -75,7 +75,7 @@ def _attention(op: Operation) -> Operation:
     return op._replace(activation_bytes=op.fused_bytes, launches=2 if one_row else 3)
 
 
-def joined(ops: Iterable[Operation]) -> list[Operation]:
+def fuse_all(ops: Iterable[Operation]) -> list[Operation]:
     """All operations as one kernel: what a model begins with, up to its first norm."""
     first, *rest = ops
     made = [alone(op) for op in (first, *rest)]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastlab.clock import neighbours as module
-from fastlab.clock.neighbours import Neighbours, crowded
+from fastlab.clock import cpu_contention as module
+from fastlab.clock.cpu_contention import CpuContention, is_contended
 
 # user nice system idle iowait irq softirq steal guest guest_nice, in ticks of 10 ms
 BEFORE = "cpu  100 0 50 1000 20 0 0 0 0 0\ncpu0 50 0 25 500 10 0 0 0 0 0\n"
@@ -37,7 +37,7 @@ def test_what_others_took_is_all_work_but_ours(
     stat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at(monkeypatch, 10.0, 3.0)
-    found = Neighbours(began=10.0, taken=module.all_seconds(), ours=3.0)
+    found = CpuContention(began=10.0, taken=module.all_seconds(), ours=3.0)
     assert found.taken == 1.5
     stat.write_text(AFTER)
     at(monkeypatch, 14.0, 6.9)  # 5.9 s of work in 4 s, 3.9 of them ours
@@ -48,12 +48,14 @@ def test_a_moment_or_another_system_tells_nothing(
     stat: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at(monkeypatch, 10.4, 3.0)
-    assert Neighbours(began=10.0, taken=1.0, ours=3.0).cores() is None
+    assert CpuContention(began=10.0, taken=1.0, ours=3.0).cores() is None
     for text in ("", "cpu", "cpu a b c d e"):
         stat.write_text(text)
         assert module.all_seconds() is None
     stat.unlink()
-    assert Neighbours(began=0.0, taken=module.all_seconds(), ours=0.0).cores() is None
+    assert (
+        CpuContention(began=0.0, taken=module.all_seconds(), ours=0.0).cores() is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,4 +78,4 @@ def test_two_cores_are_crowded_by_more_than_fit(
 ) -> None:
     monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert crowded(others, kind) is verdict
+    assert is_contended(others, kind) is verdict

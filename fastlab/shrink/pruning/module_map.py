@@ -18,7 +18,7 @@ from fastlab.spec.shape import ModelShape
 Axes = tuple[str, str]  # (written, read); "" = an axis that is never pruned
 
 
-class Anatomy(NamedTuple):
+class ModuleMap(NamedTuple):
     """The modules of a family that hold parameters, with the axes they write and read.
 
     stack: the dotted name of the list of layers; layer: modules inside each of them;
@@ -49,14 +49,14 @@ _GATED_OUTSIDE = {
     "model.norm": _NORM,
     "lm_head": ("", "hidden"),
 }
-ANATOMIES = {
-    "llama": Anatomy("model.layers", _GATED, _GATED_OUTSIDE),
-    "qwen3": Anatomy(
+MODULE_MAPS = {
+    "llama": ModuleMap("model.layers", _GATED, _GATED_OUTSIDE),
+    "qwen3": ModuleMap(
         "model.layers",
         _GATED | {"self_attn.q_norm": ("", ""), "self_attn.k_norm": ("", "")},
         _GATED_OUTSIDE,
     ),
-    "gpt2": Anatomy(
+    "gpt2": ModuleMap(
         "transformer.h",
         {
             "attn.c_attn": ("qkv", "hidden"),
@@ -73,7 +73,7 @@ ANATOMIES = {
             "lm_head": ("", "hidden"),
         },
     ),
-    "bert": Anatomy(
+    "bert": ModuleMap(
         "bert.encoder.layer",
         {
             "attention.self.query": ("heads", "hidden"),
@@ -114,48 +114,50 @@ class Part(NamedTuple):
         return (self.written, self.read) == _NORM and self.module.weight.ndim == 1
 
 
-def anatomy_of(model: Any) -> Anatomy:
-    """The anatomy of a dense model of a known family.
+def module_map_of(model: Any) -> ModuleMap:
+    """The module_map of a dense model of a known family.
 
     Raises ValueError for another family, for modules with parameters that the family
     does not usually have (adapters, cross-attention), and for quantized or shared
     weights.
     """
     family = getattr(getattr(model, "config", None), "model_type", None)
-    if family not in ANATOMIES:
+    if family not in MODULE_MAPS:
         raise ValueError(
-            f"model_type={family!r} is not one of {', '.join(ANATOMIES)}: "
+            f"model_type={family!r} is not one of {', '.join(MODULE_MAPS)}: "
             "what its weights read and write is not known"
         )
-    anatomy = ANATOMIES[family]
-    known = {part.name for part in parts_of(model, anatomy)}
+    module_map = MODULE_MAPS[family]
+    known = {part.name for part in parts_of(model, module_map)}
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
         if own and name not in known:
             raise ValueError(f"{name} ({type(module).__name__}) is not of a {family}")
         if any(not weight.is_floating_point() for weight in own):
             raise ValueError(f"{name} is quantized: prune the dense model before")
-    return anatomy
+    return module_map
 
 
-def stack_of(model: Any, anatomy: Anatomy) -> nn.ModuleList:
+def stack_of(model: Any, module_map: ModuleMap) -> nn.ModuleList:
     """The list of the model's layers."""
-    stack: nn.ModuleList = model.get_submodule(anatomy.stack)
+    stack: nn.ModuleList = model.get_submodule(module_map.stack)
     return stack
 
 
-def parts_of(model: Any, anatomy: Anatomy) -> Iterator[Part]:
+def parts_of(model: Any, module_map: ModuleMap) -> Iterator[Part]:
     """All modules with parameters, those of the layers first."""
-    for index, layer in enumerate(stack_of(model, anatomy)):
-        yield from layer_parts(layer, index, anatomy)
-    for name, axes in anatomy.outside.items():
+    for index, layer in enumerate(stack_of(model, module_map)):
+        yield from layer_parts(layer, index, module_map)
+    for name, axes in module_map.outside.items():
         yield Part(name, _found(model, name), *axes, -1)
 
 
-def layer_parts(layer: nn.Module, index: int, anatomy: Anatomy) -> Iterator[Part]:
+def layer_parts(layer: nn.Module, index: int, module_map: ModuleMap) -> Iterator[Part]:
     """The modules of one layer, named as in the whole model."""
-    for name, axes in anatomy.layer.items():
-        yield Part(f"{anatomy.stack}.{index}.{name}", _found(layer, name), *axes, index)
+    for name, axes in module_map.layer.items():
+        yield Part(
+            f"{module_map.stack}.{index}.{name}", _found(layer, name), *axes, index
+        )
 
 
 def _found(module: nn.Module, name: str) -> nn.Module:
@@ -167,7 +169,7 @@ def _found(module: nn.Module, name: str) -> nn.Module:
         ) from error
 
 
-def is_turned(module: nn.Module) -> bool:
+def is_transposed(module: nn.Module) -> bool:
     """Whether a matrix is kept as (read, written), not (written, read)."""
     return isinstance(module, (Conv1D, nn.Embedding))
 

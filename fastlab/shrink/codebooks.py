@@ -11,7 +11,7 @@ ROUNDS = 100  # of Lloyd's algorithm; it mostly stops by itself before
 POINTS = 1024  # quantiles that the first centres are placed by
 
 
-def palettes_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def codebooks_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Groups (tables, m) -> tables (tables, 2^bits), ascending, in the groups' dtype;
     and uint8 codes (tables, m): for each value the nearest of its table.
     """

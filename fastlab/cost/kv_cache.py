@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastlab.cost import kinds
-from fastlab.cost.kinds import Operation
-from fastlab.cost.steps import Step
+from fastlab.cost import ops
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import ForwardPass
 from fastlab.spec.recipe import kv_row_bytes
 from fastlab.spec.shape import GROUPED
 
@@ -21,13 +21,13 @@ PACK_LAUNCHES, UNPACK_LAUNCHES = 7, 2
 PACK_PASSES, UNPACK_PASSES = 8, 3  # 4-byte passes over the numbers, packed ones apart
 
 
-def row_bytes(step: Step) -> int:
+def row_bytes(step: ForwardPass) -> int:
     """Bytes of one position's keys and values in one layer and sequence, as cached."""
     row = kv_row_bytes(step.recipe.cache, step.value, step.shape.head_dim)
     return 2 * step.shape.kv_heads * row
 
 
-def widths(step: Step) -> tuple[int, int]:
+def widths(step: ForwardPass) -> tuple[int, int]:
     """Bytes of one number of the keys and of the values that attention is given.
 
     Under autocast both come out of a product in 16 bit, but RoPE turns keys into fp32.
@@ -39,12 +39,12 @@ def widths(step: Step) -> tuple[int, int]:
     return keys, keys if step.cached and not step.static else step.narrow
 
 
-def write(step: Step) -> Iterator[Operation]:
+def write(step: ForwardPass) -> Iterator[Operation]:
     """Take the new keys and values into the cache of one layer."""
     s = step.shape
     if not step.static:
         sizes = (step.batch, step.new, step.past, s.kv_heads, s.head_dim)
-        yield kinds.cache_append("cache", *sizes, sum(widths(step)) // 2)
+        yield ops.cache_append("cache", *sizes, sum(widths(step)) // 2)
         return
     numbers = 2 * step.rows * s.kv_heads * s.head_dim
     packed = step.packed_cache
@@ -63,7 +63,7 @@ def write(step: Step) -> Iterator[Operation]:
     )
 
 
-def _packing(step: Step, numbers: int) -> Operation:
+def _packing(step: ForwardPass, numbers: int) -> Operation:
     moved = step.value + 4 if step.value == 2 else 0
     return Operation(
         "cache.pack",
@@ -74,7 +74,7 @@ def _packing(step: Step, numbers: int) -> Operation:
     )
 
 
-def unpack(step: Step) -> Iterator[Operation]:
+def unpack(step: ForwardPass) -> Iterator[Operation]:
     """Keys and values of a packed cache, written out for attention to read."""
     if not (step.packed_cache and step.masked):
         return
@@ -91,7 +91,7 @@ def unpack(step: Step) -> Iterator[Operation]:
     )
 
 
-def reuse(step: Step) -> Iterator[Operation]:
+def reuse(step: ForwardPass) -> Iterator[Operation]:
     """The rows of a reused prefix, copied in before the rest is computed."""
     if step.past and step.static and not step.samples:
         rows = step.batch * step.past * row_bytes(step)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fastlab.notebook.parameters import check_parameters
+from fastlab.notebook.run import SOURCES, results_root
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import PHASES
 from fastlab.spec.precision import PRECISIONS
 from fastlab.spec.shape import FAMILIES, ModelShape
-from fastlab.view.notebook import SOURCES, results_root
-from fastlab.view.parameters import check_parameters
 
 RUN_TYPE = "application/vnd.fastlab.run+json"
 # What parameters of these names may hold, in whatever notebook.

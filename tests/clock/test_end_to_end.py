@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from fastlab.clock import wholes
+from fastlab.clock import end_to_end
 from fastlab.latency.costs import LAUNCHES, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
@@ -28,15 +28,15 @@ def test_every_family_has_its_host_seconds(
         each = 3e-5 if point.shape.family == "gpt2" else 2e-5
         return 1.0 + each * costs_of(point).totals[LAUNCHES]
 
-    monkeypatch.setattr(wholes, "estimate", made)
-    monkeypatch.setattr(wholes, "seconds_of", took)
-    found = wholes.host_seconds(profile)
+    monkeypatch.setattr(end_to_end, "estimate", made)
+    monkeypatch.setattr(end_to_end, "seconds_of", took)
+    found = end_to_end.host_seconds(profile)
     assert found == {
         name: pytest.approx(3e-5 if name == "gpt2" else 2e-5) for name in FAMILIES
     }
     # A GPU's host queues ahead: there the whole call is the host's.
-    gpu = wholes.host_seconds(replace(profile, kind="cuda"))
-    launches = [costs_of(p).totals[LAUNCHES] for p in wholes.host_points()[-1:]]
+    gpu = end_to_end.host_seconds(replace(profile, kind="cuda"))
+    launches = [costs_of(p).totals[LAUNCHES] for p in end_to_end.host_points()[-1:]]
     assert gpu["bert"] == pytest.approx(2e-5 + 1.0 / launches[0])
 
 
@@ -45,22 +45,22 @@ def test_launches_and_calls_of_compiled_code_are_told_apart(
 ) -> None:
     """Kernels take 1 s in all estimates, a call 1 s + 0.2 ms + 3 us a launch."""
     launches = lambda point: costs_of(point).totals[LAUNCHES]  # noqa: E731
-    made = estimate(wholes.host_points()[:1], profile, "roofline") * 2
+    made = estimate(end_to_end.host_points()[:1], profile, "roofline") * 2
     alike = [replace(one, seconds=1.0) for one in made]
-    monkeypatch.setattr(wholes, "estimate", lambda *args, **more: alike)
+    monkeypatch.setattr(end_to_end, "estimate", lambda *args, **more: alike)
     monkeypatch.setattr(
-        wholes, "seconds_of", lambda point, kind: 1.0002 + 3e-6 * launches(point)
+        end_to_end, "seconds_of", lambda point, kind: 1.0002 + 3e-6 * launches(point)
     )
-    each, call = wholes.compiled_seconds(profile)
+    each, call = end_to_end.compiled_seconds(profile)
     assert (each, call) == pytest.approx((3e-6, 2e-4))
 
 
 def test_a_host_is_never_paid_back(
     monkeypatch: pytest.MonkeyPatch, profile: Device
 ) -> None:
-    monkeypatch.setattr(wholes, "seconds_of", lambda point, kind: 1e-9)
+    monkeypatch.setattr(end_to_end, "seconds_of", lambda point, kind: 1e-9)
     known = calibrated(profile)
-    assert set(wholes.host_seconds(known).values()) == {0.0}
+    assert set(end_to_end.host_seconds(known).values()) == {0.0}
 
 
 def test_levels_never_get_faster_with_more_bytes(
@@ -68,27 +68,29 @@ def test_levels_never_get_faster_with_more_bytes(
 ) -> None:
     """4 to 512 MiB at 1, 3, 2, 3, 2.8, 4 ns a byte, 64 MiB being the usual: 2."""
     each = iter([1e-9, 3e-9, 2e-9, 3e-9, 2.8e-9, 4e-9])
-    monkeypatch.setattr(wholes, "_seconds_per_byte", lambda size, p: next(each))
-    found = wholes.slowdowns("cpu", "bf16")
+    monkeypatch.setattr(end_to_end, "_seconds_per_byte", lambda size, p: next(each))
+    found = end_to_end.slowdowns("cpu", "bf16")
     assert [size for size, _ in found] == [2**n for n in (22, 24, 26, 27, 28, 29)]
     assert [factor for _, factor in found] == pytest.approx(
         [0.5, 1.0, 1.0, 1.5, 1.5, 2.0]
     )
-    assert wholes.slowdowns("cuda", "bf16") == ()
+    assert end_to_end.slowdowns("cuda", "bf16") == ()
 
 
 def test_a_weight_is_read_once_each_time_round() -> None:
     """A few GB/s at least and less than any memory: 1e-12 to 1e-8 s a byte."""
-    assert 1e-12 < wholes._seconds_per_byte(2**24, "fp32") < 1e-8
+    assert 1e-12 < end_to_end._seconds_per_byte(2**24, "fp32") < 1e-8
 
 
 def test_intervals_reach_as_far_as_whole_calls_are_off(profile: Device) -> None:
     """Every call 1.5 half-widths off: t(0.95, 8) = 1.860 of those."""
     known = calibrated(profile)
-    points = 2 * wholes.whole_points("fp32")
+    points = 2 * end_to_end.whole_points("fp32")
     made = estimate(points, known)
     took = [e.seconds * (e.high_s / e.seconds) ** 1.5 for e in made]
-    assert wholes.stretched(points, took, known) == pytest.approx(1.860 * 1.5, rel=1e-3)
+    assert end_to_end.stretched(points, took, known) == pytest.approx(
+        1.860 * 1.5, rel=1e-3
+    )
     wide = replace(known, fits=replace(known.fits, stretch=2.0))
     [narrow, wider] = [estimate(points[:1], d)[0] for d in (known, wide)]
     twice = 2 * math.log(narrow.high_s / narrow.seconds)
@@ -99,21 +101,21 @@ def test_intervals_reach_as_far_as_whole_calls_are_off(profile: Device) -> None:
 def test_fitted_factors_cost_degrees_of_freedom(profile: Device) -> None:
     """8 errors of 1.5 half-widths, 3 fitted: t(0.95, 5) = 2.015, x (8 / 5)^(1/2)."""
     known = calibrated(profile)
-    points = 2 * wholes.whole_points("fp32")
+    points = 2 * end_to_end.whole_points("fp32")
     made = estimate(points, known)
     took = [e.seconds * (e.high_s / e.seconds) ** 1.5 for e in made]
-    found = wholes.stretched(points, took, known, factors=3)
+    found = end_to_end.stretched(points, took, known, factors=3)
     assert found == pytest.approx(2.015 * 1.5 * (8 / 5) ** 0.5, rel=1e-3)
 
 
 def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
     """Every operation 1.3 times as long within a call, the host as before."""
     known = calibrated(profile, dispatch_s=3e-6)
-    points = wholes.whole_points("fp32")
+    points = end_to_end.whole_points("fp32")
     host = [3e-6 * costs_of(p).totals[LAUNCHES] for p in points]
     made = [e.seconds for e in estimate(points, known)]
     took = [1.3 * (s - h) + h for s, h in zip(made, host, strict=True)]
-    factor = wholes.beyond_parts(points, took, known)
+    factor = end_to_end.call_overhead_factor(points, took, known)
     assert factor == pytest.approx(1.3)
     longer = replace(known, fits=replace(known.fits, whole={"fp32": factor}))
     assert [e.seconds for e in estimate(points, longer)] == pytest.approx(took)
@@ -123,18 +125,22 @@ def test_each_way_of_running_has_its_own_factor(profile: Device) -> None:
     """What was not timed takes that of the dense numbers around it, or none."""
     whole = {"fp32": 1.2, "bf16": 1.5, "bf16 compiled": 1.1, "int4-g128": 1.3}
     fits = replace(calibrated(profile).fits, whole=whole)
-    assert fits.beyond_parts("fp32") == 1.2
-    assert fits.beyond_parts("fp32", compiled=True) == 1.0
-    assert fits.beyond_parts("bf16", compiled=True) == 1.1
-    assert fits.beyond_parts("int8") == fits.beyond_parts("autocast-bf16") == 1.5
-    assert fits.beyond_parts("int8", compiled=True) == 1.1
-    assert fits.beyond_parts("int4-g64") == 1.3
+    assert fits.call_overhead_factor("fp32") == 1.2
+    assert fits.call_overhead_factor("fp32", compiled=True) == 1.0
+    assert fits.call_overhead_factor("bf16", compiled=True) == 1.1
+    assert (
+        fits.call_overhead_factor("int8")
+        == fits.call_overhead_factor("autocast-bf16")
+        == 1.5
+    )
+    assert fits.call_overhead_factor("int8", compiled=True) == 1.1
+    assert fits.call_overhead_factor("int4-g64") == 1.3
 
 
 def test_the_calls_that_are_timed_are_of_all_ways() -> None:
     """Two families in dense precisions; a step of two layers compiled."""
-    families = {p.shape.family for p in wholes.whole_points("bf16")}
+    families = {p.shape.family for p in end_to_end.whole_points("bf16")}
     assert families == {"gpt2", "llama"}
-    packed = wholes.whole_points("int8")
+    packed = end_to_end.whole_points("int8")
     assert [p.workload.phase for p in packed] == ["prefill", "decode"]
-    assert wholes.compiled_point("bf16").recipe.runtime == "decoder"
+    assert end_to_end.compiled_point("bf16").recipe.runtime == "decoder"

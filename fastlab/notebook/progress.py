@@ -19,7 +19,7 @@ PAUSE_S = 0.1  # between two pictures of a line
 class Line(Protocol):
     """A line that changes in place and ends as one final line."""
 
-    def waiting(self, what: str) -> AbstractContextManager[None]:
+    def status(self, what: str) -> AbstractContextManager[None]:
         """Says what is going on, then how long it took."""
 
     def points(self, points: Sequence[Point]) -> Iterable[Point]:
@@ -34,12 +34,12 @@ def line() -> Line:
     return NotebookLine() if _in_notebook() else TerminalLine()
 
 
-def waiting(what: str) -> AbstractContextManager[None]:
+def status(what: str) -> AbstractContextManager[None]:
     """Says what is going on in the `with` block, and at its end how long it took.
 
     Nothing is written in between, by no thread either: what is timed stays undisturbed.
     """
-    return line().waiting(what)
+    return line().status(what)
 
 
 def _in_notebook() -> bool:
@@ -65,7 +65,7 @@ class NotebookLine:
             self._output.update(content)
 
     @contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
+    def status(self, what: str) -> Iterator[None]:
         """An animated bar without a number, which the browser moves by itself."""
         self._write(f"<progress></progress> {html.escape(what)}")
         began, ended = time.monotonic(), "stopped after "
@@ -120,7 +120,7 @@ class TerminalLine:
     """tqdm on stderr, silent where that is no terminal."""
 
     @contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
+    def status(self, what: str) -> Iterator[None]:
         """The words alone, gone when it is over."""
         from tqdm import tqdm
 

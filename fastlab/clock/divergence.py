@@ -19,7 +19,7 @@ CHUNK = 32  # positions compared at once: few enough for a vocabulary of 152k in
 FEWEST = 8  # blocks from which an interval can be drawn
 
 
-class Lost(NamedTuple):
+class Divergence(NamedTuple):
     """Of one block: positions, sum of KL, same likeliest token, largest difference.
 
     nats: the text's own tokens, summed; dense_nats: the same under the reference.
@@ -33,7 +33,9 @@ class Lost(NamedTuple):
     dense_nats: float = 0.0
 
 
-def lost(reference: Tensor, logits: Tensor, targets: Tensor | None = None) -> Lost:
+def compare_logits(
+    reference: Tensor, logits: Tensor, targets: Tensor | None = None
+) -> Divergence:
     """What logits (positions, vocab) lost against a reference of the same size.
 
     KL(reference || model) = sum p (log p - log q), in nats. targets (positions,): the
@@ -50,27 +52,31 @@ def lost(reference: Tensor, logits: Tensor, targets: Tensor | None = None) -> Lo
     for at in range(0, len(logits), CHUNK):
         part = slice(at, at + CHUNK)
         text = None if targets is None else targets[part].to(logits.device)
-        parts.append(_lost(reference[part], logits[part], text))
+        parts.append(_block_divergence(reference[part], logits[part], text))
     counts, kl, same, largest, nats, dense = zip(*parts, strict=True)
-    return Lost(sum(counts), sum(kl), sum(same), max(largest), sum(nats), sum(dense))
+    return Divergence(
+        sum(counts), sum(kl), sum(same), max(largest), sum(nats), sum(dense)
+    )
 
 
-def _lost(reference: Tensor, logits: Tensor, targets: Tensor | None) -> Lost:
+def _block_divergence(
+    reference: Tensor, logits: Tensor, targets: Tensor | None
+) -> Divergence:
     # A small KL is a difference of large sums: fp32 leaves nothing of it.
     log_p, log_q = (x.double().log_softmax(-1) for x in (reference, logits))
     kl = float((log_p.exp() * (log_p - log_q)).sum())
     same = int((reference.argmax(-1) == logits.argmax(-1)).sum())
     largest = float((reference - logits).abs().max())
     if targets is None:
-        return Lost(len(logits), kl, same, largest)
+        return Divergence(len(logits), kl, same, largest)
     own, dense = (
         float(F.nll_loss(x, targets, reduction="sum")) for x in (log_q, log_p)
     )
-    return Lost(len(logits), kl, same, largest, own, dense)
+    return Divergence(len(logits), kl, same, largest, own, dense)
 
 
 def quality_from(
-    blocks: Sequence[Lost], sizes: NDArray[np.int64] | None = None, sha: str = ""
+    blocks: Sequence[Divergence], sizes: NDArray[np.int64] | None = None, sha: str = ""
 ) -> Quality:
     """Quality over all blocks; sizes (blocks,): UTF-8 bytes of their targets.
 

@@ -12,10 +12,10 @@ CUDA_ONLY = ("sdpa-efficient", "sdpa-cudnn", "flex")
 FP8_CAPABILITY = (8, 9)
 
 
-def refusal(point: Point, kind: str) -> str:
+def unsupported_reason(point: Point, kind: str) -> str:
     """Why a device of this kind cannot run the point's runtime, "" where it can.
 
-    Of precisions `machine.refusal` knows.
+    Of precisions `machine.unsupported_reason` knows.
     """
     recipe, phase = point.recipe, point.workload.phase
     if recipe.runtime == "graph" and kind != "cuda":
@@ -23,17 +23,17 @@ def refusal(point: Point, kind: str) -> str:
     if recipe.attention in CUDA_ONLY and kind != "cuda":
         return f"attention {recipe.attention} has kernels for NVIDIA GPUs only"
     if recipe.attention == "flex":
-        return _flex_refusal(point)
+        return _flex_unsupported(point)
     if recipe.runtime == "compile" and recipe.cache == "none" and phase == "generate":
         return "runtime compile without a cache would compile anew for each length"
-    reason = _cuda_refusal(point) if kind == "cuda" else ""
+    reason = _cuda_unsupported(point) if kind == "cuda" else ""
     if reason or recipe.runtime == "eager":
         return reason
     missing = machine.compiler_refusal(kind)
     return f"runtime {recipe.runtime}: {missing}" if missing else ""
 
 
-def _flex_refusal(point: Point) -> str:
+def _flex_unsupported(point: Point) -> str:
     recipe = point.recipe
     if recipe.runtime in ("eager", "transformers"):
         return f"attention flex is a compiled kernel; runtime {recipe.runtime} has none"
@@ -42,7 +42,7 @@ def _flex_refusal(point: Point) -> str:
     return ""
 
 
-def _cuda_refusal(point: Point) -> str:
+def _cuda_unsupported(point: Point) -> str:
     recipe, work = point.recipe, point.workload
     static = recipe.cache in STATIC
     if recipe.cache == "static-fp8" and _capability() < FP8_CAPABILITY:

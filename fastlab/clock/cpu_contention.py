@@ -20,7 +20,7 @@ SLACK = 0.5  # cores that services, and what we start to compile, may take
 SHORTEST_S = 0.5  # ticks are of 10 ms: less tells nothing
 
 
-def crowded(cores: float | None, kind: str) -> bool:
+def is_contended(cores: float | None, kind: str) -> bool:
     """Whether others that take so many cores leave too few for our threads."""
     ours = 1 if kind == "cuda" else torch.get_num_threads()
     return cores is not None and ours + cores > (os.cpu_count() or ours) + SLACK
@@ -46,7 +46,7 @@ def our_seconds() -> float:
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class CpuContention:
     """A look at the clock, at the machine's work and at ours; see `cores`."""
 
     began: float = field(default_factory=time.monotonic)

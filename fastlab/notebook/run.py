@@ -14,8 +14,11 @@ from fastlab import machine
 from fastlab.clock.calibrate import this_device
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
+from fastlab.figures.shown import show
 from fastlab.latency.devices import Device
+from fastlab.notebook.progress import line
 from fastlab.record import Record
+from fastlab.rows import sample_counts, table, with_missing
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, check_names
 from fastlab.spec.grids import GRID_FIELDS, grid
@@ -24,12 +27,12 @@ from fastlab.spec.precision import DENSE
 from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.run import measured, rows_of
 from fastlab.sweeps.store import Store
-from fastlab.sweeps.table import table
-from fastlab.view.progress import line
-from fastlab.view.words import samples
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fastlab.figures.grammar import Figure
+    from fastlab.figures.shown import Shown
 
 SOURCES = ("auto", "measure", "replay")
 SETTINGS_FIELDS = tuple(Settings.__dataclass_fields__)
@@ -98,7 +101,6 @@ class Run:
     settings: Settings
     reference: Reference | None = None
     id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z")
-    samples: str = ""
     trained: Trained | None = None
 
     @property
@@ -134,10 +136,14 @@ class Run:
         return Store(results_root() / self.notebook / "store")
 
     def rows(self) -> pd.DataFrame:
-        """The table of the run's points: replayed, or measured where still missing."""
-        rows = table(self._replayed() or self._measured())
-        self.samples = f"; {samples(rows)}"
-        return rows
+        """A row for each of the points, replayed, or measured where still missing.
+
+        A replayed point that is not stored is there with an estimate, status "missing".
+        """
+        if self.reference is None:
+            return table(self._measured(), self.store.envs())
+        stored = table(self._replayed(), Store(self.reference.folder).envs())
+        return with_missing(stored, self.points, self.device, self.profile)
 
     def records(self) -> list[Record]:
         """All that may be scored: every stored row of the device, or the run's own."""
@@ -148,22 +154,32 @@ class Run:
 
     def _measured(self) -> list[Record]:
         shown = line()
-        with shown.waiting("measuring what this device can do"):
-            bench = Bench.here(self.kind, self.settings, trained=self.trained)
+        with shown.status("measuring what this device can do"):
+            bench = Bench.for_device(self.kind, self.settings, trained=self.trained)
         list(measured(self.points, self.store, bench, shown.points))
         return rows_of(self.points, self.store, bench)
 
     @property
     def caption(self) -> str:
-        """Measured or replayed, on what, when, with how many samples: for figures."""
+        """Measured or replayed, on what, and when: for figures."""
         if self.reference is None:
-            where = f"measured on {self.device}, {self.settings.cache} cache"
-            return where + self.samples
+            return f"measured on {self.device}, {self.settings.cache} cache"
         stored = self._replayed()
         first = min(record.at_utc for record in stored)[:10]
         part = len(stored) < len(self.points)
         few = f", {len(stored)} of {len(self.points)} points" if part else ""
-        return f"replayed: {self.device}, measured {first}{few}{self.samples}"
+        return f"replayed: {self.device}, measured {first}{few}"
+
+    def show(self, figure: Figure, name: str, caption: str | None = None) -> Shown:
+        """The figure for a cell, with where its rows are from; kept as <name>.png.
+
+        caption: instead of the run's own, which says how many samples stand behind.
+        """
+        if caption is None:
+            rows = figure.table
+            caption = self.caption
+            caption += f"; {sample_counts(rows)}" if "n" in rows else ""
+        return show(figure, caption, self.path(f"{name}.png"))
 
     def path(self, name: str) -> Path:
         """A file of this run's folder, which is made."""
@@ -203,7 +219,7 @@ class Run:
         return f"<p><b>{html.escape(repr(self))}</b></p>"
 
     def __repr__(self) -> str:
-        real = [p for p in DENSE if not machine.refusal(self.kind, p)]
+        real = [p for p in DENSE if not machine.unsupported_reason(self.kind, p)]
         here = f"torch {machine.versions()['torch']}; runs {', '.join(real)} natively"
         what = f"{len(self.points)} points, {self.caption}"
         return f"{self.notebook}: {what} | this machine: {here}"

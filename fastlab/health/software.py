@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from fastlab.doctor.report import Finding, Subject
 from fastlab.environment import ROOT, Need, needs, python_range
+from fastlab.health.report import Finding, Subject
 
 DISTRIBUTION = "fastlab-notebooks"
 INSTALL = (

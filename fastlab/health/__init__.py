@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastlab import machine
-from fastlab.doctor.calibration import profile
-from fastlab.doctor.folders import data, results, store
-from fastlab.doctor.hardware import compiler, device, precisions, sharing
-from fastlab.doctor.report import Finding, Report, Subject
-from fastlab.doctor.software import packages, python
-from fastlab.doctor.timing import timer
+from fastlab.health.calibration import profile
+from fastlab.health.folders import data, results, store
+from fastlab.health.hardware import compiler, device, precisions, sharing
+from fastlab.health.report import Finding, Report, Subject
+from fastlab.health.software import packages, python
+from fastlab.health.timing import timer
 from fastlab.spec.checks import check_choice
 
-__all__ = ["CHECKS", "Finding", "Report", "Subject", "examine", "findings"]
+__all__ = ["CHECKS", "Finding", "Report", "Subject", "doctor", "findings"]
 
 Check = Callable[[Subject], Iterator[Finding]]
 
@@ -39,7 +39,7 @@ CHECKS: tuple[Check, ...] = (
 AGAIN = "mend what stands above first, then run `fastlab doctor` again"
 
 
-def examine(device: str = "auto", store: str | Path | None = None) -> Report:
+def doctor(device: str = "auto", store: str | Path | None = None) -> Report:
     """Check this machine, and a store if one is named; takes some seconds.
 
     device is auto, cuda or cpu, else ValueError. Nothing that is broken raises.
@@ -50,7 +50,7 @@ def examine(device: str = "auto", store: str | Path | None = None) -> Report:
 def findings(
     device: str = "auto", store: str | Path | None = None
 ) -> Iterator[Finding]:
-    """The findings of `examine`, each as soon as it is made."""
+    """The findings of `doctor`, each as soon as it is made."""
     check_choice("device", device, ("auto", *machine.DEVICE_KINDS))
     subject = _subject(device, Path(store) if store is not None else None)
     for check in CHECKS:

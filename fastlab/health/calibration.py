@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fastlab.doctor.report import Finding, Subject
+from fastlab.health.report import Finding, Subject
 
 if TYPE_CHECKING:
     from fastlab.latency.devices import Device

@@ -18,7 +18,7 @@ REPLAYED = ("graph", "transformers")  # decode steps are CUDA graphs, on a GPU
 COMPILED_BY_US = ("compile", "decoder", "graph")
 
 
-class Step(NamedTuple):
+class ForwardPass(NamedTuple):
     """One forward pass: `new` positions after `past` cached ones, head on `scored`.
 
     value: bytes of one weight that is not quantized, and of one activation; narrow: of
@@ -55,7 +55,7 @@ class Step(NamedTuple):
         return self.recipe.cache not in ("none", "dynamic", "static")
 
 
-def steps(point: Point) -> list[Step]:
+def passes(point: Point) -> list[ForwardPass]:
     """The forward passes of a call: one, or prefill and new_tokens - 1 decode steps.
 
     Without a cache a decode step runs over the whole sequence again. With a prefix the
@@ -83,7 +83,7 @@ def calls(point: Point) -> int:
     return 1 if work.phase == "decode" else -(-(work.new_tokens - 1) // k)
 
 
-def _decode_step(point: Point, past: int) -> Step:
+def _decode_step(point: Point, past: int) -> ForwardPass:
     cache = point.recipe.cache
     if cache == "none":
         return _step(point, past + 1, 0, 1, past + 1, decodes=True)
@@ -91,7 +91,7 @@ def _decode_step(point: Point, past: int) -> Step:
     return _step(point, 1, past, 1, keys, decodes=True)
 
 
-def _prefill(point: Point, new: int, past: int, scored: int) -> Step:
+def _prefill(point: Point, new: int, past: int, scored: int) -> ForwardPass:
     # From an empty static cache attention reads the new keys, after a prefix the
     # rows that are filled.
     return _step(point, new, past, scored, past + new)
@@ -99,13 +99,13 @@ def _prefill(point: Point, new: int, past: int, scored: int) -> Step:
 
 def _step(
     point: Point, new: int, past: int, scored: int, keys: int, decodes: bool = False
-) -> Step:
+) -> ForwardPass:
     recipe, batch = point.recipe, point.workload.batch
     made, static = recipe.format, recipe.cache in STATIC
     # A CSR product of several rows comes out transposed. Fused attention wants each
     # head's numbers side by side: torch falls back to plain products and a softmax.
     strided = recipe.storage == "csr" and batch * new > 1
-    return Step(
+    return ForwardPass(
         point.built_shape,
         recipe,
         made,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastlab.cost import kinds
-from fastlab.cost.caches import unpack, widths, write
-from fastlab.cost.kinds import Operation
-from fastlab.cost.steps import Step
+from fastlab.cost import ops
+from fastlab.cost.kv_cache import unpack, widths, write
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import ForwardPass
 from fastlab.spec.shape import GROUPED
 
 
-def attention(step: Step) -> Iterator[Operation]:
+def attention(step: ForwardPass) -> Iterator[Operation]:
     """Operations of one layer from the new keys and values to attention's output."""
     if step.cached:
         yield from write(step)
@@ -28,7 +28,7 @@ def attention(step: Step) -> Iterator[Operation]:
         causal = step.shape.family != "bert"
         masked = causal and (step.new > 1 or step.masked)
         upcast = step.shape.family in GROUPED
-        yield _plain(step, kinds.plain_attention(fused, step.narrow, masked, upcast))
+        yield _plain(step, ops.plain_attention(fused, step.narrow, masked, upcast))
     elif _copies_heads(step):
         copied = _repeat(step, fused)
         yield copied
@@ -38,12 +38,12 @@ def attention(step: Step) -> Iterator[Operation]:
         yield fused
 
 
-def _fused(step: Step) -> Operation:
+def _fused(step: ForwardPass) -> Operation:
     s, a = step.shape, step.narrow
     past = step.keys - step.new
     causal = s.family != "bert" and not step.masked
     heads = (s.heads, s.kv_heads, s.head_dim)
-    made = kinds.attention("attention", step.batch, step.new, past, *heads, a, causal)
+    made = ops.attention("attention", step.batch, step.new, past, *heads, a, causal)
     if step.format.autocast:
         made = made._replace(precision=step.format.autocast)
     if not (step.packed_cache and step.masked):
@@ -53,7 +53,7 @@ def _fused(step: Step) -> Operation:
     return made._replace(kv_read_bytes=0, activation_bytes=moved)
 
 
-def _plain(step: Step, plain: Operation) -> Operation:
+def _plain(step: ForwardPass, plain: Operation) -> Operation:
     """Separate kernels; once compiled, two products and all between them in one."""
     s, a = step.shape, step.narrow
     scores = step.batch * s.heads * step.new * step.keys
@@ -63,7 +63,7 @@ def _plain(step: Step, plain: Operation) -> Operation:
     return plain._replace(fused_bytes=outside + 4 * a * scores + copied)
 
 
-def _copies_heads(step: Step) -> bool:
+def _copies_heads(step: ForwardPass) -> bool:
     """Whether grouped keys and values are first copied out to every query head.
 
     Under a mask, except by our own attention in decode steps, which takes the queries
@@ -74,7 +74,7 @@ def _copies_heads(step: Step) -> bool:
     return grouped and step.masked and not ours
 
 
-def _repeat(step: Step, fused: Operation) -> Operation:
+def _repeat(step: ForwardPass, fused: Operation) -> Operation:
     s, numbers = step.shape, 2 * step.batch * step.keys * step.shape.head_dim
     return Operation(
         "attention.repeat",
@@ -85,7 +85,7 @@ def _repeat(step: Step, fused: Operation) -> Operation:
     )
 
 
-def _cast(step: Step) -> Iterator[Operation]:
+def _cast(step: ForwardPass) -> Iterator[Operation]:
     """Queries after RoPE, and keys and values that are held in fp32, in 16 bit."""
     s, (keys, values) = step.shape, widths(step)
     one = step.batch * step.keys * s.kv_heads * s.head_dim

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fastlab.clock.candidates import STREAMED
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work, settings_for
+from fastlab.clock.microbenchmarks import STREAMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.calibrated import host_work
 from fastlab.latency.costs import LAUNCHES, costs_of, costs_on
@@ -157,7 +157,7 @@ def _seconds_per_byte(size: int, precision: str) -> float:
     return min(took.device_ns) / 1e9 / (len(weights) * one.nbytes)
 
 
-def beyond_parts(
+def call_overhead_factor(
     points: Sequence[Point], took: Sequence[float], device: Device
 ) -> float:
     """What calls take beyond the sum of their operations, each timed alone: a factor.

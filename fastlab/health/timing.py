@@ -9,8 +9,8 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
-from fastlab.doctor.hardware import NO_DEVICE
-from fastlab.doctor.report import Finding, Subject
+from fastlab.health.hardware import NO_DEVICE
+from fastlab.health.report import Finding, Subject
 from fastlab.record import Measurement
 
 EMPTY_LIMIT_S = 100e-6

@@ -1,0 +1,1 @@
+"""Notebooks: start and finish, parameters, progress, batch runs, exercises."""

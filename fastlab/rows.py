@@ -1,0 +1,456 @@
+"""The one table: a row for each record, in milliseconds, and verbs that keep to it.
+
+Rows are all that leaves a sweep. Every verb takes a DataFrame and gives one, so that
+notebooks, figures, scores and the command line read the same columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlab.latency.devices import Device, device
+from fastlab.latency.estimates import estimate
+from fastlab.record import Estimate, Measurement, Record
+from fastlab.spec.grids import FLAT, flat, point_of
+from fastlab.spec.point import Point
+from fastlab.spec.precision import Format, table_bytes
+from fastlab.spec.recipe import kv_row_bytes
+from fastlab.spec.shape import LEARNED_POSITIONS
+from fastlab.words import digits, factor, percent, times
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+
+QUESTION = (*FLAT, "weights")
+ESTIMATED = ("estimated_ms", "estimated_low_ms", "estimated_high_ms", "bound")
+COUNTED = ("parameters", "flops", "flops_causal", "bytes", "kv_cache_bytes", "launches")
+MEASURED = ("measured_ms", "measured_low_ms", "measured_high_ms", "n", "converged")
+DERIVED = ("ratio", "ttft_ms", "tpot_ms", "tokens_per_s", "peak_gb", "estimated_gb")
+UTILIZED = ("mbu", "mbu_copy", "compile_s", "weights_mb")
+QUALITY = {
+    **{"kl_nats": "kl_nats", "kl_low": "kl_low", "kl_high": "kl_high", "top1": "top1"},
+    **{"max_abs": "max_abs", "bits_per_byte": "bits_per_byte", "bits_low": "low"},
+    **{"bits_high": "high", "dense_bits_per_byte": "dense_bits_per_byte"},
+}
+COLUMNS = (
+    *QUESTION,
+    *("device", "status", "reason", *ESTIMATED, *MEASURED, "flags"),
+    *(*DERIVED, *UTILIZED, *QUALITY, *COUNTED, "key"),
+)
+LOSSLESS = ("dynamic", "none", "static")  # caches that keep what they are given
+SHAPE = ("family", "layers", "hidden", "precision", "phase")  # what is read first
+FOUND = (
+    *("estimated_ms", "measured_ms", "ratio", "ttft_ms", "tpot_ms", "tokens_per_s"),
+    *("n", "status"),
+)
+# Of a settled measurement: interval / median, a quarter to either side as in the dark
+# band of figures, and samples.
+WIDEST, FEWEST = 0.5, 5
+MISSING = "missing"  # the status of a point without a row
+
+
+def table(
+    records: Iterable[Record], envs: Mapping[str, Mapping[str, Any]] | None = None
+) -> pd.DataFrame:
+    """One row per record: the question, the estimate, the measurement, their ratio.
+
+    ratio = measured / estimated time. ttft_ms is the time of a prefill, tpot_ms that of
+    a decode step; tokens_per_s counts prompt tokens in a prefill, else new ones.
+    mbu, of decoding, is `decode_bytes` a second over the datasheet's bandwidth, and
+    mbu_copy over the one that a copy reached in the same run, where `envs` has it (the
+    environments of a store, `Store.envs()`). kl_nats to bits_per_byte: what was lost
+    against dense fp32, where it was asked.
+    """
+    import pandas as pd
+
+    rows = [_row(r) | _utilized(r, envs or {}) for r in records]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(record: Record) -> dict[str, Any]:
+    point = record.point
+    row = flat(point) | {"device": record.device, "key": record.key}
+    row |= {"status": record.status, "reason": record.reason}
+    if record.estimate:
+        row |= _estimated(record.estimate)
+    if record.effective:
+        row["weights_mb"] = record.effective.weight_bytes / 1e6
+    if record.measured:
+        row |= _measured(record.measured) | _rates(record)
+    if record.quality:
+        row |= {n: getattr(record.quality, own) for n, own in QUALITY.items()}
+    return row
+
+
+def _estimated(e: Estimate) -> dict[str, Any]:
+    moved = e.weight_bytes + e.activation_bytes + e.kv_read_bytes + e.kv_write_bytes
+    return {
+        "estimated_ms": e.seconds * 1e3,
+        "estimated_low_ms": e.low_s * 1e3,
+        "estimated_high_ms": e.high_s * 1e3,
+        "bound": e.bound,
+        "parameters": e.parameters,
+        "flops": e.flops,
+        "flops_causal": e.flops_causal,
+        "bytes": moved,
+        "kv_cache_bytes": e.kv_cache_bytes,
+        "launches": e.launches,
+        "estimated_gb": e.peak_bytes / 1e9,
+    }
+
+
+def _measured(m: Measurement) -> dict[str, Any]:
+    return {
+        "measured_ms": m.seconds * 1e3,
+        "measured_low_ms": m.low_s * 1e3,
+        "measured_high_ms": m.high_s * 1e3,
+        "n": m.n,
+        "converged": m.converged,
+        "flags": " ".join(m.flags),
+        "peak_gb": m.peak_bytes / 1e9 if m.peak_bytes is not None else None,
+    }
+
+
+def _rates(record: Record) -> dict[str, Any]:
+    assert record.measured is not None
+    work, seconds = record.point.workload, record.measured.seconds
+    tokens = work.batch * (
+        work.prompt_len if work.phase == "prefill" else work.new_tokens
+    )
+    rates = {"tokens_per_s": tokens / seconds}
+    if record.estimate:
+        rates["ratio"] = seconds / record.estimate.seconds
+    named = {"prefill": "ttft_ms", "decode": "tpot_ms"}.get(work.phase)
+    return rates | ({named: seconds * 1e3} if named else {})
+
+
+def decode_bytes(record: Record) -> int:
+    """Bytes that one decode step must read: weights as stored, keys and values.
+
+    Scales are counted, the input embedding table is not (one row of it is read): facts
+    of the row itself, by the definition of memory bandwidth utilization (MBU) that
+    gpt-fast uses, with the KV cache added. Over a generation the mean of its steps.
+    """
+    assert record.effective is not None
+    point = record.point
+    shape, work, recipe = point.built_shape, point.workload, point.recipe
+    made, value = recipe.format, 4 if recipe.format.dense in ("fp32", "tf32") else 2
+    own_head = not shape.tied or (made.weights and recipe.scope != "layers")
+    whole = made if recipe.scope == "all" else Format(made.dense)
+    table = table_bytes(whole, shape.vocab, shape.hidden, value) if own_head else 0
+    learned = shape.family in LEARNED_POSITIONS
+    table += shape.max_positions * shape.hidden * value if learned else 0
+    positions = work.prompt_len + (work.new_tokens + 1) // 2
+    row = (
+        2
+        * shape.layers
+        * shape.kv_heads
+        * kv_row_bytes(recipe.cache, value, shape.head_dim)
+    )
+    return record.effective.weight_bytes - table + work.batch * positions * row
+
+
+def _utilized(record: Record, envs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """MBU against the datasheet and against the run's own copy; seconds to compile."""
+    work, measured = record.point.workload, record.measured
+    if measured is None:
+        return {}
+    row: dict[str, Any] = {"compile_s": measured.compile_s}
+    if work.phase == "prefill" or record.effective is None:
+        return row
+    rate = decode_bytes(record) * work.new_tokens / measured.seconds
+    copied = envs.get(record.env, {}).get("copy_bytes_per_s")
+    named = {"mbu": _bandwidth(record.device), "mbu_copy": copied}
+    return row | {name: rate / most for name, most in named.items() if most}
+
+
+@lru_cache
+def _bandwidth(name: str) -> float | None:
+    """The datasheet's bandwidth of a device in bytes per second, if it has one."""
+    try:
+        return device(name).bandwidth
+    except ValueError:
+        return None
+
+
+# --- verbs: rows -> rows
+
+
+def points_of(rows: pd.DataFrame) -> list[Point]:
+    """The points that rows are of, from their own columns."""
+    fields = [name for name in QUESTION if name in rows]
+    return [point_of(**_typed(row)) for row in rows[fields].to_dict("records")]
+
+
+def _typed(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Values as a point takes them: a whole number stays one among floats."""
+    found = {str(name): value for name, value in row.items() if value == value}
+    for name, value in found.items():
+        if isinstance(value, float) and name in FLAT and FLAT[name][1].type == "int":
+            found[name] = int(value)
+    return found
+
+
+def only(rows: pd.DataFrame, points: Iterable[Point]) -> pd.DataFrame:
+    """The rows of these points, in the order of the points."""
+    places = {point: n for n, point in enumerate(points)}
+    order = np.array([places.get(point, -1) for point in points_of(rows)], int)
+    kept = np.argsort(order, kind="stable")[(order < 0).sum() :]
+    return rows.iloc[kept].reset_index(drop=True)
+
+
+def with_missing(
+    rows: pd.DataFrame, points: Sequence[Point], name: str, profile: Device | None
+) -> pd.DataFrame:
+    """A row for each point, in their order: those without one say so, with an estimate.
+
+    name: of the device that the rows are from; profile: what it is estimated with.
+    """
+    import pandas as pd
+
+    there = set(points_of(rows))
+    absent = [point for point in dict.fromkeys(points) if point not in there]
+    if not absent:
+        return only(rows, points)
+    state = {"device": name, "status": MISSING, "reason": "no row is stored of it"}
+    added = pd.DataFrame(
+        [flat(point) | state for point in absent], columns=list(COLUMNS)
+    )
+    if profile is not None:
+        added = estimated(added, profile)
+    kept = [table for table in (rows, added) if len(table)]
+    return only(pd.concat(kept, ignore_index=True), points)
+
+
+def estimated(rows: pd.DataFrame, device: Device | None) -> pd.DataFrame:
+    """The rows with estimates made afresh, all with one device, so that they compare.
+
+    Where the device cannot do a row's precision its estimate is missing; without a
+    device the rows' own estimates stay.
+    """
+    import pandas as pd
+
+    if device is None or not len(rows):
+        return rows.copy()
+    points = points_of(rows)
+    found = {p: _estimate_of(p, device) for p in dict.fromkeys(points)}
+    made = pd.DataFrame([found[point] for point in points], index=rows.index)
+    names = [*ESTIMATED, *COUNTED, "estimated_gb", "extrapolated"]
+    rows = rows.assign(**{name: made.get(name) for name in names})
+    ms = rows["estimated_ms"].astype(float)
+    return rows.assign(ratio=rows["measured_ms"].astype(float) / ms)
+
+
+def _estimate_of(point: Point, device: Device) -> dict[str, Any]:
+    try:
+        (found,) = estimate([point], device)
+    except ValueError:  # a precision that the device does not have
+        return {}
+    return _estimated(found) | {"extrapolated": found.extrapolated}
+
+
+def over(
+    rows: pd.DataFrame, same: Sequence[str] | None = None, **baseline: Any
+) -> pd.DataFrame:
+    """Speed-ups over a baseline row: its time over each row's, measured and estimated.
+
+    baseline: values of columns that name it, as precision="bf16" or prune_layers=0.
+    same: columns that a row shares with its baseline; all of a point but those. Adds
+    measured_gain and estimated_gain; missing where the baseline has no such time.
+    """
+    import pandas as pd
+
+    apart = {*baseline, "scope"} if "precision" in baseline else {*baseline}
+    names = [n for n in (same or (*QUESTION, "device")) if n in rows and n not in apart]
+    call = pd.MultiIndex.from_frame(rows[names].astype(object).fillna("").astype(str))
+    is_base = np.ones(len(rows), bool)
+    for name, value in baseline.items():
+        is_base &= (rows[name] == value).to_numpy(bool)
+    added = {}
+    for what in ("measured", "estimated"):
+        ms = rows[f"{what}_ms"].to_numpy(float)
+        base = dict(zip(call[is_base], ms[is_base], strict=True))
+        own = np.array([base.get(key, np.nan) for key in call], float)
+        added[f"{what}_gain"] = own / ms
+    return rows.assign(**added)
+
+
+def with_quality(rows: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The rows with the quality of their model, where any row of it was judged.
+
+    No workload changes it: it goes by weights, precision and what the cache keeps. The
+    dense fp32 model is the reference: it loses nothing.
+    """
+    import pandas as pd
+
+    asked = [table for table in (rows, known) if table is not None and len(table)]
+    pool = pd.concat(asked, ignore_index=True) if asked else rows
+    judged = pool[pool["kl_nats"].notna()]
+    found = dict(
+        zip(_models(judged), judged[[*QUALITY]].to_dict("records"), strict=True)
+    )
+    nothing = {"kl_nats": 0.0, "top1": 1.0, "max_abs": 0.0}
+    lines = []
+    for model, row in zip(
+        _models(rows), rows[[*QUALITY]].to_dict("records"), strict=True
+    ):
+        lines.append(nothing if model[-2:] == ("fp32", "") else found.get(model, row))
+    quality = pd.DataFrame(lines, columns=[*QUALITY], index=rows.index)
+    return rows.assign(**{name: quality[name] for name in QUALITY})
+
+
+def _models(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Rows with the same have the same logits, but for rounding of other kernels."""
+    work = ("phase", "batch", "prompt_len", "new_tokens", "logits", "prefix_len")
+    how = ("attention", "runtime", "unroll", "cache", "precision")
+    names = [name for name in QUESTION if name not in (*work, *how)]
+    cache = rows["cache"].where(~rows["cache"].isin(LOSSLESS), "")
+    table = rows[names].assign(precision=rows["precision"], packed=cache)
+    return [tuple(map(str, row)) for row in table.itertuples(index=False)]
+
+
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have both an estimate and a measurement."""
+    return rows[rows["ratio"].notna()]
+
+
+def settled(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row's median stands on enough samples that agree well enough."""
+    width = rows["measured_high_ms"] - rows["measured_low_ms"]
+    narrow = (width / rows["measured_ms"]).astype(float) < WIDEST
+    return narrow & (rows["n"] >= FEWEST)
+
+
+def merge_runs(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Rows of several tables, each point on each device once."""
+    import pandas as pd
+
+    filled = [table for table in tables if len(table)]
+    merged = pd.concat(filled, ignore_index=True) if filled else tables[0]
+    names = [name for name in (*QUESTION, "device") if name in merged]
+    return merged[~merged[names].astype(str).duplicated()].reset_index(drop=True)
+
+
+def short(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns that people read first, and what else tells the rows apart."""
+    first = [name for name in SHAPE if name in rows]
+    apart = [name for name in tells_apart(rows, first) if name not in first]
+    found = [name for name in FOUND if name in rows]
+    return rows[[*first, *apart, *found]].dropna(axis="columns", how="all")
+
+
+def tells_apart(rows: pd.DataFrame, first: Sequence[str] = SHAPE) -> list[str]:
+    """Fields of a point without which rows alike in the first ones look the same."""
+    names: list[str] = []
+    for field in (field for field in QUESTION if field in rows and field not in first):
+        shown = [*first, *names]
+        if _kinds(rows, [*shown, field]) > _kinds(rows, shown):
+            names.append(field)
+    return names
+
+
+def _kinds(rows: pd.DataFrame, names: list[str]) -> int:
+    return len(rows[names].drop_duplicates())
+
+
+# --- in words, and for reading
+
+
+def name_of(row: Any) -> str:
+    """A row's model, format and phase: "llama 8x768 fp32 prefill"."""
+    size = f"{row['layers']}x{row['hidden']}"
+    return f"{row['family']} {size} {row['precision']} {row['phase']}"
+
+
+def sample_counts(rows: pd.DataFrame) -> str:
+    """How many points were measured, and with how many samples each, in words."""
+    n = rows["n"].dropna().astype(int)
+    if n.empty:
+        return "no point measured"
+    each = f"{n.min()} to {n.max()}" if n.min() < n.max() else f"{n.min()}"
+    return f"{len(n)} points, medians of {each} samples"
+
+
+def sample_summary(rows: pd.DataFrame) -> str:
+    """How many samples stand behind the medians, and how wide their intervals are."""
+    known = rows[rows["n"].notna()]
+    if known.empty:
+        return "nothing measured"
+    width = (known["measured_high_ms"] - known["measured_low_ms"]) / known[
+        "measured_ms"
+    ]
+    n, half = known["n"].astype(int), width.astype(float) / 2
+    return (
+        f"n {n.min()} to {n.max()}, 95 % intervals ±{percent(half.median())} in the "
+        f"median, ±{percent(half.max())} at most"
+    )
+
+
+def within(rows: pd.DataFrame, bound: float) -> str:
+    """How many ratios lie within a factor of one: "12 of 54 within ×1.25"."""
+    near = np.abs(np.log(rows["ratio"].to_numpy(float))) <= np.log(bound)
+    return f"{near.sum()} of {len(rows)} within {factor(bound)}"
+
+
+def nothing_measured(rows: pd.DataFrame) -> str:
+    """Why there is nothing to compare, by the status of the rows."""
+    counts = rows["status"].value_counts()
+    return "nothing measured: " + ", ".join(f"{n} {s}" for s, n in counts.items())
+
+
+RATIOS = ("ratio", "measured_gain", "estimated_gain", "gain", "speedup")
+SHARES = ("share", "top1", "mbu", "mbu_copy", "mfu", "left")
+
+
+def written(name: str, value: Any) -> str:
+    """A table's value as it is read everywhere: ratios ×1.19, shares 21 %, digits."""
+    if value is None or isinstance(value, str) or value != value:
+        return value if isinstance(value, str) else ""
+    if name in RATIOS:
+        return times(float(value))
+    if name in SHARES:
+        return percent(float(value))
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    number = float(value)
+    whole = number.is_integer() or abs(number) >= 1000
+    return f"{number:,.0f}" if whole else digits(number)
+
+
+def styled(
+    table: pd.DataFrame, decimals: int | None = None, caption: str = ""
+) -> Styler:
+    """A table for reading: text to the left and escaped, numbers as `written`.
+
+    With `decimals` fractions have so many: for tables of errors. The caption stands
+    above.
+    """
+    texts: list[Any] = list(table.select_dtypes(exclude="number").columns)
+    writers = {name: _writer(str(name), decimals) for name in table}
+    style = table.style.format(writers).hide()
+    style = style.format_index(escape="html", axis="columns")
+    style = style.set_properties(subset=texts, **{"text-align": "left"})
+    if caption:
+        style = style.set_caption(_escaped(caption))
+    heads: list[Any] = [{"selector": "th", "props": "text-align: left"}]
+    return style.set_table_styles(dict.fromkeys(texts, heads), overwrite=False)
+
+
+def _writer(name: str, decimals: int | None) -> Any:
+    def write(value: Any) -> str:
+        if decimals is not None and isinstance(value, float) and value == value:
+            return f"{value:,.{decimals}f}"
+        return _escaped(written(name, value))
+
+    return write
+
+
+def _escaped(text: str) -> str:
+    import html
+
+    return html.escape(text, quote=False)

@@ -1,0 +1,58 @@
+"""Numbers as people read them: one way to write each kind, wherever it stands."""
+
+from __future__ import annotations
+
+import math
+
+SAME = 1.005  # a smaller factor is written "same"
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def digits(value: float) -> str:
+    """Three significant digits and no exponent: 0.0123, 4.57, 1,230."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}"
+
+
+def times(ratio: float) -> str:
+    """A ratio read the same way on both sides of one: 1.25 is ×1.25, 0.8 is ÷1.25."""
+    return f"×{digits(ratio)}" if ratio >= 1 else f"÷{digits(1 / ratio)}"
+
+
+def factor(ratio: float) -> str:
+    """A factor without needless digits: ×4, ÷512, ×1.6, same."""
+    if 1 / SAME < ratio < SAME:
+        return "same"
+    text = times(ratio)
+    return text.rstrip("0").removesuffix(".") if "." in text else text
+
+
+def percent(share: float) -> str:
+    """A share in per cent, to a tenth where it is small: 21 %, 6.1 %, 0.13 %."""
+    if not math.isfinite(share):
+        return ""
+    value = 100 * share
+    places = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
+    return f"{value:.{places}f} %"
+
+
+def si(value: float, unit: str = "") -> str:
+    """A number with an SI prefix and three significant digits: 1.24 G, 512 MB."""
+    step = 0
+    while abs(value) >= 999.5 and step < len(_PREFIXES) - 1:
+        value, step = value / 1000, step + 1
+    return f"{value:.3g} {_PREFIXES[step]}{unit}".rstrip()
+
+
+def power(value: float) -> str:
+    """Three significant digits and a power of ten: 1.45·10¹⁰."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}"
+
+
+def plain(value: float) -> str:
+    """A tick's number: as short as it can be, thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
