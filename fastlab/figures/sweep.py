@@ -50,7 +50,7 @@ OWN_ENDS = ("measured_low_ms", "measured_high_ms")
 
 
 def pairs(rows: pd.DataFrame) -> Figure:
-    """A line for each point: hollow = estimated, with its interval; filled = measured."""
+    """A line for each point: hollow = estimated with its interval, filled = clock."""
     known = compared(rows)
     if known.empty:
         return nothing(nothing_measured(rows))
