@@ -67,7 +67,7 @@ _HOMES = {
 _MODULES = {
     "plots": "fastlab.view.plots",
     "explore": "fastlab.view.explore",
-    "check": "fastlab.view.check",
+    "check": "fastlab.notebook.exercises",
     "alt": "fastlab.view.alt",
     "tables": "fastlab.view.tables",
     "counts": "fastlab.view.tables.count",
