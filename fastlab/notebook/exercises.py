@@ -282,8 +282,9 @@ def __getattr__(name: str) -> Any:
     for each in _all().values():
         if name == f"q{each.name}":
             return each
-    (near,) = get_close_matches(name, __dir__(), 1, cutoff=0)
-    raise AttributeError(f"there is no exercise {name!r}: did you mean {near}?")
+    near = get_close_matches(name, __dir__(), 1)
+    advice = f"did you mean {near[0]}?" if near else "a name is as in q05_1"
+    raise AttributeError(f"there is no exercise {name!r}: {advice}")
 
 
 def __dir__() -> list[str]:

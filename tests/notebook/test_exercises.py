@@ -205,6 +205,8 @@ def test_the_verdict_is_told_in_words_and_html_is_escaped():
 def test_a_misspelt_name_is_told_the_nearest():
     with pytest.raises(AttributeError, match=r"'q5_1': did you mean q05_1\?"):
         _ = fl.check.q5_1
+    with pytest.raises(AttributeError, match="'answers': a name is as in q05_1"):
+        _ = fl.check.answers
     assert not hasattr(fl.check, "__wrapped__")
     assert "q10_4" in dir(fl.check)
 
