@@ -72,7 +72,7 @@ _MODULES = {
     "figures": "fastlab.figures",
     "plots": "fastlab.view.plots",
     "explorers": "fastlab.view.explore",
-    "check": "fastlab.view.check",
+    "check": "fastlab.notebook.exercises",
     "alt": "fastlab.view.alt",
     "tables": "fastlab.view.tables",
     "counts": "fastlab.view.tables.count",

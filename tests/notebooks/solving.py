@@ -39,7 +39,7 @@ def asked(book: nbformat.NotebookNode) -> list[Asked]:
 
 def solved(exercise: Asked) -> str:
     """The exercise's cell, its stub replaced: `ratio = ...`, or a whole function."""
-    solution = f"fl.check.EXERCISES[{exercise.name!r}].solution"
+    solution = f"fl.check.EXERCISES[{exercise.name!r}].answer"
     tree = ast.parse(exercise.stub)
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == (

@@ -1,17 +1,16 @@
 """Exercises in their notebooks: open as delivered, right once their solutions are in.
 
-That each wrong answer gets its own hint is tested in tests/view/test_check.py.
+That each wrong answer gets its own hint is tested in tests/notebook/test_exercises.py.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
 
 import nbformat
 import pytest
 
-from fastlab.view.check import EXERCISES, NOT_ATTEMPTED
+from fastlab.notebook.exercises import EXERCISES, NOT_ATTEMPTED
 from tests.notebooks.conftest import NOTEBOOKS
 from tests.notebooks.solving import SOLVED, asked, solved, tagged
 
@@ -36,15 +35,14 @@ def test_a_stub_is_an_open_answer_or_a_function_as_the_solution_is(book):
         functions = {n.name: n for n in body if isinstance(n, ast.FunctionDef)}
         if exercise.answer in functions:
             given = [a.arg for a in functions[exercise.answer].args.args]
-            wanted = inspect.signature(EXERCISES[exercise.name].solution).parameters
-            assert len(given) == len(wanted)
+            assert len(given) == len(EXERCISES[exercise.name].arguments)
         else:
             assert f"{exercise.answer} = ..." in exercise.stub
 
 
 def test_solving_replaces_the_stub(book):
     for exercise in asked(book):
-        assert f"EXERCISES['{exercise.name}'].solution" in solved(exercise)
+        assert f"EXERCISES['{exercise.name}'].answer" in solved(exercise)
         assert f"{exercise.answer} = ..." not in solved(exercise)
 
 

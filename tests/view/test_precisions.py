@@ -15,9 +15,9 @@ import fastlab as fl
 from fastlab import machine
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
+from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.spec.precision import PRECISIONS
-from fastlab.view.check import EXERCISES
 from fastlab.view.plots.precisions import known
 from fastlab.view.style import COLORS
 from fastlab.view.words import times
@@ -319,7 +319,7 @@ def test_stored_bits_are_those_of_the_format():
     from fastlab.spec.precision import FORMATS, stored_bytes
 
     stored = stored_bytes(FORMATS["int4-g128"], 256, 1024)
-    assert EXERCISES["06_1"].solution == 8 * stored / (256 * 1024)
+    assert EXERCISES["06_1"].answer == 8 * stored / (256 * 1024)
 
 
 @pytest.mark.skipif(

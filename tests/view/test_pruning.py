@@ -15,10 +15,10 @@ import fastlab as fl
 from fastlab import machine, models
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
+from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.spec.pruning import pruned_shape
 from fastlab.spec.sparsity import sparse_bytes
-from fastlab.view.check import EXERCISES
 from fastlab.view.explore.pruning import shown
 from fastlab.view.plots.cuts import kept_word
 from fastlab.view.plots.pruning import CUTS, evens
@@ -365,15 +365,15 @@ def test_a_model_is_found_by_name_or_folder(trained):
 
 
 def test_worked_answers_agree_with_the_code():
-    size = EXERCISES["07_4"].solution
+    size = EXERCISES["07_4"].answer
     for ffn, share, multiple in ((2048, 0.3, 64), (512, 0.3, 64), (2816, 0.25, 64)):
         shape = fl.ModelShape("llama", 2, 768, ffn=ffn, vocab=64)
         cut = fl.Pruning(ffn=share, multiple=multiple)
         assert pruned_shape(shape, cut).ffn == size(ffn, share, multiple)
     n = k = 1024
-    stored = fl.Sparsity(EXERCISES["07_2"].solution / 100, storage="csr")
+    stored = fl.Sparsity(EXERCISES["07_2"].answer / 100, storage="csr")
     assert sparse_bytes(stored, n, k) == pytest.approx(2 * n * k, rel=0.01)
     points = fl.tables.cut_points([0.25, 0.5, 0.75], **LARGE)
     left = [p.built_shape.heads for p in points if p.recipe.pruning.heads]
     assert left == [6, 3]
-    assert len(left) == EXERCISES["07_3"].solution
+    assert len(left) == EXERCISES["07_3"].answer

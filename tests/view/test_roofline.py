@@ -347,11 +347,11 @@ def test_one_change_is_one_redraw(calls):
 
 def test_exercise_answers_follow_from_the_operations():
     from fastlab.cost import ops
-    from fastlab.view.check import EXERCISES
+    from fastlab.notebook.exercises import EXERCISES
 
     op = ops.linear("up", 64, 4 * 256, 256, 4, 4)
-    assert EXERCISES["03_1"].solution(64, 256, 4) == pytest.approx(op.flops / op.bytes)
+    assert EXERCISES["03_1"].answer(64, 256, 4) == pytest.approx(op.flops / op.bytes)
     ridge = fl.device("a100").ridge("bf16")
-    assert EXERCISES["03_2"].solution == pytest.approx(ridge)
+    assert EXERCISES["03_2"].answer == pytest.approx(ridge)
     bf16 = fl.device("h200").ridge("bf16")
-    assert EXERCISES["03_3"].solution == pytest.approx(bf16 / 2, rel=1e-3)
+    assert EXERCISES["03_3"].answer == pytest.approx(bf16 / 2, rel=1e-3)
