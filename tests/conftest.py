@@ -7,6 +7,8 @@ import sys
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 # Before anything can import torch or transformers: no network, no other cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,6 +16,12 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fastlab-tests-")
 
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
+
+# An example may take as long as it takes: other programs may have the cores.
+hypothesis_settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

@@ -121,7 +121,7 @@ def test_a_config_gives_its_shape_back(name: str) -> None:
     assert ModelShape.from_config(config_of(PRESETS[name])) == PRESETS[name]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from(DECODERS), st.integers(1, 12), st.integers(1, 2))
 def test_prompts_do_not_depend_on_device_or_dtype(name: str, n: int, b: int) -> None:
     sizes: dict[str, Any] = {"model": name, "prompt_len": n, "batch": b}

@@ -28,7 +28,7 @@ def run(block: re.Match[str], folder: Path) -> subprocess.CompletedProcess[str]:
     python, shell = [sys.executable, "-c"], ["bash", "-ec"]
     command = [*(python if block["kind"] == "python" else shell), block["code"]]
     return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=200
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=600
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.notebooks.conftest import HERE
+from tests.notebooks.conftest import HERE, PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -30,7 +30,7 @@ QUIET += ["--disable-dev-shm-usage", "--disable-default-apps", "--no-first-run"]
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 
 
-def wait_until(check: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_until(check: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
     """What `check` returns once that is true; an OSError counts as not yet."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -53,7 +53,7 @@ class Lab:
         """The answer to one request, as JSON; None where there is none."""
         request = urllib.request.Request(f"{self.url}/api/{path}", method=method)
         request.add_header("Authorization", f"token {self.token}")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -96,7 +96,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
     finally:
         run.terminate()
-        run.wait(30)
+        run.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +106,8 @@ def browser() -> Iterator[Any]:
     if BROWSER is None:
         pytest.skip("no chromium or google-chrome on this machine")
     with api.sync_playwright() as play:
-        made = play.chromium.launch(executable_path=BROWSER, args=QUIET)
+        made = play.chromium.launch(
+            executable_path=BROWSER, args=QUIET, timeout=PATIENCE_S * 1e3
+        )
         yield made
         made.close()

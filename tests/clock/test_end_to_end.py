@@ -78,8 +78,8 @@ def test_levels_never_get_faster_with_more_bytes(
 
 
 def test_a_weight_is_read_once_each_time_round() -> None:
-    """A few GB/s at least and less than any memory: 1e-12 to 1e-8 s a byte."""
-    assert 1e-12 < end_to_end._seconds_per_byte(2**24, "fp32") < 1e-8
+    """No memory gives 1 TB/s to a core; 1 MB/s is there whoever else is busy."""
+    assert 1e-12 < end_to_end._seconds_per_byte(2**24, "fp32") < 1e-6
 
 
 def test_intervals_reach_as_far_as_whole_calls_are_off(profile: Device) -> None:

@@ -71,7 +71,7 @@ def test_flops_equal_torchs(model: str, call: dict, batch: int, attention: str) 
     assert total(point) == counted_flops(point)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(points())
 def test_flops_and_parameters_equal_torchs_for_any_shape(point: Point) -> None:
     model = build(point, "meta")

@@ -212,7 +212,7 @@ def test_no_sample_at_all(profile: Device) -> None:
 seconds = st.floats(1e-6, 1.0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(seconds, min_size=27, max_size=27))
 def test_any_fit_survives_json(profile: Device, times: list[float]) -> None:
     pairs = zip(products(), times, strict=True)

@@ -118,7 +118,7 @@ def test_byte_offsets_are_those_of_utf8(text: str) -> None:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_text_comes_back_from_its_tokens(tokenizer: Any, text: str) -> None:
     ids, starts = encode(tokenizer, text)

@@ -228,7 +228,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     words += [*sizes.split(), "--save-every-s", "0.2"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.Popen([sys.executable, "-m", "fastlab", *words], cwd=ROOT, env=env)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while not (tmp_path / STATE).exists() and run.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.05)

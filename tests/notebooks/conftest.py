@@ -17,14 +17,23 @@ from tests.notebooks.solving import solved_cells
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PATIENCE_S = 600  # for a kernel's start and its last output on a busy machine
 TINY = yaml.safe_load((HERE / "notebooks.yaml").read_text())
 
 
 class Executed(NamedTuple):
-    """A notebook after its run, and the folder that it ran in."""
+    """A notebook after its run, its folder, and CPU seconds of its kernel."""
 
     book: nbformat.NotebookNode
     folder: Path
+    cpu_s: float
+
+
+def inherited(cache: Path) -> dict[str, str]:
+    """What a kernel inherits: one thread, no network, a calibration of its own."""
+    own = {"PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "XDG_CACHE_HOME": str(cache)}
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE")
+    return own | dict.fromkeys(names, "1")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -44,11 +53,8 @@ def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, kernel_cache: Path) -> None:
-    """What a kernel inherits: one thread, no network, a calibration of its own."""
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{ROOT}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kernel_cache))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "1")
+    for name, value in inherited(kernel_cache).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +88,14 @@ def execute(path: Path, folder: Path) -> Executed:
     out = folder / "out.ipynb"
     quiet = {"progress_bar": False, "log_output": False, "kernel_name": "python3"}
     quiet |= {"store_widget_state": False}  # as `fastlab run` does
-    source = folder / path.name
-    papermill.execute_notebook(source, out, given, cwd=str(folder), **quiet)
-    return Executed(nbformat.read(out, as_version=4), folder)
+    patient = {"start_timeout": PATIENCE_S, "iopub_timeout": PATIENCE_S}
+    source, began = folder / path.name, children_s()
+    papermill.execute_notebook(source, out, given, cwd=str(folder), **quiet, **patient)
+    book = nbformat.read(out, as_version=4)
+    return Executed(book, folder, children_s() - began)
+
+
+def children_s() -> float:
+    """CPU seconds of all children that have ended, kernels and compilers among them."""
+    used = os.times()
+    return used.children_user + used.children_system

@@ -13,21 +13,18 @@ import pytest
 from fastlab.notebook.parameters import check_parameters
 from tests.notebooks.conftest import NOTEBOOKS, TINY
 
-KEYS = {"rows", "cells_s", "parameters"}
-BUSY = 5  # a machine at work on other things may take so many times longer
+KEYS = {"rows", "cpu_s", "parameters"}
+SLOW = 10  # an old machine, its cores shared, may need so many times the CPU time
 TIMES = ["measured_ms", "estimated_ms", "ratio"]
 RUN = "application/vnd.fastlab.run+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS = 'class="fastlab-progress"'
 
+pytestmark = pytest.mark.timeout(3600)  # a run may wait long for its turn
+
 
 def outputs(book):
     return [o for c in book.cells if c.cell_type == "code" for o in c.outputs]
-
-
-def seconds(book):
-    spent = [c.metadata.papermill.duration for c in book.cells if c.metadata.papermill]
-    return sum(s for s in spent if s)
 
 
 def test_every_notebook_has_its_tiny_parameters_and_nothing_more():
@@ -65,8 +62,8 @@ def test_it_runs_quietly_quickly_and_leaves_finite_rows(path, executed):
     assert summaries[0]["rows"] == TINY[path.stem]["rows"]
     assert summaries[0]["statuses"] == {"ok": summaries[0]["rows"]}
     check_rows(folder / "rows.csv", TINY[path.stem])
-    print(f"{path.stem}: {seconds(executed.book):.1f} s in cells")
-    assert seconds(executed.book) < BUSY * TINY[path.stem]["cells_s"]
+    print(f"{path.stem}: {executed.cpu_s:.1f} CPU seconds")
+    assert executed.cpu_s < SLOW * TINY[path.stem]["cpu_s"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from fastlab.notebook.exercises import EXERCISES, NOT_ATTEMPTED
 from tests.notebooks.conftest import NOTEBOOKS
 from tests.notebooks.solving import SOLVED, asked, solved, tagged
 
+pytestmark = pytest.mark.timeout(3600)  # a run may wait long for its turn
+
 
 def verdicts(book, tag):
     return [cell.outputs[-1].data["text/plain"] for cell in tagged(book, tag)]

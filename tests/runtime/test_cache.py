@@ -36,7 +36,7 @@ def test_the_bucket_is_the_length() -> None:
     assert static_cache(tiny("gpt2"), 1, 60).length == bucket(60) == 128
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.sampled_from(sorted(LAYERS)),
     st.integers(1, 6),

@@ -47,7 +47,7 @@ def test_int4_groups_by_hand() -> None:
     assert pairs.tolist() == [[[1, 8]], [[1, 8]]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.sampled_from([32, 64, 96, 160]), st.integers(0, 99))
 def test_no_code_is_further_than_half_a_scale(n: int, k: int, seed: int) -> None:
     weight = torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
@@ -56,7 +56,7 @@ def test_no_code_is_further_than_half_a_scale(n: int, k: int, seed: int) -> None
     assert bool((error <= scales[:, None] * 0.5001).all())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(1, 40).map(lambda tiles: 16 * tiles),
     st.sampled_from([32, 64, 96, 128, 416]),

@@ -99,7 +99,7 @@ def test_samples_and_blocks_change_little(monkeypatch: pytest.MonkeyPatch) -> No
     assert sqnr_db(weight, again) > sqnr_db(weight, whole) - 0.1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 70), st.sampled_from(BITS), st.integers(0, 9))
 def test_packing_loses_nothing(count: int, bits: int, seed: int) -> None:
     source = torch.Generator().manual_seed(seed)

@@ -152,9 +152,7 @@ records = st.builds(
     whole,
     words,
 )
-roomy = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck)
-)
+roomy = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 def kept(record: Record) -> Record:
@@ -383,11 +381,11 @@ def test_ten_thousand_rows_are_scanned_in_no_minutes(tmp_path: Path) -> None:
     data = row(0, measured=measured).to_dict()
     lines = (seal(data | {"key": f"{n:064x}"}) + "\n" for n in range(10_000))
     (tmp_path / "a.jsonl").write_text("".join(lines))
-    started = time.perf_counter()
+    started = time.process_time()
     done = Store(tmp_path).done("cpu", TIMING)
-    seconds = time.perf_counter() - started
+    cpu_s = time.process_time() - started
     assert len(done) == 10_000
-    assert seconds < 10  # 0.16 s on two virtual cores, see benchmarks/overheads.py
+    assert cpu_s < 30  # 0.16 s on a virtual core, see benchmarks/overheads.py
 
 
 def test_the_store_needs_neither_torch_nor_tables() -> None:

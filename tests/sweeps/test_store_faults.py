@@ -110,7 +110,7 @@ SIZE = len(FILE)
 LAST = FILE[:-1].rindex(b"\n") + 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, SIZE) | st.integers(LAST, SIZE))
 @example(0)
 @example(LAST)
@@ -155,7 +155,7 @@ def test_a_second_torn_tail_is_kept_beside_the_first(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, SIZE - 1), st.integers(1, 255))
 def test_a_changed_byte_never_changes_a_row(place: int, mask: int) -> None:
     damaged = bytearray(FILE)
@@ -239,7 +239,7 @@ def test_an_empty_file_holds_nothing_and_harms_nothing(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_told_who_holds_the_store(tmp_path: Path) -> None:
-    with writer(tmp_path, "time.sleep(60)") as holder:
+    with writer(tmp_path, "time.sleep(3600)") as holder:
         with pytest.raises(RuntimeError) as caught:
             Store(tmp_path).begin(ENV)
         words = str(caught.value)
@@ -292,7 +292,7 @@ def test_readers_beside_a_writer_see_rows_come_and_nothing_bad(tmp_path: Path) -
         looks: list[list[Health]] = [[], []]
 
         def read(seen: list[Health]) -> None:
-            while process.poll() is None:
+            while len(seen) < 2 or process.poll() is None:
                 seen.append(Store(tmp_path).health())
 
         readers = [threading.Thread(target=read, args=(seen,)) for seen in looks]
@@ -302,7 +302,6 @@ def test_readers_beside_a_writer_see_rows_come_and_nothing_bad(tmp_path: Path) -
             reader.join()
     for seen in looks:
         counts = [health.records for health in seen]
-        assert len(counts) >= 2
         assert counts == sorted(counts)
         assert all(health.bad == [] for health in seen)
     assert seeds(Store(tmp_path)) == list(range(200))
@@ -343,11 +342,12 @@ def test_no_kill_loses_or_doubles_a_row(tmp_path: Path) -> None:
     for n in range(KILLS):
         process = start(CHILD + APPENDING, tmp_path, n * 10**6, 10**6)
         assert process.stdout is not None
-        if n % 4:  # every fourth is killed while it starts, the others at work
-            process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.15))
+        # Every fourth is killed while it starts, the others after two rows or more.
+        lines = chance.randint(3, 9) if n % 4 else 0
+        out = "".join(process.stdout.readline() for _ in range(lines))
+        time.sleep(chance.uniform(0, 0.1))
         process.kill()
-        out, _ = process.communicate()
+        out += process.communicate()[0]
         told += [int(line) for line in out.split() if line != "begun"]
     store = Store(tmp_path)
     store.begin(ENV).close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -102,13 +101,3 @@ def test_moving_the_slider_never_measures(box, monkeypatch):
     monkeypatch.setattr("fastlab.clock.measure.Bench.measure", refuse)
     monkeypatch.setattr("fastlab.clock.calibrate.calibrate", refuse)
     parts(box)[0].value = 5
-
-
-def test_a_redraw_takes_no_seconds(box):
-    slider = parts(box)[0]
-    spent = []
-    for value in (1, 2, 3, 6, 8):
-        start = time.perf_counter()
-        slider.value = value
-        spent.append(time.perf_counter() - start)
-    assert min(spent) < 5  # 0.1 s on two virtual cores; 0.5 s is wanted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -76,14 +75,11 @@ def test_the_explorer_estimates_every_device(points, machines):
 def test_one_slider_with_an_axis_that_stays(points, machines):
     slider, picture = fl.explorers.depth(points[0], machines).children
     assert (slider.min, slider.max, slider.value) == (1, 64, 2)
-    seen, spent = [], []
+    seen = []
     picture.observe(lambda change: seen.append(change["new"]), names="value")
     for value in (3, 30, 64):
-        start = time.perf_counter()
         slider.value = value
-        spent.append(time.perf_counter() - start)
     assert len(seen) == 3
-    assert min(spent) < 5  # 0.1 s on two virtual cores; 0.5 s is wanted
     assert "64 layers x 256" in re.search('alt="([^"]+)"', seen[-1])[1]
     low, high = explore.limits(points[0], machines)
     for count in (1, 64):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -123,9 +123,7 @@ def test_the_figure_of_prefixes_tells_gains_and_hits():
 
 def test_the_explorer_says_what_is_read_and_whether_it_fits():
     state = {"model": "llama-3.1-8b", "precision": "bf16", "cache": "static"}
-    began = time.perf_counter()
     found = explore.shown(fl.device("h200"), batch=8, context=4096, **state)
-    assert time.perf_counter() - began < 5
     assert "15 GB of weights and 4.29 GB of KV cache" in found
     assert "does not fit" not in found
     full = explore.shown(fl.device("l4"), batch=256, context=2**19, **state)
@@ -163,6 +161,7 @@ def test_text_is_shown_in_one_output_and_escaped(monkeypatch):
 
     monkeypatch.setattr(IPython.display, "display", display)
     monkeypatch.setattr(IPython, "get_ipython", object)
+    monkeypatch.setattr(talking, "time", SimpleNamespace(monotonic=lambda: 1e3))
     write = talking._writer()
     write("a<b", "x")
     write("a<b", "xy")  # too soon after the first

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -295,14 +294,11 @@ def test_every_state_of_the_explorer_draws_or_says_why_not(device, table):
 def test_one_change_is_one_redraw(device):
     (point,) = fl.grid(**SMALL, phase="decode")
     sliders, picture = controls(fl.explorers.paying(point, device))
-    seen, spent = [], []
+    seen = []
     picture.observe(lambda change: seen.append(change["new"]), names="value")
     for value in (512, 2048, 4096):
-        start = time.perf_counter()
         sliders["hidden"].value = value
-        spent.append(time.perf_counter() - start)
     assert len(seen) == 3
-    assert min(spent) < 5  # the aim is 1; machines differ
 
 
 def test_what_the_explorer_says_of_a_crossing():

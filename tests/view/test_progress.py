@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import SimpleNamespace
 
 import IPython.display
 import pytest
@@ -33,6 +34,7 @@ def outputs(monkeypatch):
         return made[-1]
 
     monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(IPython.display, "display", display)
     return made
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -334,14 +333,11 @@ def test_the_explorer_tells_what_bounds_each_call(calls):
 
 def test_one_change_is_one_redraw(calls):
     sliders, picture = controls(fl.explorers.roofs(calls[-1], fl.device("h200")))
-    seen, spent = [], []
+    seen = []
     picture.observe(lambda change: seen.append(change["new"]), names="value")
     for value in (4, 64, 256):
-        start = time.perf_counter()
         sliders["batch"].value = value
-        spent.append(time.perf_counter() - start)
     assert len(seen) == 3
-    assert min(spent) < 5  # the aim is 0.5; machines differ
     assert "batch 256" in re.search('alt="([^"]+)"', seen[-1])[1]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -309,9 +308,6 @@ def test_a_redraw_predicts_nothing_anew(box, monkeypatch):
         raise AssertionError("predicted again")
 
     monkeypatch.setattr(explore, "left_out_of", refuse)
-    value, spent = parts(box)[1], []
+    value = parts(box)[1]
     for chosen in value.options[1:]:
-        start = time.perf_counter()
         value.value = chosen
-        spent.append(time.perf_counter() - start)
-    assert min(spent) < 5  # the aim is 0.5; machines differ

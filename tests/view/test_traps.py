@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -231,13 +230,3 @@ def test_one_change_is_one_redraw_that_says_its_state(box):
     assert "Off by ÷1.11; your interval misses it" in alts[1]
     assert "Samples measured on a box.</figcaption>" in seen[1]
     assert plt.get_fignums() == []
-
-
-def test_a_redraw_takes_no_seconds(box):
-    slider = box.children[0].children[0]
-    spent = []
-    for value in (1, 5, 20, 50, 100):
-        start = time.perf_counter()
-        slider.value = value
-        spent.append(time.perf_counter() - start)
-    assert min(spent) < 5  # 0.1 s on two virtual cores; 0.5 s is wanted
