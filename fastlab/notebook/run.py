@@ -43,6 +43,7 @@ def start(
     source: str = "auto",
     points: Sequence[Point] = (),
     trained: Trained | None = None,
+    partial: bool = False,
     **params: Any,
 ) -> Run:
     """Check a notebook's parameters before any work, and open its results folder.
@@ -51,7 +52,8 @@ def start(
     given; timing settings (`budget_s`, ...) its settings, and of the two that are
     called `cache` the setting. source: "measure" on the device at hand, "replay" stored
     reference rows, or "auto": measure on a GPU, else replay if all points are stored.
-    trained: where weights that are not random come from.
+    trained: where weights that are not random come from. partial: "auto" replays what
+    is stored of the points, for lists that take a CPU ten minutes.
     Raises ValueError naming what is wrong.
     """
     check_choice("source", source, SOURCES)
@@ -62,7 +64,8 @@ def start(
     settings = Settings.for_device(kind, **timing)
     points = [*points, *(grid(**lists) if lists else [])]
     reference = reference_for(points) if _may_replay(source, kind) else None
-    if reference and source == "auto" and len(reference.rows(points)) < len(points):
+    some = reference is not None and len(reference.rows(points)) < len(points)
+    if some and source == "auto" and not partial:
         reference = None  # nothing that was asked for is dropped without a word
     if source == "replay" and reference is None:
         raise ValueError(
@@ -170,15 +173,23 @@ class Run:
         few = f", {len(stored)} of {len(self.points)} points" if part else ""
         return f"replayed: {self.device}, measured {first}{few}"
 
-    def show(self, figure: Figure, name: str, caption: str | None = None) -> Shown:
+    def show(
+        self,
+        figure: Figure,
+        name: str,
+        caption: str | None = None,
+        guess: object = None,
+    ) -> Shown:
         """The figure for a cell, with where its rows are from; kept as <name>.png.
 
         caption: instead of the run's own, which says how many samples stand behind.
+        guess: what the reader predicted, told at the end of the caption.
         """
         if caption is None:
             rows = figure.table
             caption = self.caption
             caption += f"; {sample_counts(rows)}" if "n" in rows else ""
+        caption += "" if guess is None else f"; you guessed {guess}"
         return show(figure, caption, self.path(f"{name}.png"))
 
     def path(self, name: str) -> Path:

@@ -20,6 +20,13 @@ from fastlab.spec.point import Point
 
 SEEN_ROWS = 16  # passages of the training text on which importances are measured
 CHARACTERS = 12  # of text, for one token: more than any tokenizer needs
+CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
+
+
+def checkpoint_folder(name: str) -> str:
+    """The folder of a model under data/checkpoints; any other name as it is."""
+    folder = CHECKPOINTS / name
+    return str(folder) if name and folder.is_dir() else name
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
+from fastlab.clock.evaluator import Evaluator
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
@@ -19,7 +20,6 @@ from fastlab.spec import Point, Workload
 from fastlab.spec.shape import ModelShape
 from fastlab.view.plots.distilling import run_colors
 from fastlab.view.plots.pruning import CUTS
-from fastlab.view.tables.judged import Judge
 
 tables = sys.modules[fl.tables.recovered.__module__]
 SHAPE = ModelShape(
@@ -47,7 +47,7 @@ def dense(trained):
 
 @pytest.fixture(scope="module")
 def judge(trained, dense):
-    return fl.tables.judge_of(trained, dense, 3)
+    return Evaluator.of(trained, dense, 3)
 
 
 @pytest.fixture(scope="module")
@@ -261,8 +261,8 @@ def test_text_at_hand_is_compared_with_that_of_run_json(trained, tmp_path):
 
 def test_no_blocks_are_refused(trained, dense):
     with pytest.raises(ValueError, match="blocks=0"):
-        fl.tables.judge_of(trained, dense, 0)
-    assert isinstance(fl.tables.judge_of(trained, dense, 1), Judge)
+        Evaluator.of(trained, dense, 0)
+    assert isinstance(Evaluator.of(trained, dense, 1), Evaluator)
 
 
 def test_a_text_shorter_than_a_block_is_judged_in_shorter_ones(trained, tmp_path):
@@ -270,5 +270,5 @@ def test_a_text_shorter_than_a_block_is_judged_in_shorter_ones(trained, tmp_path
     short = fl.Trained(trained.source, [str(tmp_path / "short.txt")])
     model = fl.tables.built(short)
     held = short.tokenizer(short.corpus.held_out)["input_ids"]
-    judge = fl.tables.judge_of(short, model, 4)
+    judge = Evaluator.of(short, model, 4)
     assert judge.ids.shape[1] == min(64, len(held) - 1)

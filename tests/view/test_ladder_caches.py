@@ -11,7 +11,8 @@ import pytest
 
 import fastlab as fl
 from fastlab.learning.tokens import make_tokenizer
-from fastlab.view.tables import kvcache, talking
+from fastlab.notebook import generation as talking
+from fastlab.view.tables import kvcache
 
 explore = sys.modules[fl.explorers.kv_growth.__module__]
 SHAPE = fl.ModelShape("llama", 2, 64, heads=4, kv_heads=2, vocab=512)
@@ -139,8 +140,8 @@ def test_a_precision_that_the_device_lacks_falls_back():
 
 
 def test_a_talker_learns_and_speaks():
-    model, tokenizer = talking.small_talker(0.05)
-    found = talking.spoken(model, tokenizer, "def f(", 4)
+    model, tokenizer = talking.train_tiny_lm(0.05)
+    found = talking.stream_text(model, tokenizer, "def f(", 4)
     assert found["tokens"].item() == 4
     assert found["ended"].item() == "length"
     assert found["ttft_ms"].item() > 0

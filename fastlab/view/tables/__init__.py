@@ -1,5 +1,7 @@
 """Tables as readers see them: few columns, short names, plain units."""
 
+from fastlab.clock.evaluator import Evaluator, built, same_text
+from fastlab.notebook.generation import stream_text, train_tiny_lm
 from fastlab.view.tables.batch import batch_curves, knees
 from fastlab.view.tables.case import case_of, case_points, case_rows
 from fastlab.view.tables.claims import bottom_line, case_factors, without_last
@@ -9,7 +11,6 @@ from fastlab.view.tables.distilling import (
     softened,
     won_back,
 )
-from fastlab.view.tables.judged import built, checkpoint, judge_of, same_text
 from fastlab.view.tables.kvcache import crossings, held, served, unrolled
 from fastlab.view.tables.ladder import (
     ladder_caption,
@@ -69,7 +70,6 @@ from fastlab.view.tables.sweep import (
     settled,
     short,
 )
-from fastlab.view.tables.talking import small_talker, spoken
 from fastlab.view.tables.targets import first_under, steps_on
 from fastlab.view.tables.timing import (
     clocks,
@@ -85,6 +85,7 @@ from fastlab.view.tables.topics import article_topics
 from fastlab.view.tables.walking import walk, walk_points
 
 __all__ = [
+    "Evaluator",
     "ablation",
     "article_topics",
     "batch_curves",
@@ -99,7 +100,6 @@ __all__ = [
     "case_points",
     "case_rows",
     "cells",
-    "checkpoint",
     "choice_points",
     "choose",
     "clocks",
@@ -123,7 +123,6 @@ __all__ = [
     "held",
     "held_out",
     "holdouts",
-    "judge_of",
     "kept",
     "knees",
     "knowing",
@@ -152,17 +151,17 @@ __all__ = [
     "short",
     "side_by_side",
     "simulated",
-    "small_talker",
     "softened",
     "speedups",
-    "spoken",
     "spread",
     "steps_on",
     "stored_points",
+    "stream_text",
     "terms",
     "text_words",
     "three_times",
     "together",
+    "train_tiny_lm",
     "trained_model",
     "unrolled",
     "walk",

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.checkpoints import without_bars
+from fastlab.clock.evaluator import Evaluator, built
 from fastlab.notebook.progress import line
 from fastlab.spec.checks import check_count, digest
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
-from fastlab.view.tables.judged import Judge, built
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def course(layers: float, steps: int, temperature: float) -> Course:
 
 
 def recovered(
-    trained: Trained, dense: nn.Module, judge: Judge, plan: Course, folder: Path
+    trained: Trained, dense: nn.Module, judge: Evaluator, plan: Course, folder: Path
 ) -> pd.DataFrame:
     """Bits per byte against steps of three live students; see STUDENTS.
 
@@ -129,7 +129,7 @@ def _learned(
     model: nn.Module,
     loss: Loss,
     ids: Tensor,
-    judge: Judge,
+    judge: Evaluator,
     plan: Course,
     folder: Path,
     on_row: Any,

@@ -14,17 +14,16 @@ from fastlab.checkpoints import generate_text, load, without_bars
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.cost.memory import parameters
+from fastlab.notebook.generation import train_tiny_lm
 from fastlab.notebook.progress import status
 from fastlab.record import Quality, Record
-from fastlab.shrink.trained import Trained
+from fastlab.shrink.trained import CHECKPOINTS, Trained
+from fastlab.shrink.trained import checkpoint_folder as folder_of
 from fastlab.spec.hub import read_shape
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
-from fastlab.view.tables.judged import CHECKPOINTS
-from fastlab.view.tables.judged import checkpoint as folder_of
 from fastlab.view.tables.pruning import built_words, kind_of, savings_of
-from fastlab.view.tables.talking import small_talker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +55,7 @@ def _taught(seconds: float) -> Path:
 
     folder = results_root() / "small-model" / f"{seconds:g}s"
     if not (folder / "tokenizer.json").exists():
-        taught = small_talker(seconds)
+        taught = train_tiny_lm(seconds)
         with without_bars():
             export_model(*taught, folder)
     return folder

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastlab.clock.evaluator import Evaluator, built
 from fastlab.notebook.progress import line
 from fastlab.spec.point import Point
 from fastlab.spec.precision import FORMATS, stored_bytes
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.sharing import Sharing, palette_bytes, tables_of
-from fastlab.view.tables.judged import Judge, built
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +120,7 @@ def _integer(precision: str, bits: int) -> Scheme:
 
 
 def bytes_and_quality(
-    trained: Trained, judge: Judge, bits: Sequence[int]
+    trained: Trained, judge: Evaluator, bits: Sequence[int]
 ) -> pd.DataFrame:
     """The trained model's layers stored in every scheme, and what each loses.
 
@@ -163,7 +163,7 @@ def _put(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def _scheme_line(
-    scheme: Scheme, model: nn.Module, originals: dict[str, Tensor], judge: Judge
+    scheme: Scheme, model: nn.Module, originals: dict[str, Tensor], judge: Evaluator
 ) -> dict[str, Any]:
     noise = signal = 0.0
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.checkpoints import load
+from fastlab.clock.evaluator import Evaluator, built
+from fastlab.shrink.trained import CHECKPOINTS
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
-from fastlab.view.tables.judged import CHECKPOINTS, Judge, built
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,7 @@ def _sized(shape: ModelShape) -> dict[str, Any]:
 
 
 def before_and_after(
-    runs: pd.DataFrame, trained: Trained, judge: Judge
+    runs: pd.DataFrame, trained: Trained, judge: Evaluator
 ) -> pd.DataFrame:
     """Each kept student before and after distilling, as ratios to the dense model.
 
@@ -115,12 +116,12 @@ def before_and_after(
     return small.drop(columns=["folder"]).reset_index(drop=True)
 
 
-def _before(cut: dict[str, Any], trained: Trained, judge: Judge) -> float:
+def _before(cut: dict[str, Any], trained: Trained, judge: Evaluator) -> float:
     model = built(trained, Recipe(pruning=Pruning(**cut)))
     return judge.bits_per_byte(model) / judge.dense
 
 
-def _after(folder: str, judge: Judge) -> float:
+def _after(folder: str, judge: Evaluator) -> float:
     """A kept model on the blocks at hand; NaN where its weights are not kept."""
     if not (Path(folder) / "model.safetensors").exists():
         return float("nan")

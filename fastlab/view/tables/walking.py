@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.checkpoints import without_bars
+from fastlab.clock.evaluator import Evaluator, built
 from fastlab.notebook.progress import Line, line
 from fastlab.record import Record
+from fastlab.shrink.trained import checkpoint_folder
 from fastlab.spec.checks import check_count
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.view.tables.case import CUT
-from fastlab.view.tables.judged import Judge, built, checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,7 +107,7 @@ def walk(
     """
     from fastlab.shrink.trained import Trained
 
-    folder = Path(checkpoint(model)) if model else None
+    folder = Path(checkpoint_folder(model)) if model else None
     if folder is None or not (folder / "config.json").exists():
         return Walk(missing=f"no trained model {model!r} under data/checkpoints")
     trained = Trained(str(folder), (text,) if text else ())
@@ -129,7 +130,7 @@ def _bench(trained: Trained, budget_s: float) -> Bench:
     settings = Settings.for_device(kind, budget_s=budget_s)
     own = [r.profile for r in references() if r.device == machine.device_name(kind)]
     bench = Bench.for_device(kind, settings, own[0] if own else None, trained=trained)
-    return replace(bench, judge=False)  # by `Judge`, on fewer blocks
+    return replace(bench, judge=False)  # by `Evaluator`, on fewer blocks
 
 
 def _taught(
@@ -173,7 +174,7 @@ def _walked(
     """Each step measured; quality of what was built on the same blocks."""
     records: list[Record] = []
     with without_bars():
-        judge = Judge.of(trained, built(trained), BLOCKS)
+        judge = Evaluator.of(trained, built(trained), BLOCKS)
         for point in shown.points(list(steps.values())):
             model = _model(point, trained, place, bench.kind)
             if isinstance(model, str):
@@ -206,7 +207,7 @@ def _refused(point: Point, bench: Bench, reason: str) -> Record:
     return Record(point, bench.name, settings, "unsupported", reason=reason)
 
 
-def _judged(model: nn.Module, judge: Judge) -> Any:
+def _judged(model: nn.Module, judge: Evaluator) -> Any:
     device = next(model.parameters()).device
     quality = judge.quality(model.to("cpu"))
     model.to(device)

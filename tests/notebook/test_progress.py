@@ -10,7 +10,7 @@ import IPython.display
 import pytest
 
 import fastlab as fl
-from fastlab.view import progress
+from fastlab.notebook import progress
 
 
 class Output:

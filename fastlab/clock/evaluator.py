@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastlab.checkpoints import without_bars
@@ -21,14 +20,7 @@ if TYPE_CHECKING:
 
     from fastlab.shrink.trained import Trained
 
-CHECKPOINTS = Path(__file__).parents[3] / "data" / "checkpoints"
 BLOCK = 512  # tokens judged at once
-
-
-def checkpoint(name: str) -> str:
-    """The folder of a model under data/checkpoints; any other name as it is."""
-    folder = CHECKPOINTS / name
-    return str(folder) if name and folder.is_dir() else name
 
 
 def built(trained: Trained, recipe: Recipe | None = None) -> nn.Module:
@@ -43,7 +35,7 @@ def built(trained: Trained, recipe: Recipe | None = None) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """Blocks of held-out text, and what the dense fp32 model says to each token.
 
     ids, targets (blocks, length); sizes (blocks,): UTF-8 bytes of the targets.
@@ -55,8 +47,9 @@ class Judge:
     logits: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, trained: Trained, dense: nn.Module, blocks: int = 8) -> Judge:
+    def of(cls, trained: Trained, dense: nn.Module, blocks: int = 8) -> Evaluator:
         """At most so many blocks, evenly spread; ValueError for too short a text."""
+        check_count("blocks", blocks)
         most: int = dense.config.max_position_embeddings  # type: ignore[assignment,union-attr]
         rows, sizes = trained.judged(_block(trained, most), blocks)
         ids, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
@@ -110,12 +103,6 @@ def _block(trained: Trained, most: int) -> int:
     if len(text) > CHARACTERS * block:
         return block
     return max(1, min(block, len(token_ids(trained.tokenizer, text)) - 1))
-
-
-def judge_of(trained: Trained, dense: nn.Module, blocks: int) -> Judge:
-    """At most so many held-out blocks, and what the dense model says to them."""
-    check_count("blocks", blocks)
-    return Judge.of(trained, dense, blocks)
 
 
 def _logits(model: nn.Module, ids: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 
 import fastlab as fl
+from fastlab.notebook import run as notebook
 from fastlab.record import Record
 from fastlab.sweeps import reference as stored
 from fastlab.sweeps.store import Store
-from fastlab.view import notebook
 from tests.view.conftest import record
 
 GRID = {"family": "llama", "layers": [2, 4], "hidden": [256, 512], "vocab": 512}

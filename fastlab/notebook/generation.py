@@ -22,7 +22,7 @@ TALKER = ModelShape(
 )
 
 
-def small_talker(seconds: float, device: str = "cpu") -> tuple[Any, Any]:
+def train_tiny_lm(seconds: float, device: str = "cpu") -> tuple[Any, Any]:
     """A model of 0.6 M parameters and its tokenizer, trained now on Python's sources.
 
     So few seconds teach it how code looks and nothing of what it means.
@@ -57,7 +57,7 @@ def _sources() -> str:
     return "\n\n".join(texts)
 
 
-def spoken(
+def stream_text(
     model: Any, tokenizer: Any, prompt: str, new_tokens: int, **how: Any
 ) -> pd.DataFrame:
     """Generate text, shown piece by piece while it is made; returns how fast it came.
