@@ -404,7 +404,10 @@ def nothing_measured(rows: pd.DataFrame) -> str:
 
 
 RATIOS = ("ratio", "measured_gain", "estimated_gain", "gain", "speedup")
-SHARES = ("share", "top1", "mbu", "mbu_copy", "mfu", "left")
+SHARES = (
+    *("share", "top1", "mbu", "mbu_copy", "left", "sparse_ratio"),
+    *("prune_layers", "prune_heads", "prune_ffn", "prune_hidden"),
+)
 
 
 def written(name: str, value: Any) -> str:
@@ -420,6 +423,18 @@ def written(name: str, value: Any) -> str:
     number = float(value)
     whole = number.is_integer() or abs(number) >= 1000
     return f"{number:,.0f}" if whole else digits(number)
+
+
+def texts(table: pd.DataFrame, blank: str = "") -> pd.DataFrame:
+    """The table's values as `written`, for a terminal."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            name: [written(str(name), value) or blank for value in table[name]]
+            for name in table
+        }
+    )
 
 
 def styled(

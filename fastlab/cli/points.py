@@ -150,22 +150,12 @@ def profile_of(name: str) -> Device:
 
 
 def echo_table(rows: pd.DataFrame, title: str = "") -> None:
+    """A table in the terminal, its numbers written as everywhere else."""
+    from fastlab.rows import texts
+
     if title:
         click.secho(f"\n{title}", bold=True)
-    click.echo(rows.to_string(index=False, na_rep="-"))
-
-
-SHOWN = (
-    *("family", "layers", "hidden", "precision", "phase", "batch", "prompt_len"),
-    *("estimated_ms", "measured_ms", "ratio", "tokens_per_s", "n", "flags", "status"),
-)
-
-
-SOMETIMES = (
-    *("scope", "cache", "runtime", "attention", "unroll", "prefix_len"),
-    *(name for name in FLAT if name.startswith(("prune_", "sparse_", "share_"))),
-    "distill_steps",
-)
+    click.echo(texts(rows, blank="-").to_string(index=False))
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
@@ -173,13 +163,19 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
 
     A table of another making keeps those that it has.
     """
-    here = [name for name in SOMETIMES if name in rows]
-    told = [name for name in here if rows[name].nunique(dropna=False) > 1]
-    at = SHOWN.index("phase")
-    names = [*SHOWN[:at], *told, *SHOWN[at:]]
-    lost = [name for name in ("kl_nats", "bits_per_byte") if name in rows]
-    names += [name for name in lost if rows[name].notna().any()]
-    names += ["reason"] if rows["reason"].astype(bool).any() else []
-    names = [name for name in dict.fromkeys(["rung", *names]) if name in rows]
-    short = {"estimated_ms": 3, "measured_ms": 3, "ratio": 2, "tokens_per_s": 0}
-    return rows[names].round(short | {"kl_nats": 7, "bits_per_byte": 3})
+    from fastlab.rows import tells_apart
+
+    first = ("family", "layers", "hidden", "precision", "phase", "batch", "prompt_len")
+    apart = [n for n in tells_apart(rows, ["device", *first]) if n != "weights"]
+    lost = [
+        n for n in ("kl_nats", "bits_per_byte") if n in rows and any(rows[n].notna())
+    ]
+    why = ["reason"] if rows["reason"].astype(bool).any() else []
+    at = first.index("phase")
+    names = ["rung", *first[:at], *apart, *first[at:], *TIMES, *lost, *why]
+    return rows[[name for name in dict.fromkeys(names) if name in rows]]
+
+
+TIMES = (
+    *("estimated_ms", "measured_ms", "ratio", "tokens_per_s", "n", "flags", "status"),
+)

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from fastlab.cli.group import main
 from fastlab.cli.points import echo_table, point_options, points_from, profile_of
 from fastlab.spec import Point
+from fastlab.words import digits, percent, si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ def _echo_unfit(points: list[Point], profile: Device) -> None:
     needs = [(point.label, peak_bytes(point)) for point in points]
     unfit = [(label, need) for label, need in needs if need > room * (1 - RESERVE)]
     for label, need in unfit[:SHOWN_UNFIT]:
-        of = f"{need / 2**30:,.1f} GiB of {room / 2**30:,.0f}"
+        of = f"{si(need, 'B')} of {si(room, 'B')}"
         click.echo(f"does not fit: {label} needs {of}")
     if len(unfit) > SHOWN_UNFIT:
         click.echo(f"nor do {len(unfit) - SHOWN_UNFIT} more of these points")
@@ -97,10 +98,10 @@ def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:
             "parameters": f"{e.parameters / 1e6:,.1f} M",
         }
         row |= {"GFLOPs": f"{e.flops / 1e9:,.2f}", "launches": e.launches}
-        row |= {"KV cache": _size(e.kv_cache_bytes), "peak": _size(e.peak_bytes)}
+        row |= {"KV cache": si(e.kv_cache_bytes, "B"), "peak": si(e.peak_bytes, "B")}
         row |= {"fits to batch": largest_batch(point, profile.memory_bytes)}
-        row |= {"ms": _digits(e.seconds * 1e3), "bound": e.bound}
-        row |= {"from - to": f"{_digits(e.low_s * 1e3)} - {_digits(e.high_s * 1e3)}"}
+        row |= {"ms": digits(e.seconds * 1e3), "bound": e.bound}
+        row |= {"from - to": f"{digits(e.low_s * 1e3)} - {digits(e.high_s * 1e3)}"}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -122,8 +123,8 @@ def _operations_table(point: Point, device: Device) -> pd.DataFrame:
     table = pd.DataFrame([_worded(row) for row in [*rows, summed]])
     table.insert(0, "operation", [*(share.name for share in shares), "sum"])
     seconds = [*(share.seconds for share in shares), total]
-    table.insert(1, "ms", [_digits(t * 1e3, 4) for t in seconds])
-    table.insert(2, "%", [f"{100 * t / total:.1f}" for t in seconds])
+    table.insert(1, "ms", [digits(t * 1e3) for t in seconds])
+    table.insert(2, "share", [percent(t / total) for t in seconds])
     table.insert(3, "bound", [*(share.bound for share in shares), ""])
     return table.fillna("")
 
@@ -144,22 +145,9 @@ def _worded(row: dict[str, float]) -> dict[str, str]:
     words = {"times": "{:.0f}", "launches": "{:.0f}"}
     words |= dict.fromkeys(("MFLOPs", CAUSAL), "{:,.2f}")
     return {
-        name: words[name].format(value) if name in words else _size(value)
+        name: words[name].format(value) if name in words else si(value, "B")
         for name, value in row.items()
     }
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if abs(value) < 1024:
-            return f"{_digits(value)} {unit}"
-        value /= 1024
-    return f"{value:,.2f} GiB"
-
-
-def _digits(value: float, count: int = 3) -> str:
-    """So many significant digits at least, never an exponent for a large number."""
-    return f"{value:.{count}g}" if value < 10**count - 0.5 else f"{value:,.0f}"
 
 
 @main.command()
@@ -217,7 +205,7 @@ def _echo_datasheets(known: list[Device]) -> None:
     rows = [
         {"name": d.name, "on": d.profile.removeprefix("datasheet:")}
         | {f"{p} TFLOP/s": f"{v / 1e12:,.4g}" for p, v in d.peak_flops.items()}
-        | {"GB/s": f"{d.bandwidth / 1e9:,.0f}", "GiB": f"{d.memory_bytes / 2**30:.0f}"}
+        | {"bandwidth": si(d.bandwidth, "B/s"), "memory": si(d.memory_bytes, "B")}
         | {"USD/h": f"{d.price_per_hour:.2f}" if d.price_per_hour else "-"}
         for d in known
     ]

@@ -33,6 +33,7 @@ from fastlab.shrink.recipes import build
 from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
+from fastlab.words import si
 
 CACHED_BYTES = 500 * 2**20  # weights below this are served from a GPU's L2 in part
 CACHES_HELD = 8  # on a CPU: weights below so many last-level caches
@@ -211,8 +212,7 @@ class Bench:
         need, room = record.estimate.peak_bytes, machine.free_bytes(self.kind)
         if self.kind == "cpu" and need > room:
             raise torch.OutOfMemoryError(
-                f"not tried: about {need / 2**30:.1f} GiB needed, "
-                f"{room / 2**30:.1f} GiB free"
+                f"not tried: about {si(need, 'B')} needed, {si(room, 'B')} free"
             )
 
     def _model_for(self, point: Point) -> nn.Module:

@@ -26,6 +26,7 @@ from fastlab.shrink.recipes import build
 from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import PLAIN
+from fastlab.words import si
 
 POSITIONS = 256
 BLOCK, BLOCKS = 512, 64  # of held-out text, at most
@@ -102,10 +103,7 @@ class Reference:
         room = machine.free_bytes(self.kind)
         if need <= room:
             return ""
-        return (
-            f"the fp32 reference needs {need / 2**30:.1f} GiB, "
-            f"{room / 2**30:.1f} GiB free"
-        )
+        return f"the fp32 reference needs {si(need, 'B')}, {si(room, 'B')} free"
 
     def _model(self, point: Point) -> nn.Module:
         dense = Point(point.shape, Workload(prompt_len=1), PLAIN, point.weights)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fastlab.health.report import Finding, Subject
+from fastlab.words import si
 
 LEAST_FREE = 2**30
 SHOWN_LINES = 3
@@ -20,7 +21,7 @@ def results(_: Subject) -> Iterator[Finding]:
     root = results_root()
     place = next(p for p in (root, *root.parents) if p.is_dir())
     free = shutil.disk_usage(place).free
-    said = f"{root}, {free / 2**30:.1f} GiB free"
+    said = f"{root}, {si(free, 'B')} free"
     if not _writable(place):
         fix = f"work in a folder that is yours, or change the rights: `ls -ld {place}`"
         yield Finding("results", False, f"{place} cannot be written", fix)

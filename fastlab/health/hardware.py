@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fastlab import machine
 from fastlab.health.report import Finding, Subject
 from fastlab.spec.precision import DENSE
+from fastlab.words import si
 
 NO_DEVICE = "there is no device to check it on"
 TORCH_FIX = "install the torch build for this machine (pytorch.org), or --device cpu"
@@ -18,8 +19,8 @@ def device(subject: Subject) -> Iterator[Finding]:
     if not subject.kind:
         yield Finding("device", False, subject.trouble, TORCH_FIX)
         return
-    gib = machine.memory_bytes(subject.kind) / 2**30
-    said = f"{machine.device_name(subject.kind)}, {gib:.0f} GiB"
+    room = si(machine.memory_bytes(subject.kind), "B")
+    said = f"{machine.device_name(subject.kind)}, {room}"
     yield Finding("device", True, said)
     if subject.kind == "cpu" and subject.wanted == "auto" and _driver_sees_a_gpu():
         words = "the NVIDIA driver lists a GPU, but this torch cannot use it"

@@ -15,6 +15,7 @@ from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
+from fastlab.words import si
 
 LABEL = "estimated, not calibrated"
 TYPICAL = EFFICIENCIES["efficiencies 0.7 / 0.9"]  # shares of peak and of bandwidth
@@ -99,8 +100,8 @@ def offer(request: Request, device: Device) -> Offer:
 
 
 def _too_large(point: Point, device: Device) -> str:
-    need, room = peak_bytes(point) / 2**30, device.memory_bytes / 2**30
-    return f"needs {need:,.1f} GiB of {room:.0f}"
+    need, room = peak_bytes(point), device.memory_bytes
+    return f"needs {si(need, 'B')} of {si(room, 'B')}"
 
 
 def _cost(seconds: float, price_per_hour: float | None) -> float | None:

@@ -82,6 +82,11 @@ def executed(path, executions, tmp_path, offline) -> Executed:
 def execute(path: Path, folder: Path) -> Executed:
     """One run with tiny parameters."""
     book = nbformat.read(path, as_version=4)
+    (setup,) = (
+        n for n, c in enumerate(book.cells) if "setup" in c.metadata.get("tags", [])
+    )
+    watch = "from tests.notebooks import watching\n\nwatching.begin()"
+    book.cells.insert(setup + 1, nbformat.v4.new_code_cell(watch))
     book.cells += solved_cells(book)
     nbformat.write(book, folder / path.name)
     given = check_parameters(path, TINY[path.stem]["parameters"])
