@@ -24,11 +24,13 @@ import pandas as pd
 from tests.pins import HERE, LOOSE, TIGHT, far, read
 
 ROOT = HERE.parents[1]
-THREADS = "OMP_NUM_THREADS"
+THREADS, LIVE = "OMP_NUM_THREADS", "live"
 MODULES = ("tables", "plots", "alt", "explore", "counts", "traps", "drift")
 CONTROL = ("description", "options", "min", "max", "value")
 # What timing finds beside times: in a live figure the same twice by chance.
 BY_CHANCE = ("n", "samples", "noisy", "status", "cv", "reason", "flags")
+# Judged by torch: the last digits are those of the machine.
+COMPUTED = ("09_distill_and_share_stored", "09_distill_and_share_students")
 # Less of what is live anyway. Students learn other steps in each run: they are live.
 QUICK = {
     "02_time_it_properly": {"n_max": 70, "budget_s": 0.5, "compiler": "eager"},
@@ -108,19 +110,25 @@ def pin_notebook(notebook: str, lists: Told, alts: Told) -> None:
     with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
         first, second = run(notebook, Path(a), 2), run(notebook, Path(b), 1)
         for name, figure in first["figures"].items():
-            other = second["figures"][name]
-            same = {k: v if v == other[k] else None for k, v in figure.items()}
+            same = alike(figure, second["figures"][name])
             alts[name] = {k: same[k] for k in ("alt", "caption")}
-            alt = "pinned" if same["alt"] else "live"
+            alt = "live" if same["alt"] == LIVE else "pinned"
             lists["figures"][name] = {"rows": figure["rows"], "alt": alt}
         for name, explorer in first["explorers"].items():
-            other = second["explorers"][name]
-            same = {k: v if v == other[k] else "live" for k, v in explorer.items()}
-            lists["explorers"][name] = same
+            lists["explorers"][name] = alike(explorer, second["explorers"][name])
         for path in sorted(Path(a).glob("*-*.csv")):
             kind, name = path.stem.split("-", 1)
             entry = pin(path, Path(b) / path.name, HERE / kind / f"{name}.csv")
             lists[kind][name] = lists[kind].get(name, {}) | entry
+
+
+def alike(one: Any, other: Any) -> Any:
+    """What is the same in both, with a mark where they differ."""
+    if isinstance(one, dict):
+        return {k: alike(v, other[k]) for k, v in one.items()}
+    if one and isinstance(one, list) and isinstance(one[0], dict):
+        return [alike(*pair) for pair in zip(one, other, strict=True)]
+    return one if one == other else LIVE
 
 
 def pin(a: Path, b: Path, to: Path) -> Told:
@@ -131,6 +139,8 @@ def pin(a: Path, b: Path, to: Path) -> Told:
     live += [c for c in one if c in BY_CHANCE and live and c not in live]
     one.assign(**dict.fromkeys(live)).to_csv(to, index=False)
     loose = [c for c, off in known.items() if c not in live and off > TIGHT]
+    if to.stem in COMPUTED:
+        loose = [c for c in one.select_dtypes(float) if c not in live]
     return {"count": len(one), "live": live, "loose": loose}
 
 
