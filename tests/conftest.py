@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
@@ -14,8 +17,12 @@ from hypothesis import settings as hypothesis_settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="fastlab-tests-")
 
+import fastlab as fl
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
+from fastlab.record import Record
+from fastlab.spec import Point, grid
+from tests.figures.made import record
 
 # An example may take as long as it takes: other programs may have the cores.
 hypothesis_settings.register_profile(
@@ -65,3 +72,47 @@ def in_tmp(
     folder = tmp_path_factory.mktemp("cwd")
     monkeypatch.chdir(folder)
     return str(folder)
+
+
+# --- rows with worked numbers: 2 x 2 sizes, fp32 and bf16, prefill and decode
+
+
+@pytest.fixture(scope="session")
+def device() -> Device:
+    return fl.device("h200")
+
+
+@pytest.fixture(scope="session")
+def points() -> list[Point]:
+    return grid(
+        family="llama",
+        layers=[2, 4],
+        hidden=[256, 512],
+        precision=["fp32", "bf16"],
+        phase=["prefill", "decode"],
+        vocab=512,
+    )
+
+
+@pytest.fixture(scope="session")
+def records(points: list[Point], device: Device) -> list[Record]:
+    """Sixteen records: fp32 takes 1.2 times its estimate, bf16 half of it."""
+    factors = {"fp32": 1.2, "bf16": 0.5}
+    return [record(p, device, factors[p.recipe.precision]) for p in points]
+
+
+@pytest.fixture(scope="session")
+def rows(records: list[Record]) -> pd.DataFrame:
+    return fl.table(records)
+
+
+@pytest.fixture(scope="session")
+def changed(records: list[Record]) -> Callable[..., pd.DataFrame]:
+    """Rows where the record at a place is replaced by one with other fields."""
+
+    def change(place: int, **over: object) -> pd.DataFrame:
+        other = list(records)
+        other[place] = replace(other[place], **over)
+        return fl.table(other)
+
+    return change

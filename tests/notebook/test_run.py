@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import replace
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 import fastlab as fl
 from fastlab.notebook import run as notebook
 from fastlab.record import Record
 from fastlab.sweeps import reference as stored
 from fastlab.sweeps.store import Store
-from tests.view.conftest import record
+from tests.figures.made import record
 
 GRID = {"family": "llama", "layers": [2, 4], "hidden": [256, 512], "vocab": 512}
 GRID |= {"precision": ["fp32", "bf16"], "phase": ["prefill", "decode"]}
@@ -78,9 +78,7 @@ def test_replay_shows_the_stored_rows_in_the_order_asked_for(reference, rows):
     assert run.device == "NVIDIA H200"
     assert list(found["layers"]) == [4] * 8 + [2] * 8
     assert sorted(found["measured_ms"]) == pytest.approx(sorted(rows["measured_ms"]))
-    assert run.caption == (
-        "replayed: NVIDIA H200, measured 2026-01-02; 16 points, medians of 20 samples"
-    )
+    assert run.caption == "replayed: NVIDIA H200, measured 2026-01-02"
 
 
 def test_auto_replays_only_what_is_stored_whole(reference):
@@ -146,22 +144,30 @@ def test_rows_come_from_the_device_that_has_most_of_them(reference, points, devi
     assert fl.start("nb", source="replay", **GRID).device == "NVIDIA H200"
 
 
-ALT = "Scatter, log-log, measured against estimated ms, 16 points on a box"
-
-
-def test_show_demands_an_alt_text_that_says_something():
-    with pytest.raises(ValueError, match="40 characters or more: kind of"):
-        fl.show(Figure(), alt="a figure" + " " * 50)
-
-
-def test_show_is_html_with_alt_caption_and_rows(rows, tmp_path):
-    save = tmp_path / "figure.png"
-    shown = fl.show(
-        Figure(), alt=ALT + ' "<"', caption="on <a box>", rows=rows, save=save
-    )
+def test_a_shown_figure_is_html_with_alt_caption_and_rows(rows, tmp_path):
+    run = fl.start("nb", source="measure", **GRID)
+    figure = fl.figures.sweep.scatter(rows)
+    shown = run.show(replace(figure, note='on <a "box">'), "scatter", guess=2)
     markup = shown._repr_html_()
-    assert f'alt="{ALT} &quot;&lt;&quot;"' in markup
-    assert "on &lt;a box&gt;</figcaption>" in markup
+    alt = html.escape(figure.tell())
+    assert f'<img alt="{alt}"' in markup
+    assert "16 points, medians of 20 samples; you guessed 2; on &lt;a" in markup
     assert markup.count("<tr") == 17
-    assert save.read_bytes().startswith(b"\x89PNG")
-    assert repr(shown) == f'[figure] {ALT} "<"'
+    assert (run.folder / "scatter.png").read_bytes().startswith(b"\x89PNG")
+    assert repr(shown) == f"[figure] {figure.tell()}"
+
+
+def test_a_caption_does_not_depend_on_what_was_called_before(reference):
+    run = fl.start("nb", source="replay", **GRID)
+    before = run.caption
+    run.rows()
+    assert run.caption == before == "replayed: NVIDIA H200, measured 2026-01-02"
+
+
+def test_a_partial_replay_has_a_row_for_every_point(reference):
+    more = {**GRID, "layers": [2, 3]}
+    run = fl.start("nb", partial=True, **more)
+    rows = run.rows()
+    assert run.is_replay
+    assert rows["status"].value_counts().to_dict() == {"ok": 8, "missing": 8}
+    assert rows["estimated_ms"].notna().all()

@@ -15,7 +15,7 @@ from typing import Any
 import fastlab as fl
 from fastlab.clock.traps import Series
 from fastlab.spec import Point, grid
-from tests.view.conftest import record
+from tests.figures.made import record
 
 SIZES = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
 CUT = {"family": "llama", "hidden": 768, "kv_heads": 4, "vocab": 512}

@@ -10,7 +10,7 @@ import pytest
 import fastlab as fl
 from fastlab.record import Quality
 from fastlab.view.tables import case, claims, topics
-from tests.view.conftest import measurement, record
+from tests.figures.made import measurement, record
 
 MS = {"dense": 1000.0, "pruned": 250.0, "16 bit": 100.0, "compiled": 50.0}
 MS |= {"last logits": 10.0, "8 bit": 5.0}

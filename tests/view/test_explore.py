@@ -44,7 +44,7 @@ def test_a_precision_that_the_device_lacks_has_no_curve(rows, device):
 
 def test_unusual_heads_are_kept_and_nothing_is_put_in_between(device):
     odd = grid(family="llama", layers=2, hidden=[256, 512], heads=2, vocab=512)
-    from tests.view.conftest import record
+    from tests.figures.made import record
 
     rows = fl.table(record(p, device, 1.0) for p in odd)
     assert list(explore.curve(rows, device, **STATE)["hidden"]) == [256, 512]

@@ -12,7 +12,7 @@ import pytest
 import fastlab as fl
 from fastlab.notebook.series import NOTEBOOKS, series
 from fastlab.view.explore import first as explore
-from tests.view.conftest import measurement
+from tests.figures.made import measurement
 
 
 def texts(axes):

@@ -13,7 +13,7 @@ import fastlab as fl
 from fastlab.record import Quality
 from fastlab.view.plots import ladder as plots
 from fastlab.view.tables import ladder
-from tests.view.conftest import measurement, record
+from tests.figures.made import measurement, record
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"family": "llama", "layers": 1, "hidden": 64, "vocab": 512, "kv_heads": 1}

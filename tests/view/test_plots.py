@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fastlab.view import style, tables, words
 from fastlab.view.alt import sweep as alt
 from fastlab.view.plots import sweep as plots
-from tests.view.conftest import measurement
+from tests.figures.made import measurement
 
 
 def texts(figure: Figure, panel: int) -> list[str]:

@@ -20,7 +20,7 @@ from fastlab.spec.precision import PRECISIONS
 from fastlab.view.plots.precisions import known
 from fastlab.view.style import COLORS
 from fastlab.view.words import times
-from tests.view.conftest import record
+from tests.figures.made import record
 
 explore = sys.modules[fl.explorers.paying.__module__]
 tables = sys.modules[fl.tables.gains.__module__]

@@ -23,7 +23,7 @@ from fastlab.view.explore.pruning import shown
 from fastlab.view.plots.cuts import kept_word
 from fastlab.view.plots.pruning import CUTS, evens
 from fastlab.view.tables.pruned import HEALED
-from tests.view.conftest import record
+from tests.figures.made import record
 
 tables = sys.modules[fl.tables.cut_points.__module__]
 LARGE = {"family": "llama", "layers": 8, "hidden": 768, "kv_heads": 4, "vocab": 512}

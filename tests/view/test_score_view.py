@@ -17,8 +17,8 @@ from fastlab.spec import grid
 from fastlab.view.explore import score as explore
 from fastlab.view.plots.score import totals
 from fastlab.view.tables import score as tables
+from tests.figures.made import record
 from tests.latency.fitting import calibrated
-from tests.view.conftest import record
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from fastlab.shrink import parts
 from fastlab.spec.sharing import Sharing
 from fastlab.view.explore import sharing as explore
 from fastlab.view.plots.beside import name_marks
-from tests.view.conftest import record
+from tests.figures.made import record
 from tests.view.explorers import tiny_llama
 
 tables = sys.modules[fl.tables.looked_up.__module__]
