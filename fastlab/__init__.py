@@ -34,7 +34,7 @@ _HOMES = {
     "fastlab.spec.pruning": ("Pruning", "pruned_shape"),
     "fastlab.spec.sparsity": ("Sparsity",),
     "fastlab.spec.sharing": ("Sharing",),
-    "fastlab.shrink.pruning.prune": ("prune",),
+    "fastlab.shrink.pruning.slicing": ("prune",),
     "fastlab.shrink.sparsify": ("sparsify",),
     "fastlab.shrink.share": ("share",),
     "fastlab.shrink.saved": ("save_quantized", "load_quantized"),

@@ -111,7 +111,7 @@ def _operations_table(point: Point, device: Device) -> pd.DataFrame:
     import pandas as pd
 
     from fastlab.cost.operations import operations
-    from fastlab.latency.breakdown import breakdown
+    from fastlab.latency.explain import breakdown
 
     shares = breakdown(point, device)
     total = sum(share.seconds for share in shares)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.bars import StepBar
 from fastlab.cli.group import main
-from fastlab.cli.points import DEVICE_HELP
+from fastlab.cli.points import DEVICE_HELP, StepBar
 
 if TYPE_CHECKING:
     from fastlab.learning.training import Run

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastlab.cost.parts import total
+from fastlab.cost.operations import total
 from fastlab.models import build, numerics, prepare, prompt_ids
 from fastlab.spec.point import Point
 

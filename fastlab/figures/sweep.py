@@ -29,9 +29,9 @@ from fastlab.figures.style import (
     look_of,
     ratio_norm,
 )
-from fastlab.latency.breakdown import HOST, breakdown
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
+from fastlab.latency.explain import HOST, breakdown
 from fastlab.rows import compared, name_of, nothing_measured, points_of, settled, within
 from fastlab.spec.point import Point
 from fastlab.spec.shape import override

@@ -1,4 +1,4 @@
-"""Checks of the clock: an empty call, a known product, and do_bench on a GPU."""
+"""Checks of the clock, and of the kept profile that estimates are made from."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastlab.health.hardware import NO_DEVICE
 from fastlab.health.report import Finding, Subject
 from fastlab.record import Measurement
+
+if TYPE_CHECKING:
+    from fastlab.latency.devices import Device
+
 
 EMPTY_LIMIT_S = 100e-6
 SIZES = {"cpu": (512, 1024), "cuda": (2048, 4096)}  # twice as wide: 8 x the FLOPs
@@ -132,3 +136,45 @@ def _do_bench_seconds(run: Callable[[], Any]) -> float:
     from triton.testing import do_bench
 
     return float(do_bench(run, warmup=100, rep=500, return_mode="median")) / 1e3
+
+
+NAME = "profile"
+NONE_YET = "none is kept: the first estimate measures this machine, in some seconds"
+CROWDED = "do not trust it: close other programs, then run `fastlab calibrate`"
+UNLIKE = "other programs are running, or it needs a new `fastlab calibrate`"
+
+
+def profile(subject: Subject) -> Iterator[Finding]:
+    """How much was calibrated, when, and whether the machine is still as fast.
+
+    Never a failure: it may be the other programs of this moment.
+    """
+    from fastlab.clock.calibrate import is_busy, kept
+
+    if not subject.kind:
+        return
+    found = kept(subject.kind)
+    if found is None:
+        yield Finding(NAME, None, NONE_YET)
+    elif is_busy(found):
+        yield Finding(NAME, None, f"{_known(found)}; {CROWDED}")
+    else:
+        yield _compared(found)
+
+
+def _known(device: Device) -> str:
+    if device.fits is None:
+        how = "peak, bandwidth and launches only: `fastlab calibrate` fits the rest"
+    else:
+        how = f"{device.fits.count} points in {device.fits.seconds:.0f} s"
+    return f"{device.source}, {how}"
+
+
+def _compared(device: Device) -> Finding:
+    from fastlab.clock.calibrate import alike, now_to_then
+
+    launches, rate = now_to_then(device)
+    said = f"{_known(device)}; launches now x{launches:.2f}, fp32 products x{rate:.2f}"
+    if alike(launches, rate):
+        return Finding(NAME, True, said)
+    return Finding(NAME, None, f"{said}: {UNLIKE}")

@@ -16,7 +16,7 @@ from fastlab.runtime.attention import attention_of, visible
 from fastlab.runtime.cache import dtype_of, static_cache
 from fastlab.runtime.compiled import compiled
 from fastlab.runtime.prefix import Prefixes
-from fastlab.runtime.sampling import GREEDY, Sampling, pick
+from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick, spans
 from fastlab.runtime.step import (
     Forward,
     State,
@@ -24,7 +24,6 @@ from fastlab.runtime.step import (
     forward_function,
     steps_function,
 )
-from fastlab.runtime.stops import after_eos, spans
 from fastlab.spec.checks import check_choice, check_count
 
 RUNTIMES = ("eager", "compile", "decoder", "graph")

@@ -15,7 +15,7 @@ from fastlab.learning.likelihood import text_loss
 from fastlab.learning.loop import Training
 from fastlab.learning.session import Row, summary_of
 from fastlab.learning.tokens import token_ids
-from fastlab.shrink.pruning.prune import prune
+from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import digest
 from fastlab.spec.recipe import Recipe

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastlab import checkpoints, models
 from fastlab.models import prompt_ids
 from fastlab.shrink.healing import healed
-from fastlab.shrink.pruning.prune import prune
+from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import is_saved, load_quantized, manifest_of
 from fastlab.shrink.share import share

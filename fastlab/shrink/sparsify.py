@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from fastlab.shrink import parts
-from fastlab.shrink.masks import zero_out
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
 from fastlab.shrink.share import dense_names
 from fastlab.shrink.stored import CsrLinear, SemiSparseLinear, StoredLinear
@@ -91,3 +90,35 @@ def zero_share(model: nn.Module) -> float:
     ]
     zeros = sum(int((w == 0).sum()) for w in weights)
     return zeros / sum(w.numel() for w in weights)
+
+
+BLOCK = 2**22  # weights ranked at once: bounds the fp32 scores and their order
+
+
+def zeros_of(weight: Tensor, sparsity: Sparsity, norms: Tensor | None = None) -> Tensor:
+    """Which weights (n, k) become zero: bool, exactly `zeros_per_row` in each row.
+
+    Scores are |W|, or |W| times the norm of its input where `norms` (k,) are given
+    (Wanda: Sun et al. 2023, arXiv 2306.11695). Of equal scores the first goes.
+    """
+    zeros = zeros_per_row(sparsity, weight.shape[1])
+    _, of = sparsity.group
+    parts = weight.split(max(1, BLOCK // weight.shape[1]))
+    return torch.cat([_block_zeros(part, norms, zeros, of) for part in parts])
+
+
+def _block_zeros(weight: Tensor, norms: Tensor | None, zeros: int, of: int) -> Tensor:
+    scores = weight.float().abs()
+    if norms is not None:
+        scores = scores * norms
+    groups = scores.unflatten(1, (-1, of or weight.shape[1]))
+    least = groups.sort(dim=-1, stable=True).indices[..., : zeros // groups.shape[1]]
+    chosen = torch.zeros(groups.shape, dtype=torch.bool, device=weight.device)
+    return chosen.scatter_(-1, least, True).flatten(1)
+
+
+@torch.no_grad()
+def zero_out(weight: Tensor, sparsity: Sparsity, norms: Tensor | None = None) -> None:
+    """Set `zeros_of` a weight (n, k) to zero, in place, block by block."""
+    for part in weight.split(max(1, BLOCK // weight.shape[1])):
+        part.masked_fill_(zeros_of(part, sparsity, norms), 0)

@@ -9,7 +9,7 @@ import pytest
 from fastlab.clock import counters
 from fastlab.clock.counters import Counted, counted, torch_flops, torch_parameters
 from fastlab.cost.memory import parameters
-from fastlab.cost.parts import flops_by_part, total
+from fastlab.cost.operations import flops_by_part, total
 from fastlab.spec import point_of
 
 LITTLE = point_of(family="llama", layers=1, hidden=64, vocab=64, prompt_len=32)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fastlab.cost.operations import operations
-from fastlab.cost.parts import PARTS, bytes_by_kind, flops_by_part, part_of, total
+from fastlab.cost.operations import (
+    PARTS,
+    bytes_by_kind,
+    flops_by_part,
+    operations,
+    part_of,
+    total,
+)
 from fastlab.spec import point_of
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastlab.models import numerics, prepare
-from fastlab.shrink.pruning.prune import prune
+from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.recipes import build
 from fastlab.shrink.share import lut_linear, share
 from fastlab.shrink.sparsify import sparsify, storage_refusal

@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from fastlab.cost.operations import operations
-from fastlab.latency.breakdown import HOST, breakdown
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.latency.waterfall import waterfall
+from fastlab.latency.explain import HOST, breakdown, waterfall
 from fastlab.spec import point_of
 
 from .fitting import calibrated

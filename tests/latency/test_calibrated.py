@@ -15,10 +15,10 @@ from fastlab.latency.calibrated import ALIKE, STRETCHED
 from fastlab.latency.costs import Timing, costs_of
 from fastlab.latency.devices import Device, device
 from fastlab.latency.estimates import estimate
+from fastlab.latency.explain import waterfall
 from fastlab.latency.fit import fit
 from fastlab.latency.profile import Profile
 from fastlab.latency.samples import Sample, class_of, work_of
-from fastlab.latency.waterfall import waterfall
 from fastlab.spec import Point, grid, point_of
 
 from .fitting import calibrated, products

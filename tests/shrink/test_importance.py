@@ -19,9 +19,8 @@ from fastlab.shrink.pruning.probes import (
     losses_without,
     mean_squares,
 )
-from fastlab.shrink.pruning.prune import prune
 from fastlab.shrink.pruning.selection import Kept, best, choose
-from fastlab.shrink.pruning.slicing import cut
+from fastlab.shrink.pruning.slicing import cut, prune
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
 from tests.shrink.small import DECODERS, FAMILIES, small, token_rows

@@ -20,9 +20,8 @@ from fastlab.shrink.pruning.module_map import (
     parts_of,
     stack_of,
 )
-from fastlab.shrink.pruning.prune import prune
 from fastlab.shrink.pruning.selection import Kept, choose, evenly
-from fastlab.shrink.pruning.slicing import channels, cut, narrow
+from fastlab.shrink.pruning.slicing import channels, cut, narrow, prune
 from fastlab.spec.pruning import LAYER_CHOICES, Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
 from tests.shrink.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows

@@ -10,9 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fastlab.shrink import masks, parts
-from fastlab.shrink.masks import zero_out, zeros_of
-from fastlab.shrink.sparsify import sparsify, storage_refusal, zero_share
+from fastlab.shrink import parts
+from fastlab.shrink import sparsify as masks
+from fastlab.shrink.sparsify import (
+    sparsify,
+    storage_refusal,
+    zero_out,
+    zero_share,
+    zeros_of,
+)
 from fastlab.shrink.stored import CsrLinear
 from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
 from tests.shrink.small import FAMILIES, logits_of, small, token_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fastlab as fl
-from fastlab.cost.parts import PARTS, total
+from fastlab.cost.operations import PARTS, total
 from fastlab.view.numbers import factor, power, si
 from fastlab.view.tables import count as counts
 

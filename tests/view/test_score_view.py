@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.latency.waterfall import STEPS, waterfall
-from fastlab.scores.errors import Errors
-from fastlab.scores.scoreboard import HOLDOUTS, ROWS
+from fastlab.latency.explain import STEPS, waterfall
+from fastlab.scores.scoreboard import HOLDOUTS, ROWS, Errors
 from fastlab.spec import grid
 from fastlab.view.explore import score as explore
 from fastlab.view.plots.score import totals

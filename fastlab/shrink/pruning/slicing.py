@@ -17,7 +17,8 @@ from fastlab.shrink.pruning.module_map import (
     parts_of,
     stack_of,
 )
-from fastlab.shrink.pruning.selection import Kept
+from fastlab.shrink.pruning.selection import Kept, choose
+from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import GROUPED, ModelShape
 
 
@@ -162,3 +163,30 @@ def _tell_modules(model: nn.Module, shape: ModelShape) -> None:
     for module in model.modules():
         for name in sizes.keys() & vars(module).keys():
             setattr(module, name, sizes[name])
+
+
+def prune(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Any:
+    """Cut layers, heads, FFN channels and hidden width out of a model.
+
+    The model is consumed: its weights change one at a time where they are, so that
+    memory holds the dense model and one more weight at the most. Everything is chosen
+    on the dense model first. ids: token ids (rows, length) of a text, for importances
+    that are measured. The result is a model of `pruned_shape`, which save_pretrained
+    writes and from_pretrained reads.
+
+    Raises ValueError, before anything changes, for shares that cut nothing or leave a
+    width that no config of the family can say, for missing or unfit ids, for models
+    that are quantized or of another family, and for weights that are not finite.
+    """
+    _check_layer_scaling(model, pruning)
+    cut(model, choose(model, pruning, ids))
+    return model
+
+
+def _check_layer_scaling(model: Any, pruning: Pruning) -> None:
+    name = "scale_attn_by_inverse_layer_idx"
+    if pruning.layers and getattr(model.config, name, False):
+        raise ValueError(
+            f"layers={pruning.layers}: {name}=True of the model makes what a layer "
+            "does depend on its number, which pruning changes"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastlab.cost.parts import BYTES, PARTS
+from fastlab.cost.operations import BYTES, PARTS
 from fastlab.view.numbers import factor, si
 from fastlab.view.plots.count import meeting
 from fastlab.view.words import digits

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastlab.cost.memory import kv_cache_bytes, parameters
-from fastlab.cost.parts import bytes_by_kind, flops_by_part
+from fastlab.cost.operations import bytes_by_kind, flops_by_part
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.shape import GROUPED
 from fastlab.spec.vary import lengthened, widened

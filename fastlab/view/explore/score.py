@@ -14,8 +14,7 @@ import numpy as np
 
 from fastlab.latency.devices import Device
 from fastlab.record import Record
-from fastlab.scores.errors import Errors
-from fastlab.scores.scoreboard import HOLDOUTS, predictions
+from fastlab.scores.scoreboard import HOLDOUTS, Errors, predictions
 from fastlab.view.alt.score import left_out as words
 from fastlab.view.figure import Shown, show
 from fastlab.view.plots.score import left_out as drawn

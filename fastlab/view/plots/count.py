@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from fastlab.cost.parts import BYTES, PARTS
+from fastlab.cost.operations import BYTES, PARTS
 from fastlab.view.numbers import SAME, factor, si
 from fastlab.view.style import GREY, SMALL, TEXT, TITLE, ink
 from fastlab.view.words import digits

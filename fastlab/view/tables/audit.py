@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastlab.cost import article as printed
-from fastlab.cost.parts import flops_by_part, total
+from fastlab.cost.operations import flops_by_part, total
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.view.numbers import factor, power

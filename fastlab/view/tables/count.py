@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastlab.cost.memory import kv_cache_bytes, parameters, value_bytes
+from fastlab.cost.operations import bytes_by_kind, flops_by_part, part_of, total
 from fastlab.cost.operations import operations as list_operations
 from fastlab.cost.ops import Operation
-from fastlab.cost.parts import bytes_by_kind, flops_by_part, part_of, total
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.shape import GROUPED
 from fastlab.spec.vary import vary

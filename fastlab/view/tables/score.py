@@ -11,18 +11,18 @@ import numpy as np
 
 from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
+from fastlab.latency.explain import waterfall
 from fastlab.latency.fit import fit
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import ATTENTION, Sample, class_of
-from fastlab.latency.waterfall import waterfall
 from fastlab.record import Record
 from fastlab.rows import table
 from fastlab.scores.ablation import VARIANTS, ablations
-from fastlab.scores.errors import Errors
 from fastlab.scores.scoreboard import (
     HOLDOUTS,
     NOISE,
     ROWS,
+    Errors,
     Predictions,
     Scoreboard,
     predictions,
