@@ -29,7 +29,7 @@ from fastlab.latency.devices import Device, device
 from fastlab.latency.fit import fit, formula
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import Sample, Work, work_of
-from fastlab.scores.scoreboard import Errors
+from fastlab.scores.errors import Errors
 
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8-dynamic"}
 VARIANTS = {"fitted": (), "no residual": ("residual",)}

@@ -10,7 +10,7 @@ from fastlab.latency.devices import Device
 from fastlab.latency.fit import fit, formula, usable
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import Sample, work_of
-from fastlab.scores.scoreboard import Errors
+from fastlab.scores.errors import Errors
 
 VARIANTS = {
     "full model": (),

@@ -23,6 +23,7 @@ from fastlab.latency.estimates import estimate
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.record import Estimate, Record
 from fastlab.scores.correction import Predicted, held_out
+from fastlab.scores.errors import Errors
 from fastlab.scores.speedups import Speedup, speedups
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
@@ -257,25 +258,3 @@ def _groups(
         for value in sorted(set(values)):
             mine = np.array(values) == value
             yield Errors.of(f"{title} {value}", predicted[mine], measured[mine])
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Absolute errors in % of the measured time, and their signed median (bias)."""
-
-    name: str
-    n: int
-    median: float
-    mean: float
-    p90: float
-    bias: float
-
-    @classmethod
-    def of(cls, name: str, predicted: np.ndarray, measured: np.ndarray) -> Errors:
-        """The errors of predicted against measured; all NaN where there are none."""
-        signed = 100 * (np.asarray(predicted) / np.asarray(measured) - 1)
-        if not len(signed):
-            return cls(name, 0, *(float("nan"),) * 4)
-        off = np.abs(signed)
-        found = np.median(off), off.mean(), np.quantile(off, 0.9), np.median(signed)
-        return cls(name, len(signed), *map(float, found))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlab.scores.scoreboard import Errors
+from fastlab.scores.errors import Errors
 from fastlab.spec.checks import canonical
 from fastlab.spec.point import Point
 

@@ -17,7 +17,7 @@ from fastlab.latency.fit import ClassFit, conformal, fit, formula
 from fastlab.latency.residual import residual
 from fastlab.latency.samples import Sample, Work, class_of, work_of
 from fastlab.scores.ablation import VARIANTS, ablations
-from fastlab.scores.scoreboard import Errors
+from fastlab.scores.errors import Errors
 
 from .fitting import TRUTH, attentions, elementwise, products
 
