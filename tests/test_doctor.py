@@ -331,7 +331,7 @@ def test_a_full_disk_fails(monkeypatch, tmp_path):
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda place: full)
     line = found(folders.results)["results"]
     assert line.ok is False
-    assert "1 GiB" in line.fix
+    assert "1.07 GB" in line.fix
 
 
 def test_checking_results_leaves_nothing_behind(monkeypatch, tmp_path):

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from fastlab.cli import main
 from fastlab.cli.points import HELP
-from fastlab.cli.predict import _size
 from fastlab.clock import calibrate
 from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
+from fastlab.rows import texts
 from fastlab.spec import GRID_FIELDS, point_of
 
 
@@ -86,22 +86,7 @@ def test_a_derived_table_shows_the_columns_that_it_has() -> None:
     )
     found = shown(rows)
     assert list(found) == ["rung", "precision", "measured_ms"]
-    assert found["measured_ms"].tolist() == [93.383, 50.393]
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [
-        (0, "0 B"),
-        (16 * 2**20, "16 MiB"),
-        (999.6 * 2**20, "1,000 MiB"),
-        (1000 * 2**20, "1,000 MiB"),
-        (1023 * 2**20, "1,023 MiB"),
-        (2**30, "1.00 GiB"),
-    ],
-)
-def test_sizes_have_no_exponent(size: float, words: str) -> None:
-    assert _size(size) == words
+    assert texts(found)["measured_ms"].tolist() == ["93.4", "50.4"]
 
 
 def test_times_have_no_exponent() -> None:
@@ -114,8 +99,9 @@ def test_points_that_do_not_fit_are_named() -> None:
     args = ("--model", "llama-3.1-8b", "--precision", "fp32", "--on", "t4")
     for extra in ((), ("--operations",)):
         done = predict(*args, *extra)
-        assert "does not fit: llama 32x4096 fp32 prefill 128 needs 30.0 GiB of 16" in (
-            done.output
+        assert (
+            "does not fit: llama 32x4096 fp32 prefill 128 needs 32.2 GB of 17.2 GB"
+            in (done.output)
         )
     assert "does not fit" not in predict("--model", "llama-3.1-8b").output
     many = predict(*args, "--prompt-len", "1,2,3,4,5,6,7")

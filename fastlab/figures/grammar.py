@@ -66,7 +66,9 @@ class Axis:
         """A value in words, as the alt text has it."""
         if self.names:
             return str(value).replace("\n", " ")
-        return digits(value) if self.write is plain else self.write(float(value))
+        if self.write is not plain:
+            return self.write(float(value))
+        return f"{value:,.0f}" if float(value).is_integer() else digits(value)
 
 
 @dataclass(frozen=True)
@@ -237,19 +239,29 @@ def _series(panel: Panel, layer: Layer) -> str:
     if not layer.name or value not in layer.rows:
         return ""
     rows = layer.rows[layer.rows[value].notna()]
-    write = layer.write or (digits if layer.value or axis.names else axis.say)
+    write = layer.write or (digits if layer.value or axis.names else _spoken(axis))
     if rows.empty:
         return ""
-    if len(rows) <= FEW or layer.kind == "line":
-        shown = rows if len(rows) <= FEW else rows.iloc[[0, -1]]
-        each = [
-            f"{write(float(row[value]))} at {other.say(row[at])}"
-            for _, row in shown.iterrows()
+    places = [other.say(place) for place in rows[at]]
+    if layer.value and panel.y.names:
+        places = [
+            f"{panel.x.say(x)}, {panel.y.say(y)}"
+            for x, y in zip(rows[layer.x], rows[layer.y], strict=True)
         ]
-        return f"{layer.name}: {(', ' if len(rows) <= FEW else ' to ').join(each)}"
+    if len(rows) <= FEW or layer.kind == "line":
+        each = [
+            f"{write(float(number))} at {place}"
+            for number, place in zip(rows[value], places, strict=True)
+        ]
+        told = ", ".join(each) if len(each) <= FEW else f"{each[0]} to {each[-1]}"
+        return f"{layer.name}: {told}"
     low, high = (write(float(v)) for v in (rows[value].min(), rows[value].max()))
     many = f"{len(rows)} {KINDS.get(layer.kind, 'marks')}"
     return f"{layer.name}: {many}, {low} to {high}"
+
+
+def _spoken(axis: Axis) -> Callable[[float], str]:
+    return digits if axis.write is plain else axis.write
 
 
 # --- what is drawn

@@ -15,7 +15,7 @@ SHOWN_LINES = 3
 
 
 def results(_: Subject) -> Iterator[Finding]:
-    """Whether results/ can be written, and has a GiB left."""
+    """Whether results/ can be written, and has a gigabyte left."""
     from fastlab.notebook.run import results_root
 
     root = results_root()
@@ -26,7 +26,7 @@ def results(_: Subject) -> Iterator[Finding]:
         fix = f"work in a folder that is yours, or change the rights: `ls -ld {place}`"
         yield Finding("results", False, f"{place} cannot be written", fix)
     else:
-        fix = "make room: at least 1 GiB"
+        fix = f"make room: at least {si(LEAST_FREE, 'B')}"
         yield Finding("results", free >= LEAST_FREE, said, fix)
 
 

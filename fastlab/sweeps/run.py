@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fastlab.clock.measure import Bench, model_key
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
-from fastlab.record import Measurement, Record, row_key
+from fastlab.record import Record, row_key
 from fastlab.rows import table
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_count
@@ -23,7 +21,6 @@ from fastlab.sweeps.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 # Wraps the points to be measured and shows how far they are; see `terminal_progress`.
 Progress = Callable[[Sequence[Point]], Iterable[Point]]
@@ -110,45 +107,3 @@ def tally(records: Iterable[Record]) -> str:
     """How many rows have which status, in words: "12 ok, 1 oom"."""
     counts = Counter(record.status for record in records)
     return ", ".join(f"{n} {status}" for status, n in counts.most_common()) or "nothing"
-
-
-def pooled(visits: Sequence[Record]) -> Record:
-    """The record of a point that was visited once or more, by round.
-
-    seconds: the median of the visits', from the shortest to the longest of which low_s
-    to high_s reaches at least; samples in the order of the visits. All else is of the
-    visit in the middle, what was lost of the first that knows it.
-    """
-    good = [visit for visit in visits if visit.measured and visit.status == "ok"]
-    if len(good) < 2:
-        return good[0] if good else visits[-1]
-    by_time = sorted(good, key=_seconds)
-    middle = by_time[(len(by_time) - 1) // 2]
-    judged = next((visit.quality for visit in visits if visit.quality), None)
-    times = [visit.measured for visit in good if visit.measured]
-    return replace(middle, measured=_joined(middle, times), quality=judged, round=1)
-
-
-def _seconds(visit: Record) -> float:
-    assert visit.measured is not None
-    return visit.measured.seconds
-
-
-def _joined(middle: Record, visits: Sequence[Measurement]) -> Measurement:
-    assert middle.measured is not None
-    one, seconds = middle.measured, [visit.seconds for visit in visits]
-    half = len(visits) / 2
-    noisy = sum("noisy" in visit.flags for visit in visits) > half
-    flags = [flag for flag in one.flags if flag != "noisy"]
-    return replace(
-        one,
-        seconds=statistics.median(seconds),
-        low_s=min(one.low_s, *seconds),
-        high_s=max(one.high_s, *seconds),
-        n=sum(visit.n for visit in visits),
-        converged=sum(visit.converged for visit in visits) > half,
-        flags=tuple([*flags, "noisy"] if noisy else flags),
-        device_ns=tuple(chain.from_iterable(visit.device_ns for visit in visits)),
-        e2e_ns=tuple(chain.from_iterable(visit.e2e_ns for visit in visits)),
-        enqueue_ns=tuple(chain.from_iterable(visit.enqueue_ns for visit in visits)),
-    )

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 from fastlab.record import SCHEMA, Record, unseal
 from fastlab.spec.checks import digest
-from fastlab.sweeps.run import pooled
+from fastlab.sweeps.rounds import pooled
 from fastlab.sweeps.writer import Writer, store_files, torn_tail
 
 # "error" is not final: such a row is tried again by the next sweep.

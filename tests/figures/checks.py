@@ -32,7 +32,7 @@ def untold(figure: Figure, layer: Layer) -> list[str]:
     found = []
     for name in drawn_columns(layer):
         drawn = _numbers(layer.rows[name].to_numpy())
-        lacking = [v for v in drawn if not np.isclose(known, v, rtol=SAME).any()]
+        lacking = [float(v) for v in drawn if not np.isclose(known, v, rtol=SAME).any()]
         if lacking:
             found.append(
                 f"{layer.name or layer.kind}: {name} {lacking[:3]} is not told"

@@ -1,0 +1,186 @@
+"""Figures and explorers of layers, widths and phases, by numbers worked out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fastlab as fl
+from fastlab.figures import sweep
+from fastlab.latency.costs import costs_of
+from fastlab.spec import grid
+from fastlab.words import digits
+from tests.figures.checks import faults
+from tests.figures.made import measurement, record
+
+
+def texts(figure, panel=0):
+    return [text.get_text() for text in figure.draw().axes[panel].texts]
+
+
+def test_the_cells_of_the_heatmaps_hold_the_rows_numbers(rows):
+    figure = sweep.heatmaps(rows, "prefill", "fp32")
+    chosen = rows[(rows.phase == "prefill") & (rows.precision == "fp32")]
+    assert texts(figure) == [digits(v) for v in chosen["measured_ms"]]
+    assert texts(figure, 1) == [digits(v) for v in chosen["estimated_ms"]]
+    assert texts(figure, 2) == ["×1.20"] * 4
+    assert texts(sweep.heatmaps(rows, "decode", "bf16"), 2) == ["÷2.00"] * 4
+    assert faults(figure) == []
+
+
+def test_cells_without_a_value_say_why(changed):
+    gone = changed(0, status="oom", measured=None)
+    assert texts(sweep.heatmaps(gone, "prefill", "fp32"))[0] == "oom"
+    refused = changed(0, status="unsupported", measured=None, estimate=None)
+    assert texts(sweep.heatmaps(refused, "prefill", "fp32"), 2)[0] == "unsupported"
+
+
+@pytest.mark.parametrize(("n", "spread"), [(3, 0.02), (50, 0.4)])
+def test_an_unsettled_cell_is_marked_and_leaves_the_scale_alone(changed, n, spread):
+    wild = changed(0, measured=measurement(9.0, n, spread))
+    figure = sweep.heatmaps(wild, "prefill", "fp32")
+    assert texts(figure)[0] == "~9,000"
+    bar = figure.draw().axes[-2]
+    assert "few samples" in bar.get_xlabel()
+    assert "9,000" not in [t.get_text() for t in bar.get_xticklabels()]
+
+
+def test_heatmaps_refuse_what_they_cannot_show(rows):
+    with pytest.raises(ValueError, match="no rows for fp16 prefill; there are bf16 de"):
+        sweep.heatmaps(rows, "prefill", "fp16")
+    with pytest.raises(ValueError, match="several rows for 2 layers x 256"):
+        sweep.heatmaps(pd.concat([rows, rows]), "prefill", "fp32")
+
+
+def test_the_scatter_draws_every_point_and_says_how_good_they_are(rows):
+    figure = sweep.scatter(rows)
+    # ratios: eight times 1.2, eight times 0.5
+    how, found, worst = figure.title.split("\n")
+    assert how == "Estimates, no row used"
+    assert found == "measured / estimated: median ÷1.18, 8 of 16 within ×1.25"
+    assert worst.startswith("farthest llama 2x256 bf16") and "÷2.00" in worst
+    (panel,) = figure.panels
+    assert sum(len(layer.rows) for layer in panel.layers) == 16
+    assert [layer.name for layer in panel.layers] == [
+        *("fp32 prefill", "fp32 decode", "bf16 prefill", "bf16 decode"),
+    ]
+    assert faults(figure) == []
+
+
+def test_formats_of_one_colour_have_different_marks(rows):
+    alike = ("fp16", "int4-g32", "int4-g64", "int4-g128")
+    every = pd.concat([rows, *(rows.assign(precision=name) for name in alike)])
+    lines = sweep.scatter(every).draw().axes[0].lines
+    fills = {line.get_label(): line.get_fillstyle() for line in lines}
+    assert fills["bf16 prefill"] == "full"
+    assert fills["fp16 prefill"] == "left"
+    assert len({fills[f"{name} decode"] for name in alike[1:]}) == 3
+
+
+def test_a_scatter_of_nothing_says_what_there_is(changed):
+    none = changed(0, status="oom", measured=None).head(1)
+    assert sweep.scatter(none).tell() == "nothing measured: 1 oom."
+    assert sweep.pairs(none).tell() == "nothing measured: 1 oom."
+
+
+def test_a_line_for_every_point_with_its_ratio(rows):
+    figure = sweep.pairs(rows)
+    assert texts(figure).count("×1.20") == texts(figure).count("÷2.00") == 8
+    assert "ratio" in texts(figure)
+    assert figure.title == "measured / estimated: 8 of 16 within ×1.25"
+    assert faults(figure) == []
+
+
+def test_what_has_not_settled_is_marked(changed):
+    figure = sweep.pairs(changed(0, measured=measurement(9.0, n=3)))
+    assert "ratio\n(~ not settled)" in texts(figure)
+    assert any(text.startswith("~×") for text in texts(figure))
+
+
+def test_the_operations_table_adds_up(points, device):
+    found = sweep.operations(points[0], device)
+    flops, *_, launches = costs_of(points[0]).totals
+    assert found["GFLOP"].sum() == pytest.approx(flops / 1e9)
+    assert found["launches"].sum() == launches
+    assert found["share"].sum() == pytest.approx(1)
+    (estimate,) = fl.estimate(points[:1], device)
+    assert found["ms"].sum() == pytest.approx(1e3 * estimate.seconds)
+    assert found["ms"].is_monotonic_decreasing
+
+
+def test_without_a_device_operations_are_ordered_by_their_flops(points, device):
+    lacking = replace(device, peak_flops={"fp16": 1e12})
+    for unable in (None, lacking):
+        found = sweep.operations(points[0], unable)
+        assert "ms" not in found
+        assert found["GFLOP"].is_monotonic_decreasing
+        assert found["share"].sum() == pytest.approx(1)
+
+
+# --- explorers
+
+
+@pytest.fixture
+def chosen(rows):
+    return sweep.choose(rows, "prefill", "fp32")
+
+
+def test_the_curve_is_the_estimate_for_layers_that_nobody_measured(chosen, device):
+    found = sweep.curve(chosen, device, 20)
+    point = grid(family="llama", layers=20, hidden=[256, 320, 512], vocab=512)
+    wanted = [e.seconds * 1e3 for e in fl.estimate(point, device)]
+    by_hidden = found.set_index("hidden")["estimated_ms"]
+    np.testing.assert_allclose(by_hidden[[256, 320, 512]], wanted)
+    assert list(found["hidden"]) == [256, 320, 384, 448, 512]
+
+
+def test_the_curve_agrees_with_the_rows_where_there_are_rows(chosen, device):
+    found, stored = (
+        sweep.curve(chosen, profile, 4).set_index("hidden")
+        for profile in (device, None)
+    )
+    np.testing.assert_allclose(found.loc[[256, 512]], stored.loc[[256, 512]])
+
+
+def test_without_a_profile_only_measured_depths_have_a_curve(chosen):
+    assert sweep.curve(chosen, None, 3).empty
+    figure = sweep.by_hidden(chosen, sweep.curve(chosen, None, 3), 3, [])
+    assert "estimated only" in figure.title
+
+
+def test_a_precision_that_the_device_lacks_has_no_curve(chosen, device):
+    assert sweep.curve(chosen, replace(device, peak_flops={"bf16": 1e12}), 4).empty
+
+
+def test_unusual_heads_are_kept_and_nothing_is_put_in_between(device):
+    odd = grid(family="llama", layers=2, hidden=[256, 512], heads=2, vocab=512)
+    rows = fl.table(record(p, device, 1.0) for p in odd)
+    assert list(sweep.curve(rows, device, 4)["hidden"]) == [256, 512]
+
+
+def test_the_axes_stay_while_the_slider_moves(rows, device):
+    explorer = sweep.layers_by_hidden(rows, device)
+    assert explorer.state == {"layers": 4, "precision": "fp32", "phase": "prefill"}
+    limits = [
+        explorer.make(**(explorer.state | {"layers": n})).panels[0].y.limits
+        for n in (1, 8)
+    ]
+    assert limits[0] == limits[1]
+
+
+def test_every_device_is_estimated(points, device):
+    here = replace(device, name="box", kind="cpu", bandwidth=1e10).stamped()
+    explorer = sweep.depth(points[0], [here, fl.device("t4"), device])
+    deep = replace(points[0], shape=replace(points[0].shape, layers=20))
+    (estimate,) = fl.estimate([deep], fl.device("t4"))
+    figure = explorer.make(layers=20)
+    assert f"{digits(1e3 * estimate.seconds)} at Tesla T4 (datasheet)" in figure.tell()
+    assert "20 layers x 256, prefill, 128 tokens" in figure.title
+    for count in (1, 64):
+        low, high = explorer.make(layers=count).panels[0].x.limits
+        rows = explorer.make(layers=count).table
+        assert low < rows["estimated_low_ms"].min()
+        assert rows["estimated_high_ms"].max() < high
