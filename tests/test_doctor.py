@@ -18,7 +18,6 @@ from fastlab.health import (
     Finding,
     Report,
     Subject,
-    calibration,
     folders,
     hardware,
     software,
@@ -455,7 +454,7 @@ def profile_line(monkeypatch, device, launches=1.0, rate=1.0):
     """What doctor says where `device` is kept and the machine is so fast now."""
     monkeypatch.setattr(calibrate, "kept", lambda kind: device)
     monkeypatch.setattr(calibrate, "now_to_then", lambda device: (launches, rate))
-    return found(calibration.profile)["profile"]
+    return found(timing.profile)["profile"]
 
 
 def test_without_a_profile_doctor_says_when_one_is_made(monkeypatch):

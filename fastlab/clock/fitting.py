@@ -40,9 +40,8 @@ from fastlab.clock.microbench import (
     timed,
 )
 from fastlab.clock.microbenchmarks import Benchmark
-from fastlab.clock.packed import TIMED
+from fastlab.clock.stored_benchmarks import TIMED, compiles
 from fastlab.clock.timing import Settings, time_call
-from fastlab.clock.unpacked import compiles
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import ClassFit, fit
 from fastlab.latency.profile import Profile, way_of

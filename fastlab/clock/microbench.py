@@ -16,10 +16,14 @@ import numpy as np
 
 from fastlab.clock.clocks import Clock
 from fastlab.clock.microbenchmarks import CANDIDATES, Benchmark
-from fastlab.clock.onerow import compiled_rows
-from fastlab.clock.packed import packed_products
+from fastlab.clock.stored_benchmarks import (
+    compiled_lookups,
+    compiled_rows,
+    lookups,
+    packed_products,
+    sparse_rows,
+)
 from fastlab.clock.timing import Settings, time_call
-from fastlab.clock.unpacked import compiled_lookups, lookups, sparse_rows
 from fastlab.cost.ops import Operation
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample, work_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,247 +14,220 @@ from torch.nn import functional as F
 from fastlab.cost import ops
 from fastlab.cost.ops import Operation
 
-# A benchmark: its operation as counted, and what builds the function that runs it.
-Make = Callable[[str, torch.dtype], Callable[[], Any]]
-STREAMED = (
-    2**26
-)  # on a CPU weights are cycled through so many bytes: no model's are hot
-
+Run = Callable[[], Any]
+Pool = Callable[[int], list["Benchmark"]]  # by the bytes of a value
+STREAMED = 2**26  # on a CPU weights take turns over so many bytes: no model's are hot
 WIDTHS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 14336)
 VOCABULARIES = (2048, 8192, 32000, 128256)
+HEAD_SIZES = tuple(itertools.product(VOCABULARIES, WIDTHS))
 WIDEST = 8  # outputs of a layer's product for each input, or inputs for each output
 ROWS = (1, 8, 32, 128, 512, 1024, 2048, 4096, 8192)
-SIZES = [
-    (n, k)
-    for n, k in itertools.product(WIDTHS, WIDTHS)
-    if max(n, k) <= WIDEST * min(n, k)
-]
+SIZES = tuple((n, k) for n in WIDTHS for k in WIDTHS if max(n, k) <= WIDEST * min(n, k))
 HEADS = ((4, 4), (8, 2), (12, 12), (16, 16), (16, 8), (32, 8), (32, 32))
+LENGTHS = (128, 512, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class New:
+    """New tensors of a benchmark: normal numbers on a device, in a dtype."""
+
+    device: str
+    dtype: torch.dtype
+
+    def __call__(self, *size: int) -> torch.Tensor:
+        return torch.randn(*size, device=self.device, dtype=self.dtype)
+
+    def turn(self, first: Any, size: int | None = None) -> Iterator[Any]:
+        """A weight or module of `size` bytes and copies of it, without end.
+
+        On a CPU none is hot in the caches when it is used.
+        """
+        size = first.nbytes if size is None else size
+        copies = min(STREAMED // size, 64) if self.device == "cpu" else 0
+        return itertools.cycle([first, *(copy.deepcopy(first) for _ in range(copies))])
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One operation to time: how it is counted, and how it is made and run."""
+    """One operation to time: how it is counted, and what builds the call that runs it.
+
+    build(new) takes a `New` and returns a function without arguments.
+    """
 
     op: Operation
-    make: Make = field(repr=False)
+    build: Callable[[New], Run] = field(repr=False)
+
+    def make(self, device: str, dtype: torch.dtype) -> Run:
+        """What a clock can time: the operation's inputs are made, and it is ready."""
+        return self.build(New(device, dtype))
 
 
-def _random(*size: int) -> Callable[[str, torch.dtype], torch.Tensor]:
-    return lambda device, dtype: torch.randn(*size, device=device, dtype=dtype)
+def product(m: int, n: int, k: int, kind: str, a: int) -> Benchmark:
+    """y[m, n] = x[m, k] W[k, n] (+ b), as nn.Linear or GPT-2's Conv1D runs it."""
 
-
-def _products(kind: str) -> Callable[[int], list[Benchmark]]:
-    sizes = [
-        *SIZES,
-        *(itertools.product(VOCABULARIES, WIDTHS) if kind == "linear" else ()),
-    ]
-
-    def all_of(a: int) -> list[Benchmark]:
-        return [
-            Benchmark(
-                ops.linear(kind, m, n, k, a, a, kind != "linear", kind),
-                _product(m, n, k, kind),
-            )
-            for m in ROWS
-            for n, k in sizes
-        ]
-
-    return all_of
-
-
-def _product(m: int, n: int, k: int, kind: str) -> Make:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        x = torch.randn(m, k, device=device, dtype=dtype)
-        size = (k, n) if kind == "conv1d" else (n, k)
-        weight = torch.randn(*size, device=device, dtype=dtype)
-        bias = torch.randn(n, device=device, dtype=dtype)
-        turn = in_turn(weight, weight.nbytes, device)
-        run = {
+    def build(new: New) -> Run:
+        x, bias = new(m, k), new(n)
+        turn = new.turn(new(k, n) if kind == "conv1d" else new(n, k))
+        return {
             "linear": lambda: F.linear(x, next(turn)),
             "biased": lambda: F.linear(x, next(turn), bias),
             "conv1d": lambda: torch.addmm(bias, x, next(turn)),
-        }
-        return run[kind]
+        }[kind]
 
-    return make
-
-
-def _strided(a: int) -> list[Benchmark]:
-    """Heads on the last of 16 positions of each sequence."""
-    sizes = itertools.product((1, 4), (2048, 8192, 32000), (256, 1024))
-    return [
-        Benchmark(
-            ops.linear("head", batch, n, k, a, a, kind="strided"),
-            _last(batch, n, k),
-        )
-        for batch, n, k in sizes
-        if batch * n * k <= 2**25  # a second each, where they are slow
-    ]
+    return Benchmark(ops.linear(kind, m, n, k, a, a, kind != "linear", kind), build)
 
 
-def _last(batch: int, n: int, k: int) -> Make:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        x = torch.randn(batch, 16, k, device=device, dtype=dtype)[:, -1:]
-        weight = torch.randn(n, k, device=device, dtype=dtype)
-        turn = in_turn(weight, weight.nbytes, device)
+def products(kind: str) -> Pool:
+    """Products of all rows and sizes of layers; plain ones of heads too."""
+    sizes = (*SIZES, *(HEAD_SIZES if kind == "linear" else ()))
+    return lambda a: [product(m, n, k, kind, a) for m in ROWS for n, k in sizes]
+
+
+def strided(batch: int, n: int, k: int, a: int) -> Benchmark:
+    """A head on the last of 16 positions of each sequence."""
+
+    def build(new: New) -> Run:
+        x, turn = new(batch, 16, k)[:, -1:], new.turn(new(n, k))
         return lambda: F.linear(x, next(turn))
 
-    return make
+    return Benchmark(ops.linear("head", batch, n, k, a, a, kind="strided"), build)
 
 
-def in_turn(first: Any, size: int, device: str) -> Iterator[Any]:
-    """A weight or module of `size` bytes and copies of it, without end.
+def attention(
+    batch: int, pair: tuple[int, int], heads: tuple[int, int], d: int, a: int
+) -> Benchmark:
+    """Fused attention of (new, past) positions with (query, KV) heads of width d."""
+    (new_rows, past), (q, kv) = pair, heads
 
-    On a CPU none is hot in the caches when it is used.
-    """
-    copies = min(STREAMED // size, 64) if device == "cpu" else 0
-    return itertools.cycle([first, *(copy.deepcopy(first) for _ in range(copies))])
+    def build(new: New) -> Run:
+        query, keys = new(batch, q, new_rows, d), new(batch, kv, past + new_rows, d)
+        values = torch.randn_like(keys)
+        how: dict[str, Any] = {"is_causal": new_rows > 1, "enable_gqa": q != kv}
+        return lambda: F.scaled_dot_product_attention(query, keys, values, **how)
+
+    op = ops.attention("attention", batch, new_rows, past, q, kv, d, a)
+    return Benchmark(op, build)
 
 
-def _prefills(a: int) -> list[Benchmark]:
-    lengths = (32, 128, 256, 512, 1024, 2048, 4096)
-    return list(_attentions(a, [(n, 0) for n in lengths]))
+def attentions(pairs: Sequence[tuple[int, int]]) -> Pool:
+    """Attention of all (new, past) positions, batches, heads and widths."""
+    cases = list(itertools.product((1, 2, 8), pairs, HEADS, (64, 128)))
+    return lambda a: [attention(*case, a) for case in cases]
 
 
-def _decodes(a: int) -> list[Benchmark]:
-    return list(
-        _attentions(a, [(1, n) for n in (16, 128, 512, 1024, 2048, 4096, 8192)])
+def layer_norm(rows: int, width: int, a: int) -> Benchmark:
+    """torch's layer norm of (1, rows, width)."""
+
+    def build(new: New) -> Run:
+        x, weight = new(1, rows, width), torch.ones_like(new(width))
+        return lambda: F.layer_norm(x, (width,), weight, weight)
+
+    return Benchmark(ops.layer_norm("norm", rows, width, a, a), build)
+
+
+def rms_norm(rows: int, width: int, a: int) -> Benchmark:
+    """transformers' RMS norm of (1, rows, width)."""
+
+    def build(new: New) -> Run:
+        from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+        x, norm = new(1, rows, width), LlamaRMSNorm(width).to(new.device, new.dtype)
+        return lambda: norm(x)
+
+    return Benchmark(ops.rms_norm("norm", rows, width, a, a), build)
+
+
+def _residual_add(new: New, size: int) -> Run:
+    x, y = new(1, size), new(1, size)
+    return lambda: x + y
+
+
+def _gelu_tanh(new: New, size: int) -> Run:
+    from transformers.activations import NewGELUActivation
+
+    x, gelu = new(1, size), NewGELUActivation()
+    return lambda: gelu(x)
+
+
+def _gelu(new: New, size: int) -> Run:
+    x = new(1, size)
+    return lambda: F.gelu(x)
+
+
+def _swiglu(new: New, size: int) -> Run:
+    gate, up = new(1, size), new(1, size)
+    return lambda: F.silu(gate) * up
+
+
+ELEMENTWISE = {
+    "add": (ops.residual_add, _residual_add),
+    "gelu": (ops.gelu_tanh, _gelu_tanh),
+    "swiglu": (ops.swiglu, _swiglu),
+    "erf": (ops.gelu, _gelu),
+}
+
+
+def elementwise(name: str, size: int, a: int) -> Benchmark:
+    """One of ELEMENTWISE on so many values."""
+    count, run = ELEMENTWISE[name]
+    return Benchmark(
+        count("gelu" if name == "erf" else name, size, a), lambda new: run(new, size)
     )
 
 
-def _attentions(a: int, lengths: Sequence[tuple[int, int]]) -> Iterator[Benchmark]:
-    for batch, (new, past), (q, kv), d in itertools.product(
-        (1, 2, 8), lengths, HEADS, (64, 128)
-    ):
-        op = ops.attention("attention", batch, new, past, q, kv, d, a)
-        yield Benchmark(op, _attention(batch, new, past, q, kv, d))
+def embedding(rows: int, width: int, a: int) -> Benchmark:
+    """Rows looked up in a table of 8,192."""
 
-
-def _attention(batch: int, new: int, past: int, q: int, kv: int, d: int) -> Make:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        query = torch.randn(batch, q, new, d, device=device, dtype=dtype)
-        keys = torch.randn(batch, kv, past + new, d, device=device, dtype=dtype)
-        values = torch.randn_like(keys)
-        options: dict[str, Any] = {"is_causal": new > 1, "enable_gqa": q != kv}
-        return lambda: F.scaled_dot_product_attention(query, keys, values, **options)
-
-    return make
-
-
-def _norms(a: int) -> list[Benchmark]:
-    return [
-        bench
-        for rows in ROWS
-        for width in (256, 768, 2048, 4096)
-        for bench in (_layer_norm(rows, width, a), _rms_norm(rows, width, a))
-    ]
-
-
-def _layer_norm(rows: int, width: int, a: int) -> Benchmark:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        x = torch.randn(1, rows, width, device=device, dtype=dtype)
-        weight = torch.ones(width, device=device, dtype=dtype)
-        return lambda: F.layer_norm(x, (width,), weight, weight)
-
-    return Benchmark(ops.layer_norm("norm", rows, width, a, a), make)
-
-
-def _rms_norm(rows: int, width: int, a: int) -> Benchmark:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        from transformers.models.llama.modeling_llama import LlamaRMSNorm
-
-        x = torch.randn(1, rows, width, device=device, dtype=dtype)
-        norm = LlamaRMSNorm(width).to(device, dtype)
-        return lambda: norm(x)
-
-    return Benchmark(ops.rms_norm("norm", rows, width, a, a), make)
-
-
-def _elementwises(a: int) -> list[Benchmark]:
-    sizes = [2**n for n in range(8, 25, 2)]
-    made = (_residual_add, _gelu_tanh, _swiglu)
-    return [make(size, a) for size in sizes for make in made]
-
-
-def _gelus(a: int) -> list[Benchmark]:
-    return [_gelu(2**n, a) for n in range(8, 25, 4)]
-
-
-def _residual_add(size: int, a: int) -> Benchmark:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        x, y = (torch.randn(1, size, device=device, dtype=dtype) for _ in range(2))
-        return lambda: x + y
-
-    return Benchmark(ops.residual_add("add", size, a), make)
-
-
-def _gelu_tanh(size: int, a: int) -> Benchmark:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        from transformers.activations import NewGELUActivation
-
-        x, gelu = _random(1, size)(device, dtype), NewGELUActivation()
-        return lambda: gelu(x)
-
-    return Benchmark(ops.gelu_tanh("gelu", size, a), make)
-
-
-def _gelu(size: int, a: int) -> Benchmark:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        x = _random(1, size)(device, dtype)
-        return lambda: F.gelu(x)
-
-    return Benchmark(ops.gelu("gelu", size, a), make)
-
-
-def _swiglu(size: int, a: int) -> Benchmark:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        gate, up = (_random(1, size)(device, dtype) for _ in range(2))
-        return lambda: F.silu(gate) * up
-
-    return Benchmark(ops.swiglu("swiglu", size, a), make)
-
-
-def _embeddings(a: int) -> list[Benchmark]:
-    sizes = itertools.product(ROWS, (256, 1024, 4096))
-    return [_embedding(rows, width, a) for rows, width in sizes]
-
-
-def _embedding(rows: int, width: int, a: int) -> Benchmark:
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        table = torch.randn(8192, width, device=device, dtype=dtype)
-        ids = torch.randint(8192, (1, rows), device=device)
+    def build(new: New) -> Run:
+        table, ids = new(8192, width), torch.randint(8192, (1, rows), device=new.device)
         return lambda: F.embedding(ids, table)
 
-    return Benchmark(ops.embedding("embed", rows, width, a, a), make)
+    return Benchmark(ops.embedding("embed", rows, width, a, a), build)
 
 
-def _copies(a: int) -> list[Benchmark]:
-    sizes = itertools.product((1, 8), (0, 128, 1024, 4096), HEADS)
-    return [_append(batch, past, kv, a) for batch, past, (_, kv) in sizes]
+def cache_append(batch: int, past: int, kv: int, a: int) -> Benchmark:
+    """Keys and values of new positions joined to those of the past, by copying."""
+    added = 1 if past else 512
 
-
-def _append(batch: int, past: int, kv: int, a: int) -> Benchmark:
-    new = 1 if past else 512
-
-    def make(device: str, dtype: torch.dtype) -> Callable[[], Any]:
-        old = torch.randn(batch, kv, past, 64, device=device, dtype=dtype)
-        row = torch.randn(batch, kv, new, 64, device=device, dtype=dtype)
+    def build(new: New) -> Run:
+        old, row = new(batch, kv, past, 64), new(batch, kv, added, 64)
         return lambda: (torch.cat([old, row], -2), torch.cat([old, row], -2))
 
-    return Benchmark(ops.cache_append("cache", batch, new, past, kv, 64, a), make)
+    return Benchmark(ops.cache_append("cache", batch, added, past, kv, 64, a), build)
 
 
-CANDIDATES: dict[str, Callable[[int], list[Benchmark]]] = {
-    "linear": _products("linear"),
-    "biased": _products("biased"),
-    "conv1d": _products("conv1d"),
-    "strided": _strided,
-    "prefill": _prefills,
-    "decode": _decodes,
-    "norm": _norms,
-    "elementwise": _elementwises,
-    "gelu": _gelus,
-    "embedding": _embeddings,
-    "copy": _copies,
+def over(make: Callable[..., Benchmark], *axes: Iterable[Any]) -> Pool:
+    """A benchmark for each combination of the values on the axes."""
+    cases = list(itertools.product(*axes))
+    return lambda a: [make(*case, a) for case in cases]
+
+
+NORM_WIDTHS = (256, 768, 2048, 4096)
+# A second each, where they are slow: no larger ones.
+STRIDED = [
+    case
+    for case in itertools.product((1, 4), (2048, 8192, 32000), (256, 1024))
+    if case[0] * case[1] * case[2] <= 2**25
+]
+CANDIDATES: dict[str, Pool] = {
+    "linear": products("linear"),
+    "biased": products("biased"),
+    "conv1d": products("conv1d"),
+    "strided": lambda a: [strided(*case, a) for case in STRIDED],
+    "prefill": attentions([(n, 0) for n in sorted((32, 256, *LENGTHS))]),
+    "decode": attentions([(1, n) for n in (16, *LENGTHS, 8192)]),
+    "norm": lambda a: [
+        norm(rows, width, a)
+        for rows in ROWS
+        for width in NORM_WIDTHS
+        for norm in (layer_norm, rms_norm)
+    ],
+    "elementwise": lambda a: [
+        elementwise(name, 2**n, a)
+        for n in range(8, 25, 2)
+        for name in ("add", "gelu", "swiglu")
+    ],
+    "gelu": over(elementwise, ["erf"], [2**n for n in range(8, 25, 4)]),
+    "embedding": over(embedding, ROWS, (256, 1024, 4096)),
+    "copy": over(cache_append, (1, 8), (0, 128, 1024, 4096), [kv for _, kv in HEADS]),
 }

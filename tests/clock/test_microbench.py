@@ -28,7 +28,7 @@ from fastlab.clock.microbench import (
     timed,
 )
 from fastlab.clock.microbenchmarks import CANDIDATES, STREAMED, Benchmark
-from fastlab.clock.packed import TIMED, packed_products
+from fastlab.clock.stored_benchmarks import TIMED, packed_products
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate

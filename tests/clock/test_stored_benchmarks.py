@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from fastlab.clock import fitting, unpacked
+from fastlab.clock import fitting
+from fastlab.clock import stored_benchmarks as unpacked
 from fastlab.clock.microbench import COUNTS, STORED_COUNTS, chosen
 from fastlab.clock.microbenchmarks import STREAMED, Benchmark
-from fastlab.clock.onerow import compiled_rows
-from fastlab.clock.unpacked import (
+from fastlab.clock.stored_benchmarks import (
     RATIOS,
-    ROWS,
+    SPARSE_M,
     compiled_lookups,
+    compiled_rows,
     compiles,
     lookups,
     sparse_rows,
@@ -39,7 +40,7 @@ def test_ratios_rows_and_bits_are_all_among_the_chosen(profile: Device) -> None:
     benches = chosen(profile, "fp32", STORED_COUNTS)
     assert len(benches) == sum(STORED_COUNTS.values())
     csr = [b.op for b in benches if b.op.kind == "csr"]
-    assert {op.dims[0] for op in csr} == set(ROWS)
+    assert {op.dims[0] for op in csr} == set(SPARSE_M)
     k = {op.dims: op.activation_bytes // (4 * op.dims[0]) - op.dims[1] for op in csr}
     found = {round(1 - left / k[m, n, left], 2) for m, n, left in k}
     assert found >= {0.5, 0.95}

@@ -1,0 +1,178 @@
+"""Products of quantized, sparse and shared weights, and one-row products in compiled
+code, that a calibration can time. They run as the modules of shrink/ and runtime/ do.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fastlab.clock.microbenchmarks import HEAD_SIZES, SIZES, Benchmark, New, Run
+from fastlab.cost import ops
+from fastlab.cost.fusion import alone
+from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
+from fastlab.cost.stored import csr_product, lookup
+from fastlab.runtime.compiled import compiled
+from fastlab.runtime.onerow import one_row
+from fastlab.shrink import linears, rounding
+from fastlab.shrink.stored import CsrLinear, LutLinear
+from fastlab.spec.precision import FORMATS, Format, stored_bytes
+from fastlab.spec.sharing import BITS, Sharing
+from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
+
+# One group of int4 stands for the others, which differ in bytes alone.
+TIMED = ("int8", "int8-dynamic", "int4-g128", "fp8-dynamic")
+PACKED_M = (1, 4, 16, 64, 256, 1024)
+MOST = 2**25  # weights of one product: more take long to quantize
+RATIOS, SPARSE_M = (0.5, 0.8, 0.9, 0.95), (1, 16, 128)
+STORED = ((256, 256), (768, 768), (3072, 768), (768, 3072), (2048, 2048), (4096, 2048))
+# (n, k) of one row: from the widths of small models to the heads of large ones.
+ONE_ROW = (
+    *((256, 256), (768, 768), (2048, 512), (768, 2048), (2048, 2048), (8192, 768)),
+    *((32000, 1024), (4096, 4096), (14336, 4096), (4096, 14336), (128256, 4096)),
+)
+
+
+def packed_products(precision: str) -> list[Benchmark]:
+    """Products of a quantized precision, over rows and widths of models.
+
+    int8 weights alone are multiplied as stored up to PACKED_ROWS rows only.
+    """
+    most = {"int8": PACKED_ROWS, "int4": 256}.get(precision.partition("-g")[0], 1024)
+    return [
+        _packed(precision, m, n, k)
+        for n, k in (*SIZES, *HEAD_SIZES)
+        for m in PACKED_M
+        if n * k <= MOST and m <= most
+    ]
+
+
+def _packed(precision: str, m: int, n: int, k: int) -> Benchmark:
+    form, a = FORMATS[precision], 2
+    moved = a * m * (k + n)
+    if form.dynamic:
+        moved = m * (k + SCALE_BYTES) + (4 if form.weights == "int8" else a) * m * n
+    stored = stored_bytes(form, n, k, a)
+    op = ops.linear("packed", m, n, k, a, a)._replace(
+        weight_bytes=stored, activation_bytes=moved, precision=precision
+    )
+
+    def build(new: New) -> Run:
+        x, first = new(m, k), linears.quantized_linear(new(n, k), None, form)
+        turn = new.turn(first, _bytes(first))
+        return (
+            _of_codes(turn, x, form) if form.dynamic else lambda: next(turn).product(x)
+        )
+
+    return Benchmark(op, build)
+
+
+def _of_codes(turn: Any, x: torch.Tensor, form: Format) -> Run:
+    """The product alone of rows that are codes already: all around it is counted apart.
+
+    As the modules do it: few rows of int8 on a CPU go through the weight-only product.
+    """
+    if form.weights == "fp8":
+        codes, scales = rounding.fp8_activations(x)
+        return lambda: next(turn).of_codes(codes, scales, x.dtype)
+    codes, _ = rounding.int8_activations(x)
+    dense = codes.to(x.dtype)
+    if len(x) <= linears.DYNAMIC_ROWS and x.device.type == "cpu":
+        return lambda: linears.Int8Linear.product(next(turn), dense)
+    return lambda: linears.int_product(codes, next(turn).weight)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def sparse_rows(a: int) -> list[Benchmark]:
+    """Products of compressed rows; nothing unless values are fp32 (a = 4 bytes)."""
+    cases = itertools.product(RATIOS, SPARSE_M, STORED) if a == 4 else ()
+    return [_sparse(Sparsity(r, storage="csr"), m, n, k) for r, m, (n, k) in cases]
+
+
+def _sparse(sparsity: Sparsity, m: int, n: int, k: int) -> Benchmark:
+    left = k - zeros_per_row(sparsity, k)
+
+    def build(new: New) -> Run:
+        x = new(k, m).t()  # as the copy before leaves it: of several rows transposed
+        first = CsrLinear(_rows(n, k, left).to(new.device), None)
+        turn = new.turn(first, first.weight_bytes())
+        return lambda: next(turn).product(x)
+
+    size = sparse_bytes(sparsity, n, k)
+    return Benchmark(csr_product("csr", m, n, k, left, size), build)
+
+
+def _rows(n: int, k: int, left: int) -> torch.Tensor:
+    """A weight (n, k) with `left` values in each row, at random places."""
+    places = torch.rand(n, k).topk(left, dim=1, sorted=False).indices
+    return torch.zeros(n, k).scatter_(1, places, torch.randn(n, left))
+
+
+def lookups(a: int) -> list[Benchmark]:
+    """Whole weights looked up, of all bits and sizes."""
+    return [_lookup(bits, n, k, a, False) for bits in BITS for n, k in STORED]
+
+
+def compiled_lookups(a: int) -> list[Benchmark]:
+    """The same, each compiled to one kernel when it is made."""
+    return [_lookup(bits, n, k, a, True) for bits in BITS for n, k in STORED]
+
+
+def _lookup(bits: int, n: int, k: int, a: int, fused: bool) -> Benchmark:
+    def build(new: New) -> Run:
+        first = _shared(bits, n, k, new)
+        turn = new.turn(first, first.weight_bytes())
+        dense: Any = compiled(_dense, new.device) if fused else _dense
+        return lambda: dense(next(turn))
+
+    op = lookup("lookup", Sharing(bits), n, k, a)
+    return Benchmark(alone(op) if fused else op, build)
+
+
+def _shared(bits: int, n: int, k: int, new: New) -> LutLinear:
+    """A weight (n, k) of random indices into one random table."""
+    packed = torch.randint(256, (bits, n * k // 8), dtype=torch.uint8)
+    tables = torch.randn(1, 2**bits, dtype=new.dtype).sort().values
+    return LutLinear(packed.to(new.device), tables.to(new.device), n, k, None)
+
+
+def _dense(module: LutLinear) -> torch.Tensor:
+    return module.dense()
+
+
+def compiles(device: str) -> bool:
+    """Whether torch's compiler works there: it needs a C++ compiler, or Triton."""
+    try:
+        compiled(_dense, device)(_shared(2, 8, 8, New(device, torch.float32)))
+    except (RuntimeError, OSError):  # what inductor raises is a RuntimeError
+        return False
+    return True
+
+
+def compiled_rows(a: int) -> list[Benchmark]:
+    """y[1, n] = x[1, k] W[k, n] of all sizes, each compiled when it is made.
+
+    As the decoder compiles its steps. What a call of compiled code costs is in their
+    overhead, which estimates leave out: a model's products share one call.
+    """
+    return [_one_row(n, k, a) for n, k in ONE_ROW]
+
+
+def _one_row(n: int, k: int, a: int) -> Benchmark:
+    def build(new: New) -> Run:
+        def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            with one_row(new.device):
+                return F.linear(x, weight)
+
+        x, turn = new(1, 1, k), new.turn(new(n, k))
+        run = compiled(product, new.device)
+        return lambda: run(x, next(turn))
+
+    return Benchmark(alone(ops.linear("row", 1, n, k, a, a)), build)
