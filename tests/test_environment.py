@@ -5,12 +5,13 @@ import tomllib
 
 import yaml
 
-from fastlab.environment import ROOT, environment, needs, python_range, write
+from benchmarks.environment import environment, write
+from fastlab.health.software import ROOT, needs, python_range
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MADE = environment(PYPROJECT)
-REMAKE = "run `python -m fastlab.environment`"
+REMAKE = "run `python benchmarks/environment.py`"
 
 TINY = """\
 [project]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastlab.environment import ROOT
+from fastlab.health.software import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(

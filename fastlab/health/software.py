@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from fastlab.environment import ROOT, Need, needs, python_range
 from fastlab.health.report import Finding, Subject
 
+ROOT = Path(__file__).parents[2]
 DISTRIBUTION = "fastlab-notebooks"
 INSTALL = (
     "run `make test`, or `.venv/bin/python -m pip install -e .` in the repository, "
@@ -20,6 +23,45 @@ INSTALL = (
 )
 NOTEBOOKS_ONLY = ("ipywidgets", "papermill", "jupyterlab")
 WITHOUT = {"nvidia-ml-py": "throttling and other processes on the GPU go unseen"}
+
+
+_LINE = re.compile(r'^\s*"(?P<needs>[^"]+)",\s*# (?P<reason>.+)$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Need:
+    """One dependency: its name and range, why it is there, and the extra it is in."""
+
+    text: str
+    reason: str
+    extra: str = ""
+
+    @property
+    def name(self) -> str:
+        """The distribution's name, as written in pyproject.toml."""
+        return Requirement(self.text).name
+
+
+def needs(pyproject: str, extras: Sequence[str] = ("gpu",)) -> list[Need]:
+    """The dependencies in the text of a pyproject.toml, then those of `extras`."""
+    import tomllib  # not at the top: doctor must be able to say that a Python is old
+
+    project = tomllib.loads(pyproject)["project"]
+    reasons = {m["needs"]: m["reason"].strip() for m in _LINE.finditer(pyproject)}
+    groups = {"": project["dependencies"], **project.get("optional-dependencies", {})}
+    return [
+        Need(text, reasons.get(text, ""), extra)
+        for extra in ("", *extras)
+        for text in groups[extra]
+    ]
+
+
+def python_range(pyproject: str) -> str:
+    """requires-python of a pyproject.toml: ">=3.11,<3.14"; ValueError without one."""
+    found = re.search(r'^requires-python = "(.+)"', pyproject, re.MULTILINE)
+    if found is None:
+        raise ValueError("pyproject.toml has no line requires-python = ...")
+    return found[1]
 
 
 def python(_: Subject) -> Iterator[Finding]:
