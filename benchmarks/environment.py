@@ -1,4 +1,4 @@
-"""environment.yml for conda, made from pyproject.toml: `python benchmarks/environment.py`.
+"""environment.yml for conda, from pyproject.toml: `python benchmarks/environment.py`.
 
 pyproject.toml is the truth. A comment behind a dependency is the reason for it, and
 goes along.

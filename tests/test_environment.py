@@ -5,7 +5,7 @@ import tomllib
 
 import yaml
 
-from benchmarks.environment import environment, write
+from benchmarks.environment import conda, environment, write
 from fastlab.health.software import ROOT, needs, python_range
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -68,11 +68,11 @@ def test_every_dependency_is_in_it_with_its_range_and_reason():
     assert [need.text for need in found] == wanted
     for need in found:
         assert need.reason, f"{need.name} has no reason behind it in pyproject.toml"
-        assert f"  - {need.conda}  # {need.reason}\n" in MADE
+        assert f"  - {conda(need)}  # {need.reason}\n" in MADE
 
 
 def test_names_that_conda_forge_has_otherwise():
-    names = {need.name: need.conda for need in needs(PYPROJECT)}
+    names = {need.name: conda(need) for need in needs(PYPROJECT)}
     assert names["torch"].startswith("pytorch>=")
     assert names["matplotlib"].startswith("matplotlib-base>=")
 
