@@ -23,15 +23,15 @@ def predict(*args: str):
 def test_operations_have_their_time_and_a_sum() -> None:
     done = predict("--model", "llama-3.1-8b", "--precision", "bf16", "--operations")
     lines = [line.split() for line in done.output.splitlines() if line.strip()]
-    assert {"operation", "ms", "%", "bound"} <= set(lines[2])
+    assert {"operation", "ms", "share", "bound"} <= set(lines[2])
     point = point_of(model="llama-3.1-8b", precision="bf16")
     [e] = estimate([point], device("h200"))
     total = next(line for line in lines if line[0] == "sum")
-    assert float(total[1]) == pytest.approx(e.seconds * 1e3, rel=1e-3)
-    assert total[2] == "100.0"
+    assert float(total[1]) == pytest.approx(e.seconds * 1e3, rel=5e-3)
+    assert total[2:4] == ["100", "%"]
     assert total[-1] == str(e.launches)
     gate = next(line for line in lines if line[0] == "mlp.gate")
-    assert gate[3] in ("compute", "memory")
+    assert gate[4] in ("compute", "memory")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_points_that_do_not_fit_are_named() -> None:
 def test_operations_tell_causal_work_where_it_is_less() -> None:
     long = predict("--model", "gpt2", "--prompt-len", "1024", "--operations")
     rows = {x.split()[0]: x.split() for x in long.output.splitlines() if x.strip()}
-    assert rows["attention"][5:7] == ["38,654.71", "19,346.23"]
+    assert rows["attention"][6:8] == ["38,654.71", "19,346.23"]
     assert "causal MFLOPs: without the masked pairs" in long.output
     one = predict("--model", "gpt2", "--phase", "decode", "--operations")
     assert "causal" not in one.output

@@ -117,7 +117,7 @@ def test_a_reference_that_does_not_fit_is_refused(
     point = point_of(model="tiny-llama", precision="bf16")
     got, reason = quality_of(point, build(point))
     assert got is None
-    assert reason == "the fp32 reference needs 0.0 GiB, 0.0 GiB free"
+    assert reason == "the fp32 reference needs 614 kB, 1.02 kB free"
 
 
 def test_trained_weights_need_their_source() -> None:

@@ -52,8 +52,8 @@ def test_a_model_that_does_not_fit_is_refused_with_its_size() -> None:
     made = offer(request, device("rtx3090"))
     assert made.refused == ""
     made = offer(replace(request, recipe=Recipe("fp32")), device("rtx3090"))
-    assert made.refused.startswith("needs 30.")
-    assert made.refused.endswith("GiB of 24")
+    assert made.refused.startswith("needs 32.")
+    assert made.refused.endswith("GB of 25.8 GB")
     assert made.seconds is None
 
 
