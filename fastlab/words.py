@@ -31,12 +31,11 @@ def factor(ratio: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, to a tenth where it is small: 21 %, 6.1 %, 0.13 %, 5 %."""
+    """A share in per cent, to a tenth where it is small: 21 %, 6.1 %, 0.13 %."""
     if not math.isfinite(share):
         return ""
     value = 100 * share
-    exact = abs(value - round(value)) < 1e-9
-    places = 0 if exact or abs(value) >= 10 else 1 if abs(value) >= 1 else 2
+    places = 0 if abs(value) >= 10 or not value else 1 if abs(value) >= 1 else 2
     return f"{value:.{places}f} %"
 
 

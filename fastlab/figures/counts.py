@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from fastlab.cost import article
 from fastlab.cost import parts as split
@@ -18,9 +20,6 @@ from fastlab.spec.point import Point, Workload
 from fastlab.spec.shape import GROUPED
 from fastlab.spec.vary import lengthened, vary, widened
 from fastlab.words import digits, factor, percent, power, si
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 QUESTION = ("family", "layers", "hidden", "phase", "prompt_len", "batch")
 FARTHEST = 64.0  # factors are drawn from 1 / 64 to 64
@@ -48,8 +47,6 @@ def operations(point: Point) -> pd.DataFrame:
 
     share = of the FLOPs; weights, activations and KV in MB moved through memory.
     """
-    import pandas as pd
-
     whole = split.total(point, "flops")
     lines = []
     for op in listed(point):
@@ -70,7 +67,6 @@ def against_torch(points: Sequence[Point]) -> pd.DataFrame:
 
     ratio = torch's FLOPs / ours. One row a point; nothing is timed, no memory taken.
     """
-    import pandas as pd
     import torch
 
     from fastlab.clock.counters import torch_flops, torch_parameters
@@ -94,17 +90,14 @@ def counters(point: Point) -> pd.DataFrame:
 
     The model is really run, on CPU tensors; a counter that is not installed says so.
     """
-    import pandas as pd
-
     from fastlab.clock.counters import counted
 
     headings = {"sdpa": "sdpa (the default)", "eager": "eager"}
     rows: dict[str, dict[str, str]] = {}
     for count in counted(point):
-        row = rows.setdefault(count.counter, {"counter": count.counter})
         said = count.said if count.ratio is None else f"{count.ratio:.4f}"
-        row[headings[count.attention]] = said
-    return pd.DataFrame(list(rows.values()))
+        rows.setdefault(count.counter, {})[headings[count.attention]] = said
+    return pd.DataFrame(rows).T.rename_axis("counter").reset_index()
 
 
 def cache(point: Point, lengths: Sequence[int] = (1024, 8192, 65536)) -> pd.DataFrame:
@@ -112,8 +105,6 @@ def cache(point: Point, lengths: Sequence[int] = (1024, 8192, 65536)) -> pd.Data
 
     `outweighs` = positions from which the cache is larger than all the weights.
     """
-    import pandas as pd
-
     own, lines = point.shape, []
     fewer = (own.kv_heads, 1) if own.family in GROUPED else ()
     work = Workload(batch=point.workload.batch, prompt_len=1)
@@ -132,8 +123,6 @@ def shares(point: Point, field: str, values: Sequence[int]) -> pd.DataFrame:
 
     field = prompt_len, or a field of the shape ("hidden": what follows from it does).
     """
-    import pandas as pd
-
     points = [vary(point, field, value) for value in values]
     table = pd.DataFrame([split.flops_by_part(one) for one in points])
     whole = table.sum(axis="columns")
@@ -144,8 +133,6 @@ def shares(point: Point, field: str, values: Sequence[int]) -> pd.DataFrame:
 
 def moved(points: Sequence[Point]) -> pd.DataFrame:
     """Bytes moved by kind in GB, all GFLOP, and FLOPs per byte, one row a point."""
-    import pandas as pd
-
     rows = pd.DataFrame([flat(p) for p in points])[["phase", "batch", "prompt_len"]]
     sizes = pd.DataFrame([split.bytes_by_kind(p) for p in points]) / 1e9
     gflop = pd.Series([split.total(p, "flops") / 1e9 for p in points])
@@ -158,14 +145,11 @@ def audit_article() -> pd.DataFrame:
 
     `right` is counted operation by operation, for the sizes that the line is about.
     """
-    import pandas as pd
-
     sizes, small, printed = (1024, 12, 768), (1024, 3, 512), article.PRINTED
     large_flops, small_flops = (split.total(_gpt2(*s), "flops") for s in (sizes, small))
-    long, short = (
-        split.flops_by_part(_gpt2(n, *sizes[1:]))["attention"] for n in (2048, 1024)
-    )
+    parts = [split.flops_by_part(_gpt2(n, *sizes[1:])) for n in (2048, 1024)]
     large_said, small_said = (article.article_as_printed(*s) for s in (sizes, small))
+    grows = parts[0]["attention"] / parts[1]["attention"]
     both, best = article.PRINTED_BOTH_PASSES, article.PRINTED_OPTIMISED
     prints = [printed[sizes], both, printed[small], article.PRINTED_16_BIT]
     gives = [large_said, 2 * large_said, small_said, small_said / 8]
@@ -174,10 +158,9 @@ def audit_article() -> pd.DataFrame:
         "the article's line": list(ARTICLE),
         "it prints": [*map(power, prints), "thousands", "n³"],
         "that gives": [*map(power, gives), factor(both / best), factor(2**3)],
-        "right": [*map(power, right), factor(large_flops / small_flops)],
+        "right": [*map(power, right), factor(large_flops / small_flops), factor(grows)],
         "why": list(ARTICLE.values()),
     }
-    columns["right"].append(factor(long / short))
     return pd.DataFrame(columns)
 
 
@@ -194,21 +177,18 @@ def flop_shares(lengths: pd.DataFrame, widths: pd.DataFrame) -> Figure:
 
     Both are tables of shares(): of prompt_len, and of hidden.
     """
-    import pandas as pd
-
     first = lengths.iloc[0]
     # Per token the MLP's FLOPs stay, attention's grow with the length: one row tells.
     meeting = first["prompt_len"] * first["MLP"] / first["attention"]
-    titles = [f"attention equals the MLP at {meeting:,.0f} tokens"]
     ends = " to ".join(percent(widths["head"].iloc[n]) for n in (0, -1))
-    titles += [f"the head: {ends} of the FLOPs"]
+    titles = f"attention equals the MLP at {meeting:,.0f} tokens", f"the head: {ends}"
     panels = [
         _stack(lengths, "prompt_len", "prompt length (tokens)", titles[0]),
-        _stack(widths, "hidden", "hidden size", titles[1]),
+        _stack(widths, "hidden", "hidden size", f"{titles[1]} of the FLOPs"),
     ]
     rows = pd.concat([lengths, widths], ignore_index=True)
-    key = "outside right center"
-    return Figure(panels, rows=rows, size=(10, 4.3), share="y", key=key)
+    look: dict[str, Any] = {"size": (10, 4.3), "share": "y"}
+    return Figure(panels, rows=rows, key="outside right center", **look)
 
 
 def _stack(table: pd.DataFrame, field: str, label: str, title: str) -> Panel:
@@ -224,10 +204,11 @@ def bytes_moved(table: pd.DataFrame) -> Figure:
 
     GFLOP and FLOPs per byte stand beside each bar.
     """
-    many = [f", batch {batch}" if batch > 1 else "" for batch in table["batch"]]
-    short = [phase + batch for phase, batch in zip(table["phase"], many, strict=True)]
-    lengths = [f"\n{tokens:,} tokens" for tokens in table["prompt_len"]]
-    calls = [call + length for call, length in zip(short, lengths, strict=True)]
+    short = [_call(*call) for call in zip(table["phase"], table["batch"], strict=True)]
+    calls = [
+        f"{call}\n{tokens:,} tokens"
+        for call, tokens in zip(short, table["prompt_len"], strict=True)
+    ]
     per_byte = [digits(value) for value in table["FLOP per byte"]]
     flops = [si(1e9 * value, "FLOP") for value in table["GFLOP"]]
     looks, rows = dict(zip(split.BYTES, STACKED, strict=True)), table.assign(call=calls)
@@ -243,23 +224,21 @@ def bytes_moved(table: pd.DataFrame) -> Figure:
     return Figure([panel], title, rows, size, key="outside lower center")
 
 
+def _call(phase: str, batch: int) -> str:
+    return f"{phase}, batch {batch}" if batch > 1 else phase
+
+
 def factors(start: Point, other: Point) -> Figure:
     """By what factor each count of another point is that of the start, log axis.
 
     Hollow marks, since all is counted; arrows where a factor lies beyond the axis.
     """
-    import pandas as pd
-
     rows = pd.DataFrame({"start": numbers(start), "now": numbers(other)})
-    rows = rows[(rows > 0).all(axis="columns")].rename_axis("count").reset_index()
+    rows = rows.query("start > 0 and now > 0").rename_axis("count").reset_index()
     rows = rows.assign(factor=rows["now"] / rows["start"])
-    said = [
-        si(now, _unit(name))
-        for name, now in zip(rows["count"], rows["now"], strict=True)
-    ]
-    ratios = {
-        name: factor(r) for name, r in zip(rows["count"], rows["factor"], strict=True)
-    }
+    records = rows.to_dict("records")
+    said = [si(row["now"], _unit(row["count"])) for row in records]
+    ratios = {row["count"]: factor(row["factor"]) for row in records}
     ticks, ends = [4.0**n for n in range(-3, 4)], (0.7 / FARTHEST, FARTHEST / 0.7)
     panel = Panel(
         Axis("factor against the start (grey line)", "log", factor, ticks, ends),

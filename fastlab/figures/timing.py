@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.clock import stats
 from fastlab.clock.drift import TRUE_MEDIAN, Simulated, resampled
 from fastlab.figures.explorer import Explorer, explore
-from fastlab.figures.grammar import Axis, Figure, Panel, drawn, level
+from fastlab.figures.grammar import Axis, Figure, Panel, drawn, level, line, points
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, SMALL
 from fastlab.machine import device_name
 from fastlab.record import Measurement
@@ -23,24 +24,15 @@ from fastlab.sweeps.store import Store
 from fastlab.words import digits, factor, percent, times
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fastlab.clock.traps import Series
 
 # The trap comes first, and is grey; what is measured with care is black.
 LOOKS = ({"color": GREY, "marker": "^"}, {"color": BLACK, "marker": "o"})
-USED = ({"color": FAINT}, LOOKS[0])  # not looked at, and used
-ANSWERS = {
-    "you report": {"color": GREY, "ls": "--"},
-    "all of ours": {"color": BLACK, "ls": "-"},
-}
-SPAN = ("low", "high")  # columns: where 90 % of the tries lie
+DASHES = {"you report": (GREY, "--"), "all of ours": (BLACK, "-")}
 SIZES = (3, 10, 30, 100)  # sample counts that people use
 FAR = 0.05  # a median that is off by more than this fraction
 TRIES, INTERVALS = 100, 60  # drawn of each size, and in each panel
-FACTORS = (1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 300, 1000)  # written on an axis
 MS = Axis("milliseconds: log scale", "log")
-NO_QUEUE = "no queue"
 STOPPED = {
     "converged": "the interval was narrow enough",
     "n_max": "the most samples allowed were taken",
@@ -62,29 +54,21 @@ def strips(series: Sequence[Series]) -> Figure:
         rows, ends = _samples(one), ("median_ms", "p10_ms", "p90_ms")
         draw = partial(_strip, place=place, first=one.first)
         left.append(drawn(draw, rows, "series", "ms", one.name, ends=ends))
-        draw, rows = partial(_ecdf, place=place), rows.sort_values("share")
-        right.append(drawn(draw, rows, "share", "ms", one.name, "line"))
-        first, median = one.ns[0] / 1e6, rows["median_ms"].iloc[0]
+        look: Any = {"color": LOOKS[place]["color"], "dash": ("--", "-")[place]}
+        right.append(line(rows.sort_values("share"), "share", "ms", one.name, **look))
+        first, median = one.ns[0] / 1e6, rows["median_ms"][0]
         called = f", first call {times(first / median)}" if one.first else ""
         told.append(f"{one.name}: median {digits(median)} ms{called}")
     names = Axis("every sample, in the order taken", names=[one.name for one in series])
-    share = Axis("share of samples below", write=percent, ticks=(0, 0.5, 1))
+    share = Axis("share of samples below", "linear", percent, (0, 0.5, 1), (0, 1))
     panels = [Panel(names, MS, left), Panel(share, MS, right)]
-    look: dict[str, Any] = {"widths": (1.7, 1), "share": "y", "size": (10, 4.8)}
-    rows = _joined(layer.rows for layer in left)
+    look = {"widths": (1.7, 1), "share": "y", "size": (10, 4.8)}
+    rows = pd.concat([layer.rows for layer in left], ignore_index=True)
     return Figure(panels, "; ".join(told), rows, key="outside lower center", **look)
-
-
-def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.concat(list(tables), ignore_index=True)
 
 
 def _samples(one: Series) -> pd.DataFrame:
     """Each sample with the share of all that is not above it; median, p10 and p90."""
-    import pandas as pd
-
     ms = np.array(one.ns) / 1e6
     found, order = stats.summary(ms), np.argsort(np.argsort(ms, kind="stable"))
     columns = {"series": one.name, "call": range(1, len(ms) + 1), "ms": ms}
@@ -111,55 +95,34 @@ def _strip(axes: Any, rows: pd.DataFrame, place: int, first: int) -> None:
     axes.text(bar + 0.05, middle, f"{digits(middle)} ms\nn = {len(ms)}", **text)
 
 
-def _ecdf(axes: Any, rows: pd.DataFrame, place: int) -> None:
-    look = {"color": LOOKS[place]["color"], "ls": ("--", "-")[place], "lw": 2}
-    label = rows["series"].iloc[0]
-    axes.step(rows["share"], rows["ms"], where="pre", label=label, **look)
-    axes.set_xlim(0, 1)
-
-
 def sample_size_effect(series: Series, sizes: Sequence[int] = SIZES) -> Figure:
     """Medians of few samples over that of all: dots, and where 90 % of them lie.
 
     The pale band is within 5 % of the full sample's median.
     """
-    import pandas as pd
-
-    medians = {n: resampled(series.ns, n) for n in sizes}
-    summary = pd.DataFrame([_strays(n, some) for n, some in medians.items()])
-    tries = pd.DataFrame({n: some[:TRIES] for n, some in medians.items()})
-    tries = tries.melt(var_name="samples", value_name="ratio")
-    off, far, ends = [percent(share) for share in summary["off"]], percent(FAR), SPAN
-    label = f"median of few / median of all {len(series.ns)}"
+    medians = np.array([resampled(series.ns, n) for n in sizes])
+    low, middle, high = np.quantile(medians, (0.05, 0.5, 0.95), axis=1)
+    off = np.mean(np.abs(medians - 1) > FAR, axis=1)
+    columns = {"samples": sizes, "low": low, "median": middle, "high": high, "off": off}
+    summary, tries = pd.DataFrame(columns), pd.DataFrame(medians[:, :TRIES].T)
+    tries = tries.set_axis(sizes, axis=1).melt(var_name="samples", value_name="ratio")
+    far, strayed = f"{100 * FAR:g} %", [percent(share) for share in off]
     panel = Panel(
-        _factors(label, np.concatenate([tries["ratio"], *(summary[e] for e in ends)])),
+        Axis(f"median of few / median of all {len(series.ns)}", "log", factor),
         Axis("", names={str(n): f"{n} samples" for n in sizes}),
         [
             drawn(_dots, tries, "ratio", "samples", "tries", write=times),
-            drawn(_spans, summary, "median", "samples", "90 % of tries", ends=ends),
+            drawn(_spans, summary, "median", "samples", ends=("low", "high")),
         ],
-        notes=[(f"off by more\nthan {far}", off)],
+        notes=[(f"off by more\nthan {far}", strayed)],
         decor=[lambda axes: axes.axvspan(1 - FAR, 1 + FAR, color=PALE), level(1, "x")],
     )
     title = (
-        f"medians of {sizes[0]}: {off[0]} are off by more than {far}; of {sizes[-1]}: "
+        f"off by more than {far}: {strayed[0]} of medians of {sizes[0]}, {strayed[-1]} "
+        f"of those of {sizes[-1]}\ndots: what you would have reported; bar: 90 % of it"
     )
-    title += f"{off[-1]}\ndots: what you would have reported; bar: 90 % of that"
-    return Figure([panel], title, _joined([summary, tries]), (9.4, 4.2))
-
-
-def _strays(n: int, medians: np.ndarray) -> dict[str, Any]:
-    low, middle, high = np.quantile(medians, (0.05, 0.5, 0.95))
-    off = np.mean(np.abs(medians - 1) > FAR)
-    return {"samples": n, "low": low, "median": middle, "high": high, "off": off}
-
-
-def _factors(label: str, values: np.ndarray) -> Axis:
-    """A log axis of factors that holds all values, with a few round ones written."""
-    low, high = 0.98 * min(values.min(), 0.9), 1.02 * max(values.max(), 1.1)
-    up = [f for f in FACTORS if f < high][-3:]
-    down = [1 / f for f in FACTORS if 1 / f > low][-2:]
-    return Axis(label, "log", factor, [*down, 1, *up], (low, high))
+    rows = pd.concat([summary, tries], ignore_index=True)
+    return Figure([panel], title, rows, (9.4, 4.2))
 
 
 def _dots(axes: Any, rows: pd.DataFrame) -> None:
@@ -183,13 +146,11 @@ def intervals(simulations: Sequence[Simulated]) -> Figure:
     panels = [_dance(one) for one in simulations if one.correlation == worst]
     drawn_rows = [layer.rows for panel in panels for layer in panel.layers]
     title = f"simulated, neighbours correlate by {worst:g}: thick lines miss the truth"
-    rows = _joined([simulated(simulations), *drawn_rows])
+    rows = pd.concat([simulated(simulations), *drawn_rows], ignore_index=True)
     return Figure(panels, title, rows, (10, 4.4), share="xy")
 
 
 def _dance(one: Simulated) -> Panel:
-    import pandas as pd
-
     columns = {"interval": one.interval, "low": one.low, "high": one.high}
     rows = pd.DataFrame(columns | {"holds": one.holds})[:INTERVALS]
     rows.insert(0, "run", range(1, len(rows) + 1))
@@ -251,8 +212,6 @@ def compared(naive: Series, ours: Series, trap: str, samples: int) -> pd.DataFra
 
     ValueError for a trap that is none.
     """
-    import pandas as pd
-
     check_choice("trap", trap, TRAPS)
     from_naive, report = TRAPS[trap]
     chosen = (naive if from_naive else ours).ns[:samples]
@@ -270,22 +229,19 @@ def reported(naive: Series, ours: Series, trap: str, samples: int) -> Figure:
     """
     answers = compared(naive, ours, trap, samples)
     rows = _samples(naive if TRAPS[trap][0] else ours)[["series", "call", "ms"]]
-    some = (("not looked at", rows[samples:]), ("the samples used", rows[:samples]))
-    dots = [
-        drawn(partial(_marks, **look), own, "call", "ms", name)
-        for look, (name, own) in zip(USED, some, strict=True)
-    ]
-    ends: Any = ("low_ms", "high_ms")
-    lines = [
-        drawn(_answer, answers[n : n + 1], "call", "ms", name, "line", ends=ends)
-        for n, name in ((1, "all of ours"), (0, "you report"))
-    ]
+    look: dict[str, Any] = {"color": FAINT, "size": 4}
+    layers = [points(rows[samples:], "call", "ms", "not looked at", **look)]
+    look = {**LOOKS[0], "size": 5}
+    layers += [points(rows[:samples], "call", "ms", "the samples used", **look)]
+    for n, name in ((1, "all of ours"), (0, "you report")):
+        row, ends = answers[n : n + 1], ("low_ms", "high_ms")
+        layers += [drawn(_answer, row, "call", "ms", name, "line", ends=ends)]
     every = np.array([*naive.ns, *ours.ns]) / 1e6
     ms = replace(MS, limits=(every.min() / 1.2, every.max() * 1.2))
     calls = Axis("call, in the order taken", limits=(0, len(rows) + 1))
     title = f"{trap}, n = {samples}: {_verdict(*answers.to_dict('records'))}"
-    panel = Panel(calls, ms, [*dots, *lines])
-    return Figure([panel], title, _joined([answers, rows]), (8.0, 4.6))
+    table = pd.concat([answers, rows], ignore_index=True)
+    return Figure([Panel(calls, ms, layers)], title, table, (8.0, 4.6))
 
 
 def _verdict(yours: Mapping[Any, Any], truth: Mapping[Any, Any]) -> str:
@@ -297,15 +253,11 @@ def _verdict(yours: Mapping[Any, Any], truth: Mapping[Any, Any]) -> str:
     return f"you report {digits(ms)} ms{span}, dashed\n{full}: {off}"
 
 
-def _marks(axes: Any, rows: pd.DataFrame, **look: Any) -> None:
-    axes.scatter(rows["call"], rows["ms"], s=20, lw=0, **look)
-
-
 def _answer(axes: Any, rows: pd.DataFrame) -> None:
-    for _, low, ms, high in rows[["report", "low_ms", "ms", "high_ms"]].to_numpy():
-        look = ANSWERS[rows["report"].iloc[0]]
-        axes.axhspan(low, high, color=look["color"], alpha=0.15, lw=0)
-        axes.axhline(ms, lw=2, **look)
+    ((name, _, low, ms, high),) = rows.to_numpy()
+    color, dash = DASHES[name]
+    axes.axhspan(low, high, color=color, alpha=0.15, lw=0)
+    axes.axhline(ms, color=color, lw=2, ls=dash)
 
 
 # --- tables
@@ -318,8 +270,6 @@ def three_times(
 
     Only what was measured stands in it: devices without stored samples have no row.
     """
-    import pandas as pd
-
     lines = [{"device": device_name(kind), "phase": "this call", **_three(measured)}]
     stores = [Store(reference.folder) for reference in references()]
     for record in (record for store in stores for record in store.records()):
@@ -332,10 +282,8 @@ def three_times(
 
 def _three(measured: Measurement) -> dict[str, Any]:
     kinds = (measured.device_ns, measured.e2e_ns, measured.enqueue_ns)
-    named = zip(("device_ms", "round_trip_ms", "queueing_ms"), kinds, strict=True)
-    return {
-        name: digits(stats.median(ns) / 1e6) if ns else NO_QUEUE for name, ns in named
-    }
+    said = [digits(stats.median(ns) / 1e6) if ns else "no queue" for ns in kinds]
+    return dict(zip(("device_ms", "round_trip_ms", "queueing_ms"), said, strict=True))
 
 
 def first_calls(calls: Mapping[str, Any]) -> pd.DataFrame:
@@ -343,8 +291,6 @@ def first_calls(calls: Mapping[str, Any]) -> pd.DataFrame:
 
     calls: a Series or a Measurement by name; a number is a guess, a text a reason.
     """
-    import pandas as pd
-
     return pd.DataFrame([{"call": name, **_first(one)} for name, one in calls.items()])
 
 
@@ -362,8 +308,6 @@ def _first(call: Any) -> dict[str, Any]:
 
 def drift(series: Iterable[Series]) -> pd.DataFrame:
     """How alike neighbouring samples are, and what that does to the interval in ms."""
-    import pandas as pd
-
     every = list(series)
     columns: dict[str, Callable[[Any], Any]] = {
         "n": len,
@@ -384,49 +328,40 @@ def _interval(ns: tuple[float, float]) -> str:
 
 def simulated(simulations: Iterable[Simulated]) -> pd.DataFrame:
     """Of each simulation: samples taken, and how often the interval held the truth."""
-    import pandas as pd
-
-    lines = [
-        {
-            "noise": f"AR({one.correlation:g})" if one.correlation else "independent",
-            "interval": one.interval,
-            "samples taken": float(np.median(one.taken)),
-            "of": len(one.low),
-            "holds the true median": one.coverage,
-        }
-        for one in simulations
-    ]
-    return pd.DataFrame(lines)
+    every = list(simulations)
+    noise = [f"AR({one.correlation:g})" * bool(one.correlation) for one in every]
+    columns = {
+        "noise": [name or "independent" for name in noise],
+        "interval": [one.interval for one in every],
+        "samples taken": [np.median(one.taken) for one in every],
+        "of": [len(one.low) for one in every],
+        "holds the true median": [one.coverage for one in every],
+    }
+    return pd.DataFrame(columns)
 
 
 def clocks() -> pd.DataFrame:
     """The host's clocks: the smallest step seen, and whether someone can set them."""
-    import pandas as pd
-
     from fastlab.clock import traps
 
-    back, columns = "yes: it may even go back", ["clock", "smallest step", "can be set"]
-    lines = [
-        (
-            *(one.name, f"{one.step_ns:.0f} ns".replace("inf ns", "none seen")),
-            back if one.adjustable else "no",
-        )
-        for one in traps.sources()
-    ]
-    return pd.DataFrame(lines, columns=columns)
+    every = traps.sources()
+    steps = [f"{one.step_ns:.0f} ns" for one in every]
+    back = "yes: it may even go back"
+    columns = {
+        "clock": [one.name for one in every],
+        "smallest step": [step.replace("inf ns", "none seen") for step in steps],
+        "can be set": [back if one.adjustable else "no" for one in every],
+    }
+    return pd.DataFrame(columns)
 
 
 def report(measured: Measurement) -> pd.DataFrame:
     """What our clock says of a measurement, a line and a reason each."""
-    import pandas as pd
-
     spread = _interval((measured.low_s * 1e9, measured.high_s * 1e9))
-    seconds, first = (
-        f"{digits(1e3 * s)} ms" for s in (measured.seconds, measured.first_call_s)
-    )
+    ms = [f"{digits(1e3 * s)} ms" for s in (measured.seconds, measured.first_call_s)]
     flags, converged = ", ".join(measured.flags), "yes" if measured.converged else "no"
     lines = [
-        ("seconds", seconds, "median of all samples"),
+        ("seconds", ms[0], "median of all samples"),
         ("low_s, high_s", spread, "95 % interval of the median, corrected for drift"),
         ("n", str(measured.n), "samples, none of them deleted"),
         ("stopped", measured.stopped, STOPPED[measured.stopped]),
@@ -434,6 +369,6 @@ def report(measured: Measurement) -> pd.DataFrame:
         ("flags", flags or "none", "what to hold against it: noisy, throttled, ..."),
         ("cache", measured.cache, "what the caches held before each sample"),
         ("warmup_calls", str(measured.warmup_calls), "calls made and not counted"),
-        ("first_call_s", first, "kept apart: it is a cost of its own"),
+        ("first_call_s", ms[1], "kept apart: it is a cost of its own"),
     ]
     return pd.DataFrame(lines, columns=["field", "value", "meaning"])
