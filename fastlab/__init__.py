@@ -66,7 +66,6 @@ _HOMES = {
     "fastlab.notebook.generation": ("train_tiny_lm", "stream_text"),
     "fastlab.view.figure": ("show",),
     "fastlab.notebook.progress": ("status",),
-    "fastlab.view.tables.audit": ("audit_article",),
     "fastlab.notebook.series": ("series",),
     "fastlab.view.tables.neat": ("neat",),
 }
@@ -77,7 +76,6 @@ _MODULES = {
     "check": "fastlab.notebook.exercises",
     "alt": "fastlab.view.alt",
     "tables": "fastlab.view.tables",
-    "counts": "fastlab.view.tables.count",
     "traps": "fastlab.clock.traps",
     "drift": "fastlab.clock.drift",
 }

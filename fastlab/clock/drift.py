@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlab.clock.stats import median, median_interval, plain_interval
-from fastlab.clock.traps import COMPILERS, SIDES
 from fastlab.spec.checks import check_choice, check_count
 
 Samples = Sequence[float] | NDArray[np.float64]
@@ -78,6 +77,8 @@ INTERVALS: dict[str, Interval] = {
 
 def check_parameters(matrix_side: int, compiler: str, drift_runs: int) -> None:
     """Raise ValueError for a parameter of notebook 02 that is off, before any work."""
+    from fastlab.clock.traps import COMPILERS, SIDES  # which import torch
+
     check_count("matrix_side", matrix_side, *SIDES)
     check_choice("compiler", compiler, COMPILERS)
     check_count("drift_runs", drift_runs, *RUNS)

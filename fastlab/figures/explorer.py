@@ -51,9 +51,14 @@ class Explorer:
         picture = widgets.HTML(self.picture())
         controls = {name: self._control(name) for name in self.options}
 
+        following: list[Any] = []  # the control that moved, while others follow it
+
         def moved(change: Any) -> None:
-            self._read(controls)
-            picture.value = self.picture()
+            if not following:
+                following.append(change)
+                self._read(controls)
+                following.clear()
+                picture.value = self.picture()
 
         for control in controls.values():
             control.observe(moved, names="value")

@@ -310,9 +310,17 @@ def _set_axis(axes: Axes, side: Any, axis: Axis, which: str) -> None:
         side.set_major_locator(ticker.FixedLocator(list(axis.ticks)))
     elif axis.scale == "log":
         low, high = side.get_view_interval()
-        subs = (1, 2, 5) if high < 500 * low else (1,)
-        side.set_major_locator(ticker.LogLocator(subs=subs, numticks=12))
+        side.set_major_locator(_log_ticks(low, high))
     side.set_major_formatter(ticker.FuncFormatter(lambda v, _: axis.write(v)))
+
+
+def _log_ticks(low: float, high: float) -> ticker.Locator:
+    """Enough round numbers, however narrow or wide the axis is."""
+    if high < 2.5 * low:
+        return ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+    subs: tuple[float, ...] = (1, 2, 5) if high < 500 * low else (1,)
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if high < 20 * low else subs
+    return ticker.LogLocator(subs=subs, numticks=30)
 
 
 def _set_names(axes: Axes, side: Any, axis: Axis, which: str) -> None:
@@ -368,7 +376,7 @@ def _legend(picture: Picture, every: Sequence[Axes], place: Any) -> None:
     pairs = [axes.get_legend_handles_labels() for axes in every]
     handles, names = ([one for pair in pairs for one in pair[n]] for n in (0, 1))
     if names:
-        columns = 6 if "center" in place else 1
+        columns = 6 if "center" in place and "right" not in place else 1
         found = _once(handles, names)
         picture.legend(*found, loc=place, fontsize=SMALL, frameon=False, ncols=columns)
 
@@ -491,11 +499,12 @@ def bars(
     ends: Ends = (),
     thick: float = 0.6,
     inside: Callable[[float], str] | None = None,
+    whole: float = 0.0,
 ) -> Layer:
     """A bar for each named place, along the other axis, from `base` (a column) or zero.
 
     hatch: the second channel. ends: columns of an interval. inside: writes a value into
-    its bar where that is long enough.
+    its bar where that is long enough, beside `whole`, or the longest of the layer.
     """
 
     def draw(axes: Axes, panel: Panel, layer: Layer) -> None:
@@ -513,15 +522,22 @@ def bars(
             draw_line = axes.hlines if flat else axes.vlines
             draw_line(places, low, high, color=BLACK, lw=1.2, zorder=5)
         if inside:
-            _inside(axes, flat, places, start, long, color, inside)
+            most = whole or float(np.nanmax(start + long, initial=0.0))
+            _inside(axes, flat, places, start, long, color, inside, most)
 
     return Layer("bars", name, rows, x, y, draw, color, "", ends)
 
 
 def _inside(
-    axes: Axes, flat: bool, places: Any, start: Any, long: Any, color: str, write: Any
+    axes: Axes,
+    flat: bool,
+    places: Any,
+    start: Any,
+    long: Any,
+    color: str,
+    write: Any,
+    most: float,
 ) -> None:
-    most = float(np.nanmax(start + long)) if len(long) else 1.0
     box = {"boxstyle": "round,pad=0.15", "fc": color, "ec": "none"}
     place: dict[str, Any] = {"ha": "center", "va": "center", "bbox": box}
     for at, first, size in zip(places, start, long, strict=True):
@@ -539,6 +555,7 @@ def stacked(
 ) -> list[Layer]:
     """Bars on one another: a layer for each part (a column): its colour and hatch."""
     layers, below = [], np.zeros(len(rows))
+    look["whole"] = float(rows[list(parts)].sum(axis="columns").max())
     for part, (color, hatch) in parts.items():
         own = rows[[at, part]].assign(_base=below)
         pair = (part, at) if flat else (at, part)

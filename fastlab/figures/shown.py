@@ -7,7 +7,7 @@ import html
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -66,5 +66,6 @@ def png_of(figure: Figure) -> bytes:
 def _folded(rows: pd.DataFrame) -> str:
     if not len(rows.columns):
         return ""
-    body = rows.to_html(index=False, float_format=lambda v: f"{v:.4g}", border=0)
+    style: dict[str, Any] = {"index": False, "border": 0, "na_rep": ""}
+    body = rows.to_html(float_format=lambda v: f"{v:.4g}", **style)
     return f"<details><summary>the rows of this figure</summary>{body}</details>"

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 import fastlab as fl
-from fastlab.clock.traps import Series
 from fastlab.spec import Point, grid
 from tests.figures.made import record
 
@@ -28,12 +27,6 @@ def rows_by_hand() -> tuple[list[Any], fl.Device]:
     device = fl.device("h200")
     points = grid(**SIZES, precision=["fp32", "bf16"], phase=["prefill", "decode"])
     return [record(point, device, 1.2) for point in points], device
-
-
-def series(name: str, ms: int) -> Series:
-    """Fifty samples around so many milliseconds."""
-    ns = [ms * 1_000_000 + 10_000 * (n % 7) for n in range(50)]
-    return Series.naive(name, [each / 1e9 for each in ns], first=1)
 
 
 def point() -> Point:
@@ -55,7 +48,6 @@ def _sweep() -> Any:
 
 
 MAKERS: dict[str, Callable[[], Any]] = {
-    "counts": lambda: fl.explorers.counts(point()),
     "cutting": lambda: fl.explorers.cutting(
         {"large": fl.grid(**CUT, layers=8)[0], "other": fl.grid(**CUT, layers=12)[0]},
         *(fl.device("h200"), fl.device("t4")),
@@ -68,9 +60,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "roofs": lambda: fl.explorers.roofs(point(), fl.device("t4")),
     "target": lambda: fl.explorers.target(fl.tables.case_points(), fl.device("t4")),
     "kv_growth": lambda: fl.explorers.kv_growth("llama-3.2-1b", fl.device("h200")),
-    "samples_taken": lambda: fl.explorers.samples_taken(
-        series("naive loop", 9), series("ours", 10), "by hand"
-    ),
 }
 
 

@@ -1,7 +1,6 @@
 """rows -> figures: pure functions, one module for each notebook's subject."""
 
 from fastlab.view.plots.case import claims, staircase
-from fastlab.view.plots.count import bytes_moved, factors, flop_shares
 from fastlab.view.plots.cuts import choices, depth_or_width, foretold
 from fastlab.view.plots.distilling import recovery, softened, students
 from fastlab.view.plots.first import on_devices, pairs
@@ -17,7 +16,6 @@ from fastlab.view.plots.sharing import lookups, palette, stored
 from fastlab.view.plots.speedups import by_batch, reasons
 from fastlab.view.plots.sweep import heatmaps, lines, scatter
 from fastlab.view.plots.targeting import targets
-from fastlab.view.plots.timing import few, intervals, reported, strips
 from fastlab.view.style import COLORS
 
 __all__ = [
@@ -25,20 +23,15 @@ __all__ = [
     "batch_knee",
     "break_even",
     "by_batch",
-    "bytes_moved",
     "choices",
     "claims",
     "crossover",
     "depth_or_width",
     "engines",
     "evens",
-    "factors",
-    "few",
-    "flop_shares",
     "foretold",
     "heatmaps",
     "held",
-    "intervals",
     "left_out",
     "lines",
     "lookups",
@@ -51,14 +44,12 @@ __all__ = [
     "promised",
     "reasons",
     "recovery",
-    "reported",
     "roofline",
     "rungs",
     "scatter",
     "softened",
     "staircase",
     "stored",
-    "strips",
     "students",
     "targets",
     "trade",

@@ -71,16 +71,6 @@ from fastlab.view.tables.sweep import (
     short,
 )
 from fastlab.view.tables.targets import first_under, steps_on
-from fastlab.view.tables.timing import (
-    clocks,
-    drift,
-    few,
-    first_calls,
-    left,
-    report,
-    simulated,
-    three_times,
-)
 from fastlab.view.tables.topics import article_topics
 from fastlab.view.tables.walking import walk, walk_points
 
@@ -102,17 +92,13 @@ __all__ = [
     "cells",
     "choice_points",
     "choose",
-    "clocks",
     "compared",
     "course",
     "crossings",
     "cut_points",
     "datasheet",
-    "drift",
     "errors",
     "farthest",
-    "few",
-    "first_calls",
     "first_under",
     "foretold",
     "gain_curves",
@@ -129,7 +115,6 @@ __all__ = [
     "ladder_caption",
     "ladder_points",
     "ladder_source",
-    "left",
     "looked_up",
     "methods",
     "microbenchmarks",
@@ -139,7 +124,6 @@ __all__ = [
     "reasons",
     "recovered",
     "reloaded",
-    "report",
     "rungs",
     "rungs_of",
     "same_text",
@@ -150,7 +134,6 @@ __all__ = [
     "settled",
     "short",
     "side_by_side",
-    "simulated",
     "softened",
     "speedups",
     "spread",
@@ -159,7 +142,6 @@ __all__ = [
     "stream_text",
     "terms",
     "text_words",
-    "three_times",
     "together",
     "train_tiny_lm",
     "trained_model",

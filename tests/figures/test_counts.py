@@ -1,0 +1,194 @@
+"""Counts: sums, torch's agreement, the cache, the article, and their figures."""
+
+from __future__ import annotations
+
+import pytest
+
+import fastlab as fl
+from fastlab.cost.operations import PARTS, total
+from fastlab.figures import counts
+from fastlab.figures.style import STACKED
+from fastlab.words import factor, percent, power, si
+from tests.pins import compare
+
+STATE = {"layers": 16, "hidden": 2048, "prompt_len": 512, "batch": 1}
+STATE |= {"queries_per_kv": 4, "phase": "prefill"}
+
+
+@pytest.fixture(scope="module")
+def point():
+    return fl.grid(model="llama-3.2-1b", prompt_len=512, precision="bf16")[0]
+
+
+@pytest.fixture(scope="module")
+def tables(point):
+    lengths = counts.shares(point, "prompt_len", [128, 512, 2048, 8192, 32768])
+    return lengths, counts.shares(point, "hidden", [256, 512, 1024, 2048, 4096])
+
+
+@pytest.fixture(scope="module")
+def moved():
+    work = {"model": "llama-3.2-1b", "prompt_len": 512, "precision": "bf16"}
+    both = fl.grid(**work, phase=["prefill", "decode"])
+    return counts.moved([*both, *fl.grid(**work, phase="decode", batch=64)])
+
+
+def test_the_pinned_rows_are_still_there(point, tables, moved):
+    lengths, widths = tables
+    figure = counts.flop_shares(lengths, widths)
+    assert compare("01_count_flop_shares", figure.table[: len(lengths)]) == []
+    assert compare("01_count_bytes_moved", counts.bytes_moved(moved).table) == []
+    assert compare("01_count_04", counts.operations(point)) == []
+    assert compare("01_count_09", counts.audit_article()) == []
+    assert compare("01_count_12", counts.cache(point)) == []
+
+
+def test_the_operations_add_up_in_the_last_line(point):
+    table = counts.operations(point)
+    last, rest = table.iloc[-1], table.iloc[:-1]
+    assert last["operation"] == "all"
+    assert last["GFLOP"] == pytest.approx(total(point, "flops") / 1e9)
+    assert last["share"] == pytest.approx(1)
+    assert rest["weights MB"].sum() == pytest.approx(last["weights MB"])
+    assert set(rest["part"]) == {"", *PARTS}
+
+
+def test_torch_agrees_on_every_point():
+    points = fl.grid(model=["tiny-gpt2", "tiny-llama"], phase=["prefill", "decode"])
+    table = counts.against_torch(points)
+    assert list(table["ratio"]) == [1.0] * 4
+    assert list(table["parameters"]) == list(table["torch_parameters"])
+    assert list(table["phase"]) == ["prefill", "decode"] * 2
+
+
+def test_the_counters_are_one_line_each(monkeypatch):
+    from fastlab.clock import counters
+
+    kept = [one for one in counters.COUNTERS if one[1] == "torch"]
+    strange = ("theirs", "no_such_package_at_all", kept[0][2])
+    monkeypatch.setattr(counters, "COUNTERS", [*kept, strange])
+    table = counts.counters(fl.grid(model="tiny-llama", prompt_len=16)[0])
+    rows = table.set_index("counter")
+    assert rows.loc["torch on meta"].tolist() == ["1.0000", "1.0000"]
+    assert rows.loc["theirs"].tolist() == ["not installed"] * 2
+
+
+def test_the_cache_by_hand(point):
+    """16 layers, keys and values, 64 numbers a head, 2 bytes: 4,096 B a KV head."""
+    table = counts.cache(point, lengths=(1000,)).set_index("KV heads")
+    assert list(table.index) == [32, 8, 1]
+    assert table.loc[8, "KB a position"] == 8 * 4.096
+    assert table.loc[1, "MB at 1,000"] == pytest.approx(4.096)
+    weights = 2 * fl.parameters(point.shape)
+    assert table.loc[8, "outweighs"] == round(weights / (8 * 4096))
+    assert len(counts.cache(fl.grid(model="gpt2")[0])) == 1
+
+
+def test_shares_are_whole_and_attention_grows_with_the_prompt(point):
+    table = counts.shares(point, "prompt_len", [128, 4096])
+    assert table[list(PARTS)].sum(axis=1).tolist() == pytest.approx([1, 1])
+    short, long = table["attention"] * table["GFLOP"]
+    assert long / short == pytest.approx(32**2)
+    with pytest.raises(ValueError, match="hidden=100 must be a multiple of 64"):
+        counts.shares(point, "hidden", [100])
+
+
+def test_a_decode_step_does_about_one_flop_for_each_byte(moved):
+    assert moved["FLOP per byte"][1] == pytest.approx(1.0, abs=0.05)
+    assert moved["FLOP per byte"][0] > 50
+    assert moved["weights"][0] == pytest.approx(2.473, abs=1e-3)
+
+
+def test_the_article_is_wrong_in_every_line():
+    rows = counts.audit_article()[["it prints", "that gives", "right"]]
+    assert rows.to_numpy().tolist() == [
+        ["1.25·10⁹", "1.45·10¹⁰", "2.92·10¹¹"],
+        ["2.50·10⁹", "2.90·10¹⁰", "2.92·10¹¹"],
+        ["1.50·10⁹", "1.61·10⁹", "7.85·10¹⁰"],
+        ["1.88·10⁷", "2.01·10⁸", "7.85·10¹⁰"],
+        ["thousands", "×143", "×3.72"],
+        ["n³", "×8", "×4"],
+    ]
+
+
+def test_the_titles_say_where_the_parts_meet(tables):
+    figure = counts.flop_shares(*tables)
+    # attention 4 n² H = MLP 6 n H F at n = 1.5 F = 12,288
+    titles = [panel.title for panel in figure.panels]
+    assert titles[0] == "attention equals the MLP at 12,288 tokens"
+    assert titles[1] == "the head: 63 % to 12 % of the FLOPs"
+    assert len(set(STACKED)) == len(figure.panels[0].layers) == 4
+
+
+def test_only_parts_that_have_room_are_written_in_the_bars(tables):
+    left, _ = counts.flop_shares(*tables).draw().axes
+    said = {text.get_text() for text in left.texts}
+    assert "0.67 %" not in said  # attention at 128 tokens
+    assert "65 %" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "count", "told"),
+    [
+        ({}, "all FLOPs", "same"),
+        ({"prompt_len": 1024}, "FLOPs of projections", "×2"),
+        ({"prompt_len": 1024}, "FLOPs of attention", "×4"),
+        ({"hidden": 4096}, "FLOPs of MLP", "×4"),
+        ({"hidden": 4096}, "FLOPs of attention", "×2"),
+        ({"queries_per_kv": 1}, "KV cache held", "×4"),
+        ({"queries_per_kv": 1}, "FLOPs of attention", "same"),
+        ({"layers": 32}, "FLOPs of MLP", "×2"),
+        ({"batch": 8}, "weights moved", "×1.01"),
+        ({"phase": "decode"}, "FLOPs of MLP", "÷512"),
+        ({"phase": "decode"}, "weights moved", "same"),
+    ],
+)
+def test_the_explorer_has_the_factor_of_each_count(point, change, count, told):
+    table = counts.counts(point).make(**(STATE | change)).table.set_index("count")
+    assert factor(table.loc[count, "factor"]) == told
+
+
+def test_the_start_is_the_point_itself(point):
+    explorer = counts.counts(point)
+    assert explorer.state == STATE
+    same = counts.changed(point, **STATE)
+    assert counts.numbers(same) == counts.numbers(point)
+
+
+def test_far_factors_are_arrows_at_the_end_of_the_axis(point):
+    figure = counts.counts(point).make(**(STATE | {"phase": "decode"}))
+    (axes,) = figure.draw().axes
+    assert "<" in [line.get_marker() for line in axes.lines]
+    assert "÷512" in [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.parametrize("model", ["gpt2", "bert", "qwen3-0.6b", "tiny-llama"])
+def test_the_ends_of_every_slider_draw_once(model):
+    box = counts.counts(fl.grid(model=model)[0]).widget()
+    pictures = []
+    box.picture.observe(lambda change: pictures.append(change["new"]), names="value")
+    for control in box.controls.values():
+        for at in (0, -1):
+            before, value = len(pictures), control.options[at][1]
+            moved = value != control.value
+            control.value = value
+            assert len(pictures) - before == moved
+    assert all("<figure>" in picture for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (999, "999"), (999.6, "1 k"), (1.2358e9, "1.24 G"), (5e20, "500 E")],
+)
+def test_si_prefixes(value, text):
+    assert si(value) == text
+
+
+def test_numbers_in_words():
+    assert si(16.8e6, "B") == "16.8 MB"
+    assert power(14_495_514_624) == "1.45·10¹⁰"
+    assert power(0.00123) == "1.23·10⁻³"
+    told = [factor(f) for f in (4, 1 / 512, 1.6, 1.001, 100)]
+    assert told == ["×4", "÷512", "×1.6", "same", "×100"]
+    shares = [percent(s) for s in (0, 0.061, 0.0013, 0.214, 1)]
+    assert shares == ["0 %", "6.1 %", "0.13 %", "21 %", "100 %"]
