@@ -113,10 +113,10 @@ def ladder_points(
     ladder, made = _ladder(), []
     chosen = list(ladder["rungs"] if list(names) == ["all"] else names)
     if isinstance(shape, str):
-        shape = ladder["shapes"].get(shape, {"model": shape})
+        shape = dict(ladder["shapes"].get(shape, {"model": shape}))
     for precision in precisions:
         kind = "quantized" if precision in QUANTIZED else "dense"
-        fields = {**shape, "precision": precision, "prompt_len": prompt_len}
+        fields = {**dict(shape), "precision": precision, "prompt_len": prompt_len}
         fields |= {"scope": "head"} if kind == "quantized" else {}
         for name in chosen:
             check_choice("rung", name, ladder["rungs"])
@@ -151,11 +151,10 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
         rows[rate] = 1e3 * tokens / rows[ms].astype(float)
     for name in LOST:
         rows[name] = rows[name].astype(float).where(ran)
-    speed, expected = (
-        rows[n].astype(float) for n in ("tokens_per_s", "estimated_per_s")
-    )
+    speed, expected = rows["tokens_per_s"].astype(float), rows["estimated_per_s"]
     dense = ~rows["precision"].isin(QUANTIZED) & (rows["phase"] == "decode")
-    eager = (rows["rung"] == EAGER) & (rows["precision"] == rows["precision"].iloc[0])
+    first = next(iter(rows["precision"]), "")
+    eager = (rows["rung"] == EAGER) & (rows["precision"] == first)
     rows["speedup"] = speed / speed[eager].max()
     rows["predicted_speedup"] = expected / expected[eager].max()
     rows["over_dense"] = speed / speed[dense].max()
@@ -191,28 +190,24 @@ def ladder(table: pd.DataFrame, subject: str) -> Figure:
     for group, own in rows.groupby("group", sort=False):
         labels = own["rung"].str.removeprefix("generate, ").replace(_ladder()["labels"])
         names |= {str(group): ""} | dict(zip(own["line"], labels, strict=True))
+    label = "tokens per second: bars measured, triangles estimated"
     most = np.nanmax([1e-9, *rows["tokens_per_s"], *rows["estimated_per_s"]])
     panel = Panel(
-        Axis(
-            "tokens per second: bars measured, triangles estimated",
-            limits=(0, 1.06 * most),
-        ),
-        Axis("", names=names),
-        _rung_layers(rows),
+        Axis(label, limits=(0, 1.06 * most)),
+        *(Axis("", names=names), _rung_layers(rows)),
         notes=_beside(rows, list(names)),
         decor=[gridlines("x"), _headings(list(names), rows["group"])],
         note_width=0.2,
     )
     high = 1.6 + 0.31 * len(names)
-    sides = {"left": 0.195, "right": 0.49, "bottom": 0.6 / high, "top": 1 - 1 / high}
-    return Figure(
-        *([panel], f"{subject}\n{_fastest(table)}", rows, (11, high)),
-        note="lines are intervals of 95 %; hatched bars are noisy",
-        finish=lambda picture, _: (
-            picture.set_layout_engine(None),
-            picture.subplots_adjust(**sides),
-        ),
-    )
+
+    def place(picture: Any, _: Any) -> None:
+        picture.set_layout_engine(None)  # it has no room for columns beside a panel
+        picture.subplots_adjust(0.195, 0.6 / high, 0.49, 1 - 1 / high)
+
+    note = "lines are intervals of 95 %; hatched bars are noisy"
+    title = f"{subject}\n{_fastest(table)}"
+    return Figure([panel], title, rows, (11, high), note=note, finish=place)
 
 
 def _fastest(table: pd.DataFrame) -> str:
@@ -411,8 +406,8 @@ def crossover(rows: pd.DataFrame, title: str, context: int | None = None) -> Fig
         seen = own[own["context"].between(SHORTEST, LONGEST)]
         seen = seen.assign(tokens=seen["context"].map(si))
         ring: dict[str, Any] = {"color": color, "hollow": True, "words": "tokens"}
-        name = f"{weights} weights"
-        layers.append(points(seen, "context", "weight bytes", name, **ring))
+        ring |= {"name": f"{weights} weights"}
+        layers.append(points(seen, "context", "weight bytes", **ring))
     for n, (kind, own) in enumerate(rows.groupby("cache", sort=False)):
         each = float(own["batch"].iloc[0] * own["bytes a token"].iloc[0])
         ends[str(kind)] = (each * LONGEST, BLACK)
@@ -422,10 +417,8 @@ def crossover(rows: pd.DataFrame, title: str, context: int | None = None) -> Fig
     low = SHORTEST * (rows["batch"] * rows["bytes a token"]).min()
     limits = min(low, *tops) / 2, max(tops) * 2
     contexts = [2**n for n in range(8, 21, 2)]
-    x = Axis(
-        "context (tokens cached for each sequence)",
-        *("log", plain, contexts, (SHORTEST, LONGEST)),
-    )
+    label = "context (tokens cached for each sequence)"
+    x = Axis(label, "log", plain, contexts, (SHORTEST, LONGEST))
 
     def cursor(axes: Any) -> None:
         if context:
@@ -436,10 +429,11 @@ def crossover(rows: pd.DataFrame, title: str, context: int | None = None) -> Fig
     if context is None:
         first, last = (si(at) for at in (rows["context"].min(), rows["context"].max()))
         title += f": cache and weights weigh the same at {first} to {last} tokens"
-    return Figure(
-        *([panel], title, rows, (9.8, 5.6)),
-        finish=lambda _, every: edge_names(every[0], ends),
-    )
+
+    def name(_: Any, every: Any) -> None:
+        edge_names(every[0], ends)
+
+    return Figure([panel], title, rows, (9.8, 5.6), finish=name)
 
 
 def _straight(
@@ -458,11 +452,8 @@ def kv_growth(
     model: str, device: Device, batch: int = 1, context: int = 4096
 ) -> Explorer:
     """Model, batch, context, weights and cache against the bytes of a decode step."""
-    able = [name for name in FORMATS if device.can(name)] or list(FORMATS[:1])
 
     def make(model: str, batch: int, context: int, weights: str, cache: str) -> Figure:
-        if not device.can("bf16"):
-            raise ValueError(f"{device.name} has no bf16: choose another device.")
         # with room for the longest context, whatever it was trained for
         shape = replace(PRESETS[model], max_positions=LONGEST + 1)
         recipe = {"precision": weights, "cache": cache, "runtime": "graph"}
@@ -477,7 +468,7 @@ def kv_growth(
         model=list(dict.fromkeys((*MODELS, model))),
         batch=around((2**n for n in range(9)), batch),
         context=around((2**n for n in range(8, 20)), context),
-        weights=able,
+        weights=[name for name in FORMATS if device.can(name)] or ["fp16"],
         cache={"16 bit": "static", "int8": "static-int8"},
     )
 
@@ -553,10 +544,10 @@ def prefixes(rows: pd.DataFrame, served: pd.DataFrame) -> Figure:
     if rows.empty:
         return nothing("no prefill was measured")
     gains = [times(gain) if gain != 1 else "" for gain in rows["measured_gain"]]
-    at, look = "prefix_len", {"color": color_of(rows["precision"].iloc[0])}
-    band, ends = (
-        (f"{what}_low_ms", f"{what}_high_ms") for what in ("estimated", "measured")
-    )
+    at, color = "prefix_len", color_of(rows["precision"].iloc[0])
+    look: dict[str, Any] = {"color": color}
+    band = ("estimated_low_ms", "estimated_high_ms")
+    ends = ("measured_low_ms", "measured_high_ms")
     own: dict[str, Any] = {"words": "gain", "ends": ends, **look}
     layers = [
         line(rows, at, "estimated_ms", "estimated", dash="--", band=band, **look),
@@ -573,25 +564,20 @@ def prefixes(rows: pd.DataFrame, served: pd.DataFrame) -> Figure:
     title += f"first token {times(last['measured_gain'])} sooner"
     names = [at, *(name for name in rows if "ed_" in name and "ms" in name)]
     table = pd.concat([rows[[*names, "ratio", "measured_gain", "n"]], turns])
-    panels = [left, _turns(turns, look["color"])]
-    return Figure(panels, title, table, (10.8, 4.6), widths=(1.5, 1.0))
+    both = [left, _turns(turns, color)]
+    return Figure(both, title, table, (10.8, 4.6), widths=(1.5, 1.0))
 
 
 def _turns(turns: pd.DataFrame, color: str) -> Panel:
     """A bar of tokens for each prompt: computed filled, copied hatched; its time."""
     parts = {"reused": (FAINT, "////"), "computed": (color, "")}
-    notes = [
-        ("first\ntoken, ms", [digits(ms) for ms in turns["ttft_ms"]]),
-        (
-            "hits\nso far",
-            [percent(rate) if rate else "–" for rate in turns["hit_rate"]],
-        ),
-    ]
+    hits = [percent(rate) if rate else "–" for rate in turns["hit_rate"]]
+    spent = [digits(ms) for ms in turns["ttft_ms"]]
+    notes = [("first\ntoken, ms", spent), ("hits\nso far", hits)]
     x = Axis("tokens: hatched copied, filled computed")
     y = Axis("prompts, in turn", names=[str(n) for n in turns["prompt"]])
     layers = stacked(turns, "prompt", parts, flat=True)
-    title = "One prompt after the other"
-    return Panel(x, y, layers, title, notes=notes, note_width=0.3)
+    return Panel(x, y, layers, "One prompt after the other", "", notes, note_width=0.3)
 
 
 def unrolled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -645,17 +631,11 @@ def unrolling(table: pd.DataFrame, subject: str, tokens: int = 8) -> Figure:
 
 def _calls(row: Any, tokens: int) -> tuple[list[Any], list[Any]]:
     """Where calls and steps begin and how long they are, in ms."""
-    at, calls, steps = 0.0, [], []
-    host, step = max(row["host_ms"], 0.0), max(row["step_ms"], 0.0)
+    k, host, step = row["unroll"], max(row["host_ms"], 0.0), max(row["step_ms"], 0.0)
     if not np.isfinite(host + step):
         host, step = 0.0, row["ms_a_token"]
-    for n in range(tokens):
-        if n % row["unroll"] == 0:
-            calls.append((at, host))
-            at += host
-        steps.append((at, step))
-        at += step
-    return calls, steps
+    calls = [(n * step + n // k * host, host) for n in range(0, tokens, k)]
+    return calls, [(n * step + (n // k + 1) * host, step) for n in range(tokens)]
 
 
 def _by_k(table: pd.DataFrame, color: str) -> Panel:

@@ -4,8 +4,6 @@ from fastlab.view.alt.case import claims, staircase, targets
 from fastlab.view.alt.count import bytes_moved, factors, flop_shares
 from fastlab.view.alt.distilling import recovery, softened, students
 from fastlab.view.alt.first import pairs
-from fastlab.view.alt.kvcache import crossover, held, prefixes, unrolled
-from fastlab.view.alt.ladder import rungs
 from fastlab.view.alt.precisions import by_batch, engines, promised, reasons, trade
 from fastlab.view.alt.pruning import (
     break_even,
@@ -27,7 +25,6 @@ __all__ = [
     "bytes_moved",
     "choices",
     "claims",
-    "crossover",
     "depth_or_width",
     "engines",
     "factors",
@@ -35,7 +32,6 @@ __all__ = [
     "flop_shares",
     "foretold",
     "heatmaps",
-    "held",
     "here",
     "intervals",
     "left_out",
@@ -44,13 +40,11 @@ __all__ = [
     "measured_roof",
     "methods",
     "pairs",
-    "prefixes",
     "promised",
     "reasons",
     "recovery",
     "reported",
     "roofline",
-    "rungs",
     "scatter",
     "softened",
     "staircase",
@@ -59,7 +53,6 @@ __all__ = [
     "students",
     "targets",
     "trade",
-    "unrolled",
     "waterfalls",
     "zeros_are_not_speed",
 ]

@@ -2,7 +2,6 @@
 
 from fastlab.view.explore.count import counts
 from fastlab.view.explore.first import depth
-from fastlab.view.explore.kvcache import kv_growth
 from fastlab.view.explore.precisions import paying
 from fastlab.view.explore.pruning import cutting
 from fastlab.view.explore.roofline import roofs
@@ -17,7 +16,6 @@ __all__ = [
     "cutting",
     "depth",
     "held_out",
-    "kv_growth",
     "layers_by_hidden",
     "palettes",
     "paying",

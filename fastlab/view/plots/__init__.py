@@ -6,8 +6,6 @@ from fastlab.view.plots.cuts import choices, depth_or_width, foretold
 from fastlab.view.plots.distilling import recovery, softened, students
 from fastlab.view.plots.first import on_devices, pairs
 from fastlab.view.plots.knee import batch_knee
-from fastlab.view.plots.kvcache import crossover, held, prefixes, unrolled
-from fastlab.view.plots.ladder import rungs
 from fastlab.view.plots.precisions import trade
 from fastlab.view.plots.promises import engines, promised
 from fastlab.view.plots.pruning import break_even, evens, zeros_are_not_speed
@@ -28,7 +26,6 @@ __all__ = [
     "bytes_moved",
     "choices",
     "claims",
-    "crossover",
     "depth_or_width",
     "engines",
     "evens",
@@ -37,7 +34,6 @@ __all__ = [
     "flop_shares",
     "foretold",
     "heatmaps",
-    "held",
     "intervals",
     "left_out",
     "lines",
@@ -47,13 +43,11 @@ __all__ = [
     "on_devices",
     "pairs",
     "palette",
-    "prefixes",
     "promised",
     "reasons",
     "recovery",
     "reported",
     "roofline",
-    "rungs",
     "scatter",
     "softened",
     "staircase",
@@ -62,7 +56,6 @@ __all__ = [
     "students",
     "targets",
     "trade",
-    "unrolled",
     "waterfalls",
     "zeros_are_not_speed",
 ]
