@@ -571,7 +571,7 @@ def prefixes(rows: pd.DataFrame, served: pd.DataFrame) -> Figure:
 def _turns(turns: pd.DataFrame, color: str) -> Panel:
     """A bar of tokens for each prompt: computed filled, copied hatched; its time."""
     parts = {"reused": (FAINT, "////"), "computed": (color, "")}
-    hits = [percent(rate) if rate else "–" for rate in turns["hit_rate"]]
+    hits = [percent(rate) for rate in turns["hit_rate"]]
     spent = [digits(ms) for ms in turns["ttft_ms"]]
     notes = [("first\ntoken, ms", spent), ("hits\nso far", hits)]
     x = Axis("tokens: hatched copied, filled computed")

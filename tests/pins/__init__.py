@@ -49,7 +49,7 @@ def compare(name: str, rows: pd.DataFrame) -> list[str]:
 def untold(name: str, alt: str) -> list[str]:
     """The numbers of a figure's pinned alt text that `alt` no longer tells."""
     alts = json.loads((HERE / "alt.json").read_text(encoding="utf-8"))
-    return list((numbers(alts[name]["alt"] or "") - numbers(alt)).elements())
+    return list((numbers(alts[name]["alt"]) - numbers(alt)).elements())
 
 
 def numbers(text: str) -> Counter[str]:
