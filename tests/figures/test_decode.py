@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.environment import ROOT
 from fastlab.figures import decode
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook import generation
@@ -23,6 +23,7 @@ from tests.figures.checks import faults
 from tests.figures.made import measurement, record
 from tests.pins import compare
 
+ROOT = Path(__file__).parents[2]
 TINY = {"family": "llama", "layers": 1, "hidden": 64, "vocab": 512, "kv_heads": 1}
 NAMES = ["dynamic", "static", "our decoder", "our graph"]
 QUALITY = Quality("fp32", "0" * 64, 0.002, 0.9, 0.1)
