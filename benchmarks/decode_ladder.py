@@ -20,11 +20,12 @@ import pandas as pd
 from fastlab import machine
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
+from fastlab.figures.decode import ladder_points, rung_of, rungs
 from fastlab.rows import table
 from fastlab.spec import Point
+from fastlab.spec.grids import flat
 from fastlab.sweeps.run import measured, rows_of, terminal_progress
 from fastlab.sweeps.store import Store
-from fastlab.view.tables.ladder import EAGER, ladder_points, rung_of
 
 MODELS = {"cpu": "24x896"} | {
     name: name for name in ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b")
@@ -35,30 +36,24 @@ PROMPT = 128
 
 def points(model: str) -> dict[str, Point]:
     """The point of each rung by its name, which tells the precision where not bf16."""
-    found = {}
-    for point in ladder_points(MODELS[model], PRECISIONS, prompt_len=PROMPT):
-        precision, rung = point.recipe.precision, rung_of(point)
-        found[rung if precision == PRECISIONS[0] else f"{precision}, {rung}"] = point
-    return found
+    found = ladder_points(MODELS[model], PRECISIONS, prompt_len=PROMPT)
+    return {_name(p.recipe.precision, rung_of(flat(p))): p for p in found}
 
 
-def ladder(asked: dict[str, Point], rows: pd.DataFrame) -> pd.DataFrame:
-    """A line for each rung from the table of their records."""
-    rows = rows.assign(rung=list(asked))
-    speed = rows.set_index("rung")["tokens_per_s"]
-    dense = [
-        name
-        for name, point in asked.items()
-        if point.workload.phase == "decode" and not point.recipe.format.weights
-    ]
-    plain = speed[dense].max()
-    rows["x eager"] = rows["tokens_per_s"] / speed.get(EAGER, float("nan"))
-    rows["x fastest"] = rows["tokens_per_s"] / plain
+def _name(precision: str, rung: str) -> str:
+    return rung if precision == PRECISIONS[0] else f"{precision}, {rung}"
+
+
+def ladder(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line for each rung from the table of their records, numbers rounded."""
+    table = rungs(rows)
+    table["rung"] = [*map(_name, table["precision"], table["rung"])]
+    table = table.rename(columns={"speedup": "x eager", "over_dense": "x fastest"})
     names = ["rung", "precision", "measured_ms", "tokens_per_s", "mbu", "mbu_copy"]
     names += ["x eager", "x fastest", "compile_s", "flags", "status", "reason"]
     digits = {"measured_ms": 2, "tokens_per_s": 1, "compile_s": 1}
     digits |= dict.fromkeys(("mbu", "mbu_copy", "x eager", "x fastest"), 2)
-    return rows[names].round(digits)
+    return table[names].round(digits)
 
 
 def main() -> int:
@@ -74,7 +69,7 @@ def main() -> int:
         pass
     rows = table(rows_of(asked.values(), store, bench), store.envs())
     print(f"{options.model} on {bench.name}, batch 1, {PROMPT} tokens cached")
-    print(ladder(asked, rows).to_string(index=False, na_rep="-"))
+    print(ladder(rows).to_string(index=False, na_rep="-"))
     return 0
 
 

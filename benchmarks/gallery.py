@@ -25,11 +25,12 @@ def figures(reference: Reference) -> Iterator[tuple[str, Figure, str]]:
     rows = fl.table(reference.records)
     where = f"measured on {reference.device}, {reference.records[0].at_utc[:10]}"
     yield "scatter", fl.plots.scatter(rows), fl.alt.scatter(rows, where)
-    ladder = reference.rows(fl.tables.ladder_points("24x896", LADDER))
+    decode = fl.figures.decode
+    ladder = reference.rows(decode.ladder_points("24x896", LADDER))
     if ladder:
-        steps = fl.tables.rungs_of(ladder, Store(reference.folder).envs())
-        figure = fl.plots.rungs(steps, "Decoding, one sequence, 24x896")
-        yield "ladder", figure, fl.alt.rungs(steps, where)
+        steps = decode.rungs(fl.table(ladder, Store(reference.folder).envs()))
+        figure = decode.ladder(steps, "Decoding 24x896, one sequence")
+        yield "ladder", figure.draw(), figure.tell()
     for phase in ("prefill", "decode"):
         grid = square(reference, phase)
         if len(grid):

@@ -31,7 +31,7 @@ class Line(Protocol):
 
 def line() -> Line:
     """A new line, for a notebook or for a terminal."""
-    return NotebookLine() if _in_notebook() else TerminalLine()
+    return NotebookLine() if in_notebook() else TerminalLine()
 
 
 def status(what: str) -> AbstractContextManager[None]:
@@ -42,7 +42,8 @@ def status(what: str) -> AbstractContextManager[None]:
     return line().status(what)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether a kernel with outputs runs this."""
     shell = sys.modules.get("IPython")
     return shell is not None and "IPKernelApp" in str(
         getattr(shell.get_ipython(), "config", "")
@@ -55,7 +56,8 @@ class NotebookLine:
     def __init__(self) -> None:
         self._output: Any = None
 
-    def _write(self, markup: str) -> None:
+    def write(self, markup: str) -> None:
+        """Show this HTML in place of what stood there."""
         from IPython.display import HTML, display
 
         content = HTML(f'<span class="fastlab-progress">{markup}</span>')
@@ -67,37 +69,37 @@ class NotebookLine:
     @contextmanager
     def status(self, what: str) -> Iterator[None]:
         """An animated bar without a number, which the browser moves by itself."""
-        self._write(f"<progress></progress> {html.escape(what)}")
+        self.write(f"<progress></progress> {html.escape(what)}")
         began, ended = time.monotonic(), "stopped after "
         try:
             yield
             ended = ""
         finally:
             spent = f"{ended}{time.monotonic() - began:.1f} s"
-            self._write(f"{html.escape(what)}: {spent}")
+            self.write(f"{html.escape(what)}: {spent}")
 
     def points(self, points: Sequence[Point]) -> Iterable[Point]:
         """The points, with how many are done, the time left and the one at work."""
         began = time.monotonic()
         for n, point in enumerate(points):
-            self._write(_bar(n, len(points), began, point.label))
+            self.write(_bar(n, len(points), began, point.label))
             yield point
         spent = time.monotonic() - began
         done = f"{len(points)} points measured in {spent:.0f} s"
-        self._write(done if points else "all points were measured before")
+        self.write(done if points else "all points were measured before")
 
     @contextmanager
     def steps(self, total: int, what: str) -> Iterator[StepDone]:
         """How many steps are done, the time left, and the last one's word."""
         began, n, ended = time.monotonic(), 0, "stopped after "
         last = began - PAUSE_S
-        self._write(_bar(0, total, began, what))
+        self.write(_bar(0, total, began, what))
 
         def done(word: str) -> None:
             nonlocal n, last
             n += 1
             if time.monotonic() - last >= PAUSE_S:
-                self._write(_bar(n, total, began, f"{what}: {word}"))
+                self.write(_bar(n, total, began, f"{what}: {word}"))
                 last = time.monotonic()
 
         try:
@@ -106,7 +108,7 @@ class NotebookLine:
         finally:
             spent = time.monotonic() - began
             count = f"{n} steps in " if n else ""
-            self._write(f"{html.escape(what)}: {ended}{count}{spent:.1f} s")
+            self.write(f"{html.escape(what)}: {ended}{count}{spent:.1f} s")
 
 
 def _bar(n: int, total: int, began: float, label: str) -> str:

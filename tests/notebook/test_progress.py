@@ -33,7 +33,7 @@ def outputs(monkeypatch):
         made.append(Output(content))
         return made[-1]
 
-    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
     monkeypatch.setattr(IPython.display, "display", display)
     return made

@@ -3,8 +3,6 @@
 from fastlab.view.alt.case import claims, staircase, targets
 from fastlab.view.alt.distilling import recovery, softened, students
 from fastlab.view.alt.first import pairs
-from fastlab.view.alt.kvcache import crossover, held, prefixes, unrolled
-from fastlab.view.alt.ladder import rungs
 from fastlab.view.alt.precisions import by_batch, engines, promised, reasons, trade
 from fastlab.view.alt.pruning import (
     break_even,
@@ -24,24 +22,20 @@ __all__ = [
     "by_batch",
     "choices",
     "claims",
-    "crossover",
     "depth_or_width",
     "engines",
     "foretold",
     "heatmaps",
-    "held",
     "left_out",
     "lines",
     "lookups",
     "measured_roof",
     "methods",
     "pairs",
-    "prefixes",
     "promised",
     "reasons",
     "recovery",
     "roofline",
-    "rungs",
     "scatter",
     "softened",
     "staircase",
@@ -49,7 +43,6 @@ __all__ = [
     "students",
     "targets",
     "trade",
-    "unrolled",
     "waterfalls",
     "zeros_are_not_speed",
 ]

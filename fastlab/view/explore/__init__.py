@@ -1,7 +1,6 @@
 """Explorers: widgets that recompute from rows and never measure."""
 
 from fastlab.view.explore.first import depth
-from fastlab.view.explore.kvcache import kv_growth
 from fastlab.view.explore.precisions import paying
 from fastlab.view.explore.pruning import cutting
 from fastlab.view.explore.roofline import roofs
@@ -14,7 +13,6 @@ __all__ = [
     "cutting",
     "depth",
     "held_out",
-    "kv_growth",
     "layers_by_hidden",
     "palettes",
     "paying",

@@ -5,8 +5,6 @@ from fastlab.view.plots.cuts import choices, depth_or_width, foretold
 from fastlab.view.plots.distilling import recovery, softened, students
 from fastlab.view.plots.first import on_devices, pairs
 from fastlab.view.plots.knee import batch_knee
-from fastlab.view.plots.kvcache import crossover, held, prefixes, unrolled
-from fastlab.view.plots.ladder import rungs
 from fastlab.view.plots.precisions import trade
 from fastlab.view.plots.promises import engines, promised
 from fastlab.view.plots.pruning import break_even, evens, zeros_are_not_speed
@@ -25,13 +23,11 @@ __all__ = [
     "by_batch",
     "choices",
     "claims",
-    "crossover",
     "depth_or_width",
     "engines",
     "evens",
     "foretold",
     "heatmaps",
-    "held",
     "left_out",
     "lines",
     "lookups",
@@ -40,12 +36,10 @@ __all__ = [
     "on_devices",
     "pairs",
     "palette",
-    "prefixes",
     "promised",
     "reasons",
     "recovery",
     "roofline",
-    "rungs",
     "scatter",
     "softened",
     "staircase",
@@ -53,7 +47,6 @@ __all__ = [
     "students",
     "targets",
     "trade",
-    "unrolled",
     "waterfalls",
     "zeros_are_not_speed",
 ]

@@ -1,7 +1,6 @@
 """Tables as readers see them: few columns, short names, plain units."""
 
 from fastlab.clock.evaluator import Evaluator, built, same_text
-from fastlab.notebook.generation import stream_text, train_tiny_lm
 from fastlab.view.tables.batch import batch_curves, knees
 from fastlab.view.tables.case import case_of, case_points, case_rows
 from fastlab.view.tables.claims import bottom_line, case_factors, without_last
@@ -10,14 +9,6 @@ from fastlab.view.tables.distilling import (
     recovered,
     softened,
     won_back,
-)
-from fastlab.view.tables.kvcache import crossings, held, served, unrolled
-from fastlab.view.tables.ladder import (
-    ladder_caption,
-    ladder_points,
-    ladder_source,
-    rungs,
-    rungs_of,
 )
 from fastlab.view.tables.neat import your_guess
 from fastlab.view.tables.precisions import (
@@ -94,7 +85,6 @@ __all__ = [
     "choose",
     "compared",
     "course",
-    "crossings",
     "cut_points",
     "datasheet",
     "errors",
@@ -106,15 +96,11 @@ __all__ = [
     "gains_of",
     "guessed",
     "healed",
-    "held",
     "held_out",
     "holdouts",
     "kept",
     "knees",
     "knowing",
-    "ladder_caption",
-    "ladder_points",
-    "ladder_source",
     "looked_up",
     "methods",
     "microbenchmarks",
@@ -124,13 +110,10 @@ __all__ = [
     "reasons",
     "recovered",
     "reloaded",
-    "rungs",
-    "rungs_of",
     "same_text",
     "sampled",
     "savings",
     "savings_of",
-    "served",
     "settled",
     "short",
     "side_by_side",
@@ -139,13 +122,10 @@ __all__ = [
     "spread",
     "steps_on",
     "stored_points",
-    "stream_text",
     "terms",
     "text_words",
     "together",
-    "train_tiny_lm",
     "trained_model",
-    "unrolled",
     "walk",
     "walk_points",
     "waterfalls",
