@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,10 +88,12 @@ def against(
     y: Axis,
     columns: tuple[str, str] = ("estimated_ms", "measured_ms"),
     behind: Sequence[Layer] = (),
+    names: Mapping[str, str] | None = None,
 ) -> Figure:
     """Marks of each precision and phase around the diagonal, log-log, in a square.
 
-    columns: of x and y. More than MANY rows have no intervals, which would cover them.
+    columns: of x and y; names: what a precision is called in the key. More than MANY
+    rows have no intervals, which would cover them.
     """
     both = rows[list(columns)].to_numpy(float)
     low, high = both.min() / 1.6, both.max() * 1.6
@@ -101,8 +103,13 @@ def against(
     ends: dict[str, Any] = {"size": 4.5 if thin else 7}
     if not thin and first == "estimated_ms":
         ends |= {"across": ENDS, "ends": OWN_ENDS}
+    called = names or {}
     layers = [
-        points(own, first, second, f"{p} {phase}", **ends, **look_of(p, phase))
+        points(
+            *(own, first, second, f"{called.get(p, p)} {phase}"),
+            **ends,
+            **look_of(p, phase),
+        )
         for (p, phase), own in groups
     ]
     x, y = (replace(axis, scale="log", limits=(low, high)) for axis in (x, y))

@@ -1,0 +1,475 @@
+"""Number formats: what each buys in time and bytes, over which batches, at what loss.
+
+Rows have speed-ups and quality: over(with_quality(estimated(rows, device), known),
+precision=baseline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlab.figures.explorer import Explorer, around, explore
+from fastlab.figures.grammar import (
+    Axis,
+    Figure,
+    Layer,
+    Panel,
+    bars,
+    gridlines,
+    level,
+    line,
+    nothing,
+    points,
+)
+from fastlab.figures.style import color_of, look_of
+from fastlab.figures.sweep import ENDS, OWN_ENDS, against
+from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
+from fastlab.latency.devices import Device, devices
+from fastlab.rows import over, table, with_missing
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.precision import FORMATS
+from fastlab.spec.recipe import Recipe
+from fastlab.spec.shape import override
+from fastlab.words import digits, factor, percent, times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GAINS = ("estimated_gain", "measured_gain")
+CALL = ("phase", "batch", "rows", "precision")
+SHOWN = (
+    *(*CALL, "runtime", "device", "status", "reason", "estimated_ms", *ENDS, "bound"),
+    *("calibrated", "measured_ms", *OWN_ENDS, "n", "compile_s", "weights_mb"),
+    *("kl_nats", "top1", "max_abs", *GAINS),
+)
+ALONE = {"arithmetic ms": "o", "memory ms": "s"}  # what each would take; its marker
+STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+HIDDEN = (256, 512, 1024, 2048, 4096, 8192)
+LENGTHS = (32, 64, 512, 2048, 8192)
+MOST = 256  # the largest batch of the explorer
+LIMITS = (0.08, 8.0)  # its axis stays as controls move
+USUAL = ("fp32", "bf16", "int8", "int8-dynamic", "int4-g128", "fp8-dynamic")
+
+
+def calls(rows: pd.DataFrame) -> pd.DataFrame:
+    """What figures here show of rows; `rows`: tokens that each product computes."""
+    tokens = rows["prompt_len"].where(rows["phase"] == "prefill", 1)
+    counted = rows.assign(rows=(rows["batch"] * tokens).astype(int))
+    return counted[[name for name in SHOWN if name in counted]]
+
+
+def with_loss(precision: str, rows: pd.DataFrame, between: str = ", ") -> str:
+    """The precision's name, with its KL against fp32 where that is known and not 0."""
+    lost = [kl for kl in rows[rows["precision"] == precision]["kl_nats"].dropna() if kl]
+    return f"{precision}{between}KL {lost[0]:.1g}" if lost else precision
+
+
+def comparable(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """The rows with a predicted and a measured speed-up, but the baseline's."""
+    both = rows[[*GAINS]].notna().all(axis="columns")
+    return rows[both & (rows["precision"] != baseline)]
+
+
+def _each(rows: pd.DataFrame, make: Callable[[Any, pd.DataFrame], Any]) -> list[Any]:
+    """All that is made of each precision's name and rows, in their order."""
+    groups = rows.groupby("precision", sort=False)
+    return [one for name, own in groups for one in make(name, own)]
+
+
+# --- time, bytes and quality
+
+
+def trade(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
+    """A line for each precision: ms of each phase, MB stored, KL against fp32.
+
+    Hollow marks are estimated, with their interval; filled ones measured.
+    """
+    shown = calls(rows)
+    each = shown.groupby("precision", sort=False, as_index=False).first()
+    names = Axis("", names=list(each["precision"]))
+    phases = [own for _, own in shown.groupby("phase", sort=False)]
+    panels = [_phase(own, names, baseline) for own in phases]
+    panels += [_weights(each, names), _quality(each, names)]
+    others = comparable(shown, baseline)
+    best = others.loc[others.groupby("phase", sort=False)["measured_gain"].idxmax()]
+    fastest = [
+        f"at {row['phase']} {times(row['measured_gain'])} by "
+        f"{with_loss(row['precision'], shown)}"
+        for _, row in best.iterrows()
+    ]
+    title = f"Fastest beside {baseline}: {'; '.join(fastest) or 'nothing measured'}"
+    widths = [1.5] * len(phases) + [0.7, 1.0]
+    size = (10.8, 2.2 + 0.5 * len(each))
+    return Figure(panels, title, shown, size, widths=widths, share="y")
+
+
+def _phase(rows: pd.DataFrame, names: Axis, baseline: str) -> Panel:
+    phase, many = rows["phase"].iloc[0], int(rows["rows"].iloc[0])
+    layers = _each(
+        rows, lambda p, own: _clocks(own, f"{p} {phase}", **look_of(p, phase))
+    )
+    said = {row["precision"]: _gained(row, baseline) for _, row in rows.iterrows()}
+    notes = [(f"over {baseline}\n(predicted)", [said.get(n, "") for n in names.names])]
+    axis = Axis("ms: hollow = estimated", "log")
+    return Panel(axis, names, layers, _call(phase, many), notes=notes)
+
+
+def _call(phase: str, rows: int) -> str:
+    return f"{phase}, {rows:,} row{'s' if rows > 1 else ''}"
+
+
+def _clocks(rows: pd.DataFrame, name: str, **look: Any) -> list[Layer]:
+    """Marks of estimates, hollow over their intervals, and of measurements."""
+    made = look | {"across": ENDS, "hollow": True, "pale": True}
+    return [
+        points(own, f"{what}_ms", "precision", f"{name} {what}", **style)
+        for what, style in (("estimated", made), ("measured", look))
+        if len(own := rows[rows[f"{what}_ms"].notna()])
+    ]
+
+
+def _gained(row: Any, baseline: str) -> str:
+    if row["measured_ms"] != row["measured_ms"]:
+        return str(row["status"])
+    if row["precision"] == baseline:
+        return "baseline"
+    made, found = (times(row[n]) if row[n] == row[n] else "" for n in GAINS)
+    return f"{found} ({made})" if made else found
+
+
+def _weights(each: pd.DataFrame, names: Axis) -> Panel:
+    """Bars of the weights as stored, scales and all that stays dense included."""
+
+    def bar(precision: str, own: pd.DataFrame) -> list[Layer]:
+        look = {"color": color_of(precision)}
+        return [bars(own, "weights_mb", "precision", f"{precision} weights", **look)]
+
+    said = [digits(mb) if mb == mb else "" for mb in each["weights_mb"].astype(float)]
+    layers = _each(each[each["weights_mb"].notna()], bar)
+    return Panel(Axis("MB"), names, layers, "weights", notes=[("as\nstored", said)])
+
+
+def _quality(each: pd.DataFrame, names: Axis) -> Panel:
+    """KL on a log scale; top-1 agreement and the largest difference beside it."""
+
+    def mark(precision: str, own: pd.DataFrame) -> list[Layer]:
+        look = {"color": color_of(precision), "marker": "D"}
+        return [points(own, "kl_nats", "precision", f"{precision} KL", **look)]
+
+    def lost(row: Any) -> str:
+        known = f"{percent(row['top1'] or np.nan)}, {row['max_abs'] or np.nan:.2g}"
+        return "reference" if row["kl_nats"] == 0 else known.replace(", nan", "")
+
+    layers = _each(each[each["kl_nats"].astype(float) > 0], mark)
+    axis = Axis("KL (nats)", "log", ticks=[10.0**n for n in range(-8, 3, 2)])
+    notes = [("top-1,\nmax |Δ logit|", [lost(row) for _, row in each.iterrows()])]
+    return Panel(axis, names, layers, "quality lost", notes=notes)
+
+
+# --- why
+
+
+def floors(points: Iterable[Point], device: Device) -> pd.DataFrame:
+    """What arithmetic, memory and the host of each call would take alone, in ms.
+
+    Arithmetic at the peak of what each operation computes in, bytes at the bandwidth of
+    the device's memory; precisions that the device cannot do are left out. Few rows
+    come first.
+    """
+    import pandas as pd
+
+    able = [point for point in points if device.can(point.recipe.precision)]
+    found = pd.DataFrame([_floors(point, device) for point in able])
+    return found.sort_values("rows", kind="stable", ignore_index=True)
+
+
+def _floors(point: Point, device: Device) -> dict[str, Any]:
+    cost, work = costs_of(point), point.workload
+    rates = [device.product_rate(name) for name in cost.precisions]
+    moved = cost.matrix[:, WEIGHTS : KV_WRITE + 1].sum()
+    flops = sum(f / rate for f, rate in zip(cost.matrix[:, CAUSAL], rates, strict=True))
+    many = work.batch * (work.prompt_len if work.phase == "prefill" else 1)
+    call = (work.phase, work.batch, many, point.recipe.precision)
+    return dict(zip(CALL, call, strict=True)) | {
+        "arithmetic ms": 1e3 * flops,
+        "memory ms": 1e3 * moved / device.bandwidth,
+        "launches ms": 1e3 * cost.totals[LAUNCHES] * device.launch_s,
+        "MB moved": moved / 1e6,
+        "GFLOP": cost.totals[CAUSAL] / 1e9,
+    }
+
+
+def reasons(
+    points: Iterable[Point], device: Device, rows: pd.DataFrame | None = None
+) -> Figure:
+    """A panel for each call: what arithmetic and memory would take alone, in ms.
+
+    What is to the right decides. Filled: measured, where `rows` have the call.
+    """
+    alone = floors(points, device).assign(measured_ms=np.nan)
+    if rows is not None:
+        measured = calls(rows)[[*CALL, "measured_ms"]]
+        alone = alone.drop(columns="measured_ms").merge(measured, "left", [*CALL])
+    names = Axis("", names=list(dict.fromkeys(alone["precision"])))
+    panels, said = [], []
+    for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
+        layers = _each(own, _alone)
+        panels.append(Panel(Axis("ms", "log"), names, layers, _call(phase, many)))
+        longer = int((own["memory ms"] > own["arithmetic ms"]).sum())
+        said.append(f"{longer} of {len(own)} at {panels[-1].title}")
+    title = f"Memory takes longer than arithmetic for {'; '.join(said)}\n"
+    title += "○ arithmetic alone, □ memory alone (large: the longer), ◆ measured; "
+    size = (10.8, 2.2 + 0.42 * len(names.names))
+    return Figure(panels, f"{title}rates of {device.name}", alone, size, share="y")
+
+
+def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:
+    color, longest = color_of(precision), rows[[*ALONE]].to_numpy().max()
+    layers = []
+    for what, marker in ALONE.items():
+        look: dict[str, Any] = {"color": color, "marker": marker, "hollow": True}
+        look |= {"size": 11 if rows[what].max() == longest else 6, "across": (*ALONE,)}
+        name = f"{precision} {what.removesuffix(' ms')}"
+        layers.append(points(rows, what, "precision", name, **look))
+    measured = rows[rows["measured_ms"].notna()]
+    if len(measured):
+        look = {"color": color, "marker": "D", "size": 7}
+        name = f"{precision} measured"
+        layers.append(points(measured, "measured_ms", "precision", name, **look))
+    return layers
+
+
+# --- at which batch
+
+
+def speedup_curves(
+    point: Point,
+    device: Device,
+    precisions: Sequence[str],
+    most: int = MOST,
+    baseline: str = "bf16",
+) -> pd.DataFrame:
+    """Estimated speed-ups over the baseline of a decode step, at batches up to `most`.
+
+    Precisions that the device lacks, or whose groups do not divide the widths, are left
+    out; ValueError where the device lacks the baseline.
+    """
+    device.product_rate(baseline)
+    batches = sorted({b for n in range(30) for b in (2**n, 3 * 2**n) if b <= most})
+    recipes = [
+        Recipe(name, runtime=point.recipe.runtime)
+        for name in dict.fromkeys([baseline, *precisions])
+        if runs(device, name) and divides(point, name)
+    ]
+    works = [replace(point.workload, batch=batch) for batch in batches]
+    wanted = [
+        replace(point, recipe=r, workload=work) for r in recipes for work in works
+    ]
+    rows = with_missing(table([]), wanted, device.name, device)
+    rows = rows.assign(status="estimated", reason="", calibrated=~rows["extrapolated"])
+    return over(rows, precision=baseline)
+
+
+def runs(device: Device, precision: str) -> bool:
+    """Whether the device can do a precision: fp8 only where it has a peak for it."""
+    eight = FORMATS[precision].weights == "fp8"
+    return device.can(precision) and (not eight or "fp8" in device.peak_flops)
+
+
+def divides(point: Point, precision: str) -> bool:
+    """Whether the groups of a precision divide the widths of the point's model."""
+    group, shape = FORMATS[precision].group, point.shape
+    widths = (shape.hidden, shape.heads * shape.head_dim, shape.ffn)
+    return not group or not any(width % group for width in widths)
+
+
+def crossing(rows: pd.DataFrame, gain: str = "estimated_gain") -> float:
+    """The smallest batch from which on a precision is not faster; inf if there is none.
+
+    In between two batches it is put where a straight line, in log batch and log gain,
+    crosses one.
+    """
+    gains, batch = np.log(rows[gain].to_numpy(float)), np.log(rows["batch"].to_numpy())
+    faster = np.flatnonzero(gains > 0)
+    if not faster.size:
+        return float(rows["batch"].iloc[0])
+    last = int(faster[-1])
+    if last + 1 == len(gains):
+        return float("inf")
+    share = gains[last] / (gains[last] - gains[last + 1])
+    return float(np.exp(batch[last] + share * (batch[last + 1] - batch[last])))
+
+
+def by_batch(
+    curves: pd.DataFrame,
+    rows: pd.DataFrame | None = None,
+    baseline: str = "bf16",
+    head: str = "",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Speed-up over the baseline against the batch of a decode step, log-log.
+
+    Lines are speedup_curves(): thin and pale beyond what was calibrated, dashed where
+    activations are quantized too. Filled marks are the measured rows.
+    """
+    import pandas as pd
+
+    made, marks = calls(curves), calls(curves[:0] if rows is None else rows)
+    shown = pd.concat([part for part in (marks, made) if len(part)], ignore_index=True)
+    others = comparable(marks, baseline)
+    layers = _each(made, lambda name, own: [_curve(own, with_loss(name, marks))])
+    for name, own in others.groupby("precision", sort=False):
+        look = look_of(name, "decode")
+        layers.append(points(own, "batch", "measured_gain", **look))
+    most, gains = int(made["batch"].max()), shown[[*GAINS]].to_numpy(float)
+    ticks = [2**n for n in range(30) if 2**n <= most]
+    ends = (0.85, most * 1.05)
+    x = Axis("batch: rows in each product", "log", "{:,.0f}".format, ticks, ends)
+    room = min(0.7, np.nanmin(gains) / 1.15), max(1.5, np.nanmax(gains) * 1.15)
+    y = _speedup(f"speed-up over {baseline}: above ×1 is faster", limits or room)
+    panel = Panel(x, y, layers, key="edge", decor=[gridlines("y"), level(1)])
+    title = f"{head}\n{_turns(made, others, baseline)}".strip()
+    return Figure([panel], title, shown, (9.4, 5.2))
+
+
+def _speedup(label: str, limits: tuple[float, float] | None = None) -> Axis:
+    """A log axis of speed-ups, its ticks the same on both sides of one: ÷2, ×1, ×2."""
+    ticks = sorted({*STEPS, *(1 / step for step in STEPS)})
+    write = lambda gain: factor(gain).replace("same", "×1")  # noqa: E731
+    return Axis(label, "log", write, ticks, limits)
+
+
+def _curve(rows: pd.DataFrame, name: str) -> Layer:
+    precision = rows["precision"].iloc[0]
+    made = FORMATS[precision]
+    dash = "--" if made.dynamic else ":" if made.autocast else "-"
+    look: dict[str, Any] = {"color": color_of(precision), "dash": dash}
+    return line(rows, "batch", "estimated_gain", name, **look, sure="calibrated")
+
+
+def _turns(curves: pd.DataFrame, marks: pd.DataFrame, baseline: str) -> str:
+    """From which batch on precisions are slower, by the estimate and by the clock."""
+    said = []
+    for name, own in curves.groupby("precision", sort=False):
+        clock = marks[marks["precision"] == name].sort_values("batch")
+        measured = f" ({crossing(clock, GAINS[1]):.0f})" if len(clock) else ""
+        if name != baseline and 1 < crossing(own) < np.inf:
+            said.append(f"{name} {crossing(own):.0f}{measured}")
+    what = "estimated (measured)" if len(marks) else "estimated"
+    each = ", ".join(said) or "none of those that are faster with one"
+    return f"Slower than {baseline} from this batch on, {what}\n{each}"
+
+
+# --- compiled, and predicted
+
+
+def engines(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
+    """A line for each precision: ms of a decode step, eager above compiled.
+
+    Beside it the speed-up by compiling, over the compiled baseline, and the seconds
+    that compiling took.
+    """
+    shown = calls(rows)
+    names = {p: with_loss(p, shown, "\n") for p in dict.fromkeys(shown["precision"])}
+    said = _each(shown, lambda _, own: [_compiled(own)])
+    layers = []
+    for (precision, runtime), own in shown.groupby(
+        ["precision", "runtime"], sort=False
+    ):
+        look: dict[str, Any] = {"shift": -0.16, "marker": "^"}
+        look = look if runtime == "eager" else {"shift": 0.16, "marker": "o"}
+        look["color"] = color_of(precision)
+        layers += _clocks(own, f"{precision} {runtime}", **look)
+    heads = ("by\ncompiling", f"compiled,\nover {baseline}", "seconds to\ncompile")
+    notes = list(zip(heads, zip(*said, strict=True), strict=True))
+    axis = Axis("ms a decode step: ▲ eager, ● compiled, hollow: estimated", "log")
+    panel = Panel(axis, Axis("", names=names), layers, notes=notes, note_width=0.17)
+    each = [f"{name} {texts[0]}" for name, texts in zip(names, said, strict=True)]
+    title = f"By compiling: {', '.join(each)}"
+    return Figure([panel], title, shown, (9.6, 2.0 + 0.6 * len(names)))
+
+
+def _compiled(rows: pd.DataFrame) -> tuple[str, str, str]:
+    """The speed-up by compiling, that over the baseline, and its seconds, in words."""
+    is_eager, known = rows["runtime"] == "eager", rows["measured_ms"].notna()
+    eager, fused = rows[is_eager & known], rows[~is_eager & known]
+    if not len(eager) or not len(fused):
+        lacking = rows[~known]["status"]
+        return f"compiled: {lacking.iloc[0]}" if len(lacking) else "eager only", "", ""
+    gain, spent = fused[["measured_gain", "compile_s"]].to_numpy(float)[0]
+    by = times(eager["measured_ms"].iloc[0] / fused["measured_ms"].iloc[0])
+    over_base = times(gain) if gain == gain else ""
+    return by, over_base, digits(spent) if spent == spent else ""
+
+
+def predicted_speedups(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
+    """Measured against predicted speed-ups over the baseline, of any calls, log-log."""
+    shown = calls(rows)
+    both = comparable(shown, baseline)
+    if both.empty:
+        return nothing(f"no precision beside {baseline} was measured")
+    made, found = (np.log(both[name].to_numpy(float)) for name in GAINS)
+    side, off = int((made * found > 0).sum()), np.exp(np.median(np.abs(made - found)))
+    title = f"{side} of {len(both)} speed-ups on the predicted side of ×1; "
+    title += f"median off by a factor of {off:.2f}"
+    what = f"speed-up over {baseline}"
+    axes = (_speedup(f"predicted {what}"), _speedup(f"measured {what}"))
+    names = {precision: with_loss(precision, both) for precision in both["precision"]}
+    figure = against(both, title, *axes, GAINS, names=names)
+    (panel,) = figure.panels
+    panel = replace(panel, decor=[*panel.decor, level(1), level(1, "x")])
+    return replace(figure, panels=[panel], rows=shown)
+
+
+# --- the explorer
+
+
+def paying(
+    point: Point,
+    *given: Device | None,
+    rows: pd.DataFrame | None = None,
+    baseline: str = "bf16",
+) -> Explorer:
+    """At which batch a precision stops paying: hidden size, cache, runtime and device.
+
+    The given devices are offered before the datasheets; `rows`, measured on the first,
+    are drawn where the controls stand on their model and call.
+    """
+    every = [device for device in (*given, *devices()) if device is not None]
+    offered = {
+        one.name + " (calibrated)" * one.calibrated: one
+        for one in every
+        if runs(one, baseline)
+    }
+    hidden, cached = point.shape.hidden, point.workload.prompt_len
+    own = {"hidden": hidden, "cached": cached, "runtime": point.recipe.runtime}
+    own["device"] = every[0]
+
+    def make(**state: Any) -> Figure:
+        device, moved = state["device"], _moved(point, **state)
+        curves = speedup_curves(moved, device, USUAL, MOST, baseline)
+        here = None
+        if rows is not None and state == own:
+            here = rows[rows["precision"].isin(set(curves["precision"]))]
+        size = f"{point.shape.family} {point.shape.layers}x{state['hidden']}"
+        call = f"{state['runtime']}, {state['cached']:,} tokens cached"
+        head = f"{size} on {device.name}, {call}"
+        return by_batch(curves, here, baseline, head, LIMITS)
+
+    caption = "lines: estimated, nothing runs; marks: measured"
+    controls = {"hidden": around(HIDDEN, hidden), "cached": around(LENGTHS, cached)}
+    runtimes = ["eager", "decoder"]
+    return explore(make, own, caption, **controls, runtime=runtimes, device=offered)
+
+
+def _moved(point: Point, hidden: int, cached: int, runtime: str, **_: Any) -> Point:
+    """The point of another hidden size, cache and runtime; heads and ffn follow."""
+    sizes = {"max_positions": max(point.shape.max_positions, cached + 1)}
+    sizes |= {"hidden": hidden} if hidden != point.shape.hidden else {}
+    recipe = Recipe(attention=point.recipe.attention, runtime=runtime)
+    work = Workload("decode", 1, cached)
+    return Point(override(point.shape, sizes), work, recipe, point.weights)
