@@ -47,6 +47,7 @@ SHOWN = (
     *("kl_nats", "top1", "max_abs", *GAINS),
 )
 ALONE = {"arithmetic ms": "o", "memory ms": "s"}  # what each would take; its marker
+TICKS = tuple(step * 10.0**n for n in range(-4, 6) for step in (1, 3))  # ms
 STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 HIDDEN = (256, 512, 1024, 2048, 4096, 8192)
 LENGTHS = (32, 64, 512, 2048, 8192)
@@ -114,7 +115,7 @@ def _phase(rows: pd.DataFrame, names: Axis, baseline: str) -> Panel:
     )
     said = {row["precision"]: _gained(row, baseline) for _, row in rows.iterrows()}
     notes = [(f"over {baseline}\n(predicted)", [said.get(n, "") for n in names.names])]
-    axis = Axis("ms: hollow = estimated", "log")
+    axis = Axis("ms: hollow = estimated", "log", ticks=TICKS)
     return Panel(axis, names, layers, _call(phase, many), notes=notes)
 
 
@@ -128,7 +129,7 @@ def _clocks(rows: pd.DataFrame, name: str, **look: Any) -> list[Layer]:
     return [
         points(own, f"{what}_ms", "precision", f"{name} {what}", **style)
         for what, style in (("estimated", made), ("measured", look))
-        if len(own := rows[rows[f"{what}_ms"].notna()])
+        if f"{what}_ms" in rows and len(own := rows[rows[f"{what}_ms"].notna()])
     ]
 
 
@@ -143,31 +144,36 @@ def _gained(row: Any, baseline: str) -> str:
 
 def _weights(each: pd.DataFrame, names: Axis) -> Panel:
     """Bars of the weights as stored, scales and all that stays dense included."""
-
-    def bar(precision: str, own: pd.DataFrame) -> list[Layer]:
-        look = {"color": color_of(precision)}
-        return [bars(own, "weights_mb", "precision", f"{precision} weights", **look)]
-
+    layers = _each(
+        each[each["weights_mb"].notna()],
+        lambda p, own: [bars(own, "weights_mb", "precision", p, color=color_of(p))],
+    )
     said = [digits(mb) if mb == mb else "" for mb in each["weights_mb"].astype(float)]
-    layers = _each(each[each["weights_mb"].notna()], bar)
     return Panel(Axis("MB"), names, layers, "weights", notes=[("as\nstored", said)])
 
 
 def _quality(each: pd.DataFrame, names: Axis) -> Panel:
     """KL on a log scale; top-1 agreement and the largest difference beside it."""
-
-    def mark(precision: str, own: pd.DataFrame) -> list[Layer]:
-        look = {"color": color_of(precision), "marker": "D"}
-        return [points(own, "kl_nats", "precision", f"{precision} KL", **look)]
-
-    def lost(row: Any) -> str:
-        known = f"{percent(row['top1'] or np.nan)}, {row['max_abs'] or np.nan:.2g}"
-        return "reference" if row["kl_nats"] == 0 else known.replace(", nan", "")
-
-    layers = _each(each[each["kl_nats"].astype(float) > 0], mark)
-    axis = Axis("KL (nats)", "log", ticks=[10.0**n for n in range(-8, 3, 2)])
-    notes = [("top-1,\nmax |Δ logit|", [lost(row) for _, row in each.iterrows()])]
+    lost = each[each["kl_nats"].astype(float) > 0]
+    look: dict[str, Any] = {"name": "KL", "marker": "D"}
+    layers = _each(
+        lost,
+        lambda p, own: [points(own, "kl_nats", "precision", color=color_of(p), **look)],
+    )
+    ends = lost["kl_nats"].astype(float).agg(["min", "max"]) * [0.25, 4]
+    ticks = [10.0**n for n in range(-8, 3, 2)]
+    axis = Axis(
+        "KL (nats)", "log", ticks=ticks, limits=tuple(ends) if len(lost) else None
+    )
+    notes = [("top-1,\nmax |Δ logit|", [_lost(row) for _, row in each.iterrows()])]
     return Panel(axis, names, layers, "quality lost", notes=notes)
+
+
+def _lost(row: Any) -> str:
+    if row["kl_nats"] == 0:
+        return "reference"
+    known = row["top1"] is not None and row["top1"] == row["top1"]
+    return f"{percent(row['top1'])}, {row['max_abs']:.2g}" if known else ""
 
 
 # --- why
@@ -235,12 +241,7 @@ def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:
         look |= {"size": 11 if rows[what].max() == longest else 6, "across": (*ALONE,)}
         name = f"{precision} {what.removesuffix(' ms')}"
         layers.append(points(rows, what, "precision", name, **look))
-    measured = rows[rows["measured_ms"].notna()]
-    if len(measured):
-        look = {"color": color, "marker": "D", "size": 7}
-        name = f"{precision} measured"
-        layers.append(points(measured, "measured_ms", "precision", name, **look))
-    return layers
+    return [*layers, *_clocks(rows, precision, color=color, marker="D", size=7)]
 
 
 # --- at which batch
@@ -270,7 +271,8 @@ def speedup_curves(
         replace(point, recipe=r, workload=work) for r in recipes for work in works
     ]
     rows = with_missing(table([]), wanted, device.name, device)
-    rows = rows.assign(status="estimated", reason="", calibrated=~rows["extrapolated"])
+    sure = ~rows["extrapolated"].astype(bool) | (rows["precision"] == baseline)
+    rows = rows.assign(status="estimated", reason="", calibrated=sure)
     return over(rows, precision=baseline)
 
 
@@ -331,7 +333,7 @@ def by_batch(
     x = Axis("batch: rows in each product", "log", "{:,.0f}".format, ticks, ends)
     room = min(0.7, np.nanmin(gains) / 1.15), max(1.5, np.nanmax(gains) * 1.15)
     y = _speedup(f"speed-up over {baseline}: above ×1 is faster", limits or room)
-    panel = Panel(x, y, layers, key="edge", decor=[gridlines("y"), level(1)])
+    panel = Panel(x, y, layers, key="edge", decor=[gridlines("y")])
     title = f"{head}\n{_turns(made, others, baseline)}".strip()
     return Figure([panel], title, shown, (9.4, 5.2))
 

@@ -103,13 +103,9 @@ def against(
     ends: dict[str, Any] = {"size": 4.5 if thin else 7}
     if not thin and first == "estimated_ms":
         ends |= {"across": ENDS, "ends": OWN_ENDS}
-    called = names or {}
+    say = (names or {}).get
     layers = [
-        points(
-            *(own, first, second, f"{called.get(p, p)} {phase}"),
-            **ends,
-            **look_of(p, phase),
-        )
+        points(own, first, second, f"{say(p, p)} {phase}", **ends, **look_of(p, phase))
         for (p, phase), own in groups
     ]
     x, y = (replace(axis, scale="log", limits=(low, high)) for axis in (x, y))
