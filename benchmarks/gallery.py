@@ -42,8 +42,10 @@ def figures(reference: Reference) -> Iterator[tuple[str, Figure, str]]:
             )
     formats = reference.rows(precisions())
     if any(record.point.recipe.precision == "int8" for record in formats):
-        made = fl.tables.gains_of(formats, reference.profile, known=reference.records)
-        yield "precisions", fl.plots.trade(made), fl.alt.trade(made, where)
+        made = fl.estimated(fl.table(formats), reference.profile)
+        made = fl.over(fl.with_quality(made, rows), precision="bf16")
+        figure = fl.figures.precisions.trade(made)
+        yield "precisions", figure.draw(), figure.tell()
 
 
 def precisions() -> list[fl.Point]:

@@ -3,7 +3,6 @@
 from fastlab.view.alt.case import claims, staircase, targets
 from fastlab.view.alt.distilling import recovery, softened, students
 from fastlab.view.alt.first import pairs
-from fastlab.view.alt.precisions import by_batch, engines, promised, reasons, trade
 from fastlab.view.alt.pruning import (
     break_even,
     choices,
@@ -19,11 +18,9 @@ from fastlab.view.alt.sweep import heatmaps, lines, scatter
 __all__ = [
     "batch_knee",
     "break_even",
-    "by_batch",
     "choices",
     "claims",
     "depth_or_width",
-    "engines",
     "foretold",
     "heatmaps",
     "left_out",
@@ -32,8 +29,6 @@ __all__ = [
     "measured_roof",
     "methods",
     "pairs",
-    "promised",
-    "reasons",
     "recovery",
     "roofline",
     "scatter",
@@ -42,7 +37,6 @@ __all__ = [
     "stored",
     "students",
     "targets",
-    "trade",
     "waterfalls",
     "zeros_are_not_speed",
 ]

@@ -1,7 +1,6 @@
 """Explorers: widgets that recompute from rows and never measure."""
 
 from fastlab.view.explore.first import depth
-from fastlab.view.explore.precisions import paying
 from fastlab.view.explore.pruning import cutting
 from fastlab.view.explore.roofline import roofs
 from fastlab.view.explore.score import held_out
@@ -15,7 +14,6 @@ __all__ = [
     "held_out",
     "layers_by_hidden",
     "palettes",
-    "paying",
     "roofs",
     "target",
 ]

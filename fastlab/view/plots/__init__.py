@@ -5,13 +5,10 @@ from fastlab.view.plots.cuts import choices, depth_or_width, foretold
 from fastlab.view.plots.distilling import recovery, softened, students
 from fastlab.view.plots.first import on_devices, pairs
 from fastlab.view.plots.knee import batch_knee
-from fastlab.view.plots.precisions import trade
-from fastlab.view.plots.promises import engines, promised
 from fastlab.view.plots.pruning import break_even, evens, zeros_are_not_speed
 from fastlab.view.plots.roofline import measured_roof, roofline
 from fastlab.view.plots.score import left_out, methods, waterfalls
 from fastlab.view.plots.sharing import lookups, palette, stored
-from fastlab.view.plots.speedups import by_batch, reasons
 from fastlab.view.plots.sweep import heatmaps, lines, scatter
 from fastlab.view.plots.targeting import targets
 from fastlab.view.style import COLORS
@@ -20,11 +17,9 @@ __all__ = [
     "COLORS",
     "batch_knee",
     "break_even",
-    "by_batch",
     "choices",
     "claims",
     "depth_or_width",
-    "engines",
     "evens",
     "foretold",
     "heatmaps",
@@ -36,8 +31,6 @@ __all__ = [
     "on_devices",
     "pairs",
     "palette",
-    "promised",
-    "reasons",
     "recovery",
     "roofline",
     "scatter",
@@ -46,7 +39,6 @@ __all__ = [
     "stored",
     "students",
     "targets",
-    "trade",
     "waterfalls",
     "zeros_are_not_speed",
 ]

@@ -11,14 +11,7 @@ from fastlab.view.tables.distilling import (
     won_back,
 )
 from fastlab.view.tables.neat import your_guess
-from fastlab.view.tables.precisions import (
-    gain_curves,
-    gains,
-    gains_of,
-    reasons,
-    spread,
-    together,
-)
+from fastlab.view.tables.precisions import spread
 from fastlab.view.tables.pruned import (
     healed,
     reloaded,
@@ -91,9 +84,6 @@ __all__ = [
     "farthest",
     "first_under",
     "foretold",
-    "gain_curves",
-    "gains",
-    "gains_of",
     "guessed",
     "healed",
     "held_out",
@@ -107,7 +97,6 @@ __all__ = [
     "missing",
     "on_the_roof",
     "operations",
-    "reasons",
     "recovered",
     "reloaded",
     "same_text",
@@ -124,7 +113,6 @@ __all__ = [
     "stored_points",
     "terms",
     "text_words",
-    "together",
     "trained_model",
     "walk",
     "walk_points",
