@@ -330,7 +330,7 @@ def by_batch(
     most, gains = int(made["batch"].max()), shown[[*GAINS]].to_numpy(float)
     ticks = [2**n for n in range(30) if 2**n <= most]
     ends = (0.85, most * 1.05)
-    x = Axis("batch: rows in each product", "log", "{:,.0f}".format, ticks, ends)
+    x = Axis("batch: rows in each product", "log", ticks=ticks, limits=ends)
     room = min(0.7, np.nanmin(gains) / 1.15), max(1.5, np.nanmax(gains) * 1.15)
     y = _speedup(f"speed-up over {baseline}: above ×1 is faster", limits or room)
     panel = Panel(x, y, layers, key="edge", decor=[gridlines("y")])

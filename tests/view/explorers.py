@@ -56,7 +56,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "held_out": lambda: fl.explorers.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,
     "palettes": lambda: fl.explorers.palettes(tiny_llama()),
-    "paying": lambda: fl.explorers.paying(point(), fl.device("h200")),
     "roofs": lambda: fl.explorers.roofs(point(), fl.device("t4")),
     "target": lambda: fl.explorers.target(fl.tables.case_points(), fl.device("t4")),
 }

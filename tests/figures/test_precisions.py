@@ -1,0 +1,292 @@
+"""Speed-ups of precisions: worked numbers, what the figures show, and the explorer."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fastlab as fl
+from fastlab import machine
+from fastlab.clock.measure import Bench
+from fastlab.clock.timing import Settings
+from fastlab.figures import precisions as made
+from fastlab.figures.labels import LINE
+from fastlab.figures.style import COLORS, GREY
+from fastlab.notebook.exercises import EXERCISES
+from fastlab.record import Effective, Quality
+from fastlab.spec.precision import FORMATS, PRECISIONS, stored_bytes
+from fastlab.words import times
+from tests.figures.checks import faults
+from tests.figures.made import record
+
+SMALL = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512, "prompt_len": 64}
+NAMES = ["fp32", "bf16", "int8", "int4-g128"]
+FACTORS = {"fp32": 1.0, "bf16": 1.0, "int8": 1.5, "int4-g128": 2.0}
+
+
+@pytest.fixture(scope="module")
+def device():
+    return fl.device("h200")
+
+
+def records(device, **lists):
+    """Records whose clock says so many times the estimate; int8 lost 0.01 nats."""
+    quality = Quality("dense fp32", "", 0.01, 0.875, 0.5)
+    stored = Effective("bfloat16", "sdpa", 100, 2_000_000)
+    return [
+        record(
+            *(point, device, FACTORS[point.recipe.precision]),
+            effective=stored,
+            quality=quality if point.recipe.precision == "int8" else None,
+        )
+        for point in fl.grid(**SMALL, precision=NAMES, **lists)
+    ]
+
+
+def speedups(records, device=None, known=(), baseline="bf16"):
+    fresh = fl.estimated(fl.table(records), device)
+    return fl.over(fl.with_quality(fresh, fl.table(known)), precision=baseline)
+
+
+@pytest.fixture(scope="module")
+def rows(device):
+    return speedups(records(device, phase=["prefill", "decode"]), device)
+
+
+def one(rows, **values):
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    (row,) = rows.to_dict("records")
+    return row
+
+
+def texts(figure, panel=0):
+    return [text.get_text() for text in figure.draw().axes[panel].texts]
+
+
+def test_every_precision_has_a_colour():
+    assert set(PRECISIONS) <= set(COLORS)
+
+
+def test_a_speedup_is_the_baselines_time_over_ones_own(rows):
+    for phase in ("prefill", "decode"):
+        base, own = (one(rows, precision=p, phase=phase) for p in ("bf16", "int8"))
+        gain = base["estimated_ms"] / own["estimated_ms"]
+        assert own["estimated_gain"] == pytest.approx(gain, rel=1e-12)
+        assert own["measured_gain"] == pytest.approx(gain / 1.5, rel=1e-12)
+        assert base["measured_gain"] == base["estimated_gain"] == 1.0
+
+
+def test_rows_of_a_product_are_the_tokens_that_a_call_computes(device):
+    both = fl.table(records(device, batch=4, phase=["prefill", "decode"]))
+    counts = made.calls(both).groupby("phase")["rows"].unique().to_dict()
+    assert counts == {"prefill": [256], "decode": [4]}
+
+
+def test_quality_comes_from_any_row_of_the_same_model(device):
+    plain = [replace(r, quality=None) for r in records(device, phase="decode")]
+    other = records(device, phase="decode", batch=4)
+    found = speedups(plain, device, other).set_index("precision")["kl_nats"]
+    assert (found["fp32"], found["int8"]) == (0, 0.01)  # fp32 is the reference
+    assert np.isnan(found["bf16"])
+    packed = records(device, phase="decode", cache="static-int8")
+    assert one(speedups(plain, device, packed), precision="int8")["kl_nats"] != 0.01
+
+
+def test_what_was_not_measured_has_no_speedup_but_a_status(device):
+    whole = records(device, phase=["prefill", "decode"])
+    absent = replace(whole[0], status="unsupported", measured=None)
+    found = speedups([absent, *whole[1:]], device, baseline="fp32")
+    assert one(found, precision="fp32", phase="decode")["measured_gain"] == 1.0
+    assert found[found["phase"] == "prefill"]["measured_gain"].isna().all()
+    assert "unsupported" in texts(made.trade(found, "fp32"))
+
+
+def test_formats_that_a_device_lacks_or_that_do_not_divide_have_no_curve(device):
+    assert not made.runs(fl.device("t4"), "fp8")
+    assert not made.runs(fl.device("t4"), "bf16")
+    assert made.runs(device, "fp8-dynamic")
+    (point,) = fl.grid(family="llama", layers=1, hidden=192, vocab=512, phase="decode")
+    curves = made.speedup_curves(point, device, ["int4-g64", "int4-g128"], 2)
+    assert curves["precision"].unique().tolist() == ["bf16", "int4-g64"]
+    with pytest.raises(ValueError, match="no bf16"):
+        made.speedup_curves(point, fl.device("t4"), ["int8"], 1)
+
+
+def test_bytes_alone_and_arithmetic_alone_by_hand(device):
+    rates = {"fp32": 1e12, "bf16": 1e12, "int8": 2e12}
+    simple = replace(device, peak_flops=rates, bandwidth=1e9, launch_s=0.0)
+    points = fl.grid(**SMALL, precision=["bf16", "int8", "int8-dynamic"])
+    found = made.floors(points, simple).set_index("precision")
+    gflop, mb = found["GFLOP"], found["MB moved"]
+    assert found["memory ms"].tolist() == pytest.approx(mb.tolist())  # MB / (1 GB/s)
+    assert found["arithmetic ms"]["bf16"] == pytest.approx(gflop["bf16"])
+    assert found["arithmetic ms"]["int8"] == pytest.approx(gflop["bf16"])
+    # the layers at twice the rate; attention and the dense head as before
+    dynamic = found["arithmetic ms"]["int8-dynamic"]
+    assert gflop["bf16"] / 2 < dynamic < gflop["bf16"]
+    assert mb["int8"] > mb["bf16"]  # 64 rows: weights are written out in 16 bit first
+    steps = fl.grid(**SMALL, precision=["bf16", "int8", "int4-g128"], phase="decode")
+    moved = made.floors(steps, device)["MB moved"].tolist()
+    assert moved == sorted(moved, reverse=True)
+
+
+def test_a_curve_is_a_ratio_of_estimates(device):
+    (point,) = fl.grid(**SMALL, phase="decode")
+    curves = made.speedup_curves(point, device, ["int8", "bf16"], 64)
+    a, b = fl.grid(**SMALL, phase="decode", batch=64, precision=["bf16", "int8"])
+    wanted = fl.estimate([a], device)[0].seconds / fl.estimate([b], device)[0].seconds
+    gain = one(curves, precision="int8", batch=64)["estimated_gain"]
+    assert gain == pytest.approx(wanted)
+    batches = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
+    assert curves["batch"].tolist() == 2 * batches
+
+
+@pytest.mark.parametrize(
+    ("gain", "wanted"),
+    [([2, 2, 0.5], 8.0), ([2, 1.5, 1.2], np.inf), ([0.9, 0.8, 0.5], 1.0)],
+)
+def test_the_crossing_lies_between_batches(gain, wanted):
+    # from x2 at batch 4 to /2 at 16, log-log: x1 half way, at 8
+    curve = pd.DataFrame({"batch": [1, 4, 16], "estimated_gain": gain})
+    assert made.crossing(curve) == pytest.approx(wanted)
+
+
+def test_time_bytes_and_quality_stand_on_a_line(rows):
+    figure = made.trade(rows)
+    titles = [panel.title for panel in figure.panels]
+    assert titles == ["prefill, 64 rows", "decode, 1 row", "weights", "quality lost"]
+    assert texts(figure, 2)[1:] == ["2.00"] * len(NAMES)
+    assert {"reference", "88 %, 0.5"} <= set(texts(figure, 3))
+    best = rows[(rows.phase == "decode") & (rows.precision != "bf16")]
+    assert f"at decode {times(best['measured_gain'].max())} by" in figure.title
+    assert faults(figure) == []
+
+
+def test_a_precision_without_a_colour_is_grey(rows):
+    new = rows.assign(precision=rows["precision"].replace("int8", "int2"))
+    colors = {layer.color for layer in made.trade(new).panels[0].layers}
+    assert GREY in colors
+    made.trade(new).draw()
+    made.predicted_speedups(new).draw()
+
+
+def places(figure, panel, column):
+    """Where the marks of a column lie, in pixels of the page, by precision."""
+    axes = figure.draw().axes[panel]
+    axes.figure.draw_without_rendering()
+    return {
+        row["precision"]: axes.transData.transform((row[column], 0))[0]
+        for layer in figure.panels[panel].layers
+        if layer.x == column
+        for _, row in layer.rows.iterrows()
+    }
+
+
+def test_marks_that_differ_by_a_third_are_told_apart(rows, device):
+    # as those of notebook 06: 17.5 ms, 12.5 and 7; and autocast far away from all
+    ms = {"fp32": 46.3, "bf16": 17.5, "int8": 12.5, "int4-g128": 7.1}
+    like = rows.assign(measured_ms=rows["precision"].map(ms))
+    points = fl.grid(**SMALL, precision=NAMES, phase="decode")
+    figures = (made.trade(like), 1), (made.reasons(points, device, like), 0)
+    for figure, panel in figures:
+        where = places(figure, panel, "measured_ms")
+        gaps = [a - b for a, b in itertools.pairwise(where[name] for name in ms)]
+        assert min(gaps) > 10
+
+
+def test_the_reasons_have_a_panel_for_each_call(device, rows):
+    points = fl.grid(**SMALL, precision=NAMES, phase=["prefill", "decode"])
+    figure = made.reasons(points, device, rows)
+    titles = [panel.title for panel in figure.panels]
+    assert titles == ["decode, 1 row", "prefill, 64 rows"]
+    assert figure.table["measured_ms"].notna().all()
+    assert figure.title.startswith("Memory takes longer than arithmetic for 4 of 4 at")
+    assert faults(figure) == []
+    assert made.reasons(points, device).table["measured_ms"].isna().all()
+
+
+def test_the_batch_figure_has_lines_marks_and_names_at_their_ends(device):
+    (point,) = fl.grid(**SMALL, phase="decode")
+    curves = made.speedup_curves(point, device, NAMES, 16)
+    rows = speedups(records(device, phase="decode", batch=[1, 4]), device)
+    figure = made.by_batch(curves, rows)
+    assert faults(figure) == []
+    (axes,) = figure.draw().axes
+    assert sum(len(n.get_xdata()) for n in axes.lines if n.get_marker() == "^") == 6
+    ends = {layer.name: layer for layer in figure.panels[0].layers if layer.name}
+    assert set(ends) == {"fp32", "bf16", "int8, KL 0.01", "int4-g128"}
+    axes.figure.draw_without_rendering()
+    for text in axes.texts:
+        last = ends[text.get_text()].rows.iloc[-1]
+        x, y = axes.transData.transform((last["batch"], last["estimated_gain"]))
+        box = text.get_window_extent()
+        lines_off = abs(box.y0 + box.y1 - 2 * y) / 2 / (LINE * axes.figure.dpi / 72)
+        assert 0 < box.x0 - x < 30
+        assert lines_off < len(ends) / 2  # no farther than names of lines in between
+
+
+def test_predicted_speedups_are_scored_by_their_side_of_one(rows):
+    figure = made.predicted_speedups(rows)
+    both = rows[rows["precision"] != "bf16"]
+    logs = np.log(both["estimated_gain"]) * np.log(both["measured_gain"])
+    assert figure.title.startswith(f"{(logs > 0).sum()} of {len(both)} speed-ups on")
+    # int8 takes 1.5 times its estimate, int4 twice, fp32 no more: the middle is 1.5
+    assert figure.title.endswith("median off by a factor of 1.50")
+    assert "int8, KL 0.01 prefill" in [layer.name for layer in figure.panels[0].layers]
+    assert faults(figure) == []
+    alone = rows[rows["precision"] == "bf16"]
+    words = "no precision beside bf16 was measured"
+    assert made.predicted_speedups(alone).title == words
+
+
+def test_eager_and_compiled_stand_on_one_line(device):
+    eager = speedups(records(device, phase="decode"), device)
+    compiled = speedups(records(device, phase="decode", runtime="decoder"), device)
+    figure = made.engines(fl.merge_runs(eager, compiled.assign(compile_s=12.0)))
+    ratio = eager["measured_ms"][2] / compiled["measured_ms"][2]
+    assert texts(figure).count("12.0") == len(NAMES)
+    assert times(ratio) in texts(figure)
+    assert faults(figure) == []
+    assert texts(made.engines(eager)).count("eager only") == len(NAMES)
+
+
+def test_every_state_of_the_explorer_draws(device):
+    (point,) = fl.grid(**SMALL, phase="decode")
+    rows = speedups(records(device, phase="decode", batch=[1, 4]), device)
+    explorer = made.paying(point, device, rows=rows)
+    assert set(explorer.options) == {"hidden", "cached", "runtime", "device"}
+    assert "Tesla T4" not in explorer.options["device"]  # has no bf16
+    assert "(measured)" in explorer.make(**explorer.state).title
+    for name, options in explorer.options.items():
+        values = list(options.values() if isinstance(options, dict) else options)
+        for value in {0: values[0], -1: values[-1]}.values():
+            figure = explorer.make(**(explorer.state | {name: value}))
+            assert faults(figure) == []
+            gains = figure.table["estimated_gain"]
+            low, high = figure.panels[0].y.limits
+            assert gains.between(low, high).all()
+
+
+def test_stored_bits_are_those_of_the_format():
+    stored = stored_bytes(FORMATS["int4-g128"], 256, 1024)
+    assert EXERCISES["06_1"].answer == 8 * stored / (256 * 1024)
+
+
+@pytest.mark.skipif(
+    bool(machine.unsupported_reason("cpu", "int8")),
+    reason=machine.unsupported_reason("cpu", "int8"),
+)
+def test_measured_here_it_holds_quality_and_bytes():
+    settings = Settings.for_device("cpu", budget_s=0.05, n_min=3)
+    bench = Bench.for_device("cpu", settings, fl.device("h200"))
+    points = fl.grid(**SMALL, precision=["bf16", "int8"], phase="decode")
+    found = speedups([bench.measure(p) for p in points])
+    assert found["status"].tolist() == ["ok", "ok"]
+    assert found["weights_mb"].iloc[1] < 0.75 * found["weights_mb"].iloc[0]
+    assert (found["kl_nats"] > 0).all()
+    assert found["top1"].between(0.5, 1).all()
