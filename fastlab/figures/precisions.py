@@ -129,7 +129,7 @@ def _clocks(rows: pd.DataFrame, name: str, **look: Any) -> list[Layer]:
     return [
         points(own, f"{what}_ms", "precision", f"{name} {what}", **style)
         for what, style in (("estimated", made), ("measured", look))
-        if f"{what}_ms" in rows and len(own := rows[rows[f"{what}_ms"].notna()])
+        if f"{what}_ms" in rows and len(own := rows.dropna(subset=f"{what}_ms"))
     ]
 
 
@@ -165,15 +165,12 @@ def _quality(each: pd.DataFrame, names: Axis) -> Panel:
     axis = Axis(
         "KL (nats)", "log", ticks=ticks, limits=tuple(ends) if len(lost) else None
     )
-    notes = [("top-1,\nmax |Δ logit|", [_lost(row) for _, row in each.iterrows()])]
+    said = [
+        "reference" if kl == 0 else f"{percent(same)}, {off:.2g}".removesuffix(", nan")
+        for kl, same, off in each[["kl_nats", "top1", "max_abs"]].to_numpy(float)
+    ]
+    notes = [("top-1,\nmax |Δ logit|", said)]
     return Panel(axis, names, layers, "quality lost", notes=notes)
-
-
-def _lost(row: Any) -> str:
-    if row["kl_nats"] == 0:
-        return "reference"
-    known = row["top1"] is not None and row["top1"] == row["top1"]
-    return f"{percent(row['top1'])}, {row['max_abs']:.2g}" if known else ""
 
 
 # --- why
@@ -209,17 +206,13 @@ def _floors(point: Point, device: Device) -> dict[str, Any]:
     }
 
 
-def reasons(
-    points: Iterable[Point], device: Device, rows: pd.DataFrame | None = None
-) -> Figure:
+def reasons(points: Iterable[Point], device: Device, rows: pd.DataFrame) -> Figure:
     """A panel for each call: what arithmetic and memory would take alone, in ms.
 
     What is to the right decides. Filled: measured, where `rows` have the call.
     """
-    alone = floors(points, device).assign(measured_ms=np.nan)
-    if rows is not None:
-        measured = calls(rows)[[*CALL, "measured_ms"]]
-        alone = alone.drop(columns="measured_ms").merge(measured, "left", [*CALL])
+    measured = calls(rows)[[*CALL, "measured_ms"]]
+    alone = floors(points, device).merge(measured, "left", [*CALL])
     names = Axis("", names=list(dict.fromkeys(alone["precision"])))
     panels, said = [], []
     for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
@@ -308,7 +301,7 @@ def crossing(rows: pd.DataFrame, gain: str = "estimated_gain") -> float:
 
 def by_batch(
     curves: pd.DataFrame,
-    rows: pd.DataFrame | None = None,
+    rows: pd.DataFrame,
     baseline: str = "bf16",
     head: str = "",
     limits: tuple[float, float] | None = None,
@@ -320,7 +313,7 @@ def by_batch(
     """
     import pandas as pd
 
-    made, marks = calls(curves), calls(curves[:0] if rows is None else rows)
+    made, marks = calls(curves), calls(rows)
     shown = pd.concat([part for part in (marks, made) if len(part)], ignore_index=True)
     others = comparable(marks, baseline)
     layers = _each(made, lambda name, own: [_curve(own, with_loss(name, marks))])
@@ -362,7 +355,7 @@ def _turns(curves: pd.DataFrame, marks: pd.DataFrame, baseline: str) -> str:
         if name != baseline and 1 < crossing(own) < np.inf:
             said.append(f"{name} {crossing(own):.0f}{measured}")
     what = "estimated (measured)" if len(marks) else "estimated"
-    each = ", ".join(said) or "none of those that are faster with one"
+    each = ", ".join(said) or "none that starts out faster"
     return f"Slower than {baseline} from this batch on, {what}\n{each}"
 
 
@@ -442,11 +435,7 @@ def paying(
     are drawn where the controls stand on their model and call.
     """
     every = [device for device in (*given, *devices()) if device is not None]
-    offered = {
-        one.name + " (calibrated)" * one.calibrated: one
-        for one in every
-        if runs(one, baseline)
-    }
+    able = [device for device in every if runs(device, baseline)]
     hidden, cached = point.shape.hidden, point.workload.prompt_len
     own = {"hidden": hidden, "cached": cached, "runtime": point.recipe.runtime}
     own["device"] = every[0]
@@ -454,18 +443,20 @@ def paying(
     def make(**state: Any) -> Figure:
         device, moved = state["device"], _moved(point, **state)
         curves = speedup_curves(moved, device, USUAL, MOST, baseline)
-        here = None
-        if rows is not None and state == own:
-            here = rows[rows["precision"].isin(set(curves["precision"]))]
+        here = rows if rows is not None and state == own else curves[:0]
+        here = here[here["precision"].isin(set(curves["precision"]))]
         size = f"{point.shape.family} {point.shape.layers}x{state['hidden']}"
         call = f"{state['runtime']}, {state['cached']:,} tokens cached"
         head = f"{size} on {device.name}, {call}"
         return by_batch(curves, here, baseline, head, LIMITS)
 
-    caption = "lines: estimated, nothing runs; marks: measured"
-    controls = {"hidden": around(HIDDEN, hidden), "cached": around(LENGTHS, cached)}
-    runtimes = ["eager", "decoder"]
-    return explore(make, own, caption, **controls, runtime=runtimes, device=offered)
+    return explore(
+        *(make, own, "lines: estimated, nothing runs; marks: measured"),
+        hidden=around(HIDDEN, hidden),
+        cached=around(LENGTHS, cached),
+        runtime=["eager", "decoder"],
+        device={one.name + " (calibrated)" * one.calibrated: one for one in able},
+    )
 
 
 def _moved(point: Point, hidden: int, cached: int, runtime: str, **_: Any) -> Point:
