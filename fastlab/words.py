@@ -35,7 +35,7 @@ def percent(share: float) -> str:
     if not math.isfinite(share):
         return ""
     value = 100 * share
-    places = 0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2
+    places = 0 if abs(value) >= 10 or not value else 1 if abs(value) >= 1 else 2
     return f"{value:.{places}f} %"
 
 
