@@ -31,10 +31,10 @@ from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
 from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate
-from fastlab.rows import MISSING, estimated, over, points_of
+from fastlab.rows import MISSING, estimated, over, points_of, table
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import flat, grid
-from fastlab.spec.point import Point
+from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import (
     IMPORTANCES,
     LAYER_CHOICES,
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from fastlab.clock.measure import Bench
     from fastlab.shrink.trained import Trained
 
 
@@ -85,12 +86,13 @@ DENSE, ZEROS = "dense", ("zeros", "pattern", "csr", "2:4")  # these leave the sh
 DEPTH_OR_WIDTH = ("layers", "ffn", "hidden")
 GROUPS = dict.fromkeys(RATIOS, "cut shapes") | {"csr": "CSR", "2:4": "2:4 packed"}
 GROUPS |= dict.fromkeys(("zeros", "pattern"), "zeros stored dense")
+JUDGED, BLOCK = 40_000, 512  # characters that judge while one waits, tokens at once
+PROMPT, SHOWN = 256, 160  # tokens that are timed, characters of what is written
 SEEDS = (0, 1, 2)  # of random choices
 HEAD = "head"  # the operation that is never sparse
 PARTS = ("prune_", "sparse_", "share_", "distill_")  # columns of a smaller model
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
-MULTIPLES = (1, 16, 64, 128)
 DEVICES = ("h200", "h100", "a100", "l4", "t4", "rtx4090", "m4-max")
 SAVED = (0, 0.25, 0.5, 0.75, 0.9)  # shares of the FLOPs that an axis names
 GAINS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
@@ -161,37 +163,16 @@ def choice_points(
         check_choice("ways", way, every)
     found: list[Pruning] = []
     for cut in (point.recipe.pruning for point in cut_points(shares, **common)[1:]):
-        name, fit = "importance", IMPORTANCES
+        name, fit = "importance", list(IMPORTANCES)
         if cut.layers:
-            name, fit = "layer_choice", LAYER_CHOICES[:-1]  # all but random
-        each = [{name: way, "seed": n} for way in ways if way in fit for n in SEEDS]
+            name, fit = "layer_choice", list(LAYER_CHOICES[:-1])  # all but random
+        each: list[Any] = [
+            {name: way, "seed": n} for way in ways if way in fit for n in SEEDS
+        ]
         found += [replace(cut, **one) for one in each]
     (dense,) = grid(**common)
     recipes = [replace(dense.recipe, pruning=one) for one in dict.fromkeys(found)]
     return [replace(dense, recipe=recipe) for recipe in recipes]
-
-
-def zero_points(
-    ratios: Sequence[float],
-    storages: Sequence[str] = (),
-    method: str = "magnitude",
-    **common: Any,
-) -> list[Point]:
-    """The dense point, then each ratio of zeros in each storage, and the 2:4 pattern.
-
-    storages: "dense", "csr", and "2:4": packed for sparse tensor cores; by default all
-    that this machine has a kernel for.
-    """
-    from fastlab import machine
-
-    packed = ["2:4"] * (machine.torch_device() == "cuda")
-    storages = storages or ["dense", "csr", *packed]
-    loose = [one for one in storages if one != "2:4"]
-    stored = [one for one in storages if one != "csr"]
-    found, common = grid(**common), common | {"sparse_method": method}
-    if loose:
-        found += grid(**common, sparse_storage=loose, sparse_ratio=list(ratios))
-    return found + grid(**common, sparse_pattern="2:4", sparse_storage=stored)
 
 
 # --- rows
@@ -221,8 +202,9 @@ def speedups(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     return rows.assign(gain_low=low, gain_high=high, time_left=left)
 
 
-DESCRIBED = ("kind", "share", "what", "choice", "method", "parameters", "left")
-DESCRIBED += ("promised",)
+DESCRIBED = (
+    *("kind", "share", "what", "choice", "method", "parameters", "left", "promised"),
+)
 
 
 def described(point: Point) -> dict[str, Any]:
@@ -281,8 +263,10 @@ def built_words(point: Point) -> str:
     return f"{words}, {zeros} {sparsity.storage}"
 
 
-STUDENT = ("kind", "share", "what", "choice", "distill_steps", "parameters", "left")
-STUDENT += ("bits_per_byte", *BIT_ENDS, "before")
+STUDENT = (
+    *("kind", "share", "what", "choice", "distill_steps", "parameters", "left"),
+    *("bits_per_byte", *BIT_ENDS, "before"),
+)
 
 
 def distilled(
@@ -300,7 +284,8 @@ def distilled(
     own = rows[(rows["weights"] == trained.weights) & rows["bits_per_byte"].notna()]
     judged = dict(zip(points_of(own), own["bits_per_byte"], strict=True))
     own = own[(own["distill_steps"] > 0) & (own["kind"] != "")]
-    before = [judged.get(_untaught(point), np.nan) for point in points_of(own)]
+    untaught = points_of(own.assign(distill_steps=0))
+    before = [judged.get(point, np.nan) for point in untaught]
     lines: list[Any] = own.assign(before=before)[list(STUDENT)].to_dict("records")
     files = sorted((folder or CHECKPOINTS).rglob("run.json"))
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in files]
@@ -309,10 +294,6 @@ def distilled(
     ]
     once = ["kind", "share", "choice", "distill_steps"]
     return pd.DataFrame(lines, columns=list(STUDENT)).drop_duplicates(once)
-
-
-def _untaught(point: Point) -> Point:
-    return replace(point, recipe=replace(point.recipe, distill_steps=0))
 
 
 def _student(run: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
@@ -337,15 +318,10 @@ def _missing(*tables: pd.DataFrame) -> str:
 
 
 def _folded(*tables: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
-    return _joined([rows.reindex(columns=[*TABLE, *more]) for rows in tables])
-
-
-def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.concat(
-        [rows for rows in tables if len(rows)] or tables[:1], ignore_index=True
-    )
+    every = [rows.reindex(columns=[*TABLE, *more]) for rows in tables]
+    return pd.concat([one for one in every if len(one)] or every, ignore_index=True)
 
 
 # --- figures
@@ -483,7 +459,8 @@ def break_even(rows: pd.DataFrame, n: int, k: int, value: int = 4) -> Figure:
         for phase in dict.fromkeys(known["phase"])
     ]
     rings = [[level(1), _ring(at)] for at in ([even], list(found.values()))]
-    first = Panel(x, y, [curve], "bytes, counted", decor=rings[0])
+    weight = f"bytes of a weight {n:,} x {k:,}, counted"
+    first = Panel(x, y, [curve], weight, decor=rings[0])
     last = Panel(x, y, layers, "time, measured", "upper left", decor=rings[1])
     each = [f"near {percent(at)} in {phase}" for phase, at in found.items()]
     title = f"CSR takes the bytes of dense at {percent(even)} zeros\nits time "
@@ -509,7 +486,7 @@ def _timed(rows: pd.DataFrame, kind: str, phase: str) -> Layer:
     return points(rows, "share", "measured_gain", f"{name}, {phase}", **{**look, **how})
 
 
-def _ring(shares: Sequence[float]) -> Callable[[Axes], None]:
+def _ring(shares: Sequence[float]) -> Callable[[Axes], Any]:
     """Rings where CSR and dense cost the same: the title names them."""
     look: dict[str, Any] = {"ms": 13, "mfc": "none", "mec": GREY, "mew": 1.5}
     return lambda axes: axes.plot(shares, [1] * len(shares), "o", zorder=6, **look)
@@ -555,9 +532,16 @@ def depth_or_width(
         x, y, layers, "random weights: time", "upper left", decor=[_as_parameters]
     )
     quality = _quality(text, "left", x, "trained weights: quality", again)
+    half = _half(timed, DEPTH_OR_WIDTH, "measured_gain")
+    title = ", ".join(
+        f"{name} {times(own['measured_gain'].max())}" for name, own in half
+    )
+    half = _half(text, DEPTH_OR_WIDTH, "bits_per_byte")
+    bits = ", ".join(f"{name} {own['bits_per_byte'].min():.2f}" for name, own in half)
+    title = f"Speed-up: {title or 'none'}\nbits per byte: {bits or 'none'}"
     every = _folded(rows, judged, students, more=["before"])
     note = "; ".join(filter(None, (f"{len(students)} distilled", _missing(rows))))
-    return Figure([time, quality], _halves(timed, text), every, (10.8, 5.0), note=note)
+    return Figure([time, quality], title, every, (10.8, 5.0), note=note)
 
 
 def _as_parameters(axes: Axes) -> None:
@@ -565,21 +549,13 @@ def _as_parameters(axes: Axes) -> None:
     axes.text(0.26, 0.2, "as parameters", va="bottom", **NOTE)
 
 
-def _halves(timed: pd.DataFrame, text: pd.DataFrame) -> str:
-    """Speed-up and bits per byte of each kind where the share is nearest to half."""
-    share, each = _middle([*timed["share"], *text["share"]]), []
-    for kind in DEPTH_OR_WIDTH:
-        speed, bits = (
-            one[(one["kind"] == kind) & (one["share"] == share)][name].dropna()
-            for one, name in ((timed, "measured_gain"), (text, "bits_per_byte"))
-        )
-        words = [*map(times, speed[:1]), *(f"{v:.2f} bits per byte" for v in bits[:1])]
-        each += [f"{KINDS[kind][0]} {', '.join(words)}"] * bool(words)
-    return f"{percent(share)} cut: {'; '.join(each) or 'nothing measured'}"
-
-
-def _middle(shares: Iterable[float]) -> float:
-    return min(shares, key=lambda share: abs(share - 0.5), default=0.5)
+def _half(
+    rows: pd.DataFrame, kinds: Iterable[str], by: str
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name and rows of each kind where the share that is cut is nearest to half."""
+    share = min(rows["share"], key=lambda one: abs(one - 0.5), default=0.5)
+    for name, _, own in _kinds(rows[rows["share"] == share], kinds, by):
+        yield f"{percent(share)} of {name}", own.dropna(subset=[by])
 
 
 def _learned(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> Layer:
@@ -628,10 +604,18 @@ def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
         x = Axis("share cut", names=list(dict.fromkeys(own["cut"])))
         layers, decor = _chosen(own, known), [_dense(known)]
         panels.append(Panel(x, y, layers, KINDS[kind][0], decor=decor))
+    each = [
+        f"{name} {words[0]} to {words[-1]}"
+        for name, own in _half(known, there, "mean")
+        for words in [[f"{m:.2f} ({c})" for m, c in own[["mean", "choice"]].to_numpy()]]
+    ]
+    title = "\n".join(filter(None, ("; ".join(each[:2]), "; ".join(each[2:]))))
     return Figure(
-        *(panels, _best_and_worst(known, there)),
+        panels,
+        f"bits per byte: {title}",
         _folded(known, more=["mean", "least", "most"]),
-        *((11.0, 5.0), 0, [0.8 + 0.4 * len(panel.x.names) for panel in panels]),
+        (11.0, 5.0),
+        widths=[0.8 + 0.4 * len(panel.x.names) for panel in panels],
         share="y",
         key="outside lower center",
         note="; ".join(filter(None, ("random: three seeds", _missing(rows)))),
@@ -649,22 +633,6 @@ def _chosen(rows: pd.DataFrame, every: pd.DataFrame) -> list[Layer]:
         made: dict[str, Any] = {"shift": aside, "ends": ("least", "most")}
         layers.append(points(own, "cut", "mean", name, **made, **CHOICES[way]))
     return layers
-
-
-def _best_and_worst(rows: pd.DataFrame, kinds: Sequence[str]) -> str:
-    """The best and the worst way to choose, of each kind, where half of it goes."""
-    share, each = _middle(rows["share"]), []
-    half = rows[rows["share"] == share].sort_values("mean")
-    for kind in kinds:
-        ends = (
-            half[half["kind"] == kind].iloc[[0, -1]]
-            if kind in set(half["kind"])
-            else half[:0]
-        )
-        words = [f"{row['mean']:.2f} ({row['choice']})" for _, row in ends.iterrows()]
-        each += [f"{KINDS[kind][0]} {' to '.join(words)}"] * bool(words)
-    lines = "; ".join(each[:2]), "; ".join(each[2:])
-    return f"{percent(share)} cut: " + "\n".join(filter(None, lines))
 
 
 def predicted_vs_measured(rows: pd.DataFrame) -> Figure:
@@ -722,7 +690,37 @@ def _intervals_kept(rows: pd.DataFrame) -> str:
     )
 
 
-# --- the explorer
+# --- models at hand, and the explorer
+
+
+def side_by_side(
+    models: Mapping[str, Any],
+    bench: Bench,
+    trained: Trained,
+    prompt: str,
+    new_tokens: int = 40,
+) -> pd.DataFrame:
+    """Models at hand: parameters, estimated and measured ms, bits per byte, a text.
+
+    ms are those of a prefill of PROMPT tokens, fp32, on the bench; bits per byte are of
+    the beginning of the held-out text, on which intervals are wide.
+    """
+    from fastlab.checkpoints import generate_text
+    from fastlab.learning.likelihood import text_loss
+
+    records, bits, texts = [], [], []
+    easy, tokenizer = trained.corpus.held_out[:JUDGED], trained.tokenizer
+    for model in models.values():
+        shape = ModelShape.from_config(model.config)
+        point = Point(shape, Workload(prompt_len=min(PROMPT, shape.max_positions)))
+        bench.use_model(point, model)
+        records.append(bench.measure(point))
+        block = min(BLOCK, shape.max_positions)
+        bits.append(text_loss(model, tokenizer, easy, block).bits_per_byte)
+        texts.append(generate_text(model, tokenizer, prompt, new_tokens)[:SHOWN])
+    rows = table(records)[["parameters", "estimated_ms", "measured_ms", "n", "flags"]]
+    rows.insert(0, "model", list(models))
+    return rows.assign(bits_per_byte=bits, **{"it writes": texts})
 
 
 def cutting(
@@ -731,38 +729,34 @@ def cutting(
     """Shares of layers, heads, FFN and width -> the shape built, FLOPs, an estimate.
 
     models: dense points by the name that the menu shows. Where `rows` have the cut, its
-    time (with `profile`) and its quality are told too: then it matters what units are
-    chosen by, which no size depends on. Only shares that a config can say are offered,
-    each shape once.
+    time (with `profile`) and its quality are told too: then it matters how units are
+    chosen, which no size depends on. Only shares that a config can say are offered.
     """
     known = dict(zip(points_of(rows), rows.to_dict("records"), strict=True))
-    menu = _device_menu(profile).items()
     needed = {model.recipe.precision for model in models.values()}
-    devices = {name: one for name, one in menu if all(map(one.can, needed))}
+    menu = _device_menu(profile)
+    able = {name: one for name, one in menu.items() if all(map(one.can, needed))}
 
-    def make(model: str, device: str, **state: Any) -> Figure | str:
-        built = _pruned(models[model], **_cut_of(state))
+    def make(model: str, device: str, **cut: Any) -> Figure | str:
+        built = _pruned(models[model], **cut)
         if built is None:
             return "no config can say the shape that this would leave"
-        here = profile is not None and devices[device] == profile
-        return on_paper(built, devices[device], known.get(built, {}) if here else {})
+        row = known.get(built, {}) if able[device] == profile else {}
+        return on_paper(built, able[device], row)
 
     def offered(name: str) -> Callable[[dict[str, Any]], dict[str, float]]:
-        return lambda state: cut_shares(models[state["model"]], name, _cut_of(state))
+        return lambda state: cut_shares(models[state["model"]], name, state)
 
     return explore(
         make,
         {"layers": 0.5},
-        "nothing runs: sizes and times are computed; dots were measured",
+        "nothing runs: sizes and times are computed, the dot was measured",
         model=list(models),
-        device=list(devices),
-        multiple_of=lambda state: _multiples(models[state["model"]]),
-        layers=offered("layers"),
-        ffn=offered("ffn"),
-        hidden=offered("hidden"),
-        heads=offered("heads"),
-        which_layers=["influence", "loss", "magnitude", "uniform", "first", "last"],
-        which_units=["activation", "taylor", "magnitude", "random"],
+        device=list(able),
+        multiple=[1, 16, 64, 128],
+        **{name: offered(name) for name in ("layers", "ffn", "hidden", "heads")},
+        layer_choice=["influence", "loss", "magnitude", "uniform", "first", "last"],
+        importance=["activation", "taylor", "magnitude", "random"],
     )
 
 
@@ -771,121 +765,76 @@ def _device_menu(*devices: Device | None) -> dict[str, Device]:
     return {one.name + " (calibrated)" * one.calibrated: one for one in every}
 
 
-def _cut_of(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a pruning among the controls of the explorer."""
-    named = {"which_layers": "layer_choice", "which_units": "importance"}
-    named |= {"multiple_of": "multiple", **{name: name for name in RATIOS}}
-    return {named[name]: value for name, value in state.items() if name in named}
-
-
-def cut_shares(model: Point, name: str, cut: Mapping[str, Any]) -> dict[str, float]:
+def cut_shares(model: Point, name: str, state: Mapping[str, Any]) -> dict[str, float]:
     """text -> share of one kind of unit that can go too, each built shape once.
 
     Where heads make the width (gpt2), a share of it needs the same share of heads.
     """
+    cut = {one: state[one] for one in ("multiple", *RATIOS) if one in state}
     found: dict[ModelShape, float] = {}
     for share in SHARES:
         ways = [{name: share}, {name: share, "heads": share}][: 1 + (name == "hidden")]
-        tried = [_pruned(model, **{**cut, **way}) for way in ways]
-        for built in filter(None, tried):
+        for built in filter(None, [_pruned(model, **(cut | way)) for way in ways]):
             found.setdefault(built.built_shape, share)
     return {f"{100 * share:g} %": share for share in found.values()}
-
-
-def _multiples(model: Point) -> list[int]:
-    """What widths can be multiples of, such that something of each can go."""
-
-    def able(multiple: int) -> bool:
-        each = [cut_shares(model, n, {"multiple": multiple}) for n in ("ffn", "hidden")]
-        return multiple == 1 or min(map(len, each)) > 1
-
-    return list(filter(able, MULTIPLES))
 
 
 def on_paper(built: Point, device: Device, row: Mapping[str, Any]) -> Figure:
     """What a cut leaves of a shape and of its costs; row: the stored one, if any."""
     before, after = estimate([dense_of(built), built], device)
-    rows = [_sizes(built), _costs(before, after, built, row)]
-    axis = Axis("of the dense model's", write=percent, limits=(0, 1.35), ticks=QUARTERS)
-    panels = [
-        Panel(
-            *(axis, Axis("", names=list(own["quantity"])), _left(own), title),
-            notes=[("", list(own["words"]))],
-        )
-        for own, title in zip(
-            rows, ("what is left", "what it should cost"), strict=True
-        )
+    rows = _paper_rows(built, before, after, row.get("measured_ms", np.nan))
+    timed = rows[rows["measured"].notna()]
+    layers = [
+        bars(rows, "dense", "what", color=PALE),
+        bars(rows, "left", "what", "left", color=GREY, ends=("low", "high")),
+        points(timed, "measured", "what", "measured"),
     ]
-    cut, gains = (
-        built.recipe.pruning,
-        (before.flops / after.flops, before.seconds / after.seconds),
-    )
+    x = Axis("of the dense model's", write=percent, limits=(0, 1.35), ticks=QUARTERS)
+    y, notes = Axis("", names=list(rows["what"])), [("", list(rows["words"]))]
+    cut, promised = built.recipe.pruning, before.flops / after.flops
     each = [f"{100 * getattr(cut, n):g} % of {n}" for n in RATIOS if getattr(cut, n)]
-    title = f"{', '.join(each) or 'nothing'} cut: {built_words(built)}\n"
-    title += f"FLOPs promise {times(gains[0])}, the estimate says {times(gains[1])}"
+    title = f"{', '.join(each) or 'nothing'} cut: {built_words(built)}\nFLOPs promise "
+    title += f"{times(promised)}, the estimate {times(before.seconds / after.seconds)}"
     note = f"on {device.name}; {_stored_words(row)}"
-    return Figure(panels, title, _joined(rows), (10.8, 3.8), note=note)
+    panel = Panel(x, y, layers, notes=notes)
+    return Figure([panel], title, rows, (9.0, 4.9), note=note)
 
 
-def _sizes(built: Point) -> pd.DataFrame:
-    """The four sizes of a shape, before and after its pruning."""
-    old, new = built.shape, built.built_shape
-    groups = f" in groups {old.kv_heads:,} → {new.kv_heads:,}"
-    pairs = {name: (getattr(old, name), getattr(new, name)) for name in RATIOS}
-    return _bars(
-        [name, *pair, f"{pair[0]:,} → {pair[1]:,}" + groups * (name == "heads")]
-        for name, pair in pairs.items()
-    )
-
-
-def _costs(
-    before: Estimate, after: Estimate, built: Point, row: Mapping[str, Any]
+def _paper_rows(
+    built: Point, before: Estimate, after: Estimate, measured_ms: float
 ) -> pd.DataFrame:
-    """Parameters, FLOPs, peak memory and time, before and after."""
-    many = [parameters(shape) for shape in (built.shape, built.built_shape)]
-    ms, low, high = (1e3 * s for s in (after.seconds, after.low_s, after.high_s))
-    of, words = (
-        1e3 * before.seconds,
-        f"{digits(ms)} ms, {digits(low)} to {digits(high)}",
-    )
-    measured = row.get("measured_ms", np.nan) / of
-    return _bars(
-        [
-            ["parameters", *many, si(many[1])],
-            ["FLOPs", before.flops, after.flops, si(after.flops)],
-            ["memory", before.peak_bytes, after.peak_bytes, si(after.peak_bytes, "B")],
-            ["time", of, ms, words, low / of, high / of, measured],
-        ]
-    )
-
-
-def _bars(lines: Iterable[Sequence[Any]]) -> pd.DataFrame:
+    """Sizes and costs of a model before and after it is cut; ends of the time's."""
     import pandas as pd
 
-    names = ["quantity", "before", "after", "words", "low", "high", "measured"]
-    every = [dict(zip(names, values, strict=False)) for values in lines]
-    rows = pd.DataFrame(every, columns=names)
-    return rows.assign(dense=1.0, left=rows["after"] / rows["before"])
-
-
-def _left(rows: pd.DataFrame) -> list[Layer]:
-    look: dict[str, Any] = {"color": GREY, "ends": ("low", "high"), "thick": 0.56}
-    timed = rows[rows["measured"].notna()]
-    return [
-        bars(rows, "dense", "quantity", color=PALE, thick=0.56),
-        bars(rows, "left", "quantity", "left", **look),
-        points(timed, "measured", "quantity", "measured"),
+    old, new = built.shape, built.built_shape
+    pairs = {name: (getattr(old, name), getattr(new, name)) for name in RATIOS}
+    lines: list[Any] = [
+        [n, *each, "{:,} → {:,}".format(*each)] for n, each in pairs.items()
     ]
+    lines[1][3] += f" in groups {old.kv_heads} → {new.kv_heads}"
+    many = parameters(old), parameters(new)
+    peak, of = (before.peak_bytes, after.peak_bytes), before.seconds
+    low, ms, high = (
+        digits(1e3 * s) for s in (after.low_s, after.seconds, after.high_s)
+    )
+    lines += [
+        ["parameters", *many, si(many[1])],
+        ["FLOPs", before.flops, after.flops, si(after.flops)],
+        ["peak memory", *peak, si(peak[1], "B")],
+        ["time", 1e3 * of, 1e3 * after.seconds, f"{ms} ms, {low} to {high}"],
+    ]
+    lines[-1] += [after.low_s / of, after.high_s / of, measured_ms / 1e3 / of]
+    names = ["what", "before", "after", "words", "low", "high", "measured"]
+    rows = pd.DataFrame([dict(zip(names, one, strict=False)) for one in lines])
+    return rows.assign(dense=1.0, left=rows["after"] / rows["before"])
 
 
 def _stored_words(row: Mapping[str, Any]) -> str:
     """What was measured of a cut, in words."""
-    ms, bits = row.get("measured_ms"), row.get("bits_per_byte")
-    if not row or ms != ms:
+    if not row.get("measured_ms", 0) > 0:
         return "no row is stored of this cut"
-    words = f"measured: {digits(ms)} ms (dot); " if ms else ""
-    if bits is None or bits != bits:
-        return f"{words}random weights: no quality to speak of"
-    dense = f"{digits(row['dense_bits_per_byte'])} dense"
-    kl = f"KL {digits(row['kl_nats'])} nats"
-    return f"{words}quality: {digits(bits)} bits per byte, {dense}; {kl}"
+    words, bits = f"measured: {digits(row['measured_ms'])} ms", row["bits_per_byte"]
+    if not bits > 0:
+        return f"{words}; random weights: no quality to speak of"
+    dense, kl = digits(row["dense_bits_per_byte"]), digits(row["kl_nats"])
+    return f"{words}; {digits(bits)} bits per byte, dense {dense}; KL {kl} nats"

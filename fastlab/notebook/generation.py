@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.runtime.streaming import Speed, stream
@@ -43,6 +44,20 @@ def train_tiny_lm(seconds: float, device: str = "cpu") -> tuple[Any, Any]:
     while time.monotonic() - began < seconds:
         trainer.advance()
     return model.eval().requires_grad_(False), tokenizer
+
+
+def tiny_lm_folder(seconds: float) -> Path:
+    """The folder of such a model, under results/: trained once, then kept."""
+    from fastlab.checkpoints import without_bars
+    from fastlab.learning.checkpoint import export_model
+    from fastlab.notebook.run import results_root
+
+    folder = results_root() / "small-model" / f"{seconds:g}s"
+    if not (folder / "tokenizer.json").exists():
+        trained = train_tiny_lm(seconds)
+        with without_bars():
+            export_model(*trained, folder)
+    return folder
 
 
 def _sources() -> str:
