@@ -26,7 +26,7 @@ _HOMES = {
     "fastlab.scores.scoreboard": ("score",),
     "fastlab.cost.article": ("article_as_printed", "article_corrected"),
     "fastlab.runtime.engines": ("prepare",),
-    "fastlab.checkpoints": ("generate_text",),
+    "fastlab.checkpoints": ("generate_text", "without_bars"),
     "fastlab.shrink.recipes": ("build", "load"),
     "fastlab.shrink.trained": ("Trained", "checkpoint_folder"),
     "fastlab.clock.evaluator": ("Evaluator", "built", "same_text"),

@@ -334,7 +334,7 @@ def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
     weights, `judged` of trained ones. On the diagonal time falls as FLOPs do.
     """
     timed, text = (one[one["phase"] == "prefill"] for one in (rows, judged))
-    most = [float(np.nanmax(one["promised"], initial=2)) for one in (timed, text)]
+    most = [max([2.0, *one["promised"]]) for one in (timed, text)]
     gains = timed[["measured_gain", "estimated_gain"]].to_numpy(float)
     low = min(0.8, float(np.nanmin(gains, initial=1)) / 1.25)
     x = Axis(PROMISE, "log", _saved, [1 / (1 - share) for share in SAVED])

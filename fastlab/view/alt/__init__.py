@@ -7,13 +7,6 @@ from fastlab.view.alt.first import pairs
 from fastlab.view.alt.kvcache import crossover, held, prefixes, unrolled
 from fastlab.view.alt.ladder import rungs
 from fastlab.view.alt.precisions import by_batch, engines, promised, reasons, trade
-from fastlab.view.alt.pruning import (
-    break_even,
-    choices,
-    depth_or_width,
-    foretold,
-    zeros_are_not_speed,
-)
 from fastlab.view.alt.roofline import batch_knee, measured_roof, roofline
 from fastlab.view.alt.score import left_out, methods, waterfalls
 from fastlab.view.alt.sharing import lookups, stored
@@ -22,18 +15,14 @@ from fastlab.view.alt.timing import few, here, intervals, reported, strips
 
 __all__ = [
     "batch_knee",
-    "break_even",
     "by_batch",
     "bytes_moved",
-    "choices",
     "claims",
     "crossover",
-    "depth_or_width",
     "engines",
     "factors",
     "few",
     "flop_shares",
-    "foretold",
     "heatmaps",
     "held",
     "here",
@@ -61,5 +50,4 @@ __all__ = [
     "trade",
     "unrolled",
     "waterfalls",
-    "zeros_are_not_speed",
 ]

@@ -4,7 +4,6 @@ from fastlab.view.explore.count import counts
 from fastlab.view.explore.first import depth
 from fastlab.view.explore.kvcache import kv_growth
 from fastlab.view.explore.precisions import paying
-from fastlab.view.explore.pruning import cutting
 from fastlab.view.explore.roofline import roofs
 from fastlab.view.explore.score import held_out
 from fastlab.view.explore.sharing import palettes
@@ -14,7 +13,6 @@ from fastlab.view.explore.timing import samples_taken
 
 __all__ = [
     "counts",
-    "cutting",
     "depth",
     "held_out",
     "kv_growth",
