@@ -378,6 +378,8 @@ def _legend(picture: Picture, every: Sequence[Axes], place: Any) -> None:
     if names:
         columns = 6 if "center" in place and "right" not in place else 1
         found = _once(handles, names)
+        lines = -(-len(found[1]) // 6) if "center" in place else len(found[1])
+        columns = -(-len(found[1]) // lines)
         picture.legend(*found, loc=place, fontsize=SMALL, frameon=False, ncols=columns)
 
 

@@ -51,6 +51,20 @@ def sources() -> str:
     return "\n\n".join(Path(file).read_text(encoding="utf-8") for file in files)
 
 
+def tiny_lm_folder(seconds: float) -> Path:
+    """The folder of such a model, under results/: trained once, then kept."""
+    from fastlab.checkpoints import without_bars
+    from fastlab.learning.checkpoint import export_model
+    from fastlab.notebook.run import results_root
+
+    folder = results_root() / "small-model" / f"{seconds:g}s"
+    if not (folder / "tokenizer.json").exists():
+        trained = train_tiny_lm(seconds)
+        with without_bars():
+            export_model(*trained, folder)
+    return folder
+
+
 def stream_text(
     model: Any, tokenizer: Any, prompt: str, new_tokens: int, **how: Any
 ) -> pd.DataFrame:

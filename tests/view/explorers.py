@@ -17,7 +17,6 @@ from fastlab.spec import Point, grid
 from tests.figures.made import record
 
 SIZES = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
-CUT = {"family": "llama", "hidden": 768, "kv_heads": 4, "vocab": 512}
 SLIDERS = ("IntSlider", "FloatSlider")
 MENUS = ("SelectionSlider", "Dropdown", "ToggleButtons", "RadioButtons")
 
@@ -48,10 +47,6 @@ def _sweep() -> Any:
 
 
 MAKERS: dict[str, Callable[[], Any]] = {
-    "cutting": lambda: fl.explorers.cutting(
-        {"large": fl.grid(**CUT, layers=8)[0], "other": fl.grid(**CUT, layers=12)[0]},
-        *(fl.device("h200"), fl.device("t4")),
-    ),
     "depth": lambda: fl.explorers.depth(point(), [fl.device("t4"), fl.device("h200")]),
     "held_out": lambda: fl.explorers.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,

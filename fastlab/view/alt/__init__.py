@@ -3,13 +3,6 @@
 from fastlab.view.alt.case import claims, staircase, targets
 from fastlab.view.alt.distilling import recovery, softened, students
 from fastlab.view.alt.first import pairs
-from fastlab.view.alt.pruning import (
-    break_even,
-    choices,
-    depth_or_width,
-    foretold,
-    zeros_are_not_speed,
-)
 from fastlab.view.alt.roofline import batch_knee, measured_roof, roofline
 from fastlab.view.alt.score import left_out, methods, waterfalls
 from fastlab.view.alt.sharing import lookups, stored
@@ -17,11 +10,7 @@ from fastlab.view.alt.sweep import heatmaps, lines, scatter
 
 __all__ = [
     "batch_knee",
-    "break_even",
-    "choices",
     "claims",
-    "depth_or_width",
-    "foretold",
     "heatmaps",
     "left_out",
     "lines",
@@ -38,5 +27,4 @@ __all__ = [
     "students",
     "targets",
     "waterfalls",
-    "zeros_are_not_speed",
 ]

@@ -1,11 +1,9 @@
 """rows -> figures: pure functions, one module for each notebook's subject."""
 
 from fastlab.view.plots.case import claims, staircase
-from fastlab.view.plots.cuts import choices, depth_or_width, foretold
 from fastlab.view.plots.distilling import recovery, softened, students
 from fastlab.view.plots.first import on_devices, pairs
 from fastlab.view.plots.knee import batch_knee
-from fastlab.view.plots.pruning import break_even, evens, zeros_are_not_speed
 from fastlab.view.plots.roofline import measured_roof, roofline
 from fastlab.view.plots.score import left_out, methods, waterfalls
 from fastlab.view.plots.sharing import lookups, palette, stored
@@ -16,12 +14,7 @@ from fastlab.view.style import COLORS
 __all__ = [
     "COLORS",
     "batch_knee",
-    "break_even",
-    "choices",
     "claims",
-    "depth_or_width",
-    "evens",
-    "foretold",
     "heatmaps",
     "left_out",
     "lines",
@@ -40,5 +33,4 @@ __all__ = [
     "students",
     "targets",
     "waterfalls",
-    "zeros_are_not_speed",
 ]

@@ -1,0 +1,840 @@
+"""Cuts and zeros: what FLOPs promise, what the clock and the text say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlab.cost.memory import parameters
+from fastlab.cost.operations import operations
+from fastlab.cost.ops import PRODUCTS
+from fastlab.figures.explorer import Explorer, explore
+from fastlab.figures.grammar import (
+    Axis,
+    Figure,
+    Layer,
+    Panel,
+    bars,
+    drawn,
+    level,
+    line,
+    nothing,
+    points,
+)
+from fastlab.figures.style import BLACK, GREY, PALE, PINK, SMALL, look_of, readable
+from fastlab.latency.devices import Device
+from fastlab.latency.devices import device as find_device
+from fastlab.latency.estimates import estimate
+from fastlab.record import Estimate
+from fastlab.rows import MISSING, estimated, over, points_of, table
+from fastlab.spec.checks import check_choice
+from fastlab.spec.grids import flat, grid
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.pruning import (
+    IMPORTANCES,
+    LAYER_CHOICES,
+    NOTHING_CUT,
+    RATIOS,
+    Pruning,
+    check_ratio,
+)
+from fastlab.spec.recipe import Recipe
+from fastlab.spec.shape import ModelShape
+from fastlab.spec.sparsity import Sparsity, sparse_bytes
+from fastlab.words import digits, factor, percent, plain, si, times
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+    from fastlab.clock.measure import Bench
+    from fastlab.shrink.trained import Trained
+
+
+def _look(marker: str, color: str, line: str = "-", size: float = 9) -> dict[str, Any]:
+    return {"marker": marker, "color": color, "line": line, "size": size}
+
+
+ORANGE = "#E69F00"  # no precision has it, as none has PINK
+# In the order in which they are drawn: the widest first, so that none hides another.
+KINDS = {
+    "layers": ("layers", _look("o", BLACK, size=12)),
+    "ffn": ("FFN width", _look("s", PINK)),
+    "hidden": ("hidden width", _look("D", ORANGE, size=7.5)),
+    "heads": ("heads", _look("v", GREY, ":", 6)),
+    "zeros": ("zeros, stored dense", _look("X", GREY)),
+    "pattern": ("2:4 zeros, stored dense", _look("*", BLACK, size=11)),
+    "csr": ("zeros, stored as CSR", _look("P", BLACK, "--")),
+    "2:4": ("2:4, for sparse tensor cores", _look("h", GREY, "--")),
+}
+PLAIN = _look("o", BLACK)
+CHOICES = {  # by what units are chosen
+    **dict.fromkeys(("influence", "activation"), _look("o", BLACK, size=8)),
+    **dict.fromkeys(("loss", "taylor"), _look("s", PINK, size=8)),
+    "magnitude": _look("D", ORANGE, size=8),
+    "uniform": _look("v", GREY, "--", 8),
+    "first": _look("<", GREY, ":", 8),
+    "last": _look(">", GREY, "-.", 8),
+    "random": _look("X", GREY, ":", 8),
+}
+DENSE, ZEROS = "dense", ("zeros", "pattern", "csr", "2:4")  # these leave the shape
+DEPTH_OR_WIDTH = ("layers", "ffn", "hidden")
+GROUPS = dict.fromkeys(RATIOS, "cut shapes") | {"csr": "CSR", "2:4": "2:4 packed"}
+GROUPS |= dict.fromkeys(("zeros", "pattern"), "zeros stored dense")
+JUDGED, BLOCK = 40_000, 512  # characters that judge while one waits, tokens at once
+PROMPT, SHOWN = 256, 160  # tokens that are timed, characters of what is written
+SEEDS = (0, 1, 2)  # of random choices
+HEAD = "head"  # the operation that is never sparse
+PARTS = ("prune_", "sparse_", "share_", "distill_")  # columns of a smaller model
+QUARTERS = (0, 0.25, 0.5, 0.75, 1)
+SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+DEVICES = ("h200", "h100", "a100", "l4", "t4", "rtx4090", "m4-max")
+SAVED = (0, 0.25, 0.5, 0.75, 0.9)  # shares of the FLOPs that an axis names
+GAINS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
+BITS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # a byte
+QUALITY = "bits per byte of held-out text: lower is better"
+PROMISE = "FLOPs saved, zeros counted as saved"
+NOTE: dict[str, Any] = {"fontsize": SMALL, "color": GREY}
+ENDS = ("estimated_low_ms", "estimated_high_ms")
+OWN_ENDS = ("measured_low_ms", "measured_high_ms")
+GAIN_ENDS, BIT_ENDS = ("gain_low", "gain_high"), ("bits_low", "bits_high")
+TABLE = (
+    *("kind", "share", "what", "choice", "prune_seed", "distill_steps", "method"),
+    *("phase", "precision", "parameters", "left", "promised", "device", "status"),
+    *("reason", "estimated_ms", *ENDS, "estimated_gain", "measured_ms", *OWN_ENDS),
+    *("measured_gain", *GAIN_ENDS, "time_left", "n", "kl_nats", "kl_low", "kl_high"),
+    *("top1", "bits_per_byte", *BIT_ENDS, "dense_bits_per_byte"),
+    *("weights_mb", "weights"),
+)
+
+
+# --- points
+
+
+def cut_points(
+    shares: Sequence[float],
+    multiple: int = 1,
+    layer_choice: str = "uniform",
+    importance: str = "magnitude",
+    **common: Any,
+) -> list[Point]:
+    """The dense point, then each share cut from layers, heads, FFN and hidden width.
+
+    `common` are fields of `fastlab.grid`. A cut that leaves no shape a config can say
+    (9 of 12 heads where the width is 768) is left out. ValueError for a bad share.
+    """
+    for share in shares:
+        check_ratio("shares", share)
+    (dense,) = grid(**common)
+    how = {"layer_choice": layer_choice, "importance": importance}
+    found = {dense.shape: dense}
+    for name in RATIOS:
+        for share in shares:
+            point = _pruned(dense, multiple=multiple, **how, **{name: share})
+            if point is not None:
+                found.setdefault(point.built_shape, point)
+    return list(found.values())
+
+
+def _pruned(point: Point, **cut: Any) -> Point | None:
+    """The point with a pruning; None where that leaves no shape a config can say."""
+    try:
+        return replace(point, recipe=replace(point.recipe, pruning=Pruning(**cut)))
+    except ValueError:
+        return None
+
+
+def choice_points(
+    shares: Sequence[float], ways: Sequence[str], **common: Any
+) -> list[Point]:
+    """Each cut of `cut_points`, with what goes chosen in each of the ways that fit it.
+
+    ways: of LAYER_CHOICES for layers, of IMPORTANCES for the rest, or "all"; "random"
+    draws three times for the rest. ValueError for a way that is none.
+    """
+    every = (*LAYER_CHOICES, *IMPORTANCES)
+    ways = list(dict.fromkeys(every if list(ways) == ["all"] else ways))
+    for way in ways:
+        check_choice("ways", way, every)
+    found: list[Pruning] = []
+    for cut in (point.recipe.pruning for point in cut_points(shares, **common)[1:]):
+        name, fit = "importance", list(IMPORTANCES)
+        if cut.layers:
+            name, fit = "layer_choice", list(LAYER_CHOICES[:-1])  # all but random
+        each: list[Any] = [
+            {name: way, "seed": n} for way in ways if way in fit for n in SEEDS
+        ]
+        found += [replace(cut, **one) for one in each]
+    (dense,) = grid(**common)
+    recipes = [replace(dense.recipe, pruning=one) for one in dict.fromkeys(found)]
+    return [replace(dense, recipe=recipe) for recipe in recipes]
+
+
+# --- rows
+
+
+def speedups(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
+    """The rows with what was cut, what that promises, and what it brought.
+
+    kind: "layers", ..., "csr"; "dense" for nothing, "several", "" where weights are
+    made smaller in another way. what: the shape that is built. promised = FLOPs of the
+    dense model / those left, zeros counted as if they cost nothing; left = parameters
+    left, of the dense model's. Gains are over the dense row of the same call; gain_low,
+    gain_high, time_left = 1 / measured_gain come with them. Estimates are made afresh
+    with `profile`, else the rows' own.
+    """
+    import pandas as pd
+
+    dense = flat(Point(ModelShape("llama", 1, 64)))
+    base = {name: value for name, value in dense.items() if name.startswith(PARTS)}
+    rows = over(estimated(rows, profile), **base)
+    cut = [described(point) for point in points_of(rows)]
+    added = pd.DataFrame(cut, columns=list(DESCRIBED), index=rows.index)
+    rows = rows.assign(**{name: added[name] for name in DESCRIBED})
+    dense_ms = rows["measured_gain"] * rows["measured_ms"]
+    low, high = (dense_ms / rows[end] for end in reversed(OWN_ENDS))
+    left = 1 / rows["measured_gain"]
+    return rows.assign(gain_low=low, gain_high=high, time_left=left)
+
+
+DESCRIBED = (
+    *("kind", "share", "what", "choice", "method", "parameters", "left", "promised"),
+)
+
+
+def described(point: Point) -> dict[str, Any]:
+    """What is cut from a point, how it is chosen, and what that promises."""
+    recipe, cut, base = point.recipe, point.recipe.pruning, dense_of(point)
+    kind, sparsity = kind_of(recipe), recipe.sparsity
+    chosen = cut.layer_choice if kind == "layers" else cut.importance
+    many = parameters(point.built_shape)
+    return {
+        "kind": kind,
+        "share": sparsity.ratio if sparsity else getattr(cut, kind, 0.0),
+        "what": built_words(point),
+        "choice": chosen if kind in RATIOS else "",
+        "method": sparsity.method if sparsity else "",
+        "parameters": many,
+        "left": many / parameters(base.shape),
+        "promised": paper_flops(base) / paper_flops(point),
+    }
+
+
+def kind_of(recipe: Recipe) -> str:
+    """What is cut: of KINDS, "dense" for nothing, "several", "" if stored else."""
+    if recipe.sharing is not None or (recipe.sparsity and recipe.prunes):
+        return ""
+    if recipe.sparsity is not None:
+        zeros = "pattern" if recipe.sparsity.pattern else "zeros"
+        return zeros if recipe.storage == "dense" else recipe.storage
+    cut = [name for name in RATIOS if getattr(recipe.pruning, name)]
+    return (cut[0] if len(cut) == 1 else "several") if cut else DENSE
+
+
+def dense_of(point: Point) -> Point:
+    """The same call of the model that nothing was cut from."""
+    bare: dict[str, Any] = {"pruning": NOTHING_CUT, "sparsity": None, "sharing": None}
+    return replace(point, recipe=replace(point.recipe, distill_steps=0, **bare))
+
+
+def paper_flops(point: Point) -> float:
+    """FLOPs of a call where zeros of the layers' weights cost nothing."""
+    sparsity = point.recipe.sparsity
+    kept = replace(point, recipe=replace(point.recipe, sparsity=None))
+    left = 1 - sparsity.ratio if sparsity else 1.0
+    return sum(
+        op.times * op.flops * (left if op.kind in PRODUCTS and op.name != HEAD else 1)
+        for op in operations(kept)
+    )
+
+
+def built_words(point: Point) -> str:
+    """The shape that is built, in words: "4 x 768, 12/4 heads, ffn 2048"."""
+    s, sparsity = point.built_shape, point.recipe.sparsity
+    words = f"{s.layers} x {s.hidden}, {s.heads}/{s.kv_heads} heads, ffn {s.ffn}"
+    if sparsity is None:
+        return words
+    zeros = sparsity.pattern or f"{percent(sparsity.ratio)} zeros"
+    return f"{words}, {zeros} {sparsity.storage}"
+
+
+STUDENT = (
+    *("kind", "share", "what", "choice", "distill_steps", "parameters", "left"),
+    *("bits_per_byte", *BIT_ENDS, "before"),
+)
+
+
+def distilled(
+    rows: pd.DataFrame, trained: Trained, folder: Path | None = None
+) -> pd.DataFrame:
+    """Distilled models of these weights: rows of `speedups`, then students kept.
+
+    before: bits per byte of the same cut that learned nothing again, where that was
+    judged on the same text. Each model once. folder: of students, data/checkpoints.
+    """
+    import pandas as pd
+
+    from fastlab.shrink.trained import CHECKPOINTS
+
+    own = rows[(rows["weights"] == trained.weights) & rows["bits_per_byte"].notna()]
+    judged = dict(zip(points_of(own), own["bits_per_byte"], strict=True))
+    own = own[(own["distill_steps"] > 0) & (own["kind"] != "")]
+    untaught = points_of(own.assign(distill_steps=0))
+    before = [judged.get(point, np.nan) for point in untaught]
+    lines: list[Any] = own.assign(before=before)[list(STUDENT)].to_dict("records")
+    files = sorted((folder or CHECKPOINTS).rglob("run.json"))
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    lines += [
+        _student(run, trained) for run in kept if run.get("teacher") == trained.weights
+    ]
+    once = ["kind", "share", "choice", "distill_steps"]
+    return pd.DataFrame(lines, columns=list(STUDENT)).drop_duplicates(once)
+
+
+def _student(run: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
+    from fastlab.spec.hub import read_shape
+
+    recipe, judged = Recipe(**run["recipe"]), run["held_out"]
+    shape = read_shape(str(trained.folder))
+    row = described(Point(shape, recipe=recipe, weights=trained.weights))
+    row |= dict(zip(BIT_ENDS, (judged["low"], judged["high"]), strict=True))
+    row |= {"bits_per_byte": judged["bits_per_byte"], "before": np.nan}
+    return row | {"distill_steps": recipe.distill_steps}
+
+
+def _missing(*tables: pd.DataFrame) -> str:
+    """Which of the rows are not stored, in words; "" where all are."""
+    each = {
+        f"{row['kind']} {percent(row['share'])} ({row['phase']})": None
+        for rows in tables
+        for _, row in rows[rows["status"] == MISSING].iterrows()
+    }
+    return f"no row is stored of {', '.join(each)}" if each else ""
+
+
+def _folded(*tables: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
+    import pandas as pd
+
+    every = [rows.reindex(columns=[*TABLE, *more]) for rows in tables]
+    return pd.concat([one for one in every if len(one)] or every, ignore_index=True)
+
+
+# --- figures
+
+
+def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
+    """FLOPs saved against time saved, and against the bits per byte of a real text.
+
+    Both are `speedups`, of which prefills are drawn: `rows` of models with random
+    weights, `judged` of trained ones. On the diagonal time falls as FLOPs do.
+    """
+    timed, text = (one[one["phase"] == "prefill"] for one in (rows, judged))
+    most = [max([2.0, *one["promised"]]) for one in (timed, text)]
+    gains = timed[["measured_gain", "estimated_gain"]].to_numpy(float)
+    low = min(0.8, float(np.nanmin(gains, initial=1)) / 1.25)
+    x = Axis(PROMISE, "log", _saved, [1 / (1 - share) for share in SAVED])
+    near, far = (replace(x, limits=(0.94, end * 1.2)) for end in most)
+    words = "speed-up over dense (hollow = estimated)"
+    y = Axis(words, "log", factor, GAINS, (low, most[0] * 1.25))
+    layers = [layer for one in _kinds(timed) for layer in _gains(*one)]
+    ground = [_promise(most[0], low)]
+    said = _quality(text, "promised", far, "what the text says, nothing relearned")
+    return Figure(
+        [Panel(near, y, layers, "what the clock says", decor=ground), said],
+        _promise_kept(timed),
+        _folded(rows, judged),
+        (11.0, 5.6),
+        widths=(1.15, 1),
+        key="outside lower center",
+        note=_missing(rows, judged),
+    )
+
+
+def _saved(promised: float) -> str:
+    return f"{100 * (1 - 1 / promised):.0f} %"
+
+
+def _promise_kept(rows: pd.DataFrame) -> str:
+    """How far measured speed-ups are from those that FLOPs promise."""
+    ratio = (rows["measured_gain"] / rows["promised"]).dropna()
+    each = [
+        f"{name} {times(own.min())} to {times(own.max())}"
+        for name, own in ratio.groupby(rows["kind"].map(GROUPS))
+    ]
+    return f"Speed-up over the one that FLOPs promise\n{', '.join(each) or 'none'}"
+
+
+def _kinds(
+    rows: pd.DataFrame, kinds: Iterable[str] = KINDS, by: str = "promised"
+) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
+    """Name, look and rows of each kind of cut, in the order in which they are drawn."""
+    for kind in (one for one in KINDS if one in kinds):
+        if len(own := rows[rows["kind"] == kind]):
+            yield *KINDS[kind], own.sort_values(by)
+
+
+def _gains(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> list[Layer]:
+    """What was estimated, and over it what was measured."""
+    hollow = {**look, "hollow": True, "size": 6, "line": ""}
+    guessed = rows[rows["estimated_gain"].notna()]
+    timed = rows[rows["measured_gain"].notna()]
+    return [
+        points(guessed, "promised", "estimated_gain", **hollow),
+        points(timed, "promised", "measured_gain", name, ends=GAIN_ENDS, **look),
+    ]
+
+
+def _promise(most: float, low: float) -> Callable[[Axes], None]:
+    """The diagonal on which time falls as FLOPs do, and the ground below the dense."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([1, most], [1, most], color=GREY, lw=1, ls="--", zorder=1)
+        axes.axhspan(low / 10, 1, color=PALE, alpha=0.6, zorder=0)
+        axes.text(1.0, low * 1.06, "slower than dense", va="bottom", **NOTE)
+        look: dict[str, Any] = {"rotation_mode": "anchor", "ha": "right"}
+        look |= {"rotation": 45, "transform_rotates_text": True}
+        axes.text(most, most * 1.05, "as promised", **look, **NOTE)
+
+    return draw
+
+
+def _quality(
+    rows: pd.DataFrame, x: str, axis: Axis, title: str, more: Sequence[Layer] = ()
+) -> Panel:
+    """Bits per byte against x, a curve for each kind of cut, with their intervals."""
+    rows = rows[rows["bits_per_byte"].notna()]
+    layers = [
+        points(own, x, "bits_per_byte", name, ends=BIT_ENDS, **look)
+        for name, look, own in _kinds(rows, by=x)
+    ]
+    y = _bits_axis(rows, *(layer.rows for layer in more))
+    return Panel(axis, y, [*layers, *more], title, decor=[_dense(rows)])
+
+
+def _bits_axis(*tables: pd.DataFrame) -> Axis:
+    names = ["bits_per_byte", *BIT_ENDS, "dense_bits_per_byte"]
+    values = [rows.reindex(columns=names).to_numpy(float).ravel() for rows in tables]
+    low, high = (
+        end(np.concatenate(values), initial=first)
+        for end, first in ((np.nanmin, 2), (np.nanmax, 1.5))
+    )
+    return Axis(QUALITY, "log", plain, BITS, (float(low) / 1.06, float(high) * 1.08))
+
+
+def _dense(rows: pd.DataFrame) -> Callable[[Axes], None]:
+    """What the dense model needs on the same text, across the axes."""
+    bits = rows["dense_bits_per_byte"].dropna()
+
+    def draw(axes: Axes) -> None:
+        if len(bits):
+            axes.axhline(bits.iloc[0], color=GREY, lw=1, ls="--", zorder=1)
+            place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
+            place |= {"ha": "right", "va": "bottom"}
+            axes.text(0.99, bits.iloc[0], f"dense {bits.iloc[0]:.2f}", **place, **NOTE)
+
+    return draw
+
+
+def break_even(rows: pd.DataFrame, n: int, k: int, value: int = 4) -> Figure:
+    """Dense over compressed rows: bytes of a weight (n, k) by formula, and time.
+
+    rows: `speedups` of dense zeros and CSR, in both phases; value: bytes of a dense
+    weight. Below one CSR loses.
+    """
+    counted, found = _csr_bytes(n, k, value), even_shares(rows)
+    even = float(np.interp(1, counted["smaller"], counted["share"]))
+    x = Axis("share of the weights that is zero", write=percent, limits=(0.3, 1.01))
+    limits = 0.5, 1.1 * float(counted["smaller"].max())
+    y = Axis("dense over compressed: higher is better", "log", factor, GAINS, limits)
+    curve = line(counted, "share", "smaller", KINDS["csr"][0])
+    known = rows[rows["measured_gain"].notna()].sort_values("share")
+    layers = [
+        _timed(known[(known["kind"] == kind) & (known["phase"] == phase)], kind, phase)
+        for kind in ("zeros", "csr")
+        for phase in dict.fromkeys(known["phase"])
+    ]
+    rings = [[level(1), _ring(at)] for at in ([even], list(found.values()))]
+    weight = f"bytes of a weight {n:,} x {k:,}, counted"
+    first = Panel(x, y, [curve], weight, decor=rings[0])
+    last = Panel(x, y, layers, "time, measured", "upper left", decor=rings[1])
+    each = [f"near {percent(at)} in {phase}" for phase, at in found.items()]
+    title = f"CSR takes the bytes of dense at {percent(even)} zeros\nits time "
+    title += f"{', '.join(each) or 'at no share'}, between measured shares"
+    every, note = _folded(rows, counted, more=["smaller"]), _missing(rows)
+    return Figure([first, last], title, every, (10.8, 4.9), share="y", note=note)
+
+
+def _csr_bytes(n: int, k: int, value: int) -> pd.DataFrame:
+    """How many times smaller CSR is than dense, evenly spread on a log axis."""
+    import pandas as pd
+
+    shares = 1 - np.geomspace(0.7, 0.03, 24)
+    sparse = [Sparsity(float(share), storage="csr") for share in shares]
+    smaller = [n * k * value / sparse_bytes(one, n, k) for one in sparse]
+    return pd.DataFrame({"kind": "csr", "share": shares, "smaller": smaller})
+
+
+def _timed(rows: pd.DataFrame, kind: str, phase: str) -> Layer:
+    name, look = KINDS[kind]
+    how = {"marker": look_of("fp32", phase)["marker"], "size": 8}
+    how |= {"line": "-" if phase == "prefill" else ":", "ends": GAIN_ENDS}
+    return points(rows, "share", "measured_gain", f"{name}, {phase}", **{**look, **how})
+
+
+def _ring(shares: Sequence[float]) -> Callable[[Axes], Any]:
+    """Rings where CSR and dense cost the same: the title names them."""
+    look: dict[str, Any] = {"ms": 13, "mfc": "none", "mec": GREY, "mew": 1.5}
+    return lambda axes: axes.plot(shares, [1] * len(shares), "o", zorder=6, **look)
+
+
+def even_shares(rows: pd.DataFrame) -> dict[str, float]:
+    """By phase: the share of zeros from which CSR is faster than dense, as measured.
+
+    Between two rows by a straight line in the log of the gain; left out where no two
+    rows lie on either side.
+    """
+    found = {}
+    known = rows[(rows["kind"] == "csr") & rows["measured_gain"].notna()]
+    for phase, own in known.sort_values("share").groupby("phase", sort=False):
+        gain, share = np.log(own["measured_gain"].to_numpy(float)), own["share"].array
+        for n in np.flatnonzero((gain[:-1] <= 0) & (gain[1:] > 0))[-1:]:
+            part = -gain[n] / (gain[n + 1] - gain[n])
+            found[str(phase)] = float(share[n] + part * (share[n + 1] - share[n]))
+    return found
+
+
+def depth_or_width(
+    rows: pd.DataFrame, judged: pd.DataFrame, students: pd.DataFrame
+) -> Figure:
+    """Against the parameters that are left: time measured, and bits per byte.
+
+    rows, judged: `speedups` of random and of trained weights; students: of `distilled`,
+    a ring at the end of an arrow from the same cut before it learned again.
+    """
+    timed, text = (
+        one[one["kind"].isin(DEPTH_OR_WIDTH) & (one["distill_steps"] == 0)]
+        for one in (rows, judged)
+    )
+    words = "parameters left, of the dense model's"
+    x = Axis(words, write=percent, limits=(0.15, 1.05))
+    y = Axis("measured time, of the dense model's", write=percent)
+    layers = [
+        points(own, "left", "time_left", name, **look)
+        for name, look, own in _kinds(timed[timed["time_left"].notna()], by="left")
+    ]
+    again = [_learned(*one) for one in _kinds(students, DEPTH_OR_WIDTH, "left")]
+    time = Panel(
+        x, y, layers, "random weights: time", "upper left", decor=[_as_parameters]
+    )
+    quality = _quality(text, "left", x, "trained weights: quality", again)
+    half = _half(timed, DEPTH_OR_WIDTH, "measured_gain")
+    title = ", ".join(
+        f"{name} {times(own['measured_gain'].max())}" for name, own in half
+    )
+    half = _half(text, DEPTH_OR_WIDTH, "bits_per_byte")
+    bits = ", ".join(f"{name} {own['bits_per_byte'].min():.2f}" for name, own in half)
+    title = f"Speed-up: {title or 'none'}\nbits per byte: {bits or 'none'}"
+    every = _folded(rows, judged, students, more=["before"])
+    note = "; ".join(filter(None, (f"{len(students)} distilled", _missing(rows))))
+    return Figure([time, quality], title, every, (10.8, 5.0), note=note)
+
+
+def _as_parameters(axes: Axes) -> None:
+    axes.plot([0.2, 1], [0.2, 1], color=GREY, lw=1, ls="--", zorder=1)
+    axes.text(0.26, 0.2, "as parameters", va="bottom", **NOTE)
+
+
+def _half(
+    rows: pd.DataFrame, kinds: Iterable[str], by: str
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name and rows of each kind where the share that is cut is nearest to half."""
+    share = min(rows["share"], key=lambda one: abs(one - 0.5), default=0.5)
+    for name, _, own in _kinds(rows[rows["share"] == share], kinds, by):
+        yield f"{percent(share)} of {name}", own.dropna(subset=[by])
+
+
+def _learned(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> Layer:
+    """Distilled models: marks in rings, and arrows from the same cuts before."""
+    color, up = look["color"], 1 if name == "layers" else -1  # they may be of one size
+    made: dict[str, Any] = {"color": color, "marker": look["marker"], "ls": ""}
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
+        axes.plot(rows["left"], rows["bits_per_byte"], ms=5, zorder=5, **made)
+        ring = made | {"mfc": "none", "mew": 2, "ms": 14}
+        axes.plot(rows["left"], rows["bits_per_byte"], zorder=5, **ring)
+        beside: dict[str, Any] = {"textcoords": "offset points", "ha": "right"}
+        beside |= {"fontsize": SMALL, "color": readable(color), "va": "center"}
+        arrow = {"arrowstyle": "->", "color": color, "lw": 1.5, "shrinkB": 8}
+        arrow |= {"connectionstyle": f"arc3,rad={0.2 * up}"}
+        for _, row in rows.iterrows():
+            start, end = ((row["left"], row[y]) for y in ("before", "bits_per_byte"))
+            words = f"{name}, {row['distill_steps']:,} steps"
+            axes.annotate(words, end, (-12, 8 * up), **beside)
+            if row["before"] == row["before"]:
+                axes.plot(*start, ms=7, **made)
+                axes.annotate("", end, start, arrowprops=arrow)
+
+    name_ends: dict[str, Any] = {"ends": ("before",), "color": color}
+    names = "left", "bits_per_byte", f"{name}, distilled"
+    return drawn(draw, rows, *names, **name_ends)
+
+
+def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
+    """Bits per byte against the share cut, a panel for each kind of unit.
+
+    A curve for each way to choose them, side by side where they would hide each other;
+    random: mean and range over its seeds.
+    """
+    known = rows[rows["bits_per_byte"].notna() & (rows["distill_steps"] == 0)]
+    known = known[known["kind"].isin(kinds)].sort_values("share")
+    if known.empty:
+        return nothing("no model of these cuts was judged")
+    bits = known.groupby(["kind", "choice", "share"])["bits_per_byte"]
+    known = known.assign(cut=known["share"].map(percent), mean=bits.transform("mean"))
+    known = known.assign(least=bits.transform("min"), most=bits.transform("max"))
+    y, there = _bits_axis(known), [one for one in kinds if one in set(known["kind"])]
+    panels = []
+    for kind in there:
+        own = known[known["kind"] == kind]
+        x = Axis("share cut", names=list(dict.fromkeys(own["cut"])))
+        layers, decor = _chosen(own, known), [_dense(known)]
+        panels.append(Panel(x, y, layers, KINDS[kind][0], decor=decor))
+    each = [
+        f"{name} {words[0]} to {words[-1]}"
+        for name, own in _half(known, there, "mean")
+        for words in [[f"{m:.2f} ({c})" for m, c in own[["mean", "choice"]].to_numpy()]]
+    ]
+    title = "\n".join(filter(None, ("; ".join(each[:2]), "; ".join(each[2:]))))
+    return Figure(
+        panels,
+        f"bits per byte: {title}",
+        _folded(known, more=["mean", "least", "most"]),
+        (11.0, 5.0),
+        widths=[0.8 + 0.4 * len(panel.x.names) for panel in panels],
+        share="y",
+        key="outside lower center",
+        note="; ".join(filter(None, ("random: three seeds", _missing(rows)))),
+    )
+
+
+def _chosen(rows: pd.DataFrame, every: pd.DataFrame) -> list[Layer]:
+    """A curve for each way to choose units of one kind."""
+    there, layers = [way for way in CHOICES if (rows["choice"] == way).any()], []
+    used = [way for way in CHOICES if (every["choice"] == way).any()]
+    for n, way in enumerate(there):
+        own = rows[rows["choice"] == way].drop_duplicates("share")
+        name = " / ".join(one for one in used if CHOICES[one] == CHOICES[way])
+        aside = 0.08 * (n - (len(there) - 1) / 2)
+        made: dict[str, Any] = {"shift": aside, "ends": ("least", "most")}
+        layers.append(points(own, "cut", "mean", name, **made, **CHOICES[way]))
+    return layers
+
+
+def predicted_vs_measured(rows: pd.DataFrame) -> Figure:
+    """Each cut's time: the estimate with its interval, made before it was built, and
+    the measured one.
+
+    rows: `speedups`; those of zeros are left out.
+    """
+    known = rows[rows["ratio"].notna() & ~rows["kind"].isin(ZEROS)]
+    if known.empty:
+        return nothing("nothing was both estimated and measured")
+    inside = known["measured_ms"].between(*(known[end] for end in ENDS))
+    known = known.assign(
+        inside=inside, cut=[cut_words(row) for _, row in known.iterrows()]
+    )
+    layers = []
+    for kind in dict.fromkeys(known["kind"]):
+        own, (name, look) = known[known["kind"] == kind], KINDS.get(kind, (kind, PLAIN))
+        look = {**look, "size": 8, "line": ""}
+        made: dict[str, Any] = {"hollow": True, "across": ENDS, "pale": True} | look
+        layers.append(points(own, "estimated_ms", "cut", f"{name} estimated", **made))
+        made = {"across": OWN_ENDS} | look
+        layers.append(points(own, "measured_ms", "cut", f"{name} measured", **made))
+    said = [
+        f"{digits(row['measured_ms'])} ms, {times(row['ratio'])}"
+        + ", outside" * (not row["inside"])
+        for _, row in known.iterrows()
+    ]
+    most = 1.02 * float(known[[ENDS[1], OWN_ENDS[1]]].max(axis=None))
+    x = Axis("ms (hollow = estimated, grey bar = its interval)", limits=(0, most))
+    y, notes = Axis("", names=list(known["cut"])), [("measured, over estimate", said)]
+    every, size = _folded(known, more=["inside", "ratio"]), 1.9 + 0.36 * len(known)
+    panel, title = Panel(x, y, layers, notes=notes), _intervals_kept(known)
+    return Figure([panel], title, every, (10.4, size), note=_missing(rows))
+
+
+def cut_words(row: Any) -> str:
+    """A cut in words, with the shape that it builds."""
+    if row["kind"] not in KINDS:
+        return f"{row['kind']}: {row['what']}"
+    return f"{percent(row['share'])} of {KINDS[row['kind']][0]}: {row['what']}"
+
+
+def _intervals_kept(rows: pd.DataFrame) -> str:
+    """How many measurements the estimate's interval holds, its width, and the bias."""
+    width = (rows[ENDS[1]] - rows[ENDS[0]]) / 2 / rows["estimated_ms"]
+    ratio = rows["ratio"]
+    side = ", all below it" if ratio.max() < 1 else ", all above it"
+    return (
+        f"{int(rows['inside'].sum())} of {len(rows)} within the interval "
+        f"(±{percent(width.median())} in the median)\nmeasured {times(ratio.min())} to "
+        f"{times(ratio.max())} of the estimate"
+        + side
+        * (not ratio.min() < 1 <= ratio.max())
+    )
+
+
+# --- models at hand, and the explorer
+
+
+def side_by_side(
+    models: Mapping[str, Any],
+    bench: Bench,
+    trained: Trained,
+    prompt: str,
+    new_tokens: int = 40,
+) -> pd.DataFrame:
+    """Models at hand: parameters, estimated and measured ms, bits per byte, a text.
+
+    ms are those of a prefill of PROMPT tokens, fp32, on the bench; bits per byte are of
+    the beginning of the held-out text, on which intervals are wide.
+    """
+    from fastlab.checkpoints import generate_text
+    from fastlab.learning.likelihood import text_loss
+
+    records, bits, texts = [], [], []
+    easy, tokenizer = trained.corpus.held_out[:JUDGED], trained.tokenizer
+    for model in models.values():
+        shape = ModelShape.from_config(model.config)
+        point = Point(shape, Workload(prompt_len=min(PROMPT, shape.max_positions)))
+        bench.use_model(point, model)
+        records.append(bench.measure(point))
+        block = min(BLOCK, shape.max_positions)
+        bits.append(text_loss(model, tokenizer, easy, block).bits_per_byte)
+        texts.append(generate_text(model, tokenizer, prompt, new_tokens)[:SHOWN])
+    rows = table(records)[["parameters", "estimated_ms", "measured_ms", "n", "flags"]]
+    rows.insert(0, "model", list(models))
+    return rows.assign(bits_per_byte=bits, **{"it writes": texts})
+
+
+def cutting(
+    models: Mapping[str, Point], rows: pd.DataFrame, profile: Device | None = None
+) -> Explorer:
+    """Shares of layers, heads, FFN and width -> the shape built, FLOPs, an estimate.
+
+    models: dense points by the name that the menu shows. Where `rows` have the cut, its
+    time (with `profile`) and its quality are told too: then it matters how units are
+    chosen, which no size depends on. Only shares that a config can say are offered.
+    """
+    known = dict(zip(points_of(rows), rows.to_dict("records"), strict=True))
+    needed = {model.recipe.precision for model in models.values()}
+    menu = _device_menu(profile)
+    able = {name: one for name, one in menu.items() if all(map(one.can, needed))}
+
+    def make(model: str, device: str, **cut: Any) -> Figure | str:
+        built = _pruned(models[model], **cut)
+        if built is None:
+            return "no config can say the shape that this would leave"
+        row = known.get(built, {}) if able[device] == profile else {}
+        return on_paper(built, able[device], row)
+
+    def offered(name: str) -> Callable[[dict[str, Any]], dict[str, float]]:
+        return lambda state: cut_shares(models[state["model"]], name, state)
+
+    return explore(
+        make,
+        {"layers": 0.5},
+        "nothing runs: sizes and times are computed, the dot was measured",
+        model=list(models),
+        device=list(able),
+        multiple=[1, 16, 64, 128],
+        **{name: offered(name) for name in ("layers", "ffn", "hidden", "heads")},
+        layer_choice=["influence", "loss", "magnitude", "uniform", "first", "last"],
+        importance=["activation", "taylor", "magnitude", "random"],
+    )
+
+
+def _device_menu(*devices: Device | None) -> dict[str, Device]:
+    every = [*filter(None, devices), *map(find_device, DEVICES)]
+    return {one.name + " (calibrated)" * one.calibrated: one for one in every}
+
+
+def cut_shares(model: Point, name: str, state: Mapping[str, Any]) -> dict[str, float]:
+    """text -> share of one kind of unit that can go too, each built shape once.
+
+    Where heads make the width (gpt2), a share of it needs the same share of heads.
+    """
+    cut = {one: state[one] for one in ("multiple", *RATIOS) if one in state}
+    found: dict[ModelShape, float] = {}
+    for share in SHARES:
+        ways = [{name: share}, {name: share, "heads": share}][: 1 + (name == "hidden")]
+        for built in filter(None, [_pruned(model, **(cut | way)) for way in ways]):
+            found.setdefault(built.built_shape, share)
+    return {f"{100 * share:g} %": share for share in found.values()}
+
+
+def on_paper(built: Point, device: Device, row: Mapping[str, Any]) -> Figure:
+    """What a cut leaves of a shape and of its costs; row: the stored one, if any."""
+    before, after = estimate([dense_of(built), built], device)
+    rows = _paper_rows(built, before, after, row.get("measured_ms", np.nan))
+    timed = rows[rows["measured"].notna()]
+    layers = [
+        bars(rows, "dense", "what", color=PALE),
+        bars(rows, "left", "what", "left", color=GREY, ends=("low", "high")),
+        points(timed, "measured", "what", "measured"),
+    ]
+    x = Axis("of the dense model's", write=percent, limits=(0, 1.35), ticks=QUARTERS)
+    y, notes = Axis("", names=list(rows["what"])), [("", list(rows["words"]))]
+    cut, promised = built.recipe.pruning, before.flops / after.flops
+    each = [f"{100 * getattr(cut, n):g} % of {n}" for n in RATIOS if getattr(cut, n)]
+    title = f"{', '.join(each) or 'nothing'} cut: {built_words(built)}\nFLOPs promise "
+    title += f"{times(promised)}, the estimate {times(before.seconds / after.seconds)}"
+    note = f"on {device.name}; {_stored_words(row)}"
+    panel = Panel(x, y, layers, notes=notes)
+    return Figure([panel], title, rows, (9.0, 4.9), note=note)
+
+
+def _paper_rows(
+    built: Point, before: Estimate, after: Estimate, measured_ms: float
+) -> pd.DataFrame:
+    """Sizes and costs of a model before and after it is cut; ends of the time's."""
+    import pandas as pd
+
+    old, new = built.shape, built.built_shape
+    pairs = {name: (getattr(old, name), getattr(new, name)) for name in RATIOS}
+    lines: list[Any] = [
+        [n, *each, "{:,} → {:,}".format(*each)] for n, each in pairs.items()
+    ]
+    lines[1][3] += f" in groups {old.kv_heads} → {new.kv_heads}"
+    many = parameters(old), parameters(new)
+    peak, of = (before.peak_bytes, after.peak_bytes), before.seconds
+    low, ms, high = (
+        digits(1e3 * s) for s in (after.low_s, after.seconds, after.high_s)
+    )
+    lines += [
+        ["parameters", *many, si(many[1])],
+        ["FLOPs", before.flops, after.flops, si(after.flops)],
+        ["peak memory", *peak, si(peak[1], "B")],
+        ["time", 1e3 * of, 1e3 * after.seconds, f"{ms} ms, {low} to {high}"],
+    ]
+    lines[-1] += [after.low_s / of, after.high_s / of, measured_ms / 1e3 / of]
+    names = ["what", "before", "after", "words", "low", "high", "measured"]
+    rows = pd.DataFrame([dict(zip(names, one, strict=False)) for one in lines])
+    return rows.assign(dense=1.0, left=rows["after"] / rows["before"])
+
+
+def _stored_words(row: Mapping[str, Any]) -> str:
+    """What was measured of a cut, in words."""
+    if not row.get("measured_ms", 0) > 0:
+        return "no row is stored of this cut"
+    words, bits = f"measured: {digits(row['measured_ms'])} ms", row["bits_per_byte"]
+    if not bits > 0:
+        return f"{words}; random weights: no quality to speak of"
+    dense, kl = digits(row["dense_bits_per_byte"]), digits(row["kl_nats"])
+    return f"{words}; {digits(bits)} bits per byte, dense {dense}; KL {kl} nats"

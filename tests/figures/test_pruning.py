@@ -1,0 +1,340 @@
+"""Cuts and zeros: points, worked numbers, figures, the explorer, models at hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fastlab as fl
+from fastlab import models
+from fastlab.figures.explorer import choices
+from fastlab.figures.pruning import (
+    RATIOS,
+    break_even,
+    choice_points,
+    cut_points,
+    cut_shares,
+    cutting,
+    dense_of,
+    depth_or_width,
+    described,
+    distilled,
+    even_shares,
+    kind_of,
+    paper_flops,
+    predicted_vs_measured,
+    side_by_side,
+    speedups,
+    zeros_are_not_speed,
+)
+from fastlab.figures.pruning import choices as chosen
+from fastlab.learning.checkpoint import export_model
+from fastlab.learning.tokens import make_tokenizer
+from fastlab.notebook.exercises import EXERCISES
+from fastlab.record import Effective, Quality
+from fastlab.spec.pruning import pruned_shape
+from fastlab.spec.sparsity import sparse_bytes
+from tests.figures.checks import faults
+from tests.figures.made import record
+
+LARGE = {"family": "llama", "layers": 8, "hidden": 768, "kv_heads": 4, "vocab": 512}
+SQUARE = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512}
+H200 = fl.device("h200")
+
+
+def made(points, factor=1.2):
+    """Rows at so many times their estimate, of a quality that falls with the FLOPs."""
+    records = []
+    for point in points:
+        bits = 1.5 * (paper_flops(dense_of(point)) / paper_flops(point)) ** 0.1
+        ends = {"low": bits - 0.1, "high": bits + 0.1, "dense_bits_per_byte": 1.5}
+        quality = Quality("dense fp32", "", 0.1, 0.9, 1.0, bits, **ends)
+        stored = Effective("float32", "sdpa", 100, 2_000_000)
+        records.append(record(point, H200, factor, effective=stored, quality=quality))
+    return fl.table(records)
+
+
+@pytest.fixture(scope="module")
+def cuts():
+    return speedups(made(cut_points([0.25, 0.5], 64, **LARGE)), H200)
+
+
+@pytest.fixture(scope="module")
+def zeroed():
+    both = SQUARE | {"phase": ["prefill", "decode"]}
+    points = fl.grid(**both) + fl.grid(**both, sparse_pattern="2:4")
+    points += fl.grid(**both, sparse_ratio=[0.5, 0.9], sparse_storage=["dense", "csr"])
+    return speedups(made(points), H200)
+
+
+def test_each_share_is_cut_from_each_axis_once():
+    points = cut_points([0.25, 0.5], 64, **LARGE)
+    cut = [(kind_of(point.recipe), point.built_shape) for point in points]
+    # 9 of 12 heads do not divide 768: no 25 % of heads
+    kinds = ["layers", "layers", "heads", "ffn", "ffn", "hidden", "hidden"]
+    assert [kind for kind, _ in cut] == ["dense", *kinds]
+    assert [s.layers for k, s in cut if k == "layers"] == [6, 4]
+    assert [s.hidden for k, s in cut if k == "hidden"] == [576, 384]
+    with pytest.raises(ValueError, match="shares=2"):
+        cut_points([2], **LARGE)
+
+
+def test_cuts_that_build_the_same_stand_once():
+    small = {"family": "llama", "layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2}
+    points = cut_points([0.5, 0.75], **small, vocab=64)
+    shapes = [point.built_shape for point in points]
+    assert len(set(shapes)) == len(shapes)
+    assert sum(bool(p.recipe.pruning.layers) for p in points) == 1
+
+
+def test_each_way_chooses_what_it_can():
+    points = choice_points([0.5], ["loss", "taylor", "random"], **LARGE)
+    found = [
+        (kind_of(p.recipe), described(p)["choice"], p.recipe.pruning.seed)
+        for p in points
+    ]
+    assert ("layers", "loss", 0) in found
+    assert ("ffn", "taylor", 0) in found
+    assert [f[2] for f in found if f[:2] == ("hidden", "random")] == [0, 1, 2]
+    assert not [f for f in found if f[:2] == ("layers", "random")]
+    assert not [f for f in found if f[:2] == ("ffn", "loss")]
+    with pytest.raises(ValueError, match="ways"):
+        choice_points([0.5], ["best"], **LARGE)
+    assert len(choice_points([0.5], ["all"], **LARGE)) == 6 + 3 * (3 + 3)
+
+
+def test_half_the_layers_promise_nearly_two(cuts):
+    half = cuts[(cuts["kind"] == "layers") & (cuts["share"] == 0.5)].iloc[0]
+    dense, cut = (fl.grid(**LARGE, prune_layers=share)[0] for share in (0, 0.5))
+    flops = [sum(op.times * op.flops for op in fl.operations(p)) for p in (dense, cut)]
+    assert half["promised"] == pytest.approx(flops[0] / flops[1])
+    assert 1.9 < half["promised"] < 2
+    assert half["left"] == fl.parameters(cut.built_shape) / fl.parameters(dense.shape)
+
+
+def test_zeros_promise_what_their_products_would_save():
+    dense, half = fl.grid(**SQUARE, sparse_ratio=[0, 0.5])
+    ops = fl.operations(dense)
+    inner = sum(
+        op.times * op.flops for op in ops if op.kind == "linear" and op.name != "head"
+    )
+    whole = sum(op.times * op.flops for op in ops)
+    assert paper_flops(dense) == whole
+    assert paper_flops(half) == pytest.approx(whole - inner / 2)
+    csr = fl.grid(**SQUARE, sparse_ratio=0.5, sparse_storage="csr")[0]
+    assert paper_flops(csr) == paper_flops(half)
+
+
+def test_zeros_stored_dense_are_estimated_to_gain_nothing(zeroed):
+    gains = zeroed[zeroed["kind"].isin(["zeros", "pattern"])]["estimated_gain"]
+    assert gains.tolist() == [1.0] * 6
+
+
+def test_a_gain_is_over_the_dense_row_of_the_same_call():
+    points = cut_points([0.5], **SQUARE)
+    near, alone = speedups(made(points)), speedups(made(points[1:]))
+    slow = pd.concat([made(points[:1], 12.0), made(points[1:])], ignore_index=True)
+    assert alone["measured_gain"].isna().all()
+    assert speedups(slow)["measured_gain"].iloc[1:].to_numpy() == pytest.approx(
+        10 * near["measured_gain"].iloc[1:].to_numpy()
+    )
+    ends = near[["gain_low", "measured_gain", "gain_high"]]
+    assert (ends.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
+
+
+def test_what_is_smaller_in_two_ways_is_told_apart_or_left_out():
+    points = (
+        *fl.grid(**SQUARE, prune_layers=0.5, prune_ffn=0.5),
+        *fl.grid(**SQUARE, prune_layers=0.5, sparse_ratio=0.5),
+        *fl.grid(**SQUARE, share_bits=4),
+    )
+    assert [kind_of(p.recipe) for p in points] == ["several", "", ""]
+
+
+def test_compressed_rows_take_the_bytes_of_dense_ones_at_half(zeroed):
+    figure = break_even(zeroed, 1024, 1024)
+    assert "the bytes of dense at 50 % zeros" in figure.tell()
+    assert not faults(figure)
+
+
+def test_the_break_even_lies_between_two_rows():
+    rows = {"kind": "csr", "phase": "decode", "share": [0.5, 0.8, 0.9]}
+    table = pd.DataFrame(rows | {"measured_gain": [0.5, 0.5, 2.0]})
+    # from /2 at 80 % to x2 at 90 %: x1 half way
+    assert even_shares(table) == {"decode": pytest.approx(0.85)}
+    assert even_shares(table.assign(measured_gain=0.5)) == {}
+
+
+def test_every_figure_tells_what_it_draws(cuts, zeroed):
+    both = pd.concat([cuts, zeroed], ignore_index=True)
+    half = cuts[(cuts["kind"] == "layers") & (cuts["share"] == 0.5)]
+    again = half.assign(bits_per_byte=1.52, distill_steps=900, before=[1.8])
+    tried = choice_points([0.25, 0.5], ["all"], **LARGE)
+    ways = chosen(speedups(made([*fl.grid(**LARGE), *tried]), H200))
+    assert [p.title for p in ways.panels] == [
+        "layers",
+        "heads",
+        "FFN width",
+        "hidden width",
+    ]
+    time = depth_or_width(cuts, cuts, again)
+    assert {0.5, 1.8, 1.52} <= {
+        *time.table["before"],
+        *time.table["bits_per_byte"],
+        0.5,
+    }
+    for figure in (zeros_are_not_speed(both, cuts), time, ways):
+        assert not faults(figure)
+
+
+def test_figures_of_nothing_say_so(cuts):
+    empty = cuts[:0]
+    assert "was judged" in chosen(empty).tell()
+    assert "nothing was both" in predicted_vs_measured(empty).tell()
+    for figure in (
+        zeros_are_not_speed(cuts[:1], empty),
+        break_even(empty, 64, 64),
+        depth_or_width(cuts, empty, empty.assign(before=[])),
+    ):
+        figure.draw()
+
+
+def test_rows_that_are_not_stored_are_named(cuts):
+    some = cuts.assign(status=["missing", *["ok"] * (len(cuts) - 1)])
+    note = predicted_vs_measured(some).note
+    assert note == "no row is stored of dense 0 % (prefill)"
+
+
+def test_estimates_that_held_are_counted(cuts):
+    def figure(factor):
+        ms = factor * cuts["estimated_ms"]
+        ends = {"measured_low_ms": ms, "measured_high_ms": ms}
+        return predicted_vs_measured(cuts.assign(measured_ms=ms, ratio=factor, **ends))
+
+    assert figure(1.0).title.startswith(f"{len(cuts)} of {len(cuts)} within")
+    assert figure(0.5).title.endswith("÷2.00 to ÷2.00 of the estimate, all below it")
+    assert not figure(100.0).table["inside"].any()
+    assert not faults(figure(100.0))
+
+
+# --- the explorer
+
+
+def test_the_explorer_tells_the_built_shape_and_the_stored_row():
+    (dense,) = fl.grid(**LARGE)
+    point = fl.grid(**LARGE, prune_ffn=0.5, prune_multiple=64)[0]
+    explorer = cutting({"large": dense}, made([point]), H200)
+    state = explorer.state | {"layers": 0.0, "ffn": 0.5, "multiple": 64}
+    figure = explorer.make(**(state | {"importance": "magnitude"}))
+    assert figure.table["words"].tolist()[2] == "2,048 → 1,024"
+    assert "measured: " in figure.note
+    assert "bits per byte, dense 1.50" in figure.note
+    assert not faults(figure)
+    other = explorer.make(**(state | {"importance": "taylor"}))
+    assert "no row is stored" in other.note
+    away = explorer.make(**(state | {"importance": "magnitude", "device": "Tesla T4"}))
+    assert "no row is stored" in away.note
+
+
+def test_only_what_can_be_cut_is_offered():
+    (dense,) = fl.grid(**LARGE)
+    # 9 of 12 heads do not divide 768, but they do divide a width of 576
+    assert list(cut_shares(dense, "heads", {})) == ["0 %", "50 %", "75 %"]
+    narrow = {"hidden": 0.25, "multiple": 64}
+    assert "25 %" in cut_shares(dense, "heads", narrow)
+    (gpt2,) = fl.grid(family="gpt2", layers=2, hidden=256, vocab=512)
+    assert "50 %" in cut_shares(gpt2, "hidden", {})
+    assert list(cut_shares(gpt2, "heads", {"hidden": 0.5})) == ["50 %"]
+
+
+@pytest.mark.parametrize("model", ["large", "other"])
+def test_every_state_that_is_offered_has_a_picture(model):
+    points = {"large": fl.grid(**LARGE)[0], "other": fl.grid(**SQUARE)[0]}
+    explorer = cutting(points, made([]), H200)
+    state = {"model": model}
+    for at in (1, -1):
+        for name, options in explorer.options.items():
+            values = list(choices(options, state).values())
+            state[name] = (
+                values[min(at, len(values) - 1)]
+                if name in RATIOS
+                else (state.get(name, values[at]))
+            )
+            whole = explorer.state | dict.fromkeys(RATIOS, 0.0) | state
+            assert isinstance(explorer.make(**whole), fl.figures.grammar.Figure)
+
+
+# --- models at hand
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint with random weights, and a text of its own."""
+    folder = tmp_path_factory.mktemp("model")
+    file = folder / "text.txt"
+    lines = (f"def f{n}(x{n}):\n    return x{n} + {n * 7 % 13}\n" for n in range(900))
+    file.write_text("".join(lines))
+    tokenizer = make_tokenizer(file.read_text(), 300)
+    small = {"layers": 4, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 64}
+    shape = fl.ModelShape("llama", **small, vocab=300, max_positions=128, tied=True)
+    export_model(models.build(fl.Point(shape), "cpu"), tokenizer, folder)
+    return fl.Trained(str(folder), text=(str(file),))
+
+
+def test_models_stand_side_by_side(trained):
+    dense, smaller = (fl.load(trained.folder)[0] for _ in range(2))
+    fl.prune(smaller, fl.Pruning(layers=0.5))
+    pair = {"dense": dense, "half": smaller}
+    bench = fl.Bench.for_device("cpu", fl.Settings.for_device("cpu", budget_s=0.05))
+    table = side_by_side(pair, bench, trained, "def f1(", 8)
+    assert table["model"].tolist() == ["dense", "half"]
+    assert table["flags"].map(type).eq(str).all()
+    assert table["parameters"].tolist() == [
+        sum(p.numel() for p in m.parameters()) for m in (dense, smaller)
+    ]
+    assert np.isfinite(table[["measured_ms", "bits_per_byte"]].to_numpy()).all()
+
+
+def test_students_of_these_weights_are_found(trained, tmp_path):
+    judged = {"bits_per_byte": 1.6, "low": 1.5, "high": 1.7}
+    pruning = {"layers": 0.5, "layer_choice": "influence"}
+    recipe = {"precision": "fp32", "pruning": pruning, "distill_steps": 100}
+    run = {"teacher": trained.weights, "recipe": recipe, "held_out": judged}
+    for name, teacher in (("a", trained.weights), ("b", "trained:other")):
+        (tmp_path / name).mkdir()
+        kept = json.dumps(run | {"teacher": teacher})
+        (tmp_path / name / "run.json").write_text(kept)
+    (line,) = distilled(speedups(made([])), trained, tmp_path).to_dict("records")
+    assert (line["kind"], line["share"], line["distill_steps"]) == ("layers", 0.5, 100)
+    assert (line["choice"], line["bits_per_byte"]) == ("influence", 1.6)
+    assert 0 < line["left"] < 1
+
+
+def test_a_student_stands_beside_its_cut_before(trained, tmp_path):
+    own = {"model": str(trained.folder), "weights": "trained", "prompt_len": 8}
+    both = fl.grid(**own, prune_layers=0.5, distill_steps=[0, 100])
+    rows = speedups(made([replace(p, weights=trained.weights) for p in both]))
+    rows = rows.assign(bits_per_byte=[2.0, 1.6])
+    (line,) = distilled(rows, trained, tmp_path).to_dict("records")
+    assert (line["before"], line["bits_per_byte"]) == (2.0, 1.6)
+    (alone,) = distilled(rows[1:], trained, tmp_path).to_dict("records")
+    assert np.isnan(alone["before"])
+
+
+def test_worked_answers_agree_with_the_code():
+    size = EXERCISES["07_4"].answer
+    for ffn, share, multiple in ((2048, 0.3, 64), (512, 0.3, 64), (2816, 0.25, 64)):
+        shape = fl.ModelShape("llama", 2, 768, ffn=ffn, vocab=64)
+        cut = fl.Pruning(ffn=share, multiple=multiple)
+        assert pruned_shape(shape, cut).ffn == size(ffn, share, multiple)
+    n = k = 1024
+    stored = fl.Sparsity(EXERCISES["07_2"].answer / 100, storage="csr")
+    assert sparse_bytes(stored, n, k) == pytest.approx(2 * n * k, rel=0.01)
+    points = cut_points([0.25, 0.5, 0.75], **LARGE)
+    left = [p.built_shape.heads for p in points if p.recipe.pruning.heads]
+    assert left == [6, 3]
+    assert len(left) == EXERCISES["07_3"].answer
