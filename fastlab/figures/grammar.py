@@ -376,9 +376,9 @@ def _legend(picture: Picture, every: Sequence[Axes], place: Any) -> None:
     pairs = [axes.get_legend_handles_labels() for axes in every]
     handles, names = ([one for pair in pairs for one in pair[n]] for n in (0, 1))
     if names:
-        columns = 6 if "center" in place and "right" not in place else 1
         found = _once(handles, names)
-        lines = -(-len(found[1]) // 6) if "center" in place else len(found[1])
+        flat = "center" in place and "right" not in place
+        lines = -(-len(found[1]) // 6) if flat else len(found[1])
         columns = -(-len(found[1]) // lines)
         picture.legend(*found, loc=place, fontsize=SMALL, frameon=False, ncols=columns)
 

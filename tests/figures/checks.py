@@ -69,4 +69,3 @@ def _contrast(color: object) -> float:
     if to_rgb(color) == (1.0, 1.0, 1.0):
         return 21.0
     return 1.05 / (luminance(color) + 0.05)
-        lacking = [v for v in drawn if not np.isclose(known, v, rtol=SAME).any()]
