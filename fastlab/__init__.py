@@ -65,7 +65,7 @@ _HOMES = {
     "fastlab.notebook.run": ("start", "Run"),
     "fastlab.notebook.generation": ("train_tiny_lm", "stream_text"),
     "fastlab.view.figure": ("show",),
-    "fastlab.notebook.progress": ("waiting",),
+    "fastlab.notebook.progress": ("status", "steps"),
     "fastlab.view.tables.audit": ("audit_article",),
     "fastlab.notebook.series": ("series",),
     "fastlab.view.tables.neat": ("neat",),
