@@ -42,7 +42,7 @@ TEACHER, LEARNER, SCRATCH = (
     "from scratch, learns from the text",
 )
 KL = 0.9  # of a taught student's loss; the rest is cross-entropy
-LOOKS = {  # colour, marker, dash
+LOOKS: dict[str, tuple[str, str, str]] = {  # colour, marker, dash
     TEACHER: (PINK, "o", "-"),
     LEARNER: ("#b36b00", "s", "--"),
     SCRATCH: (GREY, "^", "-."),
@@ -220,12 +220,12 @@ def _room(values: Sequence[float]) -> tuple[float, float]:
 def _students(table: pd.DataFrame) -> Iterator[Layer]:
     for name, own in table.groupby("student", sort=False):
         color, marker, dash = LOOKS[str(name)]
-        at = own.iloc[-1]
-        words = f"{at['bits_per_byte']:.3f}, {more(at['of_dense'])}"
+        last = own.iloc[-1]
+        words = f"{last['bits_per_byte']:.3f}, {more(last['of_dense'])}"
         own = own.assign(result=[""] * (len(own) - 1) + [words])
-        of: Any = (own, "step", "bits_per_byte")
-        yield line(*of, str(name), color=color, dash=dash)
-        yield points(*of, color=color, marker=marker, words="result")
+        at = "step", "bits_per_byte"
+        yield line(own, *at, str(name), dash=dash, color=color)
+        yield points(own, *at, marker=marker, words="result", color=color)
 
 
 def _broken(_: Any, every: Sequence[Any]) -> None:
@@ -254,35 +254,15 @@ def kept(folder: Path | None = None) -> pd.DataFrame:
     from fastlab.shrink.trained import CHECKPOINTS
 
     files = sorted((folder or CHECKPOINTS).glob("**/run.json"))
-    read = [(f, json.loads(f.read_text(encoding="utf-8"))) for f in files]
-    own = [_reached(file, run) | _trained(run) for file, run in read if "run" in run]
+    runs = [_reached(f, json.loads(f.read_text(encoding="utf-8"))) for f in files]
+    own = [run for run in runs if "built" in run]
     own.sort(key=lambda one: (-one["parameters"], -one["steps"]))
     for n, one in enumerate(own):
-        one["kind"] = KINDS[min(n, 1)]
-        nats = one["nats_per_bit_per_byte"]
-        steps = one["curve"]
-        one["curve"] = [row | {"bits_per_byte": row["loss"] / nats} for row in steps]
-    shape = own[0]["built"] if own else None
-    taught = [
-        _reached(file, run) | _taught(run, shape)
-        for file, run in read
-        if "teacher" in run
-    ]
+        one |= _sized(one["built"]) | {"kind": KINDS[min(n, 1)]}
+    taught = [run for run in runs if "built" not in run]
+    for one in taught if own else []:
+        one |= _sized(pruned_shape(own[0]["built"], Pruning(**one["pruning"])))
     return pd.DataFrame([*own, *taught], columns=list(KEPT))
-
-
-def _trained(run: dict[str, Any]) -> dict[str, Any]:
-    shape, text = ModelShape(**run["run"]["shape"]), run["text"]
-    nats = 0.6931471805599453 * text["train_bytes"] / text["train_tokens"]
-    fields = {"built": shape, "nats_per_bit_per_byte": nats, "steps": run["steps"]}
-    return fields | {"sha": text["held_out_sha256"]} | _sized(shape)
-
-
-def _taught(run: dict[str, Any], shape: ModelShape | None) -> dict[str, Any]:
-    cut = run["recipe"].get("pruning", {})
-    fields = {"kind": KINDS[2], "steps": run["recipe"].get("distill_steps", 0)}
-    fields |= {"sha": run["held_out_sha256"], "pruning": cut}
-    return fields | (_sized(pruned_shape(shape, Pruning(**cut))) if shape else {})
 
 
 def _sized(shape: ModelShape) -> dict[str, Any]:
@@ -291,13 +271,22 @@ def _sized(shape: ModelShape) -> dict[str, Any]:
 
 
 def _reached(file: Path, run: dict[str, Any]) -> dict[str, Any]:
-    """What it reached, and its whole curve where that is kept beside or above."""
+    """What a run reached, and its whole curve where that is kept beside or above."""
     home = file.parents[1] if file.parent.name == "final" else file.parent
-    whole = next(iter([*file.parent.glob("curve.jsonl"), *home.glob("curve.jsonl")]), 0)
-    rows = whole and [json.loads(row) for row in whole.read_text().splitlines()]
+    whole = [*file.parent.glob("curve.jsonl"), *home.glob("curve.jsonl")]
+    rows = [json.loads(row) for one in whole[:1] for row in one.open(encoding="utf-8")]
     fields = {name: run["held_out"][name] for name in ("bits_per_byte", "low", "high")}
     fields |= {"name": home.name, "folder": str(file.parent)}
-    return fields | {"parameters": run["parameters"], "curve": rows or run["curve"]}
+    fields |= {"parameters": run["parameters"], "curve": rows or run["curve"]}
+    if "teacher" in run:
+        how = {"kind": KINDS[2], "steps": run["recipe"].get("distill_steps", 0)}
+        how |= {"pruning": run["recipe"].get("pruning", {})}
+        return fields | how | {"sha": run["held_out_sha256"]}
+    text, shape = run["text"], ModelShape(**run["run"]["shape"])
+    nats = 0.6931471805599453 * text["train_bytes"] / text["train_tokens"]
+    curve = [row | {"bits_per_byte": row["loss"] / nats} for row in fields["curve"]]
+    how = {"built": shape, "steps": run["steps"], "sha": text["held_out_sha256"]}
+    return fields | how | {"curve": curve}
 
 
 def before_and_after(
@@ -315,22 +304,23 @@ def before_and_after(
     def judged(model: nn.Module) -> float:
         return judge.bits_per_byte(model) / judge.dense
 
-    small = runs[runs["kind"] != KINDS[0]].drop(columns=["curve"]).copy()
+    small = runs[runs["kind"] != KINDS[0]].reset_index(drop=True)
     dense = runs[runs["kind"] == KINDS[0]]["bits_per_byte"]
-    small["whole"] = small["bits_per_byte"] / (dense.iloc[0] if len(dense) else np.nan)
-    small["before"] = [
-        judged(built(trained, Recipe(pruning=Pruning(**cut))))
+    before = {
+        n: judged(built(trained, Recipe(pruning=Pruning(**cut))))
+        for n, cut in enumerate(small["pruning"])
         if isinstance(cut, dict)
-        else np.nan
-        for cut in small["pruning"]
-    ]
-    small["after"] = [
-        judged(load(folder)[0])
+    }
+    after = {
+        n: judged(load(folder)[0])
+        for n, folder in enumerate(small["folder"])
         if (Path(folder) / "model.safetensors").exists()
-        else np.nan
-        for folder in small["folder"]
-    ]
-    return small.drop(columns=["folder"]).reset_index(drop=True)
+    }
+    return small.drop(columns=["curve", "folder"]).assign(
+        whole=small["bits_per_byte"] / (dense.iloc[0] if len(dense) else np.nan),
+        before=[before.get(n, np.nan) for n in range(len(small))],
+        after=[after.get(n, np.nan) for n in range(len(small))],
+    )
 
 
 def students(runs: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
@@ -377,59 +367,58 @@ def _curves(runs: pd.DataFrame) -> pd.DataFrame:
 def _learning(runs: pd.DataFrame, column: str, label: str, title: str) -> Panel:
     """The curves of runs; ◆ what the whole held-out text says of bits per byte."""
     layers, steps = [], _curves(runs)
-    for n, (name, run) in enumerate(runs.groupby("name", sort=False)):
-        named, color = (
-            run[["kind", "shape"]].agg(" ".join, axis=1).iloc[0],
-            COLORS[run["kind"].iloc[0]],
-        )
-        look: dict[str, Any] = {"color": color, "dash": DASHES[n % len(DASHES)]}
-        own = steps[steps["name"] == name].dropna(subset=[column])
-        layers.append(line(own, "step", column, named, **look))
-        if column in run:
-            layers.append(points(run, "steps", column, color=color, marker="D"))
+    for n, (_, run) in enumerate(runs.iterrows()):
+        color, name = COLORS[run["kind"]], f"{run['kind']} {run['shape']}"
+        own = steps[steps["name"] == run["name"]].dropna(subset=[column])
+        dash = DASHES[n % len(DASHES)]
+        layers.append(line(own, "step", column, name, color=color, dash=dash))
+        if column == "bits_per_byte":
+            whole = runs.iloc[n : n + 1]
+            layers.append(points(whole, "steps", column, color=color, marker="D"))
     if not layers:
-        return Panel(Axis(""), Axis(""), [], title, decor=[_absent])
+        return _absent(title)
     return Panel(STEPS, Axis(label), layers, title, key="edge", decor=[gridlines()])
 
 
-def _absent(axes: Any) -> None:
+def _absent(title: str) -> Panel:
     """Says in the figure that nothing is stored."""
-    axes.set_axis_off()
-    place: dict[str, Any] = {"ha": "center", "va": "center", "color": GREY}
     words = "no such run is stored yet:\nsee the live students below"
-    axes.text(0.5, 0.5, words, transform=axes.transAxes, fontsize=TEXT, **place)
+    place: dict[str, Any] = {"ha": "center", "va": "center", "color": GREY}
+
+    def say(axes: Any) -> None:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, words, transform=axes.transAxes, fontsize=TEXT, **place)
+
+    return Panel(Axis(""), Axis(""), [], title, decor=[say])
 
 
 def _pairs(pairs: pd.DataFrame) -> Panel:
     """A line a student: hollow before, filled after, a diamond for all of the text."""
     title = "before → after, on the blocks at hand; ◆ the whole held-out text"
     if pairs.empty:
-        return Panel(Axis(""), Axis(""), [], title, decor=[_absent])
+        return _absent(title)
     layers = []
     for kind, own in pairs.groupby("kind", sort=False):
         look: dict[str, Any] = {"color": COLORS[str(kind)], "size": 9}
-        both: dict[str, Any] = {"across": ("before", "after"), "pale": True}
-        cut, text = (f"{kind}: {part}" for part in ("cut", "whole text"))
-        layers.append(points(own, "before", "name", cut, hollow=True, **both, **look))
+        cut: dict[str, Any] = {"across": ("before", "after"), "pale": True, **look}
+        layers.append(points(own, "before", "name", f"{kind}: cut", hollow=True, **cut))
         layers.append(points(own, "after", "name", f"{kind}: after", **look))
-        layers.append(
-            points(own, "whole", "name", text, marker="D", shift=0.25, **look)
-        )
+        look |= {"marker": "D", "shift": 0.25}
+        layers.append(points(own, "whole", "name", f"{kind}: whole text", **look))
     values = pairs[["before", "after", "whole"]].to_numpy(float)
-    most, edges = np.nanmax(values), (min(np.nanmin(values), 1) / 1.08, 1)
-    places = (1, 1.05, 1.1, 1.2) if most < 1.25 else (1, 1.2, 1.5, 2, 3, 5)
-    ticks = [tick for tick in places if tick <= 1.1 * most]
+    low, high = min(np.nanmin(values), 1) / 1.08, np.nanmax(values) * 1.1
+    places = (1, 1.05, 1.1, 1.2) if high < 1.37 else (1, 1.2, 1.5, 2, 3, 5)
+    ticks = [place for place in places if place <= high]
     label = "bits per byte on held-out text, of the dense model's"
-    ratio = Axis(label, "log", "×{:g}".format, ticks, (edges[0], most * 1.1))
+    ratio = Axis(label, "log", "×{:g}".format, ticks, (low, high))
     rows = [row for _, row in pairs.iterrows()]
+    sizes = [f"{si(row['parameters'])} parameters" for row in rows]
     names = {
-        row["name"]: f"{row['kind']}: {row['shape']}\n{si(row['parameters'])} "
-        f"parameters, {row['steps']:,.0f} steps"
-        for row in rows
+        row["name"]: f"{row['kind']}: {row['shape']}\n{size}, {row['steps']:,.0f} steps"
+        for row, size in zip(rows, sizes, strict=True)
     }
-    moved = [(row[["before", "after"]].dropna().map(more)) for row in rows]
-    notes = [("before → after", [" → ".join(one) for one in moved])]
-    notes.append(("◆", pairs["whole"].map(more).tolist()))
+    moved = [" → ".join(row[["before", "after"]].dropna().map(more)) for row in rows]
+    notes = [("before → after", moved), ("◆", pairs["whole"].map(more).tolist())]
     decor = [lambda axes: axes.axvspan(1, GOAL, color=PALE), level(1, "x", BLACK, "-")]
     panel = Panel(ratio, Axis("", names=names), layers, title, notes=notes, decor=decor)
     return replace(panel, note_width=0.28)
@@ -480,9 +469,4 @@ def softened(table: pd.DataFrame, text: str) -> Figure:
     first = table.iloc[0]
     said = ", ".join(f"{percent(first[name])} at {name}" for name in names)
     title = f"The teacher's next token after {text!r}: {first['token']!r} {said}"
-    return Figure(panels, title, table, (11, 3.9), share="y", finish=_monospaced)
-
-
-def _monospaced(_: Any, every: Sequence[Any]) -> None:
-    for label in every[0].get_yticklabels():
-        label.set_family("monospace")
+    return Figure(panels, title, table, (11, 3.9), share="y")

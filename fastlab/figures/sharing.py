@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastlab.figures.explorer import Explorer, explore
@@ -21,7 +21,7 @@ from fastlab.figures.grammar import (
     points,
 )
 from fastlab.figures.style import FAINT, GREEN, GREY, MARKERS, color_of
-from fastlab.rows import over
+from fastlab.rows import over, written
 from fastlab.spec.precision import FORMATS, stored_bytes
 from fastlab.spec.sharing import BITS, Sharing, palette_bytes, tables_of
 from fastlab.words import digits, percent, si, times
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fastlab.shrink.trained import Trained
 
 VALUE = 2  # bytes of a table's value, a scale or a zero point: bf16
+LOST = ("kl_nats", "kl_low", "kl_high", "top1", "bits_per_byte", "low", "high")
 GROUP = 64  # weights that share a scale where integers are rounded in groups
 UNIFORM = "uniform, groups of 64"
 ONE, EACH = "palette, one table", "palette, a table a row"
@@ -48,8 +49,12 @@ LOOKS = {
 HEADING = "speed-up over its\ndense (estimated)"
 TICKS = (2, 3, 4, 5, 6, 8)  # bits per weight
 ROWS = (1, 4, 16, 64, 0)  # output rows that share a table; 0 = all
-SEPARATE = ("storage", "dense", "bits", "phase", "device", "measured_ms", "n")
-TIMED = (*SEPARATE, "measured_low_ms", "measured_high_ms", "estimated_ms", "weights_mb")
+ADDED = ("storage", "bits", "dense", "own_dense")
+TIMED = (
+    *("storage", "dense", "bits", "phase", "device", "measured_ms", "measured_low_ms"),
+    *("measured_high_ms", "n", "estimated_ms", "weights_mb"),
+    *("measured_gain", "estimated_gain"),
+)
 
 
 # --- ways to store a weight
@@ -156,11 +161,24 @@ def bytes_and_quality(
     from fastlab.clock.evaluator import built
 
     model = built(trained)
-    originals = {n: w.clone() for n, w in layer_weights(model).items()}
+    own = layer_weights(model)
+    originals = {name: weight.clone() for name, weight in own.items()}
+    count = sum(weight.numel() for weight in own.values())
+    rest = VALUE * (sum(p.numel() for p in model.parameters()) - count)
     lines = []
     for way in ways:
-        lines.append(_stored_line(way, model, originals) | _lost(judge, model))
-        done(way)
+        size, powers = sum(way.size(*weight.shape) for weight in own.values()), []
+        for name, weight in originals.items():
+            own[name].copy_(way.rounded(weight))
+            powers.append(noise(weight, own[name]))
+        quality: Any = judge.quality(model)
+        line = {"kind": way.kind, "bits": way.bits, "bits_per_weight": 8 * size / count}
+        line |= {"mb": size / 1e6, "model_mb": (size + rest) / 1e6}
+        line |= {"sqnr_db": decibels(*map(sum, zip(*powers, strict=True)))}
+        line |= {name: getattr(quality, name) for name in LOST}
+        dense = quality.dense_bits_per_byte
+        lines.append(line | {"of_dense": quality.bits_per_byte / dense})
+        done(f"{way.kind}, {way.bits} bits")
     return pd.DataFrame(lines)
 
 
@@ -172,54 +190,30 @@ def layer_weights(model: nn.Module) -> dict[str, Tensor]:
     return {n: parts.dense_weight(model.get_submodule(n)).detach() for n in names}
 
 
-def _stored_line(
-    way: Scheme, model: nn.Module, originals: Mapping[str, Tensor]
-) -> dict[str, Any]:
-    """The model's layers are rounded in place; their size, and the noise in dB."""
-    own, powers = layer_weights(model), []
-    for name, weight in originals.items():
-        own[name].copy_(way.rounded(weight))
-        powers.append(noise(weight, own[name]))
-    stored = sum(way.size(*weight.shape) for weight in originals.values())
-    count = sum(weight.numel() for weight in originals.values())
-    rest = VALUE * (sum(p.numel() for p in model.parameters()) - count)
-    line = {"kind": way.kind, "bits": way.bits, "bits_per_weight": 8 * stored / count}
-    line |= {"mb": stored / 1e6, "model_mb": (stored + rest) / 1e6}
-    return line | {"sqnr_db": decibels(*map(sum, zip(*powers, strict=True)))}
-
-
-def _lost(judge: Evaluator, model: nn.Module) -> dict[str, Any]:
-    names = ("kl_nats", "kl_low", "kl_high", "top1", "bits_per_byte", "low", "high")
-    quality: Any = judge.quality(model)
-    line = {name: getattr(quality, name) for name in names}
-    return line | {"of_dense": quality.bits_per_byte / quality.dense_bits_per_byte}
-
-
 def stored(table: pd.DataFrame) -> Figure:
     """What a bit buys: SQNR and KL against bits per weight, as stored.
 
     table: bytes_and_quality(). Numbers near the marks are bits of an index.
     """
-    bits = Axis(
-        "bits per weight as stored, tables and scales counted", "log", ticks=TICKS
-    )
-    decor = [gridlines(), lambda axes: axes.margins(y=0.12)]
-    noises = _ways(table, "sqnr_db"), "weights: higher is better", "lower right"
-    losses = _ways(table, "kl_nats", ("kl_low", "kl_high")), "text: lower is better"
+    label = "bits per weight as stored, tables and scales counted"
+    bits, decor = Axis(label, "log", ticks=TICKS), [gridlines(), _roomy]
+    sqnr, kl = Axis("SQNR, dB"), Axis("KL against the dense model, nats", "log")
+    noises, ends = _ways(table, "sqnr_db"), ("kl_low", "kl_high")
+    heads = "weights: higher is better", "text: lower is better"
     panels = [
-        Panel(bits, Axis("SQNR of the weights, dB"), *noises, decor=decor),
-        Panel(
-            bits, Axis("KL against the dense model, nats", "log"), *losses, decor=decor
-        ),
+        Panel(bits, sqnr, noises, heads[0], "lower right", decor=decor),
+        Panel(bits, kl, _ways(table, "kl_nats", ends), heads[1], decor=decor),
     ]
-    least, whole = (
-        table["bits"].min(),
-        table[table["kind"] == "int8"]["kl_nats"].iloc[0],
-    )
-    costs = [percent(v - 1) for v in sorted(table[table["bits"] == least]["of_dense"])]
-    few = f"{least} bits cost {costs[0]} to {costs[-1]} more bits per byte"
-    title = f"What a bit buys: {few}; int8 is {digits(whole)} nats from dense"
+    int8 = digits(table[table["kind"] == "int8"]["kl_nats"].iloc[0])
+    least = table[table["bits"] == table["bits"].min()]
+    costs = [percent(v - 1) for v in sorted(least["of_dense"])]
+    few = f"{least['bits'].iloc[0]} bits cost {costs[0]} to {costs[-1]} more bits"
+    title = f"What a bit buys: {few} per byte; int8 is {int8} nats from dense"
     return Figure(panels, title, table, (11, 5.4))
+
+
+def _roomy(axes: Any) -> None:
+    axes.margins(y=0.12)
 
 
 def _ways(table: pd.DataFrame, column: str, ends: Any = ()) -> list[Layer]:
@@ -236,20 +230,6 @@ def _ways(table: pd.DataFrame, column: str, ends: Any = ()) -> list[Layer]:
 # --- time
 
 
-def storage(row: Any) -> str:
-    """How a row stores weights: dense fp32, 3-bit palette, int8."""
-    if row["share_bits"]:
-        return f"{int(row['share_bits'])}-bit palette"
-    packed = FORMATS[row["precision"]].weights
-    return str(row["precision"]) if packed else f"dense {row['precision']}"
-
-
-def _bits(row: Any) -> int:
-    made = FORMATS[row["precision"]]
-    wide = 32 if made.dense in ("fp32", "tf32") else 16
-    return int(row["share_bits"] or {"int8": 8, "int4": 4}.get(made.weights, wide))
-
-
 def looked_up(rows: pd.DataFrame) -> pd.DataFrame:
     """Time of each way to store weights beside the dense one of the same precision.
 
@@ -259,15 +239,17 @@ def looked_up(rows: pd.DataFrame) -> pd.DataFrame:
     dense row), estimated_gain.
     """
     known = rows[rows["measured_ms"].notna()].reset_index(drop=True)
-    each = [row for _, row in known.iterrows()]
-    known = known.assign(
-        storage=[storage(row) for row in each],
-        bits=[_bits(row) for row in each],
-        dense=[FORMATS[row["precision"]].dense for row in each],
-    )
-    known["own_dense"] = known["storage"].str.startswith("dense")
-    table = over(known, ("dense", "phase", "device"), own_dense=True)
-    return table[[*TIMED, "measured_gain", "estimated_gain"]]
+    lines = []
+    for precision, shared in zip(known["precision"], known["share_bits"], strict=True):
+        made = FORMATS[precision]
+        wide = 32 if made.dense in ("fp32", "tf32") else 16
+        bits = int(shared or {"int8": 8, "int4": 4}.get(made.weights, wide))
+        name = precision if made.weights else f"dense {precision}"
+        line = {"storage": f"{bits}-bit palette" if shared else name, "bits": bits}
+        line |= {"dense": made.dense, "own_dense": name != precision and not shared}
+        lines.append(line)
+    known = known.assign(**{n: [line[n] for line in lines] for n in ADDED})
+    return over(known, ("dense", "phase", "device"), own_dense=True)[[*TIMED]]
 
 
 def lookups(table: pd.DataFrame) -> Figure:
@@ -302,10 +284,13 @@ def _milliseconds(table: pd.DataFrame, phase: str, ways: Axis) -> Panel:
         layers.append(points(own, "estimated_ms", "storage", hollow=True, **look))
         ends = ("measured_low_ms", "measured_high_ms")
         layers.append(points(own, "measured_ms", "storage", name, across=ends, **look))
-    said = {row["storage"]: _gain(row) for _, row in table.iterrows()}
+    said = {}
+    for _, row in table.iterrows():
+        gains = [written("ratio", row[f"{n}_gain"]) for n in ("measured", "estimated")]
+        words = f"{gains[0]} ({gains[1]})".removesuffix(" ()")
+        said[row["storage"]] = "1" if row["storage"].startswith("dense") else words
     notes = [(HEADING, [said.get(name, "") for name in ways.names])]
-    ms = Axis("ms, hollow is estimated", "log")
-    return Panel(ms, ways, layers, phase, notes=notes)
+    return Panel(Axis("ms, hollow is estimated", "log"), ways, layers, phase, "", notes)
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -315,17 +300,6 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     for name, own in table.groupby(names, sort=False):
         color = color_of(str(name).removeprefix("dense "))
         yield str(name), GREEN if name == "palettes" else color, own
-
-
-def _gain(row: Any) -> str:
-    """Measured speed-up and (estimated) of a row over its dense one, where known."""
-    if row["storage"].startswith("dense"):
-        return "1"
-    known = row[["measured_gain", "estimated_gain"]].dropna().map(times)
-    return " ".join(
-        f"({word})" if name == "estimated_gain" else word
-        for name, word in known.items()
-    )
 
 
 def _slower(table: pd.DataFrame) -> str:
@@ -349,30 +323,24 @@ def palette(
     import pandas as pd
 
     counts, edges = np.histogram(weights, bins=120)
-    middles, top = (edges[1:] + edges[:-1]) / 2, float(counts.max())
-    heap = pd.DataFrame({"weight": middles, "count": counts})
+    heap = pd.DataFrame({"weight": (edges[1:] + edges[:-1]) / 2, "count": counts})
+    top = float(counts.max())
 
     def heaps(axes: Any, rows: pd.DataFrame) -> None:
         axes.bar(rows["weight"], rows["count"], edges[1] - edges[0], color=FAINT)
+        axes.vlines(table, 0, 1.04 * top, color=GREEN, lw=1.4)
 
-    def values(axes: Any, rows: pd.DataFrame) -> None:
-        look: dict[str, Any] = {"color": GREEN, "label": "values of the table"}
-        axes.vlines(rows["value"], 0, 1.04 * top, color=GREEN, lw=1.4)
-        axes.plot(rows["value"], [1.04 * top] * len(rows), "v", ms=7, **look)
+    def marks(values: Sequence[float], name: str, at: float, **look: Any) -> Layer:
+        def draw(axes: Any, rows: pd.DataFrame) -> None:
+            axes.plot(rows["value"], [at * top] * len(rows), ls="", label=name, **look)
 
-    def spaced(axes: Any, rows: pd.DataFrame) -> None:
-        look: dict[str, Any] = {"color": GREY, "label": "as many, evenly spaced"}
-        axes.plot(rows["value"], [-0.05 * top] * len(rows), "s", ms=5, **look)
+        rows = pd.DataFrame({"value": values})
+        return drawn(draw, rows, "value", "", name, value="value")
 
-    told: Any = {"x": "value", "y": "", "value": "value"}
     layers = [
         drawn(heaps, heap, "weight", "count", kind="bars"),
-        drawn(
-            values, pd.DataFrame({"value": table}), name="values of the table", **told
-        ),
-        drawn(
-            spaced, pd.DataFrame({"value": even}), name="as many, evenly spaced", **told
-        ),
+        marks(table, "values of the table", 1.04, marker="v", color=GREEN, ms=7),
+        marks(even, "as many, evenly spaced", -0.05, marker="s", color=GREY, ms=5),
     ]
     count = Axis("how many", limits=(-0.1 * top, 1.3 * top))
     panel = Panel(Axis("weight"), count, layers, key="upper left")
@@ -384,25 +352,20 @@ def palettes(model: nn.Module) -> Explorer:
 
     Recomputes only: k-means on one weight of the model's layers.
     """
-    weights = {_short(name): own for name, own in layer_weights(model).items()}
+    weights = {}
+    for name, weight in layer_weights(model).items():  # model.layers.0.mlp.up_proj
+        head, part = re.split(r"\.(?=\d)", name, maxsplit=1)[1].split(".", 1)
+        weights[f"layer {head}: {part}"] = weight
 
     def rows_of(state: Mapping[str, Any]) -> dict[str, int]:
         n = len(weights[state["weight"]])
         return {str(r or "all"): r for r in ROWS if not (r and n % r)}
 
-    @lru_cache(maxsize=64)
     def make(weight: str, bits: int, rows: int) -> Figure:
         return apart(weight, weights[weight], bits, rows)
 
     start = {"bits": 3, "rows": 0}
-    return explore(make, start, weight=list(weights), bits=list(BITS), rows=rows_of)
-
-
-def _short(name: str) -> str:
-    """Of a linear's module: layer 0: self_attn.q_proj."""
-    pieces = name.split(".")
-    at = next(n for n, piece in enumerate(pieces) if piece.isdigit())
-    return f"layer {pieces[at]}: {'.'.join(pieces[at + 1 :])}"
+    return explore(make, start, weight=list(weights), bits=BITS, rows=rows_of)
 
 
 def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
@@ -414,17 +377,14 @@ def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
     first = weight[:few].flatten().tolist()
     levels = sorted(set(even[:few].flatten().tolist()))
     many = f"{len(tables)} table{'s' * (len(tables) > 1)}"
-    drawn_rows = "the first row" if rows == 1 else f"the first {rows} rows"
-    shown = f" (drawn: {drawn_rows})" if rows else ""
+    part = "the first row" if rows == 1 else f"the first {rows} rows"
     title = (
         f"{name}, {n} x {k}: indices of {bits} bits and {many} of {2**bits} values"
-        f"{shown}\n{size:,} bytes, {8 * size / n / k:.2f} bits a weight; SQNR "
-        f"{decibels(*noise(weight, back)):.1f} dB, evenly spaced "
+        f"{f' (drawn: {part})' * bool(rows)}\n{size:,} bytes, {8 * size / n / k:.2f} "
+        f"bits a weight; SQNR {decibels(*noise(weight, back)):.1f} dB, evenly spaced "
         f"{decibels(*noise(weight, even)):.1f} dB"
     )
-    note = (
-        f"a table's values are bf16; {2 * n * k / size:.1f} times fewer bytes than bf16 "
-        f"(int4-g64: {uniform_bytes(4, n, k):,})"
-    )
+    note = f"a table's values are bf16; {2 * n * k / size:.1f} times fewer bytes than "
+    note += f"bf16 (int4-g64: {uniform_bytes(4, n, k):,})"
     figure = palette(first, tables[0].tolist(), levels, title)
     return replace(figure, note=note)

@@ -2,7 +2,6 @@
 
 from fastlab.view.alt.case import claims, staircase, targets
 from fastlab.view.alt.count import bytes_moved, factors, flop_shares
-from fastlab.view.alt.distilling import recovery, softened, students
 from fastlab.view.alt.first import pairs
 from fastlab.view.alt.kvcache import crossover, held, prefixes, unrolled
 from fastlab.view.alt.ladder import rungs
@@ -16,7 +15,6 @@ from fastlab.view.alt.pruning import (
 )
 from fastlab.view.alt.roofline import batch_knee, measured_roof, roofline
 from fastlab.view.alt.score import left_out, methods, waterfalls
-from fastlab.view.alt.sharing import lookups, stored
 from fastlab.view.alt.sweep import heatmaps, lines, scatter
 from fastlab.view.alt.timing import few, here, intervals, reported, strips
 
@@ -40,23 +38,18 @@ __all__ = [
     "intervals",
     "left_out",
     "lines",
-    "lookups",
     "measured_roof",
     "methods",
     "pairs",
     "prefixes",
     "promised",
     "reasons",
-    "recovery",
     "reported",
     "roofline",
     "rungs",
     "scatter",
-    "softened",
     "staircase",
-    "stored",
     "strips",
-    "students",
     "targets",
     "trade",
     "unrolled",

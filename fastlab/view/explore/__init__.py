@@ -7,7 +7,6 @@ from fastlab.view.explore.precisions import paying
 from fastlab.view.explore.pruning import cutting
 from fastlab.view.explore.roofline import roofs
 from fastlab.view.explore.score import held_out
-from fastlab.view.explore.sharing import palettes
 from fastlab.view.explore.sweep import layers_by_hidden
 from fastlab.view.explore.targets import target
 from fastlab.view.explore.timing import samples_taken
@@ -19,7 +18,6 @@ __all__ = [
     "held_out",
     "kv_growth",
     "layers_by_hidden",
-    "palettes",
     "paying",
     "roofs",
     "samples_taken",

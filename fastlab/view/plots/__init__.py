@@ -3,7 +3,6 @@
 from fastlab.view.plots.case import claims, staircase
 from fastlab.view.plots.count import bytes_moved, factors, flop_shares
 from fastlab.view.plots.cuts import choices, depth_or_width, foretold
-from fastlab.view.plots.distilling import recovery, softened, students
 from fastlab.view.plots.first import on_devices, pairs
 from fastlab.view.plots.knee import batch_knee
 from fastlab.view.plots.kvcache import crossover, held, prefixes, unrolled
@@ -13,7 +12,6 @@ from fastlab.view.plots.promises import engines, promised
 from fastlab.view.plots.pruning import break_even, evens, zeros_are_not_speed
 from fastlab.view.plots.roofline import measured_roof, roofline
 from fastlab.view.plots.score import left_out, methods, waterfalls
-from fastlab.view.plots.sharing import lookups, palette, stored
 from fastlab.view.plots.speedups import by_batch, reasons
 from fastlab.view.plots.sweep import heatmaps, lines, scatter
 from fastlab.view.plots.targeting import targets
@@ -41,25 +39,19 @@ __all__ = [
     "intervals",
     "left_out",
     "lines",
-    "lookups",
     "measured_roof",
     "methods",
     "on_devices",
     "pairs",
-    "palette",
     "prefixes",
     "promised",
     "reasons",
-    "recovery",
     "reported",
     "roofline",
     "rungs",
     "scatter",
-    "softened",
     "staircase",
-    "stored",
     "strips",
-    "students",
     "targets",
     "trade",
     "unrolled",

@@ -5,12 +5,6 @@ from fastlab.notebook.generation import stream_text, train_tiny_lm
 from fastlab.view.tables.batch import batch_curves, knees
 from fastlab.view.tables.case import case_of, case_points, case_rows
 from fastlab.view.tables.claims import bottom_line, case_factors, without_last
-from fastlab.view.tables.distilling import (
-    course,
-    recovered,
-    softened,
-    won_back,
-)
 from fastlab.view.tables.kvcache import crossings, held, served, unrolled
 from fastlab.view.tables.ladder import (
     ladder_caption,
@@ -59,8 +53,6 @@ from fastlab.view.tables.score import (
     terms,
     waterfalls,
 )
-from fastlab.view.tables.sharing import bytes_and_quality, looked_up, stored_points
-from fastlab.view.tables.stored_runs import before_and_after, kept
 from fastlab.view.tables.sweep import (
     cells,
     choose,
@@ -89,11 +81,9 @@ __all__ = [
     "ablation",
     "article_topics",
     "batch_curves",
-    "before_and_after",
     "bottom_line",
     "bounds",
     "built",
-    "bytes_and_quality",
     "calibration",
     "case_factors",
     "case_of",
@@ -104,7 +94,6 @@ __all__ = [
     "choose",
     "clocks",
     "compared",
-    "course",
     "crossings",
     "cut_points",
     "datasheet",
@@ -123,21 +112,18 @@ __all__ = [
     "held",
     "held_out",
     "holdouts",
-    "kept",
     "knees",
     "knowing",
     "ladder_caption",
     "ladder_points",
     "ladder_source",
     "left",
-    "looked_up",
     "methods",
     "microbenchmarks",
     "missing",
     "on_the_roof",
     "operations",
     "reasons",
-    "recovered",
     "reloaded",
     "report",
     "rungs",
@@ -151,11 +137,9 @@ __all__ = [
     "short",
     "side_by_side",
     "simulated",
-    "softened",
     "speedups",
     "spread",
     "steps_on",
-    "stored_points",
     "stream_text",
     "terms",
     "text_words",
@@ -168,7 +152,6 @@ __all__ = [
     "walk_points",
     "waterfalls",
     "without_last",
-    "won_back",
     "your_guess",
     "zero_points",
 ]
