@@ -65,7 +65,7 @@ _HOMES = {
     "fastlab.notebook.run": ("start", "Run"),
     "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
     "fastlab.view.figure": ("show",),
-    "fastlab.notebook.progress": ("status",),
+    "fastlab.notebook.progress": ("status", "steps"),
     "fastlab.notebook.series": ("series",),
     "fastlab.view.tables.neat": ("neat",),
 }

@@ -6,7 +6,7 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastlab.learning.loop import Loss, Trainer, Training
+from fastlab.learning.loop import Loss, Trainer, Training, next_token_loss
 from fastlab.learning.session import OnRow, Row, Session
 from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
 
@@ -63,14 +63,17 @@ def distill(
     folder: str | Path | None = None,
     save_every_s: float = 60.0,
     on_row: OnRow | None = None,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate_every: int = 250,
 ) -> list[Row]:
     """Train the student in place on the teacher's logits; returns the loss curve.
 
     text: with a tokenizer, or ids (tokens,). folder: checkpoints are kept there, and
     the same call after a stop goes on from the last one. on_row sees each step's
-    {step, loss, rate, seconds}. The student must be fp32; at the end it is in the state
-    for inference again. Raises ValueError for vocabularies, layers or widths that do
-    not fit, and for a text shorter than one block.
+    {step, loss, rate, seconds}. evaluate: of the student, after so many steps; its
+    value is "held_out" in the curve. The student must be fp32; at the end it is in the
+    state for inference again. Raises ValueError for vocabularies, layers or widths that
+    do not fit, and for a text shorter than one block.
     """
     how, config = how or Training(block=256, warmup=20), config or DistillConfig()
     check_pair(student, teacher, config)
@@ -79,6 +82,9 @@ def distill(
     teacher.eval().requires_grad_(False)
     trainer = Trainer(student, blocks, distill_loss(student, teacher, config), how)
     session = Session(trainer, Path(folder) if folder else None, save_every_s)
+    if evaluate is not None:
+        session.evaluate = lambda: evaluate(student)
+        session.evaluate_every = evaluate_every
     session.plan(steps)
     session.run(on_row)
     student.eval().requires_grad_(False)
@@ -120,7 +126,12 @@ def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
 
 
 def distill_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) -> Loss:
-    """The loss of a config as a function of ids (batch, block + 1)."""
+    """The loss of a config as a function of ids (batch, block + 1).
+
+    A config that asks the teacher nothing is the text's own loss.
+    """
+    if not (config.kl or config.hidden):
+        return next_token_loss(student)
 
     def loss_of(ids: torch.Tensor) -> torch.Tensor:
         inputs, targets = ids[:, :-1], ids[:, 1:].flatten()

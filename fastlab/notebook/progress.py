@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from fastlab.spec.point import Point
 from fastlab.sweeps.run import terminal_progress
+from fastlab.words import digits
 
 StepDone = Callable[[str], None]
 PAUSE_S = 0.1  # between two pictures of a line
@@ -48,6 +49,22 @@ def in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in str(
         getattr(shell.get_ipython(), "config", "")
     )
+
+
+@contextmanager
+def steps(total: int, what: str) -> Iterator[Callable[[object], None]]:
+    """A function to call after each of so many steps, with a word or a row of numbers.
+
+    The line says how many are done, the time left, and the last one's word.
+    """
+    with line().steps(total, what) as done:
+        yield lambda said: done(_words(said))
+
+
+def _words(said: object) -> str:
+    if not isinstance(said, Mapping):
+        return str(said)
+    return ", ".join(f"{name} {digits(value)}" for name, value in said.items())
 
 
 class NotebookLine:

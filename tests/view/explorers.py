@@ -33,14 +33,6 @@ def point() -> Point:
     return grid(model="llama-3.2-1b", prompt_len=512)[0]
 
 
-def tiny_llama() -> Any:
-    """A model of two layers whose rows groups of 16 divide, and groups of 64 do not."""
-    from fastlab.models import build
-
-    shape = grid(model="tiny-llama", heads=4, kv_heads=2, head_dim=16)[0].shape
-    return build(Point(shape))
-
-
 def _sweep() -> Any:
     records, device = rows_by_hand()
     return fl.explorers.layers_by_hidden(fl.table(records), device, "by hand")
@@ -50,7 +42,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "depth": lambda: fl.explorers.depth(point(), [fl.device("t4"), fl.device("h200")]),
     "held_out": lambda: fl.explorers.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,
-    "palettes": lambda: fl.explorers.palettes(tiny_llama()),
     "roofs": lambda: fl.explorers.roofs(point(), fl.device("t4")),
     "target": lambda: fl.explorers.target(fl.tables.case_points(), fl.device("t4")),
 }

@@ -5,44 +5,39 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
 import fastlab as fl
 from fastlab.clock.evaluator import Evaluator
+from fastlab.figures import distilling
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.spec import Point, Workload
 from fastlab.spec.shape import ModelShape
-from fastlab.view.plots.distilling import run_colors
-from fastlab.view.plots.pruning import CUTS
 
-tables = sys.modules[fl.tables.recovered.__module__]
 SHAPE = ModelShape(
     *("llama", 4, 32, 4, 2, 8, 64), vocab=300, max_positions=64, tied=True
 )
-PLAN = fl.tables.course(0.5, 4, 2.0)
+PLAN = distilling.DistillPlan(0.5, 4, 2.0)
+STUDENTS = [distilling.TEACHER, distilling.LEARNER, distilling.SCRATCH]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    lines = [f"the {n} th line of {n * n} words\n" for n in range(6000)]
-    (folder / "text.txt").write_text("".join(lines))
-    text = "".join(lines)
-    export_model(
-        build(Point(SHAPE, Workload(prompt_len=8))), make_tokenizer(text, 300), folder
-    )
+    text = "".join(f"the {n} th line of {n * n} words\n" for n in range(6000))
+    (folder / "text.txt").write_text(text)
+    model = build(Point(SHAPE, Workload(prompt_len=8)))
+    export_model(model, make_tokenizer(text, 300), folder)
     return fl.Trained(str(folder), [str(folder / "text.txt")])
 
 
 @pytest.fixture(scope="module")
 def dense(trained):
-    return fl.tables.built(trained)
+    return fl.built(trained)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +45,21 @@ def judge(trained, dense):
     return Evaluator.of(trained, dense, 3)
 
 
+def learn(trained, dense, judge, folder, on_row=None):
+    """What the notebook's cell does, with the same verbs."""
+    ids, curves = trained.seen(length=64, rows=128).flatten(), {}
+    look = {"evaluate": judge.bits_per_byte, "evaluate_every": 1, "save_every_s": 0}
+    for name, student, lesson in PLAN.students(trained):
+        first = {"held_out": judge.bits_per_byte(student), "step": 0, "seconds": 0}
+        look |= {"how": PLAN.how(student), "folder": folder / name, "on_row": on_row}
+        rest = fl.distill(student, dense, ids, PLAN.steps, config=lesson, **look)
+        curves[name] = [first | {"parameters": student.num_parameters()}, *rest]
+    return distilling.recovered(curves, judge.dense)
+
+
 @pytest.fixture(scope="module")
 def learned(trained, dense, judge, tmp_path_factory):
-    place = tmp_path_factory.mktemp("students")
-    return fl.tables.recovered(trained, dense, judge, PLAN, place)
+    return learn(trained, dense, judge, tmp_path_factory.mktemp("students"))
 
 
 def test_the_dense_model_loses_nothing_against_itself(dense, judge):
@@ -66,48 +72,34 @@ def test_the_dense_model_loses_nothing_against_itself(dense, judge):
 
 
 def test_each_student_is_judged_before_and_while_it_learns(learned, judge):
-    assert list(dict.fromkeys(learned["student"])) == list(tables.STUDENTS)
+    assert list(dict.fromkeys(learned["student"])) == STUDENTS
     for _, own in learned.groupby("student"):
         assert list(own["step"]) == [0, 1, 2, 3, 4]
     ratio = learned["bits_per_byte"] / judge.dense
     assert list(learned["of_dense"]) == pytest.approx(list(ratio))
-    assert learned["parameters"].nunique() == 1
     halved = fl.parameters(fl.pruned_shape(SHAPE, PLAN.pruning))
-    assert learned["parameters"].iloc[0] == halved
+    assert set(learned["parameters"]) == {halved}
     starts = learned[learned["step"] == 0].set_index("student")["bits_per_byte"]
-    assert starts[tables.TEACHER] == starts[tables.TEXT] != starts[tables.SCRATCH]
+    taught, alone, scratch = starts[STUDENTS]
+    assert taught == alone != scratch
 
 
 def test_a_stopped_lesson_goes_on_and_ends_the_same(
-    trained, dense, judge, learned, tmp_path, monkeypatch
+    trained, dense, judge, learned, tmp_path
 ):
-    monkeypatch.setattr(tables, "SAVE_S", 0.0)
+    def stop(row):
+        if row["step"] == 3:
+            raise KeyboardInterrupt
 
-    def stop(student, done):
-        def on_row(row):
-            if row["step"] == 3 and not (tmp_path / "stopped").exists():
-                (tmp_path / "stopped").touch()
-                raise KeyboardInterrupt
-
-        return on_row
-
-    monkeypatch.setattr(tables, "_words", stop)
     with pytest.raises(KeyboardInterrupt):
-        fl.tables.recovered(trained, dense, judge, PLAN, tmp_path)
-    again = fl.tables.recovered(trained, dense, judge, PLAN, tmp_path)
+        learn(trained, dense, judge, tmp_path, stop)
+    again = learn(trained, dense, judge, tmp_path)
     columns = ["student", "step", "bits_per_byte"]
     pd.testing.assert_frame_equal(again[columns], learned[columns])
-
-
-def test_a_finished_lesson_is_not_repeated(
-    trained, dense, judge, tmp_path, monkeypatch
-):
-    first = fl.tables.recovered(trained, dense, judge, PLAN, tmp_path)
-    steps = []
-    monkeypatch.setattr(tables, "_words", lambda *_: steps.append)
-    again = fl.tables.recovered(trained, dense, judge, PLAN, tmp_path)
-    assert steps == []
-    pd.testing.assert_frame_equal(first, again)
+    steps: list[object] = []
+    third = learn(trained, dense, judge, tmp_path, steps.append)
+    assert steps == []  # a finished lesson is not repeated
+    pd.testing.assert_frame_equal(third, again)
 
 
 @pytest.mark.parametrize(
@@ -115,17 +107,22 @@ def test_a_finished_lesson_is_not_repeated(
     [((1.0, 4, 2.0), "layers=1.0"), ((0.5, 0, 2.0), "steps=0"),
      ((0.5, 4, 0.0), "temperature=0.0")],
 )  # fmt: skip
-def test_a_course_out_of_range_is_refused_by_name(given, named):
+def test_a_plan_out_of_range_is_refused_by_name(given, named):
     with pytest.raises(ValueError, match=named):
-        fl.tables.course(*given)
+        distilling.DistillPlan(*given)
 
 
-def test_what_was_won_back_by_hand():
+def test_other_plans_are_kept_elsewhere(trained, tmp_path):
+    other = distilling.DistillPlan(0.5, 5, 2.0)
+    assert PLAN.folder(tmp_path, trained) != other.folder(tmp_path, trained)
+
+
+def test_what_was_recovered_by_hand():
     rows = [("pruned", 0, 1.6), ("pruned", 4, 1.3)]
     table = pd.DataFrame(rows, columns=["student", "step", "bits_per_byte"])
-    assert fl.tables.won_back(table, 1.0) == {"pruned": 0.5}
-    guessed = fl.tables.won_back(table, 1.0, 0.2)
-    assert guessed == {"your guess": 0.2, "pruned": 0.5}
+    assert distilling.recovered_fraction(table, 1.0) == {"pruned": 0.5}
+    assert distilling.more(1.531) == "+53 %"
+    assert distilling.more(0.9923) == "−0.77 %"
 
 
 def stored(folder, name, run):
@@ -153,7 +150,7 @@ def shelf(tmp_path, trained):
 
 
 def test_stored_runs_are_told_apart_and_compared(shelf, trained, judge):
-    runs = fl.tables.kept(shelf)
+    runs = distilling.kept(shelf)
     assert list(runs["name"]) == ["big", "new", "student"]
     assert list(runs["kind"]) == ["dense", "from scratch", "distilled"]
     assert list(runs["layers"]) == [4, 2, 2]
@@ -161,102 +158,78 @@ def test_stored_runs_are_told_apart_and_compared(shelf, trained, judge):
     # 2 nats a token, a token for three bytes: 2 / ln 2 / 3 bits per byte.
     first = runs["curve"][0][0]["bits_per_byte"]
     assert first == pytest.approx(2 / math.log(2) / 3)
-    pairs = fl.tables.before_and_after(runs, trained, judge)
+    pairs = distilling.before_and_after(runs, trained, judge)
     assert list(pairs["whole"]) == pytest.approx([1.5, 1.1])
     assert pairs["after"].isna().all()  # no weights are kept beside the run.json
     assert math.isnan(pairs["before"][0])
     assert pairs["before"][1] > 0
-    words = fl.alt.students(runs, pairs, "by hand")
-    assert "+10.0%" in words
-    assert "by hand" in words
-    figure = fl.plots.students(runs, pairs)
-    assert len(figure.axes[2].get_yticks()) == 2
-    plt.close(figure)
+    figure = distilling.students(runs, pairs)
+    assert "+10 %" in dict(figure.panels[2].notes)["◆"]
+    assert len(figure.table) == 3 + 3 * 2  # the runs, and two steps of each
 
 
 def test_a_kept_student_is_judged_on_the_blocks_at_hand(shelf, trained, judge):
     for file in trained.folder.glob("*.*"):
         shutil.copy(file, shelf / "student" / "final")
-    runs = fl.tables.kept(shelf)
-    pairs = fl.tables.before_and_after(runs, trained, judge)
+    pairs = distilling.before_and_after(distilling.kept(shelf), trained, judge)
     assert pairs["after"][1] == pytest.approx(1, rel=1e-5)
     assert "folder" not in pairs
-    assert "0.0% after on the blocks" in fl.alt.students(runs, pairs, "by hand")
 
 
-def test_a_run_has_one_colour_of_its_own(shelf):
-    runs = fl.tables.kept(shelf)
-    colors = run_colors(runs)
-    assert colors == {"big": "#000000", "new": "#a96b59", "student": CUTS["layers"][0]}
-    twice = pd.concat([runs, runs.assign(name=runs["name"] + " 2")])
-    assert len(set(run_colors(twice).values())) == 6
-
-
-def test_nothing_stored_is_said_in_figure_and_text(tmp_path, trained, judge):
-    runs = fl.tables.kept(tmp_path)
-    pairs = fl.tables.before_and_after(runs, trained, judge)
-    assert "nothing stored yet" in fl.alt.students(runs, pairs, "")
-    figure = fl.plots.students(runs, pairs)
-    said = [t.get_text() for axes in figure.axes for t in axes.texts]
-    assert all("no such run is stored yet" in words for words in said)
+def test_nothing_stored_is_said_in_the_figure(tmp_path, trained, judge):
+    runs = distilling.kept(tmp_path)
+    pairs = distilling.before_and_after(runs, trained, judge)
+    picture = distilling.students(runs, pairs).draw()
+    said = [text.get_text() for axes in picture.axes for text in axes.texts]
     assert len(said) == 3
+    assert all("no such run is stored yet" in words for words in said)
 
 
-def test_the_committed_runs_are_read(judge):
-    runs = fl.tables.kept()
+def test_the_committed_runs_are_read():
+    runs = distilling.kept()
     assert "dense" in set(runs["kind"])
     assert (runs["bits_per_byte"] < 1.6).any()
 
 
-def test_the_live_figure_names_every_student(learned, judge):
-    figure = fl.plots.recovery(learned, judge.dense, "title")
-    said = " ".join(t.get_text() for axes in figure.axes for t in axes.texts)
-    for student in tables.STUDENTS:
-        assert student in said
-        assert student in fl.alt.recovery(learned, judge.dense, "cap")
-    plt.close(figure)
-
-
 def test_both_halves_of_the_broken_axis_have_one_scale(learned, judge):
     far = learned.copy()
-    scratch = far["student"] == tables.SCRATCH
-    far.loc[scratch, "bits_per_byte"] += 5
-    figure = fl.plots.recovery(far, judge.dense, "title")
-    figure.draw_without_rendering()
-    heights = [axes.get_window_extent().height for axes in figure.axes]
-    spans = [high - low for low, high in (axes.get_ylim() for axes in figure.axes)]
+    far.loc[far["student"] == distilling.SCRATCH, "bits_per_byte"] += 5
+    figure = distilling.recovery(far, judge.dense, 0.5)
+    picture = figure.draw()
+    picture.draw_without_rendering()
+    heights = [axes.get_window_extent().height for axes in picture.axes]
+    spans = [high - low for low, high in (axes.get_ylim() for axes in picture.axes)]
     assert heights[0] / spans[0] == pytest.approx(heights[1] / spans[1], rel=0.02)
-    assert "axis is broken" in figure.axes[0].get_title(loc="left")
-    plt.close(figure)
+    assert "axis is broken" in figure.title
+    named = {layer.name for panel in figure.panels for layer in panel.layers}
+    assert {*STUDENTS} < named
 
 
 def test_a_temperature_brings_probabilities_together(dense, trained):
-    soft = fl.tables.softened(dense, trained.tokenizer, "the ", [1, 4])
-    assert len(soft) == 8
+    soft = distilling.next_tokens(dense, trained.tokenizer, "the ", [1, 4])
+    assert len(soft) == soft["token"].nunique() == 8
     narrow, wide = soft["T = 1"], soft["T = 4"]
     assert list(narrow) == sorted(narrow, reverse=True)
     # Ratios of probabilities take the fourth root at T = 4.
     assert wide[0] / wide[7] == pytest.approx((narrow[0] / narrow[7]) ** 0.25, rel=1e-4)
-    figure = fl.plots.softened(soft, "the ")
-    assert len(figure.axes) == 2
-    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
-    assert "T = 4" in fl.alt.softened(soft, "the ")
-    plt.close(figure)
+    figure = distilling.softened(soft, "the ")
+    assert [panel.title[:5] for panel in figure.panels] == ["T = 1", "T = 4"]
+    assert figure.panels[0].x == figure.panels[1].x
 
 
-def test_text_at_hand_is_compared_with_that_of_run_json(trained, tmp_path):
-    assert "no run.json" in fl.tables.same_text(trained)
-    folder = trained.folder
+def test_text_at_hand_is_compared_with_that_of_run_json(trained):
+    assert "no run.json" in fl.same_text(trained)
+    file = trained.folder / "run.json"
     try:
         for sha, words in (
             (trained.corpus.held_out_sha256, "is that of run.json: 1.234"),
             ("other", "another one here"),
         ):
             run = {"held_out_sha256": sha, "held_out": {"bits_per_byte": 1.234}}
-            (folder / "run.json").write_text(json.dumps(run))
-            assert words in fl.tables.same_text(trained)
+            file.write_text(json.dumps(run))
+            assert words in fl.same_text(trained)
     finally:
-        (folder / "run.json").unlink()
+        file.unlink()
 
 
 def test_no_blocks_are_refused(trained, dense):
@@ -268,7 +241,6 @@ def test_no_blocks_are_refused(trained, dense):
 def test_a_text_shorter_than_a_block_is_judged_in_shorter_ones(trained, tmp_path):
     (tmp_path / "short.txt").write_text("\n".join(f"line {n}" for n in range(520)))
     short = fl.Trained(trained.source, [str(tmp_path / "short.txt")])
-    model = fl.tables.built(short)
     held = short.tokenizer(short.corpus.held_out)["input_ids"]
-    judge = Evaluator.of(short, model, 4)
+    judge = Evaluator.of(short, fl.built(short), 4)
     assert judge.ids.shape[1] == min(64, len(held) - 1)
