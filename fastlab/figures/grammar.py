@@ -471,8 +471,12 @@ def line(
     width: float = 1.8,
     band: Ends = (),
     sure: str = "",
+    steps: bool = False,
 ) -> Layer:
-    """A line through (x, y) with a band; pale and thin where column `sure` is no."""
+    """A line through (x, y) with a band; pale and thin where column `sure` is no.
+
+    steps: it climbs at each x, as a share of samples does.
+    """
 
     def draw(axes: Axes, panel: Panel, layer: Layer) -> None:
         at, up = panel.x.place(rows[x]), panel.y.place(rows[y])
@@ -483,6 +487,7 @@ def line(
         if not firm.all():
             axes.plot(at, up, color=color, lw=1, alpha=0.5, ls=dash)
         look: dict[str, Any] = {"color": color, "lw": width, "ls": dash}
+        look |= {"drawstyle": "steps-pre"} if steps else {}
         axes.plot(at, np.where(firm, up, np.nan), label=name or None, **look)
 
     return Layer("line", name, rows, x, y, draw, color, "", band)

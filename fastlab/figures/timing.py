@@ -31,6 +31,7 @@ LOOKS = ({"color": GREY, "marker": "^"}, {"color": BLACK, "marker": "o"})
 DASHES = {"you report": (GREY, "--"), "all of ours": (BLACK, "-")}
 SIZES = (3, 10, 30, 100)  # sample counts that people use
 FAR = 0.05  # a median that is off by more than this fraction
+FACTORS = (1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 300, 1000)  # on an axis
 TRIES, INTERVALS = 100, 60  # drawn of each size, and in each panel
 MS = Axis("milliseconds: log scale", "log")
 STOPPED = {
@@ -55,10 +56,10 @@ def strips(series: Sequence[Series]) -> Figure:
         draw = partial(_strip, place=place, first=one.first)
         left.append(drawn(draw, rows, "series", "ms", one.name, ends=ends))
         look: Any = {"color": LOOKS[place]["color"], "dash": ("--", "-")[place]}
+        look["steps"] = True
         right.append(line(rows.sort_values("share"), "share", "ms", one.name, **look))
-        first, median = one.ns[0] / 1e6, rows["median_ms"][0]
-        called = f", first call {times(first / median)}" if one.first else ""
-        told.append(f"{one.name}: median {digits(median)} ms{called}")
+        called = f", first call {digits(rows['ms'][0])} ms" if one.first else ""
+        told.append(f"{one.name}: median {digits(rows['median_ms'][0])} ms{called}")
     names = Axis("every sample, in the order taken", names=[one.name for one in series])
     share = Axis("share of samples below", "linear", percent, (0, 0.5, 1), (0, 1))
     panels = [Panel(names, MS, left), Panel(share, MS, right)]
@@ -106,9 +107,10 @@ def sample_size_effect(series: Series, sizes: Sequence[int] = SIZES) -> Figure:
     columns = {"samples": sizes, "low": low, "median": middle, "high": high, "off": off}
     summary, tries = pd.DataFrame(columns), pd.DataFrame(medians[:, :TRIES].T)
     tries = tries.set_axis(sizes, axis=1).melt(var_name="samples", value_name="ratio")
+    label = f"median of few / median of all {len(series.ns)}"
     far, strayed = f"{100 * FAR:g} %", [percent(share) for share in off]
     panel = Panel(
-        Axis(f"median of few / median of all {len(series.ns)}", "log", factor),
+        Axis(label, "log", factor, _round(tries["ratio"].min(), tries["ratio"].max())),
         Axis("", names={str(n): f"{n} samples" for n in sizes}),
         [
             drawn(_dots, tries, "ratio", "samples", "tries", write=times),
@@ -123,6 +125,14 @@ def sample_size_effect(series: Series, sizes: Sequence[int] = SIZES) -> Figure:
     )
     rows = pd.concat([summary, tries], ignore_index=True)
     return Figure([panel], title, rows, (9.4, 4.2))
+
+
+def _round(low: float, high: float) -> list[float]:
+    """A few round factors on either side of one, none too close to it."""
+    low, high = min(low, 1 - FAR), max(high, 1 + FAR)
+    apart = [f for f in FACTORS if f > (high / low) ** 0.08]
+    up, down = ([f for f in apart if f < end * 1.01][-3:] for end in (high, 1 / low))
+    return [*(1 / f for f in down), 1, *up]
 
 
 def _dots(axes: Any, rows: pd.DataFrame) -> None:
@@ -257,7 +267,7 @@ def _answer(axes: Any, rows: pd.DataFrame) -> None:
     ((name, _, low, ms, high),) = rows.to_numpy()
     color, dash = DASHES[name]
     axes.axhspan(low, high, color=color, alpha=0.15, lw=0)
-    axes.axhline(ms, color=color, lw=2, ls=dash)
+    axes.axhline(ms, color=color, lw=2, ls=dash, zorder=5)
 
 
 # --- tables
@@ -334,8 +344,8 @@ def simulated(simulations: Iterable[Simulated]) -> pd.DataFrame:
         "noise": [name or "independent" for name in noise],
         "interval": [one.interval for one in every],
         "samples taken": [np.median(one.taken) for one in every],
-        "of": [len(one.low) for one in every],
-        "holds the true median": [one.coverage for one in every],
+        "runs": [len(one.low) for one in every],
+        "coverage": [one.coverage for one in every],
     }
     return pd.DataFrame(columns)
 
