@@ -124,8 +124,13 @@ class Explorer:
         return {"text/html": still, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        state = ", ".join(f"{name} {value}" for name, value in self.state.items())
+        state = ", ".join(f"{name} {self._text(name)}" for name in self.state)
         return f"[explorer; run the cell to move it] {state}"
+
+    def _text(self, name: str) -> str:
+        """What a control shows of its value."""
+        options = choices(self.options[name], self.state)
+        return next(text for text, v in options.items() if v == self.state[name])
 
 
 def _still(box: Any) -> str:

@@ -1,4 +1,4 @@
-"""An explorer in JupyterLab: live, its picture is there once; saved, it is there too."""
+"""An explorer in JupyterLab: its picture is there once, living or only saved."""
 
 from __future__ import annotations
 

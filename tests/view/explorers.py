@@ -61,7 +61,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
         *(fl.device("h200"), fl.device("t4")),
     ),
     "depth": lambda: fl.explorers.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "held_out": lambda: fl.explorers.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,
     "palettes": lambda: fl.explorers.palettes(tiny_llama()),
     "paying": lambda: fl.explorers.paying(point(), fl.device("h200")),

@@ -15,7 +15,6 @@ from fastlab.view.alt.pruning import (
     zeros_are_not_speed,
 )
 from fastlab.view.alt.roofline import batch_knee, measured_roof, roofline
-from fastlab.view.alt.score import left_out, methods, waterfalls
 from fastlab.view.alt.sharing import lookups, stored
 from fastlab.view.alt.sweep import heatmaps, lines, scatter
 from fastlab.view.alt.timing import few, here, intervals, reported, strips
@@ -38,11 +37,9 @@ __all__ = [
     "held",
     "here",
     "intervals",
-    "left_out",
     "lines",
     "lookups",
     "measured_roof",
-    "methods",
     "pairs",
     "prefixes",
     "promised",
@@ -60,6 +57,5 @@ __all__ = [
     "targets",
     "trade",
     "unrolled",
-    "waterfalls",
     "zeros_are_not_speed",
 ]

@@ -6,7 +6,6 @@ from fastlab.view.explore.kvcache import kv_growth
 from fastlab.view.explore.precisions import paying
 from fastlab.view.explore.pruning import cutting
 from fastlab.view.explore.roofline import roofs
-from fastlab.view.explore.score import held_out
 from fastlab.view.explore.sharing import palettes
 from fastlab.view.explore.sweep import layers_by_hidden
 from fastlab.view.explore.targets import target
@@ -16,7 +15,6 @@ __all__ = [
     "counts",
     "cutting",
     "depth",
-    "held_out",
     "kv_growth",
     "layers_by_hidden",
     "palettes",

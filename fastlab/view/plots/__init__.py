@@ -12,7 +12,6 @@ from fastlab.view.plots.precisions import trade
 from fastlab.view.plots.promises import engines, promised
 from fastlab.view.plots.pruning import break_even, evens, zeros_are_not_speed
 from fastlab.view.plots.roofline import measured_roof, roofline
-from fastlab.view.plots.score import left_out, methods, waterfalls
 from fastlab.view.plots.sharing import lookups, palette, stored
 from fastlab.view.plots.speedups import by_batch, reasons
 from fastlab.view.plots.sweep import heatmaps, lines, scatter
@@ -39,11 +38,9 @@ __all__ = [
     "heatmaps",
     "held",
     "intervals",
-    "left_out",
     "lines",
     "lookups",
     "measured_roof",
-    "methods",
     "on_devices",
     "pairs",
     "palette",
@@ -63,6 +60,5 @@ __all__ = [
     "targets",
     "trade",
     "unrolled",
-    "waterfalls",
     "zeros_are_not_speed",
 ]
