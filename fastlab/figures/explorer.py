@@ -10,6 +10,7 @@ from fastlab.figures.grammar import Figure
 from fastlab.figures.shown import show
 
 A_ROW = 3  # controls side by side
+WIDGET = "application/vnd.jupyter.widget-view+json"
 Options = Sequence[Any] | Mapping[str, Any] | Callable[[dict[str, Any]], Any]
 
 
@@ -28,11 +29,16 @@ class Explorer:
     ):
         self.make, self.caption, self.options = make, caption, dict(controls)
         self.state: dict[str, Any] = {}
-        for name, options in self.options.items():
-            values = list(choices(options, self.state).values())
-            wanted = start.get(name, values[0])
-            self.state[name] = wanted if wanted in values else values[0]
+        for name in self.options:
+            self.state[name] = self._nearest(name, start.get(name))
         self._box: Any = None
+
+    def _nearest(self, name: str, wanted: Any) -> Any:
+        """The wanted value where the state so far offers it, else the first one."""
+        values = list(choices(self.options[name], self.state).values())
+        if not values:
+            raise ValueError(f"nothing to choose for {name!r} where {self.state}")
+        return wanted if wanted in values else values[0]
 
     def picture(self, **state: Any) -> str:
         """The figure in a state, as HTML; why there is none, where there is none."""
@@ -48,23 +54,28 @@ class Explorer:
         """The controls over the picture, as one ipywidgets box."""
         import ipywidgets as widgets
 
+        hide = widgets.HTML(layout={"display": "none"})
         picture = widgets.HTML(self.picture())
         controls = {name: self._control(name) for name in self.options}
+        following = False
 
-        following: list[Any] = []  # the control that moved, while others follow it
-
-        def moved(change: Any) -> None:
-            if not following:
-                following.append(change)
+        def moved(_: Any) -> None:
+            nonlocal following
+            if following:  # options that follow another control were set below
+                return
+            following = True
+            try:
                 self._read(controls)
-                following.clear()
                 picture.value = self.picture()
+            finally:
+                following = False
 
         for control in controls.values():
             control.observe(moved, names="value")
         boxes = list(controls.values())
         rows = [widgets.HBox(boxes[n : n + A_ROW]) for n in range(0, len(boxes), A_ROW)]
-        box = widgets.VBox([*rows, picture])
+        box = widgets.VBox([*rows, picture, hide])
+        hide.value = f"<style>.{_still(box)} {{display: none}}</style>"
         box.controls, box.picture = controls, picture
         return box
 
@@ -87,26 +98,44 @@ class Explorer:
         """The state as the controls have it; options that follow others follow them."""
         for name, control in controls.items():
             options = list(choices(self.options[name], self.state).items())
-            value = control.value
+            self.state[name] = self._nearest(name, control.value)
             if list(control.options) != options:
-                values = [one for _, one in options]
-                value = value if value in values else values[0]
-                with control.hold_trait_notifications():
-                    control.options = options
-                    control.value = value
-            self.state[name] = value
+                control.index = 0  # or else a browser's slider answers with its last
+                control.options = options
+                control.value = self.state[name]
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        """The widget where one lives; else the first picture, which needs none."""
+    def _ipython_display_(self) -> None:
+        """The widget, and below it the picture of now, which a living widget hides.
+
+        Two outputs, as JupyterLab shows a widget without its kernel as an error, and
+        nothing else of the same output.
+        """
+        from IPython.display import display
+
         if self._box is None:
             self._box = self.widget()
-        live = self._box._repr_mimebundle_()
-        live = live[0] if isinstance(live, tuple) else live
-        return live | {"text/html": self.picture(), "text/plain": repr(self)}
+        view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
+        display({WIDGET: view, "text/plain": repr(self)}, raw=True)
+        display(self._repr_mimebundle_(), raw=True)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """The picture of now, which needs no widget."""
+        still = f'<div class="{_still(self._box)}">{self.picture()}</div>'
+        return {"text/html": still, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        state = ", ".join(f"{name} {value}" for name, value in self.state.items())
-        return f"[explorer] {state}"
+        state = ", ".join(f"{name} {self._text(name)}" for name in self.state)
+        return f"[explorer; run the cell to move it] {state}"
+
+    def _text(self, name: str) -> str:
+        """What a control shows of its value."""
+        options = choices(self.options[name], self.state)
+        return next(text for text, v in options.items() if v == self.state[name])
+
+
+def _still(box: Any) -> str:
+    """The class of the picture that this box hides while it lives."""
+    return f"fastlab-still-{box.model_id}" if box else "fastlab-still"
 
 
 def explore(

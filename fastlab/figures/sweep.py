@@ -32,7 +32,15 @@ from fastlab.figures.style import (
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.explain import HOST, breakdown
-from fastlab.rows import compared, name_of, nothing_measured, points_of, settled, within
+from fastlab.rows import (
+    compared,
+    name_of,
+    nothing_measured,
+    points_of,
+    settled,
+    short,
+    within,
+)
 from fastlab.spec.point import Point
 from fastlab.spec.shape import override
 from fastlab.words import digits, si, times
@@ -96,6 +104,8 @@ def against(
     rows have no intervals, which would cover them.
     """
     both = rows[list(columns)].to_numpy(float)
+    back = [layer.rows[[layer.x, layer.y]].to_numpy(float) for layer in behind]
+    both = np.concatenate([both, *back])
     low, high = both.min() / 1.6, both.max() * 1.6
     groups = list(rows.groupby(["precision", "phase"], sort=False))
     thin = len(rows) > MANY
@@ -132,7 +142,8 @@ def scatter(rows: pd.DataFrame, knowing: str = "no row used") -> Figure:
     median = f"measured / estimated: median {times(known['ratio'].median())}"
     title = f"Estimates, {knowing}\n{median}, {within(known, 1.25)}\nfarthest {worst}"
     made = against(known, title, Axis("estimated (ms)"), Axis("measured (ms)"))
-    return replace(made, finish=_to(row))
+    shown = short(known).join(known[[*ENDS, *OWN_ENDS]])
+    return replace(made, rows=shown, finish=_to(row))
 
 
 def _to(row: Any) -> Any:

@@ -18,6 +18,7 @@ SLOW = 10  # an old machine, its cores shared, may need so many times the CPU ti
 TIMES = ["measured_ms", "estimated_ms", "ratio"]
 RUN = "application/vnd.fastlab.run+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = 'class="fastlab-still-'  # an explorer's picture, which its widget hides
 PROGRESS = 'class="fastlab-progress"'
 
 pytestmark = pytest.mark.timeout(3600)  # a run may wait long for its turn
@@ -72,6 +73,9 @@ def test_progress_leaves_one_final_line_in_a_cell_and_nothing_else(executed):
         left = cell.get("outputs", [])
         assert [o for o in left if o.output_type == "stream"] == [], cell.id
         shown = [o.data for o in left if o.output_type == "display_data"]
+        stills = [data for data in shown if STILL in data.get("text/html", "")]
+        assert len(stills) == sum(WIDGET in data for data in shown), cell.id
+        shown = [d for d in shown if WIDGET not in d and d not in stills]
         assert all(PROGRESS in data["text/html"] for data in shown), cell.id
         assert len(shown) <= 1, cell.id
         assert "<progress" not in str(left), cell.id

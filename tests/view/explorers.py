@@ -40,7 +40,6 @@ def _sweep() -> Any:
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "depth": lambda: fl.explorers.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "held_out": lambda: fl.explorers.held_out(*rows_by_hand()),
     "layers_by_hidden": _sweep,
     "roofs": lambda: fl.explorers.roofs(point(), fl.device("t4")),
     "target": lambda: fl.explorers.target(fl.tables.case_points(), fl.device("t4")),
