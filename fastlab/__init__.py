@@ -64,6 +64,7 @@ _HOMES = {
     "fastlab.sweeps.reference": ("references",),
     "fastlab.notebook.run": ("start", "Run"),
     "fastlab.notebook.generation": ("train_tiny_lm", "stream_text"),
+    "fastlab.notebook.pipeline": ("run_pipeline",),
     "fastlab.view.figure": ("show",),
     "fastlab.notebook.progress": ("waiting",),
     "fastlab.view.tables.audit": ("audit_article",),
