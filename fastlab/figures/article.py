@@ -265,8 +265,8 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
         mark |= {"shift": -0.13 if hollow else 0.13}
         mark["across"] = (f"{what}_gain_low", f"{what}_gain_high")
         for precision, one in rows.groupby("precision", sort=False):
-            named = f"{what}_gain", "step", f"{precision} {what}"
-            layers.append(points(one, *named, **mark, **look_of(precision, phase)))
+            look, name = look_of(precision, phase), f"{precision} {what}"
+            layers.append(points(one, f"{what}_gain", "step", name, **mark, **look))
     told = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
     layers += [_stair(rows, what) for what in told]
     clock = zip(rows["measured_ms"], rows["status"], strict=True)

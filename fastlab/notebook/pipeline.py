@@ -149,7 +149,8 @@ def _measured(
     """Each step measured; quality of what was built on the same blocks."""
     evaluator, kind = fl.Evaluator.of(trained, fl.built(trained), BLOCKS), bench.kind
     for point in shown.points(list(steps.values())):
-        recipe, model = point.recipe, None
+        model: Any = None
+        recipe = point.recipe
         if not machine.unsupported_reason(kind, recipe.precision):
             how = kind, recipe.precision, recipe.scope
             if recipe.distill_steps:

@@ -1,6 +1,5 @@
 """Alt texts that tell the numbers: each named like the figure that it describes."""
 
-from fastlab.view.alt.case import claims, staircase, targets
 from fastlab.view.alt.count import bytes_moved, factors, flop_shares
 from fastlab.view.alt.distilling import recovery, softened, students
 from fastlab.view.alt.first import pairs
@@ -26,7 +25,6 @@ __all__ = [
     "by_batch",
     "bytes_moved",
     "choices",
-    "claims",
     "crossover",
     "depth_or_width",
     "engines",
@@ -53,11 +51,9 @@ __all__ = [
     "rungs",
     "scatter",
     "softened",
-    "staircase",
     "stored",
     "strips",
     "students",
-    "targets",
     "trade",
     "unrolled",
     "waterfalls",

@@ -9,7 +9,6 @@ from fastlab.view.explore.roofline import roofs
 from fastlab.view.explore.score import held_out
 from fastlab.view.explore.sharing import palettes
 from fastlab.view.explore.sweep import layers_by_hidden
-from fastlab.view.explore.targets import target
 from fastlab.view.explore.timing import samples_taken
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "paying",
     "roofs",
     "samples_taken",
-    "target",
 ]

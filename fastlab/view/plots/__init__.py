@@ -1,6 +1,5 @@
 """rows -> figures: pure functions, one module for each notebook's subject."""
 
-from fastlab.view.plots.case import claims, staircase
 from fastlab.view.plots.count import bytes_moved, factors, flop_shares
 from fastlab.view.plots.cuts import choices, depth_or_width, foretold
 from fastlab.view.plots.distilling import recovery, softened, students
@@ -16,7 +15,6 @@ from fastlab.view.plots.score import left_out, methods, waterfalls
 from fastlab.view.plots.sharing import lookups, palette, stored
 from fastlab.view.plots.speedups import by_batch, reasons
 from fastlab.view.plots.sweep import heatmaps, lines, scatter
-from fastlab.view.plots.targeting import targets
 from fastlab.view.plots.timing import few, intervals, reported, strips
 from fastlab.view.style import COLORS
 
@@ -27,7 +25,6 @@ __all__ = [
     "by_batch",
     "bytes_moved",
     "choices",
-    "claims",
     "crossover",
     "depth_or_width",
     "engines",
@@ -56,11 +53,9 @@ __all__ = [
     "rungs",
     "scatter",
     "softened",
-    "staircase",
     "stored",
     "strips",
     "students",
-    "targets",
     "trade",
     "unrolled",
     "waterfalls",

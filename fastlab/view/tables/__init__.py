@@ -3,8 +3,6 @@
 from fastlab.clock.evaluator import Evaluator, built, same_text
 from fastlab.notebook.generation import stream_text, train_tiny_lm
 from fastlab.view.tables.batch import batch_curves, knees
-from fastlab.view.tables.case import case_of, case_points, case_rows
-from fastlab.view.tables.claims import bottom_line, case_factors, without_last
 from fastlab.view.tables.distilling import (
     course,
     recovered,
@@ -70,7 +68,6 @@ from fastlab.view.tables.sweep import (
     settled,
     short,
 )
-from fastlab.view.tables.targets import first_under, steps_on
 from fastlab.view.tables.timing import (
     clocks,
     drift,
@@ -81,24 +78,16 @@ from fastlab.view.tables.timing import (
     simulated,
     three_times,
 )
-from fastlab.view.tables.topics import article_topics
-from fastlab.view.tables.walking import walk, walk_points
 
 __all__ = [
     "Evaluator",
     "ablation",
-    "article_topics",
     "batch_curves",
     "before_and_after",
-    "bottom_line",
     "bounds",
     "built",
     "bytes_and_quality",
     "calibration",
-    "case_factors",
-    "case_of",
-    "case_points",
-    "case_rows",
     "cells",
     "choice_points",
     "choose",
@@ -113,7 +102,6 @@ __all__ = [
     "farthest",
     "few",
     "first_calls",
-    "first_under",
     "foretold",
     "gain_curves",
     "gains",
@@ -154,7 +142,6 @@ __all__ = [
     "softened",
     "speedups",
     "spread",
-    "steps_on",
     "stored_points",
     "stream_text",
     "terms",
@@ -164,10 +151,7 @@ __all__ = [
     "train_tiny_lm",
     "trained_model",
     "unrolled",
-    "walk",
-    "walk_points",
     "waterfalls",
-    "without_last",
     "won_back",
     "your_guess",
     "zero_points",
