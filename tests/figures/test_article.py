@@ -12,6 +12,7 @@ from fastlab.figures import article
 from fastlab.record import Quality
 from tests.figures.checks import faults
 from tests.figures.made import measurement, record
+from tests.pins import compare
 
 MS = {"dense": 1000.0, "pruned": 250.0, "16 bit": 100.0, "compiled": 50.0}
 MS |= {"last logits": 10.0, "8 bit": 5.0}
@@ -178,11 +179,9 @@ def test_both_paths_are_drawn_and_told_in_one_table(rows):
 def test_a_text_is_judged_in_bits_per_byte(judged):
     figure = article.staircase(judged, "Trained")
     assert faults(figure) == []
-    assert "for +100% bits per byte" in figure.title
-    assert [w for w in words(figure) if "%" in w] == [
-        "1.47  +0.0%",
-        *["2.94  +100.0%"] * 4,
-    ]
+    assert "for +100.0 % bits per byte" in figure.title
+    told = [text for text in words(figure) if "%" in text]
+    assert told == ["2.94  +100.0 %"] * 4
 
 
 def test_claims_tell_measured_from_not(rows):
@@ -200,6 +199,16 @@ def test_nothing_to_show_is_said():
     assert len(lines) == 1
     assert article.claims(lines).title == "Nothing is measured"
     assert len(article.case_factors(table)) == 0
+
+
+def test_the_stored_rows_give_the_pinned_numbers(paths):
+    points = [point for steps in paths.values() for point in steps.values()]
+    run = fl.start("10_the_article_case", "replay", points)
+    rows = article.case_rows(fl.estimated(run.rows(), run.profile), paths)
+    reads = prefill(article.staircase(rows).table)  # its rows had no decode steps
+    assert compare("10_the_article_case_staircase", reads) == []
+    assert compare("10_the_article_case_07", article.case_factors(rows)) == []
+    assert compare("10_the_article_case_12", article.topics()) == []
 
 
 def test_targets_by_device(paths):
