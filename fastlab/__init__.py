@@ -64,6 +64,7 @@ _HOMES = {
     "fastlab.sweeps.reference": ("references",),
     "fastlab.notebook.run": ("start", "Run"),
     "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
+    "fastlab.notebook.pipeline": ("run_pipeline",),
     "fastlab.view.figure": ("show",),
     "fastlab.notebook.progress": ("status", "steps"),
     "fastlab.notebook.series": ("series",),

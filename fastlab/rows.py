@@ -255,13 +255,17 @@ def _estimate_of(point: Point, device: Device) -> dict[str, Any]:
 
 
 def over(
-    rows: pd.DataFrame, same: Sequence[str] | None = None, **baseline: Any
+    rows: pd.DataFrame,
+    same: Sequence[str] | None = None,
+    of: Sequence[str] = ("measured_ms", "estimated_ms"),
+    **baseline: Any,
 ) -> pd.DataFrame:
     """Speed-ups over a baseline row: its time over each row's, measured and estimated.
 
     baseline: values of columns that name it, as precision="bf16" or prune_layers=0.
-    same: columns that a row shares with its baseline; all of a point but those. Adds
-    measured_gain and estimated_gain; missing where the baseline has no such time.
+    same: columns that a row shares with its baseline; all of a point but those. of: the
+    columns that are compared. Adds measured_gain and estimated_gain, of flops
+    flops_gain; missing where the baseline has no such value.
     """
     import pandas as pd
 
@@ -272,11 +276,11 @@ def over(
     for name, value in baseline.items():
         is_base &= (rows[name] == value).to_numpy(bool)
     added = {}
-    for what in ("measured", "estimated"):
-        ms = rows[f"{what}_ms"].to_numpy(float)
-        base = dict(zip(call[is_base], ms[is_base], strict=True))
+    for what in of:
+        values = rows[what].to_numpy(float)
+        base = dict(zip(call[is_base], values[is_base], strict=True))
         own = np.array([base.get(key, np.nan) for key in call], float)
-        added[f"{what}_gain"] = own / ms
+        added[f"{what.removesuffix('_ms')}_gain"] = own / values
     return rows.assign(**added)
 
 

@@ -42,7 +42,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "depth": lambda: fl.explorers.depth(point(), [fl.device("t4"), fl.device("h200")]),
     "layers_by_hidden": _sweep,
     "roofs": lambda: fl.explorers.roofs(point(), fl.device("t4")),
-    "target": lambda: fl.explorers.target(fl.tables.case_points(), fl.device("t4")),
 }
 
 

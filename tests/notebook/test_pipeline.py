@@ -1,4 +1,4 @@
-"""The article's path on a trained model: its steps, a walk, and what is missing."""
+"""The article's path on a trained model: its steps, a run, and what is missing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import fastlab as fl
+from fastlab.figures import article
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.text import stdlib_corpus
 from fastlab.learning.tokens import make_tokenizer
+from fastlab.notebook import pipeline
 from fastlab.spec import point_of
-from fastlab.view.tables import walking
 
 SIZES = {"layers": 4, "hidden": 96, "heads": 6, "kv_heads": 2, "head_dim": 16}
 SIZES |= {"ffn": 96, "vocab": 300, "max_positions": 64, "tied": True}
@@ -29,7 +30,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def test_the_steps_and_what_each_adds(model):
-    steps = fl.tables.walk_points(model / "model", 1024, 3)
+    steps = pipeline.pipeline_points(model / "model", 1024, 3)
     assert list(steps) == [
         *("dense", "pruned", "distilled", "16 bit", "8 bit", "compiled")
     ]
@@ -43,13 +44,13 @@ def test_the_steps_and_what_each_adds(model):
 
 
 def test_steps_that_change_nothing_are_left_out(model):
-    steps = fl.tables.walk_points(model / "model", 8, 0, ["fp32"], compiled=False)
+    steps = pipeline.pipeline_points(model / "model", 8, 0, ["fp32"], compiled=False)
     assert list(steps) == ["dense", "pruned"]
 
 
 def test_no_model_is_told_and_nothing_runs(tmp_path):
     for name in ("", "no-such-model"):
-        found = fl.tables.walk(name, tmp_path / "student")
+        found = fl.run_pipeline(name, tmp_path / "student")
         assert (found.steps, found.records) == ({}, ())
         assert "nothing runs live: no trained model" in repr(found)
     assert not (tmp_path / "student").exists()
@@ -58,19 +59,19 @@ def test_no_model_is_told_and_nothing_runs(tmp_path):
 def test_a_count_below_zero_is_refused(model, tmp_path):
     place = tmp_path / "student"
     with pytest.raises(ValueError, match="distill_steps"):
-        fl.tables.walk(str(model / "model"), place, distill_steps=-1)
+        fl.run_pipeline(str(model / "model"), place, distill_steps=-1)
 
 
 @pytest.fixture(scope="module")
-def walked(model, tmp_path_factory):
+def ran(model, tmp_path_factory):
     place = tmp_path_factory.mktemp("run") / "student"
     how = {"prompt_len": 16, "distill_steps": 2, "compiled": False}
     text = str(model / "own.txt")
-    return place, fl.tables.walk(str(model / "model"), place, text, 0.02, **how)
+    return place, fl.run_pipeline(str(model / "model"), place, text, 0.02, **how)
 
 
-def test_a_whole_walk(walked):
-    _, found = walked
+def test_a_whole_run(ran):
+    _, found = ran
     assert [r.point for r in found.records] == list(found.steps.values())
     assert len(found.losses) == 2
     assert "distilled for 2 steps" in repr(found)
@@ -85,8 +86,8 @@ def test_a_whole_walk(walked):
     assert all(r.reason for r in refused)
 
 
-def test_the_student_is_kept_and_as_small_as_was_said(walked):
-    place, found = walked
+def test_the_student_is_kept_and_as_small_as_was_said(ran):
+    place, found = ran
     model, tokenizer = fl.load(place)
     built = found.steps["distilled"].built_shape
     count = sum(p.numel() for p in model.parameters())
@@ -94,14 +95,14 @@ def test_the_student_is_kept_and_as_small_as_was_said(walked):
     assert tokenizer("import")["input_ids"]
 
 
-def test_the_walk_becomes_a_staircase(walked):
-    _, found = walked
-    table = fl.tables.case_of(found.steps, found.records)
-    assert table["bits_per_byte"].iloc[:3].notna().all()
-    assert (
-        fl.plots.staircase({"trained": table}).axes[1].get_ylabel().startswith("bits")
-    )
+def test_the_run_becomes_a_staircase(ran):
+    _, found = ran
+    rows = article.case_rows(found.rows, {"prefill": found.steps})
+    assert list(rows["step"]) == list(found.steps)
+    assert rows["bits_per_byte"].iloc[:3].notna().all()
+    panels = article.staircase(rows).panels
+    assert [panel.x.label[:4] for panel in panels] == ["time", "bits"]
 
 
 def test_eight_bit_formats_for_many_rows_quantize_activations_too():
-    assert walking.DYNAMIC["int8"] == "int8-dynamic"
+    assert pipeline.DYNAMIC["int8"] == "int8-dynamic"

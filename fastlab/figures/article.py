@@ -1,0 +1,475 @@
+"""The article's case: each step by its formula, by FLOPs, estimated and by the clock.
+
+What is faster is told over the first step, the dense model in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlab import machine
+from fastlab.cost import article
+from fastlab.figures.explorer import Explorer, around, explore
+from fastlab.figures.grammar import (
+    Axis,
+    Figure,
+    Layer,
+    Panel,
+    bars,
+    drawn,
+    level,
+    nothing,
+    points,
+    tiles,
+)
+from fastlab.figures.style import GREY, PALE, SMALL, look_of
+from fastlab.latency.devices import Device
+from fastlab.latency.whatif import LABEL, typical
+from fastlab.rows import COLUMNS, estimated, only, over, points_of
+from fastlab.spec.grids import flat, point_of
+from fastlab.spec.point import Point
+from fastlab.spec.precision import QUANTIZED
+from fastlab.words import digits, factor, percent, times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOPICS = Path(__file__).parents[2] / "data" / "article.yaml"
+# 12 layers of 768 become 3 of 512: three quarters of the depth, a third of the width.
+CUT: dict[str, Any] = {
+    **{"prune_layers": 0.75, "prune_heads": 0.33, "prune_hidden": 0.33},
+    **{"prune_ffn": 0.33, "prune_multiple": 64},
+}
+LAST = "last logits"  # our own further step: the head for one position only
+LATER = ("compiled", LAST, "8 bit")  # steps that the article's "optimised" covers
+PRINTED = {
+    **{"dense": article.PRINTED_BOTH_PASSES, "16 bit": article.PRINTED_16_BIT},
+    **{"pruned": article.PRINTED[1024, 3, 512], "compiled": article.PRINTED_OPTIMISED},
+}
+SIXTEEN_BIT_CLAIM = 8.0  # what the article divides the operations by, for 16 bit
+# ... and what its optimised code then saves: 1.875e7 becomes 1.75e7.
+OPTIMISED_CLAIM = article.PRINTED_16_BIT / article.PRINTED_OPTIMISED
+POSITIONS = 1024  # of GPT-2, and the article's n
+THOUSANDS = 2000.0  # the least that "thousands of times" can mean
+CLAIM = '"thousands"'
+SOURCES = {
+    **{"printed": "the article's numbers", "formula": "its formula, worked out"},
+    **{"flops": "FLOPs, counted", "estimated": "time, estimated"},
+    "measured": "time, measured",
+}
+STAIRS = {"printed": (0, (5, 2)), "formula": (0, (1, 1.5)), "flops": "-"}
+NAMES = {
+    "prefill": "Reading {:,} tokens (prefill)",
+    "decode": "Writing one more (decode)",
+}
+FASTER = "times faster than the dense fp32 model"
+TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
+OTHER_16 = {"bf16": "fp16", "fp16": "bf16"}
+TARGETS = (0.2, *TICKS, 1000)  # ms
+
+
+# --- the steps and their rows
+
+
+def path(added: Mapping[str, Mapping[str, Any]], **common: Any) -> dict[str, Point]:
+    """step -> point: each adds its fields to all before; none that changes nothing."""
+    steps: dict[str, Point] = {}
+    for name, fields in added.items():
+        common |= fields
+        if (point := point_of(**common)) not in steps.values():
+            steps[name] = point
+    return steps
+
+
+def case_points(
+    layers: int = 12,
+    hidden: int = 768,
+    prompt_len: int = POSITIONS,
+    formats: Sequence[str] = ("bf16", "int8"),
+    compiled: bool = True,
+) -> dict[str, dict[str, Point]]:
+    """phase -> step -> point, of a gpt2 with random weights.
+
+    formats: that of "16 bit", then that of "8 bit", which decoding alone has, output
+    head too. A decode step is the one that fills position `prompt_len`.
+    """
+    shape: dict[str, Any] = {"family": "gpt2", "layers": layers, "hidden": hidden}
+    shape["max_positions"] = max(POSITIONS, prompt_len)
+    runtimes = {"prefill": "compile", "decode": "decoder"}
+    runtimes |= {"decode": "graph"} if machine.torch_device() == "cuda" else {}
+    found = {}
+    for phase, runtime in runtimes.items():
+        steps = {"dense": {}, "pruned": CUT, "16 bit": {"precision": formats[0]}}
+        steps |= {"compiled": {"runtime": runtime}} if compiled else {}
+        if phase == "prefill":
+            steps[LAST] = {"logits": "last"}
+        elif len(formats) > 1:
+            head = {"scope": "head"} if formats[1] in QUANTIZED else {}
+            steps["8 bit"] = {"precision": formats[1], **head}
+        cached = max(prompt_len - (phase == "decode"), 1)
+        found[phase] = path(steps, phase=phase, prompt_len=cached, **shape)
+    return found
+
+
+def case_rows(
+    rows: pd.DataFrame, paths: Mapping[str, Mapping[str, Point]]
+) -> pd.DataFrame:
+    """The rows of each path's steps, with what the article says, and all speed-ups.
+
+    X_gain: the dense model's X over this one's, above 1 is faster; printed_gain is only
+    there for the sizes that the article prints.
+    """
+    steps = {point: name for own in paths.values() for name, point in own.items()}
+    rows = only(rows, steps)
+    here = points_of(rows)
+    sizes = [(p.built_shape.layers, p.built_shape.hidden) for p in here]
+    rows = rows.assign(
+        step=[steps[point] for point in here],
+        built=[f"{layers} x {hidden}" for layers, hidden in sizes],
+    )
+    rows = _with_claims(rows, sizes)
+    asked = ("printed", "formula", "flops", "estimated_ms", "measured_ms")
+    rows = over(rows, ["phase"], asked, step="dense")
+    for what in ("estimated", "measured"):
+        for end, other in (("low", "high"), ("high", "low")):
+            share = rows[f"{what}_ms"] / rows[f"{what}_{other}_ms"]
+            rows[f"{what}_gain_{end}"] = (rows[f"{what}_gain"] * share).astype(float)
+    return rows
+
+
+def _with_claims(rows: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.DataFrame:
+    """What the article's formula gives and what it prints; NaN where it says nothing.
+
+    2 L n H^2 of what is built, a further 8 for 16 bit and 1.07 for "optimised".
+    """
+    step, later = rows["step"], rows["step"].isin(LATER)
+    claimed = SIXTEEN_BIT_CLAIM ** ((step == "16 bit") | later)
+    smaller = claimed * OPTIMISED_CLAIM**later
+    whole = [(n, *size) for n, size in zip(rows["prompt_len"], sizes, strict=True)]
+    formula = [article.article_as_printed(*size) for size in whole] / smaller
+    reads = rows["phase"] == "prefill"
+    own = {size for size, read in zip(whole, reads, strict=True) if read}
+    printed = step.map(PRINTED).where(reads & (own == {*article.PRINTED}))
+    return rows.assign(formula=formula.where(reads), printed=printed)
+
+
+def case_factors(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each step alone makes faster, by each source: the previous over this one.
+
+    Then its quality: bits per byte of a text, or KL where weights are random.
+    """
+    found = rows[["phase", "step", "built", "precision"]].copy()
+    for what in SOURCES:
+        before = rows.groupby("phase", sort=False)[f"{what}_gain"].shift()
+        found[what] = [_said(times, gain) for gain in rows[f"{what}_gain"] / before]
+    judged = rows["bits_per_byte"].notna().any()
+    what, name = (
+        ("bits_per_byte", "bits per byte") if judged else ("kl_nats", "KL, nats")
+    )
+    return found.assign(**{name: [_said("{:.3g}".format, one) for one in rows[what]]})
+
+
+def _said(write: Any, value: Any) -> str:
+    return "" if value is None or value != value else write(float(value))
+
+
+def bottom_line(paths: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The total speed-up of each path (name -> its rows), by each source.
+
+    Columns: path, by, gain, its interval, its share of "thousands", which stands on
+    top. What the article says of the first path is not said again of the others.
+    """
+    import pandas as pd
+
+    lines: list[tuple[Any, ...]] = [("the article", CLAIM, THOUSANDS, np.nan, np.nan)]
+    for n, (name, rows) in enumerate(paths.items()):
+        for what in [*SOURCES][2 * bool(n) :]:
+            known = rows[rows[f"{what}_gain"].notna()]
+            if len(known) > 1:
+                ends = [f"{what}_gain{end}" for end in ("", "_low", "_high")]
+                total = [known.iloc[-1].get(end, np.nan) for end in ends]
+                lines.append((name, SOURCES[what], *total))
+    found = pd.DataFrame(lines, columns=["path", "by", "gain", "low", "high"])
+    shares = [percent(gain / THOUSANDS) for gain in found["gain"]]
+    return found.assign(**{"of thousands": shares})
+
+
+def topics() -> pd.DataFrame:
+    """The 22 things that the article names, where each is settled, what is there."""
+    import pandas as pd
+    import yaml
+
+    lines = enumerate(yaml.safe_load(TOPICS.read_text(encoding="utf-8")), start=1)
+    columns = ["no.", "the article names", "notebook", "there is"]
+    return pd.DataFrame([(n, *line) for n, line in lines], columns=columns)
+
+
+# --- figures
+
+
+def staircase(rows: pd.DataFrame, model: str = "") -> Figure:
+    """A panel for each path of `case_rows`: its steps downwards, speed-ups log.
+
+    Stairs: the article's numbers (dashed), its formula worked out (dotted), FLOPs
+    (solid). Hollow marks are estimates with their interval, filled ones measured.
+    Bits per byte beside them, where a text judged.
+    """
+    if rows.empty:
+        return nothing(f"{model or 'The case'}: nothing was run, nothing is shown")
+    own = [one for _, one in rows.groupby("phase", sort=False)]
+    gains = rows[[name for name in rows if "_gain" in str(name)]].to_numpy(float)
+    most = max(THOUSANDS if rows["printed"].notna().any() else 2.0, np.nanmax(gains))
+    ends = 0.7 * min(1.0, float(np.nanmin(gains))), 2.5 * float(most)
+    judged = bool(rows["bits_per_byte"].notna().any())
+    panels = [
+        panel
+        for one in own
+        for panel in (_speeds(one, model, ends), *([_bits(one)] if judged else []))
+    ]
+    heights = [0.8 + 0.48 * len(one) for one in own]
+    size = (11.0, 1.1 + sum(heights))
+    return Figure(
+        *(panels, _totals(own), rows, size, 1 + judged),
+        widths=(2.1, 1)[: 1 + judged],
+        heights=heights,
+        key="outside lower center",
+        note="" if judged else "random weights: KL is no quality of a trained model",
+    )
+
+
+def _totals(own: Sequence[pd.DataFrame]) -> str:
+    """What the article prints, the total of each path by the clock, what it cost."""
+    printed, said = own[0]["printed_gain"].dropna(), []
+    claim = f" and prints {factor(printed.iloc[-1])}" if len(printed) else ""
+    for rows in own:
+        what = "measured" if rows["measured_gain"].notna().any() else "estimated"
+        verb = "reading" if rows["phase"].iloc[0] == "prefill" else "writing"
+        total, bits = (rows[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
+        said += [f"{what} {factor(total.iloc[-1])} {verb}"] if len(total) else []
+        more = _more(bits.iloc[-1] / bits.iloc[0]) if len(bits) > 1 else ""
+        said += [f"for {more} bits per byte"] if more else []
+    return f"The article says thousands{claim}; {', '.join(said)}"
+
+
+def _more(ratio: float) -> str:
+    return (
+        "" if ratio != ratio or ratio == 1 else f"{ratio - 1:+.1%}".replace("%", " %")
+    )
+
+
+def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
+    """One path: a line for each step, marks and stairs, and their numbers beside."""
+    phase, layers = rows["phase"].iloc[0], []
+    for what in ("measured", "estimated"):
+        hollow = what == "estimated"
+        mark: dict[str, Any] = {"hollow": hollow, "pale": hollow, "size": 9}
+        mark |= {"shift": -0.13 if hollow else 0.13}
+        mark["across"] = (f"{what}_gain_low", f"{what}_gain_high")
+        for precision, one in rows.groupby("precision", sort=False):
+            look = mark | look_of(precision, phase)
+            layers.append(points(one, f"{what}_gain", "step", what, **look))
+    told = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
+    layers += [_stair(rows, what) for what in told]
+    clock = zip(rows["measured_ms"], rows["status"], strict=True)
+    notes = [
+        ("clock", [_said(factor, gain) for gain in rows["measured_gain"]]),
+        ("ms", [_said(digits, ms) or status for ms, status in clock]),
+    ]
+    if rows["bits_per_byte"].isna().all():
+        lost = zip(rows["kl_nats"], rows["top1"], strict=True)
+        each = [f"{_said(digits, kl)} ({_said(percent, top)})" for kl, top in lost]
+        notes.append(("KL (top-1)", [text if len(text) > 4 else "" for text in each]))
+    title = f"{model}: " * bool(model) + NAMES[phase].format(rows["prompt_len"].iloc[0])
+    more: dict[str, Any] = {"notes": notes, "note_width": 0.12}
+    more["decor"] = [level(1, "x"), *([_thousands] if "printed" in told else [])]
+    x = Axis(FASTER, "log", factor, TICKS, ends)
+    return Panel(x, _steps(rows), layers, title, **more)
+
+
+def _steps(rows: pd.DataFrame) -> Axis:
+    """A line for each step: its name, what is built, in which format."""
+    each = zip(rows["step"], rows["built"], rows["precision"], strict=True)
+    return Axis("", names={step: f"{step}\n{on}, {how}" for step, on, how in each})
+
+
+def _stair(rows: pd.DataFrame, what: str) -> Layer:
+    """A line with a tread for each step, and its last number."""
+
+    def draw(axes: Any, rows: pd.DataFrame) -> None:
+        look: dict[str, Any] = {"color": GREY, "ls": STAIRS[what], "baseline": None}
+        look |= {"lw": 2.2 if what == "printed" else 1.4, "label": SOURCES[what]}
+        gains, edges = rows[f"{what}_gain"].to_numpy(float), np.arange(len(rows) + 1)
+        axes.stairs(gains, edges - 0.5, orientation="horizontal", **look)
+        last = int(np.flatnonzero(np.isfinite(gains))[-1])
+        place: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+        place |= {"color": GREY, "fontsize": SMALL}
+        axes.annotate(factor(gains[last]), (gains[last], last + 0.4), (4, 0), **place)
+
+    return drawn(draw, rows, f"{what}_gain", "step", SOURCES[what], "line")
+
+
+def _thousands(axes: Any) -> None:
+    axes.axvspan(THOUSANDS, 100 * THOUSANDS, color=PALE, zorder=0)
+    place: dict[str, Any] = {"va": "top", "color": GREY, "fontsize": SMALL}
+    axes.text(THOUSANDS * 1.1, -0.55, "“thou-\nsands”", **place)
+
+
+def _bits(rows: pd.DataFrame) -> Panel:
+    """Bits per byte of each step with its interval, and how much more than dense."""
+    look: dict[str, Any] = {"across": ("bits_low", "bits_high"), "marker": "D"}
+    layers = [
+        points(one, "bits_per_byte", "step", **look_of(precision) | look)
+        for precision, one in rows.groupby("precision", sort=False)
+    ]
+    bits = rows["bits_per_byte"].astype(float)
+    over_dense = zip(bits, bits / bits.iloc[0], strict=True)
+    said = [f"{_said(digits, one)}  {_more(ratio)}" for one, ratio in over_dense]
+    names = Axis("", names=dict.fromkeys(rows["step"], ""))
+    axis, decor = Axis("bits per byte (lower is better)"), [level(bits.iloc[0], "x")]
+    return Panel(axis, names, layers, notes=[("over dense", said)], decor=decor)
+
+
+def claims(lines: pd.DataFrame) -> Figure:
+    """A bar for each total speed-up of `bottom_line`, log: claimed to measured.
+
+    Filled bars are measured, hollow ones are not, hatched ones the article's; whiskers
+    are intervals.
+    """
+    rows = lines.assign(total=lines["path"] + ": " + lines["by"])
+    printed, formula, flops, estimate, measured = SOURCES.values()
+    looks: dict[str, tuple[list[str], dict[str, Any]]] = {
+        "the article": ([CLAIM, printed, formula], {"hollow": True, "hatch": "///"}),
+        "counted or estimated": ([flops, estimate], {"hollow": True}),
+        "measured": ([measured], {}),
+    }
+    layers = [
+        bars(own, "gain", "total", name, color=GREY, ends=("low", "high"), **look)
+        for name, (which, look) in looks.items()
+        for own in [rows[rows["by"].isin(which)]]
+    ]
+    most = lines[lines["by"] == measured]["gain"].max()
+    title = f"Measured at most {_said(times, most)} of {times(THOUSANDS)}"
+    said = ["at least ×2,000", *map(times, lines["gain"][1:])]
+    notes = [("speed-up", said), ("of 2,000", list(lines["of thousands"]))]
+    ends = min(0.9, 0.7 * float(lines["gain"].min())), 1.5 * THOUSANDS
+    axes = Axis(FASTER, "log", factor, TICKS, ends), Axis("", names=list(rows["total"]))
+    panel = Panel(*axes, layers, notes=notes)
+    title = title if most == most else "Nothing is measured"
+    size = (10.4, 1.8 + 0.36 * len(lines))
+    return Figure([panel], title, rows, size, key="outside lower center")
+
+
+# --- which step does a target need?
+
+
+def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFrame:
+    """Estimated ms of each step on each device; NaN where it cannot run.
+
+    Datasheets are taken at typical efficiencies: estimated, not calibrated. A device
+    without bf16 gets fp16, and the other way round.
+    """
+    import pandas as pd
+
+    ms = ["estimated_ms", "estimated_low_ms", "estimated_high_ms"]
+    names, tables = ["device", "basis", "step", "precision", *ms, "bound"], []
+    for device in devices:
+        able = [flat(_as_it_can(point, device)) for point in steps.values()]
+        rates = device if device.calibrated else typical(device)
+        rows = estimated(pd.DataFrame(able, columns=[*COLUMNS]), rates)
+        basis = "calibrated" if device.calibrated else LABEL
+        rows = rows.assign(device=device.name, basis=basis, step=[*steps])
+        tables.append(rows[names].astype(dict.fromkeys(ms, float)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _as_it_can(point: Point, device: Device) -> Point:
+    """The point in the 16-bit format that the device has, if it has only the other."""
+    other = OTHER_16.get(point.recipe.precision, "")
+    if device.can(point.recipe.precision) or not (other and device.can(other)):
+        return point
+    return replace(point, recipe=replace(point.recipe, precision=other))
+
+
+def first_under(table: pd.DataFrame, target_ms: float) -> dict[str, str]:
+    """device -> the first step whose estimate is at most the target, "" for none."""
+    under = table[table["estimated_ms"] <= target_ms].groupby("device")["step"].first()
+    return {name: under.get(name, "") for name in dict.fromkeys(table["device"])}
+
+
+def targets(table: pd.DataFrame, target_ms: float, call: str = "") -> Figure:
+    """Estimated ms of `steps_on`: a line for each device, a column for each step.
+
+    Blue cells come under the target; the first of a line is framed; what a device
+    cannot run is a dash.
+    """
+    firsts, under = first_under(table, target_ms), digits(target_ms)
+    basis = dict(zip(table["device"], table["basis"], strict=True))
+    devices = {device: f"{device}\n({how})" for device, how in basis.items()}
+    steps = list(dict.fromkeys(table["step"]))
+    rows = table.assign(
+        first=table["device"].map(firsts) == table["step"],
+        dash=np.where(table["estimated_ms"].isna(), "–", ""),
+    )
+
+    def frame(axes: Any) -> None:
+        from matplotlib.patches import Rectangle
+
+        for y, step in enumerate(firsts.values()):
+            if step:
+                at = steps.index(step) - 0.47, y - 0.45
+                axes.add_patch(Rectangle(at, 0.94, 0.9, fill=False, lw=2, zorder=5))
+
+    look: dict[str, Any] = {"norm": lambda ms: 0.2 * (ms <= target_ms), "cmap": "Blues"}
+    named = "step", "device", "estimated_ms", "estimated ms"
+    counts = {step: [*firsts.values()].count(step) for step in (*steps, "")}
+    each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items() if n]
+    title = f"{call}: what comes under {under} ms?\nOf {len(firsts)} devices: "
+    axes = (
+        Axis("step: estimated milliseconds", names=steps),
+        Axis("device", names=devices),
+    )
+    panel = Panel(*axes, [tiles(rows, *named, words="dash", **look)], decor=[frame])
+    size = (9.8, 1.6 + 0.45 * len(firsts))
+    return Figure([panel], title + ", ".join(each), rows, size)
+
+
+def target(
+    paths: Mapping[str, Mapping[str, Point]],
+    devices: Sequence[Device | None],
+    target_ms: float = 100,
+) -> Explorer:
+    """A target, the call, its tokens and batch, against each step on each device.
+
+    paths: phase -> step -> point.
+    """
+    known = [device for device in devices if device is not None]
+    longest = max(steps["dense"].workload.prompt_len for steps in paths.values())
+
+    def make(target_ms: float, call: str, tokens: int, batch: int) -> Figure:
+        cached = max(tokens - (call == "decode"), 1)  # a step fills the last position
+        work = replace(paths[call]["dense"].workload, prompt_len=cached, batch=batch)
+        moved = {
+            name: replace(point, workload=replace(work, logits=point.workload.logits))
+            for name, point in paths[call].items()
+        }
+        shape = moved["dense"].shape
+        model = f"{shape.family} {shape.layers} x {shape.hidden}"
+        what = f"{model}, {call} of {tokens:,} tokens, batch {batch}"
+        return targets(steps_on(moved, known), target_ms, what)
+
+    caption = (
+        "nothing runs: datasheets are taken at 0.7 of their peak and 0.9 of their "
+        "bandwidth, estimated, not calibrated; quality is not asked here"
+    )
+    controls = {"target_ms": around(TARGETS, target_ms), "call": [*paths]}
+    controls |= {
+        "tokens": around((64, 256, 512, 1024), longest),
+        "batch": [1, 4, 16, 64],
+    }
+    start = {"target_ms": target_ms, "tokens": longest}
+    return explore(make, start, caption, **controls)
