@@ -100,8 +100,13 @@ class Explorer:
         return live | {"text/html": self.picture(), "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        state = ", ".join(f"{name} {value}" for name, value in self.state.items())
+        state = ", ".join(f"{name} {self._text(name)}" for name in self.state)
         return f"[explorer] {state}"
+
+    def _text(self, name: str) -> str:
+        """What a control shows of its value."""
+        options = choices(self.options[name], self.state)
+        return next(text for text, v in options.items() if v == self.state[name])
 
 
 def explore(

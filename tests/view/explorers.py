@@ -65,7 +65,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "layers_by_hidden": _sweep,
     "palettes": lambda: fl.explorers.palettes(tiny_llama()),
     "paying": lambda: fl.explorers.paying(point(), fl.device("h200")),
-    "roofs": lambda: fl.explorers.roofs(point(), fl.device("t4")),
     "target": lambda: fl.explorers.target(fl.tables.case_points(), fl.device("t4")),
     "kv_growth": lambda: fl.explorers.kv_growth("llama-3.2-1b", fl.device("h200")),
     "samples_taken": lambda: fl.explorers.samples_taken(

@@ -14,14 +14,12 @@ from fastlab.view.alt.pruning import (
     foretold,
     zeros_are_not_speed,
 )
-from fastlab.view.alt.roofline import batch_knee, measured_roof, roofline
 from fastlab.view.alt.score import left_out, methods, waterfalls
 from fastlab.view.alt.sharing import lookups, stored
 from fastlab.view.alt.sweep import heatmaps, lines, scatter
 from fastlab.view.alt.timing import few, here, intervals, reported, strips
 
 __all__ = [
-    "batch_knee",
     "break_even",
     "by_batch",
     "bytes_moved",
@@ -41,7 +39,6 @@ __all__ = [
     "left_out",
     "lines",
     "lookups",
-    "measured_roof",
     "methods",
     "pairs",
     "prefixes",
@@ -49,7 +46,6 @@ __all__ = [
     "reasons",
     "recovery",
     "reported",
-    "roofline",
     "rungs",
     "scatter",
     "softened",

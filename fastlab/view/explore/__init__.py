@@ -5,7 +5,6 @@ from fastlab.view.explore.first import depth
 from fastlab.view.explore.kvcache import kv_growth
 from fastlab.view.explore.precisions import paying
 from fastlab.view.explore.pruning import cutting
-from fastlab.view.explore.roofline import roofs
 from fastlab.view.explore.score import held_out
 from fastlab.view.explore.sharing import palettes
 from fastlab.view.explore.sweep import layers_by_hidden
@@ -21,7 +20,6 @@ __all__ = [
     "layers_by_hidden",
     "palettes",
     "paying",
-    "roofs",
     "samples_taken",
     "target",
 ]

@@ -5,13 +5,11 @@ from fastlab.view.plots.count import bytes_moved, factors, flop_shares
 from fastlab.view.plots.cuts import choices, depth_or_width, foretold
 from fastlab.view.plots.distilling import recovery, softened, students
 from fastlab.view.plots.first import on_devices, pairs
-from fastlab.view.plots.knee import batch_knee
 from fastlab.view.plots.kvcache import crossover, held, prefixes, unrolled
 from fastlab.view.plots.ladder import rungs
 from fastlab.view.plots.precisions import trade
 from fastlab.view.plots.promises import engines, promised
 from fastlab.view.plots.pruning import break_even, evens, zeros_are_not_speed
-from fastlab.view.plots.roofline import measured_roof, roofline
 from fastlab.view.plots.score import left_out, methods, waterfalls
 from fastlab.view.plots.sharing import lookups, palette, stored
 from fastlab.view.plots.speedups import by_batch, reasons
@@ -22,7 +20,6 @@ from fastlab.view.style import COLORS
 
 __all__ = [
     "COLORS",
-    "batch_knee",
     "break_even",
     "by_batch",
     "bytes_moved",
@@ -42,7 +39,6 @@ __all__ = [
     "left_out",
     "lines",
     "lookups",
-    "measured_roof",
     "methods",
     "on_devices",
     "pairs",
@@ -52,7 +48,6 @@ __all__ = [
     "reasons",
     "recovery",
     "reported",
-    "roofline",
     "rungs",
     "scatter",
     "softened",

@@ -2,7 +2,6 @@
 
 from fastlab.clock.evaluator import Evaluator, built, same_text
 from fastlab.notebook.generation import stream_text, train_tiny_lm
-from fastlab.view.tables.batch import batch_curves, knees
 from fastlab.view.tables.case import case_of, case_points, case_rows
 from fastlab.view.tables.claims import bottom_line, case_factors, without_last
 from fastlab.view.tables.distilling import (
@@ -44,7 +43,6 @@ from fastlab.view.tables.pruning import (
     savings_of,
     zero_points,
 )
-from fastlab.view.tables.roofline import bounds, datasheet, microbenchmarks, on_the_roof
 from fastlab.view.tables.score import (
     ablation,
     calibration,
@@ -88,10 +86,8 @@ __all__ = [
     "Evaluator",
     "ablation",
     "article_topics",
-    "batch_curves",
     "before_and_after",
     "bottom_line",
-    "bounds",
     "built",
     "bytes_and_quality",
     "calibration",
@@ -107,7 +103,6 @@ __all__ = [
     "course",
     "crossings",
     "cut_points",
-    "datasheet",
     "drift",
     "errors",
     "farthest",
@@ -124,7 +119,6 @@ __all__ = [
     "held_out",
     "holdouts",
     "kept",
-    "knees",
     "knowing",
     "ladder_caption",
     "ladder_points",
@@ -132,9 +126,7 @@ __all__ = [
     "left",
     "looked_up",
     "methods",
-    "microbenchmarks",
     "missing",
-    "on_the_roof",
     "operations",
     "reasons",
     "recovered",
