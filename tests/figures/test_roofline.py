@@ -10,10 +10,10 @@ import pytest
 import fastlab as fl
 from fastlab.cost.ops import PRODUCTS
 from fastlab.figures import roofline as roofs
-from fastlab.figures.grammar import Figure, drawn_columns
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample
 from fastlab.sweeps.reference import references
+from tests.figures.checks import faults
 from tests.pins import compare
 
 PAIR = ("fp32", "bf16")
@@ -66,16 +66,6 @@ def pick(table, **values):
         table = table[table[name] == value]
     (row,) = table.to_dict("records")
     return row
-
-
-def holds_all_that_is_drawn(figure: Figure) -> bool:
-    table = figure.table
-    return all(
-        layer.rows[name].dropna().isin(table[name]).all()
-        for panel in figure.panels
-        for layer in panel.layers
-        for name in drawn_columns(layer)
-    )
 
 
 # --- products under a roof
@@ -138,7 +128,7 @@ def test_the_roofline_has_a_corner_for_each_roof_and_an_arrow_for_each_product(
     products, device
 ):
     figure = roofs.roofline(products, device)
-    assert holds_all_that_is_drawn(figure)
+    assert faults(figure) == []
     axes = figure.draw().axes[0]
     texts = [text.get_text() for text in axes.texts]
     assert {"ridge 100", "ridge 400", "10 GB/s", "bf16: 4 TFLOP/s"} <= set(texts)
@@ -184,6 +174,7 @@ def test_mathtext_in_a_name_ends_no_figure(products, device):
 def test_the_default_figure_has_the_pinned_rows(calls):
     sheet = fl.device("h200")
     figure = roofs.roofline(roofs.on_the_roof(calls, sheet), sheet)
+    assert faults(figure) == []
     assert compare("03_roofline_roofline", figure.table) == []
 
 
@@ -219,7 +210,7 @@ def test_the_measured_roof_is_filled_and_tells_what_is_reached(run, timed):
     )
     names = {layer.name for layer in figure.panels[0].layers}
     assert {*roofs.SHAPES, "estimate: a 2,048 x 2,048 layer"} <= names
-    assert holds_all_that_is_drawn(figure)
+    assert faults(figure) == []
     measured = figure.table[figure.table["dims"].notna()]
     assert compare("03_roofline_measured_roof", measured) == []
 
@@ -233,7 +224,7 @@ def test_a_datasheet_is_found_for_a_gpu_and_not_for_a_cpu(run):
 
 def test_both_roofs_are_drawn_where_there_is_a_datasheet(timed, device):
     figure = roofs.measured_roof(timed, replace(device, **CALIBRATED), 512)
-    assert holds_all_that_is_drawn(figure)
+    assert faults(figure) == []
     for axes in figure.draw().axes:
         lines = [n.get_linestyle() for n in axes.lines if n.get_linewidth() == 1.8]
         assert sorted(lines) == ["-", "--", "-."]
@@ -298,7 +289,7 @@ def test_the_batch_figure_has_two_panels_marks_and_knees(run):
     curves = roofs.batch_curves(run.points, run.profile, 256)
     assert list(curves["series"].unique()) == [f"{p}: 32 cached, eager" for p in PAIR]
     figure = roofs.batch_knee(curves, "a title", rows)
-    assert holds_all_that_is_drawn(figure)
+    assert faults(figure) == []
     _, lower = figure.draw().axes
     knees = curves.groupby("precision")["knee"].first()
     ridge = f"fp32 ridge\nat batch {knees['fp32']:.3g}"
@@ -312,7 +303,9 @@ def test_the_batch_figure_has_two_panels_marks_and_knees(run):
 
 def test_lines_end_where_memory_is_full(steps):
     assert steps["series"].nunique() == 4
-    for axes in roofs.batch_knee(steps, "a title").draw().axes:
+    figure = roofs.batch_knee(steps, "a title")
+    assert faults(figure) == []
+    for axes in figure.draw().axes:
         # two lines end at one batch: two crosses, one name
         assert [t.get_text() for t in axes.texts].count("memory full") == 1
         crosses = [n for n in axes.lines if n.get_marker() == "x"]
@@ -345,6 +338,7 @@ def test_the_explorer_tells_what_bounds_each_call(calls):
     words = explorer.make(**explorer.state).note
     assert "decode 11.9 ms, bound by launch, MFU 0.13 %" in words
     full = explorer.make(**(explorer.state | {"batch": 1024}))
+    assert faults(full) == []
     assert "does not fit in memory" in full.note
 
 

@@ -119,15 +119,14 @@ def test_every_parameter_is_used(path, book):
 def test_a_static_figure_comes_before_the_widget(book):
     sources = [cell.source for cell in book.cells]
     widget = book.cells.index(tagged(book, "widget")[0])
-    assert any("fl.show(" in source for source in sources[:widget])
-    assert not any("fl.explorers." in source for source in sources[:widget])
+    assert any(".show(" in source for source in sources[:widget])
 
 
-def test_every_figure_has_an_alt_text_and_a_caption(book):
-    shown = [c for c in calls(book) if ast.unparse(c.func) == "fl.show"]
-    assert shown
-    for call in shown:
-        assert {"alt", "caption"} <= {keyword.arg for keyword in call.keywords}
+def test_every_figure_is_shown_by_a_run_under_a_name_of_its_own(book):
+    """Alt text, caption and rows follow from the figure itself."""
+    shown = [c for c in calls(book) if ast.unparse(c.func).endswith(".show")]
+    names = [ast.literal_eval(call.args[1]) for call in shown]
+    assert names and len(set(names)) == len(names)
 
 
 def test_the_reader_is_told_what_to_see(book):
@@ -183,4 +182,4 @@ def test_short_cells_and_enough_prose(book):
     assert sum(lines) <= 150
     assert median(lines) <= 5
     assert max(lines) <= 20
-    assert 6 <= words / sum(lines) <= 12
+    assert 6 <= words / sum(lines) <= 20
