@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.patheffects import withStroke
 
 from fastlab.figures.style import SMALL
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 # In printer's points: how far a word stands from its mark, half a mark, half a digit.
-DISTANCES, MARK, DIGIT, HEIGHT = (11, 14, 18, 23), 5.0, 3.6, 5.0
+DISTANCES, MARK, DIGIT, HEIGHT = (11, 14, 18, 23, 32, 44, 60, 80), 5.0, 3.6, 5.0
+# Points between a mark and its word from which on a line leads there, and how much
+# nearer the word must be to its own mark than to another to need none.
+LEAD, PLAIN, CROSSED = 16.0, 5.0, np.full(2, 1.5)
+ROUNDS = 2  # each word is placed again once all others have a place
 ANGLES = np.deg2rad(np.arange(90, 450, 30))  # above first
 FAR = 0.15  # what a point of distance weighs, beside one point of a line that is hit
 LINE = 13.0  # points between two names at the edge
@@ -71,28 +76,101 @@ def name_marks(
 ) -> None:
     """A word beside each mark (x, y), in its colour, on the free side of it.
 
-    Scales and limits must be final; what the axes' lines and texts cover is kept clear.
+    Scales and limits must be final; what the axes' marks, lines, arrows, intervals,
+    texts and legend cover is kept clear. A word that finds no room beside its mark
+    stands farther off, at the end of a thin line.
     """
     figure: Figure = axes.figure  # type: ignore[assignment]
     figure.draw_without_rendering()
     places = _points(axes, np.array(marks, float).reshape(-1, 2))
-    lines = [_points(axes, np.asarray(line.get_xydata())) for line in axes.lines]
-    lines = [line for line in lines if np.isfinite(line).all()]
-    taken = np.concatenate([*map(_steps, lines), *map(_disc, places), np.zeros((0, 2))])
+    halves = [_half(word) for word in words]
+    fixed = np.concatenate([*_covered(axes), *map(_disc, places), np.zeros((0, 2))])
+    frame = _corners(axes, axes.get_window_extent())
+    own, leads = [np.zeros((0, 2))] * len(places), [np.zeros((0, 2))] * len(places)
+    offsets = np.zeros((len(places), 2))
+    for _ in range(ROUNDS):
+        for n, (place, half) in enumerate(zip(places, halves, strict=True)):
+            taken = np.concatenate([fixed, *own[:n], *own[n + 1 :]])
+            others = np.delete(places, n, axis=0)
+            off, leads[n] = _free(place, half, taken, others, frame)
+            offsets[n], own[n] = (
+                off,
+                np.concatenate([_box(place + off, half), leads[n]]),
+            )
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL}
     look |= {"path_effects": [withStroke(linewidth=2.5, foreground="white")]}
-    for at, place, word, color in zip(marks, places, words, colors, strict=True):
-        half = np.array([DIGIT * len(word), HEIGHT])
-        off = _free(place, half, taken)
-        taken = np.concatenate([taken, _box(place + off, half)])
-        look |= {"color": color, "textcoords": "offset points"}
-        axes.annotate(word, at, (float(off[0]), float(off[1])), **look)
+    look |= {"textcoords": "offset points"}
+    for at, off, lead, word, color in zip(
+        marks, offsets, leads, words, colors, strict=True
+    ):
+        if len(lead):
+            thin: dict[str, Any] = {"color": color, "lw": 0.7, "alpha": 0.7}
+            ends = axes.transData.inverted().transform(lead[[0, -1]] * _dots(axes))
+            axes.plot(*ends.T, scalex=False, scaley=False, **thin)
+        axes.annotate(word, at, tuple(off), color=color, **look)
+
+
+def _half(word: str) -> Floats:
+    lines = word.split("\n")
+    return np.array([DIGIT * max(map(len, lines)), HEIGHT * len(lines)])
+
+
+def _covered(axes: Axes) -> list[Floats]:
+    """What lies on the axes, as points some two apart."""
+    found = [_line(axes, line) for line in axes.lines]
+    for group in axes.collections:
+        if isinstance(group, LineCollection):
+            found += [_steps(_points(axes, part)) for part in group.get_segments()]
+    for text in axes.texts:
+        if getattr(text, "arrow_patch", None) is not None:
+            found.append(_steps(_points(axes, np.array([text.xy, text.xyann]))))  # type: ignore[attr-defined]
+        if text.get_text():
+            found.append(_filled(_corners(axes, text.get_window_extent())))
+    if (key := axes.get_legend()) is not None:
+        found.append(_filled(_corners(axes, key.get_window_extent())))
+    return [points for points in found if np.isfinite(points).all()]
+
+
+def _line(axes: Axes, line: Any) -> Floats:
+    """A line's course, or a disc for each mark where none joins them."""
+    places: Floats = line.get_transform().transform(line.get_xydata()) / _dots(axes)
+    places = places[np.isfinite(places).all(axis=1)]
+    if line.get_linestyle() not in ("None", ""):
+        return _steps(places)
+    return np.concatenate([np.zeros((0, 2)), *map(_disc, places)])
+
+
+def _corners(axes: Axes, box: Any) -> Floats:
+    """The lower left and the upper right corner of a box, in printer's points."""
+    return np.asarray(box.get_points()) / _dots(axes)
+
+
+def _filled(corners: Floats) -> Floats:
+    low, high = corners
+    counts = 2 + ((high - low) / 4).astype(int)
+    each = [np.linspace(*ends) for ends in zip(low, high, counts, strict=True)]
+    return np.stack(np.meshgrid(*each), axis=-1).reshape(-1, 2)
+
+
+def _dots(axes: Axes) -> float:
+    return float(axes.figure.dpi) / 72
+
+
+def _lead(place: Floats, off: Floats, half: Floats, others: Floats) -> Floats:
+    """A thin line from a mark to its word, as points; none if it is plainly its own."""
+    low, high = place + off - half, place + off + half
+    end = np.clip(place, low, high)
+    far = float(np.hypot(*(end - place)))
+    apart = np.hypot(*(np.clip(others, low, high) - others).T)
+    if far < LEAD and (apart > far + PLAIN).all():
+        return np.zeros((0, 2))
+    return _segment(place + (end - place) * min(MARK / max(far, 1e-9), 1.0), end)
 
 
 def _points(axes: Axes, data: Floats) -> Floats:
     """Data coordinates (n, 2) in printer's points."""
     pixels: Floats = axes.transData.transform(data)
-    return pixels * 72 / axes.figure.dpi
+    return pixels / _dots(axes)
 
 
 def _steps(line: Floats) -> Floats:
@@ -122,15 +200,28 @@ def _box(center: Floats, half: Floats) -> Floats:
     return center + half * np.array([(x, y) for x in steps for y in steps])
 
 
-def _free(place: Floats, half: Floats, taken: Floats) -> Floats:
-    """The offset at which a word of this half size covers least, near ones first.
+def _free(
+    place: Floats, half: Floats, taken: Floats, others: Floats, frame: Floats
+) -> tuple[Floats, Floats]:
+    """Where a word of this half size covers least, near ones first; the line to it.
 
     A long word needs its half width to stand clear of its mark sideways.
     """
     wide = np.array([max(half[0] - 2 * DIGIT, 0.0), 0.0])
-    tried = [far * one + wide * one for far in DISTANCES for one in _around()]
-    costs = [_hits(place + off, half, taken) + FAR * np.hypot(*off) for off in tried]
-    return tried[int(np.argmin(costs))]
+    reach = DISTANCES[-1] + half + wide + half
+    taken = taken[(np.abs(taken - place) < reach).all(axis=1)]
+    least, best = np.inf, (np.zeros(2), np.zeros((0, 2)))
+    for far, one in itertools.product(DISTANCES, _around()):
+        center = place + (off := far * one + wide * one)
+        out = np.maximum(np.maximum(frame[0] - center, center - frame[1]) + half, 0)
+        cost = FAR * float(np.hypot(*off)) + float(out.sum())
+        cost += _hits(center, half, taken) if cost < least else 0
+        if cost < least:
+            lead = _lead(place, off, half, others)
+            cost += 3 * sum(_hits(at, CROSSED, taken) > 0 for at in lead[::2])
+            if cost < least:
+                least, best = cost, (off, lead)
+    return best
 
 
 def _hits(center: Floats, half: Floats, taken: Floats) -> int:

@@ -1,1 +1,0 @@
-"""What is not yet moved to fastlab/figures."""

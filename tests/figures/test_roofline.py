@@ -1,0 +1,354 @@
+"""Roofs and batches: worked numbers, what the figures say, and the explorer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastlab as fl
+from fastlab.cost.ops import PRODUCTS
+from fastlab.figures import roofline as roofs
+from fastlab.latency.devices import Device
+from fastlab.latency.samples import Sample
+from fastlab.sweeps.reference import references
+from tests.figures.checks import faults
+from tests.pins import compare
+
+PAIR = ("fp32", "bf16")
+CALIBRATED = {"profile": "calibrated:00000000", "fits": None}
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    """1 TFLOP/s, 10 GB/s: a ridge at 100; launches cost nothing."""
+    rates = {"fp32": 1e12, "bf16": 4e12}
+    h200 = fl.device("h200")
+    return replace(h200, peak_flops=rates, bandwidth=10e9, launch_s=0.0)
+
+
+@pytest.fixture(scope="module")
+def calls():
+    work = {"phase": ["prefill", "decode"], "prompt_len": 1024}
+    return fl.grid(model="llama-3.1-8b", precision=["fp32", "bf16"], **work)
+
+
+@pytest.fixture(scope="module")
+def products(calls, device):
+    return roofs.on_the_roof(calls, device)
+
+
+@pytest.fixture(scope="module")
+def run():
+    model = {"family": "llama", "layers": 4, "hidden": 512, "kv_heads": 2}
+    work = {"vocab": 8192, "phase": "decode", "batch": [1, 4], "prompt_len": 32}
+    pair = {"precision": ["fp32", "bf16"]}
+    return fl.start("03_roofline", source="replay", **model, **work, **pair)
+
+
+@pytest.fixture(scope="module")
+def timed(run):
+    stored = run.reference.samples
+    return roofs.microbenchmarks(run.profile, ["fp32", "bf16"], 4, stored)
+
+
+@pytest.fixture(scope="module")
+def steps():
+    grid = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
+    return roofs.batch_curves(
+        fl.grid(**grid, prompt_len=[128, 2048]), fl.device("h200")
+    )
+
+
+def pick(table, **values):
+    for name, value in values.items():
+        table = table[table[name] == value]
+    (row,) = table.to_dict("records")
+    return row
+
+
+# --- products under a roof
+
+
+def test_the_output_projection_stands_where_arithmetic_puts_it(products):
+    # 4096 x 4096 on 1024 rows: 2 m / (4 (1 + 2 m / 4096)) = 341.3 FLOP per byte
+    row = pick(products, operation="out", phase="prefill", precision="fp32")
+    assert row["FLOP per byte"] == pytest.approx(1024 * 4096 / (2 * (4096 + 2 * 1024)))
+    assert row["high"] == pytest.approx(1e12)  # under the flat roof: all hidden
+    # nothing hidden: 1 / (1 / 1e12 + 1 / (341.3 x 10e9))
+    assert row["low"] == pytest.approx(1 / (1e-12 + 1 / (row["FLOP per byte"] * 1e10)))
+    assert row["FLOP/s"] == pytest.approx((row["low"] * row["high"]) ** 0.5)
+    assert row["bound"] == "compute"
+
+
+def test_decode_does_one_flop_per_byte_in_bf16_and_gqa_four(products):
+    out = pick(products, operation="out", phase="decode", precision="bf16")
+    assert out["FLOP per byte"] == pytest.approx(1.0, rel=1e-3)
+    attention = pick(products, operation="attention", phase="decode", precision="bf16")
+    assert attention["FLOP per byte"] == pytest.approx(32 / 8, rel=1e-2)
+    assert out["high"] == pytest.approx(out["FLOP per byte"] * 10e9)
+    assert out["bound"] == attention["bound"] == "memory"
+
+
+def test_shares_of_a_call_add_up_and_what_does_no_flops_has_one(products):
+    for _, group in products.groupby(["phase", "precision"]):
+        assert group["share"].sum() == pytest.approx(1.0)
+        assert (group["operation"] == roofs.NO_FLOPS).sum() == 1
+
+
+def test_the_products_of_every_family_are_all_named():
+    for model in ("gpt2", "bert", "qwen3-0.6b", "tiny-llama"):
+        names = {roofs.product_of(op) for op in fl.operations(fl.grid(model=model)[0])}
+        assert names - {*roofs.GROUPS.values()} == {roofs.NO_FLOPS}
+
+
+def test_a_precision_that_the_device_lacks_is_left_out(calls):
+    table = roofs.on_the_roof(calls, fl.device("t4"))
+    assert set(table["precision"]) == {"fp32"}
+    with pytest.raises(ValueError, match="has no bf16 peak"):
+        roofs.on_the_roof(calls[2:], fl.device("t4"))
+
+
+def test_bounds_of_decode_are_memory_and_launches(calls):
+    table = roofs.bounds(calls, fl.device("h200"))
+    row = pick(table, phase="decode", precision="bf16")
+    # 8 us x 1,301 launches; 16 GB of weights and cache at 4.8 TB/s
+    assert row["launches ms"] == pytest.approx(10.408)
+    assert row["memory ms"] == pytest.approx(3.216, abs=1e-3)
+    assert row["bound"] == "launch"
+    assert row["MFU %"] == pytest.approx(
+        100 * row["arithmetic ms"] / row["estimated ms"]
+    )
+    assert row["MFU %"] == pytest.approx(0.132, abs=1e-3)
+    assert compare("03_roofline_04", table) == []
+
+
+def test_the_roofline_has_a_corner_for_each_roof_and_an_arrow_for_each_product(
+    products, device
+):
+    figure = roofs.roofline(products, device)
+    assert faults(figure) == []
+    axes = figure.draw().axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert {"ridge 100", "ridge 400", "10 GB/s", "bf16: 4 TFLOP/s"} <= set(texts)
+    assert texts.count("") == 10  # arrows
+    assert "fp32 roof: 1 TFLOP/s at 100. bf16 roof: 4 TFLOP/s at 400" in figure.tell()
+    roof = {line.get_linestyle() for line in axes.lines if line.get_linewidth() == 1.8}
+    assert roof == {"--"}  # of a datasheet
+    measured = roofs.roofline(products, replace(device, **CALIBRATED)).draw().axes[0]
+    assert "--" not in {line.get_linestyle() for line in measured.lines}
+
+
+def test_names_stand_where_no_arrow_arrives(products, device):
+    """Prefill climbs from roof to roof: named at fp32. Decode moves along: at bf16."""
+    (panel,) = roofs.roofline(products, device).panels
+    named = [layer.name for layer in panel.layers if layer.words]
+    assert named == ["prefill fp32", "decode bf16"]
+
+
+@pytest.mark.parametrize("state", [{}, {"batch": 64}, {"batch": 1024}])
+def test_no_name_covers_a_mark_or_another_name(calls, state):
+    explorer = roofs.roofs(calls[-1], fl.device("h200"))
+    picture = explorer.make(**(explorer.state | state)).draw()
+    picture.draw_without_rendering()
+    (axes,) = picture.axes
+    texts = [text for text in axes.texts if text.get_text() in roofs.GROUPS.values()]
+    boxes = [text.get_window_extent() for text in texts]
+    marks = [line for line in axes.lines if line.get_marker() in ("o", "^")]
+    places = np.concatenate(
+        [axes.transData.transform(line.get_xydata()) for line in marks]
+    )
+    assert len(boxes) == 10
+    for n, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:n])
+        assert not any(box.contains(*place) for place in places)
+
+
+def test_mathtext_in_a_name_ends_no_figure(products, device):
+    figure = roofs.roofline(products, replace(device, name="GPU $x_1$ ^"))
+    fl.figures.shown.png_of(figure)
+    assert "GPU $x_1$ ^" in figure.tell()
+
+
+def test_the_default_figure_has_the_pinned_rows(calls):
+    sheet = fl.device("h200")
+    figure = roofs.roofline(roofs.on_the_roof(calls, sheet), sheet)
+    assert faults(figure) == []
+    assert compare("03_roofline_roofline", figure.table) == []
+
+
+# --- benchmarks
+
+
+def test_replayed_benchmarks_are_those_of_the_reference(run, timed):
+    samples = run.reference.samples
+    assert 0 < len(timed) < len(samples)
+    first = next(s for s in samples if (s.kind, s.precision) == ("linear", "fp32"))
+    row = timed.iloc[0]
+    assert row["FLOP/s"] == pytest.approx(first.flops / first.seconds)
+    assert row["FLOP per byte"] == pytest.approx(first.flops / first.bytes)
+    assert set(timed["device"]) == {run.device}
+
+
+@pytest.mark.parametrize("folder", references(), ids=lambda r: r.folder.name)
+def test_no_product_beats_the_measured_peak(folder):
+    profile = folder.profile
+    if profile is None or not profile.calibrated:
+        pytest.skip("no calibrated profile")
+    for one in folder.samples:
+        if one.kind in PRODUCTS and one.precision in profile.peak_flops:
+            assert one.flops / one.seconds <= 1.05 * profile.peak(one.precision)
+
+
+def test_the_measured_roof_is_filled_and_tells_what_is_reached(run, timed):
+    figure = roofs.measured_roof(timed, run.profile, 2048)
+    share = (timed["FLOP/s"] / timed["roof"])[timed["precision"] == "fp32"]
+    assert f"reaches {100 * share.median():.0f} % in fp32" in figure.title
+    assert (
+        figure.panels[0].title == f"fp32: {(share > 1.05).sum()} of 47 above the roof"
+    )
+    names = {layer.name for layer in figure.panels[0].layers}
+    assert {*roofs.SHAPES, "estimate: a 2,048 x 2,048 layer"} <= names
+    assert faults(figure) == []
+    measured = figure.table[figure.table["dims"].notna()]
+    assert compare("03_roofline_measured_roof", measured) == []
+
+
+def test_a_datasheet_is_found_for_a_gpu_and_not_for_a_cpu(run):
+    assert roofs.datasheet(run.profile) is None
+    assert roofs.datasheet(None) is None
+    gpu = replace(fl.device("h200"), **CALIBRATED)
+    assert roofs.datasheet(gpu) == fl.device("h200")
+
+
+def test_both_roofs_are_drawn_where_there_is_a_datasheet(timed, device):
+    figure = roofs.measured_roof(timed, replace(device, **CALIBRATED), 512)
+    assert faults(figure) == []
+    for axes in figure.draw().axes:
+        lines = [n.get_linestyle() for n in axes.lines if n.get_linewidth() == 1.8]
+        assert sorted(lines) == ["-", "--", "-."]
+
+
+def test_benchmarks_that_cannot_be_are_refused(run):
+    with pytest.raises(ValueError, match="has no profile for tf32"):
+        roofs.microbenchmarks(run.profile, ["tf32"], 4)
+
+
+def test_benchmarks_are_timed_here_where_none_are_stored(monkeypatch, device):
+    sample = Sample("linear", (1, 2, 3), 12.0, 24.0, 1e-6, "fp32")
+    monkeypatch.setattr(roofs, "_timed", lambda *_: [sample])
+    row = roofs.microbenchmarks(device, ["fp32"], 1).iloc[0]
+    assert (row["FLOP/s"], row["FLOP per byte"]) == (pytest.approx(12e6), 0.5)
+    assert row["roof"] == pytest.approx(0.5 * 10e9)
+
+
+def test_a_layers_path_climbs_and_stays_below_the_flat_roof(run, device):
+    for one in (run.profile, device):
+        path = roofs.layer_path(one, "fp32", 2048)
+        assert path["FLOP per byte"].is_monotonic_increasing
+        assert path["FLOP/s"].max() <= one.peak("fp32")
+
+
+# --- batches
+
+
+def test_the_knee_of_a_square_layer_by_hand():
+    # all linears are at the ridge there: intensity at the knee equals the ridge
+    point = fl.grid(model="llama-3.1-8b", phase="decode", precision="bf16")[0]
+    h200 = fl.device("h200")
+    at = roofs.batched(point, round(roofs.knee(point, h200)))
+    linears = [op for op in fl.operations(at) if op.kind in PRODUCTS]
+    flops = sum(op.times * op.flops for op in linears)
+    moved = sum(op.times * op.bytes for op in linears)
+    assert round(roofs.knee(point, h200)) == 223
+    assert flops / moved == pytest.approx(h200.ridge("bf16"), rel=5e-3)
+
+
+def test_a_knee_beyond_what_activations_allow_is_never(device):
+    point = fl.grid(model="tiny-llama", phase="decode", precision="fp32")[0]
+    assert roofs.knee(point, device) == float("inf")
+
+
+def test_a_batch_curve_is_the_estimate_and_says_when_memory_is_full():
+    work = {"phase": "decode", "precision": "bf16", "prompt_len": 2048}
+    h200, (point,) = fl.device("h200"), fl.grid(model="llama-3.1-8b", **work)
+    curve = roofs.batch_curve(point, h200, [1, 256, 1024])
+    (estimate,) = fl.estimate([roofs.batched(point, 256)], h200)
+    row = pick(curve, batch=256)
+    assert row["estimated_ms"] == pytest.approx(estimate.seconds * 1e3)
+    assert row["tokens_per_s"] == pytest.approx(256 / estimate.seconds)
+    assert curve["fits"].tolist() == [True, True, False]
+    free = roofs.batch_curve(point, replace(h200, launch_s=0.0), [1])
+    assert free["estimated_ms"].item() < 4 < curve["estimated_ms"].iloc[0]
+    assert roofs.batches_to(12) == [1, 2, 3, 4, 6, 8, 12]
+
+
+def test_the_batch_figure_has_two_panels_marks_and_knees(run):
+    rows = run.rows()
+    curves = roofs.batch_curves(run.points, run.profile, 256)
+    assert list(curves["series"].unique()) == [f"{p}: 32 cached, eager" for p in PAIR]
+    figure = roofs.batch_knee(curves, "a title", rows)
+    assert faults(figure) == []
+    _, lower = figure.draw().axes
+    knees = curves.groupby("precision")["knee"].first()
+    ridge = f"fp32 ridge\nat batch {knees['fp32']:.3g}"
+    assert ridge in [text.get_text() for text in lower.texts]
+    turns = f"fp32 at batch {knees['fp32']:.3g}, bf16 at batch {knees['bf16']:.0f}"
+    assert turns in figure.tell()
+    measured = figure.table[figure.table["series"] == "measured"]
+    assert compare("03_roofline_measured_knee", measured) == []
+    assert compare("03_roofline_08", measured) == []
+
+
+def test_lines_end_where_memory_is_full(steps):
+    assert steps["series"].nunique() == 4
+    figure = roofs.batch_knee(steps, "a title")
+    assert faults(figure) == []
+    for axes in figure.draw().axes:
+        # two lines end at one batch: two crosses, one name
+        assert [t.get_text() for t in axes.texts].count("memory full") == 1
+        crosses = [n for n in axes.lines if n.get_marker() == "x"]
+        assert sum(len(n.get_xdata()) for n in crosses) == 2
+
+
+def test_lines_that_run_together_have_one_name_for_what_bounds_them(steps):
+    upper, _ = roofs.batch_knee(steps, "a title").draw().axes
+    names = [text.get_text() for text in upper.texts]
+    assert [names.count(n) for n in ("launch", "memory", "compute")] == [1, 3, 1]
+
+
+# --- the explorer
+
+
+def test_every_state_of_the_explorer_is_drawn(calls, run):
+    explorer = roofs.roofs(calls[-1], None, run.profile)
+    assert repr(explorer).endswith("(calibrated), precision bf16")
+    menu = roofs.device_menu(None, run.profile)
+    assert next(iter(menu)) == f"{run.device} (calibrated)"
+    precisions = explorer.options["precision"]
+    for name, values in {"batch": (1, 1024), "prompt_len": (32, 8192)}.items():
+        for value in values:
+            assert "<figure>" in explorer.picture(**{name: value})
+    assert precisions({"device": fl.device("t4")}) == ["fp32", "fp16"]
+
+
+def test_the_explorer_tells_what_bounds_each_call(calls):
+    explorer = roofs.roofs(calls[-1], fl.device("h200"))
+    words = explorer.make(**explorer.state).note
+    assert "decode 11.9 ms, bound by launch, MFU 0.13 %" in words
+    full = explorer.make(**(explorer.state | {"batch": 1024}))
+    assert faults(full) == []
+    assert "does not fit in memory" in full.note
+
+
+def test_exercise_answers_follow_from_the_operations():
+    from fastlab.cost import ops
+    from fastlab.notebook.exercises import EXERCISES
+
+    op = ops.linear("up", 64, 4 * 256, 256, 4, 4)
+    assert EXERCISES["03_1"].answer(64, 256, 4) == pytest.approx(op.flops / op.bytes)
+    ridge = fl.device("a100").ridge("bf16")
+    assert EXERCISES["03_2"].answer == pytest.approx(ridge)
+    bf16 = fl.device("h200").ridge("bf16")
+    assert EXERCISES["03_3"].answer == pytest.approx(bf16 / 2, rel=1e-3)
