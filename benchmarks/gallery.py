@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
 import fastlab as fl
+from fastlab.figures.grammar import Figure
+from fastlab.figures.shown import show
 from fastlab.sweeps.reference import Reference, references
 from fastlab.sweeps.store import Store
 
@@ -20,32 +20,26 @@ LADDER = ("bf16", "fp32", "int8", "int4-g64")
 GALLERY = Path(__file__).parents[1] / "results" / "gallery"
 
 
-def figures(reference: Reference) -> Iterator[tuple[str, Figure, str]]:
-    """Name, figure and alt text of everything that a reference's rows can show."""
+def figures(reference: Reference) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of everything that a reference's rows can show."""
     rows = fl.table(reference.records)
-    where = f"measured on {reference.device}, {reference.records[0].at_utc[:10]}"
-    yield "scatter", fl.plots.scatter(rows), fl.alt.scatter(rows, where)
+    sweep = fl.figures.sweep
+    yield "scatter", sweep.scatter(rows)
     decode = fl.figures.decode
     ladder = reference.rows(decode.ladder_points("24x896", LADDER))
     if ladder:
         steps = decode.rungs(fl.table(ladder, Store(reference.folder).envs()))
         figure = decode.ladder(steps, "Decoding 24x896, one sequence")
-        yield "ladder", figure.draw(), figure.tell()
+        yield "ladder", figure
     for phase in ("prefill", "decode"):
         grid = square(reference, phase)
         if len(grid):
-            figure = fl.plots.heatmaps(grid, phase, "fp32")
-            yield (
-                f"heatmaps_{phase}",
-                figure,
-                fl.alt.heatmaps(grid, phase, "fp32", where),
-            )
+            yield f"heatmaps_{phase}", sweep.heatmaps(grid, phase, "fp32")
     formats = reference.rows(precisions())
     if any(record.point.recipe.precision == "int8" for record in formats):
         made = fl.estimated(fl.table(formats), reference.profile)
         made = fl.over(fl.with_quality(made, rows), precision="bf16")
-        figure = fl.figures.precisions.trade(made)
-        yield "precisions", figure.draw(), figure.tell()
+        yield "precisions", fl.figures.precisions.trade(made)
 
 
 def precisions() -> list[fl.Point]:
@@ -81,11 +75,9 @@ def main() -> None:
             f"{len(reference.records)} rows: [{reference.folder.name}]({rows})",
             "",
         ]
-        for name, figure, alt in figures(reference):
+        for name, figure in figures(reference):
             file = f"{reference.folder.name}_{name}.png"
-            figure.savefig(GALLERY / file, dpi=100, bbox_inches="tight")
-            plt.close(figure)
-            lines += [f"![{alt}]({file})", ""]
+            lines += [f"![{show(figure, save=GALLERY / file).alt}]({file})", ""]
     (GALLERY / "README.md").write_text("\n".join(lines), encoding="utf-8")
     print(GALLERY)
 

@@ -3,7 +3,7 @@
     python -m benchmarks.responsiveness [--notebooks]
 
 No test judges these: other programs may have the cores. Wanted: 500 ms for a picture.
-Explorers are those of tests/view/explorers.py, moved by all their controls, without a
+Explorers are those of tests/figures/explorers.py, moved by all their controls, without a
 browser (tests/browser, with pytest -s, prints it with one). Notebooks run as in
 tests/notebooks, with tiny parameters, in one thread.
 """
@@ -19,24 +19,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.figures.explorers import MAKERS
 from tests.notebooks.conftest import NOTEBOOKS, execute, inherited
-from tests.view.explorers import MAKERS, MENUS, SLIDERS, inside, kind, others
 
 
 def redraws_ms(box: Any) -> Iterator[float]:
-    """Milliseconds of each redraw, one for each change of a control."""
-    for control in (w for w in inside(box) if kind(w) in (*SLIDERS, *MENUS)):
-        for value in [*others(control), control.value]:
-            began = time.perf_counter()
-            control.value = value
-            yield 1e3 * (time.perf_counter() - began)
+    """Milliseconds of each redraw: every control goes to both ends."""
+    for control in box.controls.values():
+        for place in (-1, 0):
+            value = list(dict(control.options).values())[place]
+            if value != control.value:
+                began = time.perf_counter()
+                control.value = value
+                yield 1e3 * (time.perf_counter() - began)
 
 
 def explorers() -> None:
     """A row for each explorer: changes, and median and longest redraw in ms."""
     print(f"{'explorer':<24}{'changes':>10}{'median ms':>12}{'longest ms':>12}")
     for name, maker in MAKERS.items():
-        ms = list(redraws_ms(maker()))
+        ms = list(redraws_ms(maker().widget()))
         print(f"{name:<24}{len(ms):>10}{statistics.median(ms):>12.0f}{max(ms):>12.0f}")
 
 

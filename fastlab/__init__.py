@@ -65,18 +65,12 @@ _HOMES = {
     "fastlab.notebook.run": ("start", "Run"),
     "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
     "fastlab.notebook.pipeline": ("run_pipeline",),
-    "fastlab.view.figure": ("show",),
     "fastlab.notebook.progress": ("status", "steps"),
     "fastlab.notebook.series": ("series",),
-    "fastlab.view.tables.neat": ("neat",),
 }
 _MODULES = {
     "figures": "fastlab.figures",
-    "plots": "fastlab.view.plots",
-    "explorers": "fastlab.view.explore",
     "check": "fastlab.notebook.exercises",
-    "alt": "fastlab.view.alt",
-    "tables": "fastlab.view.tables",
     "traps": "fastlab.clock.traps",
     "drift": "fastlab.clock.drift",
 }

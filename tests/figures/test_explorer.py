@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -14,11 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import fastlab as fl
+from fastlab import figures
 from fastlab.figures.explorer import WIDGET, choices, explore
 from fastlab.figures.grammar import Axis, Figure, Panel, points
-from fastlab.spec import grid
-from tests.figures.made import record
+from tests.figures.explorers import MAKERS
 
 ROOT, OLD = Path(__file__).parents[2], Path(sys.prefix) / "widgets7"
 SIZES = {"hidden": [64, 128, 512, 768], "batch": [1, 4], "family": ["bert", "llama"]}
@@ -40,24 +40,6 @@ def raising(hidden):
     return drawn(hidden=hidden)
 
 
-def by_hand():
-    """Records of 24 points, measured at 1.2 times their estimate, and their device."""
-    device = fl.device("h200")
-    sizes = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
-    calls = {"precision": ["fp32", "bf16"], "phase": ["prefill", "decode"]}
-    return [record(point, device, 1.2) for point in grid(**sizes, **calls)], device
-
-
-def _layers_by_hidden():
-    records, device = by_hand()
-    return fl.figures.sweep.layers_by_hidden(fl.table(records), device)
-
-
-def _depth():
-    point = grid(model="llama-3.2-1b", prompt_len=512)[0]
-    return fl.figures.sweep.depth(point, [fl.device("t4"), fl.device("h200")])
-
-
 def following():
     return explore(
         drawn,
@@ -69,12 +51,19 @@ def following():
     )
 
 
-EXPLORERS = {
-    "following": following,
-    "layers_by_hidden": _layers_by_hidden,
-    "depth": _depth,
-    "leave_out": lambda: fl.figures.scores.leave_out(*by_hand()),
-}
+EXPLORERS = {"following": following, **MAKERS}
+
+
+def test_no_explorer_is_left_out():
+    found = {
+        name
+        for subject in figures.SUBJECTS
+        for name, made in vars(getattr(figures, subject)).items()
+        if inspect.isfunction(made)
+        and made.__module__.endswith(f"figures.{subject}")
+        and made.__annotations__.get("return") == "Explorer"
+    }
+    assert found - {"explore"} == set(MAKERS)
 
 
 def watched(explorer):

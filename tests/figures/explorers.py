@@ -1,0 +1,88 @@
+"""Every explorer of the package, made of rows by hand: see MAKERS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import fastlab as fl
+from fastlab.clock.traps import Series
+from fastlab.figures import (
+    article,
+    counts,
+    decode,
+    precisions,
+    pruning,
+    roofline,
+    scores,
+    sharing,
+    sweep,
+    timing,
+)
+from fastlab.figures.explorer import Explorer
+from fastlab.spec import Point, grid
+from tests.figures.made import record
+
+SIZES = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
+CALLS = {"precision": ["fp32", "bf16"], "phase": ["prefill", "decode"]}
+CUT = {"family": "llama", "hidden": 768, "kv_heads": 4, "vocab": 512}
+
+
+def rows_by_hand() -> tuple[list[Any], fl.Device]:
+    """Records of 24 points, measured at 1.2 times their estimate, and their device."""
+    device = fl.device("h200")
+    return [record(point, device, 1.2) for point in grid(**SIZES, **CALLS)], device
+
+
+def series(name: str, ms: int) -> Series:
+    """Fifty samples around so many milliseconds."""
+    ns = [ms * 1_000_000 + 10_000 * (n % 7) for n in range(50)]
+    return Series.naive(name, [each / 1e9 for each in ns], first=1)
+
+
+def point() -> Point:
+    """A point on which every slider has somewhere to go."""
+    return grid(model="llama-3.2-1b", prompt_len=512)[0]
+
+
+def tiny_llama() -> Any:
+    """A model of two layers whose rows groups of 16 divide, and groups of 64 do not."""
+    from fastlab.models import build
+
+    shape = grid(model="tiny-llama", heads=4, kv_heads=2, head_dim=16)[0].shape
+    return build(Point(shape))
+
+
+def _cutting() -> Explorer:
+    models = {
+        "large": fl.grid(**CUT, layers=8)[0],
+        "other": fl.grid(**CUT, layers=12)[0],
+    }
+    return pruning.cutting(models, fl.table([]), fl.device("h200"))
+
+
+def _paths() -> dict[str, dict[str, Point]]:
+    dense, bf16 = grid(**CUT, layers=8, precision=["fp32", "bf16"])
+    return {"prefill": {"dense": dense, "16 bit": bf16}}
+
+
+def _sweep() -> Explorer:
+    records, device = rows_by_hand()
+    return sweep.layers_by_hidden(fl.table(records), device)
+
+
+MAKERS: dict[str, Callable[[], Explorer]] = {
+    "counts": lambda: counts.counts(point()),
+    "cutting": _cutting,
+    "depth": lambda: sweep.depth(point(), [fl.device("t4"), fl.device("h200")]),
+    "kv_growth": lambda: decode.kv_growth("llama-3.2-1b", fl.device("h200")),
+    "layers_by_hidden": _sweep,
+    "leave_out": lambda: scores.leave_out(*rows_by_hand()),
+    "palettes": lambda: sharing.palettes(tiny_llama()),
+    "paying": lambda: precisions.paying(point(), fl.device("h200")),
+    "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
+    "samples_taken": lambda: timing.samples_taken(
+        series("naive", 9), series("ours", 10)
+    ),
+    "target": lambda: article.target(_paths(), [fl.device("t4")]),
+}
