@@ -72,7 +72,6 @@ KINDS = {
     "csr": ("zeros, stored as CSR", _look("P", BLACK, "--")),
     "2:4": ("2:4, for sparse tensor cores", _look("h", GREY, "--")),
 }
-PLAIN = _look("o", BLACK)
 CHOICES = {  # by what units are chosen
     **dict.fromkeys(("influence", "activation"), _look("o", BLACK, size=8)),
     **dict.fromkeys(("loss", "taylor"), _look("s", PINK, size=8)),
@@ -91,7 +90,6 @@ PROMPT, SHOWN = 256, 160  # tokens that are timed, characters of what is written
 SEEDS = (0, 1, 2)  # of random choices
 HEAD = "head"  # the operation that is never sparse
 PARTS = ("prune_", "sparse_", "share_", "distill_")  # columns of a smaller model
-QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 DEVICES = ("h200", "h100", "a100", "l4", "t4", "rtx4090", "m4-max")
 SAVED = (0, 0.25, 0.5, 0.75, 0.9)  # shares of the FLOPs that an axis names
@@ -190,21 +188,15 @@ def speedups(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    dense = flat(Point(ModelShape("llama", 1, 64)))
-    base = {name: value for name, value in dense.items() if name.startswith(PARTS)}
+    dense = Point(ModelShape("llama", 1, 64))
+    base = {name: one for name, one in flat(dense).items() if name.startswith(PARTS)}
     rows = over(estimated(rows, profile), **base)
-    cut = [described(point) for point in points_of(rows)]
-    added = pd.DataFrame(cut, columns=list(DESCRIBED), index=rows.index)
-    rows = rows.assign(**{name: added[name] for name in DESCRIBED})
+    cut = pd.DataFrame([described(point) for point in (dense, *points_of(rows))])
+    rows = rows.assign(**{name: cut[name].iloc[1:].array for name in cut})
     dense_ms = rows["measured_gain"] * rows["measured_ms"]
     low, high = (dense_ms / rows[end] for end in reversed(OWN_ENDS))
     left = 1 / rows["measured_gain"]
     return rows.assign(gain_low=low, gain_high=high, time_left=left)
-
-
-DESCRIBED = (
-    *("kind", "share", "what", "choice", "method", "parameters", "left", "promised"),
-)
 
 
 def described(point: Point) -> dict[str, Any]:
@@ -528,17 +520,14 @@ def depth_or_width(
         for name, look, own in _kinds(timed[timed["time_left"].notna()], by="left")
     ]
     again = [_learned(*one) for one in _kinds(students, DEPTH_OR_WIDTH, "left")]
-    time = Panel(
-        x, y, layers, "random weights: time", "upper left", decor=[_as_parameters]
-    )
+    title, decor = "random weights: time", [_as_parameters]
+    time = Panel(x, y, layers, title, "upper left", decor=decor)
     quality = _quality(text, "left", x, "trained weights: quality", again)
     half = _half(timed, DEPTH_OR_WIDTH, "measured_gain")
-    title = ", ".join(
-        f"{name} {times(own['measured_gain'].max())}" for name, own in half
-    )
+    title = ", ".join(f"{n} {times(own['measured_gain'].max())}" for n, own in half)
     half = _half(text, DEPTH_OR_WIDTH, "bits_per_byte")
     bits = ", ".join(f"{name} {own['bits_per_byte'].min():.2f}" for name, own in half)
-    title = f"Speed-up: {title or 'none'}\nbits per byte: {bits or 'none'}"
+    title = f"Speed-up when cut: {title or 'none'}\nbits per byte: {bits or 'none'}"
     every = _folded(rows, judged, students, more=["before"])
     note = "; ".join(filter(None, (f"{len(students)} distilled", _missing(rows))))
     return Figure([time, quality], title, every, (10.8, 5.0), note=note)
@@ -579,9 +568,8 @@ def _learned(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> Layer:
                 axes.plot(*start, ms=7, **made)
                 axes.annotate("", end, start, arrowprops=arrow)
 
-    name_ends: dict[str, Any] = {"ends": ("before",), "color": color}
-    names = "left", "bits_per_byte", f"{name}, distilled"
-    return drawn(draw, rows, *names, **name_ends)
+    look = {"ends": ("before",), "color": color}
+    return drawn(draw, rows, "left", "bits_per_byte", f"{name}, distilled", **look)
 
 
 def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
@@ -612,7 +600,7 @@ def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
     title = "\n".join(filter(None, ("; ".join(each[:2]), "; ".join(each[2:]))))
     return Figure(
         panels,
-        f"bits per byte: {title}",
+        f"Bits per byte when cut: {title}",
         _folded(known, more=["mean", "least", "most"]),
         (11.0, 5.0),
         widths=[0.8 + 0.4 * len(panel.x.names) for panel in panels],
@@ -650,7 +638,10 @@ def predicted_vs_measured(rows: pd.DataFrame) -> Figure:
     )
     layers = []
     for kind in dict.fromkeys(known["kind"]):
-        own, (name, look) = known[known["kind"] == kind], KINDS.get(kind, (kind, PLAIN))
+        own, (name, look) = (
+            known[known["kind"] == kind],
+            KINDS.get(kind, (kind, KINDS["layers"][1])),
+        )
         look = {**look, "size": 8, "line": ""}
         made: dict[str, Any] = {"hollow": True, "across": ENDS, "pale": True} | look
         layers.append(points(own, "estimated_ms", "cut", f"{name} estimated", **made))
@@ -680,13 +671,12 @@ def _intervals_kept(rows: pd.DataFrame) -> str:
     """How many measurements the estimate's interval holds, its width, and the bias."""
     width = (rows[ENDS[1]] - rows[ENDS[0]]) / 2 / rows["estimated_ms"]
     ratio = rows["ratio"]
-    side = ", all below it" if ratio.max() < 1 else ", all above it"
+    side = "" if ratio.min() < 1 else ", all above it"
+    side = ", all below it" if ratio.max() < 1 else side
     return (
         f"{int(rows['inside'].sum())} of {len(rows)} within the interval "
         f"(±{percent(width.median())} in the median)\nmeasured {times(ratio.min())} to "
-        f"{times(ratio.max())} of the estimate"
-        + side
-        * (not ratio.min() < 1 <= ratio.max())
+        f"{times(ratio.max())} of the estimate{side}"
     )
 
 
@@ -774,8 +764,9 @@ def cut_shares(model: Point, name: str, state: Mapping[str, Any]) -> dict[str, f
     found: dict[ModelShape, float] = {}
     for share in SHARES:
         ways = [{name: share}, {name: share, "heads": share}][: 1 + (name == "hidden")]
-        for built in filter(None, [_pruned(model, **(cut | way)) for way in ways]):
-            found.setdefault(built.built_shape, share)
+        built = [one for way in ways if (one := _pruned(model, **(cut | way)))]
+        if built:
+            found.setdefault(built[0].built_shape, share)
     return {f"{100 * share:g} %": share for share in found.values()}
 
 
@@ -789,7 +780,7 @@ def on_paper(built: Point, device: Device, row: Mapping[str, Any]) -> Figure:
         bars(rows, "left", "what", "left", color=GREY, ends=("low", "high")),
         points(timed, "measured", "what", "measured"),
     ]
-    x = Axis("of the dense model's", write=percent, limits=(0, 1.35), ticks=QUARTERS)
+    x = Axis("of the dense model's", write=percent, limits=(0, 1.35), ticks=(0, 0.5, 1))
     y, notes = Axis("", names=list(rows["what"])), [("", list(rows["words"]))]
     cut, promised = built.recipe.pruning, before.flops / after.flops
     each = [f"{100 * getattr(cut, n):g} % of {n}" for n in RATIOS if getattr(cut, n)]
