@@ -40,6 +40,7 @@ from fastlab.rows import (
     over,
     points_of,
     with_quality,
+    written,
 )
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import point_of
@@ -47,7 +48,7 @@ from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import QUANTIZED
 from fastlab.spec.recipe import STATIC, Recipe, kv_row_bytes
 from fastlab.spec.shape import PRESETS, ModelShape
-from fastlab.words import digits, percent, plain, power, si, times
+from fastlab.words import digits, factor, percent, plain, power, si, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,10 +72,10 @@ WHOLE = "whole generations of 64 tokens, prefill included"
 # Columns beside the bars: heading -> column and how it is written.
 BESIDE: dict[str, tuple[str, Callable[[float], str]]] = {
     "tokens/s": ("tokens_per_s", digits),
-    "over\neager": ("speedup", times),
-    "as pre-\ndicted": ("predicted_speedup", times),
-    "over\ndense": ("over_dense", times),
-    "MBU,\ndatasheet": ("mbu", percent),
+    "over\neager": ("speedup", factor),
+    "as pre-\ndicted": ("predicted_speedup", factor),
+    "over\ndense": ("over_dense", factor),
+    "MBU of\nsheet": ("mbu", percent),
     "MBU of\na copy": ("mbu_copy", percent),
     "compile\nin s": ("compile_s", digits),
     "KL to fp32,\nnats": ("kl_nats", lambda kl: power(kl) if kl else "0"),
@@ -620,7 +621,11 @@ def unrolling(table: pd.DataFrame, subject: str, tokens: int = 8) -> Figure:
         Axis(label, limits=(0, 1.03 * max(spent))),
         Axis("", names=list(table["call"])),
         [drawn(draw, table, "all_ms", "call", f"{tokens} tokens in ms", "bars")],
-        notes=[("ms", [digits(ms) for ms in spent])],
+        notes=[
+            ("ms", [digits(ms) for ms in spent]),
+            ("compiled\nin s", [written("", s) for s in table["compile_s"]]),
+        ],
+        note_width=0.09,
     )
     one, last = table.iloc[0], table.iloc[-1]
     title = f"{subject}: {digits(one['ms_a_token'])} ms a token in calls of "
@@ -651,14 +656,8 @@ def _by_k(table: pd.DataFrame, color: str) -> Panel:
         points(table, "unroll", "estimated", "estimated", color=color, hollow=True),
         points(table, "unroll", "ms_a_token", "measured", **look),
     ]
-    compiled = dict(zip(k, table["compile_s"], strict=True))
-
-    def write(at: float) -> str:
-        seconds = compiled.get(at, np.nan)
-        return plain(at) + f"\ncompiled in {digits(seconds)} s" * bool(seconds > 0)
-
     limits = k.min() / 1.35, k.max() * 1.35
-    x = Axis("k: steps in one call", "log", write, list(k), limits)
+    x = Axis("k: steps in one call", "log", ticks=list(k), limits=limits)
     top = 1.3 * float(table[["high", "estimated"]].max().max())
     y = Axis("ms a token: line step + call / k", limits=(0, top))
     return Panel(x, y, layers, key="lower left", decor=[gridlines("y")])

@@ -147,7 +147,7 @@ def test_mbu_is_of_the_datasheet_and_of_the_copy(points):
     copied = {"e": {"copy_bytes_per_s": device.bandwidth / 2}}
     found = decode.rungs(fl.table([replace(one, effective=effective)], copied))
     assert found["mbu_copy"].item() == pytest.approx(2 * found["mbu"].item())
-    assert "MBU,\ndatasheet" in texts(decode.ladder(found, "title"))
+    assert "MBU of\nsheet" in texts(decode.ladder(found, "title"))
 
 
 def test_what_is_not_stored_is_missing_and_what_cannot_run_says_why(rows, points):
@@ -181,8 +181,8 @@ def test_groups_stand_apart_and_generations_last(table):
 def test_the_ladder_writes_ratios_refusals_and_compile_times(table):
     figure = decode.ladder(table, "title")
     said = texts(figure)
-    assert {"unsupported: needs X", "×4.00", "7.00", "×2.00"} <= set(said)
-    assert not any("datasheet" in text for text in said)
+    assert {"unsupported: needs X", "×4", "7.00", "×2"} <= set(said)
+    assert not any("sheet" in text for text in said)
     assert figure.size[0] <= 11
     told = figure.tell()
     assert "fastest: int4-g64, static, 400/s, ×4.00 over eager" in told
@@ -293,9 +293,7 @@ def test_the_price_of_a_call_and_of_a_step_are_fitted():
     assert faults(figure) == []
     # 8 tokens: 8, 4 and 1 calls of 0.4 ms, and 8 steps of 0.1 ms
     assert figure.table["all_ms"].tolist() == pytest.approx([4.0, 2.4, 1.2])
-    assert {"4.00", "2.40", "1.20"} <= set(texts(figure))
-    label = figure.draw().axes[1].get_xticklabels()[0].get_text()
-    assert "compiled in 3.00 s" in label
+    assert {"4.00", "2.40", "1.20", "3"} <= set(texts(figure))
 
 
 def test_one_k_alone_has_no_fit_and_still_draws():
