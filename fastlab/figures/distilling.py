@@ -304,22 +304,20 @@ def before_and_after(
     def judged(model: nn.Module) -> float:
         return judge.bits_per_byte(model) / judge.dense
 
+    def before(cut: Any) -> float:
+        recipe = Recipe(pruning=Pruning(**cut)) if isinstance(cut, dict) else None
+        return judged(built(trained, recipe)) if recipe else np.nan
+
+    def after(folder: str) -> float:
+        there = (Path(folder) / "model.safetensors").exists()
+        return judged(load(folder)[0]) if there else np.nan
+
     small = runs[runs["kind"] != KINDS[0]].reset_index(drop=True)
     dense = runs[runs["kind"] == KINDS[0]]["bits_per_byte"]
-    before = {
-        n: judged(built(trained, Recipe(pruning=Pruning(**cut))))
-        for n, cut in enumerate(small["pruning"])
-        if isinstance(cut, dict)
-    }
-    after = {
-        n: judged(load(folder)[0])
-        for n, folder in enumerate(small["folder"])
-        if (Path(folder) / "model.safetensors").exists()
-    }
     return small.drop(columns=["curve", "folder"]).assign(
         whole=small["bits_per_byte"] / (dense.iloc[0] if len(dense) else np.nan),
-        before=[before.get(n, np.nan) for n in range(len(small))],
-        after=[after.get(n, np.nan) for n in range(len(small))],
+        before=[before(cut) for cut in small["pruning"]],
+        after=[after(folder) for folder in small["folder"]],
     )
 
 

@@ -197,11 +197,11 @@ def stored(table: pd.DataFrame) -> Figure:
     """
     label = "bits per weight as stored, tables and scales counted"
     bits, decor = Axis(label, "log", ticks=TICKS), [gridlines(), _roomy]
-    sqnr, kl = Axis("SQNR, dB"), Axis("KL against the dense model, nats", "log")
+    kl = Axis("KL against the dense model, nats per token", "log")
     noises, ends = _ways(table, "sqnr_db"), ("kl_low", "kl_high")
     heads = "weights: higher is better", "text: lower is better"
     panels = [
-        Panel(bits, sqnr, noises, heads[0], "lower right", decor=decor),
+        Panel(bits, Axis("SQNR, dB"), noises, heads[0], "lower right", decor=decor),
         Panel(bits, kl, _ways(table, "kl_nats", ends), heads[1], decor=decor),
     ]
     int8 = digits(table[table["kind"] == "int8"]["kl_nats"].iloc[0])

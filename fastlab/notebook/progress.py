@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from fastlab.spec.point import Point
 from fastlab.sweeps.run import terminal_progress
-from fastlab.words import digits
 
 StepDone = Callable[[str], None]
 PAUSE_S = 0.1  # between two pictures of a line
@@ -64,7 +63,7 @@ def steps(total: int, what: str) -> Iterator[Callable[[object], None]]:
 def _words(said: object) -> str:
     if not isinstance(said, Mapping):
         return str(said)
-    return ", ".join(f"{name} {digits(value)}" for name, value in said.items())
+    return ", ".join(f"{name} {value:.3g}" for name, value in said.items())
 
 
 class NotebookLine:

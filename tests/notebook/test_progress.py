@@ -66,6 +66,17 @@ def test_all_of_a_line_is_one_output(outputs, points):
     assert "2 points measured in 0 s" in output.written[-1]
 
 
+def test_a_step_is_told_by_a_word_or_by_a_row_of_numbers(outputs, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE_S", 0.0)
+    with fl.steps(2, "learning") as done:
+        done({"step": 1.0, "loss": 2.34567})
+        done("a word")
+    (output,) = outputs
+    assert "1 of 2, about 0 s left: learning: step 1, loss 2.35" in output.written[1]
+    assert "learning: a word" in output.written[2]
+    assert "learning: 2 steps in 0.0 s" in output.written[-1]
+
+
 def test_nothing_to_measure_is_said(outputs):
     assert list(progress.line().points([])) == []
     assert "all points were measured before" in outputs[0].written[-1]
