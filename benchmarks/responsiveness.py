@@ -3,7 +3,7 @@
     python -m benchmarks.responsiveness [--notebooks]
 
 No test judges these: other programs may have the cores. Wanted: 500 ms for a picture.
-Explorers are those of tests/figures/explorers.py, moved by all their controls, without a
+Explorers are those of tests/figures/explorers.py, moved by all controls, without a
 browser (tests/browser, with pytest -s, prints it with one). Notebooks run as in
 tests/notebooks, with tiny parameters, in one thread.
 """
