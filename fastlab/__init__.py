@@ -57,9 +57,10 @@ _HOMES = {
     "fastlab.sweeps.run": ("sweep",),
     "fastlab.sweeps.files": ("read_sweep",),
     "fastlab.rows": (
-        *("table", "estimated", "over", "settled", "short", "styled"),
-        *("only", "with_quality", "merge_runs", "sample_summary"),
+        *("table", "estimated", "over", "settled"),
+        *("only", "with_quality", "merge_runs"),
     ),
+    "fastlab.reading": ("short", "styled", "sample_summary"),
     "fastlab.figures.explorer": ("explore",),
     "fastlab.sweeps.reference": ("references",),
     "fastlab.notebook.run": ("start", "Run"),

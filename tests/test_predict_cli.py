@@ -12,7 +12,7 @@ from fastlab.cli.points import HELP
 from fastlab.clock import calibrate
 from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
-from fastlab.rows import texts
+from fastlab.reading import texts
 from fastlab.spec import GRID_FIELDS, point_of
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastlab as fl
+from fastlab import reading
 from fastlab import rows as verbs
 from fastlab.record import Quality
 from fastlab.spec import grid
@@ -118,10 +119,10 @@ def test_merged_runs_have_each_point_once(rows):
 
 
 def test_samples_in_words(rows, changed):
-    assert verbs.sample_counts(rows) == "16 points, medians of 20 samples"
+    assert reading.sample_counts(rows) == "16 points, medians of 20 samples"
     fewer = changed(0, measured=measurement(1.0, n=7))
-    assert verbs.sample_counts(fewer) == "16 points, medians of 7 to 20 samples"
-    assert verbs.sample_counts(rows.head(0)) == "no point measured"
+    assert reading.sample_counts(fewer) == "16 points, medians of 7 to 20 samples"
+    assert reading.sample_counts(rows.head(0)) == "no point measured"
     assert fl.sample_summary(rows) == (
         "n 20 to 20, 95 % intervals ±2.0 % in the median, ±2.0 % at most"
     )
@@ -143,7 +144,7 @@ def test_samples_in_words(rows, changed):
     ],
 )
 def test_a_kind_of_number_is_written_one_way(name, value, text):
-    assert verbs.written(name, value) == text
+    assert reading.written(name, value) == text
 
 
 def test_a_styled_table_is_escaped():

@@ -151,7 +151,7 @@ def profile_of(name: str) -> Device:
 
 def echo_table(rows: pd.DataFrame, title: str = "") -> None:
     """A table in the terminal, its numbers written as everywhere else."""
-    from fastlab.rows import texts
+    from fastlab.reading import texts
 
     if title:
         click.secho(f"\n{title}", bold=True)
@@ -163,7 +163,7 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
 
     A table of another making keeps those that it has.
     """
-    from fastlab.rows import tells_apart
+    from fastlab.reading import tells_apart
 
     first = ("family", "layers", "hidden", "precision", "phase", "batch", "prompt_len")
     apart = [n for n in tells_apart(rows, ["device", *first]) if n != "weights"]

@@ -15,18 +15,9 @@ import numpy as np
 from fastlab import machine
 from fastlab.cost import article
 from fastlab.figures.explorer import Explorer, around, explore
-from fastlab.figures.grammar import (
-    Axis,
-    Figure,
-    Layer,
-    Panel,
-    bars,
-    drawn,
-    level,
-    nothing,
-    points,
-    tiles,
-)
+from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.layers import bars, drawn, level, points, tiles
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
 from fastlab.latency.devices import Device
 from fastlab.latency.whatif import LABEL, typical

@@ -13,7 +13,9 @@ from fastlab.cost import operations as split
 from fastlab.cost.memory import kv_cache_bytes, parameters, value_bytes
 from fastlab.cost.operations import operations as listed
 from fastlab.figures.explorer import Explorer, around, explore
-from fastlab.figures.grammar import Axis, Figure, Panel, drawn, level, stacked
+from fastlab.figures.grammar import Figure
+from fastlab.figures.layers import drawn, level, stacked
+from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import BLACK, STACKED
 from fastlab.spec.grids import flat, point_of
 from fastlab.spec.point import Point, Workload

@@ -14,34 +14,16 @@ import numpy as np
 
 from fastlab.cost.memory import kv_cache_bytes, peak_bytes
 from fastlab.figures.explorer import Explorer, around, explore
-from fastlab.figures.grammar import (
-    Axis,
-    Figure,
-    Layer,
-    Panel,
-    bars,
-    drawn,
-    gridlines,
-    line,
-    nothing,
-    points,
-    stacked,
-)
+from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.labels import edge_names
+from fastlab.figures.layers import bars, drawn, gridlines, line, points, stacked
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, TEXT, color_of, readable
 from fastlab.latency.costs import WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.rows import (
-    ESTIMATED,
-    MEASURED,
-    MISSING,
-    nothing_measured,
-    over,
-    points_of,
-    with_quality,
-    written,
-)
+from fastlab.reading import nothing_measured, written
+from fastlab.rows import ESTIMATED, MEASURED, MISSING, over, points_of, with_quality
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point, Workload

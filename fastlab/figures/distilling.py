@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.figures.grammar import (
-    Axis,
-    Figure,
-    Layer,
-    Panel,
-    gridlines,
-    level,
-    line,
-    points,
-)
+from fastlab.figures.grammar import Figure
+from fastlab.figures.layers import gridlines, level, line, points
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import BLACK, GREY, PALE, PINK, TEXT
 from fastlab.spec.checks import check_count, digest
 from fastlab.spec.point import Point, Workload

@@ -13,18 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlab.figures.explorer import Explorer, around, explore
-from fastlab.figures.grammar import (
-    Axis,
-    Figure,
-    Layer,
-    Panel,
-    bars,
-    gridlines,
-    level,
-    line,
-    nothing,
-    points,
-)
+from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.layers import bars, gridlines, level, line, points
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import color_of, look_of
 from fastlab.figures.sweep import ENDS, OWN_ENDS, against
 from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of

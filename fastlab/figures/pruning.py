@@ -14,18 +14,9 @@ from fastlab.cost.memory import parameters
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import PRODUCTS
 from fastlab.figures.explorer import Explorer, explore
-from fastlab.figures.grammar import (
-    Axis,
-    Figure,
-    Layer,
-    Panel,
-    bars,
-    drawn,
-    level,
-    line,
-    nothing,
-    points,
-)
+from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.layers import bars, drawn, level, line, points
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import BLACK, GREY, PALE, PINK, SMALL, look_of, readable
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device

@@ -13,9 +13,10 @@ from fastlab.cost import ops
 from fastlab.cost.memory import largest_batch, peak_bytes
 from fastlab.cost.operations import operations
 from fastlab.cost.passes import VALUE_BYTES
-from fastlab.figures import grammar
 from fastlab.figures.explorer import Explorer, around, explore
-from fastlab.figures.grammar import Axis, Figure, Layer, Panel, line, points
+from fastlab.figures.grammar import Figure
+from fastlab.figures.layers import drawn, gridlines, line, points
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, SMALL, color_of, look_of, readable
 from fastlab.latency import roofline as model
 from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
@@ -80,7 +81,7 @@ def roofline(
         look = look_of(precision, phase) | {"words": "operation" if named else ""}
         look |= {"hollow": True, "ends": ("low", "high")}
         layers.append(points(own, X, Y, f"{phase} {precision}", **look))
-    decor = [grammar.gridlines(), _notes(rows, device, precisions)]
+    decor = [gridlines(), _notes(rows, device, precisions)]
     panel = Panel(*_axes(x, y), layers, key="upper left", decor=decor)
     title = _title(products, device, precisions[-1])
     return Figure([panel], title, _with_roofs(rows, device), (9.6, 6.2))
@@ -150,7 +151,7 @@ def _roof(
     corner = pd.DataFrame([(ridge, peak)], columns=names)
     told: dict[str, Any] = {"color": color, "write": lambda v: si(v, "FLOP/s")}
     name = f"{of}{precision} roof"
-    return grammar.drawn(draw, corner, *names, name, "line", **told)
+    return drawn(draw, corner, *names, name, "line", **told)
 
 
 def _named(products: pd.DataFrame, phase: str, precisions: Sequence[str]) -> str:
@@ -280,7 +281,7 @@ def measured_roof(samples: pd.DataFrame, device: Device, width: int) -> Figure:
         layers += _benchmarks(own, path)
         share, key = own[Y] / own["roof"], "upper left" if sheet or not panels else ""
         head = f"{precision}: {(share > ABOVE).sum()} of {len(own)} above the roof"
-        decor = [grammar.gridlines()]
+        decor = [gridlines()]
         panels.append(Panel(*_axes(x, y), layers, head, key, decor=decor))
         medians.append(f"{percent(share.median())} in {precision}")
     title = f"The median operation reaches {', '.join(medians)} of what its roof allows"
@@ -402,7 +403,7 @@ def batch_knee(
     label, write = "batch (sequences decoded at once)", "{:,.0f}".format
     batch = Axis(label, "log", write, ticks, (0.8, widest))
     knees = curves.groupby("precision", sort=False)["knee"].first().to_dict()
-    decor = [grammar.gridlines(), *(_ridge(p, b, widest) for p, b in knees.items())]
+    decor = [gridlines(), *(_ridge(p, b, widest) for p, b in knees.items())]
     ms, rate = "milliseconds a step", "tokens per second"
     upper = [*_curves(curves, "estimated_ms", ENDS), *_bound(curves)]
     upper += _marks(known, "measured_ms", "", "^", " measured")

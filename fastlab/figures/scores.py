@@ -12,7 +12,9 @@ import numpy as np
 
 from fastlab.cost.ops import PRODUCTS
 from fastlab.figures.explorer import Explorer, explore
-from fastlab.figures.grammar import Axis, Figure, Layer, Panel, drawn, points
+from fastlab.figures.grammar import Figure
+from fastlab.figures.layers import drawn, points
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, SMALL
 from fastlab.figures.sweep import ENDS, OWN_ENDS, against
 from fastlab.latency.devices import Device
@@ -20,8 +22,9 @@ from fastlab.latency.explain import waterfall
 from fastlab.latency.fit import fit
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import ATTENTION, Sample, class_of
+from fastlab.reading import SHAPE, sample_counts
 from fastlab.record import Record
-from fastlab.rows import SHAPE, points_of, sample_counts, table
+from fastlab.rows import points_of, table
 from fastlab.scores.ablation import VARIANTS, ablations
 from fastlab.scores.errors import Errors
 from fastlab.scores.scoreboard import (

@@ -9,19 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastlab.figures.explorer import Explorer, explore
-from fastlab.figures.grammar import (
-    Axis,
-    Figure,
-    Layer,
-    Panel,
-    bars,
-    drawn,
-    gridlines,
-    nothing,
-    points,
-)
+from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.layers import bars, drawn, gridlines, points
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import FAINT, GREEN, GREY, MARKERS, color_of
-from fastlab.rows import over, written
+from fastlab.reading import written
+from fastlab.rows import over
 from fastlab.spec.precision import FORMATS, stored_bytes
 from fastlab.spec.sharing import BITS, Sharing, palette_bytes, tables_of
 from fastlab.words import digits, percent, si, times

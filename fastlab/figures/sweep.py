@@ -10,17 +10,9 @@ import numpy as np
 
 from fastlab.cost.operations import operations as listed
 from fastlab.figures.explorer import Explorer, explore
-from fastlab.figures.grammar import (
-    Axis,
-    Figure,
-    Layer,
-    Panel,
-    diagonal,
-    line,
-    nothing,
-    points,
-    tiles,
-)
+from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.layers import diagonal, line, points, tiles
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import (
     FAINT,
     GREY,
@@ -32,15 +24,8 @@ from fastlab.figures.style import (
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.explain import HOST, breakdown
-from fastlab.rows import (
-    compared,
-    name_of,
-    nothing_measured,
-    points_of,
-    settled,
-    short,
-    within,
-)
+from fastlab.reading import name_of, nothing_measured, short, within
+from fastlab.rows import compared, points_of, settled
 from fastlab.spec.point import Point
 from fastlab.spec.shape import override
 from fastlab.words import digits, si, times

@@ -13,7 +13,9 @@ import pandas as pd
 from fastlab.clock import stats
 from fastlab.clock.drift import TRUE_MEDIAN, Simulated, resampled
 from fastlab.figures.explorer import Explorer, explore
-from fastlab.figures.grammar import Axis, Figure, Panel, drawn, level, line, points
+from fastlab.figures.grammar import Figure
+from fastlab.figures.layers import drawn, level, line, points
+from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, SMALL
 from fastlab.machine import device_name
 from fastlab.record import Measurement

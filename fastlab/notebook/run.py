@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab import machine
-from fastlab.clock.calibrate import this_device
-from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.figures.shown import show
 from fastlab.latency.devices import Device
 from fastlab.notebook.progress import line
+from fastlab.reading import sample_counts
 from fastlab.record import Record
-from fastlab.rows import sample_counts, table, with_missing
-from fastlab.shrink.trained import Trained
+from fastlab.rows import table, with_missing
 from fastlab.spec.checks import check_choice, check_names
 from fastlab.spec.grids import GRID_FIELDS, grid
 from fastlab.spec.point import Point
 from fastlab.spec.precision import DENSE
 from fastlab.sweeps.reference import Reference, reference_for, references
-from fastlab.sweeps.run import measured, rows_of
 from fastlab.sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
 
     from fastlab.figures.grammar import Figure
     from fastlab.figures.shown import Shown
+    from fastlab.shrink.trained import Trained
 
 SOURCES = ("auto", "measure", "replay")
 SETTINGS_FIELDS = tuple(Settings.__dataclass_fields__)
@@ -124,6 +122,8 @@ class Run:
 
         None where rows are replayed from a device that nothing is known about.
         """
+        from fastlab.clock.calibrate import this_device
+
         if self.reference is not None:
             return self.reference.profile
         return this_device(self.kind)
@@ -156,6 +156,9 @@ class Run:
         return self.reference.rows(self.points) if self.reference else []
 
     def _measured(self) -> list[Record]:
+        from fastlab.clock.measure import Bench
+        from fastlab.sweeps.run import measured, rows_of
+
         shown = line()
         with shown.status("measuring what this device can do"):
             bench = Bench.for_device(self.kind, self.settings, trained=self.trained)

@@ -9,12 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fastlab.clock.measure import Bench, model_key
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 from fastlab.record import Record, row_key
 from fastlab.rows import table
-from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point
 from fastlab.sweeps.store import Store
@@ -22,12 +20,17 @@ from fastlab.sweeps.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fastlab.clock.measure import Bench
+    from fastlab.shrink.trained import Trained
+
 # Wraps the points to be measured and shows how far they are; see `terminal_progress`.
 Progress = Callable[[Sequence[Point]], Iterable[Point]]
 
 
 def plan(points: Iterable[Point], done: set[str], bench: Bench) -> list[Point]:
     """What is left to measure, each point once, those that share a model together."""
+    from fastlab.clock.measure import model_key
+
     settings = bench.settings.to_dict()
     todo = [
         point
@@ -59,6 +62,8 @@ def sweep(
     any interruption goes on where it stopped. Raises StoreBusy if another process
     writes to the store, DeviceLost if the GPU has to be started anew.
     """
+    from fastlab.clock.measure import Bench
+
     check_count("rounds", rounds)
     store = store if isinstance(store, Store) else Store(store)
     bench = Bench.for_device(device, settings, profile, trained=trained)

@@ -23,7 +23,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 CELL = """
 import pandas as pd
 import fastlab as fl
-from fastlab.figures.grammar import Axis, Figure, Panel, points
+from fastlab.figures.grammar import Figure
+from fastlab.figures.layers import points
+from fastlab.figures.panels import Axis, Panel
 
 SIZES = {"hidden": [64, 128, 512, 768], "batch": [1, 4]}
 

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from fastlab.figures.grammar import Figure, Layer, drawn_columns
+from fastlab.figures.grammar import Figure
+from fastlab.figures.panels import Layer, drawn_columns
 from fastlab.figures.style import SMALL, WIDEST, luminance
 
 LONGEST_ALT, SHORTEST_ALT = 500, 20

@@ -17,7 +17,9 @@ import pytest
 
 from fastlab import figures
 from fastlab.figures.explorer import WIDGET, choices, explore
-from fastlab.figures.grammar import Axis, Figure, Panel, points
+from fastlab.figures.grammar import Figure
+from fastlab.figures.layers import points
+from fastlab.figures.panels import Axis, Panel
 from tests.figures.explorers import MAKERS
 
 ROOT, OLD = Path(__file__).parents[2], Path(sys.prefix) / "widgets7"

@@ -1,0 +1,151 @@
+"""A panel on matplotlib's axes: its layers, scales, names and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure as Picture
+
+from fastlab.figures.labels import edge_names, name_marks
+from fastlab.figures.panels import Axis, Panel
+from fastlab.figures.style import GREY, PALE, SMALL, TEXT, TITLE, readable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def paint(axes: Axes, panel: Panel) -> None:
+    """One panel on its axes: decor, layers, axes, names and notes."""
+    for draw in panel.decor:
+        draw(axes)
+    for axis in ("x", "y"):
+        if getattr(panel, axis).scale == "log":
+            axes.set(**{f"{axis}scale": "log"})
+    for layer in panel.layers:
+        layer.paint(axes, panel, layer)
+    _set_axis(axes, axes.xaxis, panel.x, "x")
+    _set_axis(axes, axes.yaxis, panel.y, "y")
+    axes.spines[["top", "right"]].set_visible(False)
+    if all(layer.kind == "tiles" for layer in panel.layers) and panel.layers:
+        many = len(panel.x.names), len(panel.y.names)
+        axes.set(xlim=(-0.5, many[0] - 0.5), ylim=(many[1] - 0.5, -0.5))
+        axes.spines[:].set_visible(False)
+    if panel.square:
+        axes.set_aspect("equal")
+    if panel.title:
+        axes.set_title(panel.title, fontsize=TITLE, loc="left", pad=_above(panel))
+    _write_notes(axes, panel)
+    _name_layers(axes, panel)
+
+
+def _above(panel: Panel) -> float:
+    """Points between a panel and its title: headings of notes stand there."""
+    lines = [heading.count("\n") + 1 for heading, _ in panel.notes]
+    return 6.0 + 14.0 * max(lines, default=0)
+
+
+def _set_axis(axes: Axes, side: Any, axis: Axis, which: str) -> None:
+    side.set_label_text(axis.label, fontsize=TEXT)
+    axes.tick_params(axis=which, which="both", labelsize=SMALL, color=GREY)  # type: ignore[arg-type]
+    if axis.names:
+        _set_names(axes, side, axis, which)
+        return
+    if axis.limits:
+        axes.set(**{f"{which}lim": axis.limits})
+    side.set_minor_locator(ticker.NullLocator())
+    if axis.ticks:
+        side.set_major_locator(ticker.FixedLocator(list(axis.ticks)))
+    elif axis.scale == "log":
+        low, high = side.get_view_interval()
+        side.set_major_locator(_log_ticks(low, high))
+    side.set_major_formatter(ticker.FuncFormatter(lambda v, _: axis.write(v)))
+
+
+def _log_ticks(low: float, high: float) -> ticker.Locator:
+    """Enough round numbers, however narrow or wide the axis is."""
+    if high < 2.5 * low:
+        return ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+    subs: tuple[float, ...] = (1, 2, 5) if high < 500 * low else (1,)
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if high < 20 * low else subs
+    return ticker.LogLocator(subs=subs, numticks=30)
+
+
+def _set_names(axes: Axes, side: Any, axis: Axis, which: str) -> None:
+    texts = list(axis.names.values() if isinstance(axis.names, Mapping) else axis.names)
+    side.set_ticks(range(len(texts)), texts, fontsize=TEXT if which == "y" else SMALL)
+    ends = (-0.6, max(len(texts), 1) - 0.4)
+    axes.set(**{f"{which}lim": ends[::-1] if which == "y" else ends})
+    axes.tick_params(axis=which, length=0)  # type: ignore[arg-type]
+    if which == "y":
+        axes.spines["left"].set_visible(False)
+        axes.grid(True, axis="y", color=PALE, lw=0.8)
+        axes.set_axisbelow(True)
+
+
+def _write_notes(axes: Axes, panel: Panel) -> None:
+    place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
+    for n, (heading, texts) in enumerate(panel.notes):
+        x = 1.03 + n * panel.note_width
+        above: dict[str, Any] = {"fontsize": SMALL, "color": GREY, "va": "bottom"}
+        axes.text(x, -0.6, heading, **above, **place)
+        for y, text in enumerate(texts):
+            axes.text(x, y, text, va="center", fontsize=SMALL, **place)
+
+
+def _name_layers(axes: Axes, panel: Panel) -> None:
+    if panel.key == "edge":
+        ends = {
+            layer.name: (
+                panel.x.place(rows[layer.x])[-1],
+                float(rows[layer.y].iloc[-1]),
+                layer.color,
+            )
+            for layer in panel.layers
+            if layer.name and len(rows := layer.rows.dropna(subset=[layer.y]))
+        }
+        edge_names(axes, {n: (y, readable(c)) for n, (_, y, c) in ends.items()})
+        return
+    handles, names = axes.get_legend_handles_labels()
+    if not panel.key or not names:
+        return
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0)}
+    place = beside if panel.key == "beside" else {"loc": panel.key}
+    axes.legend(*_once(handles, names), fontsize=SMALL, frameon=False, **place)
+
+
+def _once(handles: Any, names: Any) -> tuple[list[Any], list[str]]:
+    kept = dict(zip(reversed(names), reversed(handles), strict=True))
+    ordered = list(dict.fromkeys(names))
+    return [kept[name] for name in ordered], ordered
+
+
+def legend(picture: Picture, every: Sequence[Axes], place: Any) -> None:
+    pairs = [axes.get_legend_handles_labels() for axes in every]
+    handles, names = ([one for pair in pairs for one in pair[n]] for n in (0, 1))
+    if names:
+        found = _once(handles, names)
+        flat = "center" in place and "right" not in place
+        lines = -(-len(found[1]) // 6) if flat else len(found[1])
+        columns = -(-len(found[1]) // lines)
+        picture.legend(*found, loc=place, fontsize=SMALL, frameon=False, ncols=columns)
+
+
+def write_words(axes: Axes, panel: Panel) -> None:
+    """The words beside marks, once all scales are final and all lines are drawn."""
+    marks, words, colors = [], [], []
+    for layer in panel.layers:
+        if layer.words:
+            xs, ys = (
+                panel.x.place(layer.rows[layer.x]),
+                panel.y.place(layer.rows[layer.y]),
+            )
+            for x, y, word in zip(xs, ys, layer.rows[layer.words], strict=True):
+                if word and np.isfinite(x) and np.isfinite(y):
+                    marks.append((x, y))
+                    words.append(str(word))
+                    colors.append(readable(layer.color))
+    if words:
+        name_marks(axes, marks, words, colors)
