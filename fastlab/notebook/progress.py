@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from fastlab.spec.point import Point
-from fastlab.sweeps.run import terminal_progress
 
 StepDone = Callable[[str], None]
 PAUSE_S = 0.1  # between two pictures of a line
@@ -147,6 +146,8 @@ class TerminalLine:
 
     def points(self, points: Sequence[Point]) -> Iterable[Point]:
         """The points under a bar with the time left."""
+        from fastlab.sweeps.run import terminal_progress
+
         return terminal_progress(points)
 
     @contextmanager
