@@ -205,10 +205,10 @@ def reasons(points: Iterable[Point], device: Device, rows: pd.DataFrame) -> Figu
     measured = calls(rows)[[*CALL, "measured_ms"]]
     alone = floors(points, device).merge(measured, "left", [*CALL])
     names = Axis("", names=list(dict.fromkeys(alone["precision"])))
-    panels, said = [], []
+    axis, panels, said = Axis("ms", "log", ticks=TICKS), [], []
     for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
         layers = _each(own, _alone)
-        panels.append(Panel(Axis("ms", "log"), names, layers, _call(phase, many)))
+        panels.append(Panel(axis, names, layers, _call(phase, many)))
         longer = int((own["memory ms"] > own["arithmetic ms"]).sum())
         said.append(f"{longer} of {len(own)} at {panels[-1].title}")
     title = f"Memory takes longer than arithmetic for {'; '.join(said)}\n"
