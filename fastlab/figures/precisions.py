@@ -16,10 +16,11 @@ from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, gridlines, level, line, points
 from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.roofline import batches_to, device_menu
 from fastlab.figures.style import color_of, look_of
 from fastlab.figures.sweep import ENDS, OWN_ENDS, against
 from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
-from fastlab.latency.devices import Device, devices
+from fastlab.latency.devices import Device
 from fastlab.rows import over, table, with_missing
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import FORMATS
@@ -205,10 +206,10 @@ def reasons(points: Iterable[Point], device: Device, rows: pd.DataFrame) -> Figu
     measured = calls(rows)[[*CALL, "measured_ms"]]
     alone = floors(points, device).merge(measured, "left", [*CALL])
     names = Axis("", names=list(dict.fromkeys(alone["precision"])))
-    panels, said = [], []
+    axis, panels, said = Axis("ms", "log", ticks=TICKS), [], []
     for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
         layers = _each(own, _alone)
-        panels.append(Panel(Axis("ms", "log"), names, layers, _call(phase, many)))
+        panels.append(Panel(axis, names, layers, _call(phase, many)))
         longer = int((own["memory ms"] > own["arithmetic ms"]).sum())
         said.append(f"{longer} of {len(own)} at {panels[-1].title}")
     title = f"Memory takes longer than arithmetic for {'; '.join(said)}\n"
@@ -244,13 +245,12 @@ def speedup_curves(
     out; ValueError where the device lacks the baseline.
     """
     device.product_rate(baseline)
-    batches = sorted({b for n in range(30) for b in (2**n, 3 * 2**n) if b <= most})
     recipes = [
         Recipe(name, runtime=point.recipe.runtime)
         for name in dict.fromkeys([baseline, *precisions])
         if runs(device, name) and divides(point, name)
     ]
-    works = [replace(point.workload, batch=batch) for batch in batches]
+    works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
     wanted = [
         replace(point, recipe=r, workload=work) for r in recipes for work in works
     ]
@@ -425,11 +425,10 @@ def paying(
     The given devices are offered before the datasheets; `rows`, measured on the first,
     are drawn where the controls stand on their model and call.
     """
-    every = [device for device in (*given, *devices()) if device is not None]
-    able = [device for device in every if runs(device, baseline)]
+    offered = device_menu(*given)
     hidden, cached = point.shape.hidden, point.workload.prompt_len
     own = {"hidden": hidden, "cached": cached, "runtime": point.recipe.runtime}
-    own["device"] = every[0]
+    own["device"] = next(iter(offered.values()))
 
     def make(**state: Any) -> Figure:
         device, moved = state["device"], _moved(point, **state)
@@ -446,7 +445,7 @@ def paying(
         hidden=around(HIDDEN, hidden),
         cached=around(LENGTHS, cached),
         runtime=["eager", "decoder"],
-        device={one.name + " (calibrated)" * one.calibrated: one for one in able},
+        device={n: one for n, one in offered.items() if runs(one, baseline)},
     )
 
 
