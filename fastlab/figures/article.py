@@ -257,9 +257,8 @@ def _totals(own: Sequence[pd.DataFrame]) -> str:
 
 
 def _more(ratio: float) -> str:
-    return (
-        "" if ratio != ratio or ratio == 1 else f"{ratio - 1:+.1%}".replace("%", " %")
-    )
+    known = ratio == ratio and ratio != 1
+    return f"{ratio - 1:+.1%}".replace("%", " %") if known else ""
 
 
 def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
