@@ -458,7 +458,8 @@ def target(
         }
         shape = moved["dense"].shape
         model = f"{shape.family} {shape.layers} x {shape.hidden}"
-        what = f"{model}, {call} of {tokens:,} tokens, batch {batch}"
+        length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"
+        what = f"{model}, {call} {length}, batch {batch}"
         return targets(steps_on(moved, known), target_ms, what)
 
     caption = (
