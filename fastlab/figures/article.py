@@ -248,9 +248,8 @@ def _totals(own: Sequence[pd.DataFrame]) -> str:
 
 
 def _more(ratio: float) -> str:
-    return (
-        "" if ratio != ratio or ratio == 1 else f"{ratio - 1:+.1%}".replace("%", " %")
-    )
+    known = ratio == ratio and ratio != 1
+    return f"{ratio - 1:+.1%}".replace("%", " %") if known else ""
 
 
 def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
@@ -450,7 +449,8 @@ def target(
         }
         shape = moved["dense"].shape
         model = f"{shape.family} {shape.layers} x {shape.hidden}"
-        what = f"{model}, {call} of {tokens:,} tokens, batch {batch}"
+        length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"
+        what = f"{model}, {call} {length}, batch {batch}"
         return targets(steps_on(moved, known), target_ms, what)
 
     caption = (

@@ -15,12 +15,9 @@ from fastlab import machine
 from fastlab.figures.article import CUT, path
 from fastlab.notebook.progress import Line, line
 from fastlab.record import Record
-from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fastlab.clock.measure import Bench
     from fastlab.shrink.trained import Trained
 
@@ -46,20 +43,14 @@ class PipelineResult:
     missing: str = ""
     device: str = "nothing"
 
-    @property
-    def rows(self) -> pd.DataFrame:
-        """The records as the one table."""
-        rows: pd.DataFrame = fl.table(self.records)
-        return rows
-
     def __repr__(self) -> str:
         if self.missing:
             return f"nothing runs live: {self.missing}"
         words = f"{len(self.records)} steps on {self.device}, judged on the same text"
-        if not self.losses:
-            return words
-        ends = f"loss {self.losses[0]:.2f} to {self.losses[-1]:.2f}"
-        return f"{words}; distilled for {len(self.losses)} steps: {ends}"
+        if self.losses:
+            ends = f"loss {self.losses[0]:.2f} to {self.losses[-1]:.2f}"
+            words += f"; distilled for {len(self.losses)} steps: {ends}"
+        return words
 
 
 def pipeline_points(
@@ -77,7 +68,6 @@ def pipeline_points(
     """
     from fastlab.spec.hub import read_shape
 
-    check_count("distill_steps", distill_steps, low=0)
     length = min(prompt_len, read_shape(str(folder)).max_positions)
     added: dict[str, dict[str, Any]] = {"dense": {}, "pruned": LIVE_CUT}
     added["distilled"] = {"distill_steps": distill_steps}
@@ -124,9 +114,8 @@ def _distilled(
     if "distilled" not in steps:
         return []
     recipe = steps["distilled"].recipe
-    count = recipe.distill_steps
+    count, losses = recipe.distill_steps, []
     length = min(LENGTH, steps["dense"].shape.max_positions)
-    losses: list[float] = []
     with shown.steps(count, "the pruned model learns") as done:
 
         def on_row(row: dict[str, float]) -> None:
@@ -134,11 +123,10 @@ def _distilled(
             done(f"loss {row['loss']:.2f}")
 
         pruned = fl.built(trained, replace(recipe, distill_steps=0)).to(kind)
-        text = trained.seen(length, BATCH * count).flatten()
-        config = fl.DistillConfig(temperature=1.0)
-        how = fl.Training(batch=BATCH, block=length, warmup=5)
-        more = {"config": config, "how": how, "on_row": on_row}
-        fl.distill(pruned, fl.built(trained).to(kind), text, count, **more)
+        ids = trained.seen(length, BATCH * count).flatten()
+        how = {"how": fl.Training(batch=BATCH, block=length, warmup=5)}
+        how |= {"config": fl.DistillConfig(temperature=1.0), "on_row": on_row}
+        fl.distill(pruned, fl.built(trained).to(kind), ids, count, **how)
         export_model(pruned, trained.tokenizer, student)
     return losses
 
@@ -149,17 +137,15 @@ def _measured(
     """Each step measured; quality of what was built on the same blocks."""
     evaluator, kind = fl.Evaluator.of(trained, fl.built(trained), BLOCKS), bench.kind
     for point in shown.points(list(steps.values())):
-        model: Any = None
-        recipe = point.recipe
-        if not machine.unsupported_reason(kind, recipe.precision):
-            how = kind, recipe.precision, recipe.scope
-            if recipe.distill_steps:
-                model, _ = fl.load(student, *how)
-            else:
-                model = fl.build(point, kind, trained)
+        model, recipe = None, point.recipe
+        able = not machine.unsupported_reason(kind, recipe.precision)
+        if able and recipe.distill_steps:
+            model, _ = fl.load(student, kind, recipe.precision, recipe.scope)
+        elif able:
+            model = fl.build(point, kind, trained)
         bench.use_model(point, model)
         record = bench.measure(point)
-        if record.status == "ok":
+        if model is not None and record.status == "ok":
             record = replace(record, quality=evaluator.quality(model.to("cpu")))
             model.to(kind)
         yield record

@@ -97,7 +97,7 @@ def test_the_student_is_kept_and_as_small_as_was_said(ran):
 
 def test_the_run_becomes_a_staircase(ran):
     _, found = ran
-    rows = article.case_rows(found.rows, {"prefill": found.steps})
+    rows = article.case_rows(fl.table(found.records), {"prefill": found.steps})
     assert list(rows["step"]) == list(found.steps)
     assert rows["bits_per_byte"].iloc[:3].notna().all()
     panels = article.staircase(rows).panels
