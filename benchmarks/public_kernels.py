@@ -26,7 +26,8 @@ import numpy as np
 from fastlab.cost import ops
 from fastlab.latency.calibrated import ALIKE
 from fastlab.latency.devices import Device, device
-from fastlab.latency.fit import fit, formula
+from fastlab.latency.fit import fit
+from fastlab.latency.profile import formula
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import Sample, Work, work_of
 from fastlab.scores.errors import Errors

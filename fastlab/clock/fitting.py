@@ -43,8 +43,8 @@ from fastlab.clock.microbenchmarks import Benchmark
 from fastlab.clock.stored_benchmarks import TIMED, compiles
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.devices import Device
-from fastlab.latency.fit import ClassFit, fit
-from fastlab.latency.profile import Profile, way_of
+from fastlab.latency.fit import fit
+from fastlab.latency.profile import ClassFit, Profile, way_of
 from fastlab.latency.samples import Sample, class_of
 from fastlab.spec.point import Point
 

@@ -23,7 +23,7 @@ from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
 from fastlab.latency.estimates import estimate
-from fastlab.latency.fit import formula
+from fastlab.latency.profile import formula
 from fastlab.latency.samples import Sample, class_of, work_of
 from fastlab.rows import compared
 from fastlab.spec.point import Point, Workload

@@ -24,8 +24,7 @@ from fastlab.latency.costs import (
     latency_model,
 )
 from fastlab.latency.devices import Device
-from fastlab.latency.fit import ClassFit, formula, parts_of
-from fastlab.latency.profile import Profile
+from fastlab.latency.profile import ClassFit, Profile, formula, parts_of
 from fastlab.latency.samples import ATTENTION, DIMS, GENERATED, Work, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point

@@ -26,8 +26,7 @@ from fastlab.latency.costs import (
 )
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.latency.fit import formula, parts_of
-from fastlab.latency.profile import Profile
+from fastlab.latency.profile import Profile, formula, parts_of
 from fastlab.spec.point import Point
 
 STEPS = ("math", "+ bytes", "+ launches", "+ nearby", "+ whole call", "+ host")

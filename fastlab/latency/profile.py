@@ -1,4 +1,4 @@
-"""Profile: what a calibration found, kept in the device's JSON."""
+"""Profile and its fits: what a calibration found, kept in the device's JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastlab.cost.ops import LOOKUPS, PRODUCTS
-from fastlab.latency.fit import ClassFit
+from fastlab.latency.residual import Residual
+from fastlab.latency.samples import Work
 from fastlab.spec.checks import check_names, make
 from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
 
+EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
 # Where a class was not timed, the one most like it serves: kinds that only move bytes
 # are much alike, and so are products. Not the sparse rows of a CPU, which are far
 # slower, nor look-ups (on a CPU, a third of the rate of elementwise kernels).
@@ -23,6 +25,81 @@ STAND_IN = {
 }
 
 INT4 = tuple(one for one in QUANTIZED if one.startswith("int4"))
+
+
+@dataclass(frozen=True)
+class ClassFit:
+    """The fitted model of one class of operations at one precision on one device.
+
+    parameters: peak in FLOP/s, bandwidth in bytes/s, sharpness = p - 1, the rest in
+    seconds. width = half an interval in standard deviations of the residual.
+    """
+
+    kind: str
+    precision: str
+    device: str
+    parameters: Mapping[str, float]
+    residual: Residual | None
+    width: float
+    low: tuple[float, ...]  # the calibrated range, in log space
+    high: tuple[float, ...]
+    count: int  # samples it was fitted to
+    skipped: tuple[str, ...] = ()
+
+    def predict(self, work: Work) -> tuple[np.ndarray, np.ndarray]:
+        """Seconds of each operation, and half of its interval in log units."""
+        seconds = formula(self.parameters, work)
+        if self.residual is None:
+            return seconds, np.full(len(seconds), self.width)
+        log_factor, sd = self.residual.at(work.places)
+        return seconds * np.exp(log_factor), self.width * sd
+
+    def parts(self, work: Work) -> np.ndarray:
+        """[3, n] seconds of compute, memory and overhead, before the residual."""
+        return parts_of(self.parameters, work)
+
+    def outside(self, work: Work) -> np.ndarray:
+        """Which operations lie beyond the calibrated range in any dimension."""
+        below = work.places < np.array(self.low) - EDGE
+        above = work.places > np.array(self.high) + EDGE
+        return np.any(below | above, axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ClassFit:
+        """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
+        given = dict(data)
+        for name in ("low", "high", "skipped"):
+            given[name] = tuple(given.get(name, ()))
+        if given.get("residual"):
+            left = dict(given["residual"])
+            left["points"] = tuple(map(tuple, left["points"]))
+            left = {k: tuple(v) if isinstance(v, list) else v for k, v in left.items()}
+            given["residual"] = make(Residual, left)
+        fitted: ClassFit = make(cls, given)
+        return fitted
+
+
+def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
+    """[3, n] seconds that compute, memory and everything else take by themselves."""
+    compute = work.flops / p["peak"] if "peak" in p else np.zeros(len(work.flops))
+    rest = work.launches * p.get("overhead_s", 0.0)
+    rest = rest + work.depth * p.get("depth_s", 0.0) + work.rows * p.get("row_s", 0.0)
+    return np.stack([compute, work.bytes / p["bandwidth"], rest])
+
+
+def formula(p: Mapping[str, float], work: Work) -> np.ndarray:
+    """Seconds without the residual; without a sharpness, max(compute, memory)."""
+    compute, memory, rest = parts_of(p, work)
+    longer = np.maximum(compute, memory)
+    if "sharpness" not in p:
+        return longer + rest
+    power = 1 + p["sharpness"]
+    ratio = np.minimum(compute, memory) / longer
+    return longer * (1 + ratio**power) ** (1 / power) + rest
 
 
 def way_of(precision: str, compiled: bool) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastlab.latency.devices import Device
-from fastlab.latency.fit import fit, formula, usable
+from fastlab.latency.fit import fit, usable
+from fastlab.latency.profile import formula
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import Sample, work_of
 from fastlab.scores.errors import Errors

@@ -27,8 +27,8 @@ from fastlab.clock.stored_benchmarks import (
 from fastlab.latency.calibrated import datasheet
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.latency.fit import fit, formula
-from fastlab.latency.profile import Profile
+from fastlab.latency.fit import fit
+from fastlab.latency.profile import Profile, formula
 from fastlab.latency.samples import Sample, work_of
 from fastlab.spec import point_of
 from fastlab.spec.sharing import BITS

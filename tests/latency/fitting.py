@@ -11,8 +11,8 @@ import numpy as np
 from fastlab.cost import ops
 from fastlab.cost.ops import Operation
 from fastlab.latency.devices import Device
-from fastlab.latency.fit import ClassFit, fit, formula
-from fastlab.latency.profile import Profile
+from fastlab.latency.fit import fit
+from fastlab.latency.profile import ClassFit, Profile, formula
 from fastlab.latency.samples import Sample, work_of
 
 TRUTH = {

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fastlab.cost import ops
 from fastlab.latency.devices import Device
-from fastlab.latency.fit import ClassFit, conformal, fit, formula
+from fastlab.latency.fit import conformal, fit
+from fastlab.latency.profile import ClassFit, formula
 from fastlab.latency.residual import residual
 from fastlab.latency.samples import Sample, Work, class_of, work_of
 from fastlab.scores.ablation import VARIANTS, ablations
