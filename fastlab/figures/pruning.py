@@ -723,7 +723,10 @@ def cutting(
         if built is None:
             return "no config can say the shape that this would leave"
         row = known.get(built, {}) if able[device] == profile else {}
-        return on_paper(built, able[device], row)
+        figure = on_paper(built, able[device], row)
+        chosen = f"layers by {cut['layer_choice']}, units by {cut['importance']}"
+        chosen += f", widths in multiples of {cut['multiple']}"
+        return replace(figure, note=f"{figure.note}; {chosen}")
 
     def offered(name: str) -> Callable[[dict[str, Any]], dict[str, float]]:
         return lambda state: cut_shares(models[state["model"]], name, state)
