@@ -37,7 +37,7 @@ def pinned(name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
 def compare(name: str, rows: pd.DataFrame) -> list[str]:
     """What pinned columns and values of a figure are missing or differ, in words.
 
-    Neither the order of rows nor more columns than are pinned matter.
+    Neither the order of rows matters, nor more rows and columns than are pinned.
     """
     old, entry = pinned(name)
     renames = json.loads((HERE / "renames.json").read_text(encoding="utf-8"))
@@ -72,6 +72,8 @@ def differences(
     old, new = read(text_of(old)), renamed(read(text_of(new)), old, renames)
     found = [f"column {c!r} is missing" for c in old if c not in new]
     shared = [c for c in old if c in new and c not in live]
+    if len(new) > len(old):
+        new = among(new, old, [c for c in shared if not is_float_dtype(old[c])])
     if len(old) != len(new) and shared:
         return [*found, f"{len(new)} rows, not {len(old)}"]
     if not shared:
@@ -82,6 +84,13 @@ def differences(
         if off > (LOOSE if column in loose else TIGHT):
             found.append(difference(column, off, old[column], new[column]))
     return found
+
+
+def among(new: pd.DataFrame, old: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The new rows that have the words and whole numbers of a pinned one."""
+    wanted = set(old[keys].astype(str).itertuples(index=False, name=None))
+    rows = new[keys].astype(old[keys].dtypes.to_dict(), errors="ignore").astype(str)
+    return new[[tuple(row) in wanted for row in rows.itertuples(index=False)]]
 
 
 def difference(column: str, off: float, old: pd.Series, new: pd.Series) -> str:

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tests.pins import HERE, compare, differences, numbers, pinned, untold
+from tests.pins import HERE, differences, numbers, pinned, tolerance, untold
 
 OLD = pd.DataFrame(
     {
@@ -65,8 +65,13 @@ def test_of_live_columns_only_the_name_is_kept_and_loose_ones_may_move() -> None
 
 def test_what_is_pinned_equals_itself() -> None:
     for path in [*HERE.glob("figures/*.csv"), *HERE.glob("tables/*.csv")]:
-        rows, _ = pinned(path.stem)
-        assert compare(path.stem, rows.iloc[::-1]) == []
+        rows, entry = pinned(path.stem)
+        assert differences(rows, rows.iloc[::-1], {}, **tolerance(entry)) == []
+
+
+def test_more_rows_than_are_pinned_do_not_matter() -> None:
+    more = OLD.assign(name="curve", size=7)
+    assert differences(OLD, pd.concat([more, OLD]), {}) == []
 
 
 def test_numbers_that_an_alt_text_no_longer_tells() -> None:
