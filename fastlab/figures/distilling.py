@@ -49,6 +49,7 @@ KEPT = (
     *("name", "kind", "shape", "layers", "hidden", "parameters", "steps"),
     *("bits_per_byte", "low", "high", "sha", "pruning", "curve", "folder"),
 )
+WHOLE = dict.fromkeys(("layers", "hidden", "parameters", "steps", "step"), "Int64")
 STEPS = Axis("steps", "log", "{:,.0f}".format)
 
 
@@ -141,7 +142,7 @@ def recovered(
     ]
     table = pd.DataFrame(rows).rename(columns={"held_out": "bits_per_byte"})
     table["parameters"] = table["parameters"].ffill()
-    table = table.astype({"step": int, "parameters": int})
+    table = table.astype({"step": int, "parameters": "Int64"})
     names = ["student", "step", "bits_per_byte", "seconds", "parameters"]
     return table[names].assign(of_dense=table["bits_per_byte"] / dense)
 
@@ -339,7 +340,7 @@ def students(runs: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     rows += [*pairs.to_dict("records"), *_curves(runs).to_dict("records")]
     return Figure(
         *([text, lesson, _pairs(pairs)], title if len(both) else "Stored students"),
-        pd.DataFrame(rows, columns=[*pairs.columns, "step", "loss"]),
+        pd.DataFrame(rows, columns=[*pairs.columns, "step", "loss"]).astype(WHOLE),
         (10.6, 6.6 + 0.6 * max(len(pairs), 1)),
         columns=1,
         heights=(2.2, 2.2, 0.6 + 0.6 * max(len(pairs), 1)),
