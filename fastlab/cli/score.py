@@ -169,7 +169,7 @@ def _echo_board(board: Scoreboard) -> None:
         ("the first method, by group", board.groups),
         ("speed-ups: error of the predicted ratio in %", board.speedups),
     ):
-        echo_table(pd.DataFrame(map(asdict, rows)).round(2), title)
+        echo_table(pd.DataFrame(map(asdict, rows)), title)
     click.echo(f"\n{board.coverage:.0f} % of rows lie within their interval", nl=False)
     click.echo(f", whose median half-width is {board.half_width:.0f} %")
     verdict = ": too narrow" if board.alone_coverage < CLAIMED else ""
