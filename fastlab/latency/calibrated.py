@@ -144,9 +144,8 @@ def _operations(
     sizes = [len(cost.times) for cost in costs]
     matrix[:, [WEIGHTS, KV_READ]] *= np.repeat(slow, sizes)[:, None]
     dims = np.concatenate([cost.dims for cost in costs])
-    each = _Each(
-        *np.empty((2, len(of))), np.empty((3, len(of))), np.zeros(len(of), bool)
-    )
+    n = len(of)
+    each = _Each(np.empty(n), np.empty(n), np.empty((3, n)), np.zeros(n, bool))
     for (kind, precision, compiled), code in codes.items():
         at = of == code
         fit = fit_of(kind, precision, compiled, device, profile)
