@@ -16,6 +16,7 @@ from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.spec import Point, Workload
+from fastlab.spec.pruning import pruned_shape
 from fastlab.spec.shape import ModelShape
 
 SHAPE = ModelShape(
@@ -77,7 +78,7 @@ def test_each_student_is_judged_before_and_while_it_learns(learned, judge):
         assert list(own["step"]) == [0, 1, 2, 3, 4]
     ratio = learned["bits_per_byte"] / judge.dense
     assert list(learned["of_dense"]) == pytest.approx(list(ratio))
-    halved = fl.parameters(fl.pruned_shape(SHAPE, PLAN.pruning))
+    halved = fl.parameters(pruned_shape(SHAPE, PLAN.pruning))
     assert set(learned["parameters"]) == {halved}
     starts = learned[learned["step"] == 0].set_index("student")["bits_per_byte"]
     taught, alone, scratch = starts[STUDENTS]
