@@ -45,7 +45,9 @@ def state_reader(uuid: str) -> Callable[[], GpuState]:
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(_nvml_name(uuid))
+        # torch prints the bare UUID, NVML wants its kind in front.
+        name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
+        handle = pynvml.nvmlDeviceGetHandleByUUID(name)
     except Exception:  # no package, no driver, no such GPU: all mean "unknown"
         return GpuState
     return partial(read_state, pynvml, handle)
@@ -60,11 +62,6 @@ def read_state(nvml: Any, handle: Any) -> GpuState:
         pids=frozenset(process.pid for process in running or ()),
         known=reasons is not None,
     )
-
-
-def _nvml_name(uuid: str) -> str:
-    # torch prints the bare UUID, NVML wants its kind in front.
-    return uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
 
 
 def _asked(query: Callable[[Any], Any], handle: Any) -> Any:
