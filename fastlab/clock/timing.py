@@ -7,8 +7,7 @@ tested with a scripted one (tests/clock/test_timing.py) and without a GPU.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -30,10 +29,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "cpu": {"target": 0.05, "budget_s": 2.0, "n_min": 20, "n_max": 1000, "block": 5}
     | {"warmup_calls": 3, "warmup_s": 0.2, "warmup_cap_s": 2.0, "cache": "warm"},
 }
-RANGES = {
-    "target": (0.0001, 1),
-    "budget_s": (0.001, 86_400),
-} | dict.fromkeys(("warmup_s", "warmup_cap_s"), (0, 600))
+RANGES: Mapping[str, tuple[float, float]] = {
+    **{"target": (0.0001, 1), "budget_s": (0.001, 86_400)},
+    **{"warmup_s": (0, 600), "warmup_cap_s": (0, 600)},
+}
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,16 @@ def time_call(call: Call, settings: Settings, clock: Clock) -> Measurement:
     flag "throttled", also where the redone block was clean.
     """
     bench, states = _Bench(call, settings, clock), [clock.state()]
-    with _gc_off():
+    collected = gc.isenabled()
+    gc.disable()
+    try:
         first_ns, _ = bench.round_trip(cold=False)
         warmups, typical_ns = bench.warm_up(first_ns)
         samples, stopped = bench.sample(typical_ns, states)
         e2e, enqueue = bench.round_trips(samples)
+    finally:
+        if collected:
+            gc.enable()
     states.append(clock.state())
     device = summary(samples)
     return Measurement(
@@ -156,15 +160,13 @@ class _Bench:
     clock: Clock
 
     def warm_up(self, typical_ns: int) -> tuple[int, int]:
-        start, calls = self.clock.now_ns(), 0
-        while True:
-            spent_s = self._since(start)
-            enough = calls >= self.settings.warmup_calls
-            enough = enough and spent_s >= self.settings.warmup_s
-            if enough or spent_s >= self.settings.warmup_cap_s:
-                return calls, typical_ns
+        start, calls, wanted = self.clock.now_ns(), 0, self.settings
+        while (spent_s := self._since(start)) < wanted.warmup_cap_s:
+            if calls >= wanted.warmup_calls and spent_s >= wanted.warmup_s:
+                break
             typical_ns, _ = self.round_trip(self._cold)
             calls += 1
+        return calls, typical_ns
 
     def sample(self, typical_ns: float, seen: list[GpuState]) -> tuple[list[int], str]:
         wanted, start = self.settings, self.clock.now_ns()
@@ -206,17 +208,17 @@ class _Bench:
         return self.clock.now_ns() - start, queued - start
 
     def _block(self, size: int) -> list[int]:
-        pairs = [self._marks() for _ in range(size)]
+        pairs = []
+        for _ in range(size):
+            self._prepare(self._cold)
+            start = self.clock.mark()
+            # Short calls are not repeated inside a sample: a mean of repeats hides the
+            # tail; a clock read costs 0.1 us, 1 % of a 10 us call.
+            result = self.call.run()  # held, so that freeing it falls outside the marks
+            pairs.append((start, self.clock.mark()))
+            del result
         self.clock.sync()
         return [self.clock.between_ns(start, stop) for start, stop in pairs]
-
-    def _marks(self) -> tuple[Any, Any]:
-        self._prepare(self._cold)
-        start = self.clock.mark()
-        # Short calls are not repeated inside a sample: a mean of repeats hides the tail
-        # and needs an empty reset(); a clock read costs 0.1 us, 1 % of a 10 us call.
-        _result = self.call.run()  # held, so that freeing it falls outside the marks
-        return start, self.clock.mark()
 
     def _prepare(self, cold: bool) -> None:
         self.call.reset()
@@ -229,17 +231,6 @@ class _Bench:
 
     def _since(self, start_ns: int) -> float:
         return (self.clock.now_ns() - start_ns) / 1e9
-
-
-@contextmanager
-def _gc_off() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _number(name: str, value: object, low: float, high: float) -> float:
