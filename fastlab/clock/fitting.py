@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -46,7 +46,6 @@ from fastlab.latency.devices import Device
 from fastlab.latency.fit import ClassFit, fit
 from fastlab.latency.profile import Profile, way_of
 from fastlab.latency.samples import Sample, class_of
-from fastlab.spec.point import Point
 
 COMPILED = ("fp32", "bf16")  # precisions of which one compiled call is timed
 Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
@@ -65,29 +64,32 @@ def calibrate_fully(
     """
     began, others = time.monotonic(), CpuContention()
     device = calibrate(kind)
-    compiling = compiles(device.kind)
-    plan = [
-        (precision, bench)
-        for precision, wanted in _wanted(device, counts or COUNTS, compiling).items()
-        for bench in chosen(device, precision, wanted)
-    ]
-    clock = clock_for(device.kind)
+    compiling, clock = compiles(device.kind), clock_for(device.kind)
+    wanted = _wanted(device, counts or COUNTS, compiling).items()
+    plan = [(p, bench) for p, n in wanted for bench in chosen(device, p, n)]
     # In any order: where the machine is now faster, now slower, no class is so alone.
     random.Random(0).shuffle(plan)
     samples = [
         timed(bench, device, precision, clock)
         for precision, bench in (progress(plan) if progress else plan)
     ]
-    device = replace(device, fits=Profile(fits_of(samples, device)))
-    device = replace(device, fits=_with_wholes(device, compiling))
+    profile = _with_host(Profile(fits_of(samples, device)), device)
+    profile = _with_whole_calls(profile, device, compiling)
     cores = others.cores()
-    profile = _with_provenance(device, time.monotonic() - began, cores)
-    device = replace(device, fits=profile).stamped()
+    provenance = {
+        **profile.provenance,
+        "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began, 1),
+        "cores_of_others": None if cores is None else round(cores, 2),
+        "commit": machine.commit(),
+        "versions": machine.versions(),
+    }
+    device = replace(device, fits=replace(profile, provenance=provenance)).stamped()
     return marked_busy(device) if is_contended(cores, device.kind) else device, samples
 
 
 def _wanted(
-    device: Device, counts: dict[str, int], compiling: bool
+    device: Device, counts: Mapping[str, int], compiling: bool
 ) -> dict[str, dict[str, int]]:
     """How many benchmarks of each class, for every precision that the device has."""
     real = [p for p in TIMED if not machine.unsupported_reason(device.kind, p)]
@@ -95,14 +97,13 @@ def _wanted(
         {name: min(n, counts["linear"]) for name, n in some.items()}
         for some in (PACKED_COUNTS, STORED_COUNTS)
     )
-    if (
-        device.kind != "cpu"
-    ):  # only there are rows that are cut out a class of their own
-        counts = {name: n for name, n in counts.items() if name != "strided"}
+    dense = dict(counts)
+    if device.kind != "cpu":  # where alone rows cut out are a class of their own
+        dense.pop("strided", None)
     if compiling:
-        counts, stored = counts | COMPILED_COUNTS, stored | COMPILED_STORED
-    wanted = dict.fromkeys(device.peak_flops, counts) | dict.fromkeys(real, packed)
-    return wanted | {"fp32": counts | stored}
+        dense, stored = dense | COMPILED_COUNTS, stored | COMPILED_STORED
+    wanted = dict.fromkeys(device.peak_flops, dense) | dict.fromkeys(real, packed)
+    return wanted | {"fp32": dense | stored}
 
 
 def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:
@@ -113,70 +114,39 @@ def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:
     return tuple(fit(group, device) for _, group in sorted(groups.items()))
 
 
-def _with_wholes(device: Device, compiling: bool) -> Profile:
-    """The profile with what launching, cache levels and whole calls cost."""
-    assert device.fits is not None
-    dense = device.peak_flops
-    levels = {p: slowdowns(device.kind, p) for p in dense}
+def _with_host(profile: Profile, device: Device) -> Profile:
+    """The profile with what launching and cache levels cost."""
+    levels = {p: slowdowns(device.kind, p) for p in device.peak_flops}
     profile = replace(
-        device.fits,
+        profile,
         replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
         levels={p: found for p, found in levels.items() if found},
     )
     host = host_seconds(replace(device, fits=profile))
     profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
     each, call = compiled_seconds(replace(device, fits=profile))
-    profile = replace(profile, compiled_s=each, call_s=call)
-    others = [p for p in (*TIMED, "autocast-bf16") if device.fits.holds(p)]
-    kind = device.kind
-    points = [point for p in (*dense, *others) for point in whole_points(p, kind)]
-    points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
-    took = [seconds_of(point, device.kind) for point in points]
-    return with_whole_calls(replace(device, fits=profile), points, took)
+    return replace(profile, compiled_s=each, call_s=call)
 
 
-def with_whole_calls(
-    device: Device, points: Sequence[Point], took: Sequence[float]
-) -> Profile:
+def _with_whole_calls(profile: Profile, device: Device, compiling: bool) -> Profile:
     """The profile with what timed calls say of their parts' sum and of its interval."""
-    assert device.fits is not None
-    calls = [[f"{_way(p)}: {p.label}", s] for p, s in zip(points, took, strict=True)]
-    kept = {**device.fits.provenance, "whole_calls": calls}
-    bare = replace(device.fits, whole={}, stretch=1.0, provenance=kept)
-    whole = {
-        way: call_overhead_factor(*mine, replace(device, fits=bare))
-        for way, mine in _by_way(points, took).items()
-    }
-    profile = replace(bare, whole=whole)
-    stretch = stretched(points, took, replace(device, fits=profile), len(whole))
+    kind, dense = device.kind, device.peak_flops
+    packed = [p for p in (*TIMED, "autocast-bf16") if profile.holds(p)]
+    points = [point for p in (*dense, *packed) for point in whole_points(p, kind)]
+    points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
+    seconds = [seconds_of(point, kind) for point in points]
+    ways = [way_of(p.recipe.precision, p.recipe.runtime != "eager") for p in points]
+    known, whole = replace(device, fits=profile), {}
+    for way in dict.fromkeys(ways):
+        mine = [n for n, name in enumerate(ways) if name == way]
+        whole[way] = call_overhead_factor(
+            [points[n] for n in mine], [seconds[n] for n in mine], known
+        )
+    names = [f"{way}: {point.label}" for way, point in zip(ways, points, strict=True)]
+    calls = [[name, took] for name, took in zip(names, seconds, strict=True)]
+    profile = replace(profile, whole=whole, provenance={"whole_calls": calls})
+    stretch = stretched(points, seconds, replace(device, fits=profile), len(whole))
     return replace(profile, stretch=stretch)
-
-
-def _by_way(
-    points: Sequence[Point], took: Sequence[float]
-) -> dict[str, tuple[list[Point], list[float]]]:
-    found: dict[str, tuple[list[Point], list[float]]] = {}
-    for point, seconds in zip(points, took, strict=True):
-        mine = found.setdefault(_way(point), ([], []))
-        mine[0].append(point)
-        mine[1].append(seconds)
-    return found
-
-
-def _way(point: Point) -> str:
-    return way_of(point.recipe.precision, point.recipe.runtime != "eager")
-
-
-def _with_provenance(device: Device, seconds: float, others: float | None) -> Profile:
-    assert device.fits is not None
-    provenance = {
-        "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "cores_of_others": None if others is None else round(others, 2),
-        "commit": machine.commit(),
-        "versions": machine.versions(),
-    }
-    return replace(device.fits, provenance={**device.fits.provenance, **provenance})
 
 
 def replay_overhead() -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fastlab import machine
-from fastlab.clock.calibrate import this_device
+from fastlab.clock.calibrate import copy_bandwidth, this_device
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.cpu_contention import CpuContention, is_contended
 from fastlab.clock.peak import peak_bytes
@@ -199,8 +199,14 @@ class Bench:
         return replace(measured, flags=(*measured.flags, "in_cache"))
 
     def environment(self) -> Mapping[str, Any]:
-        """This machine's, with the bandwidth of a copy measured now in bytes per s."""
-        copied = copy_bandwidth(self.kind, self.clock)
+        """This machine's, with the bandwidth of a copy measured now in bytes per s.
+
+        Of 1 GiB, or a tenth of the free memory if that is less.
+        """
+        size = min(2**30, machine.free_bytes(self.kind) // 10)
+        quick = {"budget_s": COPY_S, "warmup_calls": 0, "warmup_s": 0, "cache": "warm"}
+        settings = Settings.for_device(self.kind, **quick)
+        copied = copy_bandwidth(self.kind, settings, size)
         return machine.environment(self.kind) | {"copy_bytes_per_s": round(copied)}
 
     def _refuse_hopeless(self, record: Record) -> None:
@@ -273,24 +279,3 @@ def _effective(model: nn.Module) -> Effective:
         parameters=logical_parameters(model),
         weight_bytes=stored_weight_bytes(model),
     )
-
-
-def copy_bandwidth(kind: str, clock: Clock, seconds: float = COPY_S) -> float:
-    """Bytes per second, read and written, of the fastest of some copies: a rate at its
-    best, whoever else is busy.
-
-    Of 1 GiB or a tenth of the free memory, if that is less.
-    """
-    size = min(2**30, machine.free_bytes(kind) // 10)
-    source = torch.ones(size, dtype=torch.uint8, device=kind)
-    target = torch.empty_like(source)
-    target.copy_(source)  # its pages are there from now on
-    taken: list[int] = []
-    while sum(taken) < seconds * 1e9 or len(taken) < 3:
-        clock.sync()
-        start = clock.mark()
-        target.copy_(source)
-        stop = clock.mark()
-        clock.sync()
-        taken.append(max(clock.between_ns(start, stop), 1))
-    return 2 * size * 1e9 / min(taken)
