@@ -60,12 +60,11 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     kind = machine.torch_device(kind)
     settings = settings or settings_for(kind)
     real = [p for p in DENSE if not machine.unsupported_reason(kind, p)]
-    peaks = {precision: matmul_rate(kind, precision, settings) for precision in real}
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     return Device(
         name=machine.device_name(kind),
         kind=kind,
-        peak_flops=peaks,
+        peak_flops={p: matmul_rate(kind, p, settings) for p in real},
         bandwidth=copy_bandwidth(kind, settings),
         memory_bytes=machine.memory_bytes(kind),
         l2_bytes=machine.last_level_cache_bytes(kind),
@@ -87,7 +86,7 @@ def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
     """Best measured rate of a dense product in FLOP/s, on random data."""
     rates: list[float] = []
     like: dict[str, Any] = {"device": kind, "dtype": DTYPES[precision]}
-    for m, n, k in PRODUCTS.get(kind, PRODUCTS["cpu"]):
+    for m, n, k in PRODUCTS[kind]:
         x, w = torch.randn(m, k, **like), torch.randn(n, k, **like)
         with numerics(precision):
             work = partial(torch.nn.functional.linear, x, w)
@@ -100,15 +99,15 @@ def copy_bandwidth(kind: str, settings: Settings, size: int = 0) -> float:
 
     On the device; by default of as many as no cache holds.
     """
-    size = size or COPY_BYTES.get(kind, COPY_BYTES["cpu"])
+    size = size or COPY_BYTES[kind]
     source = torch.ones(size // 4, device=kind)
     work = Work(partial(torch.empty_like(source).copy_, source))
     return 2 * size / _fastest(work, kind, settings)
 
 
-def launch_overhead(kind: str, settings: Settings | None = None) -> float:
+def launch_overhead(kind: str, settings: Settings) -> float:
     """Seconds per launched operation of transformers' eager forward, host included."""
-    settings, each = settings or settings_for(kind), []
+    each = []
     for point in LAUNCH_POINTS:
         call = prepare(build(point, kind), point, kind)
         with numerics("fp32"):

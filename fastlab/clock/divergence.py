@@ -48,24 +48,26 @@ def compare_logits(
         )
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the logits have values that are not finite")
-    # A small KL is a difference of large sums: fp32 leaves nothing of it.
     parts = []
     for at in range(0, len(logits), CHUNK):
-        p, q = reference[at : at + CHUNK], logits[at : at + CHUNK]
-        log_p, log_q = (x.double().log_softmax(-1) for x in (p, q))
-        nats = dense = 0.0
-        if targets is not None:
-            text = targets[at : at + CHUNK].to(q.device)
-            nats, dense = (
-                float(F.nll_loss(x, text, reduction="sum")) for x in (log_q, log_p)
-            )
-        kl = float((log_p.exp() * (log_p - log_q)).sum())
-        same = int((p.argmax(-1) == q.argmax(-1)).sum())
-        parts.append((kl, same, float((p - q).abs().max()), nats, dense))
-    kls, sames, largest, own, others = zip(*parts, strict=True)
-    return Divergence(
-        len(logits), sum(kls), sum(sames), max(largest), sum(own), sum(others)
-    )
+        part = slice(at, at + CHUNK)
+        text = None if targets is None else targets[part].to(logits.device)
+        parts.append(_sums(reference[part], logits[part], text))
+    kl, same, largest, nats, dense = zip(*parts, strict=True)
+    sums = sum(kl), sum(same), max(largest), sum(nats), sum(dense)
+    return Divergence(len(logits), *sums)
+
+
+def _sums(p: Tensor, q: Tensor, text: Tensor | None) -> tuple[float, ...]:
+    """All but the count of a Divergence of some positions."""
+    # A small KL is a difference of large sums: fp32 leaves nothing of it.
+    logs = log_p, log_q = [logits.double().log_softmax(-1) for logits in (p, q)]
+    dense, nats = 0.0, 0.0
+    if text is not None:
+        dense, nats = (float(F.nll_loss(log, text, reduction="sum")) for log in logs)
+    same = int((p.argmax(-1) == q.argmax(-1)).sum())
+    kl = float((log_p.exp() * (log_p - log_q)).sum())
+    return kl, same, float((p - q).abs().max()), nats, dense
 
 
 def quality_from(

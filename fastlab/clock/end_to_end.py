@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from torch.nn import functional as F
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work, settings_for
 from fastlab.clock.microbenchmarks import STREAMED
+from fastlab.clock.stored_benchmarks import TIMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.calibrated import host_work
 from fastlab.latency.costs import LAUNCHES, costs_of, costs_on
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import LEVEL
+from fastlab.latency.profile import Profile, way_of
 from fastlab.models import DTYPES, numerics
 from fastlab.runtime.engines import prepare
 from fastlab.shrink.recipes import build
@@ -32,6 +35,7 @@ from fastlab.spec.precision import DENSE
 from fastlab.spec.shape import FAMILIES
 
 LEVELS = tuple(STREAMED // 16 * 2**n for n in (0, 2, 4, 5, 6, 7))  # bytes of weights
+COMPILED = ("fp32", "bf16")  # precisions of which one compiled call is timed
 COMPILED_LAYERS = (1, 5)
 WIDTH = 2048  # of the square product whose weights are read
 TINY: dict[str, Any] = {"hidden": 64, "heads": 2, "vocab": 256}  # no work to speak of
@@ -72,12 +76,11 @@ def compiled_point(precision: str, kind: str = "cpu") -> Point:
     return point_of(family="llama", **sizes, **how)
 
 
-def seconds_of(point: Point, kind: str, settings: Settings | None = None) -> float:
+def seconds_of(point: Point, kind: str) -> float:
     """Median seconds of the point's call on the device at hand."""
     call = prepare(build(point, kind), point, kind)
     with numerics(point.recipe.precision):
-        samples = time_call(call, settings or settings_for(kind), clock_for(kind))
-    return samples.seconds
+        return time_call(call, settings_for(kind), clock_for(kind)).seconds
 
 
 def _beyond_kernels(points: Sequence[Point], device: Device) -> np.ndarray:
@@ -186,3 +189,49 @@ def stretched(
     errors = np.log(seconds / middle) / np.log(high / middle)
     left = max(len(points) - factors, 1)
     return float(t.ppf((1 + LEVEL) / 2, left) * np.sqrt(np.sum(errors**2) / left))
+
+
+def replay_overhead() -> float:
+    """Seconds to replay a CUDA graph of one tiny kernel, from call to result."""
+    x = torch.zeros(1, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x.add_(1)
+    settings = Settings.for_device("cuda", budget_s=0.2, warmup_s=0.05, cache="warm")
+    samples = time_call(Work(graph.replay), settings, clock_for("cuda"))
+    return min(samples.e2e_ns) / 1e9
+
+
+def with_host(profile: Profile, device: Device) -> Profile:
+    """The profile with what launching and cache levels cost."""
+    levels = {p: slowdowns(device.kind, p) for p in device.peak_flops}
+    profile = replace(
+        profile,
+        replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
+        levels={p: found for p, found in levels.items() if found},
+    )
+    host = host_seconds(replace(device, fits=profile))
+    profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
+    each, call = compiled_seconds(replace(device, fits=profile))
+    return replace(profile, compiled_s=each, call_s=call)
+
+
+def with_whole_calls(profile: Profile, device: Device, compiling: bool) -> Profile:
+    """The profile with what timed calls say of their parts' sum and of its interval."""
+    kind, dense = device.kind, device.peak_flops
+    packed = [p for p in (*TIMED, "autocast-bf16") if profile.holds(p)]
+    points = [point for p in (*dense, *packed) for point in whole_points(p, kind)]
+    points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
+    seconds = [seconds_of(point, kind) for point in points]
+    ways = [way_of(p.recipe.precision, p.recipe.runtime != "eager") for p in points]
+    known, whole = replace(device, fits=profile), {}
+    for way in dict.fromkeys(ways):
+        mine = [n for n, name in enumerate(ways) if name == way]
+        whole[way] = call_overhead_factor(
+            [points[n] for n in mine], [seconds[n] for n in mine], known
+        )
+    names = [f"{way}: {point.label}" for way, point in zip(ways, points, strict=True)]
+    calls = [[name, took] for name, took in zip(names, seconds, strict=True)]
+    profile = replace(profile, whole=whole, provenance={"whole_calls": calls})
+    stretch = stretched(points, seconds, replace(device, fits=profile), len(whole))
+    return replace(profile, stretch=stretch)

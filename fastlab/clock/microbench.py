@@ -74,10 +74,8 @@ def timed(
 
 def chosen(device: Device, precision: str, counts: dict[str, int]) -> list[Benchmark]:
     """The benchmarks of a precision: of each class, `counts` far apart from another."""
-    rate, kind = device.product_rate(precision), device.kind
-    longest, largest = (
-        limits.get(kind, limits["cpu"]) for limits in (LONGEST_S, LARGEST_BYTES)
-    )
+    rate = device.product_rate(precision)
+    longest, largest = LONGEST_S[device.kind], LARGEST_BYTES[device.kind]
     picked = []
     for name, count in counts.items():
         if precision in QUANTIZED:

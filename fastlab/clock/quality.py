@@ -92,7 +92,7 @@ class Reference:
     trained: Trained | None = None
     _key: tuple[Any, ...] = field(default=(), repr=False)
     _logits: list[Tensor] = field(default_factory=list, repr=False)
-    _questions: Questions | None = field(default=None, repr=False)
+    _questions: Questions = field(default=None, repr=False)  # type: ignore[assignment]
 
     def logits(self, point: Point) -> list[Tensor]:
         """(length, vocab) in fp32 of each row, from one build or load where not kept.
@@ -108,11 +108,9 @@ class Reference:
 
     def questions(self, point: Point) -> Questions:
         """What models on the point's weights are asked."""
-        key = point.shape, point.weights
-        if self._questions is None or key != self._key:
-            self._logits = []
+        if self._key != (point.shape, point.weights):
             self._questions = questions_of(point, self.trained, self.kind)
-            self._key = key
+            self._key, self._logits = (point.shape, point.weights), []
         return self._questions
 
     def unsupported_reason(self, point: Point) -> str:

@@ -5,7 +5,6 @@ code, that a calibration can time. They run as the modules of shrink/ and runtim
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from typing import Any
 
 import torch
@@ -108,12 +107,10 @@ def _sparse(sparsity: Sparsity, m: int, n: int, k: int) -> Benchmark:
     return Benchmark(csr_product("csr", m, n, k, left, size), build)
 
 
-def lookups(a: int, fused: bool = False) -> list[Benchmark]:
-    """Whole weights looked up, of all bits and sizes; fused: compiled to one kernel."""
-    return [_lookup(bits, n, k, a, fused) for bits in BITS for n, k in STORED]
+def looked_up(fused: bool, bits: int, size: tuple[int, int], a: int) -> Benchmark:
+    """A whole weight (n, k) looked up; fused: in one kernel, compiled when made."""
+    n, k = size
 
-
-def _lookup(bits: int, n: int, k: int, a: int, fused: bool) -> Benchmark:
     def build(new: New) -> Run:
         first = _shared(bits, n, k, new)
         turn = new.turn(first, first.weight_bytes())
@@ -166,7 +163,7 @@ def one_row_product(size: tuple[int, int], a: int) -> Benchmark:
 
 STORED_CANDIDATES: dict[str, Pool] = {
     "csr": sparse_rows,
-    "palette": lookups,
-    "palette-compiled": partial(lookups, fused=True),
+    "palette": over(looked_up, [False], BITS, STORED),
+    "palette-compiled": over(looked_up, [True], BITS, STORED),
     "gemv": over(one_row_product, ONE_ROW),
 }

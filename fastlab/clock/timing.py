@@ -7,12 +7,12 @@ tested with a scripted one (tests/clock/test_timing.py) and without a GPU.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from fastlab.clock.clocks import Clock
-from fastlab.clock.gpu_state import GpuState
+from fastlab.clock.clocks import Clock, GpuState
 from fastlab.clock.stats import StopRule, Summary, median, summary
 from fastlab.record import FLAGS, Measurement
 from fastlab.spec.checks import check_choice, check_count, make
@@ -94,16 +94,11 @@ def time_call(call: Call, settings: Settings, clock: Clock) -> Measurement:
     flag "throttled", also where the redone block was clean.
     """
     bench, states = _Bench(call, settings, clock), [clock.state()]
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        first_ns, _ = bench.round_trip(cold=False)
+    with _gc_off():
+        first_ns, _ = bench.round_trip(first=True)
         warmups, typical_ns = bench.warm_up(first_ns)
         samples, stopped = bench.sample(typical_ns, states)
         e2e, enqueue = bench.round_trips(samples)
-    finally:
-        if collected:
-            gc.enable()
     states.append(clock.state())
     device = summary(samples)
     return Measurement(
@@ -164,7 +159,7 @@ class _Bench:
         while (spent_s := self._since(start)) < wanted.warmup_cap_s:
             if calls >= wanted.warmup_calls and spent_s >= wanted.warmup_s:
                 break
-            typical_ns, _ = self.round_trip(self._cold)
+            typical_ns, _ = self.round_trip()
             calls += 1
         return calls, typical_ns
 
@@ -192,14 +187,14 @@ class _Bench:
         if not self.clock.asynchronous:
             return [tuple(samples), ()]
         n = min(max(len(samples) // 10, 5), 50)
-        pairs = [self.round_trip(self._cold) for _ in range(n)]
+        pairs = [self.round_trip() for _ in range(n)]
         return [tuple(column) for column in zip(*pairs, strict=True)]
 
-    def round_trip(self, cold: bool) -> tuple[int, int]:
+    def round_trip(self, first: bool = False) -> tuple[int, int]:
         # ns from call to synchronised result, and ns until run() returned. Queueing is
         # timed here, on an empty queue: inside a block a fast host fills it (about
         # 1,000 launches), then waits, and every large model would look launch-bound.
-        self._prepare(cold)
+        self._prepare(first)
         self.clock.sync()
         start = self.clock.now_ns()
         _result = self.call.run()
@@ -210,7 +205,7 @@ class _Bench:
     def _block(self, size: int) -> list[int]:
         pairs = []
         for _ in range(size):
-            self._prepare(self._cold)
+            self._prepare()
             start = self.clock.mark()
             # Short calls are not repeated inside a sample: a mean of repeats hides the
             # tail; a clock read costs 0.1 us, 1 % of a 10 us call.
@@ -220,17 +215,24 @@ class _Bench:
         self.clock.sync()
         return [self.clock.between_ns(start, stop) for start, stop in pairs]
 
-    def _prepare(self, cold: bool) -> None:
+    def _prepare(self, first: bool = False) -> None:
         self.call.reset()
-        if cold:
+        if self.settings.cache == "cold" and not first:
             self.clock.flush()
-
-    @property
-    def _cold(self) -> bool:
-        return self.settings.cache == "cold"
 
     def _since(self, start_ns: int) -> float:
         return (self.clock.now_ns() - start_ns) / 1e9
+
+
+@contextmanager
+def _gc_off() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _number(name: str, value: object, low: float, high: float) -> float:

@@ -19,7 +19,6 @@ from fastlab.clock.stored_benchmarks import (
     RATIOS,
     SPARSE_M,
     compiles,
-    lookups,
     sparse_rows,
 )
 from fastlab.latency.calibrated import datasheet
@@ -72,7 +71,7 @@ def test_a_sparse_benchmark_stores_what_is_counted_and_streams_it() -> None:
 
 
 def test_a_look_up_is_of_the_bytes_that_are_counted() -> None:
-    bench = next(b for b in lookups(4) if b.op.dims == (256 * 256, 6))
+    bench = next(b for b in POOLS["palette"](4) if b.op.dims == (256 * 256, 6))
     module = next(running(bench))
     assert module.weight_bytes() == bench.op.weight_bytes
     run = bench.make("cpu", torch.float32)
