@@ -7,7 +7,7 @@ position. It runs eagerly, compiled as one graph, or as that graph replayed by C
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -16,14 +16,8 @@ from fastlab.runtime.attention import attention_of, visible
 from fastlab.runtime.cache import dtype_of, static_cache
 from fastlab.runtime.compiled import compiled
 from fastlab.runtime.prefix import Prefixes
-from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick, spans
-from fastlab.runtime.step import (
-    Forward,
-    State,
-    captured,
-    forward_function,
-    steps_function,
-)
+from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
+from fastlab.runtime.step import Call, Forward, State, captured, forward_function
 from fastlab.spec.checks import check_choice, check_count
 
 RUNTIMES = ("eager", "compile", "decoder", "graph")
@@ -62,7 +56,7 @@ class Decoder:
         self._prefill = forward_function(self.model, self.cache)
         if compile_prefill:
             self.compile_prefill()
-        self._call = self._made()
+        self._make_call()
 
     @torch.inference_mode()
     def prefill(
@@ -102,9 +96,8 @@ class Decoder:
         self.cache.place.past = past
         end, device = past + ids.shape[1], ids.device
         rows = torch.arange(past, end, device=device)
-        mask = None
-        if past:
-            mask = visible(rows, end, dtype_of(self.model), self.attention)
+        dtype, attention = dtype_of(self.model), self.attention
+        mask = visible(rows, end, dtype, attention) if past else None
         with attention_of(self.model, self.attention):
             logits: torch.Tensor = self._prefill(ids, mask, rows[None], keep)
         return logits
@@ -136,8 +129,7 @@ class Decoder:
         Ends early where every sequence has had one of `eos`, which is looked at every
         `unroll` tokens; without eos the host waits for nothing until the end.
         """
-        parts = list(self.chunks(ids, new_tokens, eos))
-        return torch.cat(parts, dim=1)
+        return torch.cat(list(self.chunks(ids, new_tokens, eos)), dim=1)
 
     def chunks(
         self,
@@ -154,9 +146,10 @@ class Decoder:
         check_count("new_tokens", new_tokens, high=self.max_len - ids.shape[1] + 1)
         self.prefill(ids, prefixes)
         n, ended = ids.shape[1], None
-        for start, stop in spans(new_tokens, self.unroll):
+        for start in (0, *range(1, new_tokens, self.unroll)):
             if start:
                 self.advance()
+            stop = min(start + self.unroll, new_tokens) if start else 1
             piece = self.state.tokens[:, n + start : n + stop].clone()
             if eos:
                 piece, ended = after_eos(piece, ended, eos)
@@ -164,38 +157,48 @@ class Decoder:
             if ended is not None and bool((ended >= 0).all()):
                 return
 
-    def _made(self) -> Callable[[], torch.Tensor]:
-        """The call that takes `unroll` steps, compiled and captured where asked for."""
+    def _make_call(self) -> None:
+        """Make what takes `unroll` steps, compiled and captured where asked for."""
         if self.runtime == "eager":
-            return self._steps(forward_function(self.model, self.cache), self.unroll)
+            forward = forward_function(self.model, self.cache)
+            self._call = self._steps(forward, self.unroll)
+            return
         start = time.perf_counter()
         forward = forward_function(self.model, self.cache, one=True)
         if self.runtime == "compile":
-            call = self._steps(compiled(forward, self.device), self.unroll)
+            self._call = self._steps(compiled(forward, self.device), self.unroll)
         else:
             count = self.unroll if self.runtime == "decoder" else 1
-            call = compiled(self._steps(forward, count), self.device)
-        self._call = call
-        self._try_once()
-        if self.runtime == "graph":
-            with torch.inference_mode(), attention_of(self.model, self.attention):
-                call = captured(call, self.unroll)
-            self.rewind(0)
-        self.compile_s = time.perf_counter() - start
-        return call
-
-    def _steps(self, forward: Forward, count: int) -> Callable[[], torch.Tensor]:
-        dtype, attention = dtype_of(self.model), self.attention
-        parts = (self.cache, self.state, self.sampling, attention, dtype)
-        return steps_function(forward, *parts, count)
-
-    def _try_once(self) -> None:
+            self._call = compiled(self._steps(forward, count), self.device)
         # From an empty cache; the prompt overwrites what this leaves behind.
         self.rewind(0)
         self.advance()
         self.rewind(0)
+        if self.runtime == "graph":
+            with torch.inference_mode(), attention_of(self.model, self.attention):
+                self._call = captured(self._call, self.unroll)
+            self.rewind(0)
         if self.device == "cuda":
             torch.cuda.synchronize()
+        self.compile_s = time.perf_counter() - start
+
+    def _steps(self, forward: Forward, count: int) -> Call:
+        """() -> logits (batch, 1, vocab) of the last of `count` steps."""
+        cache, state, sampling = self.cache, self.state, self.sampling
+        place, length, attention = cache.place, cache.length, self.attention
+        dtype = dtype_of(self.model)
+
+        def steps() -> torch.Tensor:
+            for _ in range(count):
+                row = place.rows(1)
+                mask = visible(row, length, dtype, attention)
+                logits = forward(state.token, mask, row[None])
+                token = pick(logits[:, -1], sampling, place.position)
+                state.put(token, place.position)
+                place.position.add_(1)
+            return logits
+
+        return steps
 
     def _check_ids(self, ids: torch.Tensor) -> None:
         if ids.ndim != 2 or ids.shape[0] != self.batch:

@@ -1,7 +1,4 @@
-"""One decode step as a function: forward pass, choice of a token, move of the position.
-
-What `Decoder` compiles and captures; each function here returns a new one.
-"""
+"""What `Decoder` makes its steps of: tokens so far, a forward pass, a CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,10 +8,8 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from fastlab.runtime.attention import visible
 from fastlab.runtime.cache import StaticKV
-from fastlab.runtime.onerow import one_row, rows_together
-from fastlab.runtime.sampling import Sampling, pick
+from fastlab.runtime.compiled import one_row, rows_together
 
 Forward = Callable[..., torch.Tensor]
 Call = Callable[[], torch.Tensor]
@@ -69,31 +64,6 @@ def forward_function(model: nn.Module, cache: StaticKV, one: bool = False) -> Fo
         return logits
 
     return forward
-
-
-def steps_function(
-    forward: Forward,
-    cache: StaticKV,
-    state: State,
-    sampling: Sampling,
-    attention: str,
-    dtype: torch.dtype,
-    count: int,
-) -> Call:
-    """() -> logits (batch, 1, vocab) of the last of `count` steps."""
-    place, length = cache.place, cache.length
-
-    def steps() -> torch.Tensor:
-        for _ in range(count):
-            row = place.rows(1)
-            mask = visible(row, length, dtype, attention)
-            logits = forward(state.token, mask, row[None])
-            token = pick(logits[:, -1], sampling, place.position)
-            state.put(token, place.position)
-            place.position.add_(1)
-        return logits
-
-    return steps
 
 
 def captured(step: Call, count: int) -> Call:
