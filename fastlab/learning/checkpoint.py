@@ -21,6 +21,7 @@ STATE = "state.pt"
 CURVE = "curve.jsonl"
 Row = dict[str, float]
 OnRow = Callable[[Row], None]
+Evaluate = Callable[[nn.Module], float]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -67,15 +68,15 @@ class Session:
     trainer: Trainer
     folder: Path | None = None
     save_every_s: float = 60.0
-    log_every: int = 10
-    evaluate: Callable[[nn.Module], float] | None = None
+    evaluate: Evaluate | None = None
     evaluate_every: int = 250
+    log_every: int = 10
 
     def __post_init__(self) -> None:
         self.curve: list[Row] = []
         self._since: list[Row] = []
-        if self.folder is not None and (self.folder / STATE).exists():
-            path = self.folder / STATE
+        path = self.folder / STATE if self.folder else None
+        if path and path.exists():
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.trainer.restore(state)
             self.curve = state["curve"]

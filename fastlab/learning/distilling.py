@@ -6,7 +6,7 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastlab.learning.checkpoint import OnRow, Row, Session
+from fastlab.learning.checkpoint import Evaluate, OnRow, Row, Session
 from fastlab.learning.loop import Loss, Trainer, Training, next_token_loss
 from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
 
@@ -63,7 +63,7 @@ def distill(
     folder: str | Path | None = None,
     save_every_s: float = 60.0,
     on_row: OnRow | None = None,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int = 250,
 ) -> list[Row]:
     """Train the student in place on the teacher's logits; returns the loss curve.
@@ -85,13 +85,8 @@ def distill(
     blocks = Blocks(text, how.block, how.batch, how.seed)
     teacher.eval().requires_grad_(False)
     trainer = Trainer(student, blocks, distill_loss(student, teacher, config), how)
-    session = Session(
-        trainer,
-        Path(folder) if folder else None,
-        save_every_s,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
-    )
+    place = Path(folder) if folder else None
+    session = Session(trainer, place, save_every_s, evaluate, evaluate_every)
     session.plan(steps)
     session.run(on_row)
     student.eval().requires_grad_(False)
@@ -192,10 +187,8 @@ def seen(
 def layers_of(model: Any) -> Any:
     """The list of a decoder's layers; ValueError for families other than the three."""
     inner = getattr(model, "model", None) or getattr(model, "transformer", None)
-    for name in ("layers", "h"):
-        if hasattr(inner, name):
-            return getattr(inner, name)
-    raise ValueError(
-        f"model {type(model).__name__} is not one of gpt2, llama, qwen3: "
-        "its layers are not known"
-    )
+    layers = getattr(inner, "layers", getattr(inner, "h", None))
+    if layers is None:
+        name = type(model).__name__
+        raise ValueError(f"model {name} is not one of gpt2, llama, qwen3")
+    return layers

@@ -102,9 +102,6 @@ def optimizers(model: nn.Module, how: Training) -> list[torch.optim.Optimizer]:
         both.append(torch.optim.AdamW(groups, lr=how.lr, betas=(0.9, 0.95)))
     if hidden:
         both.append(torch.optim.Muon(hidden, lr=how.matrix_lr, weight_decay=decay))
-    for optimizer in both:
-        for group in optimizer.param_groups:
-            group["full_lr"] = group["lr"]
     return both
 
 
@@ -149,7 +146,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.how.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["full_lr"] * rate
+                group["lr"] = optimizer.defaults["lr"] * rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1

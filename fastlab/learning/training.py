@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from fastlab import machine
 from fastlab.checkpoints import load
 from fastlab.learning.checkpoint import (
+    Evaluate,
     OnRow,
     Row,
     Session,
@@ -82,7 +82,11 @@ def train(
     run, is_new = _agreed(folder, run)
     corpus = corpus_of(run.text)
     tokenizer, ids = _tokenized(folder, run, corpus.train if is_new else None)
-    session = _session(folder, run, ids, _sampled_loss(tokenizer, corpus, run))
+    how, loss = run.how, _sampled_loss(tokenizer, corpus, run.how.block)
+    blocks = Blocks(ids, how.block, how.batch, how.seed)
+    model = build(Point(run.shape, weights=f"random:{how.seed}"), run.device)
+    trainer = Trainer(model, blocks, next_token_loss(model), how)
+    session = Session(trainer, folder, run.save_every_s, loss, run.evaluate_every)
     if is_new:  # last, so that what was refused leaves no run behind
         write_json(folder / SETTINGS, run.to_dict())
     if finish:
@@ -127,21 +131,9 @@ def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, torch.Ten
     return tokenizer, torch.from_numpy(np.load(path, allow_pickle=False))
 
 
-def _session(folder: Path, run: Run, ids: torch.Tensor, evaluate: Any) -> Session:
-    """A new session, or the one in the folder at its last checkpoint."""
-    how = run.how
-    blocks = Blocks(ids, how.block, how.batch, how.seed)
-    model = build(Point(run.shape, weights=f"random:{how.seed}"), run.device)
-    trainer = Trainer(model, blocks, next_token_loss(model), how)
-    every = run.evaluate_every
-    return Session(
-        trainer, folder, run.save_every_s, evaluate=evaluate, evaluate_every=every
-    )
-
-
-def _sampled_loss(tokenizer: Any, corpus: Corpus, run: Run) -> Callable[[Any], float]:
+def _sampled_loss(tokenizer: Any, corpus: Corpus, block: int) -> Evaluate:
     """Bits per byte of some blocks of the held-out text, evenly spread over it."""
-    rows, sizes = blocks_and_bytes(tokenizer, corpus.held_out, run.how.block)
+    rows, sizes = blocks_and_bytes(tokenizer, corpus.held_out, block)
     every = max(1, len(rows) // SAMPLE_BLOCKS)
     sample, total = rows[::every], float(sizes[::every].sum())
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
 
 PACKED, FLEX = "fastlab-packed", "fastlab-flex"
 BACKENDS = {
@@ -32,13 +33,8 @@ def attention_of(model: nn.Module, attention: str) -> Iterator[None]:
     Everything but "eager" goes through `packed`, on the kernel that is named. The
     model's own choice is put back at the end.
     """
-    from transformers import AttentionInterface
-
     config: Any = model.config
-    before = config._attn_implementation
-    AttentionInterface.register(PACKED, packed)
-    AttentionInterface.register(FLEX, flex)
-    names = {"eager": "eager", "flex": FLEX}
+    before, names = config._attn_implementation, {"eager": "eager", "flex": FLEX}
     config._attn_implementation = names.get(attention, PACKED)
     try:
         with kernel_of(attention):
@@ -105,6 +101,10 @@ def flex(
         query, key, value, score_mod=masked, scale=scaling, enable_gqa=grouped
     )
     return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(PACKED, packed)
+AttentionInterface.register(FLEX, flex)
 
 
 def visible(

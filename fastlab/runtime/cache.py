@@ -147,6 +147,25 @@ class StaticKV(Cache):
         return sum(buffer.nbytes for buffer in self.buffers)
 
 
+class State:
+    """What a step reads and moves: the last token (batch, 1) and all tokens so far.
+
+    tokens (batch, max_len + 2): column p holds the token at position p; what steps
+    beyond the end write goes to the last column, which nobody reads.
+    """
+
+    def __init__(self, cache: StaticKV, batch: int) -> None:
+        zeros = cache.place.position.new_zeros
+        self.token = zeros(batch, 1)
+        self.tokens = zeros(batch, cache.place.positions + 2)
+
+    def put(self, token: torch.Tensor, position: torch.Tensor) -> None:
+        """Note `token` (batch, 1) as the one after `position` ()."""
+        self.token.copy_(token)
+        column = (position + 1).clamp(max=self.tokens.shape[1] - 1)
+        self.tokens.index_copy_(1, column.view(1), token)
+
+
 def static_cache(
     model: nn.Module, batch: int, positions: int, cache: str = "static"
 ) -> StaticKV:

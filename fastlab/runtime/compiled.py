@@ -1,12 +1,12 @@
-"""torch.compile for functions that are made anew for each model and cache length.
+"""torch.compile and CUDA graphs of functions made anew for each model and length.
 
 And products with one row, where the library is slow at them on a CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
+Step = Callable[[], torch.Tensor]
 HALF = (torch.float16, torch.bfloat16)
 STREAMS = 4  # parts of a weight that are read side by side
 LARGE = 2**20  # weights from which that pays: smaller ones come from the caches
@@ -47,6 +48,29 @@ def compiled(function: Callable[..., Any], device: str = "cpu") -> Callable[...,
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
+def captured(step: Step, count: int) -> Step:
+    """`count` calls of a step in one CUDA graph; replaying it returns its own logits.
+
+    The step must have run before, and all that it reads and writes must stay where it
+    is. Capturing runs it once more.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()  # so that libraries have their workspaces on a stream of their own
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            logits = step()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return logits
+
+    return replay
+
+
 class OneRow(TorchFunctionMode):
     """While a step is compiled for a CPU, W x in 16 bit becomes sums over rows of W.
 
@@ -73,9 +97,8 @@ def one_row(device: str) -> AbstractContextManager[Any]:
     return OneRow() if device == "cpu" else nullcontext()
 
 
-@contextmanager
-def rows_together(model: nn.Module) -> Iterator[None]:
-    """The head's rows are copied together first, where they lie far apart.
+def rows_together(model: Any) -> AbstractContextManager[Any]:
+    """Within it, the head's rows are copied together first, where they lie far apart.
 
     So do the last positions of prompts, which transformers cuts out of all: in 16 bit a
     CPU's library is slow at them (the last grid of data/sweeps/reference-cpu.yaml).
@@ -84,12 +107,8 @@ def rows_together(model: nn.Module) -> Iterator[None]:
     def together(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
         return args[0].clone(memory_format=torch.contiguous_format)
 
-    transformer: Any = model
-    hook = transformer.get_output_embeddings().register_forward_pre_hook(together)
-    try:
-        yield
-    finally:
-        hook.remove()
+    hook: Any = model.get_output_embeddings().register_forward_pre_hook(together)
+    return hook  # type: ignore[no-any-return]
 
 
 def _row_sums(
@@ -97,9 +116,7 @@ def _row_sums(
 ) -> torch.Tensor:
     sums = [(part * x.reshape(1, -1)).sum(dim=-1) for part in _side_by_side(weight)]
     out = torch.cat(sums) if len(sums) > 1 else sums[0]
-    if bias is not None:
-        out = out + bias
-    return out.reshape(*x.shape[:-1], -1)
+    return (out if bias is None else out + bias).reshape(*x.shape[:-1], -1)
 
 
 def _side_by_side(weight: torch.Tensor) -> list[torch.Tensor]:

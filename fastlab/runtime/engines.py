@@ -52,27 +52,23 @@ class OnKernel:
             return self.call.run()
 
 
-class Call:
-    """What the calls below share: each run undoes the last one by itself."""
+def _compile_s(call: Any, runs: int = 1) -> float:
+    """Seconds of so many first runs, in which code is compiled."""
+    start = time.perf_counter()
+    for _ in range(runs):
+        call.run()
+    if call.ids.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
-    ids: torch.Tensor
+
+class Call:
+    """What the calls below share: each run overwrites what the last one left."""
+
     compile_s: float | None = None
 
-    def run(self) -> torch.Tensor:
-        """Logits, or token ids where the phase is generate."""
-        raise NotImplementedError
-
     def reset(self) -> None:
-        """Nothing to undo: the next run overwrites what this one left."""
-
-    def _compile(self, runs: int = 1) -> None:
-        """Run so many times, by which code is compiled, and note how long it took."""
-        start = time.perf_counter()
-        for _ in range(runs):
-            self.run()
-        if self.ids.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.compile_s = time.perf_counter() - start
+        """Nothing to undo."""
 
 
 class CompiledPrefill(Call):
@@ -91,7 +87,7 @@ class CompiledPrefill(Call):
             return out.logits, kept
 
         self._forward = compiled(forward, device)
-        self._compile()
+        self.compile_s = _compile_s(self)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n or 1, vocab)."""
@@ -107,26 +103,26 @@ class Static(Call):
     by each run; without one every run starts from an empty cache.
     """
 
-    runtime = ""  # instead of the recipe's
-
     def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
         recipe, work = point.recipe, point.workload
-        self.ids, self.prefix = ids, work.prefix_len
+        self.ids, self.work, self.prefix = ids, work, work.prefix_len
+        prefills = work.phase == "prefill"
         self.decoder = decoder = Decoder(
             model,
             work.batch,
             work.positions,
             cache=recipe.cache,
-            runtime=self.runtime or recipe.runtime,
+            runtime="eager" if prefills else recipe.runtime,
             unroll=recipe.unroll,
             attention=recipe.attention,
             compile_prefill=recipe.attention == "flex",
         )
-        self.compile_s, self.held = decoder.compile_s, list(decoder.cache.buffers)
+        self.compile_s, buffers = decoder.compile_s, decoder.cache.buffers
+        self.held = buffers if prefills else [*buffers, decoder.state.tokens]
         self._rows: list[torch.Tensor] = []
         if self.prefix:
             decoder.forward(ids[:, : self.prefix], 0, 1)
-            self._rows = [rows[:, :, : self.prefix].clone() for rows in self.held]
+            self._rows = [rows[:, :, : self.prefix].clone() for rows in buffers]
 
     def _copy_prefix(self) -> None:
         for rows, buffer in zip(self._rows, self.held, strict=False):
@@ -136,19 +132,17 @@ class Static(Call):
 class StaticPrefill(Static):
     """A prompt into a static cache, after a prefix if one is named."""
 
-    runtime = "eager"
-
     def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
         super().__init__(model, ids, point)
-        self._keep = 1 if point.workload.logits == "last" else 0
         if point.recipe.runtime == "compile":
             self.decoder.compile_prefill()
-            self._compile()
+            self.compile_s = _compile_s(self)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n - prefix or 1, vocab), once the prefix is copied in."""
         self._copy_prefix()
-        return self.decoder.forward(self.ids[:, self.prefix :], self.prefix, self._keep)
+        keep = 1 if self.work.logits == "last" else 0
+        return self.decoder.forward(self.ids[:, self.prefix :], self.prefix, keep)
 
 
 class StaticDecode(Static):
@@ -157,7 +151,6 @@ class StaticDecode(Static):
     def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
         super().__init__(model, ids, point)
         self.decoder.prefill(ids)
-        self.held.append(self.decoder.state.tokens)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
@@ -171,19 +164,14 @@ class StaticDecode(Static):
 class StaticGenerate(Static):
     """Prefill and greedy decoding on a static cache, without a host synchronisation."""
 
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        super().__init__(model, ids, point)
-        self.new_tokens = point.workload.new_tokens
-        self.held.append(self.decoder.state.tokens)
-
     def run(self) -> torch.Tensor:
         """Token ids (batch, new_tokens)."""
         self._copy_prefix()
         self.decoder.start(self.ids, self.prefix)
-        for _ in range(1, self.new_tokens, self.decoder.unroll):
+        n, new = self.ids.shape[1], self.work.new_tokens
+        for _ in range(1, new, self.decoder.unroll):
             self.decoder.advance()
-        n = self.ids.shape[1]
-        return self.decoder.state.tokens[:, n : n + self.new_tokens].clone()
+        return self.decoder.state.tokens[:, n : n + new].clone()
 
 
 class Transformers(Call):
@@ -208,7 +196,7 @@ class Transformers(Call):
             config = CompileConfig(mode="default")
             config._compile_all_devices = True  # type: ignore[assignment]
             self.options["compile_config"] = config
-        self._compile(runs=2)  # the second one finds the cache that the first one made
+        self.compile_s = _compile_s(self, 2)  # the second one finds the first's cache
 
     def run(self) -> torch.Tensor:
         """Token ids (batch, new_tokens)."""
