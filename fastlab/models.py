@@ -200,6 +200,7 @@ class Generate:
     ids: torch.Tensor
     new_tokens: int
     cached: bool = True
+    cache: Any = None
 
     def run(self) -> torch.Tensor:
         """Token ids (batch, new_tokens)."""
@@ -218,7 +219,7 @@ class Generate:
 
     def reset(self) -> None:
         """Let go of the last run's cache; each run makes its own."""
-        self.cache: Any = None
+        self.cache = None
 
     def _next(self, tokens: list[torch.Tensor]) -> torch.Tensor:
         if self.cached or not tokens:

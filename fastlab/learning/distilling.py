@@ -80,7 +80,8 @@ def distill(
     if isinstance(text, str):
         if tokenizer is None:
             raise ValueError("tokenizer=None: text needs one; allowed without: ids")
-        check_tokenizer(tokenizer, student.config.vocab_size)  # type: ignore[arg-type]
+        transformer: Any = student
+        check_tokenizer(tokenizer, transformer.config.vocab_size)
         text = token_ids(tokenizer, text)
     blocks = Blocks(text, how.block, how.batch, how.seed)
     teacher.eval().requires_grad_(False)

@@ -36,7 +36,9 @@ from fastlab.spec import ModelShape, Point
 
 SETTINGS, TOKENIZER, IDS = "settings.json", "tokenizer", "train.npy"
 SAMPLE_BLOCKS = 24  # held-out blocks looked at while training goes on
-SMALL = ModelShape("llama", 12, 192, 6, 2, 32, 512, 2048, 1024, tied=True)
+SMALL = ModelShape(
+    *("llama", 12, 192, 6, 2, 32, 512), vocab=2048, max_positions=1024, tied=True
+)
 
 
 @dataclass(frozen=True)

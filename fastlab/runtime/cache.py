@@ -39,6 +39,9 @@ class Place:
 class PlainLayer(StaticLayer):
     """Keys and values (batch, kv_heads, length, head_dim) as they come."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, place: Place, size: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__(max_cache_len=size[2])
         self.place, self.dtype = place, dtype

@@ -108,7 +108,7 @@ def rows_together(model: Any) -> AbstractContextManager[Any]:
         return args[0].clone(memory_format=torch.contiguous_format)
 
     hook: Any = model.get_output_embeddings().register_forward_pre_hook(together)
-    return hook  # type: ignore[no-any-return]
+    return hook
 
 
 def _row_sums(
