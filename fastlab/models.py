@@ -86,9 +86,7 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
 
 def implementation_of(attention: str) -> str:
     """transformers' name of a recipe's attention: sdpa-<kernel> is its sdpa."""
-    if attention == "flex":
-        return "flex_attention"
-    return attention.partition("-")[0]
+    return "flex_attention" if attention == "flex" else attention.partition("-")[0]
 
 
 @contextmanager

@@ -85,24 +85,18 @@ class Plan:
 
 def optimizers(model: nn.Module, how: Training) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the rest; norms do not decay."""
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    is_hidden = {
-        n: how.matrix_lr > 0 and p.ndim == 2 and bool(LAYER.search(n)) for n, p in named
-    }
-    hidden = [p for n, p in named if is_hidden[n]]
-    rest = [p for n, p in named if not is_hidden[n]]
-    decay = how.weight_decay
+    named, decay = dict(model.named_parameters()), how.weight_decay
+    hidden = [n for n, p in named.items() if p.ndim == 2 and LAYER.search(n)]
+    matrices = [named.pop(n) for n in hidden] if how.matrix_lr else []
+    rest = list(named.values())
     groups = [
         {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    both: list[torch.optim.Optimizer] = []
-    if groups:
-        both.append(torch.optim.AdamW(groups, lr=how.lr, betas=(0.9, 0.95)))
-    if hidden:
-        both.append(torch.optim.Muon(hidden, lr=how.matrix_lr, weight_decay=decay))
-    return both
+    adamw = torch.optim.AdamW(groups, lr=how.lr, betas=(0.9, 0.95))
+    if not matrices:
+        return [adamw]
+    return [adamw, torch.optim.Muon(matrices, lr=how.matrix_lr, weight_decay=decay)]
 
 
 class Trainer:
