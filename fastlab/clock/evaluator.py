@@ -99,7 +99,7 @@ def same_text(trained: Trained) -> str:
     kept = json.loads(path.read_text(encoding="utf-8"))
     sha = kept.get("text", {}).get("held_out_sha256") or kept.get("held_out_sha256")
     reached = kept["held_out"]["bits_per_byte"]
-    if sha and trained.corpus.differs(sha):
+    if sha and sha != trained.corpus.held_out_sha256:
         return (
             "the held-out text is another one here (another Python, or your own text): "
             f"stored figures were judged on theirs ({reached:.3f} bits per byte), "

@@ -15,8 +15,7 @@ from fastlab.cost import ops
 from fastlab.cost.fusion import alone
 from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
 from fastlab.cost.stored import csr_product, lookup
-from fastlab.runtime.compiled import compiled
-from fastlab.runtime.onerow import one_row
+from fastlab.runtime.compiled import compiled, one_row
 from fastlab.shrink import linears, rounding
 from fastlab.shrink.stored import CsrLinear, LutLinear
 from fastlab.spec.precision import FORMATS, Format, stored_bytes
