@@ -79,7 +79,14 @@ class Session:
         if path and path.exists():
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.trainer.restore(state)
-            self.curve = state["curve"]
+            self.curve = state.get("curve") or self._copied()
+
+    def _copied(self) -> list[Row]:
+        """The curve of a run whose state was kept before it held one."""
+        path = Path(self.folder or "") / CURVE
+        lines = path.read_text().splitlines() if path.exists() else []
+        rows = [json.loads(line) for line in lines]
+        return [row for row in rows if row["step"] <= self.trainer.step]
 
     def plan(self, steps: int) -> None:
         """So many steps in all, unless the run has a plan from before its stop."""
