@@ -65,7 +65,6 @@ _HOMES = {
     "fastlab.sweeps.reference": ("references",),
     "fastlab.notebook.run": ("start", "Run"),
     "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
-    "fastlab.notebook.pipeline": ("run_pipeline",),
     "fastlab.notebook.progress": ("status", "steps"),
     "fastlab.notebook.series": ("series",),
 }
