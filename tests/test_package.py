@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -30,6 +32,56 @@ def test_importing_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
     )
     assert run.stdout.strip() == "[]", run.stderr
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers"):
+            raise ImportError("blocked: " + name)
+
+sys.meta_path.insert(0, Blocked())
+from importlib import import_module
+from pkgutil import iter_modules
+
+import fastlab.figures, fastlab.notebook, fastlab.reading, fastlab.rows
+
+for package in (fastlab.figures, fastlab.notebook):
+    for module in iter_modules(package.__path__):
+        import_module(package.__name__ + "." + module.name)
+        print(module.name)
+"""
+
+
+def test_rows_figures_and_notebook_import_without_torch() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr
+    assert {"grammar", "explorer", "sweep", "run"} <= {*run.stdout.split()}
+
+
+def test_importing_takes_less_than_a_third_of_a_second() -> None:
+    """Seconds of this process's CPU, beyond Python's own start."""
+    code = (
+        "import time; began = time.process_time(); import fastlab;"
+        "print(time.process_time() - began)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
+    assert float(run.stdout) < 0.3
+
+
+def test_every_old_name_that_has_a_new_one_leads_to_it() -> None:
+    """The table of names: what was public, and where it is now, if it still is."""
+    with (ROOT / "tests" / "pins" / "names.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["old"] for row in rows}) == len(rows) > 200
+    for row in rows:
+        assert row["new"] or row["note"], row
+        if row["new"]:
+            assert resolve_name(row["new"]) is not None
 
 
 def test_everything_public_is_there() -> None:

@@ -14,6 +14,7 @@ import fastlab as fl
 from fastlab import reading
 from fastlab import rows as verbs
 from fastlab.record import Quality
+from fastlab.rows import settled
 from fastlab.spec import grid
 from fastlab.spec.grids import flat
 from tests.figures.made import measurement
@@ -105,7 +106,7 @@ def test_quality_goes_by_model_and_not_by_call(points, device, records):
 )
 def test_settled_means_known_to_a_quarter_from_five_samples(changed, n, spread, sure):
     table = changed(0, measured=measurement(1.0, n, spread))
-    assert bool(fl.settled(table)[0]) is sure
+    assert bool(settled(table)[0]) is sure
 
 
 def test_short_rows_keep_what_tells_them_apart(rows):

@@ -6,7 +6,6 @@ What is faster is told over the first step, the dense model in fp32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,12 @@ import numpy as np
 
 from fastlab import machine
 from fastlab.cost import article
-from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import bars, drawn, level, points, tiles
+from fastlab.figures.layers import bars, drawn, level, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
-from fastlab.latency.devices import Device
-from fastlab.latency.whatif import LABEL, typical
-from fastlab.rows import COLUMNS, estimated, only, over, points_of
-from fastlab.spec.grids import flat, point_of
+from fastlab.rows import only, over, points_of
+from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.spec.precision import QUANTIZED
 from fastlab.words import digits, factor, percent, times
@@ -60,10 +56,9 @@ NAMES = {
     "decode": "Writing one more (decode)",
 }
 ASKED = ("printed", "formula", "flops", "estimated_ms", "measured_ms")
+RANDOM = "random weights: KL is no quality of a trained model"
 FASTER = "times faster than the dense fp32 model"
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
-OTHER_16 = {"bf16": "fp16", "fp16": "bf16"}
-TARGETS = (0.2, *TICKS, 1000)  # ms
 
 
 # --- the steps and their rows
@@ -177,10 +172,7 @@ def staircase(rows: pd.DataFrame, model: str = "") -> Figure:
         panels += [_speeds(own, model, ends), *([_bits(own)] if judged else [])]
     heights = [0.8 + 0.48 * len(own) for own in paths]
     how: dict[str, Any] = {"heights": heights, "key": "outside lower center"}
-    if judged:
-        how["widths"] = (2.1, 1)
-    else:
-        how["note"] = "random weights: KL is no quality of a trained model"
+    how |= {"widths": (2.1, 1)} if judged else {"note": RANDOM}
     size = (11.0, 1.1 + sum(heights))
     return Figure(panels, _totals(paths), rows, size, 1 + judged, **how)
 
@@ -306,107 +298,3 @@ def claims(lines: pd.DataFrame) -> Figure:
     size = (10.4, 1.8 + 0.36 * len(lines))
     panel = Panel(*axes, layers, notes=notes)
     return Figure([panel], title, rows, size, key="outside lower center")
-
-
-# --- which step does a target need?
-
-
-def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFrame:
-    """Estimated ms of each step on each device; NaN where it cannot run.
-
-    Datasheets are taken at typical efficiencies: estimated, not calibrated. A device
-    without bf16 gets fp16, and the other way round.
-    """
-    import pandas as pd
-
-    ms = ["estimated_ms", "estimated_low_ms", "estimated_high_ms"]
-    names, tables = ["device", "basis", "step", "precision", *ms, "bound"], []
-    for device in devices:
-        able = [flat(_as_it_can(point, device)) for point in steps.values()]
-        rates = device if device.calibrated else typical(device)
-        rows = estimated(pd.DataFrame(able, columns=[*COLUMNS]), rates)
-        basis = "calibrated" if device.calibrated else LABEL
-        rows = rows.assign(device=device.name, basis=basis, step=[*steps])
-        tables.append(rows[names].astype(dict.fromkeys(ms, float)))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _as_it_can(point: Point, device: Device) -> Point:
-    """The point in the 16-bit format that the device has, if it has only the other."""
-    other = OTHER_16.get(point.recipe.precision, "")
-    if device.can(point.recipe.precision) or not (other and device.can(other)):
-        return point
-    return replace(point, recipe=replace(point.recipe, precision=other))
-
-
-def targets(table: pd.DataFrame, target_ms: float, call: str = "") -> Figure:
-    """Estimated ms of `steps_on`: a line for each device, a column for each step.
-
-    Blue cells come under the target; the first of a line is framed; what a device
-    cannot run is a dash.
-    """
-    basis = dict(zip(table["device"], table["basis"], strict=True))
-    devices = {device: f"{device}\n({how})" for device, how in basis.items()}
-    steps = list(dict.fromkeys(table["step"]))
-    under = table[table["estimated_ms"] <= target_ms].groupby("device")["step"].first()
-    firsts = {device: under.get(device, "") for device in devices}
-    rows = table.assign(
-        first=table["device"].map(firsts) == table["step"],
-        dash=np.where(table["estimated_ms"].isna(), "–", ""),
-    )
-
-    def frame(axes: Any) -> None:
-        from matplotlib.patches import Rectangle
-
-        for y, step in enumerate(firsts.values()):
-            if step:
-                at = steps.index(step) - 0.47, y - 0.45
-                axes.add_patch(Rectangle(at, 0.94, 0.9, fill=False, lw=2, zorder=5))
-
-    look: dict[str, Any] = {"norm": lambda ms: 0.2 * (ms <= target_ms), "cmap": "Blues"}
-    named = "step", "device", "estimated_ms", "estimated ms"
-    counts = {step: [*firsts.values()].count(step) for step in (*steps, "")}
-    each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items() if n]
-    title = f"{call}: what comes under {digits(target_ms)} ms?\n"
-    title += f"Of {len(firsts)} devices: {', '.join(each)}"
-    at = Axis("step: estimated milliseconds", names=steps)
-    on = Axis("device", names=devices)
-    panel = Panel(at, on, [tiles(rows, *named, words="dash", **look)], decor=[frame])
-    size = (9.8, 1.6 + 0.45 * len(firsts))
-    return Figure([panel], title, rows, size)
-
-
-def target(
-    paths: Mapping[str, Mapping[str, Point]],
-    devices: Sequence[Device | None],
-    target_ms: float = 100,
-) -> Explorer:
-    """A target, the call, its tokens and batch, against each step on each device.
-
-    paths: phase -> step -> point.
-    """
-    known = [device for device in devices if device is not None]
-    longest = max(steps["dense"].workload.prompt_len for steps in paths.values())
-
-    def make(target_ms: float, call: str, tokens: int, batch: int) -> Figure:
-        cached = max(tokens - (call == "decode"), 1)  # a step fills the last position
-        work = replace(paths[call]["dense"].workload, prompt_len=cached, batch=batch)
-        moved = {
-            name: replace(point, workload=replace(work, logits=point.workload.logits))
-            for name, point in paths[call].items()
-        }
-        shape = moved["dense"].shape
-        model = f"{shape.family} {shape.layers} x {shape.hidden}"
-        length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"
-        what = f"{model}, {call} {length}, batch {batch}"
-        return targets(steps_on(moved, known), target_ms, what)
-
-    caption = (
-        "nothing runs: datasheets are taken at 0.7 of their peak and 0.9 of their "
-        "bandwidth, estimated, not calibrated; quality is not asked here"
-    )
-    return explore(
-        *(make, {"target_ms": target_ms, "tokens": longest}, caption),
-        **{"target_ms": around(TARGETS, target_ms), "call": [*paths]},
-        **{"tokens": around((64, 256, 512, 1024), longest), "batch": [1, 4, 16, 64]},
-    )

@@ -70,7 +70,6 @@ def _interval(
     if not pale:
         look = {"color": color, "alpha": 0.5, "lw": 1.2}
     draw = axes.hlines if axis == 0 else axes.vlines
-    look.pop("solid_capstyle", None)
     draw(at[1 - axis], low, high, zorder=3, **look)
 
 

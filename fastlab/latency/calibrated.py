@@ -7,7 +7,7 @@ dispatches; a CPU is its own host and takes their sum. A CUDA graph is one dispa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,16 +24,14 @@ from fastlab.latency.costs import (
     latency_model,
 )
 from fastlab.latency.devices import Device
-from fastlab.latency.profile import ClassFit, Profile, formula, parts_of
+from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import ATTENTION, DIMS, GENERATED, Work, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
 
-ALIKE = (
-    0.3  # share of the error's variance that all operations of a call have in common
-)
+ALIKE = 0.3  # share of the error's variance that a call's operations have in common
 STRETCHED = 0.05  # share of the time beyond the calibrated range that is worth a flag
-UNKNOWN = np.log(2.0)  # half an interval of a class that was not calibrated
+UNKNOWN = math.log(2.0)  # half an interval of a class that was not calibrated
 
 
 _Fitted = tuple[str, str, bool]  # class, precision, whether it runs compiled
@@ -109,9 +107,11 @@ def _totals(times: Sequence[np.ndarray], each: _Each) -> _Total:
     error = seconds * each.half
     work_s = total(seconds)
     variance = (1 - ALIKE) * total(error**2) + ALIKE * total(error) ** 2
-    parts = np.stack([total(part) for part in _longest(often * each.parts)])
+    parts = often * each.parts
+    longest = np.where(parts == parts.max(axis=0), parts, 0.0)
+    bound = np.stack([total(part) for part in longest]).argmax(axis=0)
     beyond = total(seconds * each.outside) > STRETCHED * work_s
-    return _Total(work_s, np.sqrt(variance) / work_s, parts.argmax(axis=0), beyond)
+    return _Total(work_s, np.sqrt(variance) / work_s, bound, beyond)
 
 
 def _timing(
@@ -134,11 +134,6 @@ def _timing(
     return Timing(float(seconds), float(low), float(high), name, bool(beyond))
 
 
-def _longest(parts: np.ndarray) -> np.ndarray:
-    """Each operation's longest part, the others zero."""
-    return np.where(parts == parts.max(axis=0), parts, 0.0)
-
-
 def _operations(
     costs: Sequence[Costs], points: Sequence[Point], device: Device, profile: Profile
 ) -> _Each:
@@ -149,16 +144,14 @@ def _operations(
     sizes = [len(cost.times) for cost in costs]
     matrix[:, [WEIGHTS, KV_READ]] *= np.repeat(slow, sizes)[:, None]
     dims = np.concatenate([cost.dims for cost in costs])
-    each = _empty(len(of))
+    n = len(of)
+    each = _Each(np.empty(n), np.empty(n), np.empty((3, n)), np.zeros(n, bool))
     for (kind, precision, compiled), code in codes.items():
         at = of == code
-        one = profile.find(kind, precision)
-        if one is not None and compiled:
-            one = within_compiled(one, device)
+        fit = fit_of(kind, precision, compiled, device, profile)
         columns = columns_of(kind, matrix[at], dims[at])
-        found = _class(one, columns, device, precision)
-        for whole, part in zip(each, found, strict=True):
-            whole[..., at] = part
+        each.seconds[at], each.half[at] = fit.predict(columns)
+        each.parts[:, at], each.outside[at] = fit.parts(columns), fit.outside(columns)
     both = zip(costs, points, strict=True)
     beyond = np.concatenate([call_overhead_factor(c, p, profile) for c, p in both])
     return each._replace(seconds=each.seconds * beyond, parts=each.parts * beyond)
@@ -200,43 +193,33 @@ def slowdown(cost: Costs, point: Point, profile: Profile) -> float:
     return profile.slowdown(point.recipe.format.dense, footprint)
 
 
-def _empty(size: int) -> _Each:
-    outside = np.empty(size, dtype=bool)
-    return _Each(np.empty(size), np.empty(size), np.empty((3, size)), outside)
+def fit_of(
+    kind: str, precision: str, compiled: bool, device: Device, profile: Profile
+) -> ClassFit:
+    """The fit of a class of operations; from the datasheet where none was calibrated.
 
-
-def within_compiled(one: ClassFit, device: Device) -> ClassFit:
-    """The fit of a class in compiled code: only library calls keep their overhead.
-
-    What other kernels cost a CPU beyond their work is the profile's compiled_s; on a
-    GPU every kernel takes its time to begin and end.
+    In compiled code only library calls keep their overhead: what other kernels cost a
+    CPU beyond their work is the profile's compiled_s; on a GPU every kernel takes its
+    time to begin and end.
     """
-    called = one.kind in (*DIMS, *ATTENTION) and one.kind not in GENERATED
-    if called or device.kind != "cpu":
-        return one
-    rates = {k: v for k, v in one.parameters.items() if k != "overhead_s"}
-    return replace(one, parameters=rates)
+    fit = profile.find(kind, precision)
+    if fit is None:
+        rates = datasheet(device, precision)
+        nowhere = (math.inf,)
+        return ClassFit(
+            kind, precision, device.name, rates, None, UNKNOWN, nowhere, nowhere, 0
+        )
+    called = kind in (*DIMS, *ATTENTION) and kind not in GENERATED
+    if called or device.kind != "cpu" or not compiled:
+        return fit
+    rates = {k: v for k, v in fit.parameters.items() if k != "overhead_s"}
+    return replace(fit, parameters=rates)
 
 
 def columns_of(kind: str, matrix: np.ndarray, dims: np.ndarray) -> Work:
     """Rows of a cost matrix (of one execution each) as a fit reads them."""
     moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1)
     return work(kind, matrix[:, CAUSAL], moved, matrix[:, LAUNCHES], dims)
-
-
-def _class(
-    one: ClassFit | None, columns: Work, device: Device, precision: str
-) -> _Each:
-    if one is None:
-        return _unknown(columns, datasheet(device, precision))
-    seconds, half = one.predict(columns)
-    return _Each(seconds, half, one.parts(columns), one.outside(columns))
-
-
-def _unknown(columns: Work, rates: Mapping[str, float]) -> _Each:
-    size = len(columns.flops)
-    outside, half = np.ones(size, dtype=bool), np.full(size, UNKNOWN)
-    return _Each(formula(rates, columns), half, parts_of(rates, columns), outside)
 
 
 def datasheet(device: Device, precision: str) -> dict[str, float]:

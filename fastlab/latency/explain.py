@@ -11,9 +11,9 @@ from fastlab.latency.calibrated import (
     call_overhead_factor,
     columns_of,
     datasheet,
+    fit_of,
     host_work,
     slowdown,
-    within_compiled,
 )
 from fastlab.latency.costs import (
     KV_READ,
@@ -69,21 +69,16 @@ def _operation(
     # [4] seconds of one kind of operation, all its times together.
     kind, precision = costs.classes[i], costs.precisions[i]
     columns = columns_of(kind, row, costs.dims[i : i + 1])
-    fit = profile.find(kind, precision) if profile else None
-    if fit and costs.compiled[i]:
-        fit = within_compiled(fit, device)
-    known = fit.parameters if fit else _rates(device, precision, profile)
-    math, _, launches = parts_of(known, columns)[:, 0]
-    plain = formula(known, columns)[0]
-    whole = fit.predict(columns)[0][0] if fit else plain
+    if profile:
+        fit = fit_of(kind, precision, bool(costs.compiled[i]), device, profile)
+        rates, whole = fit.parameters, fit.predict(columns)[0][0]
+    else:  # the roofline counts launches once, on the host
+        rates = datasheet(device, precision) | {"overhead_s": 0.0}
+        whole = formula(rates, columns)[0]
+    math, _, launches = parts_of(rates, columns)[:, 0]
+    plain = formula(rates, columns)[0]
     steps = [math, plain - launches - math, launches, whole - plain]
     return np.array(steps) * costs.times[i]
-
-
-def _rates(device: Device, precision: str, profile: Profile | None) -> dict[str, float]:
-    # The roofline counts launches once, on the host; a missing class has its own.
-    known = datasheet(device, precision)
-    return known if profile else {k: v for k, v in known.items() if k != "overhead_s"}
 
 
 def _host(

@@ -13,7 +13,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @dataclass(frozen=True)
-class DistillConfig:
+class Lesson:
     """A notebook as its title cell tells it: title, question, minutes, device."""
 
     file: str
@@ -27,7 +27,7 @@ class DistillConfig:
 class Series:
     """The lessons that are there, in order, as a table with links."""
 
-    lessons: tuple[DistillConfig, ...]
+    lessons: tuple[Lesson, ...]
 
     def __repr__(self) -> str:
         return "\n".join(
@@ -50,7 +50,7 @@ def series(folder: Path = NOTEBOOKS) -> Series:
     return Series(tuple(map(lesson, sorted(folder.glob("[0-9]*.ipynb")))))
 
 
-def lesson(path: Path) -> DistillConfig:
+def lesson(path: Path) -> Lesson:
     """One notebook's title cell; ValueError names what it lacks."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     text = "".join(cells[0]["source"]) if cells else ""
@@ -64,10 +64,10 @@ def lesson(path: Path) -> DistillConfig:
     if absent:
         raise ValueError(f"the title cell of {path.name} lacks {', '.join(absent)}")
     said = {name: match[1] for name, match in found.items() if match}
-    return DistillConfig(path.name, **said)
+    return Lesson(path.name, **said)
 
 
-def _cells(each: DistillConfig) -> Iterator[str]:
+def _cells(each: Lesson) -> Iterator[str]:
     link = f'<a href="{html.escape(each.file)}">{html.escape(each.title)}</a>'
     yield f'<td style="text-align:left">{link}</td>'
     for text in (each.question, each.minutes, each.device):

@@ -8,7 +8,6 @@ from typing import Any
 import fastlab as fl
 from fastlab.clock.traps import Series
 from fastlab.figures import (
-    article,
     counts,
     decode,
     precisions,
@@ -17,9 +16,11 @@ from fastlab.figures import (
     scores,
     sharing,
     sweep,
+    target,
     timing,
 )
 from fastlab.figures.explorer import Explorer
+from fastlab.latency.devices import Device
 from fastlab.spec import Point, grid
 from tests.figures.made import record
 
@@ -28,7 +29,7 @@ CALLS = {"precision": ["fp32", "bf16"], "phase": ["prefill", "decode"]}
 CUT = {"family": "llama", "hidden": 768, "kv_heads": 4, "vocab": 512}
 
 
-def rows_by_hand() -> tuple[list[Any], fl.Device]:
+def rows_by_hand() -> tuple[list[Any], Device]:
     """Records of 24 points, measured at 1.2 times their estimate, and their device."""
     device = fl.device("h200")
     return [record(point, device, 1.2) for point in grid(**SIZES, **CALLS)], device
@@ -84,5 +85,5 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "samples_taken": lambda: timing.samples_taken(
         series("naive", 9), series("ours", 10)
     ),
-    "target": lambda: article.target(_paths(), [fl.device("t4")]),
+    "target": lambda: target.target(_paths(), [fl.device("t4")]),
 }

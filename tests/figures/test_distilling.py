@@ -18,6 +18,7 @@ from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.spec import Point, Workload
+from fastlab.spec.pruning import pruned_shape
 from fastlab.spec.shape import ModelShape
 from tests.cells import run_cells
 from tests.figures.checks import faults
@@ -28,7 +29,7 @@ SHAPE = ModelShape(
 CUT = fl.Recipe(pruning=fl.Pruning(layers=0.5, layer_choice="influence"))
 LESSON, STEPS = fl.DistillConfig(2.0, 0.9), 4
 STUDENTS = list(distilling.LOOKS)
-USED = ("grid", "build", "built", "Point", "pruned_shape", "figures", "Training")
+USED = ("grid", "build", "built", "Point", "figures", "Training")
 USED += ("distill", "DistillConfig")
 
 
@@ -97,7 +98,7 @@ def test_each_student_is_judged_before_and_while_it_learns(learned, judge):
         assert list(own["step"]) == [0, 1, 2, 3, 4]
     ratio = learned["bits_per_byte"] / judge.dense
     assert list(learned["of_dense"]) == pytest.approx(list(ratio))
-    halved = fl.parameters(fl.pruned_shape(SHAPE, CUT.pruning))
+    halved = fl.parameters(pruned_shape(SHAPE, CUT.pruning))
     assert set(learned["parameters"]) == {halved}
     starts = learned[learned["step"] == 0].set_index("student")["bits_per_byte"]
     taught, alone, scratch = starts[STUDENTS]

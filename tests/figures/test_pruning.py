@@ -37,7 +37,7 @@ from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.spec.pruning import pruned_shape
-from fastlab.spec.sparsity import sparse_bytes
+from fastlab.spec.sparsity import Sparsity, sparse_bytes
 from tests.figures.checks import faults
 from tests.figures.made import record
 
@@ -332,7 +332,7 @@ def test_worked_answers_agree_with_the_code():
         cut = fl.Pruning(ffn=share, multiple=multiple)
         assert pruned_shape(shape, cut).ffn == size(ffn, share, multiple)
     n = k = 1024
-    stored = fl.Sparsity(EXERCISES["07_2"].answer / 100, storage="csr")
+    stored = Sparsity(EXERCISES["07_2"].answer / 100, storage="csr")
     assert sparse_bytes(stored, n, k) == pytest.approx(2 * n * k, rel=0.01)
     points = cut_points([0.25, 0.5, 0.75], **LARGE)
     left = [p.built_shape.heads for p in points if p.recipe.pruning.heads]

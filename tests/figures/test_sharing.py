@@ -15,7 +15,7 @@ from fastlab.figures.labels import name_marks
 from fastlab.models import build
 from fastlab.record import Effective
 from fastlab.shrink import parts
-from fastlab.shrink.share import lut_linear
+from fastlab.shrink.share import lut_linear, share
 from fastlab.spec import Point
 from fastlab.spec.sharing import Sharing
 from tests.cells import run_cells
@@ -72,7 +72,7 @@ def test_bytes_are_those_of_the_modules_that_store_weights(way):
     names = parts.linear_names(model, "layers")
     shapes = [parts.dense_weight(model.get_submodule(n)).shape for n in names]
     if way.kind in sharing.SHARED:
-        model = fl.share(model, Sharing(way.bits, sharing.SHARED[way.kind]))
+        model = share(model, Sharing(way.bits, sharing.SHARED[way.kind]))
     else:
         model = fl.quantize(model, way.kind)
     modules = [model.get_submodule(n) for n in names]

@@ -17,7 +17,7 @@ from fastlab.latency.devices import Device, device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.explain import waterfall
 from fastlab.latency.fit import fit
-from fastlab.latency.profile import Profile
+from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import Sample, class_of, work_of
 from fastlab.spec import Point, grid, point_of
 
@@ -126,16 +126,20 @@ def test_a_compiled_generation_begins_eagerly(known: Device) -> None:
 def test_in_compiled_code_only_library_calls_keep_their_overhead(
     known: Device,
 ) -> None:
-    elementwise = known.fits.find("elementwise", "fp32")
-    product, attention = (known.fits.find(k, "fp32") for k in ("linear", "decode"))
-    assert module.within_compiled(product, known) == product
-    assert module.within_compiled(attention, known) == attention
-    loop = replace(product, kind="gemv")
-    for one in (elementwise, loop):
-        left = module.within_compiled(one, known).parameters
-        assert {*left} == {*one.parameters} - {"overhead_s"}
+    loop = replace(known.fits.find("linear", "fp32"), kind="gemv")
+    profile = replace(known.fits, fits=(*known.fits.fits, loop))
+
+    def fit(kind: str, compiled: bool, on: Device = known) -> ClassFit:
+        return module.fit_of(kind, "fp32", compiled, on, profile)
+
+    for kind in ("linear", "decode"):
+        assert fit(kind, True) == fit(kind, False) == profile.find(kind, "fp32")
+    for kind in ("elementwise", "gemv"):
+        left = fit(kind, True).parameters
+        assert {*left} == {*fit(kind, False).parameters} - {"overhead_s"}
         # on a GPU every kernel takes its time to begin and end
-        assert module.within_compiled(one, replace(known, kind="cuda")) == one
+        gpu = replace(known, kind="cuda")
+        assert fit(kind, True, gpu) == profile.find(kind, "fp32")
 
 
 def test_many_points_are_estimated_like_each_alone(known: Device) -> None:

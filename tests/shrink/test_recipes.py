@@ -16,8 +16,11 @@ from fastlab.learning.loop import Training
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.shrink import healing
 from fastlab.shrink.recipes import build, smaller
+from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec import Point, point_of
+from fastlab.spec.sparsity import Sparsity
+from fastlab.sweeps.files import read_sweep
 
 CUTS: list[dict[str, Any]] = [
     {"prune_layers": 0.5},
@@ -50,7 +53,7 @@ def test_the_order_is_prune_then_zero_then_quantize() -> None:
     point = point_of(model="tiny-llama", prune_ffn=0.5, sparse_ratio=0.5)
     got = build(point)
     by_hand = fl.prune(build(point_of(model="tiny-llama")), fl.Pruning(ffn=0.5))
-    by_hand = fl.sparsify(by_hand, fl.Sparsity(0.5))
+    by_hand = sparsify(by_hand, Sparsity(0.5))
     pairs = zip(got.parameters(), by_hand.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -130,7 +133,7 @@ def test_a_sweep_file_names_the_trained_model(trained: Trained, tmp_path: Path) 
     file = tmp_path / "sweep.yaml"
     lines = {"model": trained.source, "weights": "trained", "prune_ffn": [0, 0.5]}
     file.write_text(json.dumps({"text": list(trained.text), "grids": [lines]}))
-    read = fl.read_sweep(file)
+    read = read_sweep(file)
     assert read.trained == trained.source
     assert read.text == trained.text
     assert [p.weights for p in read.points] == [trained.weights] * 2
