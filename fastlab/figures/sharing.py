@@ -145,7 +145,8 @@ def _ways(table: pd.DataFrame, column: str) -> list[Layer]:
     layers = []
     sure = column == "kl_nats" and table["kl_low"].notna().any()
     for kind, own in table.groupby("kind", sort=False):
-        look = dict(zip(("color", "marker", "line"), LOOKS[str(kind)], strict=True))
+        names = "color", "marker", "line"
+        look: dict[str, Any] = dict(zip(names, LOOKS[str(kind)], strict=True))
         ends: Any = ("kl_low", "kl_high") if sure else ()
         own, at = own.sort_values("bits_per_weight"), ("bits_per_weight", column)
         layers.append(points(own, *at, str(kind), ends=ends, words="bits", **look))

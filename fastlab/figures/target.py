@@ -120,8 +120,7 @@ def target(
         "nothing runs: datasheets are taken at 0.7 of their peak and 0.9 of their "
         "bandwidth, estimated, not calibrated; quality is not asked here"
     )
-    return explore(
-        *(make, {"target_ms": target_ms, "tokens": longest}, caption),
-        **{"target_ms": around(TARGETS, target_ms), "call": [*paths]},
-        **{"tokens": around((64, 256, 512, 1024), longest), "batch": [1, 4, 16, 64]},
-    )
+    controls: dict[str, Any] = {"tokens": around((64, 256, 512, 1024), longest)}
+    controls = {"target_ms": around(TARGETS, target_ms), "call": [*paths]} | controls
+    start = {"target_ms": target_ms, "tokens": longest}
+    return explore(make, start, caption, **controls, batch=[1, 4, 16, 64])
