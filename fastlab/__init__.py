@@ -46,7 +46,6 @@ _HOMES = {
     "fastlab.figures.explorer": ("explore",),
     "fastlab.notebook.run": ("start",),
     "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
-    "fastlab.notebook.pipeline": ("run_pipeline",),
     "fastlab.notebook.progress": ("status", "steps"),
     "fastlab.notebook.series": ("series",),
 }

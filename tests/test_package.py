@@ -60,7 +60,7 @@ def test_rows_figures_and_notebook_import_without_torch() -> None:
         [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, cwd=ROOT
     )
     assert run.returncode == 0, run.stderr
-    assert {"grammar", "explorer", "sweep", "run", "pipeline"} <= {*run.stdout.split()}
+    assert {"grammar", "explorer", "sweep", "run"} <= {*run.stdout.split()}
 
 
 def test_importing_takes_less_than_a_third_of_a_second() -> None:

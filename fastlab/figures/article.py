@@ -6,7 +6,6 @@ What is faster is told over the first step, the dense model in fp32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,12 @@ import numpy as np
 
 from fastlab import machine
 from fastlab.cost import article
-from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import bars, drawn, level, points, tiles
+from fastlab.figures.layers import bars, drawn, level, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
-from fastlab.latency.devices import Device
-from fastlab.latency.whatif import LABEL, typical
-from fastlab.rows import COLUMNS, estimated, only, over, points_of
-from fastlab.spec.grids import flat, point_of
+from fastlab.rows import only, over, points_of
+from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.spec.precision import QUANTIZED
 from fastlab.words import digits, factor, percent, times
@@ -42,26 +38,27 @@ PRINTED = {
     **{"dense": article.PRINTED_BOTH_PASSES, "16 bit": article.PRINTED_16_BIT},
     **{"pruned": article.PRINTED[1024, 3, 512], "compiled": article.PRINTED_OPTIMISED},
 }
-SIXTEEN_BIT_CLAIM = 8.0  # what the article divides the operations by, for 16 bit
-# ... and what its optimised code then saves: 1.875e7 becomes 1.75e7.
+# What the article's optimised code saves: 1.875e7 becomes 1.75e7.
 OPTIMISED_CLAIM = article.PRINTED_16_BIT / article.PRINTED_OPTIMISED
+# What it divides its operations by.
+DIVIDED = {"16 bit": 8.0} | dict.fromkeys(LATER, 8.0 * OPTIMISED_CLAIM)
 POSITIONS = 1024  # of GPT-2, and the article's n
 THOUSANDS = 2000.0  # the least that "thousands of times" can mean
-CLAIM = '"thousands"'
 SOURCES = {
     **{"printed": "the article's numbers", "formula": "its formula, worked out"},
     **{"flops": "FLOPs, counted", "estimated": "time, estimated"},
     "measured": "time, measured",
 }
+WORDS: dict[str, Any] = {"va": "center", "color": GREY, "fontsize": SMALL}
 STAIRS = {"printed": (0, (5, 2)), "formula": (0, (1, 1.5)), "flops": "-"}
 NAMES = {
     "prefill": "Reading {:,} tokens (prefill)",
     "decode": "Writing one more (decode)",
 }
+ASKED = ("printed", "formula", "flops", "estimated_ms", "measured_ms")
+RANDOM = "random weights: KL is no quality of a trained model"
 FASTER = "times faster than the dense fp32 model"
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
-OTHER_16 = {"bf16": "fp16", "fp16": "bf16"}
-TARGETS = (0.2, *TICKS, 1000)  # ms
 
 
 # --- the steps and their rows
@@ -91,20 +88,18 @@ def case_points(
     """
     shape: dict[str, Any] = {"family": "gpt2", "layers": layers, "hidden": hidden}
     shape["max_positions"] = max(POSITIONS, prompt_len)
-    runtimes = {"prefill": "compile", "decode": "decoder"}
-    runtimes |= {"decode": "graph"} if machine.torch_device() == "cuda" else {}
-    found = {}
-    for phase, runtime in runtimes.items():
-        steps = {"dense": {}, "pruned": CUT, "16 bit": {"precision": formats[0]}}
-        steps |= {"compiled": {"runtime": runtime}} if compiled else {}
-        if phase == "prefill":
-            steps[LAST] = {"logits": "last"}
-        elif len(formats) > 1:
-            head = {"scope": "head"} if formats[1] in QUANTIZED else {}
-            steps["8 bit"] = {"precision": formats[1], **head}
-        cached = max(prompt_len - (phase == "decode"), 1)
-        found[phase] = path(steps, phase=phase, prompt_len=cached, **shape)
-    return found
+    graph = "graph" if machine.torch_device() == "cuda" else "decoder"
+    reads, writes = ({"runtime": runtime} for runtime in ("compile", graph))
+    steps = {"dense": {}, "pruned": CUT, "16 bit": {"precision": formats[0]}}
+    head = {"scope": "head"} if formats[-1] in QUANTIZED else {}
+    last = {"precision": formats[1], **head} if formats[1:] else {}
+    reading = steps | {"compiled": reads if compiled else {}, LAST: {"logits": "last"}}
+    writing = steps | {"compiled": writes if compiled else {}, "8 bit": last}
+    cached = max(prompt_len - 1, 1)
+    return {
+        "prefill": path(reading, phase="prefill", prompt_len=prompt_len, **shape),
+        "decode": path(writing, phase="decode", prompt_len=cached, **shape),
+    }
 
 
 def case_rows(
@@ -112,20 +107,28 @@ def case_rows(
 ) -> pd.DataFrame:
     """The rows of each path's steps, with what the article says, and all speed-ups.
 
-    X_gain: the dense model's X over this one's, above 1 is faster; printed_gain is only
-    there for the sizes that the article prints.
+    X_gain: the dense model's X over this one's, above 1 is faster. formula: what the
+    article's 2 L n H^2 gives for what is built; printed: what it prints, for its own
+    sizes. It says nothing of decoding.
     """
     steps = {point: name for own in paths.values() for name, point in own.items()}
     rows = only(rows, steps)
     here = points_of(rows)
-    sizes = [(p.built_shape.layers, p.built_shape.hidden) for p in here]
+    built = [(p.built_shape.layers, p.built_shape.hidden) for p in here]
+    sizes = [
+        (p.workload.prompt_len, *size) for p, size in zip(here, built, strict=True)
+    ]
     rows = rows.assign(
         step=[steps[point] for point in here],
-        built=[f"{layers} x {hidden}" for layers, hidden in sizes],
+        built=[f"{layers} x {hidden}" for layers, hidden in built],
+        formula=[article.article_as_printed(*size) for size in sizes],
     )
-    rows = _with_claims(rows, sizes)
-    asked = ("printed", "formula", "flops", "estimated_ms", "measured_ms")
-    rows = over(rows, ["phase"], asked, step="dense")
+    reads, step = rows["phase"] == "prefill", rows["step"]
+    divided = rows["formula"] / step.map(DIVIDED).fillna(1)
+    own = {size for size, read in zip(sizes, reads, strict=True) if read}
+    printed = step.map(PRINTED).where(reads & (own == {*article.PRINTED}))
+    rows = rows.assign(formula=divided.where(reads), printed=printed)
+    rows = over(rows, ["phase"], ASKED, step="dense")
     for what in ("estimated", "measured"):
         for end, other in (("low", "high"), ("high", "low")):
             share = rows[f"{what}_ms"] / rows[f"{what}_{other}_ms"]
@@ -133,61 +136,8 @@ def case_rows(
     return rows
 
 
-def _with_claims(rows: pd.DataFrame, sizes: Sequence[tuple[int, int]]) -> pd.DataFrame:
-    """What the article's formula gives and what it prints; NaN where it says nothing.
-
-    2 L n H^2 of what is built, a further 8 for 16 bit and 1.07 for "optimised".
-    """
-    step, later = rows["step"], rows["step"].isin(LATER)
-    claimed = SIXTEEN_BIT_CLAIM ** ((step == "16 bit") | later)
-    smaller = claimed * OPTIMISED_CLAIM**later
-    whole = [(n, *size) for n, size in zip(rows["prompt_len"], sizes, strict=True)]
-    formula = [article.article_as_printed(*size) for size in whole] / smaller
-    reads = rows["phase"] == "prefill"
-    own = {size for size, read in zip(whole, reads, strict=True) if read}
-    printed = step.map(PRINTED).where(reads & (own == {*article.PRINTED}))
-    return rows.assign(formula=formula.where(reads), printed=printed)
-
-
-def case_factors(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each step alone makes faster, by each source: the previous over this one.
-
-    Then its quality: bits per byte of a text, or KL where weights are random.
-    """
-    found = rows[["phase", "step", "built", "precision"]].copy()
-    for what in SOURCES:
-        before = rows.groupby("phase", sort=False)[f"{what}_gain"].shift()
-        found[what] = [_said(times, gain) for gain in rows[f"{what}_gain"] / before]
-    judged = rows["bits_per_byte"].notna().any()
-    what, name = (
-        ("bits_per_byte", "bits per byte") if judged else ("kl_nats", "KL, nats")
-    )
-    return found.assign(**{name: [_said("{:.3g}".format, one) for one in rows[what]]})
-
-
 def _said(write: Any, value: Any) -> str:
     return "" if value is None or value != value else write(float(value))
-
-
-def bottom_line(paths: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The total speed-up of each path (name -> its rows), by each source.
-
-    Columns: path, by, gain, its interval, its share of "thousands", which stands on
-    top. What the article says of the first path is not said again of the others.
-    """
-    import pandas as pd
-
-    lines: list[tuple[Any, ...]] = [("the article", CLAIM, THOUSANDS, np.nan, np.nan)]
-    for n, (name, rows) in enumerate(paths.items()):
-        for what in [*SOURCES][2 * bool(n) :]:
-            known = rows[rows[f"{what}_gain"].notna()]
-            if len(known) > 1:
-                ends = [f"{what}_gain{end}" for end in ("", "_low", "_high")]
-                total = [known.iloc[-1].get(end, np.nan) for end in ends]
-                lines.append((name, SOURCES[what], *total))
-    found = pd.DataFrame(lines, columns=["path", "by", "gain", "low", "high"])
-    shares = [percent(gain / THOUSANDS) for gain in found["gain"]]
-    return found.assign(**{"of thousands": shares})
 
 
 def topics() -> pd.DataFrame:
@@ -212,25 +162,19 @@ def staircase(rows: pd.DataFrame, model: str = "") -> Figure:
     """
     if rows.empty:
         return nothing(f"{model or 'The case'}: nothing was run, nothing is shown")
-    own = [one for _, one in rows.groupby("phase", sort=False)]
-    gains = rows[[name for name in rows if "_gain" in str(name)]].to_numpy(float)
+    paths = [own for _, own in rows.groupby("phase", sort=False)]
+    gains = rows.filter(like="_gain").to_numpy(float)
     most = max(THOUSANDS if rows["printed"].notna().any() else 2.0, np.nanmax(gains))
     ends = 0.7 * min(1.0, float(np.nanmin(gains))), 2.5 * float(most)
     judged = bool(rows["bits_per_byte"].notna().any())
-    panels = [
-        panel
-        for one in own
-        for panel in (_speeds(one, model, ends), *([_bits(one)] if judged else []))
-    ]
-    heights = [0.8 + 0.48 * len(one) for one in own]
+    panels = []
+    for own in paths:
+        panels += [_speeds(own, model, ends), *([_bits(own)] if judged else [])]
+    heights = [0.8 + 0.48 * len(own) for own in paths]
+    how: dict[str, Any] = {"heights": heights, "key": "outside lower center"}
+    how |= {"widths": (2.1, 1)} if judged else {"note": RANDOM}
     size = (11.0, 1.1 + sum(heights))
-    return Figure(
-        *(panels, _totals(own), rows, size, 1 + judged),
-        widths=(2.1, 1)[: 1 + judged],
-        heights=heights,
-        key="outside lower center",
-        note="" if judged else "random weights: KL is no quality of a trained model",
-    )
+    return Figure(panels, _totals(paths), rows, size, 1 + judged, **how)
 
 
 def _totals(own: Sequence[pd.DataFrame]) -> str:
@@ -242,7 +186,7 @@ def _totals(own: Sequence[pd.DataFrame]) -> str:
         verb = "reading" if rows["phase"].iloc[0] == "prefill" else "writing"
         total, bits = (rows[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
         said += [f"{what} {factor(total.iloc[-1])} {verb}"] if len(total) else []
-        more = _more(bits.iloc[-1] / bits.iloc[0]) if len(bits) > 1 else ""
+        more = _more(bits.iloc[-1] / bits.iloc[0]) if len(bits) else ""
         said += [f"for {more} bits per byte"] if more else []
     return f"The article says thousands{claim}; {', '.join(said)}"
 
@@ -296,17 +240,15 @@ def _stair(rows: pd.DataFrame, what: str) -> Layer:
         gains, edges = rows[f"{what}_gain"].to_numpy(float), np.arange(len(rows) + 1)
         axes.stairs(gains, edges - 0.5, orientation="horizontal", **look)
         last = int(np.flatnonzero(np.isfinite(gains))[-1])
-        place: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
-        place |= {"color": GREY, "fontsize": SMALL}
-        axes.annotate(factor(gains[last]), (gains[last], last + 0.4), (4, 0), **place)
+        end = gains[last], last + 0.4
+        axes.annotate(factor(end[0]), end, (4, 0), textcoords="offset points", **WORDS)
 
     return drawn(draw, rows, f"{what}_gain", "step", SOURCES[what], "line")
 
 
 def _thousands(axes: Any) -> None:
     axes.axvspan(THOUSANDS, 100 * THOUSANDS, color=PALE, zorder=0)
-    place: dict[str, Any] = {"va": "top", "color": GREY, "fontsize": SMALL}
-    axes.text(THOUSANDS * 1.1, -0.55, "“thou-\nsands”", **place)
+    axes.text(THOUSANDS * 1.1, -0.55, "“thou-\nsands”", **WORDS | {"va": "top"})
 
 
 def _bits(rows: pd.DataFrame) -> Panel:
@@ -325,142 +267,34 @@ def _bits(rows: pd.DataFrame) -> Panel:
 
 
 def claims(lines: pd.DataFrame) -> Figure:
-    """A bar for each total speed-up of `bottom_line`, log: claimed to measured.
+    """A bar for each total speed-up, log: claimed to measured.
 
-    Filled bars are measured, hollow ones are not, hatched ones the article's; whiskers
-    are intervals.
+    lines: path, by (a value of SOURCES), gain, its interval low and high; the first
+    line is the article's "thousands". Filled bars are measured, hollow ones are not,
+    hatched ones the article's; whiskers are intervals.
     """
+    shares = [percent(gain / THOUSANDS) for gain in lines["gain"]]
     rows = lines.assign(total=lines["path"] + ": " + lines["by"])
-    printed, formula, flops, estimate, measured = SOURCES.values()
-    looks: dict[str, tuple[list[str], dict[str, Any]]] = {
-        "the article": ([CLAIM, printed, formula], {"hollow": True, "hatch": "///"}),
-        "counted or estimated": ([flops, estimate], {"hollow": True}),
-        "measured": ([measured], {}),
+    rows["of thousands"] = shares
+    *_, flops, estimate, measured = SOURCES.values()
+    counted = rows["by"].isin([flops, estimate])
+    clocked = rows["by"] == measured
+    looks: dict[str, tuple[Any, dict[str, Any]]] = {
+        "the article": (~counted & ~clocked, {"hollow": True, "hatch": "///"}),
+        "counted or estimated": (counted, {"hollow": True}),
+        "measured": (clocked, {}),
     }
     layers = [
-        bars(own, "gain", "total", name, color=GREY, ends=("low", "high"), **look)
-        for name, (which, look) in looks.items()
-        for own in [rows[rows["by"].isin(which)]]
+        bars(rows[own], "gain", "total", name, color=GREY, ends=("low", "high"), **look)
+        for name, (own, look) in looks.items()
     ]
-    most = lines[lines["by"] == measured]["gain"].max()
+    most = rows[clocked]["gain"].max()
     title = f"Measured at most {_said(times, most)} of {times(THOUSANDS)}"
+    title = title if clocked.any() else "Nothing is measured"
     said = ["at least ×2,000", *map(times, lines["gain"][1:])]
-    notes = [("speed-up", said), ("of 2,000", list(lines["of thousands"]))]
+    notes = [("speed-up", said), ("of 2,000", shares)]
     ends = min(0.9, 0.7 * float(lines["gain"].min())), 1.5 * THOUSANDS
     axes = Axis(FASTER, "log", factor, TICKS, ends), Axis("", names=list(rows["total"]))
-    panel = Panel(*axes, layers, notes=notes)
-    title = title if most == most else "Nothing is measured"
     size = (10.4, 1.8 + 0.36 * len(lines))
+    panel = Panel(*axes, layers, notes=notes)
     return Figure([panel], title, rows, size, key="outside lower center")
-
-
-# --- which step does a target need?
-
-
-def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFrame:
-    """Estimated ms of each step on each device; NaN where it cannot run.
-
-    Datasheets are taken at typical efficiencies: estimated, not calibrated. A device
-    without bf16 gets fp16, and the other way round.
-    """
-    import pandas as pd
-
-    ms = ["estimated_ms", "estimated_low_ms", "estimated_high_ms"]
-    names, tables = ["device", "basis", "step", "precision", *ms, "bound"], []
-    for device in devices:
-        able = [flat(_as_it_can(point, device)) for point in steps.values()]
-        rates = device if device.calibrated else typical(device)
-        rows = estimated(pd.DataFrame(able, columns=[*COLUMNS]), rates)
-        basis = "calibrated" if device.calibrated else LABEL
-        rows = rows.assign(device=device.name, basis=basis, step=[*steps])
-        tables.append(rows[names].astype(dict.fromkeys(ms, float)))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _as_it_can(point: Point, device: Device) -> Point:
-    """The point in the 16-bit format that the device has, if it has only the other."""
-    other = OTHER_16.get(point.recipe.precision, "")
-    if device.can(point.recipe.precision) or not (other and device.can(other)):
-        return point
-    return replace(point, recipe=replace(point.recipe, precision=other))
-
-
-def first_under(table: pd.DataFrame, target_ms: float) -> dict[str, str]:
-    """device -> the first step whose estimate is at most the target, "" for none."""
-    under = table[table["estimated_ms"] <= target_ms].groupby("device")["step"].first()
-    return {name: under.get(name, "") for name in dict.fromkeys(table["device"])}
-
-
-def targets(table: pd.DataFrame, target_ms: float, call: str = "") -> Figure:
-    """Estimated ms of `steps_on`: a line for each device, a column for each step.
-
-    Blue cells come under the target; the first of a line is framed; what a device
-    cannot run is a dash.
-    """
-    firsts, under = first_under(table, target_ms), digits(target_ms)
-    basis = dict(zip(table["device"], table["basis"], strict=True))
-    devices = {device: f"{device}\n({how})" for device, how in basis.items()}
-    steps = list(dict.fromkeys(table["step"]))
-    rows = table.assign(
-        first=table["device"].map(firsts) == table["step"],
-        dash=np.where(table["estimated_ms"].isna(), "–", ""),
-    )
-
-    def frame(axes: Any) -> None:
-        from matplotlib.patches import Rectangle
-
-        for y, step in enumerate(firsts.values()):
-            if step:
-                at = steps.index(step) - 0.47, y - 0.45
-                axes.add_patch(Rectangle(at, 0.94, 0.9, fill=False, lw=2, zorder=5))
-
-    look: dict[str, Any] = {"norm": lambda ms: 0.2 * (ms <= target_ms), "cmap": "Blues"}
-    named = "step", "device", "estimated_ms", "estimated ms"
-    counts = {step: [*firsts.values()].count(step) for step in (*steps, "")}
-    each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items() if n]
-    title = f"{call}: what comes under {under} ms?\nOf {len(firsts)} devices: "
-    axes = (
-        Axis("step: estimated milliseconds", names=steps),
-        Axis("device", names=devices),
-    )
-    panel = Panel(*axes, [tiles(rows, *named, words="dash", **look)], decor=[frame])
-    size = (9.8, 1.6 + 0.45 * len(firsts))
-    return Figure([panel], title + ", ".join(each), rows, size)
-
-
-def target(
-    paths: Mapping[str, Mapping[str, Point]],
-    devices: Sequence[Device | None],
-    target_ms: float = 100,
-) -> Explorer:
-    """A target, the call, its tokens and batch, against each step on each device.
-
-    paths: phase -> step -> point.
-    """
-    known = [device for device in devices if device is not None]
-    longest = max(steps["dense"].workload.prompt_len for steps in paths.values())
-
-    def make(target_ms: float, call: str, tokens: int, batch: int) -> Figure:
-        cached = max(tokens - (call == "decode"), 1)  # a step fills the last position
-        work = replace(paths[call]["dense"].workload, prompt_len=cached, batch=batch)
-        moved = {
-            name: replace(point, workload=replace(work, logits=point.workload.logits))
-            for name, point in paths[call].items()
-        }
-        shape = moved["dense"].shape
-        model = f"{shape.family} {shape.layers} x {shape.hidden}"
-        length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"
-        what = f"{model}, {call} {length}, batch {batch}"
-        return targets(steps_on(moved, known), target_ms, what)
-
-    caption = (
-        "nothing runs: datasheets are taken at 0.7 of their peak and 0.9 of their "
-        "bandwidth, estimated, not calibrated; quality is not asked here"
-    )
-    controls = {"target_ms": around(TARGETS, target_ms), "call": [*paths]}
-    controls |= {
-        "tokens": around((64, 256, 512, 1024), longest),
-        "batch": [1, 4, 16, 64],
-    }
-    start = {"target_ms": target_ms, "tokens": longest}
-    return explore(make, start, caption, **controls)

@@ -1,10 +1,9 @@
-"""Distilling: kept and live students beside their teacher, and what it tells them."""
+"""Distilling: stored and live students beside their teacher, and what it tells them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,44 +12,25 @@ import numpy as np
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import Axis, Layer, Panel
-from fastlab.figures.style import BLACK, GREY, PALE, PINK, TEXT
-from fastlab.spec.checks import check_count, digest
-from fastlab.spec.point import Point, Workload
-from fastlab.spec.pruning import Pruning, pruned_shape
-from fastlab.spec.recipe import Recipe
+from fastlab.figures.style import BLACK, GREY, PALE, PINK
+from fastlab.spec.hub import read_shape
 from fastlab.spec.shape import ModelShape
 from fastlab.words import percent, si
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
-    from fastlab.clock.evaluator import Evaluator
-    from fastlab.learning.distilling import DistillConfig
-    from fastlab.learning.loop import Training
-    from fastlab.shrink.trained import Trained
-
-TEACHER, LEARNER, SCRATCH = (
-    *("pruned, learns from the teacher", "pruned, learns from the text"),
-    "from scratch, learns from the text",
-)
-KL = 0.9  # of a taught student's loss; the rest is cross-entropy
-LOOKS: dict[str, tuple[str, str, str]] = {  # colour, marker, dash
-    TEACHER: (PINK, "o", "-"),
-    LEARNER: ("#b36b00", "s", "--"),
+SCRATCH = "from scratch, learns from the text"
+LOOKS: dict[str, tuple[str, str, str]] = {  # of live students: colour, marker, dash
+    "pruned, learns from the teacher": (PINK, "o", "-"),
+    "pruned, learns from the text": ("#b36b00", "s", "--"),
     SCRATCH: (GREY, "^", "-."),
 }
-KINDS = ("dense", "from scratch", "distilled")
-COLORS = dict(zip(KINDS, (BLACK, GREY, PINK), strict=True))
+COLORS = {"dense": BLACK, "from scratch": GREY, "distilled": PINK}  # of stored runs
 DASHES = ("-", "--", ":", "-.")  # of runs of one kind
 SHARES = (1e-5, 1e-4, 0.001, 0.01, 0.1, 1)  # that an axis names
-GOAL = 1.03  # within 3 % of the dense model
-KEPT = (
-    *("name", "kind", "shape", "layers", "hidden", "parameters", "steps"),
-    *("bits_per_byte", "low", "high", "sha", "pruning", "curve", "folder"),
-)
 WHOLE = dict.fromkeys(("layers", "hidden", "parameters", "steps", "step"), "Int64")
-STEPS = Axis("steps", "log", "{:,.0f}".format)
+GOAL = 1.03  # within 3 % of the dense model
 
 
 def more(ratio: float) -> str:
@@ -61,154 +41,59 @@ def more(ratio: float) -> str:
 # --- live students
 
 
-@dataclass(frozen=True)
-class DistillPlan:
-    """Which share of the layers is cut, and how live students learn afterwards.
-
-    The layers that change the residual stream least go (block influence). ValueError
-    names the field that is out of range.
-    """
-
-    layers: float = 0.5
-    steps: int = 20
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        check_count("steps", self.steps)
-        assert self.pruning
-        assert self.lesson
-
-    @property
-    def pruning(self) -> Pruning:
-        """What is cut."""
-        return Pruning(layers=self.layers, layer_choice="influence")
-
-    @property
-    def lesson(self) -> DistillConfig:
-        """What the teacher's student is told."""
-        from fastlab.learning.distilling import DistillConfig
-
-        return DistillConfig(self.temperature, KL)
-
-    def how(self, student: Any) -> Training:
-        """Short blocks and small batches: seconds on two threads.
-
-        Steps smaller than when training begins: weights that are nearly right move
-        little.
-        """
-        from fastlab.learning.loop import Training
-
-        block = min(128, student.config.max_position_embeddings)
-        return Training(8, block, lr=1e-3, matrix_lr=5e-3, warmup=3, decay=0.5)
-
-    def students(
-        self, trained: Trained
-    ) -> Iterator[tuple[str, nn.Module, DistillConfig]]:
-        """Three students, made one after the other: name, model, what it is told."""
-        from fastlab.checkpoints import without_bars
-        from fastlab.clock.evaluator import built
-        from fastlab.models import build
-        from fastlab.spec.hub import read_shape
-
-        cut, alone = Recipe(pruning=self.pruning), replace(self.lesson, kl=0.0)
-        yield TEACHER, built(trained, cut), self.lesson
-        yield LEARNER, built(trained, cut), alone
-        shape = pruned_shape(read_shape(str(trained.folder)), self.pruning)
-        with without_bars():
-            untrained = build(Point(shape, Workload(prompt_len=1)))
-        yield SCRATCH, untrained, alone
-
-    def folder(self, root: Path, trained: Trained) -> Path:
-        """Where these students are kept: named by all that they are made of."""
-        what = {"weights": trained.weights, "text": trained.corpus.train_sha256}
-        return root / digest(what | {"plan": asdict(self)})[:16]
-
-
-def recovered(
-    curves: Mapping[str, Iterable[Mapping[str, float]]], dense: float
-) -> pd.DataFrame:
-    """Bits per byte against steps of students: the rows of curves with held-out text.
-
-    Columns: student, step, bits_per_byte, seconds, parameters, of_dense (its ratio to
-    the dense model's).
-    """
-    import pandas as pd
-
-    rows = [
-        {"student": name, **row}
-        for name, curve in curves.items()
-        for row in curve
-        if "held_out" in row
-    ]
-    table = pd.DataFrame(rows).rename(columns={"held_out": "bits_per_byte"})
-    table["parameters"] = table["parameters"].ffill()
-    table = table.astype({"step": int, "parameters": "Int64"})
-    names = ["student", "step", "bits_per_byte", "seconds", "parameters"]
-    return table[names].assign(of_dense=table["bits_per_byte"] / dense)
-
-
-def recovered_fraction(table: pd.DataFrame, dense: float) -> dict[str, float]:
-    """Which share of what the cut cost each pruned student won back: 1 = all of it."""
-    shares = {}
-    for student, own in table.groupby("student", sort=False):
-        first, last = own["bits_per_byte"].iloc[[0, -1]]
-        if student != SCRATCH and first > dense:
-            shares[str(student)] = round(float((first - last) / (first - dense)), 2)
-    return shares
-
-
 def recovery(table: pd.DataFrame, dense: float, layers: float) -> Figure:
-    """Bits per byte against steps of live students (`recovered`), beside dense.
+    """Bits per byte against steps of live students, beside `dense`, the teacher's.
 
-    The axis breaks where a student from scratch is far above the others: its panel is
-    the upper one. Both have the same scale, so slopes compare. layers: the share cut.
+    table: student (a name of LOOKS), step, bits_per_byte, of_dense (its ratio to the
+    teacher's). The axis breaks where a student from scratch is far above the others:
+    its panel is the upper one. Both have the same scale, so slopes compare. layers: the
+    share cut.
     """
     import pandas as pd
 
-    last = max(int(table["step"].max()), 1)
-    ends = {"step": [0, last], "bits_per_byte": [dense] * 2, "of_dense": [1.0] * 2}
+    last, far = int(table["step"].max()), table["student"] == SCRATCH
+    ends = {"step": [0, last], "bits_per_byte": dense, "of_dense": 1.0}
     flat = pd.DataFrame({"student": "the dense model", **ends})
-    far = table["student"] == SCRATCH
     named = f"the dense model: {dense:.3f}"
-    behind = [line(flat, "step", "bits_per_byte", named, width=1.5)]
-    rooms = [_room([*table[far]["bits_per_byte"]])]
+    behind = line(flat, "step", "bits_per_byte", named, width=1.5)
+    rooms = [_room(table[far]["bits_per_byte"])]
     rooms.append(_room([*table[~far]["bits_per_byte"], dense]))
     spans = [high - low for low, high in rooms]
     tick = next((s for s in (0.1, 0.2, 0.5, 1, 2) if sum(spans) / s <= 12), 5)
     edges = -0.02 * last, 1.02 * last
-    steps = replace(STEPS, scale="linear", ticks=sorted({*table["step"]}), limits=edges)
+    steps = Axis("steps", "linear", "{:,.0f}".format, sorted({*table["step"]}), edges)
     panels = []
-    for rows, room, under in ((far, rooms[0], []), (~far, rooms[1], behind)):
+    for rows, room, under in ((far, rooms[0], []), (~far, rooms[1], [behind])):
         ticks = tick * np.arange(np.ceil(room[0] / tick), room[1] / tick)
-        bits = Axis(
-            "bits per byte: lower is better",
-            "linear",
-            "{:.3g}".format,
-            ticks.tolist(),
-            room,
-        )
+        look: tuple[Any, ...] = ("linear", "{:.3g}".format, ticks.tolist(), room)
+        bits = Axis("bits per byte: lower is better", *look)
         drawn = [*under, *_students(table[rows])]
         panels.append(Panel(steps, bits, drawn, key="edge", decor=[gridlines()]))
-    shares = recovered_fraction(table, dense)
-    won = [f"{percent(v)} ({n.split(', ')[-1]})" for n, v in shares.items()]
-    title = f"{percent(layers)} of the layers cut; {last} steps bring back "
-    title += ", ".join(won) or "nothing: nothing was lost"
     apart = rooms[0][0] > rooms[1][1]
-    title += "\n(one scale, but the axis is broken)" * apart
-    return Figure(
-        *(panels, title, pd.concat([table, flat], ignore_index=True), (10.4, 6.4)),
-        columns=1,
-        heights=spans,
-        share="x",
-        finish=_broken if apart else None,
-    )
+    title = f"{percent(layers)} of the layers cut; {last} steps bring back "
+    title += _won(table[~far], dense) + "\n(one scale, but the axis is broken)" * apart
+    whole, size = pd.concat([table, flat], ignore_index=True), (10.4, 6.4)
+    finish = _broken if apart else None
+    how: dict[str, Any] = {"columns": 1, "heights": spans, "share": "x"}
+    return Figure(panels, title, whole, size, finish=finish, **how)
 
 
-def _room(values: Sequence[float]) -> tuple[float, float]:
+def _room(values: Sequence[float] | pd.Series) -> tuple[float, float]:
     """Limits around values, with room for the words above and below."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    low, high = min(values), max(values)
     room = 0.15 + 0.05 * (high - low)
     return low - room, high + room
+
+
+def _won(pruned: pd.DataFrame, dense: float) -> str:
+    """Which share of what the cut cost each student won back: 100 % = all of it."""
+    words = []
+    for name, own in pruned.groupby("student", sort=False)["bits_per_byte"]:
+        first, last = own.iloc[[0, -1]]
+        if first > dense:
+            share = (first - last) / (first - dense)
+            words.append(f"{percent(share)} ({str(name).split(', ')[-1]})")
+    return ", ".join(words) or "nothing: nothing was lost"
 
 
 def _students(table: pd.DataFrame) -> Iterator[Layer]:
@@ -235,160 +120,112 @@ def _broken(_: Any, every: Sequence[Any]) -> None:
 # --- stored runs
 
 
-def kept(folder: Path | None = None) -> pd.DataFrame:
-    """Every run.json under a folder: a model, how it came about, what it reaches.
+def kept() -> pd.DataFrame:
+    """Every run.json under data/checkpoints: a model, its origin, what it reaches.
 
     Columns: name, kind, shape, layers, hidden, parameters, steps, bits_per_byte, low,
     high, sha (of the text that judged), pruning (fields), curve (rows), folder. The
     dense model is that of most parameters among those trained on the text alone.
-    Without a folder those of data/checkpoints.
     """
     import pandas as pd
 
     from fastlab.shrink.trained import CHECKPOINTS
 
-    files = sorted((folder or CHECKPOINTS).glob("**/run.json"))
-    runs = [_reached(f, json.loads(f.read_text(encoding="utf-8"))) for f in files]
-    own = [run for run in runs if "built" in run]
-    own.sort(key=lambda one: (-one["parameters"], -one["steps"]))
-    for n, one in enumerate(own):
-        one |= _sized(one["built"]) | {"kind": KINDS[min(n, 1)]}
-    taught = [run for run in runs if "built" not in run]
-    for one in taught if own else []:
-        one |= _sized(pruned_shape(own[0]["built"], Pruning(**one["pruning"])))
-    return pd.DataFrame([*own, *taught], columns=list(KEPT))
+    runs = [_run(file) for file in sorted(CHECKPOINTS.glob("**/run.json"))]
+    alone = [run for run in runs if run["kind"] != "distilled"]
+    max(alone, key=lambda run: int(run["parameters"]))["kind"] = "dense"
+    return pd.DataFrame(sorted(runs, key=lambda run: [*COLORS].index(run["kind"])))
 
 
-def _sized(shape: ModelShape) -> dict[str, Any]:
-    words = f"{shape.layers} x {shape.hidden}, ffn {shape.ffn}"
-    return {"shape": words, "layers": shape.layers, "hidden": shape.hidden}
-
-
-def _reached(file: Path, run: dict[str, Any]) -> dict[str, Any]:
-    """What a run reached, and its whole curve where that is kept beside or above."""
-    home = file.parents[1] if file.parent.name == "final" else file.parent
-    whole = [*file.parent.glob("curve.jsonl"), *home.glob("curve.jsonl")]
-    rows = [json.loads(row) for one in whole[:1] for row in one.open(encoding="utf-8")]
-    fields = {name: run["held_out"][name] for name in ("bits_per_byte", "low", "high")}
-    fields |= {"name": home.name, "folder": str(file.parent)}
-    fields |= {"parameters": run["parameters"], "curve": rows or run["curve"]}
-    if "teacher" in run:
-        how = {"kind": KINDS[2], "steps": run["recipe"].get("distill_steps", 0)}
-        how |= {"pruning": run["recipe"].get("pruning", {})}
-        return fields | how | {"sha": run["held_out_sha256"]}
-    text, shape = run["text"], ModelShape(**run["run"]["shape"])
-    nats = 0.6931471805599453 * text["train_bytes"] / text["train_tokens"]
-    curve = [row | {"bits_per_byte": row["loss"] / nats} for row in fields["curve"]]
-    how = {"built": shape, "steps": run["steps"], "sha": text["held_out_sha256"]}
-    return fields | how | {"curve": curve}
-
-
-def before_and_after(
-    runs: pd.DataFrame, trained: Trained, judge: Evaluator
-) -> pd.DataFrame:
-    """Each kept student before and after distilling, as ratios to the dense model.
-
-    before: the same cut, made now; after: the student, where its weights are kept; both
-    judged on the blocks at hand. whole: from run.json, of the whole held-out text.
-    Models from scratch have no before.
-    """
-    from fastlab.checkpoints import load
-    from fastlab.clock.evaluator import built
-
-    def judged(model: nn.Module) -> float:
-        return judge.bits_per_byte(model) / judge.dense
-
-    def before(cut: Any) -> float:
-        recipe = Recipe(pruning=Pruning(**cut)) if isinstance(cut, dict) else None
-        return judged(built(trained, recipe)) if recipe else np.nan
-
-    def after(folder: str) -> float:
-        there = (Path(folder) / "model.safetensors").exists()
-        return judged(load(folder)[0]) if there else np.nan
-
-    small = runs[runs["kind"] != KINDS[0]].reset_index(drop=True)
-    dense = runs[runs["kind"] == KINDS[0]]["bits_per_byte"]
-    return small.drop(columns=["curve", "folder"]).assign(
-        whole=small["bits_per_byte"] / (dense.iloc[0] if len(dense) else np.nan),
-        before=[before(cut) for cut in small["pruning"]],
-        after=[after(folder) for folder in small["folder"]],
-    )
+def _run(file: Path) -> dict[str, Any]:
+    """A stored run; a loss in nats per token is also told in bits per byte."""
+    run, folder = json.loads(file.read_text(encoding="utf-8")), file.parent
+    home = folder.parent if folder.name == "final" else folder
+    text = (home / "curve.jsonl").read_text(encoding="utf-8")
+    curve = [json.loads(row) for row in text.splitlines()]
+    if "recipe" in run:
+        kind, shape, how = "distilled", read_shape(str(folder)), run["recipe"]
+        steps = how["distill_steps"]
+    else:
+        kind, shape, how = "from scratch", ModelShape(**run["run"]["shape"]), {}
+        steps, size = run["steps"], run["text"]
+        nats = 0.6931471805599453 * size["train_bytes"] / size["train_tokens"]
+        curve = [row | {"bits_per_byte": row["loss"] / nats} for row in curve]
+    sizes = {"shape": f"{shape.layers} x {shape.hidden}, ffn {shape.ffn}"}
+    reached = run["held_out"]
+    return {
+        **{"name": home.name, "kind": kind, **sizes},
+        **{"layers": shape.layers, "hidden": shape.hidden},
+        **{"parameters": run["parameters"], "steps": steps},
+        **{name: reached[name] for name in ("bits_per_byte", "low", "high")},
+        **{"sha": reached["text_sha256"], "pruning": how.get("pruning")},
+        **{"curve": curve, "folder": str(folder)},
+    }
 
 
 def students(runs: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     """Kept runs: the curves of training and of the lesson, and before against after.
 
-    runs: kept(); pairs: before_and_after(). ◆ is the whole held-out text.
+    runs: kept(); pairs: those that are not dense, and as ratios to the dense model
+    whole (on the whole held-out text), before and after (the cut one and the student,
+    on the blocks at hand); missing for models from scratch.
     """
     import pandas as pd
 
-    taught = runs["kind"] == KINDS[2]
-    title = "learning from the text, ◆ the whole held-out text"
-    text = _learning(runs[~taught], "bits_per_byte", "bits per byte", title)
-    lesson = _learning(
-        *(runs[taught], "loss", "nats per token", "the lesson's loss, from the teacher")
-    )
-    both = pairs.dropna(subset=["before", "after"])
+    taught = runs["kind"] == "distilled"
+    panels = [
+        _learning(
+            *(runs[~taught], "bits_per_byte", "bits per byte"),
+            "learning from the text, ◆ the whole held-out text",
+        ),
+        _learning(
+            *(runs[taught], "loss", "nats per token"),
+            "the lesson's loss, from the teacher",
+        ),
+        _pairs(pairs),
+    ]
     first, last = (
-        f"{more(both[name].min())} to {more(both[name].max())}"
+        f"{more(pairs[name].min())} to {more(pairs[name].max())}"
         for name in ("before", "after")
     )
     title = (
         f"Bits per byte over the dense model's: {first} when cut, {last} when taught"
     )
-    rows = [*runs[runs["kind"] == KINDS[0]].to_dict("records")]
-    rows += [*pairs.to_dict("records"), *_curves(runs).to_dict("records")]
-    return Figure(
-        *([text, lesson, _pairs(pairs)], title if len(both) else "Stored students"),
-        pd.DataFrame(rows, columns=[*pairs.columns, "step", "loss"]).astype(WHOLE),
-        (10.6, 6.6 + 0.6 * max(len(pairs), 1)),
-        columns=1,
-        heights=(2.2, 2.2, 0.6 + 0.6 * max(len(pairs), 1)),
-    )
+    told = [runs[runs["kind"] == "dense"], pairs, _curves(runs)]
+    rows = pd.concat(told, ignore_index=True)[[*pairs, "step", "loss"]].astype(WHOLE)
+    below = 0.6 + 0.6 * len(pairs)
+    heights, size = (2.2, 2.2, below), (10.6, 6.0 + below)
+    return Figure(panels, title, rows, size, columns=1, heights=heights)
 
 
 def _curves(runs: pd.DataFrame) -> pd.DataFrame:
     """A row for each step that runs kept."""
     import pandas as pd
 
-    each = runs[["name", "kind", "curve"]].to_dict("records")
-    rows = [{**run, **row} for run in each for row in run.pop("curve")]
+    each = zip(runs["name"], runs["kind"], runs["curve"], strict=True)
+    rows = [
+        {"name": n, "kind": kind, **row} for n, kind, curve in each for row in curve
+    ]
     return pd.DataFrame(rows, columns=["name", "kind", "step", "bits_per_byte", "loss"])
 
 
 def _learning(runs: pd.DataFrame, column: str, label: str, title: str) -> Panel:
     """The curves of runs; ◆ what the whole held-out text says of bits per byte."""
-    layers, steps = [], _curves(runs)
+    layers = []
     for n, (_, run) in enumerate(runs.iterrows()):
         color, name = COLORS[run["kind"]], f"{run['kind']} {run['shape']}"
-        own = steps[steps["name"] == run["name"]].dropna(subset=[column])
+        whole = runs.iloc[n : n + 1]
         dash = DASHES[n % len(DASHES)]
+        own = _curves(whole).dropna(subset=[column])
         layers.append(line(own, "step", column, name, color=color, dash=dash))
         if column == "bits_per_byte":
-            whole = runs.iloc[n : n + 1]
             layers.append(points(whole, "steps", column, color=color, marker="D"))
-    if not layers:
-        return _absent(title)
-    return Panel(STEPS, Axis(label), layers, title, key="edge", decor=[gridlines()])
-
-
-def _absent(title: str) -> Panel:
-    """Says in the figure that nothing is stored."""
-    words = "no such run is stored yet:\nsee the live students below"
-    place: dict[str, Any] = {"ha": "center", "va": "center", "color": GREY}
-
-    def say(axes: Any) -> None:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, words, transform=axes.transAxes, fontsize=TEXT, **place)
-
-    return Panel(Axis(""), Axis(""), [], title, decor=[say])
+    steps = Axis("steps", "log", "{:,.0f}".format)
+    return Panel(steps, Axis(label), layers, title, key="edge", decor=[gridlines()])
 
 
 def _pairs(pairs: pd.DataFrame) -> Panel:
     """A line a student: hollow before, filled after, a diamond for all of the text."""
-    title = "before → after, on the blocks at hand; ◆ the whole held-out text"
-    if pairs.empty:
-        return _absent(title)
     layers = []
     for kind, own in pairs.groupby("kind", sort=False):
         look: dict[str, Any] = {"color": COLORS[str(kind)], "size": 9}
@@ -403,55 +240,32 @@ def _pairs(pairs: pd.DataFrame) -> Panel:
     ticks = [place for place in places if place <= high]
     label = "bits per byte on held-out text, of the dense model's"
     ratio = Axis(label, "log", "×{:g}".format, ticks, (low, high))
-    rows = [row for _, row in pairs.iterrows()]
-    sizes = [f"{si(row['parameters'])} parameters" for row in rows]
-    names = {
-        row["name"]: f"{row['kind']}: {row['shape']}\n{size}, {row['steps']:,.0f} steps"
-        for row, size in zip(rows, sizes, strict=True)
-    }
-    moved = [" → ".join(row[["before", "after"]].dropna().map(more)) for row in rows]
+    names, moved = {}, []
+    for _, row in pairs.iterrows():
+        size = f"{si(row['parameters'])} parameters, {row['steps']:,} steps"
+        names[row["name"]] = f"{row['kind']}: {row['shape']}\n{size}"
+        moved.append(" → ".join(row[["before", "after"]].dropna().map(more)))
     notes = [("before → after", moved), ("◆", pairs["whole"].map(more).tolist())]
     decor = [lambda axes: axes.axvspan(1, GOAL, color=PALE), level(1, "x", BLACK, "-")]
-    panel = Panel(ratio, Axis("", names=names), layers, title, notes=notes, decor=decor)
-    return replace(panel, note_width=0.28)
+    title = "before → after, on the blocks at hand; ◆ the whole held-out text"
+    look = {"notes": notes, "decor": decor, "note_width": 0.28}
+    return Panel(ratio, Axis("", names=names), layers, title, **look)
 
 
 # --- what a temperature does
 
 
-def next_tokens(
-    dense: nn.Module, tokenizer: Any, text: str, temperatures: Sequence[float]
-) -> pd.DataFrame:
-    """The teacher's likeliest next tokens after `text`, at each temperature.
-
-    Columns: token, then one share for each temperature; the likeliest eight.
-    """
-    import pandas as pd
-    import torch
-
-    ids = tokenizer(text, return_tensors="pt")["input_ids"]
-    with torch.inference_mode():
-        logits = dense(ids, use_cache=False).logits[0, -1].float()
-    top = logits.topk(8).indices
-    shares = {
-        f"T = {t:g}": (logits / t).softmax(-1)[top].tolist() for t in temperatures
-    }
-    words = pd.Series([repr(tokenizer.decode([int(one)]))[1:-1] for one in top])
-    alike = words.duplicated(keep=False)  # parts of one letter, say
-    named = words.where(~alike, words + [f" #{int(one)}" for one in top])
-    return pd.DataFrame({"token": named} | shares)
-
-
 def softened(table: pd.DataFrame, text: str) -> Figure:
-    """Dots of the likeliest tokens, a panel a temperature (`next_tokens`).
+    """Dots of the likeliest tokens after a text, a panel a temperature.
 
-    All panels have one log scale: T divides distances on it.
+    table: token, then a column of shares for each temperature. All panels have one log
+    scale: T divides distances on it.
     """
-    names = [name for name in table.columns if name != "token"]
+    names = [str(name) for name in table.columns if name != "token"]
     low = table[names].to_numpy(float).min() / 1.6
     ticks = [tick for tick in SHARES if tick >= low]
-    share = Axis("probability", "log", percent, ticks, (low, 1.3))
-    share = replace(share, write=lambda v: f"{100 * v:.3g} %")
+    write = lambda v: f"{100 * v:.3g} %"  # noqa: E731
+    share = Axis("probability", "log", write, ticks, (low, 1.3))
     token, panels = Axis("", names=list(table["token"])), []
     for name in names:
         rest = f"{name}\nall others: {percent(1 - table[name].sum())}"

@@ -7,38 +7,33 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from fastlab.spec.point import Point
 
-StepDone = Callable[[str], None]
+StepDone = Callable[[object], None]
 PAUSE_S = 0.1  # between two pictures of a line
 
 
-class Line(Protocol):
-    """A line that changes in place and ends as one final line."""
-
-    def status(self, what: str) -> AbstractContextManager[None]:
-        """Says what is going on, then how long it took."""
-
-    def points(self, points: Sequence[Point]) -> Iterable[Point]:
-        """The points, while the line says how far they are."""
-
-    def steps(self, total: int, what: str) -> AbstractContextManager[StepDone]:
-        """A function to call after each step, with a word on how it goes."""
-
-
-def line() -> Line:
+def line() -> NotebookLine | TerminalLine:
     """A new line, for a notebook or for a terminal."""
     return NotebookLine() if in_notebook() else TerminalLine()
 
 
-def status(what: str) -> AbstractContextManager[None]:
+def status(what: str) -> AbstractContextManager[StepDone]:
     """Says what is going on in the `with` block, and at its end how long it took.
 
     Nothing is written in between, by no thread either: what is timed stays undisturbed.
     """
-    return line().status(what)
+    return line().steps(0, what)
+
+
+def steps(total: int, what: str) -> AbstractContextManager[StepDone]:
+    """A function to call after each of so many steps, with a word or a row of numbers.
+
+    The line says how many are done, the time left, and the last one's word.
+    """
+    return line().steps(total, what)
 
 
 def in_notebook() -> bool:
@@ -47,16 +42,6 @@ def in_notebook() -> bool:
     return shell is not None and "IPKernelApp" in str(
         getattr(shell.get_ipython(), "config", "")
     )
-
-
-@contextmanager
-def steps(total: int, what: str) -> Iterator[Callable[[object], None]]:
-    """A function to call after each of so many steps, with a word or a row of numbers.
-
-    The line says how many are done, the time left, and the last one's word.
-    """
-    with line().steps(total, what) as done:
-        yield lambda said: done(_words(said))
 
 
 def _words(said: object) -> str:
@@ -81,52 +66,44 @@ class NotebookLine:
         else:
             self._output.update(content)
 
-    @contextmanager
-    def status(self, what: str) -> Iterator[None]:
-        """An animated bar without a number, which the browser moves by itself."""
-        self.write(f"<progress></progress> {html.escape(what)}")
-        began, ended = time.monotonic(), "stopped after "
-        try:
-            yield
-            ended = ""
-        finally:
-            spent = f"{ended}{time.monotonic() - began:.1f} s"
-            self.write(f"{html.escape(what)}: {spent}")
-
     def points(self, points: Sequence[Point]) -> Iterable[Point]:
         """The points, with how many are done, the time left and the one at work."""
         began = time.monotonic()
         for n, point in enumerate(points):
             self.write(_bar(n, len(points), began, point.label))
             yield point
-        spent = time.monotonic() - began
-        done = f"{len(points)} points measured in {spent:.0f} s"
+        done = f"{len(points)} points measured in {time.monotonic() - began:.0f} s"
         self.write(done if points else "all points were measured before")
 
     @contextmanager
     def steps(self, total: int, what: str) -> Iterator[StepDone]:
-        """How many steps are done, the time left, and the last one's word."""
+        """How many steps are done, the time left, and the last one's word.
+
+        Of no steps an animated bar without a number, which the browser moves by itself.
+        """
         began, n, ended = time.monotonic(), 0, "stopped after "
         last = began - PAUSE_S
         self.write(_bar(0, total, began, what))
 
-        def done(word: str) -> None:
+        def done(said: object) -> None:
             nonlocal n, last
             n += 1
             if time.monotonic() - last >= PAUSE_S:
-                self.write(_bar(n, total, began, f"{what}: {word}"))
+                self.write(_bar(n, total, began, f"{what}: {_words(said)}"))
                 last = time.monotonic()
 
         try:
             yield done
             ended = ""
         finally:
-            spent = time.monotonic() - began
             count = f"{n} steps in " if n else ""
-            self.write(f"{html.escape(what)}: {ended}{count}{spent:.1f} s")
+            spent = f"{time.monotonic() - began:.1f} s"
+            self.write(f"{html.escape(what)}: {ended}{count}{spent}")
 
 
 def _bar(n: int, total: int, began: float, label: str) -> str:
+    if not total:
+        return f"<progress></progress> {html.escape(label)}"
     spent = time.monotonic() - began
     left = f", about {spent / n * (total - n):.0f} s left" if n else ""
     bar = f'<progress value="{n}" max="{total}"></progress>'
@@ -136,14 +113,6 @@ def _bar(n: int, total: int, began: float, label: str) -> str:
 class TerminalLine:
     """tqdm on stderr, silent where that is no terminal."""
 
-    @contextmanager
-    def status(self, what: str) -> Iterator[None]:
-        """The words alone, gone when it is over."""
-        from tqdm import tqdm
-
-        with tqdm(desc=what, bar_format="{desc} ...", leave=False, disable=None):
-            yield
-
     def points(self, points: Sequence[Point]) -> Iterable[Point]:
         """The points under a bar with the time left."""
         from fastlab.sweeps.run import terminal_progress
@@ -152,13 +121,17 @@ class TerminalLine:
 
     @contextmanager
     def steps(self, total: int, what: str) -> Iterator[StepDone]:
-        """A bar with the time left and the last step's word."""
+        """A bar with the time left and the last step's word; of no steps the words
+        alone. Gone when it is over.
+        """
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=what, leave=False, disable=None) as bar:
+        form = None if total else "{desc} ..."
+        look: dict[str, Any] = {"bar_format": form, "leave": False, "disable": None}
+        with tqdm(total=total, desc=what, **look) as bar:
 
-            def done(word: str) -> None:
-                bar.set_postfix_str(word, refresh=False)
+            def done(said: object) -> None:
+                bar.set_postfix_str(_words(said), refresh=False)
                 bar.update()
 
             yield done

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +62,8 @@ def start(
     check_names("parameter", lists, (*GRID_FIELDS, *SETTINGS_FIELDS))
     settings = Settings.for_device(kind, **timing)
     points = [*points, *(grid(**lists) if lists else [])]
-    reference = reference_for(points) if _may_replay(source, kind) else None
+    may_replay = source == "replay" or (source == "auto" and kind == "cpu")
+    reference = reference_for(points) if may_replay else None
     some = reference is not None and len(reference.rows(points)) < len(points)
     if some and source == "auto" and not partial:
         reference = None  # nothing that was asked for is dropped without a word
@@ -71,10 +73,6 @@ def start(
             f"data/reference has {reference_devices()}: use source='measure'"
         )
     return Run(notebook, params, points, kind, settings, reference, trained=trained)
-
-
-def _may_replay(source: str, kind: str) -> bool:
-    return source == "replay" or (source == "auto" and kind == "cpu")
 
 
 def reference_devices() -> str:
@@ -112,9 +110,8 @@ class Run:
     @property
     def device(self) -> str:
         """Name of the device that the rows are from."""
-        if self.reference is not None:
-            return self.reference.device
-        return machine.device_name(self.kind)
+        own = self.reference
+        return own.device if own else machine.device_name(self.kind)
 
     @property
     def profile(self) -> Device | None:
@@ -124,9 +121,7 @@ class Run:
         """
         from fastlab.clock.calibrate import this_device
 
-        if self.reference is not None:
-            return self.reference.profile
-        return this_device(self.kind)
+        return self.reference.profile if self.reference else this_device(self.kind)
 
     @property
     def folder(self) -> Path:
@@ -145,22 +140,20 @@ class Run:
         """
         if self.reference is None:
             return table(self._measured(), self.store.envs())
-        stored = table(self._replayed(), Store(self.reference.folder).envs())
+        records = self.reference.rows(self.points)
+        stored = table(records, Store(self.reference.folder).envs())
         return with_missing(stored, self.points, self.device, self.profile)
 
     def records(self) -> list[Record]:
         """All that may be scored: every stored row of the device, or the run's own."""
         return self.reference.records if self.reference else self._measured()
 
-    def _replayed(self) -> list[Record]:
-        return self.reference.rows(self.points) if self.reference else []
-
     def _measured(self) -> list[Record]:
         from fastlab.clock.measure import Bench
         from fastlab.sweeps.run import measured, rows_of
 
         shown = line()
-        with shown.status("measuring what this device can do"):
+        with shown.steps(0, "measuring what this device can do"):
             bench = Bench.for_device(self.kind, self.settings, trained=self.trained)
         list(measured(self.points, self.store, bench, shown.points))
         return rows_of(self.points, self.store, bench)
@@ -170,7 +163,7 @@ class Run:
         """Measured or replayed, on what, and when: for figures."""
         if self.reference is None:
             return f"measured on {self.device}, {self.settings.cache} cache"
-        stored = self._replayed()
+        stored = self.reference.rows(self.points)
         first = min(record.at_utc for record in stored)[:10]
         part = len(stored) < len(self.points)
         few = f", {len(stored)} of {len(self.points)} points" if part else ""
@@ -209,18 +202,12 @@ class Run:
         if len(devices) > 1:
             raise ValueError(f"rows must be of one device, not of {', '.join(devices)}")
         rows.to_csv(self.path("rows.csv"), index=False)
-        summary = self._summary(rows)
-        self.path("run.json").write_text(json.dumps(summary, indent=1) + "\n")
-        return Finished(summary)
-
-    def _summary(self, rows: pd.DataFrame) -> dict[str, Any]:
-        counts = rows["status"].value_counts().to_dict() if len(rows) else {}
-        return {
+        summary = {
             "notebook": self.notebook,
             "run": self.id,
             "params": self.params,
             "rows": len(rows),
-            "statuses": {str(k): int(v) for k, v in counts.items()},
+            "statuses": dict(Counter(rows["status"].astype(str))) if len(rows) else {},
             "replayed": self.is_replay,
             "rows_from": self.device,
             "caption": self.caption,
@@ -228,6 +215,8 @@ class Run:
             "settings": self.settings.to_dict(),
             "environment": machine.environment(self.kind),
         }
+        self.path("run.json").write_text(json.dumps(summary, indent=1) + "\n")
+        return Finished(summary)
 
     def _repr_html_(self) -> str:
         return f"<p><b>{html.escape(repr(self))}</b></p>"
@@ -252,9 +241,6 @@ class Finished:
         }
 
     def __repr__(self) -> str:
-        words = ", ".join(f"{n} {status}" for status, n in self._statuses())
+        counts = self.summary["statuses"].items()
+        words = ", ".join(f"{n} {status}" for status, n in counts)
         return f"{self.summary['rows']} rows ({words}) in {self.summary['folder']}"
-
-    def _statuses(self) -> Iterable[tuple[str, int]]:
-        statuses: dict[str, int] = self.summary["statuses"]
-        return statuses.items()

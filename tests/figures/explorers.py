@@ -8,7 +8,6 @@ from typing import Any
 import fastlab as fl
 from fastlab.clock.traps import Series
 from fastlab.figures import (
-    article,
     counts,
     decode,
     precisions,
@@ -17,6 +16,7 @@ from fastlab.figures import (
     scores,
     sharing,
     sweep,
+    target,
     timing,
 )
 from fastlab.figures.explorer import Explorer
@@ -85,5 +85,5 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "samples_taken": lambda: timing.samples_taken(
         series("naive", 9), series("ours", 10)
     ),
-    "target": lambda: article.target(_paths(), [fl.device("t4")]),
+    "target": lambda: target.target(_paths(), [fl.device("t4")]),
 }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.figures import article
+from fastlab.figures import article, target
 from fastlab.record import Quality
+from tests.cells import run_cells
 from tests.figures.checks import faults
 from tests.figures.made import measurement, record
 from tests.pins import compare
@@ -52,6 +55,28 @@ def judged(paths):
 
 def prefill(rows):
     return rows[rows["phase"] == "prefill"].reset_index(drop=True)
+
+
+def factors(rows):
+    """What the notebook's cell makes of the steps' rows."""
+    return run_cells("10", "factors", fl=fl, case=article, steps=rows)["factors"]
+
+
+def bottom_line(paths, run):
+    """The notebook's lines of a prefill, a decode and a live path; run shows them."""
+    names = dict(zip(("prefill", "decode", "alive"), paths, strict=True))
+    names |= {"fl": fl, "pd": pd, "case": article, "sources": list(article.SOURCES)}
+    bench = SimpleNamespace(name="h200")
+    return run_cells("10", "bottom", **names, run=run, bench=bench)["lines"]
+
+
+class Shelf:
+    """A run that keeps what it is shown."""
+
+    caption = "replayed"
+
+    def show(self, figure, name, caption):
+        self.figure = figure
 
 
 def words(figure):
@@ -121,18 +146,14 @@ def test_times_their_ratios_and_intervals(rows):
     )
 
 
-def test_each_steps_own_factor(rows, judged):
-    found = article.case_factors(rows)
+def test_each_steps_own_factor(rows):
+    found = factors(rows)
     assert len(found) == 10
     assert found["measured"][5] == ""
     found = found[:5]
     assert list(found["measured"]) == ["", "×4.00", "×2.50", "×2.00", "×5.00"]
     assert list(found["formula"][:4]) == ["", "×9.00", "×8.00", "×1.07"]
-    assert list(found["KL, nats"]) == ["", "0.26", "0.26", "0.26", "0.26"]
-    assert list(article.case_factors(judged)["bits per byte"]) == [
-        "1.47",
-        *["2.94"] * 4,
-    ]
+    assert list(found["KL, nats"][1:]) == [0.26] * 4
 
 
 def test_a_step_without_a_row_says_so_and_keeps_its_estimate(paths):
@@ -151,16 +172,17 @@ def test_a_step_without_a_row_says_so_and_keeps_its_estimate(paths):
 
 def test_the_bottom_line(rows):
     table, decode = prefill(rows), rows[rows["phase"] == "decode"]
-    ends = {"its path": table[:4], "last": table, "decode": decode}
-    lines = article.bottom_line(ends)
+    shelf = Shelf()
+    lines = bottom_line([table, decode, table[:2]], shelf)
     found = {(r["path"], r["by"]): r["gain"] for _, r in lines.iterrows()}
-    assert found["the article", article.CLAIM] == 2000
+    assert found["the article", '"thousands"'] == 2000
     assert found["its path", "the article's numbers"] == pytest.approx(1000 / 7)
     assert found["its path", "time, measured"] == pytest.approx(20)
-    assert found["last", "time, measured"] == pytest.approx(100)
-    assert ("last", "the article's numbers") not in found
-    assert found["decode", "FLOPs, counted"] == decode["flops_gain"].iloc[-1]
-    share = lines[lines["by"] == "time, measured"]["of thousands"]
+    assert found["and last logits", "time, measured"] == pytest.approx(100)
+    assert ("and last logits", "the article's numbers") not in found
+    assert found["a token more", "FLOPs, counted"] == decode["flops_gain"].iloc[-1]
+    told = shelf.figure.table
+    share = told[told["by"] == "time, measured"]["of thousands"]
     assert list(share)[:2] == ["1.0 %", "5.0 %"]
     known = lines[lines["low"].notna()]
     assert {*known["by"]} == {"time, estimated", "time, measured"}
@@ -185,7 +207,9 @@ def test_a_text_is_judged_in_bits_per_byte(judged):
 
 
 def test_claims_tell_measured_from_not(rows):
-    figure = article.claims(article.bottom_line({"a": prefill(rows)}))
+    shelf, table = Shelf(), prefill(rows)
+    bottom_line([table] * 3, shelf)
+    figure = shelf.figure
     assert faults(figure) == []
     assert figure.title == "Measured at most ×100 of ×2,000"
     assert {"at least ×2,000", "5.0 %"} <= {*words(figure)}
@@ -195,10 +219,10 @@ def test_nothing_to_show_is_said():
     table = article.case_rows(fl.table([]), {"prefill": {}})
     figure = article.staircase(table, "the live model")
     assert "the live model: nothing was run" in figure.tell()
-    lines = article.bottom_line({"a": table})
-    assert len(lines) == 1
-    assert article.claims(lines).title == "Nothing is measured"
-    assert len(article.case_factors(table)) == 0
+    shelf = Shelf()
+    assert len(bottom_line([table] * 3, shelf)) == 1
+    assert shelf.figure.title == "Nothing is measured"
+    assert len(factors(table)) == 0
 
 
 def test_the_stored_rows_give_the_pinned_numbers(paths):
@@ -207,43 +231,43 @@ def test_the_stored_rows_give_the_pinned_numbers(paths):
     rows = article.case_rows(fl.estimated(run.rows(), run.profile), paths)
     reads = prefill(article.staircase(rows).table)  # its rows had no decode steps
     assert compare("10_the_article_case_staircase", reads) == []
-    assert compare("10_the_article_case_07", article.case_factors(rows)) == []
+    assert compare("10_the_article_case_07", factors(rows)) == []
     assert compare("10_the_article_case_12", article.topics()) == []
 
 
 def test_targets_by_device(paths):
     devices = [fl.device("h200"), fl.device("t4")]
-    table = article.steps_on(paths["prefill"], devices)
+    table = target.steps_on(paths["prefill"], devices)
     assert len(table) == 10
     assert set(table["basis"]) == {"estimated, not calibrated"}
     t4 = table[table["device"] == "Tesla T4"]
     assert list(t4["precision"]) == ["fp32", "fp32", "fp16", "fp16", "fp16"]
     ms = t4["estimated_ms"].tolist()
-    assert article.first_under(t4, ms[1]) == {"Tesla T4": "pruned"}
-    assert article.first_under(t4, 1e-9) == {"Tesla T4": ""}
-    figure = article.targets(table, ms[1])
+    for most, first in ((ms[1], "1 at “pruned”"), (1e-9, "1 at no step")):
+        assert f"Of 1 devices: {first}" in target.targets(t4, most).title
+    figure = target.targets(table, ms[1])
     assert faults(figure) == []
     assert "1 at “dense”, 1 at “pruned”" in figure.tell()
 
 
 def test_a_datasheet_is_taken_at_typical_efficiencies(paths):
     device, dense = fl.device("h200"), {"dense": paths["prefill"]["dense"]}
-    (found,) = article.steps_on(dense, [device])["estimated_ms"]
+    (found,) = target.steps_on(dense, [device])["estimated_ms"]
     best = fl.estimate(list(dense.values()), device)[0].seconds * 1e3
     assert 1.05 < found / best < 1 / 0.7 + 0.01
 
 
 def test_what_a_device_cannot_run_is_a_dash():
     eight = fl.grid(family="llama", layers=1, hidden=64, precision="fp8")
-    table = article.steps_on({"fp8": eight[0]}, [fl.device("t4")])
+    table = target.steps_on({"fp8": eight[0]}, [fl.device("t4")])
     assert table["estimated_ms"].isna().all()
-    figure = article.targets(table, 1)
+    figure = target.targets(table, 1)
     assert "–" in words(figure)
     assert "1 at no step" in figure.tell()
 
 
 def test_the_explorer_moves_every_step(paths):
-    explorer = article.target(paths, [None, fl.device("t4")])
+    explorer = target.target(paths, [None, fl.device("t4")])
     start = {"target_ms": 100, "call": "prefill", "tokens": 1024, "batch": 1}
     assert explorer.state == start
     first, other = (

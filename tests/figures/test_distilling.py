@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,12 +20,17 @@ from fastlab.models import build
 from fastlab.spec import Point, Workload
 from fastlab.spec.pruning import pruned_shape
 from fastlab.spec.shape import ModelShape
+from tests.cells import run_cells
+from tests.figures.checks import faults
 
 SHAPE = ModelShape(
     *("llama", 4, 32, 4, 2, 8, 64), vocab=300, max_positions=64, tied=True
 )
-PLAN = distilling.DistillPlan(0.5, 4, 2.0)
-STUDENTS = [distilling.TEACHER, distilling.LEARNER, distilling.SCRATCH]
+CUT = fl.Recipe(pruning=fl.Pruning(layers=0.5, layer_choice="influence"))
+LESSON, STEPS = fl.DistillConfig(2.0, 0.9), 4
+STUDENTS = list(distilling.LOOKS)
+USED = ("grid", "build", "built", "Point", "figures", "Training")
+USED += ("distill", "DistillConfig")
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +53,29 @@ def judge(trained, dense):
     return Evaluator.of(trained, dense, 3)
 
 
-def learn(trained, dense, judge, folder, on_row=None):
-    """What the notebook's cell does, with the same verbs."""
-    ids, curves = trained.seen(length=64, rows=128).flatten(), {}
-    look = {"evaluate": judge.bits_per_byte, "evaluate_every": 1, "save_every_s": 0}
-    for name, student, lesson in PLAN.students(trained):
-        first = {"held_out": judge.bits_per_byte(student), "step": 0, "seconds": 0}
-        look |= {"how": PLAN.how(student), "folder": folder / name, "on_row": on_row}
-        rest = fl.distill(student, dense, ids, PLAN.steps, config=lesson, **look)
-        curves[name] = [first | {"parameters": student.num_parameters()}, *rest]
-    return distilling.recovered(curves, judge.dense)
+class Shelf:
+    """A run that keeps what it is shown, and whose students lie in a folder."""
+
+    def __init__(self, place):
+        self.folder = place / "run"
+
+    def show(self, figure, *_):
+        self.table = figure.table
+
+
+def learn(trained, dense, judge, place, stop=None):
+    """What the notebook's cells do with three students, and what they show."""
+
+    @contextmanager
+    def counted(total, what):
+        yield stop or str
+
+    verbs = SimpleNamespace(**{name: getattr(fl, name) for name in USED}, steps=counted)
+    shelf = Shelf(place)
+    names = {"trained": trained, "dense": dense, "judge": judge, "cut": CUT}
+    names |= {"lesson": LESSON, "steps": STEPS, "temperature": 2.0, "prune_layers": 0.5}
+    names |= {"fl": verbs, "pd": pd, "run": shelf, "guess_share": None}
+    return run_cells("09", "students", "live", "guess", **names)["learned"]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +98,7 @@ def test_each_student_is_judged_before_and_while_it_learns(learned, judge):
         assert list(own["step"]) == [0, 1, 2, 3, 4]
     ratio = learned["bits_per_byte"] / judge.dense
     assert list(learned["of_dense"]) == pytest.approx(list(ratio))
-    halved = fl.parameters(pruned_shape(SHAPE, PLAN.pruning))
+    halved = fl.parameters(pruned_shape(SHAPE, CUT.pruning))
     assert set(learned["parameters"]) == {halved}
     starts = learned[learned["step"] == 0].set_index("student")["bits_per_byte"]
     taught, alone, scratch = starts[STUDENTS]
@@ -88,8 +108,11 @@ def test_each_student_is_judged_before_and_while_it_learns(learned, judge):
 def test_a_stopped_lesson_goes_on_and_ends_the_same(
     trained, dense, judge, learned, tmp_path
 ):
-    def stop(row):
-        if row["step"] == 3:
+    told: list[str] = []
+
+    def stop(words):
+        told.append(words)
+        if len(told) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -103,87 +126,60 @@ def test_a_stopped_lesson_goes_on_and_ends_the_same(
     pd.testing.assert_frame_equal(third, again)
 
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [((1.0, 4, 2.0), "layers=1.0"), ((0.5, 0, 2.0), "steps=0"),
-     ((0.5, 4, 0.0), "temperature=0.0")],
-)  # fmt: skip
-def test_a_plan_out_of_range_is_refused_by_name(given, named):
-    with pytest.raises(ValueError, match=named):
-        distilling.DistillPlan(*given)
-
-
-def test_other_plans_are_kept_elsewhere(trained, tmp_path):
-    other = distilling.DistillPlan(0.5, 5, 2.0)
-    assert PLAN.folder(tmp_path, trained) != other.folder(tmp_path, trained)
-
-
 def test_what_was_recovered_by_hand():
-    rows = [("pruned", 0, 1.6), ("pruned", 4, 1.3)]
-    table = pd.DataFrame(rows, columns=["student", "step", "bits_per_byte"])
-    assert distilling.recovered_fraction(table, 1.0) == {"pruned": 0.5}
+    steps = {"student": [STUDENTS[0]] * 2, "step": [0, 4], "bits_per_byte": [1.6, 1.3]}
+    scratch = {"student": STUDENTS[2:], "step": 4, "bits_per_byte": 1.4}
+    table = pd.concat([pd.DataFrame(steps), pd.DataFrame(scratch)])
+    title = distilling.recovery(table.assign(of_dense=1.3), 1.0, 0.5).title
+    assert "4 steps bring back 50 % (learns from the teacher)" in title
     assert distilling.more(1.531) == "+53 %"
     assert distilling.more(0.9923) == "−0.77 %"
 
 
-def stored(folder, name, run):
-    (folder / name).mkdir(parents=True)
+def stored(folder, name, bits, run):
+    """Write a run as training does: two steps of 2 and 1 nats a token."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    ends = {"low": bits - 0.01, "high": bits + 0.01, "text_sha256": "a"}
+    run |= {"held_out": {"bits_per_byte": bits, **ends}}
     (folder / name / "run.json").write_text(json.dumps(run))
-
-
-def reached(bits):
-    return {"bits_per_byte": bits, "low": bits - 0.01, "high": bits + 0.01}
+    rows = ({"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0})
+    curve = folder / name.removesuffix("/final") / "curve.jsonl"
+    curve.write_text("\n".join(json.dumps(row) for row in rows))
 
 
 @pytest.fixture
-def shelf(tmp_path, trained):
-    curve = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}]
-    text = {"train_bytes": 300, "train_tokens": 100, "held_out_sha256": "a"}
+def shelf(tmp_path, trained, monkeypatch):
+    """A dense model, one from scratch, a student that has the teacher's weights."""
+    monkeypatch.setattr("fastlab.shrink.trained.CHECKPOINTS", tmp_path)
+    text = {"train_bytes": 300, "train_tokens": 100}
     for name, layers, steps, bits in (("big", 4, 20, 1.0), ("new", 2, 10, 1.5)):
         run = {"run": {"shape": SHAPE.to_dict() | {"layers": layers}}, "steps": steps}
-        run |= {"text": text, "parameters": 100 * layers, "curve": curve}
-        stored(tmp_path, name, run | {"held_out": reached(bits)})
+        stored(tmp_path, name, bits, run | {"text": text, "parameters": 100 * layers})
+    shutil.copytree(trained.folder, tmp_path / "student" / "final")
     recipe = {"pruning": {"layers": 0.5, "layer_choice": "last"}, "distill_steps": 10}
-    run = {"teacher": trained.weights, "recipe": recipe, "parameters": 200}
-    run |= {"held_out_sha256": "a", "held_out": reached(1.1), "curve": curve}
-    stored(tmp_path, "student/final", run)
+    stored(tmp_path, "student/final", 1.1, {"recipe": recipe, "parameters": 200})
     return tmp_path
 
 
 def test_stored_runs_are_told_apart_and_compared(shelf, trained, judge):
-    runs = distilling.kept(shelf)
+    names = {"trained": trained, "judge": judge, "run": Shelf(shelf), "fl": fl}
+    found = run_cells("09", "kept", "pairs", **names)
+    runs, pairs = found["stored"], found["pairs"]
     assert list(runs["name"]) == ["big", "new", "student"]
     assert list(runs["kind"]) == ["dense", "from scratch", "distilled"]
-    assert list(runs["layers"]) == [4, 2, 2]
+    assert list(runs["layers"]) == [4, 2, 4]
     assert list(runs["steps"]) == [20, 10, 10]
     # 2 nats a token, a token for three bytes: 2 / ln 2 / 3 bits per byte.
     first = runs["curve"][0][0]["bits_per_byte"]
     assert first == pytest.approx(2 / math.log(2) / 3)
-    pairs = distilling.before_and_after(runs, trained, judge)
     assert list(pairs["whole"]) == pytest.approx([1.5, 1.1])
-    assert pairs["after"].isna().all()  # no weights are kept beside the run.json
-    assert math.isnan(pairs["before"][0])
-    assert pairs["before"][1] > 0
+    assert pairs[["before", "after"]].iloc[0].isna().all()
+    assert pairs["before"].iloc[1] > 0
+    assert pairs["after"].iloc[1] == pytest.approx(1, rel=1e-2)  # kept in bf16
     figure = distilling.students(runs, pairs)
+    assert faults(figure) == []
     assert "+10 %" in dict(figure.panels[2].notes)["◆"]
     assert len(figure.table) == 3 + 3 * 2  # the runs, and two steps of each
-
-
-def test_a_kept_student_is_judged_on_the_blocks_at_hand(shelf, trained, judge):
-    for file in trained.folder.glob("*.*"):
-        shutil.copy(file, shelf / "student" / "final")
-    pairs = distilling.before_and_after(distilling.kept(shelf), trained, judge)
-    assert pairs["after"][1] == pytest.approx(1, rel=1e-5)
-    assert "folder" not in pairs
-
-
-def test_nothing_stored_is_said_in_the_figure(tmp_path, trained, judge):
-    runs = distilling.kept(tmp_path)
-    pairs = distilling.before_and_after(runs, trained, judge)
-    picture = distilling.students(runs, pairs).draw()
-    said = [text.get_text() for axes in picture.axes for text in axes.texts]
-    assert len(said) == 3
-    assert all("no such run is stored yet" in words for words in said)
 
 
 def test_the_committed_runs_are_read():
@@ -207,14 +203,15 @@ def test_both_halves_of_the_broken_axis_have_one_scale(learned, judge):
 
 
 def test_a_temperature_brings_probabilities_together(dense, trained):
-    soft = distilling.next_tokens(dense, trained.tokenizer, "the ", [1, 4])
+    names = {"trained": trained, "dense": dense, "model": "it", "pd": pd, "fl": fl}
+    soft = run_cells("09", "soft", **names, run=Shelf(trained.folder))["soft"]
     assert len(soft) == soft["token"].nunique() == 8
     narrow, wide = soft["T = 1"], soft["T = 4"]
     assert list(narrow) == sorted(narrow, reverse=True)
     # Ratios of probabilities take the fourth root at T = 4.
     assert wide[0] / wide[7] == pytest.approx((narrow[0] / narrow[7]) ** 0.25, rel=1e-4)
     figure = distilling.softened(soft, "the ")
-    assert [panel.title[:5] for panel in figure.panels] == ["T = 1", "T = 4"]
+    assert [panel.title[:5] for panel in figure.panels] == ["T = 1", "T = 2", "T = 4"]
     assert figure.panels[0].x == figure.panels[1].x
 
 

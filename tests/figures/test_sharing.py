@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from fastlab.shrink import parts
 from fastlab.shrink.share import lut_linear, share
 from fastlab.spec import Point
 from fastlab.spec.sharing import Sharing
+from tests.cells import run_cells
 from tests.figures.made import record
+from tests.pins import compare
 
 SIZE = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512, "prompt_len": 64}
 SIZE |= {"phase": ["prefill", "decode"]}
@@ -41,7 +44,7 @@ def test_evenly_spaced_values_by_hand():
 
 
 def sqnr(weight, rounded):
-    return sharing.decibels(*sharing.noise(weight, rounded))
+    return sharing.decibels([weight], [rounded])
 
 
 def test_sqnr_by_hand():
@@ -98,12 +101,21 @@ def test_few_bits_are_better_spent_where_the_weights_are(bits, rows):
 @pytest.fixture(scope="module")
 def times():
     device, stored = fl.device("h200"), Effective("x", "sdpa", 1, 2_000_000)
-    points = fl.grid(share_bits=[0, 2, 3], **SIZE)
-    points += fl.grid(precision=["bf16", "int8"], **SIZE)
-    slow = [3.0 if point.recipe.sharing else 1.0 for point in points]
-    pairs = zip(points, slow, strict=True)
-    records = [record(point, device, by, effective=stored) for point, by in pairs]
-    return sharing.looked_up(fl.table(records))
+    grids = {"share_bits": [0, 2, 3]}, {"precision": ["bf16", "int8"]}
+    tables = []
+    for points in (fl.grid(**own, **SIZE) for own in grids):
+        slow = [3.0 if point.recipe.sharing else 1.0 for point in points]
+        pairs = zip(points, slow, strict=True)
+        records = [record(point, device, by, effective=stored) for point, by in pairs]
+        tables.append(fl.table(records))
+    return speed_ups(*tables)
+
+
+def speed_ups(palettes, integers):
+    """The rows of both as the notebook's cell puts them beside their dense ones."""
+    packed = SimpleNamespace(rows=lambda: integers)
+    found = run_cells("09", "speed-ups", fl=fl, rows=palettes, packed=packed)
+    return found["times"][found["columns"]]
 
 
 def test_each_time_stands_over_the_dense_row_of_its_precision(times):
@@ -136,7 +148,11 @@ def test_stored_times_give_the_speedups_of_the_committed_rows():
     shared = fl.grid(share_bits=[0, 2, 3, 4, 6], **large)
     packed = fl.grid(precision=["bf16", "int8", "int4-g64"], **large)
     runs = [fl.start("09", "replay", points).rows() for points in (shared, packed)]
-    table = sharing.looked_up(fl.merge_runs(*runs)).set_index(["storage", "phase"])
+    times = speed_ups(*runs)
+    figure = sharing.lookups(times)
+    found = compare("09_distill_and_share_lookups", figure.table)
+    assert found == ["column 'run' is missing"]  # the caption tells it
+    table = times.set_index(["storage", "phase"])
     gains = table["measured_gain"]
     assert len(gains) == 16
     # 61.81 ms dense, 229.79 ms with 2 bits; 10.41 ms dense bf16, 4.90 ms int8.
@@ -153,7 +169,8 @@ def test_words_beside_marks_cover_neither_lines_nor_each_other():
     name_marks(axes, marks, list("abcd"), ["black"] * 4)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts]
-    (line,) = axes.lines
+    line, *leads = axes.lines  # a word far from its mark stands at a thin line's end
+    assert len(leads) < len(marks)
     for n, box in enumerate(boxes):
         path = line.get_path().transformed(axes.transData)
         assert not path.intersects_bbox(box, filled=False)

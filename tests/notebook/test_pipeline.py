@@ -1,8 +1,9 @@
-"""The article's path on a trained model: its steps, a run, and what is missing."""
+"""The article's path on a trained model, as notebook 10 runs it cell by cell."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,11 +12,12 @@ from fastlab.figures import article
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.text import stdlib_corpus
 from fastlab.learning.tokens import make_tokenizer
-from fastlab.notebook import pipeline
 from fastlab.spec import point_of
+from tests.cells import run_cells
 
 SIZES = {"layers": 4, "hidden": 96, "heads": 6, "kv_heads": 2, "head_dim": 16}
 SIZES |= {"ffn": 96, "vocab": 300, "max_positions": 64, "tied": True}
+CELLS = ("student", "models", "bench", "judged")
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +31,28 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
+def run_live(model, *cells, place=None, name=None, **parameters):
+    """The names after the live cells of notebook 10, run on the CPU."""
+    names = {"prompt_len": 1024, "distill_steps": 3, "formats": ["bf16", "int8"]}
+    names |= {"compiled": True, "fl": fl, "case": article} | parameters
+    names |= {"live_model": str(model / "model") if name is None else name}
+    names |= {"live_text": str(model / "own.txt")}
+    settings = fl.Settings.for_device("cpu", budget_s=0.02)
+    names["run"] = SimpleNamespace(
+        kind="cpu", settings=settings, path=lambda name: place / name
+    )
+    return run_cells("10", "live", "trained", *cells, **names)
+
+
 def test_the_steps_and_what_each_adds(model):
-    steps = pipeline.pipeline_points(model / "model", 1024, 3)
+    steps = run_live(model)["live"]
     assert list(steps) == [
         *("dense", "pruned", "distilled", "16 bit", "8 bit", "compiled")
     ]
     assert {p.workload.prompt_len for p in steps.values()} == {64}
     built = steps["compiled"].built_shape
     assert (built.layers, built.hidden, built.ffn, built.heads) == (1, 48, 64, 6)
+    # 8-bit formats for many rows quantize activations too.
     assert [p.recipe.precision for p in steps.values()] == [
         *("fp32", "fp32", "fp32", "bf16", "int8-dynamic", "int8-dynamic")
     ]
@@ -44,52 +60,52 @@ def test_the_steps_and_what_each_adds(model):
 
 
 def test_steps_that_change_nothing_are_left_out(model):
-    steps = pipeline.pipeline_points(model / "model", 8, 0, ["fp32"], compiled=False)
-    assert list(steps) == ["dense", "pruned"]
+    few = {"prompt_len": 8, "distill_steps": 0, "formats": ["fp32"], "compiled": False}
+    assert list(run_live(model, **few)["live"]) == ["dense", "pruned"]
 
 
-def test_no_model_is_told_and_nothing_runs(tmp_path):
-    for name in ("", "no-such-model"):
-        found = fl.run_pipeline(name, tmp_path / "student")
-        assert (found.steps, found.records) == ({}, ())
-        assert "nothing runs live: no trained model" in repr(found)
+def test_no_model_and_nothing_runs(model, tmp_path):
+    found = run_live(model, *CELLS, place=tmp_path, name="")
+    assert (found["live"], found["records"], found["losses"]) == ({}, [], [])
     assert not (tmp_path / "student").exists()
 
 
-def test_a_count_below_zero_is_refused(model, tmp_path):
-    place = tmp_path / "student"
+def test_a_name_that_is_none_is_told(model):
+    with pytest.raises(OSError, match="no-such-model"):
+        run_live(model, name="no-such-model")
+
+
+def test_a_count_below_zero_is_refused(model):
     with pytest.raises(ValueError, match="distill_steps"):
-        fl.run_pipeline(str(model / "model"), place, distill_steps=-1)
+        run_live(model, distill_steps=-1)
 
 
 @pytest.fixture(scope="module")
 def ran(model, tmp_path_factory):
-    place = tmp_path_factory.mktemp("run") / "student"
+    place = tmp_path_factory.mktemp("run")
     how = {"prompt_len": 16, "distill_steps": 2, "compiled": False}
-    text = str(model / "own.txt")
-    return place, fl.run_pipeline(str(model / "model"), place, text, 0.02, **how)
+    return place / "student", run_live(model, *CELLS, place=place, **how)
 
 
 def test_a_whole_run(ran):
     _, found = ran
-    assert [r.point for r in found.records] == list(found.steps.values())
-    assert len(found.losses) == 2
-    assert "distilled for 2 steps" in repr(found)
-    able = [r for r in found.records if r.status == "ok"]
+    records = found["records"]
+    assert [r.point for r in records] == list(found["live"].values())
+    assert found["losses"][-1]["step"] == 2
+    able = [r for r in records if r.status == "ok"]
     assert len(able) >= 3  # a CPU without bf16 has no more
     assert all(r.measured and r.estimate and r.quality for r in able)
     dense = able[0].quality
     assert dense.kl_nats == pytest.approx(0, abs=1e-9)
     assert dense.bits_per_byte == pytest.approx(dense.dense_bits_per_byte, rel=1e-5)
     assert able[1].quality.kl_nats > 0
-    refused = [r for r in found.records if r.status != "ok"]
-    assert all(r.reason for r in refused)
+    assert all(r.reason for r in records if r.status != "ok")
 
 
 def test_the_student_is_kept_and_as_small_as_was_said(ran):
     place, found = ran
     model, tokenizer = fl.load(place)
-    built = found.steps["distilled"].built_shape
+    built = found["live"]["distilled"].built_shape
     count = sum(p.numel() for p in model.parameters())
     assert count == fl.parameters(built)
     assert tokenizer("import")["input_ids"]
@@ -97,12 +113,8 @@ def test_the_student_is_kept_and_as_small_as_was_said(ran):
 
 def test_the_run_becomes_a_staircase(ran):
     _, found = ran
-    rows = article.case_rows(fl.table(found.records), {"prefill": found.steps})
-    assert list(rows["step"]) == list(found.steps)
+    rows = article.case_rows(fl.table(found["records"]), {"prefill": found["live"]})
+    assert list(rows["step"]) == list(found["live"])
     assert rows["bits_per_byte"].iloc[:3].notna().all()
     panels = article.staircase(rows).panels
     assert [panel.x.label[:4] for panel in panels] == ["time", "bits"]
-
-
-def test_eight_bit_formats_for_many_rows_quantize_activations_too():
-    assert pipeline.DYNAMIC["int8"] == "int8-dynamic"
