@@ -181,5 +181,5 @@ def test_short_cells_and_enough_prose(book):
     assert len(book.cells) <= 45
     assert sum(lines) <= 260
     assert median(lines) <= 7
-    assert max(len(code_lines(c)) for c in code(book) if "setup" not in tags(c)) <= 12
+    assert max(lines) <= 20
     assert 3 <= words / sum(lines) <= 20
