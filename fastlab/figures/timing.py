@@ -99,7 +99,6 @@ def sample_size_effect(series: Series, sizes: Sequence[int] = SIZES) -> Figure:
     off = np.mean(np.abs(medians - 1) > FAR, axis=1)
     columns = {"samples": sizes, "low": low, "median": middle, "high": high, "off": off}
     summary, tries = pd.DataFrame(columns), pd.DataFrame(medians[:, :TRIES].T)
-    span: dict[str, Any] = {"marker": "|", "size": 16, "across": ("low", "high")}
     tries = tries.set_axis(sizes, axis=1).melt(var_name="samples", value_name="ratio")
     label = f"median of few / median of all {len(series.ns)}"
     far, strayed = f"{100 * FAR:g} %", [percent(share) for share in off]
@@ -108,7 +107,7 @@ def sample_size_effect(series: Series, sizes: Sequence[int] = SIZES) -> Figure:
         Axis("", names={str(n): f"{n} samples" for n in sizes}),
         [
             drawn(_dots, tries, "ratio", "samples", "tries", write=times),
-            points(summary, "median", "samples", **span),
+            drawn(_spans, summary, "median", "samples", ends=("low", "high")),
         ],
         notes=[(f"off by more\nthan {far}", strayed)],
         decor=[lambda axes: axes.axvspan(1 - FAR, 1 + FAR, color=PALE), level(1, "x")],
@@ -133,6 +132,11 @@ def _dots(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (_, own) in enumerate(rows.groupby("samples", sort=False)):
         at = place + np.linspace(-0.28, 0.28, len(own))
         axes.scatter(own["ratio"], at, s=11, color=GREY, alpha=0.5, lw=0)
+
+
+def _spans(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.hlines(range(len(rows)), rows["low"], rows["high"], color=BLACK, lw=3)
+    axes.plot(rows["median"], range(len(rows)), "|", color=BLACK, ms=16)
 
 
 def intervals(simulations: Sequence[Simulated]) -> Figure:
