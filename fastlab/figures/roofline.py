@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlab.cost import ops
-from fastlab.cost.memory import largest_batch, peak_bytes
+from fastlab.cost.memory import largest_batch
 from fastlab.cost.operations import operations
 from fastlab.cost.passes import VALUE_BYTES
 from fastlab.figures.explorer import Explorer, around, explore
@@ -19,12 +19,12 @@ from fastlab.figures.layers import drawn, gridlines, line, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, SMALL, color_of, look_of, readable
 from fastlab.latency import roofline as model
-from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
+from fastlab.latency.costs import CAUSAL, KV_WRITE, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import formula
-from fastlab.latency.samples import Sample, class_of, work_of
+from fastlab.latency.samples import Sample, work_of
 from fastlab.rows import compared
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
@@ -41,9 +41,7 @@ GROUPS = {
     **{"out": "out", "mlp": "MLP", "head": "head"},
 }
 NO_FLOPS = "no FLOPs"  # norms, elementwise, look-ups, copies
-TIMED = {"linear": 1.0, "prefill": 0.4, "decode": 0.4}  # of `count`, by class
-KINDS = {"linear": "linear", **{c: f"attention, {c}" for c in ("prefill", "decode")}}
-SHAPES = dict(zip(KINDS.values(), "so^", strict=True))
+SHAPES = {"linear": "s", "attention, prefill": "o", "attention, decode": "^"}
 ABOVE = 1.05  # times the roof: what a roof of main memory does not explain
 STEEP = 1.5  # how much more than across, in logs, arrows climb that arrive from below
 LAYER_ROWS = tuple(2**n for n in range(14))  # of the layer whose path is drawn
@@ -233,28 +231,6 @@ def _call(point: Point) -> dict[str, Any]:
     return {"phase": work.phase, "precision": point.recipe.precision} | sizes
 
 
-def bounds(calls: Iterable[Point], device: Device) -> pd.DataFrame:
-    """What each call would take of arithmetic, memory and launches alone, in ms.
-
-    MFU and MBU: per cent of the device's FLOP/s and bytes/s used in the estimated time.
-    """
-    import pandas as pd
-
-    rows = []
-    for point in calls:
-        total, (found,) = costs_of(point).totals, estimate([point], device)
-        compute = total[CAUSAL] / device.product_rate(point.recipe.precision)
-        memory = sum(total[WEIGHTS : KV_WRITE + 1]) / device.bandwidth
-        row = {"arithmetic": compute, "memory": memory}
-        row |= {"launches": total[LAUNCHES] * device.launch_s}
-        row |= {"estimated": found.seconds}
-        ms = {f"{name} ms": 1e3 * seconds for name, seconds in row.items()}
-        used = {"MFU %": compute, "MBU %": memory}
-        shares = {name: 100 * seconds / found.seconds for name, seconds in used.items()}
-        rows.append(_call(point) | ms | {"bound": found.bound} | shares)
-    return pd.DataFrame(rows)
-
-
 # --- benchmarks under a measured roof
 
 
@@ -323,55 +299,6 @@ def layer_path(device: Device, precision: str, width: int) -> pd.DataFrame:
     columns = {"operation": name, "precision": precision, "rows": LAYER_ROWS}
     speeds = {X: work.flops / work.bytes, Y: work.flops / formula(rates, work)}
     return pd.DataFrame(columns | speeds)
-
-
-def microbenchmarks(
-    device: Device | None,
-    precisions: Sequence[str],
-    count: int,
-    stored: Sequence[Sample] | None = None,
-) -> pd.DataFrame:
-    """Products and attentions by themselves: FLOPs per byte, and FLOP/s, measured.
-
-    `stored` samples of the device, or `count` linears of each precision timed here
-    (about 0.3 s each) and a few attentions. roof = FLOP/s that the device allows.
-    """
-    import pandas as pd
-
-    able = [p for p in precisions if device and device.can(p)]
-    if device is None or not able:
-        name = device.name if device else "this device"
-        raise ValueError(f"{name} has no profile for {', '.join(precisions)}")
-    samples = _timed(device, able, count) if stored is None else stored
-    chosen = [s for s in samples if class_of(s) in TIMED and s.precision in able]
-    classes = list(TIMED)
-    chosen.sort(key=lambda s: (able.index(s.precision), classes.index(class_of(s))))
-    return pd.DataFrame([_sample(s, device) for s in chosen])
-
-
-def _timed(device: Device, precisions: Sequence[str], count: int) -> list[Sample]:
-    from fastlab.clock.clocks import clock_for
-    from fastlab.clock.microbench import chosen, timed
-
-    counts = {name: max(1, round(count * share)) for name, share in TIMED.items()}
-    clock = clock_for(device.kind)
-    every = [(p, bench) for p in precisions for bench in chosen(device, p, counts)]
-    return [timed(bench, device, p, clock) for p, bench in every]
-
-
-def _sample(sample: Sample, device: Device) -> dict[str, Any]:
-    intensity = sample.flops / sample.bytes
-    peak = device.product_rate(sample.precision)
-    return {
-        "operation": KINDS[class_of(sample)],
-        "precision": sample.precision,
-        "dims": " x ".join(map(str, sample.dims)),
-        X: intensity,
-        Y: sample.flops / sample.seconds,
-        "roof": min(peak, intensity * device.bandwidth),
-        "ms": sample.seconds * 1e3,
-        "device": sample.device,
-    }
 
 
 def datasheet(device: Device | None) -> Device | None:
@@ -600,9 +527,13 @@ def device_menu(*devices: Device | None) -> dict[str, Device]:
 
 def _note(point: Point, device: Device) -> str:
     """A call in words: what bounds it, its shares of the peaks, whether it fits."""
-    row = bounds([point], device).iloc[0]
-    fits = peak_bytes(point) <= device.memory_bytes
-    mfu, mbu = (percent(row[name] / 100) for name in ("MFU %", "MBU %"))
-    words = f"{row['phase']} {digits(row['estimated ms'])} ms, bound by {row['bound']}"
-    full = "" if fits else ", but does not fit in memory"
-    return f"{words}, MFU {mfu}, MBU {mbu}{full}"
+    (cost,) = estimate([point], device)
+    moved = cost.weight_bytes + cost.activation_bytes
+    moved += cost.kv_read_bytes + cost.kv_write_bytes
+    peak = device.product_rate(point.recipe.precision)
+    mfu = percent(cost.flops_causal / peak / cost.seconds)
+    mbu = percent(moved / device.bandwidth / cost.seconds)
+    phase, ms = point.workload.phase, digits(1e3 * cost.seconds)
+    words = f"{phase} {ms} ms, bound by {cost.bound}, MFU {mfu}, MBU {mbu}"
+    fits = cost.peak_bytes <= device.memory_bytes
+    return words if fits else f"{words}, but does not fit in memory"
