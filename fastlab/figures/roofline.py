@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.cost import ops
 from fastlab.cost.memory import largest_batch
@@ -31,7 +32,6 @@ from fastlab.spec.recipe import Recipe
 from fastlab.words import digits, percent, si
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 Limits = tuple[float, float]
@@ -122,8 +122,6 @@ def _roof(
 
     of: "datasheet " where it stands behind a measured one: then only a line in the key.
     """
-    import pandas as pd
-
     peak, ridge = device.product_rate(precision), device.ridge(precision)
     color = color_of(precision)
     note: dict[str, Any] = {"color": readable(color), "fontsize": SMALL}
@@ -196,8 +194,6 @@ def on_the_roof(calls: Iterable[Point], device: Device) -> pd.DataFrame:
     longest to none hidden, launches included; share = of the call's time. Precisions
     that the device cannot do are left out; ValueError if nothing remains.
     """
-    import pandas as pd
-
     calls = list(calls)
     able = [p for p in calls if device.can(p.recipe.precision)]
     if calls and not able:
@@ -212,23 +208,20 @@ def product_of(op: ops.Operation) -> str:
 
 
 def _products(point: Point, device: Device) -> list[dict[str, Any]]:
+    work = point.workload
+    call = {"phase": work.phase, "precision": point.recipe.precision}
+    call |= {"batch": work.batch, "tokens": work.prompt_len}
     names = np.array([product_of(op) for op in operations(point)])
     matrix, rows = costs_of(point).matrix, []
     for name in dict.fromkeys((*GROUPS.values(), NO_FLOPS, *names)):
         if (own := matrix[names == name]).size:
             middle, low, high, bound = model.roofline(own, point, device)
             flops, moved = own[:, CAUSAL].sum(), own[:, WEIGHTS : KV_WRITE + 1].sum()
-            row = {"operation": name, **_call(point), X: flops / moved}
+            row = {"operation": name, **call, X: flops / moved}
             row |= {Y: flops / middle, "low": flops / high, "high": flops / low}
             rows.append(row | {"ms": middle * 1e3, "bound": bound})
     whole = sum(row["ms"] for row in rows)
     return [row | {"share": row["ms"] / whole} for row in rows]
-
-
-def _call(point: Point) -> dict[str, Any]:
-    work = point.workload
-    sizes = {"batch": work.batch, "tokens": work.prompt_len}
-    return {"phase": work.phase, "precision": point.recipe.precision} | sizes
 
 
 # --- benchmarks under a measured roof
@@ -240,8 +233,6 @@ def measured_roof(samples: pd.DataFrame, device: Device, width: int) -> Figure:
     The grey line is the estimate for one width x width layer from 1 row to 8192. Where
     the device has a datasheet, its roof is dashed.
     """
-    import pandas as pd
-
     precisions = list(dict.fromkeys(samples["precision"]))
     sheet = datasheet(device) if device.calibrated else None
     roofs = {"datasheet ": sheet, "": device} if sheet else {"": device}
@@ -287,8 +278,6 @@ def layer_path(device: Device, precision: str, width: int) -> pd.DataFrame:
     From the device's fit without residual; the sum of the roofline's terms if it has
     none, launch included.
     """
-    import pandas as pd
-
     a = VALUE_BYTES[precision]
     layers = [ops.linear("linear", m, width, width, a, a) for m in LAYER_ROWS]
     work = work_of([Sample.of(op, 1.0, precision) for op in layers])
@@ -322,8 +311,6 @@ def batch_knee(
     where memory is full. What bounds a step stands along the lines, once for lines of
     one colour that run together; a dotted line is the batch at the ridge.
     """
-    import pandas as pd
-
     known = curves[:0] if rows is None else compared(rows)[MEASURED]
     widest = int(curves["batch"].max())
     ticks = [4**n for n in range(12) if 4**n <= widest]
@@ -364,8 +351,6 @@ def _bound(curves: pd.DataFrame) -> list[Layer]:
 
     Not where a line before is of the same colour, bound by the same, and near.
     """
-    import pandas as pd
-
     fits, found = curves[curves["fits"]], []
     for _, own in fits.groupby("series", sort=False):
         before = fits[fits.index < own.index[0]]
@@ -431,8 +416,6 @@ def batch_curves(
     Of eager calls; a datasheet's device gets a second series of each, free of launches,
     as if work were handed over for free, which CUDA graphs nearly do.
     """
-    import pandas as pd
-
     devices, tables = {"eager": device}, []
     if not device.calibrated:
         devices["no launches"] = replace(device, launch_s=0.0)
@@ -450,8 +433,6 @@ def batch_curve(point: Point, device: Device, batches: Sequence[int]) -> pd.Data
     fits: whether weights, cache and activations find room in the device's memory;
     timed: whether calibration timed operations as large; knee: the batch at the ridge.
     """
-    import pandas as pd
-
     found = estimate([batched(point, batch) for batch in batches], device)
     seconds = np.array([(e.seconds, e.low_s, e.high_s) for e in found])
     room = largest_batch(point, device.memory_bytes)

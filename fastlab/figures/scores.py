@@ -26,7 +26,6 @@ from fastlab.scores.scoreboard import (
     HOLDOUTS,
     NOISE,
     ROWS,
-    Predictions,
     Scoreboard,
     predictions,
 )
@@ -52,16 +51,22 @@ KNOWN |= {"layers": "depths", "family": "families", ROWS: "rows"}
 def held_out(
     records: Iterable[Record], device: Device, holdout: str = "hidden"
 ) -> pd.DataFrame:
-    """Rows as `table` makes them, each estimated without its `holdout` value."""
-    return _predicted(predictions(records, device, holdout))
+    """Rows as `table` makes them, each estimated without its `holdout` value.
 
-
-def _predicted(made: Predictions) -> pd.DataFrame:
-    held = zip(made.found.seconds, made.found.low, made.found.high, strict=True)
-    return table(
+    left_out is that value, no_row_used_ms the estimate from calibration alone.
+    """
+    predicted = predictions(records, device, holdout)
+    found = predicted.found
+    held = zip(found.seconds, found.low, found.high, strict=True)
+    each = zip(predicted.rows, predicted.estimates, held, strict=True)
+    rows = table(
         replace(row, estimate=replace(e, seconds=s, low_s=low, high_s=high))
-        for row, e, (s, low, high) in zip(made.rows, made.estimates, held, strict=True)
+        for row, e, (s, low, high) in each
     )
+    value_of = HOLDOUTS.get(holdout, lambda point: "")
+    left_out = [value_of(point) for point in predicted.points]
+    alone = [1e3 * e.seconds for e in predicted.estimates]
+    return rows.assign(left_out=left_out, no_row_used_ms=alone)
 
 
 def knowing(holdout: str) -> str:
@@ -75,7 +80,7 @@ def leave_out(records: Iterable[Record], device: Device, caption: str = "") -> E
     All predictions of a field are made once, when it is first chosen.
     """
     kept = list(records)
-    rows_of = cache(lambda field: _without_each(kept, device, field))
+    rows_of = cache(lambda field: held_out(kept, device, field))
     values = {name: [of(r.point) for r in kept] for name, of in HOLDOUTS.items()}
     fields = {name: sorted(set(own)) for name, own in values.items()}
     fields = {name: own for name, own in fields.items() if len(own) > 1}
@@ -92,17 +97,6 @@ def leave_out(records: Iterable[Record], device: Device, caption: str = "") -> E
         caption,
         field=list(fields),
         left_out=lambda state: fields[state["field"]],
-    )
-
-
-def _without_each(
-    records: Sequence[Record], device: Device, field: str
-) -> pd.DataFrame:
-    """Held-out rows; `left_out` is each one's value, `no_row_used_ms` the estimate."""
-    made = predictions(records, device, field)
-    return _predicted(made).assign(
-        left_out=[HOLDOUTS[field](point) for point in made.points],
-        no_row_used_ms=[1e3 * e.seconds for e in made.estimates],
     )
 
 
