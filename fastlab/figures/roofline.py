@@ -209,8 +209,10 @@ def product_of(op: ops.Operation) -> str:
 
 def _products(point: Point, device: Device) -> list[dict[str, Any]]:
     work = point.workload
-    call = {"phase": work.phase, "precision": point.recipe.precision}
-    call |= {"batch": work.batch, "tokens": work.prompt_len}
+    call = {
+        **{"phase": work.phase, "precision": point.recipe.precision},
+        **{"batch": work.batch, "tokens": work.prompt_len},
+    }
     names = np.array([product_of(op) for op in operations(point)])
     matrix, rows = costs_of(point).matrix, []
     for name in dict.fromkeys((*GROUPS.values(), NO_FLOPS, *names)):
@@ -351,7 +353,7 @@ def _bound(curves: pd.DataFrame) -> list[Layer]:
 
     Not where a line before is of the same colour, bound by the same, and near.
     """
-    fits, found = curves[curves["fits"]], []
+    fits, named = curves[curves["fits"]], []
     for _, own in fits.groupby("series", sort=False):
         before = fits[fits.index < own.index[0]]
         for _, part in own.groupby((own["bound"] != own["bound"].shift()).cumsum()):
@@ -359,8 +361,8 @@ def _bound(curves: pd.DataFrame) -> list[Layer]:
             near = before[(before[same] == row[same]).all(axis=1)]["estimated_ms"]
             apart = np.abs(np.log(near / row["estimated_ms"]))
             if len(part) >= SHORTEST and not (apart < np.log(CLOSE)).any():
-                found.append(row)
-    rows = pd.DataFrame(found, columns=curves.columns)
+                named.append(row)
+    rows = pd.DataFrame(named, columns=curves.columns)
     return _marks(rows, "estimated_ms", "bound", "None")
 
 
@@ -433,8 +435,8 @@ def batch_curve(point: Point, device: Device, batches: Sequence[int]) -> pd.Data
     fits: whether weights, cache and activations find room in the device's memory;
     timed: whether calibration timed operations as large; knee: the batch at the ridge.
     """
-    found = estimate([batched(point, batch) for batch in batches], device)
-    seconds = np.array([(e.seconds, e.low_s, e.high_s) for e in found])
+    estimates = estimate([batched(point, batch) for batch in batches], device)
+    seconds = np.array([(e.seconds, e.low_s, e.high_s) for e in estimates])
     room = largest_batch(point, device.memory_bytes)
     columns = dict(zip(("estimated_ms", *ENDS), 1e3 * seconds.T, strict=True))
     columns |= {"tokens_per_s": batches / seconds[:, 0]}
@@ -443,8 +445,8 @@ def batch_curve(point: Point, device: Device, batches: Sequence[int]) -> pd.Data
             "precision": point.recipe.precision,
             "batch": batches,
             **columns,
-            "bound": [e.bound for e in found],
-            "timed": [not e.extrapolated for e in found],
+            "bound": [e.bound for e in estimates],
+            "timed": [not e.extrapolated for e in estimates],
             "fits": [batch <= room for batch in batches],
             "knee": knee(point, device),
         }

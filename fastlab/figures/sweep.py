@@ -113,14 +113,14 @@ def scatter(rows: pd.DataFrame, knowing: str = "no row used") -> Figure:
     worst = f"{name_of(row)}: {times(row['ratio'])}"
     median = f"measured / estimated: median {times(known['ratio'].median())}"
     title = f"Estimates, {knowing}\n{median}, {within(known, 1.25)}\nfarthest {worst}"
-    made = against(known, title, Axis("estimated (ms)"), Axis("measured (ms)"))
+    figure = against(known, title, Axis("estimated (ms)"), Axis("measured (ms)"))
     shown = short(known).join(known[[*ENDS, *OWN_ENDS]])
     ring: dict[str, Any] = {"ms": 15, "mfc": "none", "mec": GREY, "zorder": 6}
 
     def mark(_: Any, every: Any) -> None:  # the farthest, which the title names
         every[0].plot([row["estimated_ms"]], [row["measured_ms"]], "o", **ring)
 
-    return replace(made, rows=shown, finish=mark)
+    return replace(figure, rows=shown, finish=mark)
 
 
 def heatmaps(rows: pd.DataFrame, phase: str, precision: str) -> Figure:
@@ -165,8 +165,8 @@ def _map(rows: pd.DataFrame, title: str, value: str, words: str, **look: Any) ->
     layers = [str(n) for n in sorted(set(rows["layers"]), reverse=True)]
     hidden = [str(n) for n in sorted(set(rows["hidden"]))]
     axes = Axis("hidden size", names=hidden), Axis("layers", names=layers)
-    made = tiles(rows, "hidden", "layers", value, title, words=words, **look)
-    return Panel(*axes, [made], title)
+    cells = tiles(rows, "hidden", "layers", value, title, words=words, **look)
+    return Panel(*axes, [cells], title)
 
 
 def _bars(picture: Any, every: Any, bars: Sequence[Any]) -> None:
@@ -220,23 +220,23 @@ def layers_by_hidden(rows: pd.DataFrame, profile: Device | None = None) -> Explo
 
 
 def by_hidden(
-    rows: pd.DataFrame, made: pd.DataFrame, layers: int, others: Sequence[pd.DataFrame]
+    rows: pd.DataFrame, own: pd.DataFrame, layers: int, others: Sequence[pd.DataFrame]
 ) -> Figure:
     """Time against hidden size at one depth; other depths stay in grey behind.
 
-    made: the estimated curve; others: curves that the axes keep room for.
+    own: the estimated curve; others: curves that the axes keep room for.
     """
     precision, phase = rows["precision"].iloc[0], rows["phase"].iloc[0]
     known = rows[rows["measured_ms"].notna()].sort_values("hidden")
     here, rest = known[known["layers"] == layers], known[known["layers"] != layers]
     back: dict[str, Any] = {"color": FAINT, "size": 5, "line": "-"}
     drawn = [
-        points(own, "hidden", "measured_ms", f"{other} layers", **back)
-        for other, own in rest.groupby("layers")
+        points(group, "hidden", "measured_ms", f"{other} layers", **back)
+        for other, group in rest.groupby("layers")
     ]
     look = look_of(precision, phase)
     over: dict[str, Any] = {"dash": "--", "band": ENDS, "color": look["color"]}
-    drawn.append(line(made, "hidden", "estimated_ms", f"{layers}, estimated", **over))
+    drawn.append(line(own, "hidden", "estimated_ms", f"{layers}, estimated", **over))
     drawn.append(points(here, "hidden", "measured_ms", "", ends=OWN_ENDS, **look))
     what = "line estimated, marks measured" if len(here) else "estimated only"
     title = f"{precision} {phase}, {layers} layers: {what}"
@@ -244,7 +244,7 @@ def by_hidden(
     x = Axis(
         "hidden size", "log", ticks=sizes, limits=(sizes[0] / 1.15, sizes[-1] * 1.1)
     )
-    y = Axis("milliseconds", "log", limits=_room(known, [made, *others]))
+    y = Axis("milliseconds", "log", limits=_room(known, [own, *others]))
     return Figure([Panel(x, y, drawn, key="edge")], title, size=(8.2, 4.8))
 
 
@@ -266,10 +266,10 @@ def curve(rows: pd.DataFrame, profile: Device | None, layers: int) -> pd.DataFra
         return rows[rows["layers"] == layers][names].dropna().sort_values("hidden")
     able = profile.can(rows["precision"].iloc[0])
     wanted = _widths(rows, layers) if able else []
-    found = zip(wanted, estimate(wanted, profile), strict=True)
+    estimates = zip(wanted, estimate(wanted, profile), strict=True)
     lines = [
         [p.shape.hidden, *(1e3 * s for s in (e.seconds, e.low_s, e.high_s))]
-        for p, e in found
+        for p, e in estimates
     ]
     return pd.DataFrame(lines, columns=names)
 
@@ -323,11 +323,11 @@ def on_devices(point: Point, devices: Sequence[Device], layers: int) -> pd.DataF
     deep = replace(point, shape=replace(point.shape, layers=layers))
     lines = []
     for device in devices:
-        (made,) = estimate([deep], device)
+        (cost,) = estimate([deep], device)
         basis = "rates measured here" if device.calibrated else "datasheet"
         name = "this machine" if device.calibrated else device.name
-        ms = (1e3 * s for s in (made.seconds, made.low_s, made.high_s))
-        line = [f"{name}\n({basis})", device.name, basis, *ms, made.bound]
-        lines.append([*line, made.parameters, made.flops])
+        ms = (1e3 * s for s in (cost.seconds, cost.low_s, cost.high_s))
+        line = [f"{name}\n({basis})", device.name, basis, *ms, cost.bound]
+        lines.append([*line, cost.parameters, cost.flops])
     names = ["on", "device", "basis", "estimated_ms", *ENDS, "bound"]
     return pd.DataFrame(lines, columns=[*names, "parameters", "flops"])

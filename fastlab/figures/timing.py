@@ -64,11 +64,11 @@ def strips(series: Sequence[Series]) -> Figure:
 def _samples(one: Series) -> pd.DataFrame:
     """Each sample with the share of all that is not above it; median, p10 and p90."""
     ms = np.array(one.ns) / 1e6
-    found, order = stats.summary(ms), np.argsort(np.argsort(ms, kind="stable"))
+    summary, order = stats.summary(ms), np.argsort(np.argsort(ms, kind="stable"))
     columns = {"series": one.name, "call": range(1, len(ms) + 1), "ms": ms}
-    ends = {"p10_ms": found.p10, "p90_ms": found.p90}
+    ends = {"p10_ms": summary.p10, "p90_ms": summary.p90}
     rows = pd.DataFrame(columns | {"share": (order + 1) / len(ms)} | ends)
-    return rows.assign(median_ms=found.median).astype(dict.fromkeys(ends, float))
+    return rows.assign(median_ms=summary.median).astype(dict.fromkeys(ends, float))
 
 
 def _strip(axes: Axes, rows: pd.DataFrame, place: int, first: int) -> None:
