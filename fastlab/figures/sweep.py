@@ -11,8 +11,8 @@ import numpy as np
 from fastlab.cost.operations import operations as listed
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import diagonal, line, points, tiles
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.layers import clocks, diagonal, line, points, tiles
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import (
     FAINT,
     GREY,
@@ -38,8 +38,6 @@ MANY, ROOM = 100, 8  # rows that crowd a scatter, and keys that fit into it
 BETWEEN = 64  # estimated hidden sizes are multiples of it
 REACH = 2  # an explorer goes to so many times the most layers measured
 MOST = 64  # layers of the explorer of one model
-ENDS = ("estimated_low_ms", "estimated_high_ms")
-OWN_ENDS = ("measured_low_ms", "measured_high_ms")
 
 
 def pairs(rows: pd.DataFrame) -> Figure:
@@ -54,14 +52,10 @@ def pairs(rows: pd.DataFrame) -> Figure:
         for ok, ratio in zip(sure, known["ratio"], strict=True)
     ]
     heading = "ratio" if sure.all() else f"ratio\n({UNSURE} not settled)"
-    layers = []
+    layers: list[Layer] = []
     for (precision, phase), own in known.groupby(["precision", "phase"], sort=False):
         look, named = look_of(precision, phase), f"{precision} {phase}"
-        made: dict[str, Any] = {"across": ENDS, "hollow": True, "pale": True}
-        layers.append(
-            points(own, "estimated_ms", "call", f"{named} estimated", **made, **look)
-        )
-        layers.append(points(own, "measured_ms", "call", f"{named} measured", **look))
+        layers += clocks(own, "call", named, **look)
     axis = Axis("milliseconds: hollow = estimated, filled = measured", "log")
     calls = Axis("", names=list(known["call"]))
     panel = Panel(axis, calls, layers, notes=[(heading, ratios)])
