@@ -62,7 +62,7 @@ BESIDE: dict[str, tuple[str, Callable[[float], str]]] = {
     "KL to fp32,\nnats": ("kl_nats", lambda kl: power(kl) if kl else "0"),
 }
 WHY = 52  # characters of a reason that is written where numbers would be
-OWN_HEADS, GROUPED_HEADS = "a KV head for each query head", "grouped (GQA)"
+HEADS = ("a KV head for each query head", "grouped (GQA)")  # whether grouped
 DASHES, MARKS = ("-", "--", ":", "-."), ("D", "s", "o", "v")
 SHORTEST, LONGEST = 128, 2**20  # contexts
 MODELS = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b")
@@ -257,14 +257,14 @@ def _headings(lines: list[str], groups: Sequence[str]) -> Callable[[Any], None]:
 def memory_footprint(sizes: pd.DataFrame) -> Figure:
     """Bytes of a KV cache against positions: lines the formula, marks allocated.
 
-    sizes: heads (OWN_HEADS or GROUPED_HEADS), cache, precision, positions, formula,
-    allocated, same. Colour is the format that keys and values are kept in.
+    sizes: heads (of HEADS), cache, precision, positions, formula, allocated, same.
+    Colour is the format that keys and values are kept in.
     """
     layers = []
     groups = sizes.groupby(["heads", "cache"], sort=False)
     for n, ((heads, cache), own) in enumerate(groups):
         kept = "int8" if "int8" in cache else own["precision"].iloc[0]
-        name = f"{cache}, {heads}" if heads == OWN_HEADS else str(cache)
+        name = f"{cache}, {heads}" if heads == HEADS[0] else str(cache)
         look: dict[str, Any] = {"color": color_of(kept)}
         layers += [
             line(own, "positions", "formula", name, dash=DASHES[n % 4], **look),
