@@ -22,7 +22,7 @@ from fastlab.latency.costs import WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.reading import nothing_measured, written
-from fastlab.rows import ESTIMATED, MEASURED, MISSING, over, points_of, with_quality
+from fastlab.rows import ESTIMATED, MEASURED, MISSING, points_of, with_quality
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point, Workload
@@ -426,13 +426,12 @@ def _read(step: Point, device: Device) -> str:
 def prefixes(rows: pd.DataFrame, served: pd.DataFrame) -> Figure:
     """Left, time to first token against tokens reused; right, prompts in turn.
 
-    `rows` are prefills that differ in prefix_len: filled marks measured, the line and
-    its band estimated; served: prompt, tokens, reused, hit_rate, ttft_ms of each.
+    rows: prefills that ran, over that without a prefix: filled marks measured, the line
+    and its band estimated; served: prompt, tokens,
+    reused, computed, hit_rate and ttft_ms of each.
     """
     import pandas as pd
 
-    rows = over(rows, prefix_len=0)
-    rows = rows[rows["status"] == "ok"].sort_values("prefix_len")
     if rows.empty:
         return nothing("no prefill was measured")
     gains = [times(gain) if gain != 1 else "" for gain in rows["measured_gain"]]
@@ -448,13 +447,12 @@ def prefixes(rows: pd.DataFrame, served: pd.DataFrame) -> Figure:
     x = Axis("tokens of the prompt found in the cache", ticks=list(rows[at]))
     y = Axis("time to first token, ms", limits=(0, top))
     left = Panel(x, y, layers, key="lower left", decor=[gridlines("y")])
-    turns = served.assign(computed=served["tokens"] - served["reused"])
     last = rows.iloc[-1]
     title = f"{last[at]:g} of {last['prompt_len']:g} tokens found in the cache: "
     title += f"first token {times(last['measured_gain'])} sooner"
     names = [at, *(name for name in rows if "ed_" in name and "ms" in name)]
-    table = pd.concat([rows[[*names, "ratio", "measured_gain", "n"]], turns])
-    both = [left, _turns(turns, color)]
+    table = pd.concat([rows[[*names, "ratio", "measured_gain", "n"]], served])
+    both = [left, _turns(served, color)]
     return Figure(both, title, table, (10.8, 4.6), widths=(1.5, 1.0))
 
 

@@ -6,7 +6,7 @@ precision=baseline).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.roofline import device_menu
 from fastlab.figures.style import color_of, look_of
 from fastlab.figures.sweep import against
-from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
 from fastlab.latency.devices import Device, devices
 from fastlab.rows import over, table, with_missing
 from fastlab.spec.point import Point, Workload
@@ -156,41 +155,14 @@ def _quality(each: pd.DataFrame, names: Axis) -> Panel:
 # --- why
 
 
-def floors(points: Iterable[Point], device: Device) -> pd.DataFrame:
-    """What arithmetic, memory and the host of each call would take alone, in ms.
-
-    Arithmetic at the peak of what each operation computes in, bytes at the bandwidth of
-    the device's memory; precisions that the device cannot do are left out. Few rows
-    come first.
-    """
-    import pandas as pd
-
-    lines = []
-    for point in points:
-        if not device.can(point.recipe.precision):
-            continue
-        cost, work = costs_of(point), point.workload
-        rates = [device.product_rate(name) for name in cost.precisions]
-        moved = cost.matrix[:, WEIGHTS : KV_WRITE + 1].sum()
-        line = {"phase": work.phase, "batch": work.batch}
-        line["rows"] = work.batch * (work.prompt_len if work.phase == "prefill" else 1)
-        line["precision"] = point.recipe.precision
-        line["arithmetic ms"] = 1e3 * (cost.matrix[:, CAUSAL] / rates).sum()
-        line["memory ms"] = 1e3 * moved / device.bandwidth
-        line["launches ms"] = 1e3 * cost.totals[LAUNCHES] * device.launch_s
-        line |= {"MB moved": moved / 1e6, "GFLOP": cost.totals[CAUSAL] / 1e9}
-        lines.append(line)
-    found = pd.DataFrame(lines)
-    return found.sort_values("rows", kind="stable", ignore_index=True)
-
-
-def reasons(points: Iterable[Point], device: Device, rows: pd.DataFrame) -> Figure:
+def reasons(floors: pd.DataFrame, rows: pd.DataFrame, rates: str) -> Figure:
     """A panel for each call: what arithmetic and memory would take alone, in ms.
 
-    What is to the right decides. Filled: measured, where `rows` have the call.
+    floors: a line for each call (phase, batch, rows, precision), "arithmetic ms" and
+    "memory ms". What is to the right decides. Filled: measured, where `rows` have it.
     """
     measured = calls(rows)[[*CALL, "measured_ms", *OWN_ENDS]]
-    alone = floors(points, device).merge(measured, "left", [*CALL])
+    alone = floors.merge(measured, "left", [*CALL])
     names = Axis("", names=list(dict.fromkeys(alone["precision"])))
     panels, said = [], []
     for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
@@ -200,7 +172,7 @@ def reasons(points: Iterable[Point], device: Device, rows: pd.DataFrame) -> Figu
     title = f"Memory takes longer than arithmetic for {'; '.join(said)}\n"
     title += "○ arithmetic alone, □ memory alone (large: the longer), ◆ measured; "
     size = (10.8, 2.2 + 0.42 * len(names.names))
-    return Figure(panels, f"{title}rates of {device.name}", alone, size, share="y")
+    return Figure(panels, title + rates, alone, size, share="y")
 
 
 def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -218,12 +218,6 @@ def built_words(point: Point) -> str:
     return f"{words}, {zeros} {sparsity.storage}"
 
 
-STUDENT = (
-    *("kind", "share", "what", "choice", "distill_steps", "parameters", "left"),
-    *("bits_per_byte", *BIT_ENDS, "before"),
-)
-
-
 def _missing(*tables: pd.DataFrame) -> str:
     """Which of the rows are not stored, in words; "" where all are."""
     each = {
@@ -258,7 +252,9 @@ def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
     near, far = (replace(x, limits=(0.94, end * 1.2)) for end in most)
     words = "speed-up over dense (hollow = estimated)"
     y = Axis(words, "log", factor, GAINS, (low, most[0] * 1.25))
-    layers = [layer for one in _kinds(timed) for layer in _gains(*one)]
+    hollow: dict[str, Any] = {"hollow": True, "size": 6, "line": ""}
+    layers = _curves(timed, "promised", "estimated_gain", named=False, **hollow)
+    layers += _curves(timed, "promised", "measured_gain", ends=GAIN_ENDS)
     ground = [_promise(most[0], low)]
     said = _quality(text, "promised", far, "what the text says, nothing relearned")
     return Figure(
@@ -286,23 +282,15 @@ def _promise_kept(rows: pd.DataFrame) -> str:
     return f"Speed-up over the one that FLOPs promise\n{', '.join(each) or 'none'}"
 
 
-def _kinds(
-    rows: pd.DataFrame, kinds: Iterable[str] = KINDS, by: str = "promised"
-) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
-    """Name, look and rows of each kind of cut, in the order in which they are drawn."""
-    for kind in (one for one in KINDS if one in kinds):
-        if len(own := rows[rows["kind"] == kind]):
-            yield *KINDS[kind], own.sort_values(by)
-
-
-def _gains(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> list[Layer]:
-    """What was estimated, and over it what was measured."""
-    hollow = {**look, "hollow": True, "size": 6, "line": ""}
-    guessed = rows[rows["estimated_gain"].notna()]
-    timed = rows[rows["measured_gain"].notna()]
+def _curves(
+    rows: pd.DataFrame, x: str, y: str, named: bool = True, **over: Any
+) -> list[Layer]:
+    """A curve for each kind of cut, in the order in which they are drawn."""
+    groups = dict(iter(rows[rows[y].notna()].sort_values(x).groupby("kind")))
     return [
-        points(guessed, "promised", "estimated_gain", **hollow),
-        points(timed, "promised", "measured_gain", name, ends=GAIN_ENDS, **look),
+        points(groups[kind], x, y, name * named, **(look | over))
+        for kind, (name, look) in KINDS.items()
+        if kind in groups
     ]
 
 
@@ -325,10 +313,7 @@ def _quality(
 ) -> Panel:
     """Bits per byte against x, a curve for each kind of cut, with their intervals."""
     rows = rows[rows["bits_per_byte"].notna()]
-    layers = [
-        points(own, x, "bits_per_byte", name, ends=BIT_ENDS, **look)
-        for name, look, own in _kinds(rows, by=x)
-    ]
+    layers = _curves(rows, x, "bits_per_byte", ends=BIT_ENDS)
     y = _bits_axis(rows, *(layer.rows for layer in more))
     return Panel(axis, y, [*layers, *more], title, decor=[_dense(rows)])
 
@@ -426,21 +411,20 @@ def depth_or_width(
     words = "parameters left, of the dense model's"
     x = Axis(words, write=percent, limits=(0.15, 1.05))
     y = Axis("measured time, of the dense model's", write=percent)
-    layers = [
-        points(own, "left", "time_left", name, **look)
-        for name, look, own in _kinds(timed[timed["time_left"].notna()], by="left")
+    layers, title = _curves(timed, "left", "time_left"), "random weights: time"
+    time = Panel(x, y, layers, title, "upper left", decor=[_as_parameters])
+    again = [
+        layer
+        for kind in DEPTH_OR_WIDTH
+        for layer in _learned(kind, students[students["kind"] == kind])
     ]
-    taught = _kinds(students, DEPTH_OR_WIDTH, "left")
-    again = [layer for kind in taught for layer in _learned(*kind)]
-    title, decor = "random weights: time", [_as_parameters]
-    time = Panel(x, y, layers, title, "upper left", decor=decor)
     quality = _quality(text, "left", x, "trained weights: quality", again)
-    half = _half(timed, DEPTH_OR_WIDTH, "measured_gain")
-    title = ", ".join(f"{n} {times(own['measured_gain'].max())}" for n, own in half)
-    half = _half(text, DEPTH_OR_WIDTH, "bits_per_byte")
-    bits = ", ".join(f"{name} {own['bits_per_byte'].min():.2f}" for name, own in half)
-    title = f"Speed-up when cut: {title or 'none'}\nbits per byte: {bits or 'none'}"
-    every = _folded(rows, judged, students[[*STUDENT]], more=["before"])
+    half, bits = _half(timed, "measured_gain"), _half(text, "bits_per_byte")
+    gain = [f"{n} {times(own['measured_gain'].max())}" for n, own in half]
+    lost = [f"{name} {own['bits_per_byte'].min():.2f}" for name, own in bits]
+    title = f"Speed-up when cut: {', '.join(gain) or 'none'}\n"
+    title += f"bits per byte: {', '.join(lost) or 'none'}"
+    every = _folded(rows, judged, students, more=["before"])
     note = "; ".join(filter(None, (f"{len(students)} distilled", _missing(rows))))
     return Figure([time, quality], title, every, (10.8, 5.0), note=note)
 
@@ -450,51 +434,50 @@ def _as_parameters(axes: Axes) -> None:
     axes.text(0.26, 0.2, "as parameters", va="bottom", **NOTE)
 
 
-def _half(
-    rows: pd.DataFrame, kinds: Iterable[str], by: str
-) -> Iterator[tuple[str, pd.DataFrame]]:
+def _half(rows: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
     """Name and rows of each kind where the share that is cut is nearest to half."""
     share = min(rows["share"], key=lambda one: abs(one - 0.5), default=0.5)
-    for name, _, own in _kinds(rows[rows["share"] == share], kinds, by):
-        yield f"{percent(share)} of {name}", own.dropna(subset=[by])
+    half = rows[(rows["share"] == share) & rows[by].notna()]
+    groups = dict(iter(half.groupby("kind")))
+    names = {kind: f"{percent(share)} of {name}" for kind, (name, _) in KINDS.items()}
+    return [(name, groups[kind]) for kind, name in names.items() if kind in groups]
 
 
-def _learned(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> list[Layer]:
+def _learned(kind: str, rows: pd.DataFrame) -> list[Layer]:
     """Distilled models: marks in rings, and arrows from the same cuts before."""
+    name, look = KINDS[kind]
     style = {"color": look["color"], "marker": look["marker"]}
-    said = [f"{name}, {steps:,} steps" for steps in rows["distill_steps"]]
-    bend = 0.2 if name == "layers" else -0.2  # two cuts may leave the same size
+    bend = 0.2 if kind == "layers" else -0.2  # two cuts may leave the same size
     arrow = {"arrowstyle": "->", "color": look["color"], "lw": 1.5, "shrinkB": 8}
     arrow |= {"connectionstyle": f"arc3,rad={bend}"}
-    was = rows.dropna(subset=["before"])
 
-    def arrows(axes: Axes, rows: pd.DataFrame) -> None:
-        for left, start, end in rows[["left", "before", "bits_per_byte"]].to_numpy():
+    def ringed(axes: Axes, rows: pd.DataFrame) -> None:
+        ring: dict[str, Any] = {"ls": "", "ms": 14, "mfc": "none", "mew": 2}
+        axes.plot(rows["left"], rows["bits_per_byte"], zorder=5, **ring, **style)
+        paths = rows[["left", "before", "bits_per_byte"]].dropna().to_numpy()
+        for left, start, end in paths:
             axes.annotate("", (left, end), (left, start), arrowprops=arrow)
 
-    at, told = ("left", "bits_per_byte"), f"{name}, distilled"
-    ring: dict[str, Any] = {"size": 14, "hollow": True, "words": "words"} | style
+    said = [f"{name}, {steps:,} steps" for steps in rows["distill_steps"]]
+    rows, at = rows.assign(words=said), ("left", "bits_per_byte")
     return [
-        points(rows.assign(words=said), *at, told, **ring),
-        points(rows, *at, size=5, **style),
-        points(was, "left", "before", size=7, **style),
-        drawn(arrows, was, "left", "before"),
+        points(rows, *at, f"{name}, distilled", size=5, words="words", **style),
+        points(rows, "left", "before", size=7, **style),
+        drawn(ringed, rows, *at),
     ]
 
 
 def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
     """Bits per byte against the share cut, a panel for each kind of unit.
 
-    A curve for each way to choose them, side by side where they would hide each other;
-    random: mean and range over its seeds.
+    A curve for each way to choose them, side by side where they would hide each other.
+    rows: `speedups` with the mean, least and most bits over the seeds of "random".
     """
     known = rows[rows["bits_per_byte"].notna() & (rows["distill_steps"] == 0)]
     known = known[known["kind"].isin(kinds)].sort_values("share")
     if known.empty:
         return nothing("no model of these cuts was judged")
-    bits = known.groupby(["kind", "choice", "share"])["bits_per_byte"]
-    known = known.assign(cut=known["share"].map(percent), mean=bits.transform("mean"))
-    known = known.assign(least=bits.transform("min"), most=bits.transform("max"))
+    known = known.assign(cut=known["share"].map(percent))
     y, there = _bits_axis(known), [one for one in kinds if one in set(known["kind"])]
     panels = []
     for kind in there:
@@ -504,7 +487,7 @@ def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
         panels.append(Panel(x, y, layers, KINDS[kind][0], decor=decor))
     each = [
         f"{name} {words[0]} to {words[-1]}"
-        for name, own in _half(known, there, "mean")
+        for name, own in _half(known, "mean")
         for words in [[f"{m:.2f} ({c})" for m, c in own[["mean", "choice"]].to_numpy()]]
     ]
     title = "\n".join(filter(None, ("; ".join(each[:2]), "; ".join(each[2:]))))
