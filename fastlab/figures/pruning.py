@@ -437,7 +437,7 @@ def _as_parameters(axes: Axes) -> None:
 def _half(rows: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
     """Name and rows of each kind where the share that is cut is nearest to half."""
     share = min(rows["share"], key=lambda one: abs(one - 0.5), default=0.5)
-    half = rows[(rows["share"] == share) & rows[by].notna()]
+    half = rows[(rows["share"] == share) & rows[by].notna()].sort_values(by)
     groups = dict(iter(half.groupby("kind")))
     names = {kind: f"{percent(share)} of {name}" for kind, (name, _) in KINDS.items()}
     return [(name, groups[kind]) for kind, name in names.items() if kind in groups]
