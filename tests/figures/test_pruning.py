@@ -190,9 +190,8 @@ def test_every_figure_tells_what_it_draws(cuts, zeroed):
     again = half.assign(bits_per_byte=1.52, distill_steps=900, before=[1.8])
     points = tried([0.25, 0.5], ALL)
     given = {"table": speedups(made(points), H200), "tried": points}
-    ways = run_cells(NOTEBOOK, "choice", pruning=pruning, **given)["run"].shown[
-        "choices"
-    ]
+    space = run_cells(NOTEBOOK, "choice", pruning=pruning, **given)
+    ways = space["run"].shown["choices"]
     assert [p.title for p in ways.panels] == [
         "layers",
         "heads",
@@ -215,9 +214,7 @@ def test_figures_of_nothing_say_so(cuts):
     assert "nothing was both" in predicted_vs_measured(empty).tell()
     for figure in (
         zeros_are_not_speed(cuts[:1], empty),
-        break_even(
-            empty, pd.DataFrame({"share": [0.4, 0.6], "smaller": [0.9, 1.2]}), ""
-        ),
+        break_even(empty, pd.DataFrame({"share": [0.4], "smaller": [1.0]}), "4 x 4"),
         depth_or_width(cuts, empty, empty.assign(before=[])),
     ):
         figure.draw()
@@ -300,15 +297,15 @@ def trained(tmp_path_factory):
     file.write_text("".join(lines))
     tokenizer = make_tokenizer(file.read_text(), 300)
     small = {"layers": 4, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 64}
-    shape = fl.ModelShape("llama", **small, vocab=300, max_positions=128, tied=True)
+    shape = fl.ModelShape("llama", **small, vocab=300, max_positions=256, tied=True)
     export_model(models.build(fl.Point(shape), "cpu"), tokenizer, folder)
     return fl.Trained(str(folder), text=(str(file),))
 
 
 def test_models_stand_side_by_side(trained):
-    given = {"trained": trained, "shares": [0.5], "budget_s": 0.05, "pd": pd}
+    given = {"trained": trained, "shares": [0.5], "budget_s": 0.05}
     given["judged"] = fl.grid(model=str(trained.folder))
-    space = run_cells(NOTEBOOK, "live", "live-timed", "live-judged", **given)
+    space = run_cells(NOTEBOOK, "live", "live-judged", **given)
     table = space["beside"]
     assert table["model"].tolist() == ["dense", "50% of the layers cut"]
     assert table["flags"].map(type).eq(str).all()
@@ -323,7 +320,8 @@ def relearned(trained, folder, monkeypatch, rows):
     monkeypatch.setattr("fastlab.shrink.trained.CHECKPOINTS", folder)
     given = {"table": rows, "trained": trained, "pruning": pruning, "pd": pd}
     given["judged"] = fl.grid(model=str(trained.folder), weights="trained")
-    space = run_cells(NOTEBOOK, "relearned", "students", **given)
+    given |= {"saved": rows[:0], "text": rows[:0]}
+    space = run_cells(NOTEBOOK, "relearned", "depth", **given)
     return space["students"].to_dict("records")
 
 
