@@ -427,8 +427,7 @@ def prefixes(rows: pd.DataFrame, served: pd.DataFrame) -> Figure:
     """Left, time to first token against tokens reused; right, prompts in turn.
 
     rows: prefills that ran, over that without a prefix: filled marks measured, the line
-    and its band estimated; served: prompt, tokens,
-    reused, computed, hit_rate and ttft_ms of each.
+    and its band estimated; served: prompt, tokens, reused, computed, hit_rate, ttft_ms.
     """
     import pandas as pd
 

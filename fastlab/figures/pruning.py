@@ -238,7 +238,7 @@ def _folded(*tables: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
 # --- figures
 
 
-def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
+def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame, title: str) -> Figure:
     """FLOPs saved against time saved, and against the bits per byte of a real text.
 
     Both are `speedups`, of which prefills are drawn: `rows` of models with random
@@ -259,7 +259,7 @@ def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
     said = _quality(text, "promised", far, "what the text says, nothing relearned")
     return Figure(
         [Panel(near, y, layers, "what the clock says", decor=ground), said],
-        _promise_kept(timed),
+        title,
         _folded(rows, judged),
         (11.0, 5.6),
         widths=(1.15, 1),
@@ -270,16 +270,6 @@ def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
 
 def _saved(promised: float) -> str:
     return f"{100 * (1 - 1 / promised):.0f} %"
-
-
-def _promise_kept(rows: pd.DataFrame) -> str:
-    """How far measured speed-ups are from those that FLOPs promise."""
-    ratio = (rows["measured_gain"] / rows["promised"]).dropna()
-    each = [
-        f"{name} {times(own.min())} to {times(own.max())}"
-        for name, own in ratio.groupby(rows["kind"].map(GROUPS))
-    ]
-    return f"Speed-up over the one that FLOPs promise\n{', '.join(each) or 'none'}"
 
 
 def _curves(
@@ -516,19 +506,16 @@ def _chosen(rows: pd.DataFrame, every: pd.DataFrame) -> list[Layer]:
     return layers
 
 
-def predicted_vs_measured(rows: pd.DataFrame) -> Figure:
+def predicted_vs_measured(rows: pd.DataFrame, title: str) -> Figure:
     """Each cut's time: the estimate with its interval, made before it was built, and
     the measured one.
 
-    rows: `speedups`; those of zeros are left out.
+    rows: `speedups`, and whether the time is `inside`; those of zeros are left out.
     """
     known = rows[rows["ratio"].notna() & ~rows["kind"].isin(ZEROS)]
     if known.empty:
         return nothing("nothing was both estimated and measured")
-    inside = known["measured_ms"].between(*(known[end] for end in ENDS))
-    known = known.assign(
-        inside=inside, cut=[cut_words(row) for _, row in known.iterrows()]
-    )
+    known = known.assign(cut=[cut_words(row) for _, row in known.iterrows()])
     layers: list[Layer] = []
     for kind, own in known.groupby("kind", sort=False):
         name, look = KINDS.get(str(kind), (kind, KINDS["layers"][1]))
@@ -542,7 +529,7 @@ def predicted_vs_measured(rows: pd.DataFrame) -> Figure:
     x = Axis("ms (hollow = estimated, grey bar = its interval)", limits=(0, most))
     y, notes = Axis("", names=list(known["cut"])), [("measured, over estimate", said)]
     every, size = _folded(known, more=["inside", "ratio"]), 1.9 + 0.36 * len(known)
-    panel, title = Panel(x, y, layers, notes=notes), _intervals_kept(known)
+    panel = Panel(x, y, layers, notes=notes)
     return Figure([panel], title, every, (10.4, size), note=_missing(rows))
 
 
@@ -551,19 +538,6 @@ def cut_words(row: Any) -> str:
     if row["kind"] not in KINDS:
         return f"{row['kind']}: {row['what']}"
     return f"{percent(row['share'])} of {KINDS[row['kind']][0]}: {row['what']}"
-
-
-def _intervals_kept(rows: pd.DataFrame) -> str:
-    """How many measurements the estimate's interval holds, its width, and the bias."""
-    width = (rows[ENDS[1]] - rows[ENDS[0]]) / 2 / rows["estimated_ms"]
-    ratio = rows["ratio"]
-    side = "" if ratio.min() < 1 else ", all above it"
-    side = ", all below it" if ratio.max() < 1 else side
-    return (
-        f"{int(rows['inside'].sum())} of {len(rows)} within the interval "
-        f"(±{percent(width.median())} in the median)\nmeasured {times(ratio.min())} to "
-        f"{times(ratio.max())} of the estimate{side}"
-    )
 
 
 # --- the explorer

@@ -37,6 +37,7 @@ from fastlab.record import Effective, Quality
 from fastlab.rows import points_of
 from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, pruned_shape
 from fastlab.spec.sparsity import sparse_bytes
+from fastlab.words import percent, times
 from tests.figures.cells import run_cells
 from tests.figures.checks import faults
 from tests.figures.made import record
@@ -204,16 +205,20 @@ def test_every_figure_tells_what_it_draws(cuts, zeroed):
         *time.table["bits_per_byte"],
         0.5,
     }
-    for figure in (zeros_are_not_speed(both, cuts), time, ways):
+    given = {"cuts": points_of(both), "sparse": [], "judged": points_of(cuts)}
+    given |= {"table": both, "pruning": pruning, "guess_factor": None}
+    kept = run_cells(NOTEBOOK, "zeros", **given)["run"].shown["zeros"]
+    assert "zeros stored dense ÷" in kept.title
+    for figure in (kept, time, ways):
         assert not faults(figure)
 
 
 def test_figures_of_nothing_say_so(cuts):
     empty = cuts[:0]
     assert "was judged" in chosen(empty).tell()
-    assert "nothing was both" in predicted_vs_measured(empty).tell()
+    assert "nothing was both" in predicted_vs_measured(empty, "").tell()
     for figure in (
-        zeros_are_not_speed(cuts[:1], empty),
+        zeros_are_not_speed(cuts[:1], empty, "none"),
         break_even(empty, pd.DataFrame({"share": [0.4], "smaller": [1.0]}), "4 x 4"),
         depth_or_width(cuts, empty, empty.assign(before=[])),
     ):
@@ -222,7 +227,7 @@ def test_figures_of_nothing_say_so(cuts):
 
 def test_rows_that_are_not_stored_are_named(cuts):
     some = cuts.assign(status=["missing", *["ok"] * (len(cuts) - 1)])
-    note = predicted_vs_measured(some).note
+    note = predicted_vs_measured(some.assign(inside=True), "").note
     assert note == "no row is stored of dense 0 % (prefill)"
 
 
@@ -230,7 +235,10 @@ def test_estimates_that_held_are_counted(cuts):
     def figure(factor):
         ms = factor * cuts["estimated_ms"]
         ends = {"measured_low_ms": ms, "measured_high_ms": ms}
-        return predicted_vs_measured(cuts.assign(measured_ms=ms, ratio=factor, **ends))
+        given = {"table": cuts.assign(measured_ms=ms, ratio=factor, **ends)}
+        given |= {"cuts": points_of(cuts), "pruning": pruning}
+        given |= {"percent": percent, "times": times}
+        return run_cells(NOTEBOOK, "foretold", **given)["run"].shown["foretold"]
 
     assert figure(1.0).title.startswith(f"{len(cuts)} of {len(cuts)} within")
     assert figure(0.5).title.endswith("÷2.00 to ÷2.00 of the estimate, all below it")
