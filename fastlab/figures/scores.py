@@ -13,9 +13,9 @@ import pandas as pd
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, points
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, SMALL
-from fastlab.figures.sweep import ENDS, OWN_ENDS, against
+from fastlab.figures.sweep import against
 from fastlab.latency.devices import Device
 from fastlab.latency.explain import waterfall
 from fastlab.reading import SHAPE, sample_counts

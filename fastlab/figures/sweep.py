@@ -11,9 +11,16 @@ import pandas as pd
 
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import diagonal, line, points, tiles
-from fastlab.figures.panels import Axis, Layer, Panel
-from fastlab.figures.style import FAINT, GREY, SMALL, log_norm, look_of, ratio_norm
+from fastlab.figures.layers import clocks, diagonal, line, points, tiles
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
+from fastlab.figures.style import (
+    FAINT,
+    GREY,
+    SMALL,
+    log_norm,
+    look_of,
+    ratio_norm,
+)
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.reading import name_of, nothing_measured, short, within
@@ -27,9 +34,6 @@ MANY, ROOM = 100, 8  # rows that crowd a scatter, and keys that fit into it
 BETWEEN = 64  # estimated hidden sizes are multiples of it
 REACH = 2  # an explorer goes to so many times the most layers measured
 MOST = 64  # layers of the explorer of one model
-ENDS = ("estimated_low_ms", "estimated_high_ms")
-OWN_ENDS = ("measured_low_ms", "measured_high_ms")
-FORETOLD: dict[str, Any] = {"across": ENDS, "hollow": True, "pale": True}
 
 
 def pairs(rows: pd.DataFrame) -> Figure:
@@ -45,14 +49,10 @@ def pairs(rows: pd.DataFrame) -> Figure:
         for ok, ratio in zip(sure, known["ratio"], strict=True)
     ]
     heading = "ratio" if sure.all() else f"ratio\n({UNSURE} not settled)"
-    layers = []
+    layers: list[Layer] = []
     for (precision, phase), own in known.groupby(["precision", "phase"], sort=False):
         look, named = look_of(precision, phase), f"{precision} {phase}"
-        hollow = FORETOLD | look
-        layers += [
-            points(own, "estimated_ms", "call", f"{named} estimated", **hollow),
-            points(own, "measured_ms", "call", f"{named} measured", **look),
-        ]
+        layers += clocks(own, "call", named, **look)
     axis = Axis("milliseconds: hollow = estimated, filled = measured", "log")
     calls = Axis("", names=list(known["call"]))
     panel = Panel(axis, calls, layers, notes=[(heading, ratios)])
@@ -296,7 +296,16 @@ def depth(point: Point, devices: Sequence[Device]) -> Explorer:
 
     def make(layers: int) -> Figure:
         rows = on_devices(point, devices, layers)
-        marks = points(rows, "estimated_ms", "on", "estimated", size=9, **FORETOLD)
+        marks = points(
+            rows,
+            "estimated_ms",
+            "on",
+            "estimated",
+            size=9,
+            across=ENDS,
+            hollow=True,
+            pale=True,
+        )
         said = [
             f"{digits(ms)} ms, bound by {bound}"
             for ms, bound in zip(rows["estimated_ms"], rows["bound"], strict=True)
