@@ -90,7 +90,7 @@ def generate(
 
 def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
     """Model and tokenizer; an error at once where the name leads nowhere."""
-    from fastlab.spec.sources import check_source
+    from fastlab.spec.hub import check_source
 
     check_source(model, needs_weights=True)
     from fastlab.shrink.recipes import load

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
-from fastlab.spec.checks import check_choice, check_count, differences
+from fastlab.spec.checks import Spec, check_choice, check_count
 from fastlab.spec.shape import GROUPED, ModelShape
 
 IMPORTANCES = ("magnitude", "activation", "taylor", "random")
-LAYER_CHOICES = (
-    *("uniform", "first", "last", "influence", "loss", "magnitude"),
-    "random",
-)
+LAYER_CHOICES = ("uniform", "first", "last", "influence", "loss", "magnitude", "random")
 NEED_TEXT = ("activation", "taylor", "influence", "loss")  # token ids, to be measured
 WIDTHS = ("heads", "ffn", "hidden")
 RATIOS = ("layers", *WIDTHS)
 
 
 @dataclass(frozen=True)
-class Pruning:
+class Pruning(Spec):
     """What is cut: the share of the layers, heads, FFN channels and hidden width.
 
     heads: whole groups, a key / value head with all query heads that read it. In gpt2
@@ -52,21 +48,18 @@ class Pruning:
         check_choice("layer_choice", self.layer_choice, LAYER_CHOICES)
         check_count("multiple", self.multiple, high=2**20)
         check_count("seed", self.seed, low=0)
-        bare = {field.name: field.default for field in fields(self)}
-        for name in self._idle():
-            object.__setattr__(self, name, bare[name])
-
-    def _idle(self) -> list[str]:
-        """Fields that decide nothing, given what is cut."""
-        idle = [] if self.layers else ["layer_choice"]
         narrower = any(getattr(self, name) for name in WIDTHS)
-        if not narrower:
-            idle.append("importance")
-        if not (self.ffn or self.hidden):
-            idle.append("multiple")
-        by_chance = self.layers and self.layer_choice == "random"
-        by_chance = by_chance or (narrower and self.importance == "random")
-        return idle if by_chance else [*idle, "seed"]
+        by_chance = (self.layers and self.layer_choice == "random") or (
+            narrower and self.importance == "random"
+        )
+        decides = {
+            "layer_choice": self.layers,
+            "importance": narrower,
+            "multiple": self.ffn or self.hidden,
+            "seed": by_chance,
+        }
+        idle = [field for field in fields(self) if not decides.get(field.name, True)]
+        self._set(**{field.name: field.default for field in idle})
 
     @property
     def needs_text(self) -> str:
@@ -75,10 +68,6 @@ class Pruning:
             if getattr(self, name) in NEED_TEXT:
                 return f"{name}={getattr(self, name)!r}"
         return ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Canonical fields: those which are not the default."""
-        return differences(self, NOTHING_CUT)
 
 
 def check_ratio(field: str, value: object) -> None:
@@ -101,13 +90,18 @@ def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
     llama's config wants heads to divide hidden: there hidden is rounded to a multiple
     of both. Raises ValueError where a share cuts nothing or nothing fits.
     """
-    _check_joined(shape, pruning)
+    if shape.family not in GROUPED and pruning.heads != pruning.hidden:
+        raise ValueError(
+            f"heads={pruning.heads} and hidden={pruning.hidden} must be equal in "
+            f"{shape.family}: its config knows no width of a head, heads x head_dim is "
+            "hidden"
+        )
     layers = _left("layers", shape.layers, pruning.layers)
-    groups = _left("heads", shape.kv_heads, pruning.heads, head_step(shape, pruning))
+    groups = _left("heads", shape.kv_heads, pruning.heads, _head_step(shape, pruning))
     heads = groups * (shape.heads // shape.kv_heads)
     ffn = _left("ffn", shape.ffn, pruning.ffn, pruning.multiple)
     if shape.family in GROUPED:
-        step = _hidden_step(shape.family, heads, pruning.multiple)
+        step = math.lcm(pruning.multiple, heads if shape.family == "llama" else 1)
         hidden = _left("hidden", shape.hidden, pruning.hidden, step)
     else:
         hidden = heads * shape.head_dim
@@ -116,24 +110,11 @@ def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
     )
 
 
-def _check_joined(shape: ModelShape, pruning: Pruning) -> None:
-    if shape.family not in GROUPED and pruning.heads != pruning.hidden:
-        raise ValueError(
-            f"heads={pruning.heads} and hidden={pruning.hidden} must be equal in "
-            f"{shape.family}: its config knows no width of a head, heads x head_dim is "
-            "hidden"
-        )
-
-
-def head_step(shape: ModelShape, pruning: Pruning) -> int:
+def _head_step(shape: ModelShape, pruning: Pruning) -> int:
     """Groups of heads go in steps of so many: 1, where heads do not make the width."""
     if shape.family in GROUPED or not pruning.hidden:
         return 1
     return pruning.multiple // math.gcd(pruning.multiple, shape.head_dim)
-
-
-def _hidden_step(family: str, heads: int, multiple: int) -> int:
-    return math.lcm(multiple, heads) if family == "llama" else multiple
 
 
 def _left(name: str, size: int, ratio: float, step: int = 1) -> int:
