@@ -24,15 +24,14 @@ def attention(step: ForwardPass) -> Iterator[Operation]:
     if step.format.autocast:
         yield from _cast(step)
     fused = _fused(step)
-    if not step.fused:  # llama and qwen3 take the softmax in fp32
-        causal = step.shape.family != "bert"
-        masked = causal and (step.new > 1 or step.masked)
-        upcast = step.shape.family in GROUPED
-        yield _plain(step, ops.plain_attention(fused, step.narrow, masked, upcast))
+    if not step.fused:
+        yield _plain(step, fused)
     elif _copies_heads(step):
-        copied = _repeat(step, fused)
-        yield copied
-        moved = fused.activation_bytes + copied.activation_bytes
+        numbers = 2 * step.batch * step.keys * step.shape.head_dim
+        copied = step.narrow * numbers * step.shape.heads
+        costs = (1, 0, 0, 0, copied, fused.kv_read_bytes)
+        yield Operation("attention.repeat", "copy", *costs, launches=2)
+        moved = fused.activation_bytes + copied
         yield fused._replace(kv_read_bytes=0, activation_bytes=moved)
     else:
         yield fused
@@ -43,23 +42,26 @@ def _fused(step: ForwardPass) -> Operation:
     past = step.keys - step.new
     causal = s.family != "bert" and not step.masked
     heads = (s.heads, s.kv_heads, s.head_dim)
-    made = ops.attention("attention", step.batch, step.new, past, *heads, a, causal)
+    fused = ops.attention("attention", step.batch, step.new, past, *heads, a, causal)
     if step.format.autocast:
-        made = made._replace(precision=step.format.autocast)
+        fused = fused._replace(precision=step.format.autocast)
     if not (step.packed_cache and step.masked):
-        return made
+        return fused
     # What is read was written out dense: the cache itself was read before.
-    moved = made.activation_bytes + made.kv_read_bytes
-    return made._replace(kv_read_bytes=0, activation_bytes=moved)
+    moved = fused.activation_bytes + fused.kv_read_bytes
+    return fused._replace(kv_read_bytes=0, activation_bytes=moved)
 
 
-def _plain(step: ForwardPass, plain: Operation) -> Operation:
+def _plain(step: ForwardPass, fused: Operation) -> Operation:
     """Separate kernels; once compiled, two products and all between them in one."""
     s, a = step.shape, step.narrow
+    masked = s.family != "bert" and (step.new > 1 or step.masked)
+    upcast = s.family in GROUPED  # llama and qwen3 take the softmax in fp32
     scores = step.batch * s.heads * step.new * step.keys
     outside = 2 * a * step.rows * s.heads * s.head_dim
     rows = step.batch * step.keys * s.head_dim
     copied = 0 if s.heads == s.kv_heads else 4 * a * rows * s.heads
+    plain = ops.plain_attention(fused, a, masked, upcast)
     return plain._replace(fused_bytes=outside + 4 * a * scores + copied)
 
 
@@ -74,28 +76,13 @@ def _copies_heads(step: ForwardPass) -> bool:
     return grouped and step.masked and not ours
 
 
-def _repeat(step: ForwardPass, fused: Operation) -> Operation:
-    s, numbers = step.shape, 2 * step.batch * step.keys * step.shape.head_dim
-    return Operation(
-        "attention.repeat",
-        "copy",
-        activation_bytes=step.narrow * numbers * s.heads,
-        kv_read_bytes=fused.kv_read_bytes,
-        launches=2,
-    )
-
-
 def _cast(step: ForwardPass) -> Iterator[Operation]:
     """Queries after RoPE, and keys and values that are held in fp32, in 16 bit."""
     s, (keys, values) = step.shape, widths(step)
     one = step.batch * step.keys * s.kv_heads * s.head_dim
     wide = [one] * ((keys > step.narrow) + (values > step.narrow))
     queries = [step.rows * s.heads * s.head_dim] * (s.family in GROUPED)
+    both = step.value + step.narrow
     if elements := sum(wide + queries):
-        yield Operation(
-            "attention.cast",
-            "elementwise",
-            activation_bytes=(step.value + step.narrow) * elements,
-            launches=len(wide + queries),
-            fused_bytes=(step.value + step.narrow) * sum(wide) or step.narrow,
-        )
+        fused, launches = both * sum(wide) or step.narrow, len(wide + queries)
+        yield ops.pointwise("attention.cast", both * elements, fused, launches)

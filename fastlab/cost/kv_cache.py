@@ -47,59 +47,36 @@ def write(step: ForwardPass) -> Iterator[Operation]:
         yield ops.cache_append("cache", *sizes, sum(widths(step)) // 2)
         return
     numbers = 2 * step.rows * s.kv_heads * s.head_dim
-    packed = step.packed_cache
-    if packed:
-        yield _packing(step, numbers)
-    written = step.rows * row_bytes(step)
-    yield Operation(
-        "cache",
-        "copy",
-        activation_bytes=written if packed else step.value * numbers,
-        kv_write_bytes=written,
-        # index_copy_ of each tensor; while only the device knows the position, its
-        # row by an add and a clamp
-        launches=(4 if packed else 2) + (2 if step.samples else 0),
-        fused_bytes=0 if packed else step.value * numbers,
-    )
-
-
-def _packing(step: ForwardPass, numbers: int) -> Operation:
-    moved = step.value + 4 if step.value == 2 else 0
-    return Operation(
-        "cache.pack",
-        "elementwise",
-        activation_bytes=numbers * (4 * PACK_PASSES + 1 + moved),
-        launches=2 * (PACK_LAUNCHES + (step.value == 2)),
-        fused_bytes=step.value * numbers,
-    )
+    written, moved = step.rows * row_bytes(step), step.value * numbers
+    # index_copy_ of each tensor; while only the device knows the position, its row by
+    # an add and a clamp
+    launches = 2 * (1 + step.packed_cache + step.samples)
+    if step.packed_cache:
+        cast = step.value == 2
+        packing = numbers * (4 * PACK_PASSES + 1 + (step.value + 4) * cast)
+        yield ops.pointwise("cache.pack", packing, moved, 2 * (PACK_LAUNCHES + cast))
+    fused, moved = (0, written) if step.packed_cache else (moved, moved)
+    taken = ops.pointwise("cache", moved, fused, launches, kind="copy")
+    yield taken._replace(kv_write_bytes=written)
 
 
 def unpack(step: ForwardPass) -> Iterator[Operation]:
     """Keys and values of a packed cache, written out for attention to read."""
     if not (step.packed_cache and step.masked):
         return
-    s = step.shape
-    numbers = 2 * step.batch * step.keys * s.kv_heads * s.head_dim
-    moved = 4 + step.value if step.value == 2 else 0
-    yield Operation(
-        "cache.unpack",
-        "elementwise",
-        activation_bytes=numbers * (4 * UNPACK_PASSES + moved),
-        kv_read_bytes=step.batch * step.keys * row_bytes(step),
-        launches=2 * (UNPACK_LAUNCHES + (step.value == 2)),
-        fused_bytes=step.value * numbers,
-    )
+    numbers = 2 * step.batch * step.keys * step.shape.kv_heads * step.shape.head_dim
+    cast = step.value == 2
+    moved = numbers * (4 * UNPACK_PASSES + (4 + step.value) * cast)
+    launches = 2 * (UNPACK_LAUNCHES + cast)
+    written = ops.pointwise("cache.unpack", moved, step.value * numbers, launches)
+    read = step.batch * step.keys * row_bytes(step)
+    yield written._replace(kv_read_bytes=read)
 
 
 def reuse(step: ForwardPass) -> Iterator[Operation]:
     """The rows of a reused prefix, copied in before the rest is computed."""
     if step.past and step.static and not step.samples:
         rows = step.batch * step.past * row_bytes(step)
-        yield Operation(
-            "prefix",
-            "copy",
-            step.shape.layers,
-            kv_read_bytes=rows,
-            kv_write_bytes=rows,
-            launches=4 if step.packed_cache else 2,
-        )
+        costs = (step.shape.layers, 0, 0, 0, 0, rows, rows)
+        launches = 4 if step.packed_cache else 2
+        yield Operation("prefix", "copy", *costs, launches=launches)
