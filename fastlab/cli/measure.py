@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastlab.cli import points as given
-from fastlab.cli.group import main
-from fastlab.cli.points import device_option, echo_table, shown, students_option
+from fastlab.cli.points import device_option, echo_table, main, shown, students_option
 from fastlab.record import Record
 from fastlab.spec import Point
 

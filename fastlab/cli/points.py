@@ -1,4 +1,4 @@
-"""Options that name points, and how tables look in a terminal."""
+"""The group `fastlab`, options that name points, and tables in a terminal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,29 @@ if TYPE_CHECKING:
 
     from fastlab.clock.measure import Bench
     from fastlab.latency.devices import Device
+
+# Raised with a message for users, in modules too heavy to import here.
+WORDED = ("StoreBusy", "DeviceLost", "NotebookFailed")
+
+
+class Commands(click.Group):
+    """Turns what users can get wrong into one line on stderr and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            raise click.UsageError(str(error)) from error
+        except RuntimeError as error:
+            if type(error).__name__ in WORDED:
+                raise click.ClickException(str(error)) from error
+            raise
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fastlab-notebooks")
+def main() -> None:
+    """Predict what a transformer costs, measure it, and compare."""
 
 
 NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from fastlab.cli.group import main
-from fastlab.cli.points import echo_table, point_options, points_from, profile_of
+from fastlab.cli.points import echo_table, main, point_options, points_from, profile_of
 from fastlab.spec import Point
 from fastlab.words import digits, percent, si
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from fastlab.cli.group import main
-from fastlab.cli.points import device_option, echo_table, shown
+from fastlab.cli.points import device_option, echo_table, main, shown
 
 SHOWN_ROWS = 12
 RUNTIME_HELP = "with --stream: eager, decoder (compiled), or graph (NVIDIA GPUs)"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.group import main
-from fastlab.cli.points import device_option, echo_table
+from fastlab.cli.points import device_option, echo_table, main
 
 if TYPE_CHECKING:
     from fastlab.latency.devices import Device

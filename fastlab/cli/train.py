@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.group import main
-from fastlab.cli.points import DEVICE_HELP, StepBar
+from fastlab.cli.points import DEVICE_HELP, StepBar, main
 
 if TYPE_CHECKING:
     from fastlab.learning.training import Run

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
-from fastlab.cost.kv_cache import row_bytes, widths
+from fastlab.cost.attention import row_bytes, widths
 from fastlab.cost.operations import products_of
 from fastlab.cost.passes import VALUE_BYTES, ForwardPass, passes
 from fastlab.cost.products import dequantizes

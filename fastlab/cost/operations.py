@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from fastlab.cost import ops
-from fastlab.cost.attention import attention
+from fastlab.cost.attention import attention, reuse
 from fastlab.cost.fusion import fuse_all, fused
-from fastlab.cost.kv_cache import reuse
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import COMPILED_BY_US, ForwardPass, passes
 from fastlab.cost.products import head_product, product

@@ -18,10 +18,8 @@ from fastlab.figures.layers import drawn, level, stacked
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import BLACK, STACKED
 from fastlab.spec.grids import flat, point_of
-from fastlab.spec.point import Point, Workload
-from fastlab.spec.shape import GROUPED
-from fastlab.spec.point import lengthened, vary
-from fastlab.spec.shape import widened
+from fastlab.spec.point import Point, Workload, lengthened, vary
+from fastlab.spec.shape import GROUPED, widened
 from fastlab.words import digits, factor, percent, power, si
 
 QUESTION = ("family", "layers", "hidden", "phase", "prompt_len", "batch")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastlab.spec.checks import Spec, check_choice, check_count, make
+from fastlab.spec.checks import Spec, check_choice, check_count
 
 # What a family brings when nothing is said: the defaults of its transformers config.
 _USUAL: dict[str, dict[str, Any]] = {
@@ -102,11 +102,6 @@ class ModelShape(Spec):
             self.refuse("kv_heads", f"must equal heads={self.heads}: {why}")
         if self.family == "bert" and not self.tied:
             self.refuse("tied", "is not allowed: bert's head is its embedding")
-
-    @classmethod
-    def of(cls, family: str, layers: int, hidden: int, **over: Any) -> ModelShape:
-        """A shape by its three main numbers, anything else by name."""
-        return make(cls, {"family": family, "layers": layers, "hidden": hidden, **over})
 
     @classmethod
     def preset(cls, name: str) -> ModelShape:
