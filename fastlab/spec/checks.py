@@ -100,6 +100,13 @@ class Spec:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def _check_choice(self, field: str, allowed: Iterable[str]) -> None:
+        check_choice(field, getattr(self, field), allowed)
+
+    def _check_counts(self, *names: str, low: int = 1, high: int = 2**31) -> None:
+        for field in names:
+            check_count(field, getattr(self, field), low, high)
+
     def refuse(self, field: str, why: str) -> None:
         """Raise ValueError naming field and value."""
         raise ValueError(f"{field}={getattr(self, field)!r} {why}")

@@ -11,15 +11,13 @@ from typing import Any, ClassVar
 
 from fastlab.spec.checks import (
     Spec,
-    check_choice,
-    check_count,
     check_names,
     did_you_mean,
     digest,
     make,
 )
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
-from fastlab.spec.recipe import PLAIN, Recipe, usual_cache
+from fastlab.spec.recipe import PLAIN, Recipe
 from fastlab.spec.shape import ModelShape, override, widened
 
 PHASES = ("prefill", "decode", "generate")
@@ -47,21 +45,20 @@ class Workload(Spec):
     prefix_len: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("phase", self.phase, PHASES)
-        check_count("batch", self.batch)
-        check_count("prompt_len", self.prompt_len)
-        check_choice("logits", self.logits, LOGITS)
+        self._check_choice("phase", PHASES)
+        self._check_counts("batch", "prompt_len")
+        self._check_choice("logits", LOGITS)
         usual = {"prefill": 0, "decode": 1, "generate": 32}[self.phase]
         if self.new_tokens is None:
             self._set(new_tokens=usual)
-        check_count("new_tokens", self.new_tokens, low=0)
+        self._check_counts("new_tokens", low=0)
         if self.phase != "prefill":
             self._set(logits="last" if self.phase == "generate" else "all")
-        if self.phase != "generate" and self.new_tokens != usual:
-            self.refuse("new_tokens", f"must be {usual} in phase {self.phase}")
         if self.phase == "generate" and self.new_tokens < 1:
             self.refuse("new_tokens", "must be 1 or more in phase generate")
-        check_count("prefix_len", self.prefix_len, low=0)
+        if self.phase != "generate" and self.new_tokens != usual:
+            self.refuse("new_tokens", f"must be {usual} in phase {self.phase}")
+        self._check_counts("prefix_len", low=0)
         if self.prefix_len and self.phase == "decode":
             why = "there the whole prompt is cached"
             self.refuse("prefix_len", f"must be 0 in phase decode: {why}")
@@ -72,9 +69,7 @@ class Workload(Spec):
     @property
     def positions(self) -> int:
         """Positions that the call reaches: cached, prompt and new ones."""
-        if self.phase == "generate":
-            return self.prompt_len + self.new_tokens - 1
-        return self.prompt_len + self.new_tokens
+        return self.prompt_len + self.new_tokens - (self.phase == "generate")
 
 
 def check_weights(
@@ -149,7 +144,15 @@ class Point:
 
     @property
     def _usual_cache(self) -> str:
-        return usual_cache(self.shape.family, self.workload.phase, self.recipe.runtime)
+        """The KV cache of a recipe that names none.
+
+        None where nothing decodes, transformers' growing one in eager runs and
+        prefills, a static one for what is compiled to decode.
+        """
+        if self.shape.family == "bert":
+            return "none"
+        grows = self.recipe.runtime == "eager" or self.workload.phase == "prefill"
+        return "dynamic" if grows else "static"
 
     @property
     def seed(self) -> int | None:
@@ -162,12 +165,9 @@ class Point:
         recipe = self.recipe.to_dict()
         if recipe.get("cache") == self._usual_cache:
             del recipe["cache"]
-        return {
-            "weights": self.weights,
-            "shape": self.shape.to_dict(),
-            "workload": self.workload.to_dict(),
-            "recipe": recipe,
-        }
+        shape, workload = self.shape.to_dict(), self.workload.to_dict()
+        told = {"weights": self.weights, "shape": shape, "workload": workload}
+        return told | {"recipe": recipe}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Point:
@@ -211,6 +211,5 @@ def lengthened(point: Point, prompt_len: int) -> Point:
     """The point with another prompt length, and positions enough for it."""
     most = max(point.shape.max_positions, prompt_len + 1)
     shape = replace(point.shape, max_positions=most)
-    return replace(
-        point, shape=shape, workload=replace(point.workload, prompt_len=prompt_len)
-    )
+    work = replace(point.workload, prompt_len=prompt_len)
+    return replace(point, shape=shape, workload=work)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, check_choice, check_count, make
+from fastlab.spec.checks import Spec, make
 from fastlab.spec.precision import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
@@ -48,7 +48,7 @@ class Recipe(Spec):
     KEPT: ClassVar = ("precision",)
     precision: str = "fp32"
     attention: str = "sdpa"
-    cache: str = None  # type: ignore[assignment]  # as usual_cache says
+    cache: str = None  # type: ignore[assignment]  # as Point says
     runtime: str = "eager"
     unroll: int = 1
     scope: str = "layers"
@@ -61,13 +61,13 @@ class Recipe(Spec):
         for name, kind in SMALLER.items():
             if isinstance(value := getattr(self, name), Mapping):
                 self._set(**{name: make(kind, value)})
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("attention", self.attention, ATTENTIONS)
+        self._check_choice("precision", PRECISIONS)
+        self._check_choice("attention", ATTENTIONS)
         if self.cache is not None:
-            check_choice("cache", self.cache, CACHES)
-        check_choice("runtime", self.runtime, RUNTIMES)
-        check_count("unroll", self.unroll, high=64)
-        check_choice("scope", self.scope, SCOPES)
+            self._check_choice("cache", CACHES)
+        self._check_choice("runtime", RUNTIMES)
+        self._check_counts("unroll", high=64)
+        self._check_choice("scope", SCOPES)
         if self.scope != "layers" and self.precision not in QUANTIZED:
             needs = f"needs a quantized precision ({', '.join(QUANTIZED)})"
             self.refuse("scope", f"{needs}; precision={self.precision!r} is none")
@@ -75,7 +75,7 @@ class Recipe(Spec):
             needs = f"needs runtime {' or '.join(OURS)}"
             alone = f"runtime={self.runtime!r} takes one step at a time"
             self.refuse("unroll", f"{needs}; {alone}")
-        check_count("distill_steps", self.distill_steps, low=0)
+        self._check_counts("distill_steps", low=0)
         if self.distill_steps and not self.prunes:
             why = "the dense model has nothing to recover"
             self.refuse("distill_steps", f"needs something that is pruned: {why}")
@@ -85,10 +85,9 @@ class Recipe(Spec):
         """Raise ValueError where weights cannot be stored so with the rest."""
         sparsity, storage = self.sparsity, self.storage
         if sparsity is not None and self.sharing is not None:
-            raise ValueError(
-                f"share_bits={self.sharing.bits} and sparse_ratio={sparsity.ratio} "
-                "exclude each other: a palette stores zeros like all other values"
-            )
+            both = f"share_bits={self.sharing.bits} and sparse_ratio={sparsity.ratio}"
+            why = "a palette stores zeros like all other values"
+            raise ValueError(f"{both} exclude each other: {why}")
         if storage != "dense" and self.precision not in DENSE:
             why = f"does not go with weights stored as {storage}"
             self.refuse("precision", f"{why}; allowed: {', '.join(DENSE)}")
@@ -140,12 +139,8 @@ class Recipe(Spec):
     def check_fit(self, shape: ModelShape, phase: str) -> None:
         """Raise ValueError where it cannot run a model of such a (built) shape."""
         self._check_runtime(shape.family, phase)
-        widths = {
-            "hidden": shape.hidden,
-            "heads x head_dim": shape.heads * shape.head_dim,
-            "ffn": shape.ffn,
-        }
-        group = self.format.group
+        group, heads = self.format.group, shape.heads * shape.head_dim
+        widths = {"hidden": shape.hidden, "heads x head_dim": heads, "ffn": shape.ffn}
         for name, width in widths.items():
             if group and width % group:
                 why = f"groups of {group} do not divide {name}={width}"
@@ -156,10 +151,9 @@ class Recipe(Spec):
             if self.sparsity is not None:
                 zeros_per_row(self.sparsity, k)
             if self.storage == "2:4" and (n % SEMI_ROWS or k % SEMI_COLUMNS):
-                raise ValueError(
-                    f"storage='2:4': {n} outputs and {k} inputs of {name} must be "
-                    f"multiples of {SEMI_ROWS} and {SEMI_COLUMNS}"
-                )
+                rule = f"must be multiples of {SEMI_ROWS} and {SEMI_COLUMNS}"
+                size = f"{n} outputs and {k} inputs of {name}"
+                raise ValueError(f"storage='2:4': {size} {rule}")
 
     def _check_runtime(self, family: str, phase: str) -> None:
         static, runtime = self.cache in STATIC, self.runtime
@@ -175,25 +169,14 @@ class Recipe(Spec):
         if self.unroll > 1 and phase != "generate":
             self.refuse("unroll", f"must be 1 in phase {phase}")
         if runtime == "compile" and phase != "prefill" and self.cache == "dynamic":
-            why = "its shapes change with each token"
-            allowed = f"allowed: none, {', '.join(STATIC)}"
-            self.refuse(
-                "runtime", f"cannot decode with cache='dynamic': {why}; {allowed}"
+            never = "cannot decode with cache='dynamic'"
+            why = (
+                f"its shapes change with each token; allowed: none, {', '.join(STATIC)}"
             )
+            self.refuse("runtime", f"{never}: {why}")
 
 
 PLAIN = Recipe()
-
-
-def usual_cache(family: str, phase: str, runtime: str) -> str:
-    """The KV cache of a recipe that names none.
-
-    None where nothing decodes, transformers' growing one in eager runs and prefills,
-    a static one for what is compiled to decode.
-    """
-    if family == "bert":
-        return "none"
-    return "dynamic" if runtime == "eager" or phase == "prefill" else "static"
 
 
 def bucket(positions: int) -> int:

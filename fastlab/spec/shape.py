@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastlab.spec.checks import Spec, check_choice, check_count
+from fastlab.spec.checks import Spec, check_choice
 
 # What a family brings when nothing is said: the defaults of its transformers config.
 _USUAL: dict[str, dict[str, Any]] = {
@@ -75,13 +75,13 @@ class ModelShape(Spec):
     tied: bool = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, FAMILIES)
-        check_count("layers", self.layers, high=1024)
-        check_count("hidden", self.hidden, low=2, high=2**20)
+        self._check_choice("family", FAMILIES)
+        self._check_counts("layers", high=1024)
+        self._check_counts("hidden", low=2, high=2**20)
         usual = _defaults(self.family, self.hidden, self.heads, self.head_dim)
         self._set(**{n: v for n, v in usual.items() if getattr(self, n) is None})
-        for name in ("heads", "kv_heads", "head_dim", "ffn", "vocab", "max_positions"):
-            check_count(name, getattr(self, name))
+        self._check_counts("heads", "kv_heads", "head_dim", "ffn", "vocab")
+        self._check_counts("max_positions")
         if not isinstance(self.tied, bool):
             self.refuse("tied", "must be true or false")
         if self.heads % self.kv_heads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fastlab.spec.checks import Spec, check_count
+from fastlab.spec.checks import Spec
 
 BITS = (2, 3, 4, 6)
 
@@ -25,7 +25,7 @@ class Sharing(Spec):
     def __post_init__(self) -> None:
         if self.bits not in BITS:
             self.refuse("bits", f"is not one of {', '.join(map(str, BITS))}")
-        check_count("rows", self.rows, low=0, high=2**20)
+        self._check_counts("rows", low=0, high=2**20)
 
 
 def tables_of(sharing: Sharing, n: int) -> int:

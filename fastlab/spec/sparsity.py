@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from fastlab.spec.checks import Spec, check_choice
+from fastlab.spec.checks import Spec
 
 METHODS = ("magnitude", "wanda")
 STORAGES = ("dense", "csr", "2:4")
@@ -30,8 +30,8 @@ class Sparsity(Spec):
     storage: str = "dense"
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, METHODS)
-        check_choice("storage", self.storage, STORAGES)
+        self._check_choice("method", METHODS)
+        self._check_choice("storage", STORAGES)
         if self.pattern:
             keep, of = self.group
             self._set(ratio=1 - keep / of)
