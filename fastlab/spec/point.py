@@ -9,13 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import (
-    Spec,
-    check_names,
-    did_you_mean,
-    digest,
-    make,
-)
+from fastlab.spec.checks import Spec, check_names, did_you_mean, digest, make
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe
 from fastlab.spec.shape import ModelShape, override, widened

@@ -169,11 +169,9 @@ class Recipe(Spec):
         if self.unroll > 1 and phase != "generate":
             self.refuse("unroll", f"must be 1 in phase {phase}")
         if runtime == "compile" and phase != "prefill" and self.cache == "dynamic":
-            never = "cannot decode with cache='dynamic'"
-            why = (
-                f"its shapes change with each token; allowed: none, {', '.join(STATIC)}"
-            )
-            self.refuse("runtime", f"{never}: {why}")
+            never, allowed = "cannot decode with cache='dynamic'", ", ".join(STATIC)
+            why = "its shapes change with each token"
+            self.refuse("runtime", f"{never}: {why}; allowed: none, {allowed}")
 
 
 PLAIN = Recipe()
