@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import errno
 import json
+import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import SCHEMA, Record, unseal
+from fastlab.record import SCHEMA, Measurement, Record, unseal
 from fastlab.spec.checks import digest
-from fastlab.sweeps.rounds import pooled
 from fastlab.sweeps.writer import Writer, store_files, torn_tail
 
 # "error" is not final: such a row is tried again by the next sweep.
@@ -209,3 +210,41 @@ def _checked(data: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(data[name], wanted):
             raise TypeError(f"{name}={data[name]!r} must be of type {wanted.__name__}")
     return data
+
+
+def pooled(visits: Sequence[Record]) -> Record:
+    """The record of a point that was visited once or more, by round.
+
+    A machine is now faster, now slower, for minutes: visits spread over a sweep can
+    tell, samples of one cannot.
+    seconds: the median of the visits', from the shortest to the longest of which low_s
+    to high_s reaches at least; samples in the order of the visits. All else is of the
+    visit in the middle, what was lost of the first that knows it.
+    """
+    good = [visit for visit in visits if visit.measured and visit.status == "ok"]
+    if len(good) < 2:
+        return good[0] if good else visits[-1]
+    times = [visit.measured for visit in good if visit.measured]
+    place = sorted(range(len(good)), key=lambda n: times[n].seconds)
+    middle = place[(len(place) - 1) // 2]
+    judged = next((visit.quality for visit in visits if visit.quality), None)
+    measured = _joined(times[middle], times)
+    return replace(good[middle], measured=measured, quality=judged, round=1)
+
+
+def _joined(one: Measurement, visits: Sequence[Measurement]) -> Measurement:
+    seconds, half = [visit.seconds for visit in visits], len(visits) / 2
+    noisy = sum("noisy" in visit.flags for visit in visits) > half
+    flags = [flag for flag in one.flags if flag != "noisy"]
+    return replace(
+        one,
+        seconds=statistics.median(seconds),
+        low_s=min(one.low_s, *seconds),
+        high_s=max(one.high_s, *seconds),
+        n=sum(visit.n for visit in visits),
+        converged=sum(visit.converged for visit in visits) > half,
+        flags=tuple([*flags, "noisy"] if noisy else flags),
+        device_ns=tuple(chain.from_iterable(visit.device_ns for visit in visits)),
+        e2e_ns=tuple(chain.from_iterable(visit.e2e_ns for visit in visits)),
+        enqueue_ns=tuple(chain.from_iterable(visit.enqueue_ns for visit in visits)),
+    )
