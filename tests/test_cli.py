@@ -153,7 +153,7 @@ def test_a_text_that_is_missing_is_refused_before_any_work(
 ) -> None:
     from fastlab.clock.measure import Bench
 
-    monkeypatch.setattr(Bench, "here", None)
+    monkeypatch.setattr(Bench, "for_device", None)
     model = str(ROOT / TRAINED)
     words = "text='/nope.txt' cannot be read: No such file"
     done = fastlab(

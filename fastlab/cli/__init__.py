@@ -1,6 +1,6 @@
 """The command `fastlab`: predict, measure, sweep, run a notebook, generate text."""
 
 from fastlab.cli import measure, predict, run, score, train
-from fastlab.cli.group import main
+from fastlab.cli.points import main
 
 __all__ = ["main", "measure", "predict", "run", "score", "train"]

@@ -5,63 +5,39 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.group import main
-from fastlab.cli.points import (
-    DEVICE_HELP,
-    STUDENTS_HELP,
-    TEXT_HELP,
-    echo_table,
-    point_options,
-    points_from,
-    shown,
-    source_of,
-    trained_from,
-)
+from fastlab.cli import points as given
+from fastlab.cli.points import device_option, echo_table, main, shown, students_option
 from fastlab.record import Record
 from fastlab.spec import Point
-
-STUDENTS = "results/students"
 
 if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
     from fastlab.sweeps.store import Store
 
+TEXT_HELP = "text file that judges trained weights [Python's own library]"
+
 
 @main.command()
-@point_options
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@given.point_options
+@device_option
 @click.option("--store", "folder", type=click.Path(), help="keep the rows here")
 @click.option("--budget-s", type=float, help="seconds of sampling per point")
 @click.option("--target", type=float, help="wanted interval, 0.01 = 1 %")
 @click.option("--text", multiple=True, help=TEXT_HELP)
-@click.option("--students", default=STUDENTS, show_default=True, help=STUDENTS_HELP)
+@students_option
 @click.option("--json", "as_json", is_flag=True, help="records as JSON lines")
-def measure(
-    device: str,
-    folder: str | None,
-    budget_s: float | None,
-    target: float | None,
-    text: tuple[str, ...],
-    students: str,
-    as_json: bool,
-    **options: str | None,
-) -> None:
+def measure(folder: str | None, as_json: bool, **options: Any) -> None:
     """Estimate and time points on this machine."""
-    from fastlab import machine
-    from fastlab.clock.measure import Bench
-    from fastlab.clock.timing import Settings
-
-    points = points_from(options)
-    wanted = {"budget_s": budget_s, "target": target}
-    given = {n: v for n, v in wanted.items() if v is not None}
-    settings = Settings.for_device(machine.torch_device(device), **given)
-    trained = trained_from(source_of(options), text, students)
-    bench = Bench.for_device(device, settings, trained=trained)
+    device, text = options.pop("device"), options.pop("text")
+    students = options.pop("students")
+    settings = {name: options.pop(name) for name in ("budget_s", "target")}
+    points, source = given.points_from(options), given.source_of(options)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    bench = given.bench_of(device, source, text, students, settings)
     records = _measured(points, folder, bench)
     if as_json:
         for record in records:
@@ -72,7 +48,7 @@ def measure(
         echo_table(shown(table(records)))
 
 
-def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Any]:
+def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Record]:
     """Records of the points; in a store only the missing ones are measured."""
     from fastlab.sweeps.run import measured, rows_of, terminal_progress
     from fastlab.sweeps.store import Store
@@ -87,7 +63,7 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Any
 @main.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--store", "folder", type=click.Path(), required=True)
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@device_option
 @click.option("--dry-run", is_flag=True, help="say what is left to do, and stop")
 @click.option("--for-s", type=float, help="start no point after so many seconds")
 @click.option(
@@ -97,44 +73,35 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Any
     show_default=True,
     help="visits to each point, all once before any again; the middle one counts",
 )
-@click.option("--students", default=STUDENTS, show_default=True, help=STUDENTS_HELP)
+@students_option
 def sweep(
-    file: str,
-    folder: str,
-    device: str,
-    dry_run: bool,
-    for_s: float | None,
-    rounds: int,
-    students: str,
+    file: str, folder: str, for_s: float | None, rounds: int, **options: Any
 ) -> None:
     """Measure all points of a sweep FILE that the store does not have yet.
 
     The same command after an interruption goes on where it stopped.
     """
-    from fastlab import machine
-    from fastlab.clock.measure import Bench
-    from fastlab.clock.timing import Settings
     from fastlab.sweeps.files import read_sweep
     from fastlab.sweeps.run import plan
     from fastlab.sweeps.store import Store
 
     wanted, store = read_sweep(file), Store(folder)
-    kind = machine.torch_device(device)
-    settings = Settings.for_device(kind, **wanted.settings)
-    trained = trained_from(wanted.trained, wanted.text, students)
-    bench = Bench.for_device(kind, settings, trained=trained)
+    device, students = options["device"], options["students"]
+    trained, text, settings = wanted.trained, wanted.text, wanted.settings
+    bench = given.bench_of(device, trained, text, students, settings)
     done = store.done(bench.name, bench.settings.to_dict(), rounds)
     left = plan(wanted.points, done, bench)
     here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"
     often = f", {rounds} times each" if rounds > 1 else ""
     click.echo(f"{wanted.about}\n{bench.name}: {here} are in {folder}{often}", err=True)
-    if not dry_run:
+    if not options["dry_run"]:
         _run_sweep(wanted.points, store, bench, for_s or float("inf"), rounds)
 
 
 def _run_sweep(
-    points: list[Point], store: Store, bench: Any, for_s: float, rounds: int
+    points: list[Point], store: Store, bench: Bench, for_s: float, rounds: int
 ) -> None:
+    from fastlab.rows import table
     from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
 
     again = "Go on: " + " ".join(["fastlab", *sys.argv[1:]])
@@ -149,21 +116,14 @@ def _run_sweep(
         click.echo(f"\nstopped; every finished row is kept. {again}", err=True)
         sys.exit(130)
     rows = rows_of(points, store, bench)
-    path = _write_table(rows, store)
+    path = store.folder / "table.csv"
+    table(rows).to_csv(path, index=False)
+    # each environment that wrote to this store
+    environments = json.dumps({"environments": store.envs()}, indent=1)
+    (store.folder / "run.json").write_text(environments + "\n")
     click.echo(f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}")
     if any(record.status == "error" for record in rows):
         sys.exit(1)
-
-
-def _write_table(rows: list[Record], store: Store) -> Path:
-    """table.csv, and run.json with each environment that wrote to this store."""
-    from fastlab.rows import table
-
-    path = store.folder / "table.csv"
-    table(rows).to_csv(path, index=False)
-    run = store.folder / "run.json"
-    run.write_text(json.dumps({"environments": store.envs()}, indent=1) + "\n")
-    return path
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Options that name points, and how tables look in a terminal."""
+"""The group `fastlab`, options that name points, and tables in a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,31 @@ from fastlab.spec.grids import FLAT, trained_source
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fastlab.clock.measure import Bench
     from fastlab.latency.devices import Device
+
+# Raised with a message for users, in modules too heavy to import here.
+WORDED = ("StoreBusy", "DeviceLost", "NotebookFailed")
+
+
+class Commands(click.Group):
+    """Turns what users can get wrong into one line on stderr and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            raise click.UsageError(str(error)) from error
+        except RuntimeError as error:
+            if type(error).__name__ in WORDED:
+                raise click.ClickException(str(error)) from error
+            raise
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fastlab-notebooks")
+def main() -> None:
+    """Predict what a transformer costs, measure it, and compare."""
 
 
 NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
@@ -59,6 +83,15 @@ HELP = {
     "weights": "random:<seed>, or trained: the model's own [random:0]",
 }
 DEVICE_HELP = "auto, cuda or cpu: a device of this machine"
+device_option = click.option(
+    "--device", default="auto", show_default=True, help=DEVICE_HELP
+)
+students_option = click.option(
+    "--students",
+    default="results/students",
+    show_default=True,
+    help="distilled models are kept, and found, here",
+)
 
 
 def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,30 +103,31 @@ def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-TEXT_HELP = "text file that judges trained weights [Python's own library]"
+def bench_of(
+    device: str, source: str, text: Sequence[str], students: str, settings: Any
+) -> Bench:
+    """The bench of a device, settings over its defaults, with trained weights.
 
-
-STUDENTS_HELP = "distilled models are kept, and found, here"
-
-
-def trained_from(source: str, text: Sequence[str], students: str) -> Any:
-    """Where trained weights come from, None where none are asked for.
-
-    The text is read at once, so that one that is missing is refused before any work.
+    source: the model whose trained weights are asked for, "" for none. The text that
+    judges them is read at once, so that a missing one is refused before any work.
     """
+    from fastlab import machine
+    from fastlab.clock.measure import Bench
+    from fastlab.clock.timing import Settings
     from fastlab.shrink.trained import Trained
 
+    kind = machine.torch_device(device)
+    timing = Settings.for_device(kind, **settings)
     if text and not source:
         raise ValueError(
             f"text={text[0]!r} judges trained weights, and none are asked for: give "
             "weights=trained too"
         )
-    if not source:
-        return None
-    trained = Trained(source, tuple(text), students, StepBar(name="distil").update)
-    if text:
+    bar = StepBar(name="distil")
+    trained = Trained(source, tuple(text), students, bar.update) if source else None
+    if trained and text:
         _ = trained.corpus
-    return trained
+    return Bench.for_device(kind, timing, trained=trained)
 
 
 def source_of(options: dict[str, str | None]) -> str:
@@ -115,20 +149,18 @@ def points_from(options: dict[str, str | None]) -> list[Point]:
 
 
 def _values(name: str, text: str) -> list[Any]:
-    return [_value(name, part.strip()) for part in text.split(",")]
-
-
-def _value(name: str, text: str) -> Any:
     kind = str(FLAT[name][1].type) if name in FLAT else "str"
+    return [_value(name, kind, part.strip()) for part in text.split(",")]
+
+
+def _value(name: str, kind: str, text: str) -> Any:
     if kind == "bool":
         return {"true": True, "false": False}.get(text.lower(), text)
-    if kind in NUMBERS:
-        number, words = NUMBERS[kind]
-        try:
-            return number(text)
-        except ValueError:
-            raise ValueError(f"{name}={text!r} must be {words}") from None
-    return text
+    read, words = NUMBERS.get(kind, (str, ""))
+    try:
+        return read(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} must be {words}") from None
 
 
 def profile_of(name: str) -> Device:
@@ -165,20 +197,16 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     """
     from fastlab.reading import tells_apart
 
-    first = ("family", "layers", "hidden", "precision", "phase", "batch", "prompt_len")
-    apart = [n for n in tells_apart(rows, ["device", *first]) if n != "weights"]
-    lost = [
-        n for n in ("kl_nats", "bits_per_byte") if n in rows and any(rows[n].notna())
-    ]
+    shape = ("family", "layers", "hidden", "precision")
+    call = ("phase", "batch", "prompt_len")
+    first = ["device", *shape, *call]
+    apart = [n for n in tells_apart(rows, first) if n != "weights"]
+    times = ("estimated_ms", "measured_ms", "ratio", "tokens_per_s", "n", "flags")
+    lost = [n for n in ("kl_nats", "bits_per_byte") if n in rows]
+    lost = [name for name in lost if rows[name].notna().any()]
     why = ["reason"] if rows["reason"].astype(bool).any() else []
-    at = first.index("phase")
-    names = ["rung", *first[:at], *apart, *first[at:], *TIMES, *lost, *why]
+    names = ["rung", *shape, *apart, *call, *times, "status", *lost, *why]
     return rows[[name for name in dict.fromkeys(names) if name in rows]]
-
-
-TIMES = (
-    *("estimated_ms", "measured_ms", "ratio", "tokens_per_s", "n", "flags", "status"),
-)
 
 
 class StepBar:
@@ -188,18 +216,14 @@ class StepBar:
         self.steps, self.name = steps, name
         self.bar: Any = None
 
-    def __enter__(self) -> Any:
-        return self.update
-
     def update(self, row: dict[str, float]) -> None:
         """Show {step, loss}; one step less than before begins a new bar."""
         from tqdm import tqdm
 
         if self.bar is None or row["step"] < self.bar.n:
             self.close()
-            self.bar = tqdm(
-                total=self.steps, unit="step", desc=self.name or None, disable=None
-            )
+            name = self.name or None
+            self.bar = tqdm(total=self.steps, unit="step", desc=name, disable=None)
         self.bar.n = int(row["step"])
         self.bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
         self.bar.update(0)
@@ -208,6 +232,3 @@ class StepBar:
         """Leave the bar as it stands."""
         if self.bar is not None:
             self.bar.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from fastlab.cli.group import main
-from fastlab.cli.points import echo_table, point_options, points_from, profile_of
+from fastlab.cli.points import echo_table, main, point_options, points_from, profile_of
 from fastlab.spec import Point
 from fastlab.words import digits, percent, si
 
@@ -41,19 +40,16 @@ def predict(on: str, operations: bool, **options: str | None) -> None:
     profile = profile_of(on)
     click.echo(f"{profile.name} ({profile.profile})")
     if operations:
-        _echo_operations(points, profile)
+        tables = [_operations_table(point, profile) for point in points]
+        for point, rows in zip(points, tables, strict=True):
+            echo_table(rows, point.label)
+        if any(CAUSAL in rows for rows in tables):
+            why = "without the masked pairs of attention; so it is timed"
+            click.echo(f"\n{CAUSAL}: {why}")
     else:
         echo_table(_estimate_table(points, profile))
     _echo_unfit(points, profile)
     _echo_trust(profile)
-
-
-def _echo_operations(points: list[Point], profile: Device) -> None:
-    tables = [_operations_table(point, profile) for point in points]
-    for point, rows in zip(points, tables, strict=True):
-        echo_table(rows, point.label)
-    if any(CAUSAL in rows for rows in tables):
-        click.echo(f"\n{CAUSAL}: without the masked pairs of attention; so it is timed")
 
 
 def _echo_unfit(points: list[Point], profile: Device) -> None:
@@ -64,8 +60,7 @@ def _echo_unfit(points: list[Point], profile: Device) -> None:
     needs = [(point.label, peak_bytes(point)) for point in points]
     unfit = [(label, need) for label, need in needs if need > room * (1 - RESERVE)]
     for label, need in unfit[:SHOWN_UNFIT]:
-        of = f"{si(need, 'B')} of {si(room, 'B')}"
-        click.echo(f"does not fit: {label} needs {of}")
+        click.echo(f"does not fit: {label} needs {si(need, 'B')} of {si(room, 'B')}")
     if len(unfit) > SHOWN_UNFIT:
         click.echo(f"nor do {len(unfit) - SHOWN_UNFIT} more of these points")
     if any(need <= room for _, need in unfit):
@@ -91,18 +86,21 @@ def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:
     from fastlab.cost.memory import largest_batch
     from fastlab.latency.estimates import estimate
 
-    rows = []
-    for point, e in zip(points, estimate(points, profile), strict=True):
-        row: dict[str, Any] = {
+    rows = [
+        {
             "point": point.label,
             "parameters": f"{e.parameters / 1e6:,.1f} M",
+            "GFLOPs": f"{e.flops / 1e9:,.2f}",
+            "launches": e.launches,
+            "KV cache": si(e.kv_cache_bytes, "B"),
+            "peak": si(e.peak_bytes, "B"),
+            "fits to batch": largest_batch(point, profile.memory_bytes),
+            "ms": digits(e.seconds * 1e3),
+            "bound": e.bound,
+            "from - to": f"{digits(e.low_s * 1e3)} - {digits(e.high_s * 1e3)}",
         }
-        row |= {"GFLOPs": f"{e.flops / 1e9:,.2f}", "launches": e.launches}
-        row |= {"KV cache": si(e.kv_cache_bytes, "B"), "peak": si(e.peak_bytes, "B")}
-        row |= {"fits to batch": largest_batch(point, profile.memory_bytes)}
-        row |= {"ms": digits(e.seconds * 1e3), "bound": e.bound}
-        row |= {"from - to": f"{digits(e.low_s * 1e3)} - {digits(e.high_s * 1e3)}"}
-        rows.append(row)
+        for point, e in zip(points, estimate(points, profile), strict=True)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -114,39 +112,40 @@ def _operations_table(point: Point, device: Device) -> pd.DataFrame:
     from fastlab.latency.explain import breakdown
 
     shares = breakdown(point, device)
-    total = sum(share.seconds for share in shares)
-    made = list(operations(point))
-    causal = any(op.flops_causal != op.flops for op in made)
-    ops = [_counts(op, causal) for op in made]
-    rows: list[dict[str, float]] = [*ops, {}]
-    summed = {name: sum(op[name] for op in ops) for name in ops[0] if name != "times"}
-    table = pd.DataFrame([_worded(row) for row in [*rows, summed]])
+    seconds = [share.seconds for share in shares]
+    seconds.append(sum(seconds))
+    counts = [_counts(op) for op in operations(point)]
+    totals = {name: sum(row[name] for row in counts) for name in counts[0]}
+    table = pd.DataFrame([*map(_worded, counts), {}, _worded(totals) | {"times": ""}])
     table.insert(0, "operation", [*(share.name for share in shares), "sum"])
-    seconds = [*(share.seconds for share in shares), total]
     table.insert(1, "ms", [digits(t * 1e3) for t in seconds])
-    table.insert(2, "share", [percent(t / total) for t in seconds])
+    table.insert(2, "share", [percent(t / seconds[-1]) for t in seconds])
     table.insert(3, "bound", [*(share.bound for share in shares), ""])
+    if totals[CAUSAL] == totals["MFLOPs"]:
+        del table[CAUSAL]
     return table.fillna("")
 
 
-def _counts(op: Operation, causal: bool) -> dict[str, float]:
-    found = {"times": 1, "MFLOPs": op.flops / 1e6}
-    found |= {CAUSAL: op.flops_causal / 1e6} if causal else {}
-    found |= {
+def _counts(op: Operation) -> dict[str, float]:
+    once = {
+        "times": 1,
+        "MFLOPs": op.flops / 1e6,
+        CAUSAL: op.flops_causal / 1e6,
         "weights": op.weight_bytes,
         "activations": op.activation_bytes,
         "KV read": op.kv_read_bytes,
+        "KV written": op.kv_write_bytes,
+        "launches": op.launches,
     }
-    found |= {"KV written": op.kv_write_bytes, "launches": op.launches}
-    return {name: op.times * value for name, value in found.items()}
+    return {name: op.times * value for name, value in once.items()}
 
 
-def _worded(row: dict[str, float]) -> dict[str, str]:
+def _worded(counts: dict[str, float]) -> dict[str, str]:
     words = {"times": "{:.0f}", "launches": "{:.0f}"}
     words |= dict.fromkeys(("MFLOPs", CAUSAL), "{:,.2f}")
     return {
         name: words[name].format(value) if name in words else si(value, "B")
-        for name, value in row.items()
+        for name, value in counts.items()
     }
 
 
@@ -158,12 +157,7 @@ def _worded(row: dict[str, float]) -> dict[str, str]:
 @click.option("--precision", default="bf16", show_default=True)
 @click.pass_context
 def devices(
-    ctx: click.Context,
-    model: str | None,
-    prompt_len: int,
-    new_tokens: int,
-    batch: int,
-    precision: str,
+    ctx: click.Context, model: str | None, precision: str, **sizes: int
 ) -> None:
     """The datasheet devices; with --model, what a request takes and costs on each."""
     from fastlab.latency.devices import devices as known
@@ -173,7 +167,7 @@ def devices(
 
     if model is None:
         _check_no_request(ctx)
-        _echo_datasheets(known())
+        echo_table(_datasheets(known()))
         return
     shape, recipe = find_shape(model), Recipe(precision)
     if shape.family == "bert":
@@ -181,12 +175,11 @@ def devices(
             f"model={model!r} writes no text, and a request is a text to write: "
             "`fastlab predict` estimates its one pass"
         )
-    request = Request(shape, prompt_len, new_tokens, batch, recipe)
+    request = Request(shape, recipe=recipe, **sizes)
     request.point("generate")  # refused here, before any device is looked at
     echo_table(_offers_table(offers(request, known())))
     click.echo(f"{LABEL}: 0.7 of the datasheet's peak, 0.9 of its bandwidth, eager.")
-    for line in _how_far_off():
-        click.echo(line)
+    _echo_errors()
 
 
 def _check_no_request(ctx: click.Context) -> None:
@@ -199,7 +192,7 @@ def _check_no_request(ctx: click.Context) -> None:
             )
 
 
-def _echo_datasheets(known: list[Device]) -> None:
+def _datasheets(known: list[Device]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
@@ -209,7 +202,7 @@ def _echo_datasheets(known: list[Device]) -> None:
         | {"USD/h": f"{d.price_per_hour:.2f}" if d.price_per_hour else "-"}
         for d in known
     ]
-    echo_table(pd.DataFrame(rows))
+    return pd.DataFrame(rows)
 
 
 def _offers_table(found: list[Offer]) -> pd.DataFrame:
@@ -233,18 +226,19 @@ def _offers_table(found: list[Offer]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _how_far_off() -> list[str]:
-    """The error of such estimates on each device that was measured, in words."""
+def _echo_errors() -> None:
+    """The error of such estimates on each device that was measured."""
     from fastlab.scores.scoreboard import score
     from fastlab.sweeps.reference import references
 
-    lines = []
-    for reference in references():
-        if reference.profile is not None and reference.records:
-            board = score(reference.records, reference.profile, model="roofline")
-            e = next(m for m in board.methods if m.name.startswith("efficiencies"))
-            lines.append(
-                f"Such estimates were off by {e.median:.0f} % (median), {e.p90:.0f} % "
-                f"(p90) on {e.n} rows measured on {board.device}."
-            )
-    return lines or ["No measured device is at hand to say how far off that is."]
+    measured = [r for r in references() if r.profile is not None and r.records]
+    for reference in measured:
+        assert reference.profile is not None
+        board = score(reference.records, reference.profile, model="roofline")
+        e = next(m for m in board.methods if m.name.startswith("efficiencies"))
+        click.echo(
+            f"Such estimates were off by {e.median:.0f} % (median), {e.p90:.0f} % "
+            f"(p90) on {e.n} rows measured on {board.device}."
+        )
+    if not measured:
+        click.echo("No measured device is at hand to say how far off that is.")

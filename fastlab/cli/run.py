@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from fastlab.cli.group import main
-from fastlab.cli.points import DEVICE_HELP, echo_table, shown
+from fastlab.cli.points import device_option, echo_table, main, shown
 
 SHOWN_ROWS = 12
 RUNTIME_HELP = "with --stream: eager, decoder (compiled), or graph (NVIDIA GPUs)"
@@ -52,7 +51,7 @@ def _echo_rows(path: str) -> None:
 @click.option("--model", required=True, help="hub name or local folder")
 @click.option("--new-tokens", default=32, show_default=True)
 @click.option("--precision", default="fp32", show_default=True)
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@device_option
 @click.option("--stream", "streamed", is_flag=True, help="show text as it is made")
 @click.option("--runtime", default="eager", show_default=True, help=RUNTIME_HELP)
 @click.option("--temperature", default=0.0, show_default=True, help="0 = greedy")
@@ -60,13 +59,7 @@ def _echo_rows(path: str) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--stop", multiple=True, help="end before this text; may be repeated")
 def generate(
-    prompt: str,
-    model: str,
-    new_tokens: int,
-    precision: str,
-    device: str,
-    streamed: bool,
-    **how: Any,
+    prompt: str, model: str, new_tokens: int, precision: str, **how: Any
 ) -> None:
     """Continue PROMPT with a real model: text in, text out."""
     from fastlab import machine
@@ -75,22 +68,21 @@ def generate(
 
     check_choice("precision", precision, PRECISIONS)
     check_count("new_tokens", new_tokens)
-    kind = machine.torch_device(device)
+    kind = machine.torch_device(how["device"])
     if reason := machine.unsupported_reason(kind, precision):
         raise ValueError(f"precision={precision!r}: {reason}")
-    if streamed or any(how[name] for name in ("temperature", "stop")):
+    if how["streamed"] or how["temperature"] or how["stop"]:
         _stream(prompt, _loaded(model, kind, precision), new_tokens, how)
         return
     from fastlab.checkpoints import generate_text
 
-    click.echo(
-        prompt + generate_text(*_loaded(model, kind, precision), prompt, new_tokens)
-    )
+    loaded = _loaded(model, kind, precision)
+    click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
 
 
 def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
     """Model and tokenizer; an error at once where the name leads nowhere."""
-    from fastlab.spec.sources import check_source
+    from fastlab.spec.hub import check_source
 
     check_source(model, needs_weights=True)
     from fastlab.shrink.recipes import load
@@ -103,28 +95,26 @@ def _stream(prompt: str, loaded: Any, new_tokens: int, how: dict[str, Any]) -> N
     from fastlab.runtime.streaming import stream
 
     sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
-    model, tokenizer = loaded
-    ends, runtime = how["stop"], how["runtime"]
+    (model, tokenizer), ends, runtime = loaded, how["stop"], how["runtime"]
     text = stream(model, tokenizer, prompt, new_tokens, sampling, ends, runtime)
     click.echo(prompt, nl=False)
     for piece in text:
         click.echo(piece, nl=False)
     click.echo()
-    if speed := text.speed:
-        click.echo(_told(speed), err=True)
-
-
-def _told(speed: Any) -> str:
-    tpot = "" if speed.tpot_s is None else f", then {speed.tpot_s * 1e3:.1f} ms each"
-    made = "" if speed.compile_s is None else f"; compiled in {speed.compile_s:.1f} s"
-    return (
-        f"{speed.tokens} tokens, first after {speed.ttft_s * 1e3:.1f} ms{tpot}: "
-        f"{speed.tokens_per_s:.1f} tokens/s (ended by {speed.ended}){made}"
+    if not (speed := text.speed):
+        return
+    tpot, compiled = speed.tpot_s, speed.compile_s
+    then = "" if tpot is None else f", then {tpot * 1e3:.1f} ms each"
+    before = "" if compiled is None else f"; compiled in {compiled:.1f} s"
+    click.echo(
+        f"{speed.tokens} tokens, first after {speed.ttft_s * 1e3:.1f} ms{then}: "
+        f"{speed.tokens_per_s:.1f} tokens/s (ended by {speed.ended}){before}",
+        err=True,
     )
 
 
 @main.command()
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@device_option
 @click.option("--store", type=click.Path(), help="also check the rows kept here")
 def doctor(device: str, store: str | None) -> None:
     """What works on this machine, and how to mend what does not."""

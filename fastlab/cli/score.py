@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.group import main
-from fastlab.cli.points import DEVICE_HELP, echo_table
+from fastlab.cli.points import device_option, echo_table, main
 
 if TYPE_CHECKING:
     from fastlab.latency.devices import Device
@@ -28,7 +28,7 @@ CROWDED = (
 
 
 @main.command()
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@device_option
 @click.option("--quick", is_flag=True, help="peak, bandwidth and launches only")
 @click.option("--show", is_flag=True, help="only print what is kept")
 @click.option("--out", type=click.Path(), help="also write profile and samples here")
@@ -38,24 +38,8 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
     At most 100 microbenchmarks for each precision are timed and fitted. Estimates and
     `fastlab score` use the profile from then on.
     """
-    from fastlab.clock.calibrate import is_busy, keep, this_device
+    from fastlab.clock.calibrate import is_busy, this_device
 
-    _check_out(out, quick, show)
-    if show or quick:
-        profile = this_device(device, refresh=quick)
-        click.echo(json.dumps(profile.to_dict(), indent=1))
-    else:
-        profile, samples = _calibrated(device)
-        path = keep(profile)
-        if out:
-            _write(Path(out), profile, samples)
-        _echo_profile(profile)
-        click.echo(f"kept in {path}", err=True)
-    if is_busy(profile):
-        click.echo(CROWDED, err=True)
-
-
-def _check_out(out: str | None, quick: bool, show: bool) -> None:
     if out and (quick or show):
         other = "--quick" if quick else "--show"
         raise ValueError(f"--out {out} is for whole calibrations: leave {other} away")
@@ -63,22 +47,28 @@ def _check_out(out: str | None, quick: bool, show: bool) -> None:
         raise ValueError(
             f"--out {out} is a file: name a folder for profile and samples"
         )
+    if show or quick:
+        profile = this_device(device, refresh=quick)
+        click.echo(json.dumps(profile.to_dict(), indent=1))
+    else:
+        profile = _calibrate(device, out)
+    if is_busy(profile):
+        click.echo(CROWDED, err=True)
 
 
-def _calibrated(device: str) -> tuple[Device, list[Sample]]:
+def _calibrate(device: str, out: str | None) -> Device:
+    """Calibrate, keep the profile, and show what was fitted."""
+    import pandas as pd
     from tqdm import tqdm
 
+    from fastlab.clock.calibrate import keep
     from fastlab.clock.fitting import calibrate_fully
 
-    def bar(plan: Any) -> Any:
-        return tqdm(plan, unit="operation", disable=None)
-
-    return calibrate_fully(device, bar)
-
-
-def _echo_profile(profile: Device) -> None:
-    import pandas as pd
-
+    bar: Any = partial(tqdm, unit="operation", disable=None)
+    profile, samples = calibrate_fully(device, bar)
+    path = keep(profile)
+    if out:
+        _write(Path(out), profile, samples)
     assert profile.fits is not None
     rows = [
         {"class": f.kind, "precision": f.precision, "points": f.count}
@@ -87,6 +77,8 @@ def _echo_profile(profile: Device) -> None:
     ]
     click.echo(f"{profile.name}: {profile.fits.seconds:.0f} s, {profile.profile}")
     echo_table(pd.DataFrame(rows))
+    click.echo(f"kept in {path}", err=True)
+    return profile
 
 
 def _write(folder: Path, profile: Device, samples: list[Sample]) -> None:
@@ -116,7 +108,11 @@ def score(folder: str, holdout: str, model: str) -> None:
         raise ValueError(f"{folder} holds no rows{_rows_elsewhere(Path(folder), bad)}")
     device = _profile_for(Path(folder), records)
     board = scored(records, device, holdout, model)
-    _echo_skipped([*bad, *board.skipped])
+    skipped = [*bad, *board.skipped]
+    for reason in skipped[:SHOWN]:
+        click.echo(f"skipped {reason}", err=True)
+    if len(skipped) > SHOWN:
+        click.echo(f"skipped {len(skipped) - SHOWN} more", err=True)
     _echo_board(board)
 
 
@@ -128,21 +124,18 @@ def _rows_elsewhere(folder: Path, bad: list[str]) -> str:
     return f"; folders in it that do: {', '.join(inside)}" if inside else ""
 
 
-def _echo_skipped(reasons: list[str]) -> None:
-    for reason in reasons[:SHOWN]:
-        click.echo(f"skipped {reason}", err=True)
-    if len(reasons) > SHOWN:
-        click.echo(f"skipped {len(reasons) - SHOWN} more", err=True)
-
-
 def _profile_for(folder: Path, records: list[Record]) -> Device:
     """The profile beside the rows, or this machine's own if the rows are from here."""
     from fastlab.clock.calibrate import this_device
+    from fastlab.latency.devices import Device
     from fastlab.machine import device_name, torch_device
 
     path, name = folder / "profile.json", records[0].device
     if path.exists():
-        return _read(path)
+        try:
+            return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is no profile of a device: {error}") from None
     for kind in (torch_device(), "cpu"):
         if name == device_name(kind):
             return this_device(kind)
@@ -150,15 +143,6 @@ def _profile_for(folder: Path, records: list[Record]) -> Device:
         f"the rows are of {name}, not of this machine, and {path} does not exist: "
         "write it there with `fastlab calibrate --out`"
     )
-
-
-def _read(path: Path) -> Device:
-    from fastlab.latency.devices import Device
-
-    try:
-        return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no profile of a device: {error}") from None
 
 
 def _echo_board(board: Scoreboard) -> None:

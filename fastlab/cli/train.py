@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.group import main
-from fastlab.cli.points import DEVICE_HELP, StepBar
+from fastlab.cli.points import DEVICE_HELP, StepBar, main
 
 if TYPE_CHECKING:
     from fastlab.learning.training import Run
-
-SHAPE = ("family", "layers", "hidden", "heads", "kv_heads", "ffn", "vocab")
-HOW = ("batch", "block", "lr", "matrix_lr", "warmup", "seed", "precision", "compiled")
 
 
 @main.command()
@@ -43,12 +41,7 @@ HOW = ("batch", "block", "lr", "matrix_lr", "warmup", "seed", "precision", "comp
 @click.option("--save-every-s", type=float, help="seconds between checkpoints")
 @click.option("--device", help=DEVICE_HELP)
 def train(
-    folder: str,
-    steps: int | None,
-    minutes: float | None,
-    finish: bool,
-    out: str | None,
-    **options: Any,
+    folder: str, steps: int | None, minutes: float | None, finish: bool, **options: Any
 ) -> None:
     """Train a small language model in FOLDER; without --text on Python's own library.
 
@@ -57,11 +50,12 @@ def train(
     """
     from fastlab.learning.training import train as trained
 
+    out = options.pop("out")
     given = {name: value for name, value in options.items() if value not in (None, ())}
     run = _run(Path(folder), given)
-    with StepBar(steps) as on_row:
-        rows = trained(folder, run, steps, minutes, finish, on_row, out)
-    _echo_end(Path(out or Path(folder) / "final"), len(rows))
+    with closing(StepBar(steps)) as bar:
+        trained(folder, run, steps, minutes, finish, bar.update, out)
+    _echo_end(Path(out or Path(folder) / "final"))
 
 
 def _run(folder: Path, given: dict[str, Any]) -> Run | None:
@@ -75,30 +69,28 @@ def _run(folder: Path, given: dict[str, Any]) -> Run | None:
     kind = machine.torch_device(given.get("device", "auto"))
     native = "fp32" if machine.unsupported_reason(kind, "bf16") else "autocast-bf16"
     base = Run(device=kind)
+    kept = {name: given[name] for name in ("text", "save_every_s") if name in given}
     return replace(
         base,
-        shape=override(base.shape, {n: given[n] for n in SHAPE if n in given}),
-        how=replace(
-            base.how,
-            **{"precision": native} | {n: given[n] for n in HOW if n in given},
-        ),
-        text=tuple(given.get("text", ())),
-        save_every_s=given.get("save_every_s", base.save_every_s),
+        shape=override(base.shape, _of(base.shape, given)),
+        how=replace(base.how, **{"precision": native} | _of(base.how, given)),
+        **kept,
     )
 
 
-def _echo_end(out: Path, rows: int) -> None:
-    import json
+def _of(part: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that are fields of a part of a run."""
+    return {f.name: given[f.name] for f in fields(part) if f.name in given}
 
-    made = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    judged = made["held_out"]
+
+def _echo_end(out: Path) -> None:
+    end = json.loads((out / "run.json").read_text(encoding="utf-8"))
     click.echo(
-        f"{made['parameters']:,} parameters, {made['steps']:,} steps, "
-        f"{made['tokens']:,} tokens in {made['seconds']:,.0f} s"
+        "{parameters:,} parameters, {steps:,} steps, {tokens:,} tokens in "
+        "{seconds:,.0f} s".format(**end)
     )
     click.echo(
-        f"held out: {judged['bits_per_byte']:.3f} bits per byte "
-        f"({judged['low']:.3f} to {judged['high']:.3f}), "
-        f"perplexity {judged['perplexity']:.2f}"
+        "held out: {bits_per_byte:.3f} bits per byte ({low:.3f} to {high:.3f}), "
+        "perplexity {perplexity:.2f}".format(**end["held_out"])
     )
     click.echo(f"model: {out}")

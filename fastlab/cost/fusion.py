@@ -34,7 +34,11 @@ def fused(ops: Iterable[Operation], loops: bool = True) -> list[Operation]:
             waiting = 0
         else:
             kept.append(alone(op) if loops or op.kind not in ROWS else op)
-    return _into_first_norm(kept, waiting)
+    where = next((i for i, op in enumerate(kept) if op.kind == "norm"), None)
+    if where is not None:
+        moved = kept[where].activation_bytes + waiting
+        kept[where] = kept[where]._replace(activation_bytes=moved)
+    return kept
 
 
 def _at_hand(kept: list[Operation]) -> bool:
@@ -46,18 +50,15 @@ def _at_hand(kept: list[Operation]) -> bool:
     return next(before, "norm") in ("norm", "elementwise", "gelu")
 
 
-def _into_first_norm(ops: list[Operation], waiting: int) -> list[Operation]:
-    where = next((i for i, op in enumerate(ops) if op.kind == "norm"), None)
-    if waiting and where is not None:
-        moved = ops[where].activation_bytes + waiting
-        ops[where] = ops[where]._replace(activation_bytes=moved)
-    return ops
-
-
 def alone(op: Operation, more: int = 0) -> Operation:
-    """One operation as one kernel, with `more` bytes of what fuse_all it."""
+    """One operation as one kernel, with `more` bytes of what joins it."""
     if op.kind == "attention":
-        return _attention(op)
+        if op.launches == 1:
+            return op
+        # Scores through memory: written, read and written by one softmax, read. A
+        # product of one row is no library call: it goes into the kernel beside it.
+        launches = 2 if op.dims[1] == 1 else 3
+        return op._replace(activation_bytes=op.fused_bytes, launches=launches)
     if op.kind in ROWS and op.dims[0] == 1 and not op.precision:
         return op._replace(kind="gemv")
     if op.fused_bytes < 0:
@@ -66,23 +67,10 @@ def alone(op: Operation, more: int = 0) -> Operation:
     return op._replace(kind=kind, activation_bytes=op.fused_bytes + more, launches=1)
 
 
-def _attention(op: Operation) -> Operation:
-    # Scores through memory: written, read and written by one softmax, read. A product
-    # of one row is no library call: it goes into the kernel beside it.
-    if op.launches == 1:
-        return op
-    one_row = op.dims[1] == 1
-    return op._replace(activation_bytes=op.fused_bytes, launches=2 if one_row else 3)
-
-
 def fuse_all(ops: Iterable[Operation]) -> list[Operation]:
     """All operations as one kernel: what a model begins with, up to its first norm."""
     first, *rest = ops
-    made = [alone(op) for op in (first, *rest)]
-    return [
-        made[0]._replace(
-            weight_bytes=sum(op.weight_bytes for op in made),
-            activation_bytes=first.activation_bytes,
-            launches=1,
-        )
-    ]
+    begun = alone(first)
+    weights = begun.weight_bytes + sum(alone(op).weight_bytes for op in rest)
+    moved = first.activation_bytes
+    return [begun._replace(weight_bytes=weights, activation_bytes=moved, launches=1)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
-from fastlab.cost.kv_cache import row_bytes, widths
+from fastlab.cost.attention import row_bytes, widths
 from fastlab.cost.operations import products_of
 from fastlab.cost.passes import VALUE_BYTES, ForwardPass, passes
 from fastlab.cost.products import dequantizes
@@ -14,7 +14,7 @@ from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.point import Point
 from fastlab.spec.precision import stored_bytes, table_bytes
 from fastlab.spec.recipe import bucket, weights_of
-from fastlab.spec.shape import GROUPED, ModelShape
+from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
 from fastlab.spec.sharing import palette_bytes
 from fastlab.spec.sparsity import sparse_bytes
 
@@ -26,13 +26,12 @@ def parameters(shape: ModelShape) -> int:
     h, f, v = shape.hidden, shape.ffn, shape.vocab
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     head = 0 if shape.tied else v * h
-    if shape.family == "gpt2":
+    if shape.family in LEARNED_POSITIONS:
         layer = 4 * h * h + 2 * h * f + 9 * h + f  # biases 3H + H + F + H, norms 4H
-        return v * h + shape.max_positions * h + shape.layers * layer + 2 * h + head
-    if shape.family == "bert":
-        layer = 4 * h * h + 2 * h * f + 9 * h + f
-        embed = v * h + shape.max_positions * h + 2 * h + 2 * h  # two types, one norm
-        return embed + shape.layers * layer + (h * h + h + 2 * h + v)
+        body = v * h + shape.max_positions * h + shape.layers * layer
+        # bert: two types and a norm before, the head's transform and its norm after
+        outside = 4 * h + h * h + 3 * h + v if shape.family == "bert" else 2 * h + head
+        return body + outside
     norms = 2 * h + (2 * shape.head_dim if shape.family == "qwen3" else 0)
     layer = h * (q + 2 * kv) + q * h + 3 * h * f + norms
     return v * h + shape.layers * layer + h + head
@@ -106,7 +105,13 @@ def held(point: Point) -> Held:
     """What a call holds in memory: weights, KV cache and live activations."""
     steps = passes(point)
     live = max([_live(step) for step, _ in groupby(steps)])
-    return Held(weight_bytes(point), _kv_bytes(point, steps[-1]), live)
+    s, work, last = point.built_shape, point.workload, steps[-1]
+    if last.static:
+        rows, row = bucket(work.positions), row_bytes(last)
+    else:
+        rows, row = work.positions, s.kv_heads * s.head_dim * sum(widths(last))
+    kv_cache = s.layers * work.batch * rows * row if last.cached else 0
+    return Held(weight_bytes(point), kv_cache, live)
 
 
 def kv_cache_bytes(point: Point) -> int:
@@ -119,25 +124,18 @@ def peak_bytes(point: Point) -> int:
     return held(point).peak
 
 
-def _kv_bytes(point: Point, step: ForwardPass) -> int:
-    if not step.cached:
-        return 0
-    s, work = point.built_shape, point.workload
-    if step.static:
-        return s.layers * work.batch * bucket(work.positions) * row_bytes(step)
-    row = s.layers * s.kv_heads * s.head_dim * sum(widths(step))
-    return row * work.batch * work.positions
-
-
 def _live(step: ForwardPass) -> int:
     """Live activations at the widest moment of one forward pass, in bytes."""
     s, a = step.shape, step.value
     stream = step.rows * s.hidden * a
-    scored = step.batch * step.scored
-    head = stream + scored * (s.hidden + s.vocab) * a
+    head = stream + step.batch * step.scored * (s.hidden + s.vocab) * a
+    # gelu_new holds its input, the running product and two temporaries; SwiGLU gate,
+    # silu(gate), up and their product; bert's fused GELU input and output. The residual
+    # and the normed stream; GPT-2 also keeps the attention's output.
+    wide = step.rows * s.ffn * a * (2 if s.family == "bert" else 4)
+    mlp = (4 if s.family == "gpt2" else 2) * stream + wide
     inner = _attention_live(step, stream), _looked_up_live(step, stream)
-    widest = max(_mlp_live(step, stream), *inner, head)
-    return widest + _cast_live(step) + _cache_live(step)
+    return max(mlp, head, *inner) + _cast_live(step) + _cache_live(step)
 
 
 def _looked_up_live(step: ForwardPass, stream: int) -> int:
@@ -176,21 +174,9 @@ def _cast_live(step: ForwardPass) -> int:
     return max(inner * dequantizes(step, step.rows), head * whole)
 
 
-def _mlp_live(step: ForwardPass, stream: int) -> int:
-    wide = step.rows * step.shape.ffn * step.value
-    # gelu_new holds its input, the running product and two temporaries; SwiGLU gate,
-    # silu(gate), up and their product; bert's fused GELU input and output.
-    held = {"gpt2": 4, "bert": 2}.get(step.shape.family, 4)
-    # The residual and the normed stream; GPT-2 also keeps the attention's output.
-    streams = 4 if step.shape.family == "gpt2" else 2
-    return streams * stream + held * wide
-
-
 def _attention_live(step: ForwardPass, stream: int) -> int:
     s, a = step.shape, step.value
-    q = step.rows * s.heads * s.head_dim * a
-    kv = step.rows * s.kv_heads * s.head_dim * a
-    fused = 2 * stream + 2 * q + 4 * kv
+    fused = 2 * stream + (2 * s.heads + 4 * s.kv_heads) * step.rows * s.head_dim * a
     if step.fused:
         return fused
     keys = step.past + step.new

@@ -8,18 +8,18 @@ One dense layer of llama or qwen3 costs
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, groupby
+from itertools import groupby
 
 from fastlab.cost import ops
-from fastlab.cost.attention import attention
+from fastlab.cost.attention import attention, reuse
 from fastlab.cost.fusion import fuse_all, fused
-from fastlab.cost.kv_cache import reuse
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import COMPILED_BY_US, ForwardPass, passes
 from fastlab.cost.products import head_product, product
 from fastlab.spec.point import Point
 from fastlab.spec.precision import table_bytes
 from fastlab.spec.recipe import PLAIN
+from fastlab.spec.shape import GROUPED
 
 
 def operations(point: Point) -> list[Operation]:
@@ -27,45 +27,32 @@ def operations(point: Point) -> list[Operation]:
 
     Decode steps that are all alike, as on a static cache, are told once.
     """
-    steps = passes(point)
-    if len(steps) == 1:
-        return list(forward(steps[0]))
-    alike = groupby(steps)
+    alike = groupby(passes(point))
     return [op for step, same in alike for op in forward(step, len(list(same)))]
 
 
 def forward(step: ForwardPass, times: int = 1) -> Iterator[Operation]:
     """The operations of one forward pass that is done so many times."""
-    begin, layer, end = _FAMILIES[step.shape.family]
     yield from reuse(step)
-    first = _begun(step, begin(step))
-    last = (*end(step), *_sampling(step))
-    if not step.compiled:
-        yield from first if times == 1 else _repeated(first, times)
-        yield from _repeated(layer(step), times * step.shape.layers)
-        yield from _repeated(last, times)
-    else:
+    first: Iterable[Operation] = _begin(step)
+    if step.masked:
+        first = (*first, _mask(step))
+    layer: Iterable[Operation] = _layer(step)
+    last: Iterable[Operation] = (*_end(step), *_sampling(step))
+    if step.compiled:
         loops = step.recipe.runtime in COMPILED_BY_US
-        yield from _repeated(first, times, True)
-        inner = fused(layer(step), loops)
-        yield from _repeated(inner, times * step.shape.layers, True)
-        yield from _repeated(fused(last, loops), times, True)
+        first, layer, last = fuse_all(first), fused(layer, loops), fused(last, loops)
+    yield from _repeated(first, times, step.compiled)
+    yield from _repeated(layer, times * step.shape.layers, step.compiled)
+    yield from _repeated(last, times, step.compiled)
 
 
 def _repeated(
-    ops: Iterable[Operation], times: int, compiled: bool = False
-) -> list[Operation]:
+    ops: Iterable[Operation], times: int, compiled: bool
+) -> Iterator[Operation]:
     # _replace, at 4 times the cost of this, was a tenth of an estimate.
-    new, count = tuple.__new__, (times,)
-    if compiled:
-        return [new(Operation, op[:2] + count + op[3:-1] + (True,)) for op in ops]
-    return [new(Operation, op[:2] + count + op[3:]) for op in ops]
-
-
-def _begun(step: ForwardPass, ops: Iterator[Operation]) -> Iterable[Operation]:
-    if step.masked:
-        ops = chain(ops, [_mask(step)])
-    return fuse_all(ops) if step.compiled else ops
+    for op in ops:
+        yield tuple.__new__(Operation, (*op[:2], times, *op[3:-1], compiled))
 
 
 def _mask(step: ForwardPass) -> Operation:
@@ -84,8 +71,7 @@ def _sampling(step: ForwardPass) -> Iterator[Operation]:
 def products_of(point: Point) -> list[tuple[str, int, int]]:
     """(name, outputs, inputs) of the matrix products of one layer, as if dense."""
     step = passes(point)[0]._replace(format=PLAIN.format, storage="dense")
-    _, layer, _ = _FAMILIES[step.shape.family]
-    products = (op for op in layer(step) if op.kind in ops.PRODUCTS)
+    products = (op for op in _layer(step) if op.kind in ops.PRODUCTS)
     return [(op.name, op.dims[1], op.dims[2]) for op in products]
 
 
@@ -103,114 +89,87 @@ def _embedding(step: ForwardPass) -> Operation:
     )
 
 
-def _gpt2_begin(step: ForwardPass) -> Iterator[Operation]:
-    h, a = step.shape.hidden, step.value
-    yield _embedding(step)
-    yield ops.embedding("embed.positions", step.new, h, a, a)
-    yield ops.residual_add("embed.add", step.rows * h, a)
-
-
-def _gpt2_layer(step: ForwardPass) -> Iterator[Operation]:
+def _begin(step: ForwardPass) -> Iterator[Operation]:
+    """Token rows and positions, up to the first layer."""
     s, t, a = step.shape, step.rows, step.value
-    h, f = s.hidden, s.ffn
-    yield ops.layer_norm("norm1", t, h, a, a)
-    yield from product(step, "qkv", t, 3 * h, h, True)
+    yield _embedding(step)
+    if s.family in GROUPED:
+        # Angles of the new positions, in fp32: outer product, cat, cos, sin, two
+        # scales, two casts; the position ids and the mask's bookkeeping take about as
+        # many again.
+        yield ops.elementwise("rope.angles", step.new * s.head_dim, 4, 10, 11)
+        return
+    if s.family == "bert":
+        yield ops.embedding("embed.types", t, s.hidden, a, a)
+    yield ops.embedding("embed.positions", step.new, s.hidden, a, a)
+    if s.family == "gpt2":
+        yield ops.residual_add("embed.add", t * s.hidden, a)
+    else:
+        yield ops.elementwise("embed.add", t * s.hidden, a, passes=6, launches=2)
+        yield _norm(step, "embed.norm")
+
+
+def _norm(step: ForwardPass, name: str) -> Operation:
+    kind = ops.rms_norm if step.shape.family in GROUPED else ops.layer_norm
+    return kind(name, step.rows, step.shape.hidden, step.value, step.value)
+
+
+def _layer(step: ForwardPass) -> Iterator[Operation]:
+    """One layer: norms go before its halves, in bert behind them."""
+    s, t, before = step.shape, step.rows, step.shape.family != "bert"
+    biased = s.family not in GROUPED
+    if before:
+        yield _norm(step, "norm1")
+    yield from _projections(step, biased)
     yield from attention(step)
-    yield from product(step, "out", t, h, h, True, narrow=True)
-    yield ops.residual_add("residual1", t * h, a)
-    yield ops.layer_norm("norm2", t, h, a, a)
-    yield from product(step, "mlp.up", t, f, h, True)
-    yield ops.gelu_tanh("mlp.gelu", t * f, a)
-    yield from product(step, "mlp.down", t, h, f, True)
-    yield ops.residual_add("residual2", t * h, a)
+    heads = s.heads * s.head_dim
+    yield from product(step, "out", t, s.hidden, heads, biased, narrow=True)
+    yield ops.residual_add("residual1", t * s.hidden, step.value)
+    yield _norm(step, "norm2" if before else "norm1")
+    yield from _mlp(step, biased)
+    yield ops.residual_add("residual2", t * s.hidden, step.value)
+    if not before:
+        yield _norm(step, "norm2")
 
 
-def _gpt2_end(step: ForwardPass) -> Iterator[Operation]:
-    yield ops.layer_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
-    yield from _head(step)
-
-
-def _head(step: ForwardPass, bias: bool = False) -> tuple[Operation, ...]:
-    rows, s = step.batch * step.scored, step.shape
-    return head_product(step, "head", rows, s.vocab, s.hidden, bias)
-
-
-def _llama_begin(step: ForwardPass) -> Iterator[Operation]:
-    s = step.shape
-    yield _embedding(step)
-    # Angles of the new positions, in fp32: outer product, cat, cos, sin, two scales,
-    # two casts; the position ids and the mask's bookkeeping take about as many again.
-    yield ops.elementwise("rope.angles", step.new * s.head_dim, 4, 10, 11)
-
-
-def _llama_layer(step: ForwardPass) -> Iterator[Operation]:
-    s, t, a = step.shape, step.rows, step.value
-    h, f = s.hidden, s.ffn
+def _projections(step: ForwardPass, biased: bool) -> Iterator[Operation]:
+    """Queries, keys and values: normed in qwen3, rotated but in gpt2 and bert."""
+    s, t, a, h = step.shape, step.rows, step.value, step.shape.hidden
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    yield ops.rms_norm("norm1", t, h, a, a)
-    yield from product(step, "q", t, q, h)
-    yield from product(step, "k", t, kv, h)
-    yield from product(step, "v", t, kv, h)
+    apart = (("q", q), ("k", kv), ("v", kv))
+    for name, width in (("qkv", 3 * h),) if s.family == "gpt2" else apart:
+        yield from product(step, name, t, width, h, biased)
     if s.family == "qwen3":
         yield ops.rms_norm("q.norm", t * s.heads, s.head_dim, a, a)
         yield ops.rms_norm("k.norm", t * s.kv_heads, s.head_dim, a, a)
-    yield ops.rope("rope.q", t * q, a)
-    yield ops.rope("rope.k", t * kv, a)
-    yield from attention(step)
-    yield from product(step, "out", t, h, q, narrow=True)
-    yield ops.residual_add("residual1", t * h, a)
-    yield ops.rms_norm("norm2", t, h, a, a)
-    yield from product(step, "mlp.gate", t, f, h)
-    yield from product(step, "mlp.up", t, f, h)
-    yield ops.swiglu("mlp.swiglu", t * f, step.narrow)
-    yield from product(step, "mlp.down", t, h, f, narrow=True)
-    yield ops.residual_add("residual2", t * h, a)
+    if s.family in GROUPED:
+        yield ops.rope("rope.q", t * q, a)
+        yield ops.rope("rope.k", t * kv, a)
 
 
-def _llama_end(step: ForwardPass) -> Iterator[Operation]:
-    yield ops.rms_norm("norm", step.rows, step.shape.hidden, step.value, step.value)
-    yield from _head(step)
+def _mlp(step: ForwardPass, biased: bool) -> Iterator[Operation]:
+    s, t, h, f = step.shape, step.rows, step.shape.hidden, step.shape.ffn
+    if s.family in GROUPED:
+        yield from product(step, "mlp.gate", t, f, h)
+    yield from product(step, "mlp.up", t, f, h, biased)
+    if s.family in GROUPED:
+        yield ops.swiglu("mlp.swiglu", t * f, step.narrow)
+    elif s.family == "bert":
+        yield ops.gelu("mlp.gelu", t * f, step.narrow)
+    else:
+        yield ops.gelu_tanh("mlp.gelu", t * f, step.value)
+    yield from product(step, "mlp.down", t, h, f, biased, narrow=s.family != "gpt2")
 
 
-def _bert_begin(step: ForwardPass) -> Iterator[Operation]:
-    h, t, a = step.shape.hidden, step.rows, step.value
-    yield _embedding(step)
-    yield ops.embedding("embed.types", t, h, a, a)
-    yield ops.embedding("embed.positions", step.new, h, a, a)
-    yield ops.elementwise("embed.add", t * h, a, passes=6, launches=2)
-    yield ops.layer_norm("embed.norm", t, h, a, a)
-
-
-def _bert_layer(step: ForwardPass) -> Iterator[Operation]:
-    s, t, a = step.shape, step.rows, step.value
-    h, f = s.hidden, s.ffn
-    for name in ("q", "k", "v"):
-        yield from product(step, name, t, h, h, True)
-    yield from attention(step)
-    yield from product(step, "out", t, h, h, True, narrow=True)
-    yield ops.residual_add("residual1", t * h, a)
-    yield ops.layer_norm("norm1", t, h, a, a)
-    yield from product(step, "mlp.up", t, f, h, True)
-    yield ops.gelu("mlp.gelu", t * f, step.narrow)
-    yield from product(step, "mlp.down", t, h, f, True, narrow=True)
-    yield ops.residual_add("residual2", t * h, a)
-    yield ops.layer_norm("norm2", t, h, a, a)
-
-
-def _bert_end(step: ForwardPass) -> Iterator[Operation]:
-    h, t, a = step.shape.hidden, step.rows, step.value
-    yield from head_product(step, "head.transform", t, h, h, True)
-    yield ops.gelu("head.gelu", t * h, step.narrow)
-    yield ops.layer_norm("head.norm", t, h, a, a)
-    yield from _head(step, bias=True)
-
-
-_FAMILIES = {
-    "gpt2": (_gpt2_begin, _gpt2_layer, _gpt2_end),
-    "llama": (_llama_begin, _llama_layer, _llama_end),
-    "qwen3": (_llama_begin, _llama_layer, _llama_end),
-    "bert": (_bert_begin, _bert_layer, _bert_end),
-}
+def _end(step: ForwardPass) -> Iterator[Operation]:
+    """What follows the layers: bert transforms all rows before the head."""
+    s, t, encoder = step.shape, step.rows, step.shape.family == "bert"
+    if encoder:
+        yield from head_product(step, "head.transform", t, s.hidden, s.hidden, True)
+        yield ops.gelu("head.gelu", t * s.hidden, step.narrow)
+    yield _norm(step, "head.norm" if encoder else "norm")
+    scored = step.batch * step.scored
+    yield from head_product(step, "head", scored, s.vocab, s.hidden, encoder)
 
 
 PARTS = ("projections", "attention", "MLP", "head")

@@ -11,6 +11,7 @@ kernel, since that is the runtime they are compared with.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 # Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed; of one
@@ -79,9 +80,10 @@ def linear(
     return Operation(name, kind, 1, flops, flops, weights, moved, dims=(m, n, k))
 
 
-def causal_pairs(new: int, past: int) -> int:
-    """(query, key) pairs that a causal mask keeps: query i sees past + i + 1 keys."""
-    return new * past + new * (new + 1) // 2
+def of_written(product: Operation) -> Operation:
+    """A product of a weight that was just written: it is no weight that is read."""
+    moved = product.activation_bytes + product.weight_bytes
+    return product._replace(weight_bytes=0, activation_bytes=moved)
 
 
 def attention(
@@ -100,17 +102,13 @@ def attention(
     Scores never leave the chip; keys and values are read once for each kv head.
     """
     pairs = new * (past + new)
-    kept = causal_pairs(new, past) if causal else pairs
+    # a causal mask lets query i see past + i + 1 keys
+    kept = new * past + new * (new + 1) // 2 if causal else pairs
     per_pair = 4 * batch * heads * d
-    return Operation(
-        name,
-        "attention",
-        flops=per_pair * pairs,
-        flops_causal=per_pair * kept,
-        activation_bytes=2 * a * batch * new * heads * d,
-        kv_read_bytes=2 * a * batch * (past + new) * kv_heads * d,
-        dims=(batch, new, past, heads, kv_heads, d),
-    )
+    queries, keys = 2 * batch * new * heads * d, 2 * batch * (past + new) * kv_heads * d
+    costs = (1, per_pair * pairs, per_pair * kept, 0, a * queries, a * keys)
+    dims = (batch, new, past, heads, kv_heads, d)
+    return Operation(name, "attention", *costs, dims=dims)
 
 
 def plain_attention(fused: Operation, a: int, masked: bool, upcast: bool) -> Operation:
@@ -133,16 +131,25 @@ def plain_attention(fused: Operation, a: int, masked: bool, upcast: bool) -> Ope
     )
 
 
+def pointwise(
+    name: str,
+    moved: int,
+    fused: int,
+    launches: int = 1,
+    weights: int = 0,
+    kind: str = "elementwise",
+) -> Operation:
+    """Pointwise kernels by their bytes: activations that eager ones move, those left
+    when all is one kernel, and weights that are read.
+    """
+    costs = (1, 0, 0, weights, moved)
+    return Operation(name, kind, *costs, launches=launches, fused_bytes=fused)
+
+
 def layer_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
     """One fused kernel: read, write, scale and shift."""
     moved = 2 * a * rows * width
-    return Operation(
-        name,
-        "norm",
-        weight_bytes=2 * w * width,
-        activation_bytes=moved,
-        fused_bytes=moved,
-    )
+    return pointwise(name, moved, moved, weights=2 * w * width, kind="norm")
 
 
 def rms_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
@@ -151,66 +158,46 @@ def rms_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
     pow (r, w), mean (r), mul (r, w) move 4-byte values, the last mul (r, w) the
     activation's; 16-bit input is cast there and back by two more kernels.
     """
-    per_element = 5 * 4 + 2 * a
-    casts = (a + 4) + (4 + a) if a == 2 else 0
-    return Operation(
-        name,
-        "norm",
-        weight_bytes=w * width,
-        activation_bytes=rows * width * (per_element + casts),
-        launches=8 if a == 2 else 6,
-        fused_bytes=2 * a * rows * width,
-    )
+    elements, cast = rows * width, a == 2
+    moved = elements * (5 * 4 + 2 * a + 2 * (a + 4) * cast)
+    fused = 2 * a * elements
+    return pointwise(name, moved, fused, 6 + 2 * cast, w * width, "norm")
 
 
 def elementwise(
-    name: str, elements: int, a: int, passes: int, launches: int, fused: int = 2
+    name: str,
+    elements: int,
+    a: int,
+    passes: int,
+    launches: int,
+    fused: int = 2,
+    kind: str = "elementwise",
 ) -> Operation:
     """Pointwise kernels that read or write `elements` values `passes` times in all.
 
     fused: passes that are left when all is one kernel.
     """
     one = a * elements
-    return Operation(
-        name,
-        "elementwise",
-        activation_bytes=one * passes,
-        launches=launches,
-        fused_bytes=one * fused,
-    )
+    return pointwise(name, one * passes, one * fused, launches, kind=kind)
 
 
-def residual_add(name: str, elements: int, a: int) -> Operation:
-    """x + y: read two, write one. Fused into a norm, which has one of them at hand."""
-    return elementwise(name, elements, a, passes=3, launches=1)
-
-
-def rope(name: str, elements: int, a: int) -> Operation:
-    """x cos + rotate_half(x) sin on q or k: mul, neg (of half), cat, mul, add."""
-    return elementwise(name, elements, a, passes=10, launches=5)
-
-
-def gelu_tanh(name: str, elements: int, a: int) -> Operation:
-    """GPT-2's gelu_new written out: pow, tanh, 4 mul, 2 add = 8 kernels, 18 passes."""
-    return elementwise(name, elements, a, passes=18, launches=8)
-
-
-def gelu(name: str, elements: int, a: int) -> Operation:
-    """The fused GELU: read, write. A kind of its own: on CPUs it is no light kernel."""
-    return elementwise(name, elements, a, passes=2, launches=1)._replace(kind="gelu")
-
-
-def swiglu(name: str, elements: int, a: int) -> Operation:
-    """silu(gate) * up: two kernels, five passes; read two, write one when fused."""
-    return elementwise(name, elements, a, passes=5, launches=2, fused=3)
+# Each of (name, elements, a). x + y: read two, write one. Fused into a norm, which has
+# one of them at hand.
+residual_add = partial(elementwise, passes=3, launches=1)
+# x cos + rotate_half(x) sin on q or k: mul, neg (of half), cat, mul, add.
+rope = partial(elementwise, passes=10, launches=5)
+# GPT-2's gelu_new written out: pow, tanh, 4 mul, 2 add = 8 kernels, 18 passes.
+gelu_tanh = partial(elementwise, passes=18, launches=8)
+# The fused GELU: read, write. A kind of its own: on CPUs it is no light kernel.
+gelu = partial(elementwise, passes=2, launches=1, kind="gelu")
+# silu(gate) * up: two kernels, five passes; read two, write one when fused.
+swiglu = partial(elementwise, passes=5, launches=2, fused=3)
 
 
 def embedding(name: str, rows: int, width: int, a: int, w: int) -> Operation:
     """Table look-up: only the rows that are asked for are read."""
     size = rows * width
-    return Operation(
-        name, "embedding", weight_bytes=w * size, activation_bytes=a * size
-    )
+    return Operation(name, "embedding", 1, 0, 0, w * size, a * size)
 
 
 def cache_append(
@@ -218,11 +205,5 @@ def cache_append(
 ) -> Operation:
     """transformers' DynamicCache: `cat` copies all old keys and values with the new."""
     row = 2 * a * batch * kv_heads * d
-    return Operation(
-        name,
-        "copy",
-        activation_bytes=row * new,
-        kv_read_bytes=row * past,
-        kv_write_bytes=row * (past + new),
-        launches=2,
-    )
+    moved = (row * new, row * past, row * (past + new))
+    return Operation(name, "copy", 1, 0, 0, 0, *moved, launches=2)

@@ -66,10 +66,10 @@ def passes(point: Point) -> list[ForwardPass]:
     new = n - work.prefix_len
     if work.phase == "prefill":
         scored = new if work.logits == "all" else 1
-        return [_prefill(point, new, work.prefix_len, scored)]
+        return [_step(point, new, work.prefix_len, scored)]
     if work.phase == "decode":
         return [_decode_step(point, n)]
-    first, count = _prefill(point, new, work.prefix_len, 1), calls(point)
+    first, count = _step(point, new, work.prefix_len, 1), calls(point)
     if point.recipe.cache in STATIC:  # all alike: attention reads the whole cache
         return [first, *[_decode_step(point, n)] * (count * point.recipe.unroll)]
     return [first, *[_decode_step(point, n + i) for i in range(count)]]
@@ -84,24 +84,19 @@ def calls(point: Point) -> int:
 
 
 def _decode_step(point: Point, past: int) -> ForwardPass:
-    cache = point.recipe.cache
-    if cache == "none":
-        return _step(point, past + 1, 0, 1, past + 1, decodes=True)
-    keys = bucket(point.workload.positions) if cache in STATIC else past + 1
-    return _step(point, 1, past, 1, keys, decodes=True)
-
-
-def _prefill(point: Point, new: int, past: int, scored: int) -> ForwardPass:
-    # From an empty static cache attention reads the new keys, after a prefix the
-    # rows that are filled.
-    return _step(point, new, past, scored, past + new)
+    if point.recipe.cache == "none":
+        return _step(point, past + 1, 0, 1, decodes=True)
+    return _step(point, 1, past, 1, decodes=True)
 
 
 def _step(
-    point: Point, new: int, past: int, scored: int, keys: int, decodes: bool = False
+    point: Point, new: int, past: int, scored: int, decodes: bool = False
 ) -> ForwardPass:
     recipe, batch = point.recipe, point.workload.batch
     made, static = recipe.format, recipe.cache in STATIC
+    # A prefill reads the rows that are filled, a decode step all of a static cache.
+    filled = not (static and decodes)
+    keys = past + new if filled else bucket(point.workload.positions)
     # A CSR product of several rows comes out transposed. Fused attention wants each
     # head's numbers side by side: torch falls back to plain products and a softmax.
     strided = recipe.storage == "csr" and batch * new > 1

@@ -10,6 +10,8 @@ quantizes, widens or rescales around it is told apart, at the dense precision.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from fastlab.cost import ops
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import ForwardPass
@@ -29,97 +31,87 @@ def product(
     k: int,
     bias: bool = False,
     narrow: bool = False,
-) -> tuple[Operation, ...]:
+) -> Iterable[Operation]:
     """y[m, n] = x[m, k] W[k, n] (+ b) of a layer, under the step's precision.
 
     narrow: under autocast x comes in 16 bit, since a product made it.
     """
     if step.storage != "dense":
-        return tuple(stored_product(step, name, m, n, k, bias))
+        return stored_product(step, name, m, n, k, bias)
     if step.format.weights:
-        return quantized(step, name, m, n, k, bias)
-    if step.format.autocast:
-        return autocast(step, name, m, n, k, bias, narrow)
-    a = step.value
-    return (ops.linear(name, m, n, k, a, a, bias, _kind(step, bias)),)
-
-
-def _kind(step: ForwardPass, bias: bool) -> str:
-    """GPT-2 keeps the weights of its layers transposed, and all of them have biases."""
-    return "conv1d" if bias and step.shape.family == "gpt2" else "linear"
+        return _quantized(step, name, m, n, k, bias)
+    # GPT-2 keeps the weights of its layers transposed, and all of them have biases.
+    kind = "conv1d" if bias and step.shape.family == "gpt2" else "linear"
+    a = step.narrow if step.format.autocast else step.value
+    core = ops.linear(name, m, n, k, a, a, bias, kind)
+    return _autocast(step, core, narrow) if step.format.autocast else (core,)
 
 
 def head_product(
     step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool = False
-) -> tuple[Operation, ...]:
+) -> Iterable[Operation]:
     """The same of what follows the layers: never sparse or shared, nor quantized
     where the recipe's scope leaves it dense.
     """
-    made = step.format
     left = step.storage != "dense" or step.recipe.scope == "layers"
-    if (made.weights and not left) or made.autocast:
+    if (step.format.weights and not left) or step.format.autocast:
         return product(step, name, m, n, k, bias)
-    kind = "strided" if _cut_out(step) else "linear"
+    # Of many rows the last: transformers cuts them out where they lie. Our own
+    # runtimes copy them first.
+    ours = (step.static or step.compiled) and step.recipe.runtime != "transformers"
+    kind = "strided" if step.scored < step.new and not ours else "linear"
     return (ops.linear(name, m, n, k, step.value, step.value, bias, kind),)
 
 
-def _cut_out(step: ForwardPass) -> bool:
-    """Whether the head's rows are the last of many: transformers cuts them out where
-    they lie. Our own runtimes copy them first.
-    """
-    ours = (step.static or step.compiled) and step.recipe.runtime != "transformers"
-    return step.scored < step.new and not ours
-
-
-def autocast(
-    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool, narrow: bool
-) -> tuple[Operation, ...]:
+def _autocast(step: ForwardPass, core: Operation, narrow: bool) -> Iterator[Operation]:
     """A product in 16 bit of weights in fp32, which are cast in each call.
 
     torch keeps a cast for the rest of its region only of weights that require
     gradients (aten/src/ATen/autocast_mode.cpp, cached_cast), and ours do not.
     """
-    weights, a = k * n + (n if bias else 0), step.narrow
-    cast = Operation(
-        f"{name}.weight.cast",
-        "elementwise",
-        weight_bytes=step.value * weights,
-        activation_bytes=a * weights,
-        launches=2 if bias else 1,
-        fused_bytes=a * weights,
-    )
-    made = ops.linear(name, m, n, k, a, a, bias, _kind(step, bias))._replace(
-        weight_bytes=0,
-        activation_bytes=a * (m * (k + n) + weights),
-        precision=step.format.autocast,
-    )
-    return (cast, made) if narrow else (activation_cast(step, name, m * k), cast, made)
+    name, (m, n, k) = core.name, core.dims
+    if not narrow:
+        yield ops.pointwise(f"{name}.cast", m * k * (step.value + step.narrow), 0)
+    written = core.weight_bytes
+    read = written // step.narrow * step.value
+    launches = 2 if read > step.value * n * k else 1  # of a bias too
+    yield ops.pointwise(f"{name}.weight.cast", written, written, launches, read)
+    yield ops.of_written(core)._replace(precision=step.format.autocast)
 
 
-def activation_cast(step: ForwardPass, name: str, elements: int) -> Operation:
-    """fp32 activations written once more in 16 bit."""
-    moved = elements * (step.value + step.narrow)
-    return Operation(
-        f"{name}.cast", "elementwise", activation_bytes=moved, fused_bytes=0
-    )
-
-
-def quantized(
+def _quantized(
     step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool
-) -> tuple[Operation, ...]:
+) -> Iterator[Operation]:
     """A product with quantized weights, by what its format makes of it."""
     form, a = step.format, step.value
     stored = stored_bytes(form, n, k, a) + (a * n if bias else 0)
-    if form.dynamic:
-        listed = _dynamic(step, name, m, n, k, stored)
-    elif dequantizes(step, m):
-        listed = _wide(step, name, m, n, k, stored)
+    core = ops.linear(name, m, n, k, a, a)
+    if dequantizes(step, m):
+        # To the dense precision, a dense product, times the scales.
+        yield ops.pointwise(f"{name}.widen", a * n * k, a * n * k, weights=stored)
+        yield ops.of_written(core)
+        yield ops.elementwise(f"{name}.rescale", m * n, a, 2, 1, 0)
     else:
-        core = ops.linear(name, m, n, k, a, a)
-        listed = (core._replace(weight_bytes=stored, precision=step.recipe.precision),)
-    if not bias:
-        return listed
-    return (*listed, ops.elementwise(f"{name}.bias", m * n, a, 2, 1, 0))
+        core = core._replace(weight_bytes=stored, precision=step.recipe.precision)
+        yield from _dynamic(core, a, form.weights) if form.dynamic else (core,)
+    if bias:
+        yield ops.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)
+
+
+def _dynamic(core: Operation, a: int, weights: str) -> Iterator[Operation]:
+    """Rows of x quantized, multiplied as such; int8 sums are int32 and rescaled."""
+    name, (m, n, k) = core.name, core.dims
+    # One byte a number and a scale a row, by way of fp32: cast (16 bit only), abs,
+    # amax, clamp, scale, divide, round, clamp, cast.
+    rows, cast = m * (k + SCALE_BYTES), a == 2
+    moved = (4 * 10 + (a + 4) * cast) * m * k + rows
+    launches = QUANTIZE_LAUNCHES + cast
+    yield ops.pointwise(f"{name}.quantize", moved, a * m * k + rows, launches)
+    whole = weights == "int8"
+    yield core._replace(activation_bytes=rows + (4 if whole else a) * m * n)
+    if whole:  # times the scales of row and column in fp32, and cast back
+        moved, fused = m * n * (4 * 5 + a), m * n * (4 - a)  # what follows reads int32
+        yield ops.pointwise(f"{name}.rescale", moved, fused, RESCALE_LAUNCHES)
 
 
 def dequantizes(step: ForwardPass, m: int) -> bool:
@@ -133,64 +125,3 @@ def dequantizes(step: ForwardPass, m: int) -> bool:
     if step.format.weights == "fp8":
         return m > 1 or not step.compiled
     return step.format.weights == "int8" and m > PACKED_ROWS
-
-
-def _wide(
-    step: ForwardPass, name: str, m: int, n: int, k: int, stored: int
-) -> tuple[Operation, ...]:
-    """Weights to the dense precision, a dense product of them, times their scales."""
-    a = step.value
-    core = ops.linear(name, m, n, k, a, a)
-    widen = Operation(
-        f"{name}.widen",
-        "elementwise",
-        weight_bytes=stored,
-        activation_bytes=a * n * k,
-        fused_bytes=a * n * k,
-    )
-    moved = core.activation_bytes + core.weight_bytes
-    product = core._replace(weight_bytes=0, activation_bytes=moved)
-    return widen, product, ops.elementwise(f"{name}.rescale", m * n, a, 2, 1, 0)
-
-
-def _dynamic(
-    step: ForwardPass, name: str, m: int, n: int, k: int, stored: int
-) -> tuple[Operation, ...]:
-    """Rows of x quantized, multiplied as such; int8 sums are int32 and rescaled."""
-    a, whole = step.value, step.format.weights == "int8"
-    core = ops.linear(name, m, n, k, a, a)
-    product = core._replace(
-        weight_bytes=stored,
-        activation_bytes=m * (k + SCALE_BYTES) + (4 if whole else a) * m * n,
-        precision=step.recipe.precision,
-    )
-    quantize = _quantize(name, m, k, a)
-    return (
-        (quantize, product, _rescale(name, m, n, a)) if whole else (quantize, product)
-    )
-
-
-def _quantize(name: str, m: int, k: int, a: int) -> Operation:
-    """x[m, k] in one byte a number and a scale a row, by way of fp32.
-
-    Cast (16 bit only), abs, amax, clamp, scale, divide, round, clamp, cast.
-    """
-    stored, cast = m * (k + SCALE_BYTES), a == 2
-    return Operation(
-        f"{name}.quantize",
-        "elementwise",
-        activation_bytes=(4 * 10 + (a + 4) * cast) * m * k + stored,
-        launches=QUANTIZE_LAUNCHES + cast,
-        fused_bytes=a * m * k + stored,
-    )
-
-
-def _rescale(name: str, m: int, n: int, a: int) -> Operation:
-    """int32 y[m, n] times the scales of its row and column in fp32, and cast back."""
-    return Operation(
-        f"{name}.rescale",
-        "elementwise",
-        activation_bytes=m * n * (4 * 5 + a),
-        launches=RESCALE_LAUNCHES,
-        fused_bytes=m * n * (4 - a),  # what follows reads int32
-    )

@@ -28,16 +28,12 @@ def stored_product(
     step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool
 ) -> Iterator[Operation]:
     """y[m, n] = x[m, k] W[k, n] (+ b) with W as the recipe stores it."""
-    a = step.value
-    if step.storage == "palette":
-        listed = _looked_up(step, name, m, n, k)
-    else:
-        listed = (_csr if step.storage == "csr" else _semi)(step, name, m, n, k)
-    for op in listed:
-        read = a * n if bias and op.name == name else 0
+    builders = {"palette": _looked_up, "csr": _csr, "2:4": _semi}
+    for op in builders[step.storage](step, name, m, n, k):
+        read = step.value * n if bias and op.name == name else 0
         yield op._replace(weight_bytes=op.weight_bytes + read) if read else op
     if bias:
-        yield ops.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)
+        yield ops.elementwise(f"{name}.bias", m * n, step.value, 2, 1, 0)
 
 
 def csr_product(name: str, m: int, n: int, k: int, left: int, stored: int) -> Operation:
@@ -55,19 +51,15 @@ def _csr(step: ForwardPass, name: str, m: int, n: int, k: int) -> Iterator[Opera
     """x widened and transposed, the product, its result narrowed."""
     sparsity, cast = step.recipe.sparsity, step.value != WIDE
     assert sparsity is not None
+    both = step.value + WIDE
     if cast:
-        yield _cast(step, f"{name}.widen", m * k)
+        yield ops.pointwise(f"{name}.widen", m * k * both, 0)
     if m > 1 and name not in TRANSPOSED:
         yield Operation(f"{name}.transpose", "copy", activation_bytes=2 * WIDE * m * k)
     left = k - zeros_per_row(sparsity, k)
     yield csr_product(name, m, n, k, left, sparse_bytes(sparsity, n, k))
     if cast:
-        yield _cast(step, f"{name}.narrow", m * n)
-
-
-def _cast(step: ForwardPass, name: str, elements: int) -> Operation:
-    moved = elements * (step.value + WIDE)
-    return Operation(name, "elementwise", activation_bytes=moved, fused_bytes=0)
+        yield ops.pointwise(f"{name}.narrow", m * n * both, 0)
 
 
 def _semi(step: ForwardPass, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
@@ -93,9 +85,7 @@ def _looked_up(
     sharing, a = step.recipe.sharing, step.value
     assert sharing is not None
     yield lookup(f"{name}.lookup", sharing, n, k, a)
-    core = ops.linear(name, m, n, k, a, a)
-    moved = core.activation_bytes + core.weight_bytes
-    yield core._replace(weight_bytes=0, activation_bytes=moved)
+    yield ops.of_written(ops.linear(name, m, n, k, a, a))
 
 
 def lookup(name: str, sharing: Sharing, n: int, k: int, a: int) -> Operation:
@@ -107,13 +97,8 @@ def lookup(name: str, sharing: Sharing, n: int, k: int, a: int) -> Operation:
     """
     bits, filled = sharing.bits, -(-n * k // 8) * 8
     unpacked = CODE * filled * (1 + 8 * bits)
-    gathered = n * k * (CODE + INDEX + INDEX + a)
-    return Operation(
-        name,
-        "palette",
-        weight_bytes=palette_bytes(sharing, n, k, a),
-        activation_bytes=unpacked + gathered,
-        launches=4 * bits + 4,  # and the numbers of the bits, the zeros, cast, gather
-        dims=(n * k, bits),
-        fused_bytes=a * n * k,
-    )
+    moved = unpacked + n * k * (CODE + INDEX + INDEX + a)
+    launches = 4 * bits + 4  # and the numbers of the bits, the zeros, cast, gather
+    stored = palette_bytes(sharing, n, k, a)
+    cost = ops.pointwise(name, moved, a * n * k, launches, stored, "palette")
+    return cost._replace(dims=(n * k, bits))

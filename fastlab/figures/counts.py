@@ -14,9 +14,8 @@ from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, level, stacked
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import BLACK, STACKED
-from fastlab.spec.point import Point, Workload
-from fastlab.spec.shape import GROUPED
-from fastlab.spec.vary import lengthened, widened
+from fastlab.spec.point import Point, Workload, lengthened
+from fastlab.spec.shape import GROUPED, widened
 from fastlab.words import digits, factor, percent, si
 
 FARTHEST = 64.0  # factors are drawn from 1 / 64 to 64

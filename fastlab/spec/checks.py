@@ -7,20 +7,21 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, ClassVar
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Words to end an error with: the allowed name likely meant, "" if none is near."""
+    allowed = list(allowed)
+    begun = [a for a in allowed if len(name) > 2 and a.startswith(name)]
+    near = begun or difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Words to end an error with: the nearest allowed name, or else all of them."""
     allowed = list(allowed)
-    close = nearest(name, allowed)
-    return f"; did you mean {close}?" if close else f"; allowed: {', '.join(allowed)}"
-
-
-def nearest(name: str, allowed: list[str]) -> str:
-    """The allowed name that was likely meant, "" where none is near."""
-    begun = [a for a in allowed if len(name) > 2 and a.startswith(name)]
-    return next(iter(begun or difflib.get_close_matches(name, allowed, n=1)), "")
+    return did_you_mean(name, allowed) or f"; allowed: {', '.join(allowed)}"
 
 
 def check_choice(
@@ -35,8 +36,8 @@ def check_choice(
     """
     allowed = list(allowed)
     if value not in allowed:
-        close = (others or {}).get(str(value)) or nearest(str(value), allowed)
-        hint = f"; did you mean {close}?" if close else ""
+        meant = (others or {}).get(str(value), str(value))
+        hint = did_you_mean(meant, allowed)
         raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
 
 
@@ -49,6 +50,14 @@ def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> N
         )
 
 
+def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise ValueError for the first name in `given` that is not allowed."""
+    allowed = list(allowed)
+    for name in given:
+        if name not in allowed:
+            raise ValueError(f"unknown {what} field {name!r}{suggest(name, allowed)}")
+
+
 def canonical(data: Any) -> str:
     """JSON with sorted keys and no spaces; NaN and infinity raise ValueError."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -59,31 +68,45 @@ def digest(data: Any) -> str:
     return hashlib.sha256(canonical(data).encode()).hexdigest()
 
 
-def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
-    """Raise ValueError for the first name in `given` that is not allowed."""
-    allowed = list(allowed)
-    for name in given:
-        if name not in allowed:
-            raise ValueError(f"unknown {what} field {name!r}{suggest(name, allowed)}")
-
-
 def make(cls: Any, data: Mapping[str, Any]) -> Any:
     """An instance of a spec class from a mapping; unknown or absent names raise."""
     check_names(cls.__name__, data, [f.name for f in fields(cls)])
-    needed = [
+    required = [
         f.name
         for f in fields(cls)
         if f.default is MISSING and f.default_factory is MISSING
     ]
-    absent = [n for n in needed if n not in data]
-    if absent:
+    if absent := [name for name in required if name not in data]:
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
     return cls(**data)
 
 
-def differences(value: Any, bare: Any) -> dict[str, Any]:
-    """The fields of a spec in which it differs from another of its class."""
-    names = [f.name for f in fields(value)]
-    return {
-        n: getattr(value, n) for n in names if getattr(value, n) != getattr(bare, n)
-    }
+class Spec:
+    """A frozen dataclass whose canonical fields leave defaults out.
+
+    KEPT: fields that are told even where they are the default.
+    """
+
+    KEPT: ClassVar[tuple[str, ...]] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Canonical fields: KEPT, others where they are not what follows from those."""
+        kept = {name: getattr(self, name) for name in self.KEPT}
+        bare = vars(type(self)(**kept))
+        return kept | {n: v for n, v in vars(self).items() if v != bare[n]}
+
+    def _set(self, **values: Any) -> None:
+        """Fill fields in while the frozen instance is made."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _check_choice(self, field: str, allowed: Iterable[str]) -> None:
+        check_choice(field, getattr(self, field), allowed)
+
+    def _check_counts(self, *names: str, low: int = 1, high: int = 2**31) -> None:
+        for field in names:
+            check_count(field, getattr(self, field), low, high)
+
+    def refuse(self, field: str, why: str) -> None:
+        """Raise ValueError naming field and value."""
+        raise ValueError(f"{field}={getattr(self, field)!r} {why}")

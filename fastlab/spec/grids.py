@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import Field, fields
 from typing import Any
 
@@ -24,17 +23,12 @@ VERBS: dict[type, str] = {Pruning: "prune_", Sparsity: "sparse_", Sharing: "shar
 SWITCHES = {Sparsity: ("ratio", "pattern"), Sharing: ("bits",)}
 
 
-def _flat_fields() -> dict[str, tuple[type, Field[Any]]]:
-    whole = ((cls, "") for cls in (ModelShape, Workload, Recipe))
-    return {
-        verb + field.name: (cls, field)
-        for cls, verb in (*whole, *VERBS.items())
-        for field in fields(cls)
-        if field.name not in SMALLER
-    }
-
-
-FLAT = _flat_fields()
+FLAT: dict[str, tuple[type, Field[Any]]] = {
+    verb + field.name: (cls, field)
+    for cls, verb in {ModelShape: "", Workload: "", Recipe: "", **VERBS}.items()
+    for field in fields(cls)
+    if field.name not in SMALLER
+}
 GRID_FIELDS = (*FLAT, "model", "weights")
 
 
@@ -81,10 +75,16 @@ def trained_source(*grids: Mapping[str, Any]) -> str:
 def point_of(**values: Any) -> Point:
     """One point from flat field names, as in `grid`."""
     check_names("point", values, GRID_FIELDS)
-    weights = _weights_of(values.get("weights", "random:0"), values.get("model"))
-    shape = _shape_of(values.get("model"), _given(ModelShape, values))
+    model, weights = values.get("model"), values.get("weights", "random:0")
+    if weights != "trained":
+        check_weights(weights, "trained, for the model's own", ("trained", "random:0"))
+    elif model is None:
+        raise ValueError("weights='trained' needs model=: a folder or a hub name")
+    else:
+        weights = weights_id(local_folder(model))
+    shape = _shape_of(model, _given(ModelShape, values))
     work = Workload(**_given(Workload, values))
-    with _typed_names(values):
+    try:
         recipe = Recipe(
             **_given(Recipe, values),
             pruning=Pruning(**_given(Pruning, values)),
@@ -92,18 +92,12 @@ def point_of(**values: Any) -> Point:
             sharing=_switched(Sharing, values),
         )
         return Point(shape, work, recipe, weights)
-
-
-@contextmanager
-def _typed_names(values: dict[str, Any]) -> Iterator[None]:
-    """Errors about a recipe's parts name prune_layers, not Pruning's layers."""
-    try:
-        yield
     except ValueError as error:
-        raise ValueError(_renamed(str(error), values)) from error
+        raise ValueError(_with_flat_names(str(error), values)) from error
 
 
-def _renamed(words: str, values: dict[str, Any]) -> str:
+def _with_flat_names(words: str, values: dict[str, Any]) -> str:
+    """An error about a part of a recipe, of prune_layers, not of Pruning's layers."""
     for cls, verb in VERBS.items():
         for own, value in _given(cls, values).items():
             if re.search(rf"\b{own}={re.escape(repr(value))}(?![\w.])", words):
@@ -112,33 +106,28 @@ def _renamed(words: str, values: dict[str, Any]) -> str:
     return words
 
 
-def _weights_of(weights: str, model: str | None) -> str:
-    """ "trained" stands for the identity of the model's own weights."""
-    if weights != "trained":
-        words = "trained, for the model's own"
-        check_weights(weights, words, ("trained", "random:0"))
-        return weights
-    if model is None:
-        raise ValueError("weights='trained' needs model=: a folder or a hub name")
-    return weights_id(local_folder(model))
+def _shape_of(model: str | None, over: dict[str, Any]) -> ModelShape:
+    if model is not None:
+        return find_shape(model, over)
+    if missing := [n for n in ("layers", "hidden") if n not in over]:
+        raise ValueError(f"{' and '.join(missing)} must be given, or model=a preset")
+    return ModelShape(**{"family": "gpt2", **over})
 
 
 def _given(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     """The fields of a class among flat names, by their own names."""
-    owned = {n: FLAT[n][1].name for n in values if n in FLAT and FLAT[n][0] is cls}
-    return {own: values[name] for name, own in owned.items()}
+    owned = {n: FLAT[n] for n in values if n in FLAT}
+    return {f.name: values[n] for n, (owner, f) in owned.items() if owner is cls}
 
 
 def _switched(cls: Any, values: dict[str, Any]) -> Any:
     """A part of a recipe; None where none of its switches is set."""
-    given = _given(cls, values)
+    given, verb = _given(cls, values), VERBS[cls]
     switches = {name: given[name] for name in SWITCHES[cls] if name in given}
     if given and not switches:
-        verb, named = VERBS[cls], next(iter(given))
-        raise ValueError(
-            f"{verb}{named}={given[named]!r} needs "
-            f"{' or '.join(verb + name for name in SWITCHES[cls])}"
-        )
+        name, value = next(iter(given.items()))
+        needed = " or ".join(verb + switch for switch in SWITCHES[cls])
+        raise ValueError(f"{verb}{name}={value!r} needs {needed}")
     for name, value in switches.items():
         if not value and not isinstance(value, bool):  # 0 and "" switch nothing on
             del given[name]
@@ -148,25 +137,14 @@ def _switched(cls: Any, values: dict[str, Any]) -> Any:
 def flat(point: Point) -> dict[str, Any]:
     """The fields of a point by flat names, such that point_of(**flat(p)) == p."""
     recipe = point.recipe
-    owners: dict[type, Any] = {ModelShape: point.shape, Workload: point.workload}
-    owners |= {Recipe: recipe, Pruning: recipe.pruning}
-    owners |= {Sparsity: recipe.sparsity, Sharing: recipe.sharing}
-    return {
-        name: _value_of(owners[cls], cls, field) for name, (cls, field) in FLAT.items()
-    } | {"weights": point.weights}
+    parts = recipe.pruning, recipe.sparsity, recipe.sharing
+    owners = {type(p): p for p in (point.shape, point.workload, recipe, *parts)}
 
+    def value_of(cls: type, field: Field[Any]) -> Any:
+        if cls in owners:
+            return getattr(owners[cls], field.name)
+        blank: Any = field.default
+        return type(blank)() if field.name in SWITCHES[cls] else blank
 
-def _value_of(owner: Any, cls: type, field: Field[Any]) -> Any:
-    if owner is not None:
-        return getattr(owner, field.name)
-    blank: Any = field.default
-    return type(blank)() if field.name in SWITCHES[cls] else blank
-
-
-def _shape_of(model: str | None, over: dict[str, Any]) -> ModelShape:
-    if model is not None:
-        return find_shape(model, over)
-    missing = [n for n in ("layers", "hidden") if n not in over]
-    if missing:
-        raise ValueError(f"{' and '.join(missing)} must be given, or model=a preset")
-    return ModelShape(**{"family": "gpt2", **over})
+    values = {name: value_of(cls, field) for name, (cls, field) in FLAT.items()}
+    return values | {"weights": point.weights}

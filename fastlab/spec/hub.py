@@ -1,14 +1,18 @@
-"""Hub names and folders -> shapes, files and the identity of trained weights."""
+"""Where a model's name leads: a folder or the hub; its shape, files and identity."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from fastlab.spec.shape import ModelShape
-from fastlab.spec.sources import check_source
+from fastlab.spec.shape import PRESETS, ModelShape
+
+CONFIG = "config.json"
 
 # Options that change what a model costs and that the cost model does not know:
 # the value each must have.
@@ -22,9 +26,13 @@ _PLAIN: dict[str, dict[str, Any]] = {
 
 def read_shape(source: Any) -> ModelShape:
     """The shape of a hub name, a local folder or a config; see ModelShape."""
-    named = isinstance(source, (str, Path))
-    config = _load(source) if named else source
-    source = source if named else type(config).__name__
+    if isinstance(source, (str, Path)):
+        check_source(source)
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+    else:
+        config, source = source, type(source).__name__
     family = getattr(config, "model_type", None)
     if family not in _PLAIN:
         raise ValueError(
@@ -34,7 +42,7 @@ def read_shape(source: Any) -> ModelShape:
         value = getattr(config, name, plain)
         if value != plain:
             raise ValueError(f"{name}={value!r} of {source} must be {plain!r}")
-    return _gpt2(config) if family == "gpt2" else _named(config)
+    return _shape_of(config)
 
 
 def local_folder(source: str | Path) -> Path:
@@ -75,37 +83,82 @@ def sha256_of(*files: Path) -> str:
     return sha.hexdigest()
 
 
-def _load(source: str | Path) -> Any:
-    check_source(source)
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-
-
-def _gpt2(config: Any) -> ModelShape:
-    return ModelShape(
-        "gpt2",
-        config.n_layer,
-        config.n_embd,
-        heads=config.n_head,
-        ffn=config.n_inner or 4 * config.n_embd,
-        vocab=config.vocab_size,
-        max_positions=config.n_positions,
-        tied=config.tie_word_embeddings,
-    )
-
-
-def _named(config: Any) -> ModelShape:
-    heads = config.num_attention_heads
+def _shape_of(config: Any) -> ModelShape:
+    heads, hidden = config.num_attention_heads, config.hidden_size
+    inner = config.n_inner if config.model_type == "gpt2" else config.intermediate_size
     return ModelShape(
         config.model_type,
         config.num_hidden_layers,
-        config.hidden_size,
+        hidden,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        ffn=config.intermediate_size,
+        head_dim=getattr(config, "head_dim", None) or hidden // heads,
+        ffn=inner or 4 * hidden,
         vocab=config.vocab_size,
         max_positions=config.max_position_embeddings,
         tied=config.tie_word_embeddings,
     )
+
+
+def check_source(model: str | Path, needs_weights: bool = False) -> None:
+    """Refuse at once a name that leads to no model.
+
+    ValueError for a folder that is missing or holds no model, OSError for a hub name
+    where the hub cannot be reached. Presets are named as a way out, unless weights are
+    needed: they have none.
+    """
+    instead = "" if needs_weights else f"; presets are {', '.join(PRESETS)}"
+    if Path(model).exists():
+        _check_folder(Path(model))
+    elif not _may_be_on_hub(str(model)):
+        raise ValueError(
+            f"model={str(model)!r}: no such folder{instead}; "
+            "a hub name is owner/name, as openai-community/gpt2"
+        )
+    elif not _hub_answers(str(model)):
+        shape_only = needs_weights and str(model) in PRESETS
+        preset = "is a preset, which has no weights, " if shape_only else "is "
+        raise OSError(
+            f"model={str(model)!r} {preset}no folder here, and huggingface.co cannot "
+            f"be reached: give the folder of a downloaded model{instead}"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / CONFIG).is_file():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"model={str(folder)!r} is a file; give the folder it is in")
+    inside = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG}"))
+    verb = "model is" if len(inside) == 1 else "models are"
+    where = f": the {verb} in {', '.join(inside)}" if inside else ""
+    raise ValueError(f"model={str(folder)!r} holds no {CONFIG}{where}")
+
+
+def _may_be_on_hub(model: str) -> bool:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _hub_answers(model: str) -> bool:
+    """Whether a model could come from the hub: kept here, or the hub can be reached."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(model, CONFIG), str):
+        return True
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    proxied = any(name.lower() == "https_proxy" for name in os.environ)
+    if proxied or not address.hostname:
+        return True  # only the proxy knows; the hub's own client says what is wrong
+    try:
+        socket.create_connection((address.hostname, address.port or 443), 3).close()
+    except OSError:
+        return False
+    return True

@@ -7,27 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from fastlab.spec.checks import (
-    check_choice,
-    check_count,
-    check_names,
-    differences,
-    digest,
-    make,
-    nearest,
-)
+from fastlab.spec.checks import Spec, check_names, did_you_mean, digest, make
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
-from fastlab.spec.recipe import PLAIN, Recipe, check_fit, usual_cache
-from fastlab.spec.shape import ModelShape
+from fastlab.spec.recipe import PLAIN, Recipe
+from fastlab.spec.shape import ModelShape, override, widened
 
 PHASES = ("prefill", "decode", "generate")
 LOGITS = ("all", "last")
 
 
 @dataclass(frozen=True)
-class Workload:
+class Workload(Spec):
     """One call: prefill of a prompt, one decode step, or a whole generation.
 
     decode = one new token per sequence with prompt_len tokens cached; generate =
@@ -38,6 +30,7 @@ class Workload:
     and values are copied, not computed.
     """
 
+    KEPT: ClassVar = ("phase", "batch", "prompt_len")
     phase: str = "prefill"
     batch: int = 1
     prompt_len: int = 128
@@ -46,51 +39,31 @@ class Workload:
     prefix_len: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("phase", self.phase, PHASES)
-        check_count("batch", self.batch)
-        check_count("prompt_len", self.prompt_len)
-        check_choice("logits", self.logits, LOGITS)
+        self._check_choice("phase", PHASES)
+        self._check_counts("batch", "prompt_len")
+        self._check_choice("logits", LOGITS)
         usual = {"prefill": 0, "decode": 1, "generate": 32}[self.phase]
         if self.new_tokens is None:
-            object.__setattr__(self, "new_tokens", usual)
-        check_count("new_tokens", self.new_tokens, low=0)
+            self._set(new_tokens=usual)
+        self._check_counts("new_tokens", low=0)
         if self.phase != "prefill":
-            logits = "last" if self.phase == "generate" else "all"
-            object.__setattr__(self, "logits", logits)
-        if self.phase != "generate" and self.new_tokens != usual:
-            raise ValueError(
-                f"new_tokens={self.new_tokens} must be {usual} in phase {self.phase}"
-            )
+            self._set(logits="last" if self.phase == "generate" else "all")
         if self.phase == "generate" and self.new_tokens < 1:
-            raise ValueError("new_tokens=0 must be 1 or more in phase generate")
-        self._check_prefix()
-
-    def _check_prefix(self) -> None:
-        check_count("prefix_len", self.prefix_len, low=0)
+            self.refuse("new_tokens", "must be 1 or more in phase generate")
+        if self.phase != "generate" and self.new_tokens != usual:
+            self.refuse("new_tokens", f"must be {usual} in phase {self.phase}")
+        self._check_counts("prefix_len", low=0)
         if self.prefix_len and self.phase == "decode":
-            raise ValueError(
-                f"prefix_len={self.prefix_len} must be 0 in phase decode: "
-                "there the whole prompt is cached"
-            )
+            why = "there the whole prompt is cached"
+            self.refuse("prefix_len", f"must be 0 in phase decode: {why}")
         if self.prefix_len >= self.prompt_len:
-            raise ValueError(
-                f"prefix_len={self.prefix_len} must be less than "
-                f"prompt_len={self.prompt_len}: one token at least is computed"
-            )
+            rule = f"must be less than prompt_len={self.prompt_len}"
+            self.refuse("prefix_len", f"{rule}: one token at least is computed")
 
     @property
     def positions(self) -> int:
         """Positions that the call reaches: cached, prompt and new ones."""
-        if self.phase == "generate":
-            return self.prompt_len + self.new_tokens - 1
-        return self.prompt_len + self.new_tokens
-
-    def to_dict(self) -> dict[str, Any]:
-        """Canonical fields: phase, batch and prompt_len, others where not default."""
-        names = ("phase", "batch", "prompt_len")
-        kept: dict[str, Any] = {name: getattr(self, name) for name in names}
-        bare = Workload(**kept)
-        return kept | differences(self, bare)
+        return self.prompt_len + self.new_tokens - (self.phase == "generate")
 
 
 def check_weights(
@@ -104,8 +77,7 @@ def check_weights(
     kind, _, tail = str(weights).partition(":")
     if tail.isdigit() if kind == "random" else (kind == "trained" and tail):
         return
-    close = nearest(str(weights), list(near))
-    hint = f"; did you mean {close}?" if close else ""
+    hint = did_you_mean(str(weights), near)
     raise ValueError(f"weights={weights!r} must be random:<seed> or {trained}{hint}")
 
 
@@ -125,40 +97,29 @@ class Point:
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
-        decodes = self.shape.family != "bert"
         if self.recipe.cache is None:
             recipe = replace(self.recipe, cache=self._usual_cache)
             object.__setattr__(self, "recipe", recipe)
-        if not decodes:
-            self._check_encoder()
-        check_fit(self.recipe, self.built_shape, self.workload.phase)
-        if self.recipe.distill_steps and self.seed is not None:
-            raise ValueError(
-                f"distill_steps={self.recipe.distill_steps} needs trained weights; "
-                f"weights={self.weights!r} know nothing that could be learned"
-            )
-        if self.workload.prefix_len and not self.recipe.cache.startswith("static"):
-            raise ValueError(
-                f"prefix_len={self.workload.prefix_len} needs a static cache; "
-                f"cache={self.recipe.cache!r} has nothing to copy it into"
-            )
-        if self.workload.positions > self.shape.max_positions:
-            raise ValueError(
-                f"prompt_len={self.workload.prompt_len} needs "
-                f"{self.workload.positions} positions with the new tokens; "
-                f"max_positions={self.shape.max_positions} of the model is lower"
-            )
-
-    def _check_encoder(self) -> None:
-        if self.workload.phase != "prefill":
-            raise ValueError(
-                f"phase={self.workload.phase!r} is not one of prefill: "
-                "bert reads both ways and does not decode"
-            )
-        if self.workload.logits != "all":
-            raise ValueError("logits='last' must be 'all': bert scores every position")
-        if self.recipe.cache != "none":
-            raise ValueError(f"cache={self.recipe.cache!r} must be 'none' for bert")
+        work, recipe = self.workload, self.recipe
+        if self.shape.family == "bert":
+            if work.phase != "prefill":
+                why = "bert reads both ways and does not decode"
+                work.refuse("phase", f"is not one of prefill: {why}")
+            if work.logits != "all":
+                work.refuse("logits", "must be 'all': bert scores every position")
+            if recipe.cache != "none":
+                recipe.refuse("cache", "must be 'none' for bert")
+        recipe.check_fit(self.built_shape, work.phase)
+        if recipe.distill_steps and self.seed is not None:
+            why = f"weights={self.weights!r} know nothing that could be learned"
+            recipe.refuse("distill_steps", f"needs trained weights; {why}")
+        if work.prefix_len and not recipe.cache.startswith("static"):
+            why = f"cache={recipe.cache!r} has nothing to copy it into"
+            work.refuse("prefix_len", f"needs a static cache; {why}")
+        if work.positions > self.shape.max_positions:
+            needs = f"needs {work.positions} positions with the new tokens"
+            most = f"max_positions={self.shape.max_positions} of the model is lower"
+            work.refuse("prompt_len", f"{needs}; {most}")
 
     @property
     def built_shape(self) -> ModelShape:
@@ -177,7 +138,15 @@ class Point:
 
     @property
     def _usual_cache(self) -> str:
-        return usual_cache(self.shape.family, self.workload.phase, self.recipe.runtime)
+        """The KV cache of a recipe that names none.
+
+        None where nothing decodes, transformers' growing one in eager runs and
+        prefills, a static one for what is compiled to decode.
+        """
+        if self.shape.family == "bert":
+            return "none"
+        grows = self.recipe.runtime == "eager" or self.workload.phase == "prefill"
+        return "dynamic" if grows else "static"
 
     @property
     def seed(self) -> int | None:
@@ -190,12 +159,9 @@ class Point:
         recipe = self.recipe.to_dict()
         if recipe.get("cache") == self._usual_cache:
             del recipe["cache"]
-        return {
-            "weights": self.weights,
-            "shape": self.shape.to_dict(),
-            "workload": self.workload.to_dict(),
-            "recipe": recipe,
-        }
+        shape, workload = self.shape.to_dict(), self.workload.to_dict()
+        told = {"weights": self.weights, "shape": shape, "workload": workload}
+        return told | {"recipe": recipe}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Point:
@@ -221,3 +187,23 @@ class Point:
     def key(self) -> str:
         """sha256 of the canonical JSON, in hex."""
         return digest(self.to_dict())
+
+
+def vary(point: Point, field: str, value: int) -> Point:
+    """The point with prompt_len, hidden or another field of its shape changed.
+
+    Raises ValueError where the value does not fit the other sizes.
+    """
+    if field == "prompt_len":
+        return lengthened(point, value)
+    if field == "hidden":
+        return replace(point, shape=widened(point.shape, value))
+    return replace(point, shape=override(point.shape, {field: value}))
+
+
+def lengthened(point: Point, prompt_len: int) -> Point:
+    """The point with another prompt length, and positions enough for it."""
+    most = max(point.shape.max_positions, prompt_len + 1)
+    shape = replace(point.shape, max_positions=most)
+    work = replace(point.workload, prompt_len=prompt_len)
+    return replace(point, shape=shape, workload=work)

@@ -21,11 +21,6 @@ class Format(NamedTuple):
     group: int = 0
     dynamic: bool = False
 
-    @property
-    def bits(self) -> int:
-        """Bits of one quantized weight without its scale; 0 where none is quantized."""
-        return {"": 0, "int8": 8, "int4": 4, "fp8": 8}[self.weights]
-
 
 FORMATS = {
     "fp32": Format("fp32"),

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
-from fastlab.spec.checks import check_choice, check_count, differences
+from fastlab.spec.checks import Spec
 from fastlab.spec.shape import GROUPED, ModelShape
 
 IMPORTANCES = ("magnitude", "activation", "taylor", "random")
-LAYER_CHOICES = (
-    *("uniform", "first", "last", "influence", "loss", "magnitude"),
-    "random",
-)
+LAYER_CHOICES = ("uniform", "first", "last", "influence", "loss", "magnitude", "random")
 NEED_TEXT = ("activation", "taylor", "influence", "loss")  # token ids, to be measured
 WIDTHS = ("heads", "ffn", "hidden")
 RATIOS = ("layers", *WIDTHS)
 
 
 @dataclass(frozen=True)
-class Pruning:
+class Pruning(Spec):
     """What is cut: the share of the layers, heads, FFN channels and hidden width.
 
     heads: whole groups, a key / value head with all query heads that read it. In gpt2
@@ -48,25 +44,16 @@ class Pruning:
     def __post_init__(self) -> None:
         for name in RATIOS:
             check_ratio(name, getattr(self, name))
-        check_choice("importance", self.importance, IMPORTANCES)
-        check_choice("layer_choice", self.layer_choice, LAYER_CHOICES)
-        check_count("multiple", self.multiple, high=2**20)
-        check_count("seed", self.seed, low=0)
-        bare = {field.name: field.default for field in fields(self)}
-        for name in self._idle():
-            object.__setattr__(self, name, bare[name])
-
-    def _idle(self) -> list[str]:
-        """Fields that decide nothing, given what is cut."""
-        idle = [] if self.layers else ["layer_choice"]
+        self._check_choice("importance", IMPORTANCES)
+        self._check_choice("layer_choice", LAYER_CHOICES)
+        self._check_counts("multiple", high=2**20)
+        self._check_counts("seed", low=0)
         narrower = any(getattr(self, name) for name in WIDTHS)
-        if not narrower:
-            idle.append("importance")
-        if not (self.ffn or self.hidden):
-            idle.append("multiple")
-        by_chance = self.layers and self.layer_choice == "random"
-        by_chance = by_chance or (narrower and self.importance == "random")
-        return idle if by_chance else [*idle, "seed"]
+        ways = self.layers and self.layer_choice, narrower and self.importance
+        decides = {"layer_choice": self.layers, "importance": narrower}
+        decides |= {"multiple": self.ffn or self.hidden, "seed": "random" in ways}
+        idle = [field for field in fields(self) if not decides.get(field.name, True)]
+        self._set(**{field.name: field.default for field in idle})
 
     @property
     def needs_text(self) -> str:
@@ -76,19 +63,13 @@ class Pruning:
                 return f"{name}={getattr(self, name)!r}"
         return ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Canonical fields: those which are not the default."""
-        return differences(self, NOTHING_CUT)
-
 
 def check_ratio(field: str, value: object) -> None:
     """Raise ValueError unless `value` is a number from 0 up to, but not, 1."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value < 1:  # type: ignore[operator]
-        raise ValueError(
-            f"{field}={value!r} must be the share that is cut: "
-            "0 (nothing), or more and below 1"
-        )
+        rule = "must be the share that is cut: 0 (nothing), or more and below 1"
+        raise ValueError(f"{field}={value!r} {rule}")
 
 
 NOTHING_CUT = Pruning()
@@ -101,39 +82,28 @@ def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
     llama's config wants heads to divide hidden: there hidden is rounded to a multiple
     of both. Raises ValueError where a share cuts nothing or nothing fits.
     """
-    _check_joined(shape, pruning)
+    grouped, multiple = shape.family in GROUPED, pruning.multiple
+    if not grouped and pruning.heads != pruning.hidden:
+        raise ValueError(
+            f"heads={pruning.heads} and hidden={pruning.hidden} must be equal in "
+            f"{shape.family}: its config knows no width of a head, heads x head_dim is "
+            "hidden"
+        )
     layers = _left("layers", shape.layers, pruning.layers)
-    groups = _left("heads", shape.kv_heads, pruning.heads, head_step(shape, pruning))
+    # Groups go in steps of so many, where heads make the width that is rounded.
+    step = multiple // math.gcd(multiple, shape.head_dim)
+    step = 1 if grouped or not pruning.hidden else step
+    groups = _left("heads", shape.kv_heads, pruning.heads, step)
     heads = groups * (shape.heads // shape.kv_heads)
-    ffn = _left("ffn", shape.ffn, pruning.ffn, pruning.multiple)
-    if shape.family in GROUPED:
-        step = _hidden_step(shape.family, heads, pruning.multiple)
+    ffn = _left("ffn", shape.ffn, pruning.ffn, multiple)
+    if grouped:
+        step = math.lcm(multiple, heads if shape.family == "llama" else 1)
         hidden = _left("hidden", shape.hidden, pruning.hidden, step)
     else:
         hidden = heads * shape.head_dim
     return replace(
         shape, layers=layers, hidden=hidden, heads=heads, kv_heads=groups, ffn=ffn
     )
-
-
-def _check_joined(shape: ModelShape, pruning: Pruning) -> None:
-    if shape.family not in GROUPED and pruning.heads != pruning.hidden:
-        raise ValueError(
-            f"heads={pruning.heads} and hidden={pruning.hidden} must be equal in "
-            f"{shape.family}: its config knows no width of a head, heads x head_dim is "
-            "hidden"
-        )
-
-
-def head_step(shape: ModelShape, pruning: Pruning) -> int:
-    """Groups of heads go in steps of so many: 1, where heads do not make the width."""
-    if shape.family in GROUPED or not pruning.hidden:
-        return 1
-    return pruning.multiple // math.gcd(pruning.multiple, shape.head_dim)
-
-
-def _hidden_step(family: str, heads: int, multiple: int) -> int:
-    return math.lcm(multiple, heads) if family == "llama" else multiple
 
 
 def _left(name: str, size: int, ratio: float, step: int = 1) -> int:
@@ -143,8 +113,7 @@ def _left(name: str, size: int, ratio: float, step: int = 1) -> int:
     steps = math.floor(size * (1 - ratio) / step + 0.5 + 1e-9)
     left = max(1, steps) * step
     if left >= size:
-        raise ValueError(
-            f"{name}={ratio!r} cuts nothing from {size} in steps of {step}; "
-            "allowed: a larger share or smaller steps"
-        )
+        why = f"cuts nothing from {size} in steps of {step}"
+        allowed = "allowed: a larger share or smaller steps"
+        raise ValueError(f"{name}={ratio!r} {why}; {allowed}")
     return left

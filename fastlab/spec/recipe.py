@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from fastlab.spec.checks import check_choice, check_count, differences, make
+from fastlab.spec.checks import Spec, make
 from fastlab.spec.precision import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
 from fastlab.spec.sharing import Sharing, tables_of
-from fastlab.spec.sparsity import (
-    SEMI_COLUMNS,
-    SEMI_ROWS,
-    Sparsity,
-    zeros_per_row,
-)
+from fastlab.spec.sparsity import SEMI_COLUMNS, SEMI_ROWS, Sparsity, zeros_per_row
 
 ATTENTIONS = (
     *("sdpa", "eager", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn"),
@@ -32,7 +27,7 @@ SMALLER = {"pruning": Pruning, "sparsity": Sparsity, "sharing": Sharing}
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Spec):
     """What is made of the model, and how that is run.
 
     In this order: pruned, distilled (distill_steps of learning from the dense model
@@ -50,9 +45,10 @@ class Recipe:
     embeddings as well ("all").
     """
 
+    KEPT: ClassVar = ("precision",)
     precision: str = "fp32"
     attention: str = "sdpa"
-    cache: str = None  # type: ignore[assignment]  # as usual_cache says
+    cache: str = None  # type: ignore[assignment]  # as Point says
     runtime: str = "eager"
     unroll: int = 1
     scope: str = "layers"
@@ -63,32 +59,43 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, kind in SMALLER.items():
-            if isinstance(getattr(self, name), Mapping):
-                object.__setattr__(self, name, make(kind, getattr(self, name)))
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("attention", self.attention, ATTENTIONS)
+            if isinstance(value := getattr(self, name), Mapping):
+                self._set(**{name: make(kind, value)})
+        self._check_choice("precision", PRECISIONS)
+        self._check_choice("attention", ATTENTIONS)
         if self.cache is not None:
-            check_choice("cache", self.cache, CACHES)
-        check_choice("runtime", self.runtime, RUNTIMES)
-        check_count("unroll", self.unroll, high=64)
-        check_choice("scope", self.scope, SCOPES)
+            self._check_choice("cache", CACHES)
+        self._check_choice("runtime", RUNTIMES)
+        self._check_counts("unroll", high=64)
+        self._check_choice("scope", SCOPES)
         if self.scope != "layers" and self.precision not in QUANTIZED:
-            raise ValueError(
-                f"scope={self.scope!r} needs a quantized precision "
-                f"({', '.join(QUANTIZED)}); precision={self.precision!r} is none"
-            )
+            needs = f"needs a quantized precision ({', '.join(QUANTIZED)})"
+            self.refuse("scope", f"{needs}; precision={self.precision!r} is none")
         if self.unroll > 1 and self.runtime not in OURS:
-            raise ValueError(
-                f"unroll={self.unroll} needs runtime {' or '.join(OURS)}; "
-                f"runtime={self.runtime!r} takes one step at a time"
-            )
-        check_count("distill_steps", self.distill_steps, low=0)
+            needs = f"needs runtime {' or '.join(OURS)}"
+            alone = f"runtime={self.runtime!r} takes one step at a time"
+            self.refuse("unroll", f"{needs}; {alone}")
+        self._check_counts("distill_steps", low=0)
         if self.distill_steps and not self.prunes:
-            raise ValueError(
-                f"distill_steps={self.distill_steps} needs something that is pruned: "
-                "the dense model has nothing to recover"
-            )
-        _check_stored(self)
+            why = "the dense model has nothing to recover"
+            self.refuse("distill_steps", f"needs something that is pruned: {why}")
+        self._check_stored()
+
+    def _check_stored(self) -> None:
+        """Raise ValueError where weights cannot be stored so with the rest."""
+        sparsity, storage = self.sparsity, self.storage
+        if sparsity is not None and self.sharing is not None:
+            both = f"share_bits={self.sharing.bits} and sparse_ratio={sparsity.ratio}"
+            why = "a palette stores zeros like all other values"
+            raise ValueError(f"{both} exclude each other: {why}")
+        if storage != "dense" and self.precision not in DENSE:
+            why = f"does not go with weights stored as {storage}"
+            self.refuse("precision", f"{why}; allowed: {', '.join(DENSE)}")
+        if storage == "csr" and "-" in self.attention:
+            why = "their products come out transposed, which single kernels refuse"
+            self.refuse("attention", f"must be sdpa or eager with csr weights: {why}")
+        if storage in ("csr", "2:4") and self.runtime != "eager":
+            self.refuse("runtime", f"must be eager with weights stored as {storage}")
 
     @property
     def prunes(self) -> bool:
@@ -126,46 +133,48 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: the precision, others where not the default."""
-        said = {"precision": self.precision} | differences(self, Recipe())
-        return {n: v.to_dict() if n in SMALLER else v for n, v in said.items()}
+        told = super().to_dict()
+        return {n: v.to_dict() if n in SMALLER else v for n, v in told.items()}
 
+    def check_fit(self, shape: ModelShape, phase: str) -> None:
+        """Raise ValueError where it cannot run a model of such a (built) shape."""
+        self._check_runtime(shape.family, phase)
+        group, heads = self.format.group, shape.heads * shape.head_dim
+        widths = {"hidden": shape.hidden, "heads x head_dim": heads, "ffn": shape.ffn}
+        for name, width in widths.items():
+            if group and width % group:
+                why = f"groups of {group} do not divide {name}={width}"
+                raise ValueError(f"precision={self.precision!r}: {why}")
+        for name, n, k in weights_of(shape):
+            if self.sharing is not None:
+                tables_of(self.sharing, n)
+            if self.sparsity is not None:
+                zeros_per_row(self.sparsity, k)
+            if self.storage == "2:4" and (n % SEMI_ROWS or k % SEMI_COLUMNS):
+                rule = f"must be multiples of {SEMI_ROWS} and {SEMI_COLUMNS}"
+                size = f"{n} outputs and {k} inputs of {name}"
+                raise ValueError(f"storage='2:4': {size} {rule}")
 
-def _check_stored(recipe: Recipe) -> None:
-    """Raise ValueError where weights cannot be stored so together with the rest."""
-    sparsity, storage = recipe.sparsity, recipe.storage
-    if sparsity is not None and recipe.sharing is not None:
-        raise ValueError(
-            f"share_bits={recipe.sharing.bits} and sparse_ratio={sparsity.ratio} "
-            "exclude each other: a palette stores zeros like all other values"
-        )
-    if storage != "dense" and recipe.precision not in DENSE:
-        raise ValueError(
-            f"precision={recipe.precision!r} does not go with weights stored as "
-            f"{storage}; allowed: {', '.join(DENSE)}"
-        )
-    if storage == "csr" and "-" in recipe.attention:
-        raise ValueError(
-            f"attention={recipe.attention!r} must be sdpa or eager with csr weights: "
-            "their products come out transposed, which single kernels refuse"
-        )
-    if storage in ("csr", "2:4") and recipe.runtime != "eager":
-        raise ValueError(
-            f"runtime={recipe.runtime!r} must be eager with weights stored as {storage}"
-        )
+    def _check_runtime(self, family: str, phase: str) -> None:
+        static, runtime = self.cache in STATIC, self.runtime
+        this = f"; this is phase={phase!r} with cache={self.cache!r}"
+        if family == "bert" and (static or runtime not in ("eager", "compile")):
+            self.refuse("runtime", "must be eager or compile for bert")
+        ready = phase == "generate" and self.cache == "static"
+        if runtime == "transformers" and not ready:
+            self.refuse("runtime", f"is generate with cache='static'{this}")
+        if runtime in OURS and (phase == "prefill" or not static):
+            needs = f"needs phase decode or generate and cache {', '.join(STATIC)}"
+            self.refuse("runtime", needs + this)
+        if self.unroll > 1 and phase != "generate":
+            self.refuse("unroll", f"must be 1 in phase {phase}")
+        if runtime == "compile" and phase != "prefill" and self.cache == "dynamic":
+            never, allowed = "cannot decode with cache='dynamic'", ", ".join(STATIC)
+            why = "its shapes change with each token"
+            self.refuse("runtime", f"{never}: {why}; allowed: none, {allowed}")
 
 
 PLAIN = Recipe()
-
-
-def usual_cache(family: str, phase: str, runtime: str) -> str:
-    """The KV cache of a recipe that names none.
-
-    None where nothing decodes, transformers' growing one in eager runs and prefills,
-    a static one for what is compiled to decode.
-    """
-    if family == "bert":
-        return "none"
-    return "dynamic" if runtime == "eager" or phase == "prefill" else "static"
 
 
 def bucket(positions: int) -> int:
@@ -192,15 +201,6 @@ def kv_row_bytes(cache: str, value_bytes: int, head_dim: int) -> int:
     return value_bytes * head_dim
 
 
-def check_fit(recipe: Recipe, shape: ModelShape, phase: str) -> None:
-    """Raise ValueError where a recipe cannot run a model of such a (built) shape."""
-    _check_runtime(recipe, shape.family, phase)
-    if recipe.format.group:
-        _check_groups(recipe, shape)
-    for name, n, k in weights_of(shape):
-        _check_weight(recipe, name, n, k)
-
-
 def weights_of(shape: ModelShape) -> tuple[tuple[str, int, int], ...]:
     """(name, outputs, inputs) of the matrices of one layer, equal ones once.
 
@@ -208,60 +208,6 @@ def weights_of(shape: ModelShape) -> tuple[tuple[str, int, int], ...]:
     """
     h, f = shape.hidden, shape.ffn
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    inner = (("qkv", 3 * h, h),) if shape.family == "gpt2" else _projections(h, q, kv)
+    apart = ("q", q, h), ("kv", kv, h)
+    inner = (("qkv", 3 * h, h),) if shape.family == "gpt2" else apart
     return *inner, ("out", h, q), ("mlp.up", f, h), ("mlp.down", h, f)
-
-
-def _projections(h: int, q: int, kv: int) -> tuple[tuple[str, int, int], ...]:
-    return ("q", q, h), ("kv", kv, h)
-
-
-def _check_weight(recipe: Recipe, name: str, n: int, k: int) -> None:
-    if recipe.sharing is not None:
-        tables_of(recipe.sharing, n)
-    if recipe.sparsity is None:
-        return
-    zeros_per_row(recipe.sparsity, k)
-    if recipe.storage == "2:4" and (n % SEMI_ROWS or k % SEMI_COLUMNS):
-        raise ValueError(
-            f"storage='2:4': {n} outputs and {k} inputs of {name} must be multiples of "
-            f"{SEMI_ROWS} and {SEMI_COLUMNS}"
-        )
-
-
-def _check_runtime(recipe: Recipe, family: str, phase: str) -> None:
-    static, runtime = recipe.cache in STATIC, recipe.runtime
-    if family == "bert" and (static or runtime not in ("eager", "compile")):
-        raise ValueError(f"runtime={runtime!r} must be eager or compile for bert")
-    if runtime == "transformers" and (phase != "generate" or recipe.cache != "static"):
-        raise ValueError(
-            "runtime='transformers' is generate with cache='static'; "
-            f"this is phase={phase!r} with cache={recipe.cache!r}"
-        )
-    if runtime in OURS and (phase == "prefill" or not static):
-        raise ValueError(
-            f"runtime={runtime!r} needs phase decode or generate and cache "
-            f"{', '.join(STATIC)}; this is phase={phase!r} with cache={recipe.cache!r}"
-        )
-    if recipe.unroll > 1 and phase != "generate":
-        raise ValueError(f"unroll={recipe.unroll} must be 1 in phase {phase}")
-    if runtime == "compile" and phase != "prefill" and recipe.cache == "dynamic":
-        raise ValueError(
-            "runtime='compile' cannot decode with cache='dynamic': its shapes change "
-            f"with each token; allowed: none, {', '.join(STATIC)}"
-        )
-
-
-def _check_groups(recipe: Recipe, shape: ModelShape) -> None:
-    group = recipe.format.group
-    inputs = {
-        "hidden": shape.hidden,
-        "heads x head_dim": shape.heads * shape.head_dim,
-        "ffn": shape.ffn,
-    }
-    for name, width in inputs.items():
-        if width % group:
-            raise ValueError(
-                f"precision={recipe.precision!r}: groups of {group} do not divide "
-                f"{name}={width}"
-            )

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastlab.spec.checks import check_choice, check_count, make
-
-FAMILIES = ("gpt2", "llama", "qwen3", "bert")
+from fastlab.spec.checks import Spec, check_choice
 
 # What a family brings when nothing is said: the defaults of its transformers config.
-_VOCAB = {"gpt2": 50257, "llama": 32000, "qwen3": 151936, "bert": 30522}
-_POSITIONS = {"gpt2": 1024, "llama": 131072, "qwen3": 40960, "bert": 512}
-_TIED = {"gpt2": True, "llama": False, "qwen3": False, "bert": True}
+_USUAL: dict[str, dict[str, Any]] = {
+    "gpt2": {"vocab": 50257, "max_positions": 1024, "tied": True},
+    "llama": {"vocab": 32000, "max_positions": 131072, "tied": False},
+    "qwen3": {"vocab": 151936, "max_positions": 40960, "tied": False},
+    "bert": {"vocab": 30522, "max_positions": 512, "tied": True},
+}
+FAMILIES = tuple(_USUAL)
 LEARNED_POSITIONS = ("gpt2", "bert")  # the others rotate (RoPE), without parameters
-MAIN = ("family", "layers", "hidden")
-HEAD_FIELDS = {"heads", "kv_heads", "head_dim"}
-OPTIONAL = ("heads", "kv_heads", "head_dim", "ffn", "vocab", "max_positions", "tied")
 GROUPED = ("llama", "qwen3")  # families whose config knows kv_heads and head_dim
+HEAD_FIELDS = {"heads", "kv_heads", "head_dim"}
 
 
 def default_head_dim(hidden: int) -> int:
@@ -36,21 +36,25 @@ def default_ffn(family: str, hidden: int) -> int:
     return 3 * hidden if family == "qwen3" else 4 * hidden
 
 
-def _shape_defaults(family: str, hidden: int, head_dim: int) -> dict[str, Any]:
-    heads = max(1, hidden // head_dim) if head_dim else 1
+def _defaults(
+    family: str, hidden: int, heads: int | None = None, head_dim: int | None = None
+) -> dict[str, Any]:
+    """What each optional field is when it is not given (given ones help decide)."""
+    if head_dim is None:
+        given = isinstance(heads, int) and heads > 0
+        head_dim = max(1, hidden // heads) if given else default_head_dim(hidden)  # type: ignore[operator]
+    usual = max(1, hidden // head_dim) if head_dim else 1
     return {
-        "heads": heads,
-        "kv_heads": heads,
+        "heads": usual,
+        "kv_heads": usual if heads is None else heads,
         "head_dim": head_dim,
         "ffn": default_ffn(family, hidden),
-        "vocab": _VOCAB[family],
-        "max_positions": _POSITIONS[family],
-        "tied": _TIED[family],
+        **_USUAL[family],
     }
 
 
 @dataclass(frozen=True)
-class ModelShape:
+class ModelShape(Spec):
     """The sizes of a transformer; whatever is left None follows from family and hidden.
 
     hidden = width of the residual stream, head_dim = width of one head, kv_heads =
@@ -71,61 +75,33 @@ class ModelShape:
     tied: bool = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, FAMILIES)
-        check_count("layers", self.layers, high=1024)
-        check_count("hidden", self.hidden, low=2, high=2**20)
-        for name, value in self._defaults().items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        self._check()
-
-    def _defaults(self) -> dict[str, Any]:
-        """What each optional field is when it is not given (given ones help decide)."""
-        head_dim = default_head_dim(self.hidden)
-        if self.head_dim is not None:
-            head_dim = self.head_dim
-        elif isinstance(self.heads, int) and self.heads > 0:
-            head_dim = max(1, self.hidden // self.heads)
-        values = _shape_defaults(self.family, self.hidden, head_dim)
-        return values | ({"kv_heads": self.heads} if self.heads is not None else {})
-
-    def _check(self) -> None:
-        for name in ("heads", "kv_heads", "head_dim", "ffn", "vocab", "max_positions"):
-            check_count(name, getattr(self, name))
+        self._check_choice("family", FAMILIES)
+        self._check_counts("layers", high=1024)
+        self._check_counts("hidden", low=2, high=2**20)
+        usual = _defaults(self.family, self.hidden, self.heads, self.head_dim)
+        self._set(**{n: v for n, v in usual.items() if getattr(self, n) is None})
+        self._check_counts("heads", "kv_heads", "head_dim", "ffn", "vocab")
+        self._check_counts("max_positions")
         if not isinstance(self.tied, bool):
-            raise ValueError(f"tied={self.tied!r} must be true or false")
+            self.refuse("tied", "must be true or false")
         if self.heads % self.kv_heads:
-            raise ValueError(
-                f"kv_heads={self.kv_heads} must divide heads={self.heads} (GQA groups)"
-            )
-        if self.family in GROUPED:
-            if self.head_dim % 2:
-                raise ValueError(f"head_dim={self.head_dim} must be even (RoPE pairs)")
-            if self.family == "llama" and self.hidden % self.heads:
-                raise ValueError(
-                    f"heads={self.heads} must divide hidden={self.hidden} in llama"
-                )
-        else:
+            self.refuse("kv_heads", f"must divide heads={self.heads} (GQA groups)")
+        if self.family not in GROUPED:
             self._check_ungrouped()
+        elif self.head_dim % 2:
+            self.refuse("head_dim", "must be even (RoPE pairs)")
+        elif self.family == "llama" and self.hidden % self.heads:
+            self.refuse("heads", f"must divide hidden={self.hidden} in llama")
 
     def _check_ungrouped(self) -> None:
         if self.heads * self.head_dim != self.hidden:
-            raise ValueError(
-                f"heads={self.heads} x head_dim={self.head_dim} must equal "
-                f"hidden={self.hidden} in family {self.family}"
-            )
+            equal = f"must equal hidden={self.hidden} in family {self.family}"
+            self.refuse("heads", f"x head_dim={self.head_dim} {equal}")
         if self.kv_heads != self.heads:
-            raise ValueError(
-                f"kv_heads={self.kv_heads} must equal heads={self.heads}: "
-                f"{self.family} has no GQA"
-            )
+            why = f"{self.family} has no GQA"
+            self.refuse("kv_heads", f"must equal heads={self.heads}: {why}")
         if self.family == "bert" and not self.tied:
-            raise ValueError("tied=False is not allowed: bert's head is its embedding")
-
-    @classmethod
-    def of(cls, family: str, layers: int, hidden: int, **over: Any) -> ModelShape:
-        """A shape by its three main numbers, anything else by name."""
-        return make(cls, {"family": family, "layers": layers, "hidden": hidden, **over})
+            self.refuse("tied", "is not allowed: bert's head is its embedding")
 
     @classmethod
     def preset(cls, name: str) -> ModelShape:
@@ -148,40 +124,44 @@ class ModelShape:
 
         The three head fields decide each other, so they are kept or left out together.
         """
-        usual = _shape_defaults(self.family, self.hidden, default_head_dim(self.hidden))
-        said = {name for name in OPTIONAL if getattr(self, name) != usual[name]}
-        if said & HEAD_FIELDS:
-            said |= HEAD_FIELDS
-        kept = [*MAIN, *(name for name in OPTIONAL if name in said)]
-        return {name: getattr(self, name) for name in kept}
+        usual, own = _defaults(self.family, self.hidden), vars(self)
+        told = {name for name in own if name not in usual or own[name] != usual[name]}
+        if told & HEAD_FIELDS:
+            told |= HEAD_FIELDS
+        return {name: own[name] for name in own if name in told}
 
 
 def find_shape(model: str, over: Mapping[str, Any] | None = None) -> ModelShape:
     """A preset, a local folder or a hub name (one with a slash), with overrides."""
-    looks_remote = "/" in model or Path(model).is_dir()
-    if model in PRESETS or not looks_remote:
-        shape = ModelShape.preset(model)
-    else:
-        shape = ModelShape.from_config(model)
-    return override(shape, dict(over or {}))
+    elsewhere = model not in PRESETS and ("/" in model or Path(model).is_dir())
+    found = ModelShape.from_config if elsewhere else ModelShape.preset
+    return override(found(model), dict(over or {}))
 
 
 def override(shape: ModelShape, over: dict[str, Any]) -> ModelShape:
     """`shape` with fields replaced; a new hidden lets what follows from it follow."""
     if "hidden" in over or "family" in over:
-        kept: dict[str, Any] = {
-            "family": shape.family,
-            "layers": shape.layers,
-            "hidden": shape.hidden,
-        }
-        kept |= {"vocab": shape.vocab, "tied": shape.tied}
-        kept |= {"max_positions": shape.max_positions}
-        return ModelShape(**(kept | over))
+        kept = ("family", "layers", "hidden", "vocab", "max_positions", "tied")
+        return ModelShape(**{name: getattr(shape, name) for name in kept} | over)
     if "heads" in over and "head_dim" not in over and shape.family not in GROUPED:
         over = {"head_dim": None, **over}
     if "heads" in over and "kv_heads" not in over:
         over = {"kv_heads": None, **over}
     return replace(shape, **over)
+
+
+def widened(shape: ModelShape, hidden: int) -> ModelShape:
+    """The shape at another width: more heads of the same size, the MLP in proportion.
+
+    Raises ValueError where that gives no whole number of heads.
+    """
+    heads, odd = divmod(shape.heads * hidden, shape.hidden)
+    if odd or not heads:
+        step = shape.hidden // math.gcd(shape.heads, shape.hidden)
+        raise ValueError(f"hidden={hidden} must be a multiple of {step}: whole heads")
+    kv_heads = math.gcd(heads, max(1, shape.kv_heads * hidden // shape.hidden))
+    ffn = max(1, shape.ffn * hidden // shape.hidden)
+    return replace(shape, hidden=hidden, heads=heads, kv_heads=kv_heads, ffn=ffn)
 
 
 # Published configurations: head counts and widths as in each model's config.json.

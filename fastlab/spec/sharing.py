@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from fastlab.spec.checks import check_count, differences
+from fastlab.spec.checks import Spec
 
 BITS = (2, 3, 4, 6)
 
 
 @dataclass(frozen=True)
-class Sharing:
+class Sharing(Spec):
     """Weights that share values: each is an index of `bits` bits into a table.
 
     A table has 2^bits values, found by k-means. rows: output rows that share one table,
     0 = all rows of a weight. Raises ValueError naming field, value, what is allowed.
     """
 
+    KEPT: ClassVar = ("bits",)
     bits: int = 4
     rows: int = 0
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
-            allowed = ", ".join(map(str, BITS))
-            raise ValueError(f"bits={self.bits!r} is not one of {allowed}")
-        check_count("rows", self.rows, low=0, high=2**20)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Canonical fields: the bits, rows where not the default."""
-        return {"bits": self.bits} | differences(self, Sharing())
+            self.refuse("bits", f"is not one of {', '.join(map(str, BITS))}")
+        self._check_counts("rows", low=0, high=2**20)
 
 
 def tables_of(sharing: Sharing, n: int) -> int:

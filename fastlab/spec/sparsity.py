@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from fastlab.spec.checks import check_choice, differences
+from fastlab.spec.checks import Spec
 
 METHODS = ("magnitude", "wanda")
 STORAGES = ("dense", "csr", "2:4")
@@ -14,7 +14,7 @@ SEMI_ROWS, SEMI_COLUMNS = 32, 64  # a 2:4 weight has multiples: both kernels tak
 
 
 @dataclass(frozen=True)
-class Sparsity:
+class Sparsity(Spec):
     """Which weights of each output row become zero, and how the others are stored.
 
     ratio: the share of each row that is zero. pattern: "N:M" leaves N in every M
@@ -30,18 +30,17 @@ class Sparsity:
     storage: str = "dense"
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, METHODS)
-        check_choice("storage", self.storage, STORAGES)
+        self._check_choice("method", METHODS)
+        self._check_choice("storage", STORAGES)
         if self.pattern:
             keep, of = self.group
-            object.__setattr__(self, "ratio", 1 - keep / of)
+            self._set(ratio=1 - keep / of)
         number = isinstance(self.ratio, (int, float)) and self.ratio is not True
         if not number or not 0 < self.ratio < 1:
-            raise ValueError(f"ratio={self.ratio!r} must be above 0 and below 1")
+            self.refuse("ratio", "must be above 0 and below 1")
         if self.storage == "2:4" and self.pattern != "2:4":
-            raise ValueError(
-                f"storage='2:4' needs pattern='2:4'; this is pattern={self.pattern!r}"
-            )
+            given = f"this is pattern={self.pattern!r}"
+            self.refuse("storage", f"needs pattern='2:4'; {given}")
 
     @property
     def group(self) -> tuple[int, int]:
@@ -51,16 +50,14 @@ class Sparsity:
         found = re.fullmatch(r"(\d+):(\d+)", str(self.pattern))
         keep, of = (int(n) for n in found.groups()) if found else (0, 0)
         if not 0 < keep < of <= 64:
-            raise ValueError(
-                f"pattern={self.pattern!r} must be N:M, N of M weights left: "
-                "0 < N < M <= 64"
-            )
+            rule = "must be N:M, N of M weights left: 0 < N < M <= 64"
+            self.refuse("pattern", rule)
         return keep, of
 
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: those which are not the default; ratio or pattern."""
-        said = differences(self, Sparsity())
-        return {n: v for n, v in said.items() if n != "ratio" or not self.pattern}
+        told = super().to_dict()
+        return {n: v for n, v in told.items() if n != "ratio" or not self.pattern}
 
 
 def zeros_per_row(sparsity: Sparsity, k: int) -> int:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import errno
 import json
+import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from fastlab.record import SCHEMA, Record, unseal
+from fastlab.record import SCHEMA, Measurement, Record, unseal
 from fastlab.spec.checks import digest
-from fastlab.sweeps.rounds import pooled
 from fastlab.sweeps.writer import Writer, store_files, torn_tail
 
 # "error" is not final: such a row is tried again by the next sweep.
@@ -25,7 +26,7 @@ _NEEDED: dict[str, dict[str, type]] = {
     "record": dict.fromkeys(_WORDS, str) | {"round": int},
     "env": {"env": str},
 }
-_T = TypeVar("_T")
+_NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _OWN = ("schema", "kind", "env", "crc32")
 
 
@@ -128,8 +129,7 @@ class Store:
 
     def attempts(self, samples: bool = True) -> Iterator[Record]:
         """Every good row: files by name (that is, by time), lines by place."""
-        found = self._read(_whole if samples else _slim)
-        return (row for row in found if isinstance(row, Record))
+        return (row for row in self._read(samples) if isinstance(row, Record))
 
     def done(
         self, device: str, settings: Mapping[str, Any], round: int = 1
@@ -148,16 +148,18 @@ class Store:
 
     def envs(self) -> dict[str, dict[str, Any]]:
         """Each environment by its digest, as it was given to `begin`."""
-        return {row["env"]: _given(row) for row in self._rows("env")}
+        return {
+            row["env"]: {n: v for n, v in row.items() if n not in _OWN}
+            for row in self._rows("env")
+        }
 
     def health(self) -> Health:
         """Read everything and count it; a bad line is listed here and never raised."""
-        kinds = Counter[type]()
-        bad = []
-        for found in self._read(_slim):
-            kinds[type(found)] += 1
-            if isinstance(found, BadLine):
-                bad.append(found)
+        kinds, bad = Counter[type](), []
+        for row in self._read():
+            kinds[type(row)] += 1
+            if isinstance(row, BadLine):
+                bad.append(row)
         kept = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
         return Health(
             files=len(store_files(self.folder)),
@@ -168,46 +170,32 @@ class Store:
         )
 
     def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
-        for row in self._read(_row):
+        for row in self._read(whole=False):
             if isinstance(row, dict) and row["kind"] == kind:
                 yield row
 
-    def _read(self, convert: Callable[[str], _T]) -> Iterator[_T | BadLine]:
+    def _read(
+        self, samples: bool = False, whole: bool = True
+    ) -> Iterator[Record | dict[str, Any] | BadLine]:
+        """Each line: a record (whole=False: its plain data), an environment, or bad."""
         for path in store_files(self.folder):
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
                     if not line.endswith(b"\n"):
                         break  # torn, or still being written: its rest is no line
-                    yield _convert(convert, path.name, number, line[:-1])
+                    try:
+                        data = _checked(unseal(line[:-1].decode(), samples=samples))
+                        record = whole and data["kind"] == "record"
+                        yield Record.from_dict(data) if record else data
+                    except _NO_ROW as error:
+                        yield BadLine(path.name, number, _why(error))
 
 
-def _convert(
-    convert: Callable[[str], _T], file: str, number: int, line: bytes
-) -> _T | BadLine:
-    try:
-        return convert(line.decode())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        return BadLine(file, number, f"not JSON: {error}")
-    except KeyError as error:
-        return BadLine(file, number, f"the field {error} is missing")
-    except (ValueError, TypeError, AttributeError) as error:
-        return BadLine(file, number, str(error))
-
-
-def _whole(line: str) -> Record | dict[str, Any]:
-    return _built(_checked(unseal(line)))
-
-
-def _slim(line: str) -> Record | dict[str, Any]:
-    return _built(_row(line))
-
-
-def _row(line: str) -> dict[str, Any]:
-    return _checked(unseal(line, samples=False))
-
-
-def _built(data: dict[str, Any]) -> Record | dict[str, Any]:
-    return Record.from_dict(data) if data["kind"] == "record" else data
+def _why(error: Exception) -> str:
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
+        return f"not JSON: {error}"
+    missing = isinstance(error, KeyError)
+    return f"the field {error} is missing" if missing else str(error)
 
 
 def _checked(data: dict[str, Any]) -> dict[str, Any]:
@@ -224,5 +212,39 @@ def _checked(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _given(row: dict[str, Any]) -> dict[str, Any]:
-    return {n: v for n, v in row.items() if n not in _OWN}
+def pooled(visits: Sequence[Record]) -> Record:
+    """The record of a point that was visited once or more, by round.
+
+    A machine is now faster, now slower, for minutes: visits spread over a sweep can
+    tell, samples of one cannot.
+    seconds: the median of the visits', from the shortest to the longest of which low_s
+    to high_s reaches at least; samples in the order of the visits. All else is of the
+    visit in the middle, what was lost of the first that knows it.
+    """
+    good = [visit for visit in visits if visit.measured and visit.status == "ok"]
+    if len(good) < 2:
+        return good[0] if good else visits[-1]
+    times = [visit.measured for visit in good if visit.measured]
+    place = sorted(range(len(good)), key=lambda n: times[n].seconds)
+    middle = place[(len(place) - 1) // 2]
+    judged = next((visit.quality for visit in visits if visit.quality), None)
+    measured = _joined(times[middle], times)
+    return replace(good[middle], measured=measured, quality=judged, round=1)
+
+
+def _joined(one: Measurement, visits: Sequence[Measurement]) -> Measurement:
+    seconds, half = [visit.seconds for visit in visits], len(visits) / 2
+    noisy = sum("noisy" in visit.flags for visit in visits) > half
+    flags = [flag for flag in one.flags if flag != "noisy"]
+    return replace(
+        one,
+        seconds=statistics.median(seconds),
+        low_s=min(one.low_s, *seconds),
+        high_s=max(one.high_s, *seconds),
+        n=sum(visit.n for visit in visits),
+        converged=sum(visit.converged for visit in visits) > half,
+        flags=tuple([*flags, "noisy"] if noisy else flags),
+        device_ns=tuple(chain.from_iterable(visit.device_ns for visit in visits)),
+        e2e_ns=tuple(chain.from_iterable(visit.e2e_ns for visit in visits)),
+        enqueue_ns=tuple(chain.from_iterable(visit.enqueue_ns for visit in visits)),
+    )

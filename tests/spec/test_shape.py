@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlab.spec import FAMILIES, PRESETS, ModelShape
+from fastlab.spec.checks import make
 from fastlab.spec.shape import GROUPED, find_shape
 
 
@@ -37,22 +38,22 @@ def shapes(draw: st.DrawFn) -> ModelShape:
 
 
 def test_what_follows_from_hidden() -> None:
-    gpt2 = ModelShape.of("gpt2", 12, 768)
+    gpt2 = ModelShape("gpt2", 12, 768)
     assert (gpt2.heads, gpt2.head_dim, gpt2.ffn) == (12, 64, 3072)
     assert (gpt2.vocab, gpt2.max_positions, gpt2.tied) == (50257, 1024, True)
     # 8/3 x 4096 = 10922.7, up to a multiple of 256: LLaMA's 11008
-    assert ModelShape.of("llama", 32, 4096).ffn == 11008
-    assert ModelShape.of("qwen3", 28, 1024).ffn == 3072
+    assert ModelShape("llama", 32, 4096).ffn == 11008
+    assert ModelShape("qwen3", 28, 1024).ffn == 3072
 
 
 def test_head_dim_follows_from_heads_and_heads_from_head_dim() -> None:
-    assert ModelShape.of("gpt2", 1, 96, heads=3).head_dim == 32
-    assert ModelShape.of("llama", 1, 4096, head_dim=128).heads == 32
-    assert ModelShape.of("llama", 1, 100).head_dim == 50  # widest even divisor <= 64
+    assert ModelShape("gpt2", 1, 96, heads=3).head_dim == 32
+    assert ModelShape("llama", 1, 4096, head_dim=128).heads == 32
+    assert ModelShape("llama", 1, 100).head_dim == 50  # widest even divisor <= 64
 
 
 def test_kv_heads_default_to_heads() -> None:
-    assert ModelShape.of("llama", 1, 256).kv_heads == 4
+    assert ModelShape("llama", 1, 256).kv_heads == 4
 
 
 @pytest.mark.parametrize(
@@ -76,20 +77,20 @@ def test_refused_by_field_value_and_what_is_allowed(over: dict, words: str) -> N
 
 def test_refused_by_family() -> None:
     with pytest.raises(ValueError, match="head_dim=9 must be even"):
-        ModelShape.of("llama", 1, 64, head_dim=9, heads=2)
+        ModelShape("llama", 1, 64, head_dim=9, heads=2)
     with pytest.raises(ValueError, match="gpt2 has no GQA"):
-        ModelShape.of("gpt2", 1, 64, heads=4, kv_heads=2)
+        ModelShape("gpt2", 1, 64, heads=4, kv_heads=2)
     with pytest.raises(ValueError, match="bert's head is its embedding"):
-        ModelShape.of("bert", 1, 64, tied=False)
+        ModelShape("bert", 1, 64, tied=False)
 
 
 def test_a_misspelt_field_is_named() -> None:
     with pytest.raises(ValueError, match="'hiden'; did you mean hidden"):
-        ModelShape.of("gpt2", 1, 64, hiden=3)
+        make(ModelShape, {"family": "gpt2", "layers": 1, "hiden": 3})
 
 
 def test_canonical_form_leaves_out_what_follows() -> None:
-    shape = ModelShape.of("gpt2", 12, 768, heads=12, ffn=3072)
+    shape = ModelShape("gpt2", 12, 768, heads=12, ffn=3072)
     assert shape.to_dict() == {"family": "gpt2", "layers": 12, "hidden": 768}
 
 

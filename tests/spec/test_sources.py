@@ -8,7 +8,7 @@ import pytest
 
 from fastlab.checkpoints import load
 from fastlab.spec import ModelShape, grid
-from fastlab.spec.sources import check_source
+from fastlab.spec.hub import check_source
 
 
 @pytest.mark.parametrize("name", ["./nope", "data/checkpoints/nope", "/nope", "~/nope"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fastlab.spec import point_of
-from fastlab.spec.vary import lengthened, vary, widened
+from fastlab.spec.point import lengthened, vary
+from fastlab.spec.shape import widened
 
 
 def test_a_wider_model_has_more_heads_of_the_same_size():

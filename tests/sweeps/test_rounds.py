@@ -8,7 +8,7 @@ import pytest
 
 from fastlab.record import Measurement, Quality, Record
 from fastlab.spec import point_of
-from fastlab.sweeps.rounds import pooled
+from fastlab.sweeps.store import pooled
 
 POINT = point_of(model="tiny-llama")
 

@@ -73,7 +73,7 @@ def shapes(draw: st.DrawFn) -> ModelShape:
     heads = kv_heads * groups
     over |= {"heads": heads, "head_dim": head_dim, "ffn": draw(st.integers(1, 2**31))}
     layers = draw(st.integers(1, 1024))
-    return ModelShape.of(family, layers, heads * head_dim, **over)
+    return ModelShape(family, layers, heads * head_dim, **over)
 
 
 @st.composite
