@@ -7,24 +7,23 @@ by packing the numbers of the positions, so that files can hold plain bytes only
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-LAYOUTS = ("plain", "cpu", "cuda")
+# torch's int4 product of each layout but "plain"; a layout has the name of its device
+PRODUCTS = {"cpu": "_weight_int4pack_mm_for_cpu", "cuda": "_weight_int4pack_mm"}
 BLOCK_ROWS = 256  # packed at once; a multiple of every kernel's own block of rows
 
 
 def layout_for(device: torch.device, dtype: torch.dtype) -> str:
     """The layout whose int4 product this device has, "plain" where it has none."""
-    aten = torch.ops.aten
-    if device.type == "cpu" and hasattr(aten, "_weight_int4pack_mm_for_cpu"):
+    layout = device.type
+    if layout not in PRODUCTS or not hasattr(torch.ops.aten, PRODUCTS[layout]):
+        return "plain"
+    if layout == "cpu":
         return "cpu"
-    fits = device.type == "cuda" and dtype == torch.bfloat16
-    if fits and hasattr(aten, "_weight_int4pack_mm"):
-        return "cuda" if torch.cuda.get_device_capability(device) >= (8, 0) else "plain"
-    return "plain"
+    able = torch.cuda.get_device_capability(device) >= (8, 0)
+    return "cuda" if able and dtype == torch.bfloat16 else "plain"
 
 
 def to_bytes(codes: Tensor) -> Tensor:
@@ -49,13 +48,9 @@ def _pack_block(plain: Tensor, layout: str) -> Tensor:
     if layout == "cpu":
         codes = to_codes(plain).to(torch.int32)
         return aten._convert_weight_to_int4pack_for_cpu(codes, 2)
-    tiles = inner_tiles(2 * plain.shape[1])
+    # It packs tiles of 16 inputs (8 bytes) together: the most that divide a row.
+    tiles = next(tiles for tiles in (8, 4, 2) if plain.shape[1] % (8 * tiles) == 0)
     return aten._convert_weight_to_int4pack(plain.contiguous(), tiles)
-
-
-def inner_tiles(k: int) -> int:
-    """Tiles of 16 inputs that CUDA's kernel packs together: the most that divide k."""
-    return next(tiles for tiles in (8, 4, 2) if k % (16 * tiles) == 0)
 
 
 def unpack(packed: Tensor, n: int, k: int, layout: str) -> Tensor:
@@ -64,21 +59,15 @@ def unpack(packed: Tensor, n: int, k: int, layout: str) -> Tensor:
         return packed
     parts: list[Tensor] = []
     order = torch.empty(0)
-    for rows, part in _blocks(packed, n):
+    per_slice = n // packed.shape[0]  # rows in one slice of the packed tensor
+    for block in packed.split(BLOCK_ROWS // per_slice):
+        rows = len(block) * per_slice
         if order.numel() != rows * k:
             order = _order(rows, k, layout, packed.device)
         codes = torch.empty(rows * k, dtype=torch.uint8, device=packed.device)
-        codes[order] = _halves(part)
+        codes[order] = _halves(block)
         parts.append(to_bytes(codes.view(rows, k)))
     return torch.cat(parts)
-
-
-def _blocks(packed: Tensor, n: int) -> Iterator[tuple[int, Tensor]]:
-    """(rows, their part of `packed`) for each block that `pack` made."""
-    per_slice = n // packed.shape[0]  # rows in one slice of the packed tensor
-    for start in range(0, n, BLOCK_ROWS):
-        rows = min(BLOCK_ROWS, n - start)
-        yield rows, packed[start // per_slice : (start + rows) // per_slice]
 
 
 def _order(rows: int, k: int, layout: str, device: torch.device) -> Tensor:

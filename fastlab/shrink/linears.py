@@ -1,9 +1,7 @@
 """Linear modules on quantized weights: torch's own products, and a plain path.
 
-Each holds its weight as stored (`nn.Parameter`s without gradient, so that a model's
-bytes are those of its parameters), and knows `dense()`: what the weight stands
-for. `reference` multiplies by that; `forward` does so too where a device has no product
-of its own. The products have private names in torch: each use is guarded.
+`forward` multiplies by `dense()` where a device has no product of its own. The products
+have private names in torch: each use is guarded.
 """
 
 from __future__ import annotations
@@ -25,33 +23,39 @@ DYNAMIC_ROWS = 4
 
 
 class Quantized(StoredLinear):
-    """What all quantized linears share."""
+    """What all quantized linears share: the precision that a recipe names them by."""
 
-    def reference(self, x: Tensor) -> Tensor:
-        """The same by the dequantized weight, on any device."""
-        return functional.linear(x, self.dense().to(x.dtype), self.bias)
+    precision: str
 
 
-class Int8Linear(Quantized):
-    """int8 weights with a scale per output row; activations as they come."""
+class RowLinear(Quantized):
+    """Weights of a byte with a scale per output row; activations as they come."""
 
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight.shape[0], weight.shape[1], bias)
         self.weight, self.scales = fixed(weight), fixed(scales)
 
     def product(self, x: Tensor) -> Tensor:
-        """torch's int8 product for a few rows on a CPU, else the weight is widened.
+        """The weight is widened to the dtype of x.
 
         On a GPU a compiler fuses the widening into the product; eager code writes the
         widened weight to memory first.
         """
-        scales = self.scales.to(x.dtype)
-        if _has_int8_product(x, INT8_ROWS):
-            return aten._weight_int8pack_mm(x, self.weight, scales)
-        return _widened_product(x, self.weight) * scales
+        return _widened_product(x, self.weight) * self.scales.to(x.dtype)
 
     def dense(self) -> Tensor:
-        return self.weight * self.scales[:, None]
+        return self.weight.to(self.scales.dtype) * self.scales[:, None]
+
+
+class Int8Linear(RowLinear):
+    """int8 weights; on a CPU torch's own product multiplies a few rows by them."""
+
+    precision = "int8"
+
+    def product(self, x: Tensor) -> Tensor:
+        if _has_int8_product(x, INT8_ROWS):
+            return aten._weight_int8pack_mm(x, self.weight, self.scales.to(x.dtype))
+        return super().product(x)
 
 
 def _widened_product(x: Tensor, weight: Tensor) -> Tensor:
@@ -78,6 +82,8 @@ def _has_int8_product(x: Tensor, rows: int) -> bool:
 class Int8DynamicLinear(Int8Linear):
     """int8 weights and int8 activations, these with a scale per row of each call."""
 
+    precision = "int8-dynamic"
+
     def product(self, x: Tensor) -> Tensor:
         """Exact int32 sums of the codes, times both scales, in the dtype of x.
 
@@ -86,8 +92,7 @@ class Int8DynamicLinear(Int8Linear):
         """
         codes, scales = rounding.int8_activations(x)
         if _has_int8_product(x, DYNAMIC_ROWS):
-            y = super().product(codes.to(x.dtype))
-            return (y * scales).to(x.dtype)
+            return (super().product(codes.to(x.dtype)) * scales).to(x.dtype)
         sums = int_product(codes, self.weight)
         return (sums * scales * self.scales.float()).to(x.dtype)
 
@@ -107,27 +112,22 @@ def int_product(x: Tensor, weight: Tensor) -> Tensor:
     return torch._int_mm(x, weight.t())[:rows]
 
 
-class Fp8Linear(Quantized):
-    """fp8 (e4m3) weights with an fp32 scale per output row."""
+class Fp8Linear(RowLinear):
+    """fp8 (e4m3) weights with fp32 scales."""
 
-    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape[0], weight.shape[1], bias)
-        self.weight, self.scales = fixed(weight), fixed(scales)
-
-    def product(self, x: Tensor) -> Tensor:
-        """The weight is widened to the dtype of x, which a compiler fuses."""
-        return _widened_product(x, self.weight) * self.scales.to(x.dtype)
-
-    def dense(self) -> Tensor:
-        return self.weight.float() * self.scales[:, None]
+    precision = "fp8"
 
 
 class Fp8DynamicLinear(Fp8Linear):
     """fp8 weights and fp8 activations, these with a scale per row of each call."""
 
+    precision = "fp8-dynamic"
+
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, scales, bias)
-        self.scaled = _has_scaled_product(weight)
+        on_gpu = weight.device.type == "cuda" and hasattr(torch, "_scaled_mm")
+        able = on_gpu and torch.cuda.get_device_capability(weight.device) >= (8, 9)
+        self.scaled = able and all(width % 16 == 0 for width in weight.shape)
 
     def product(self, x: Tensor) -> Tensor:
         """torch's row-wise scaled product where there is one (it returns bf16)."""
@@ -144,17 +144,10 @@ class Fp8DynamicLinear(Fp8Linear):
         return y.to(dtype)
 
 
-def _has_scaled_product(weight: Tensor) -> bool:
-    if weight.device.type != "cuda" or not hasattr(torch, "_scaled_mm"):
-        return False
-    able = torch.cuda.get_device_capability(weight.device) >= (8, 9)
-    return able and all(width % 16 == 0 for width in weight.shape)
-
-
 class Int4Linear(Quantized):
     """4-bit weights with a scale and a zero point per group of inputs of each row.
 
-    packed: the codes in the device's own order (see nibbles); pairs: (k / group, n, 2)
+    packed: the codes in the order of the layout; pairs: (k / group, n, 2)
     scales and zero points in the dense dtype. Rows are filled up to a multiple of 16.
     """
 
@@ -163,6 +156,7 @@ class Int4Linear(Quantized):
     ) -> None:
         super().__init__(n, 2 * plain.shape[1], bias)
         self.group = self.in_features // pairs.shape[0]
+        self.precision = f"int4-g{self.group}"
         self.layout = int4_packing.layout_for(plain.device, pairs.dtype)
         self.packed = fixed(int4_packing.pack(plain, self.layout))
         self.pairs = fixed(pairs)
@@ -176,15 +170,15 @@ class Int4Linear(Quantized):
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
         if self.layout == "plain":
-            return functional.linear(x, self.dense().to(x.dtype))
+            return super().product(x)
         if x.device.type != self.layout:
             raise RuntimeError(
                 f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
                 "quantize on the device that runs them, or save and load there"
             )
-        ours = x.contiguous().to(self.pairs.dtype)
-        op = _INT4_PRODUCT[self.layout]
-        y = getattr(aten, op)(ours, self.packed, self.group, self.pairs)
+        multiply = getattr(aten, int4_packing.PRODUCTS[self.layout])
+        rows = x.contiguous().to(self.pairs.dtype)
+        y = multiply(rows, self.packed, self.group, self.pairs)
         return y[:, : self.out_features].to(x.dtype)
 
     def dense(self) -> Tensor:
@@ -194,15 +188,11 @@ class Int4Linear(Quantized):
         return grouped.flatten(1)[: self.out_features]
 
 
-_INT4_PRODUCT = {"cpu": "_weight_int4pack_mm_for_cpu", "cuda": "_weight_int4pack_mm"}
-
-
 class Int8Embedding(nn.Module):
     """A token table of int8 rows, each with a scale; looked up in the scales' dtype."""
 
     def __init__(self, weight: Tensor, scales: Tensor) -> None:
         super().__init__()
-        self.num_embeddings, self.embedding_dim = weight.shape
         self.weight, self.scales = fixed(weight), fixed(scales)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -210,30 +200,20 @@ class Int8Embedding(nn.Module):
         scales = self.scales[ids]
         return self.weight[ids].to(scales.dtype) * scales[..., None]
 
-    def dense(self) -> Tensor:
-        """The table (rows, width) that the stored one stands for."""
-        return self.weight * self.scales[:, None]
 
-
-ROW_KINDS = {
-    ("int8", False): Int8Linear,
-    ("int8", True): Int8DynamicLinear,
-    ("fp8", False): Fp8Linear,
-    ("fp8", True): Fp8DynamicLinear,
+ROW_KINDS: dict[str, type[RowLinear]] = {
+    kind.precision: kind
+    for kind in (Int8Linear, Int8DynamicLinear, Fp8Linear, Fp8DynamicLinear)
 }
 
 
 def quantized_linear(weight: Tensor, bias: Tensor | None, made: Format) -> Quantized:
     """The module of one format for a dense weight (n, k); its group must divide k."""
     if made.weights == "int4":
-        return _int4(weight, bias, made.group)
+        codes, pairs = rounding.int4_groups(weight, made.group)
+        extra = (0, 0, 0, -len(codes) % ROWS)
+        plain = functional.pad(int4_packing.to_bytes(codes), extra)
+        return Int4Linear(plain, functional.pad(pairs, extra), len(weight), bias)
     rows = {"int8": rounding.int8_rows, "fp8": rounding.fp8_rows}[made.weights]
-    return ROW_KINDS[made.weights, made.dynamic](*rows(weight), bias)
-
-
-def _int4(weight: Tensor, bias: Tensor | None, group: int) -> Int4Linear:
-    codes, pairs = rounding.int4_groups(weight, group)
-    extra = -len(codes) % ROWS
-    plain = functional.pad(int4_packing.to_bytes(codes), (0, 0, 0, extra))
-    pairs = functional.pad(pairs, (0, 0, 0, extra))
-    return Int4Linear(plain, pairs, len(weight), bias)
+    kind = f"{made.weights}-dynamic" if made.dynamic else made.weights
+    return ROW_KINDS[kind](*rows(weight), bias)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastlab.shrink import parts, rounding
 from fastlab.shrink.linears import (
@@ -15,7 +17,7 @@ from fastlab.shrink.linears import (
 )
 from fastlab.shrink.stored import StoredLinear
 from fastlab.spec.checks import check_choice
-from fastlab.spec.precision import FORMATS, QUANTIZED, Format
+from fastlab.spec.precision import FORMATS, QUANTIZED
 from fastlab.spec.recipe import SCOPES, Recipe
 
 
@@ -38,42 +40,33 @@ def quantize(
     divide a width, a model that is quantized, sparse or shared already, or weights that
     are not finite.
     """
-    precision, scope = _named(spec, scope)
-    made = FORMATS[precision]
-    names = parts.linear_names(model, scope)
-    _check(model, names, precision)
-    tied = parts.is_tied(model)
-    head = parts.head_name(model)
-    table = _quantize_table(model) if scope == "all" else None
-    for name in names:
-        dense = model.get_submodule(name)
-        share = table if tied and name == head and made.weights == "int8" else None
-        parts.put(model, name, _replacement(name, dense, made, share))
-    return model
-
-
-def _named(spec: str | Recipe, scope: str | None) -> tuple[str, str]:
     if isinstance(spec, Recipe):
         if scope not in (None, spec.scope):
             raise ValueError(f"scope={scope!r} contradicts the recipe's {spec.scope!r}")
-        return _named(spec.precision, spec.scope)
+        spec, scope = spec.precision, spec.scope
     check_choice("precision", spec, QUANTIZED)
-    check_choice("scope", scope or "layers", SCOPES)
-    return spec, scope or "layers"
+    check_choice("scope", scope := scope or "layers", SCOPES)
+    names = parts.linear_names(model, scope)
+    _check(model, names, spec)
+    tied_head = parts.head_name(model) if parts.is_tied(model) else ""
+    table = _quantize_table(model) if scope == "all" else None
+    for name in names:
+        share = table if name == tied_head else None
+        parts.put(model, name, _replacement(model, name, spec, share))
+    return model
 
 
 def _check(model: nn.Module, names: list[str], precision: str) -> None:
-    done = next((name for name, _ in parts.quantized_modules(model)), None)
-    if done is not None:
-        raise ValueError(
-            f"{done} is quantized already; precision={precision!r} needs a dense model"
-        )
-    stored = [n for n, m in model.named_modules() if isinstance(m, StoredLinear)]
-    if stored:
-        raise ValueError(
-            f"{stored[0]} is stored sparse or as a palette; precision={precision!r} "
-            "needs a dense model"
-        )
+    states = {
+        "quantized already;": (Quantized, Int8Embedding),
+        "stored sparse or as a palette;": StoredLinear,
+    }
+    for state, kinds in states.items():
+        for name, module in model.named_modules():
+            if isinstance(module, kinds):
+                raise ValueError(
+                    f"{name} is {state} precision={precision!r} needs a dense model"
+                )
     group = FORMATS[precision].group
     for name in names if group else ():
         width = parts.dense_weight(model.get_submodule(name)).shape[1]
@@ -88,25 +81,25 @@ def _quantize_table(model: nn.Module) -> Int8Embedding:
     name = parts.table_name(model)
     weight = parts.dense_weight(model.get_submodule(name))
     table = Int8Embedding(*rounding.int8_rows(weight))
-    _check_finite(name, table)
+    _check_finite(name, table.scales)
     parts.put(model, name, table)
     return table
 
 
 def _replacement(
-    name: str, dense: nn.Module, made: Format, share: Int8Embedding | None
+    model: nn.Module, name: str, precision: str, share: Int8Embedding | None
 ) -> Quantized:
+    dense = model.get_submodule(name)
     bias = getattr(dense, "bias", None)
-    if share is not None:
-        kind = ROW_KINDS[made.weights, made.dynamic]
-        return kind(share.weight, share.scales, bias)
-    module = quantized_linear(parts.dense_weight(dense).contiguous(), bias, made)
-    _check_finite(name, module)
+    if share is not None and FORMATS[precision].weights == "int8":
+        return ROW_KINDS[precision](share.weight, share.scales, bias)
+    weight = parts.dense_weight(dense).contiguous()
+    module = quantized_linear(weight, bias, FORMATS[precision])
+    scales = module.pairs if isinstance(module, Int4Linear) else module.scales
+    _check_finite(name, scales)
     return module
 
 
-def _check_finite(name: str, module: nn.Module) -> None:
-    scales = module.pairs if isinstance(module, Int4Linear) else module.scales
-    assert isinstance(scales, Tensor)
+def _check_finite(name: str, scales: Any) -> None:
     if not bool(torch.isfinite(scales).all()):
         raise ValueError(f"the weight of {name} has values that are not finite")

@@ -18,26 +18,33 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     Symmetric, each row by its own largest value. The scale is rounded to its dtype
     first, so that q is the nearest integer under the scale that is really stored.
     """
-    return _by_rows(_int8_block, weight)
+    codes, scales = _by_rows(lambda rows: _int8(rows, weight.dtype), weight)
+    return codes, scales.squeeze(1)
 
 
-def _int8_block(weight: Tensor) -> tuple[Tensor, Tensor]:
-    exact = weight.float()
-    scales = _positive(exact.abs().amax(1) / 127).to(weight.dtype)
-    q = torch.round(exact / scales.float()[:, None]).clamp_(-127, 127)
-    return q.to(torch.int8), scales
+def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(m, k) -> int8 (m, k) and fp32 scales (m, 1), each row by its largest value."""
+    return _int8(x, torch.float32)
+
+
+def _int8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    exact = x.float()
+    scales = _positive(exact.abs().amax(-1, keepdim=True) / 127).to(dtype)
+    return torch.round(exact / scales.float()).clamp(-127, 127).to(torch.int8), scales
 
 
 def fp8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(n, k) -> float8_e4m3fn (n, k) and fp32 scales (n,): w = q s."""
-    return _by_rows(_fp8_block, weight)
+    codes, scales = _by_rows(fp8_activations, weight)
+    return codes, scales.squeeze(1)
 
 
-def _fp8_block(weight: Tensor) -> tuple[Tensor, Tensor]:
+def fp8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(m, k) -> float8_e4m3fn (m, k) and fp32 scales (m, 1)."""
     largest = torch.finfo(FP8).max
-    exact = weight.float()
-    scales = _positive(exact.abs().amax(1) / largest)
-    return (exact / scales[:, None]).clamp_(-largest, largest).to(FP8), scales
+    exact = x.float()
+    scales = _positive(exact.abs().amax(-1, keepdim=True) / largest)
+    return (exact / scales).clamp(-largest, largest).to(FP8), scales
 
 
 def int4_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
@@ -76,21 +83,6 @@ def _int4_fit(
     q = (grouped - zero[..., None]).div_(scale[..., None]).round_().clamp_(-8, 7)
     error = (q * scale[..., None]).add_(zero[..., None]).sub_(grouped)
     return q.add_(8), scale, zero, error.square_().sum(-1)
-
-
-def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, k) -> int8 (m, k) and fp32 scales (m, 1), each row by its largest value."""
-    exact = x.float()
-    scales = _positive(exact.abs().amax(-1, keepdim=True) / 127)
-    return torch.round(exact / scales).clamp(-127, 127).to(torch.int8), scales
-
-
-def fp8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, k) -> float8_e4m3fn (m, k) and fp32 scales (m, 1)."""
-    largest = torch.finfo(FP8).max
-    exact = x.float()
-    scales = _positive(exact.abs().amax(-1, keepdim=True) / largest)
-    return (exact / scales).clamp(-largest, largest).to(FP8), scales
 
 
 def _positive(scales: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Linear modules on weights stored sparse, or as indices into tables of values.
 
-Each holds what it stores, without gradient, and knows `dense()`: the weight (n, k) that
-this stands for.
+Each holds what it stores as `nn.Parameter`s without gradient, so that a model's bytes
+are those of its parameters, and knows `dense()`: the weight (n, k) it stands for.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class StoredLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
     def product(self, x: Tensor) -> Tensor:
-        """(m, k) -> (m, n), without the bias."""
-        raise NotImplementedError
+        """(m, k) -> (m, n), without the bias: by the dense weight, if nothing better."""
+        return functional.linear(x, self.dense().to(x.dtype))
 
     def dense(self) -> Tensor:
         """The weight (n, k) that the stored one stands for."""
@@ -44,8 +44,7 @@ class StoredLinear(nn.Module):
 
     def weight_bytes(self) -> int:
         """Bytes of the weight as stored, without the bias."""
-        own = [w for name, w in self.named_parameters() if name != "bias"]
-        return sum(map(bytes_of, own))
+        return sum(bytes_of(w) for name, w in self.named_parameters() if name != "bias")
 
 
 class CsrLinear(StoredLinear):
@@ -94,15 +93,13 @@ class SemiSparseLinear(StoredLinear):
         return functional.linear(x, self.weight)
 
     def dense(self) -> Tensor:
-        packed: Any = self.weight
-        whole: Tensor = packed.to_dense()
-        return whole
+        return self.weight.to_dense()
 
 
 class LutLinear(StoredLinear):
     """Each weight is an index into its group's table of values.
 
-    packed: the indices as bit planes (see palettes); tables: (groups of rows, 2^bits)
+    packed: the indices as bit planes (see codebooks); tables: (groups of rows, 2^bits)
     in the dense dtype. The whole weight is looked up in every call: smaller, not
     faster.
     """
@@ -112,9 +109,6 @@ class LutLinear(StoredLinear):
     ) -> None:
         super().__init__(n, k, bias)
         self.packed, self.tables = fixed(packed), fixed(tables)
-
-    def product(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.dense().to(x.dtype))
 
     def dense(self) -> Tensor:
         n, k = self.out_features, self.in_features
