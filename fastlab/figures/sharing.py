@@ -57,7 +57,7 @@ def clustered(weight: Tensor, bits: int, rows: int = 0) -> tuple[Tensor, Tensor]
     """A weight (n, k) as its palette gives it back, and the tables (groups, 2^bits)."""
     import torch
 
-    from fastlab.shrink.codebooks import codebooks_of
+    from fastlab.shrink.share import codebooks_of
 
     groups = weight.float().reshape(tables_of(Sharing(bits, rows), len(weight)), -1)
     tables, codes = codebooks_of(groups, bits)

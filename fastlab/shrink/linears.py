@@ -147,8 +147,8 @@ class Fp8DynamicLinear(Fp8Linear):
 class Int4Linear(Quantized):
     """4-bit weights with a scale and a zero point per group of inputs of each row.
 
-    packed: the codes in the order of the layout; pairs: (k / group, n, 2)
-    scales and zero points in the dense dtype. Rows are filled up to a multiple of 16.
+    packed: the codes in the order of the device; pairs: scales and zero points
+    (k / group, n, 2) in the dense dtype. Rows are filled up to a multiple of 16.
     """
 
     def __init__(

@@ -28,6 +28,14 @@ def linear_names(model: nn.Module, scope: str) -> list[str]:
     ]
 
 
+def dense_names(model: nn.Module, verb: str) -> list[str]:
+    """The dense linears of a model's layers; ValueError where there are none."""
+    names = linear_names(model, "layers")
+    if not names:
+        raise ValueError(f"cannot {verb}: the layers have no dense linears (any more)")
+    return names
+
+
 def dense_weight(module: nn.Module) -> Tensor:
     """(n, k) of a Linear, or of GPT-2's Conv1D, which keeps it transposed."""
     weight = module.weight

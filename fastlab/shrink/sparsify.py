@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fastlab.shrink import parts
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
-from fastlab.shrink.share import dense_names
 from fastlab.shrink.stored import CsrLinear, SemiSparseLinear, StoredLinear
 from fastlab.spec.sparsity import SEMI_COLUMNS, SEMI_ROWS, Sparsity, zeros_per_row
 
@@ -23,7 +22,7 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
     missing or unfit ids, groups that do not divide a width, and a storage that the
     model's device, dtype or sizes do not allow.
     """
-    names = dense_names(model, "sparsify")
+    names = parts.dense_names(model, "sparsify")
     for name in names:
         _check(name, model.get_submodule(name), sparsity)
     norms = _input_norms(model, names, ids) if sparsity.method == "wanda" else {}

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink import codebooks
-
 
 class StoredLinear(nn.Module):
     """What all of them share: y = x W^T + b with W (n, k) as stored."""
@@ -35,7 +33,7 @@ class StoredLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
     def product(self, x: Tensor) -> Tensor:
-        """(m, k) -> (m, n), without the bias: by the dense weight, if nothing better."""
+        """(m, k) -> (m, n), without the bias: by the dense weight, if not better."""
         return functional.linear(x, self.dense().to(x.dtype))
 
     def dense(self) -> Tensor:
@@ -99,7 +97,7 @@ class SemiSparseLinear(StoredLinear):
 class LutLinear(StoredLinear):
     """Each weight is an index into its group's table of values.
 
-    packed: the indices as bit planes (see codebooks); tables: (groups of rows, 2^bits)
+    packed: the indices as bit planes (see pack); tables: (groups of rows, 2^bits)
     in the dense dtype. The whole weight is looked up in every call: smaller, not
     faster.
     """
@@ -112,7 +110,7 @@ class LutLinear(StoredLinear):
 
     def dense(self) -> Tensor:
         n, k = self.out_features, self.in_features
-        codes = codebooks.unpack(self.packed, n * k).view(len(self.tables), -1)
+        codes = unpack(self.packed, n * k).view(len(self.tables), -1)
         return torch.gather(self.tables, 1, codes.long()).view(n, k)
 
 
@@ -130,3 +128,20 @@ def bytes_of(weight: Any) -> int:
     names, _ = weight.__tensor_flatten__()
     inner = {id(t): t for t in (getattr(weight, name) for name in names)}
     return sum(map(bytes_of, inner.values()))
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 codes (m,) -> bytes (bits, m / 8, up): a plane for each bit of a code."""
+    eights = functional.pad(codes, (0, -len(codes) % 8)).view(-1, 8)
+    places = torch.arange(8, dtype=torch.uint8, device=codes.device)
+    planes = [((eights >> bit & 1) << places).sum(1) for bit in range(bits)]
+    return torch.stack(planes).to(torch.uint8)
+
+
+def unpack(packed: Tensor, count: int) -> Tensor:
+    """The uint8 codes (count,) from which `pack` made the bytes."""
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    codes = torch.zeros(packed.shape[1], 8, dtype=torch.uint8, device=packed.device)
+    for bit, plane in enumerate(packed):
+        codes |= (plane[:, None] >> places & 1) << bit
+    return codes.view(-1)[:count]

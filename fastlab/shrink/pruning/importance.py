@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastlab.shrink.pruning.module_map import (
-    ModuleMap,
-    Part,
-    is_transposed,
-    layer_parts,
-    parts_of,
-    stack_of,
-    value_rows,
-)
+from fastlab.shrink.pruning.module_map import Part, is_transposed
 from fastlab.shrink.pruning.probes import Site, mean_squares, taylor_terms
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
@@ -27,30 +18,31 @@ BLOCK = 2**22  # weights squared at once: bounds the fp32 copies that this makes
 
 @dataclass(frozen=True)
 class Scope:
-    """What is scored: a model, and those of its layers that stay."""
+    """What is scored: a model with its modules, and those of its layers that stay."""
 
     model: Any
-    module_map: ModuleMap
+    parts: list[Part]
     shape: ModelShape
     layers: tuple[int, ...]
 
-    def parts(self, layer: int) -> list[Part]:
-        """The modules of one layer."""
-        return list(
-            layer_parts(
-                stack_of(self.model, self.module_map)[layer], layer, self.module_map
-            )
-        )
-
-    def all_parts(self) -> list[Part]:
+    @property
+    def staying(self) -> list[Part]:
         """The modules of the layers that stay, then those outside."""
-        parts = parts_of(self.model, self.module_map)
-        return [part for part in parts if part.layer in (*self.layers, -1)]
+        return [part for part in self.parts if part.layer in (*self.layers, -1)]
+
+    @property
+    def norms(self) -> tuple[Any, ...]:
+        """The norms among them."""
+        return tuple(part.module for part in self.staying if part.written == "norm")
+
+    def reader(self, axis: str, layer: int) -> Any:
+        """The module of a layer that reads an axis."""
+        places = ((part.module, part.layer, part.read) for part in self.parts)
+        return next(m for m, *place in places if place == [layer, axis])
 
     def units(self, axis: str) -> int:
         """Units of an axis that can go by themselves: heads go in groups."""
-        sizes = {"heads": self.shape.kv_heads, "ffn": self.shape.ffn}
-        return sizes.get(axis, self.shape.hidden)
+        return getattr(self.shape, "kv_heads" if axis == "heads" else axis)
 
 
 def scores(
@@ -78,71 +70,53 @@ def scores(
         assert ids is not None
         found = _measured(scope, pruning.importance, axis, places, ids)
     for place, score in zip(places, found, strict=True):
-        _check_finite(axis, place, score)
+        if not bool(torch.isfinite(score).all()):
+            where = "" if place < 0 else f" in layer {place}"
+            raise ValueError(f"the scores of {axis}{where} are not finite")
     return dict(zip(places, found, strict=True))
-
-
-def _check_finite(axis: str, place: int, score: Tensor) -> None:
-    if not bool(torch.isfinite(score).all()):
-        where = "" if place < 0 else f" in layer {place}"
-        raise ValueError(f"the scores of {axis}{where} are not finite")
 
 
 def layer_magnitudes(scope: Scope) -> Tensor:
     """Norm of all weights of each layer that write the residual stream: (layers,)."""
-    found = [
-        sum(float(row_squares(part.module).sum()) for part in _writers(scope, layer))
-        for layer in scope.layers
-    ]
-    return torch.tensor(found).sqrt()
-
-
-def _writers(scope: Scope, layer: int) -> Iterator[Part]:
-    for part in scope.parts(layer):
-        if part.written == "hidden" and not part.is_norm:
-            yield part
+    squares = dict.fromkeys(scope.layers, 0.0)
+    for part in scope.parts:
+        if part.written == "hidden" and part.layer in squares:
+            squares[part.layer] += float(row_squares(part.module).sum())
+    return torch.tensor(list(squares.values())).sqrt()
 
 
 def _magnitude(scope: Scope, axis: str, layer: int) -> Tensor:
     if axis == "hidden":
         return _hidden_magnitude(scope)
-    reader = _reader(scope, axis, layer)
-    read = grouped(column_squares(reader.module), scope.units(axis))
+    read = grouped(column_squares(scope.reader(axis, layer)), scope.units(axis))
     made = torch.ones_like(read)
-    for part in scope.parts(layer):
-        if axis == "ffn" and part.written == "ffn":
-            made = made * row_squares(part.module)
-        if axis == "heads" and part.written in ("values", "qkv"):
-            rows = row_squares(part.module)[value_rows(part, scope.shape)]
+    makers = ("values", "qkv") if axis == "heads" else (axis,)
+    width = scope.units(axis) * (scope.shape.head_dim if axis == "heads" else 1)
+    for part in scope.parts:
+        if part.layer == layer and part.written in makers:
+            rows = row_squares(part.module)[-width:]  # in "qkv" the values come last
             made = made * grouped(rows, scope.units(axis))
     return (made * read).sqrt()
 
 
 def _hidden_magnitude(scope: Scope) -> Tensor:
-    parts = scope.all_parts()
-    read = sum(
-        column_squares(p.module) for p in parts if p.read == "hidden" and not p.is_norm
-    )
-    norms = [p.module.weight.float().abs() for p in parts if p.is_norm]
-    sizes = torch.stack(norms).mean(0)
-    return (written_squares(scope) * read).sqrt() * sizes
-
-
-def written_squares(scope: Scope) -> Tensor:
-    """An estimate of each hidden unit's mean square, from weights alone: (hidden,).
+    """By an estimate of each hidden unit's mean square, from weights alone: (hidden,).
 
     An embedding writes one of its rows; any other module writes the squares of its
     rows, as if its inputs had mean squares of 1.
     """
-    total = torch.zeros(scope.shape.hidden)
-    for part in scope.all_parts():
-        if part.written != "hidden" or part.is_norm:
-            continue
-        squares = row_squares(part.module)
-        if isinstance(part.module, nn.Embedding):
-            squares = squares / part.module.num_embeddings
-        total = total.to(squares.device) + squares
-    return total
+    written = read = torch.zeros(scope.shape.hidden)
+    for part in scope.staying:
+        if part.written == "hidden":
+            squares = row_squares(part.module)
+            if isinstance(part.module, nn.Embedding):
+                squares = squares / part.module.num_embeddings
+            written = written.to(squares.device) + squares
+        if part.read == "hidden":
+            squares = column_squares(part.module)
+            read = read.to(squares.device) + squares
+    sizes = torch.stack([norm.weight.float().abs() for norm in scope.norms])
+    return (written * read).sqrt() * sizes.mean(0)
 
 
 def _measured(
@@ -160,14 +134,8 @@ def _measured(
 
 def _site(scope: Scope, axis: str, layer: int) -> Site:
     if axis == "hidden":
-        norms = tuple(part.module for part in scope.all_parts() if part.is_norm)
-        return Site(norms, False, scope.shape.hidden)
-    reader = _reader(scope, axis, layer).module
-    return Site((reader,), True, scope.units(axis))
-
-
-def _reader(scope: Scope, axis: str, layer: int) -> Part:
-    return next(part for part in scope.parts(layer) if part.read == axis)
+        return Site(scope.norms, False, scope.shape.hidden)
+    return Site((scope.reader(axis, layer),), True, scope.units(axis))
 
 
 def grouped(channels: Tensor, units: int) -> Tensor:

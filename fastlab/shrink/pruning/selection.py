@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastlab.shrink.pruning.importance import Scope, layer_magnitudes, scores
-from fastlab.shrink.pruning.module_map import module_map_of, stack_of
+from fastlab.shrink.pruning.module_map import parts_of, stack_of
 from fastlab.shrink.pruning.probes import block_influence, check_ids, losses_without
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
@@ -36,20 +36,19 @@ def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
     ids: token ids (rows, length) on which importances are measured that need a text.
     Raises ValueError as `prune` does.
     """
-    module_map = module_map_of(model)
-    shape = ModelShape.from_config(model.config)
+    parts, shape = parts_of(model), ModelShape.from_config(model.config)
+    every = Scope(model, parts, shape, tuple(range(shape.layers)))
     after = pruned_shape(shape, pruning)
     ids = _checked(model, pruning, ids)
-    every = Scope(model, module_map, shape, tuple(range(shape.layers)))
     scope = replace(every, layers=_layers(every, pruning, after.layers, ids))
-    kept = Kept(after, scope.layers)
-    if pruning.heads:
-        kept = replace(kept, heads=_best(scope, pruning, "heads", after.kv_heads, ids))
-    if pruning.ffn:
-        kept = replace(kept, ffn=_best(scope, pruning, "ffn", after.ffn, ids))
-    if not pruning.hidden:
-        return kept
-    return replace(kept, hidden=_best(scope, pruning, "hidden", after.hidden, ids)[-1])
+    units: dict[str, dict[int, Tensor]] = {}
+    counts = {"heads": after.kv_heads, "ffn": after.ffn, "hidden": after.hidden}
+    for axis, count in counts.items():
+        if getattr(pruning, axis):
+            found = scores(scope, pruning, axis, ids)
+            units[axis] = {place: best(s, count) for place, s in found.items()}
+    hidden = units.pop("hidden", {-1: None})[-1]
+    return Kept(after, scope.layers, **units, hidden=hidden)
 
 
 def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
@@ -72,13 +71,12 @@ def _layers(
 ) -> tuple[int, ...]:
     """The layers that stay, by the pruning's choice."""
     have = scope.shape.layers
-    if count == have:
-        return scope.layers
-    if pruning.layer_choice == "first":
+    choice = "last" if count == have else pruning.layer_choice
+    if choice == "first":
         return scope.layers[have - count :]
-    if pruning.layer_choice == "last":
+    if choice == "last":
         return scope.layers[:count]
-    if pruning.layer_choice == "uniform":
+    if choice == "uniform":
         return evenly(have, count)
     return tuple(best(_layer_scores(scope, pruning, ids), count).tolist())
 
@@ -96,16 +94,9 @@ def _layer_scores(scope: Scope, pruning: Pruning, ids: Tensor | None) -> Tensor:
         source = torch.Generator().manual_seed(pruning.seed)
         return torch.rand(scope.shape.layers, generator=source)
     assert ids is not None
-    stack = list(stack_of(scope.model, scope.module_map))
+    stack = list(stack_of(scope.model))
     measure = {"influence": block_influence, "loss": losses_without}
     return measure[pruning.layer_choice](scope.model, stack, ids)
-
-
-def _best(
-    scope: Scope, pruning: Pruning, axis: str, count: int, ids: Tensor | None
-) -> dict[int, Tensor]:
-    found = scores(scope, pruning, axis, ids)
-    return {place: best(score, count) for place, score in found.items()}
 
 
 def best(score: Tensor, count: int) -> Tensor:
