@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink import int4_packing, rounding
+from fastlab.shrink import rounding
 from fastlab.shrink.stored import StoredLinear, fixed
 from fastlab.spec.precision import ROWS, Format
 
@@ -36,12 +36,18 @@ class RowLinear(Quantized):
         self.weight, self.scales = fixed(weight), fixed(scales)
 
     def product(self, x: Tensor) -> Tensor:
-        """The weight is widened to the dtype of x.
+        """x W^T with the weight widened to the dtype of x, block by block on a CPU.
 
-        On a GPU a compiler fuses the widening into the product; eager code writes the
-        widened weight to memory first.
+        There a whole widened weight would be new pages of memory in each call, which
+        cost more than the product (4096 x 4096 on 64 rows: 15 ms, in blocks 7). On a
+        GPU a compiler fuses the widening into the product; eager code writes it first.
         """
-        return _widened_product(x, self.weight) * self.scales.to(x.dtype)
+        rows = max(1, WIDENED // self.in_features)
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            rows = self.out_features
+        blocks = [functional.linear(x, w.to(x.dtype)) for w in self.weight.split(rows)]
+        y = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+        return y * self.scales.to(x.dtype)
 
     def dense(self) -> Tensor:
         return self.weight.to(self.scales.dtype) * self.scales[:, None]
@@ -56,20 +62,6 @@ class Int8Linear(RowLinear):
         if _has_int8_product(x, INT8_ROWS):
             return aten._weight_int8pack_mm(x, self.weight, self.scales.to(x.dtype))
         return super().product(x)
-
-
-def _widened_product(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T with the weight widened to the dtype of x, block by block on a CPU.
-
-    A whole widened weight would be new pages of memory in each call there, which cost
-    more than the product (4096 x 4096 on 64 rows: 15 ms, in blocks 7).
-    """
-    rows = max(1, WIDENED // weight.shape[1])
-    whole = x.device.type != "cpu" or torch.compiler.is_compiling()
-    if whole or len(weight) <= rows:
-        return functional.linear(x, weight.to(x.dtype))
-    blocks = weight.split(rows)
-    return torch.cat([functional.linear(x, b.to(x.dtype)) for b in blocks], dim=1)
 
 
 def _has_int8_product(x: Tensor, rows: int) -> bool:
@@ -147,25 +139,26 @@ class Fp8DynamicLinear(Fp8Linear):
 class Int4Linear(Quantized):
     """4-bit weights with a scale and a zero point per group of inputs of each row.
 
-    packed: the codes in the order of the device; pairs: scales and zero points
-    (k / group, n, 2) in the dense dtype. Rows are filled up to a multiple of 16.
+    packed: the codes, given as plain bytes, kept in the order of the device; pairs:
+    scales and zero points (k / group, n, 2) in the dense dtype. Rows are filled up to a
+    multiple of 16.
     """
 
     def __init__(
-        self, plain: Tensor, pairs: Tensor, n: int, bias: Tensor | None
+        self, packed: Tensor, pairs: Tensor, n: int, bias: Tensor | None
     ) -> None:
-        super().__init__(n, 2 * plain.shape[1], bias)
+        super().__init__(n, 2 * packed.shape[1], bias)
         self.group = self.in_features // pairs.shape[0]
         self.precision = f"int4-g{self.group}"
-        self.layout = int4_packing.layout_for(plain.device, pairs.dtype)
-        self.packed = fixed(int4_packing.pack(plain, self.layout))
+        self.layout = rounding.layout_for(packed.device, pairs.dtype)
+        self.packed = fixed(rounding.pack(packed, self.layout))
         self.pairs = fixed(pairs)
 
     @property
     def plain(self) -> Tensor:
         """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
         n, k = self.pairs.shape[1], self.in_features
-        return int4_packing.unpack(self.packed, n, k, self.layout)
+        return rounding.unpack(self.packed, n, k, self.layout)
 
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
@@ -176,13 +169,13 @@ class Int4Linear(Quantized):
                 f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
                 "quantize on the device that runs them, or save and load there"
             )
-        multiply = getattr(aten, int4_packing.PRODUCTS[self.layout])
+        multiply = getattr(aten, rounding.PRODUCTS[self.layout])
         rows = x.contiguous().to(self.pairs.dtype)
         y = multiply(rows, self.packed, self.group, self.pairs)
         return y[:, : self.out_features].to(x.dtype)
 
     def dense(self) -> Tensor:
-        codes = int4_packing.to_codes(self.plain).unflatten(1, (-1, self.group))
+        codes = rounding.to_codes(self.plain).unflatten(1, (-1, self.group))
         scale, zero = self.pairs.transpose(0, 1).unbind(-1)
         grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
         return grouped.flatten(1)[: self.out_features]
@@ -193,6 +186,7 @@ class Int8Embedding(nn.Module):
 
     def __init__(self, weight: Tensor, scales: Tensor) -> None:
         super().__init__()
+        self.out_features, self.in_features = weight.shape
         self.weight, self.scales = fixed(weight), fixed(scales)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -212,7 +206,7 @@ def quantized_linear(weight: Tensor, bias: Tensor | None, made: Format) -> Quant
     if made.weights == "int4":
         codes, pairs = rounding.int4_groups(weight, made.group)
         extra = (0, 0, 0, -len(codes) % ROWS)
-        plain = functional.pad(int4_packing.to_bytes(codes), extra)
+        plain = functional.pad(rounding.to_bytes(codes), extra)
         return Int4Linear(plain, functional.pad(pairs, extra), len(weight), bias)
     rows = {"int8": rounding.int8_rows, "fp8": rounding.fp8_rows}[made.weights]
     kind = f"{made.weights}-dynamic" if made.dynamic else made.weights

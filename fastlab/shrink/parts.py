@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,30 +55,31 @@ def precision_of(model: nn.Module) -> str:
     return next((linear.precision for linear in linears), "")
 
 
-def table_name(model: nn.Module) -> str:
-    """Dotted name of the token embedding."""
-    return _name_of(model, model.get_input_embeddings())  # type: ignore[operator]
-
-
-def head_name(model: nn.Module) -> str:
-    """Dotted name of the output head."""
-    return _name_of(model, model.get_output_embeddings())  # type: ignore[operator]
-
-
-def _name_of(model: nn.Module, wanted: nn.Module) -> str:
+def name_of(model: nn.Module, wanted: nn.Module) -> str:
+    """Dotted name of a module of the model."""
     return next(name for name, module in model.named_modules() if module is wanted)
 
 
-def is_tied(model: Any) -> bool:
-    """Whether the output head reads the token embedding's own tensor."""
+def tied_head(model: Any) -> str:
+    """Dotted name of a head that reads the token embedding's own tensor, else ""."""
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    return head.weight is table.weight
+    return name_of(model, head) if head.weight is table.weight else ""
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the submodule of a dotted name."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+def replace_each(
+    model: nn.Module, names: list[str], make: Callable[[str, Tensor, Any], nn.Module]
+) -> nn.Module:
+    """Put make(name, weight (n, k), bias) in the place of each linear, one at a time.
+
+    Raises ValueError for weights that are not finite.
+    """
+    for name in names:
+        dense = model.get_submodule(name)
+        weight = dense_weight(dense)
+        if not all(bool(edge.isfinite()) for edge in weight.aminmax()):
+            raise ValueError(f"the weight of {name} has values that are not finite")
+        model.set_submodule(name, make(name, weight, getattr(dense, "bias", None)))
+    return model
 
 
 def stored_weight_bytes(model: nn.Module) -> int:
@@ -86,7 +87,7 @@ def stored_weight_bytes(model: nn.Module) -> int:
     return sum(map(bytes_of, model.parameters()))
 
 
-def logical_parameters(model: nn.Module) -> int:
+def logical_parameters(model: Any) -> int:
     """Parameters of the dense model that a quantized, sparse or shared one stands for.
 
     Scales, zero points, tables and filled-up rows are none, zeros count; a tied head
@@ -100,11 +101,6 @@ def logical_parameters(model: nn.Module) -> int:
     weights = (m.named_parameters() for m in stored.values())
     own = {id(w) for named in weights for name, w in named if name != "bias"}
     if getattr(model.config, "tie_word_embeddings", False):
-        stored.pop(head_name(model), None)
-    sizes = (
-        m.out_features * m.in_features
-        if isinstance(m, StoredLinear)
-        else m.weight.numel()
-        for m in stored.values()
-    )
+        stored.pop(name_of(model, model.get_output_embeddings()), None)
+    sizes = (m.out_features * m.in_features for m in stored.values())
     return sum(sizes) + sum(w.numel() for w in model.parameters() if id(w) not in own)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastlab.shrink import parts, rounding
 from fastlab.shrink.linears import (
     ROW_KINDS,
-    Int4Linear,
     Int8Embedding,
     Quantized,
     quantized_linear,
@@ -21,9 +19,7 @@ from fastlab.spec.precision import FORMATS, QUANTIZED
 from fastlab.spec.recipe import SCOPES, Recipe
 
 
-def quantize(
-    model: nn.Module, spec: str | Recipe, scope: str | None = None
-) -> nn.Module:
+def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Module:
     """Replace a model's dense linears by quantized ones; the model is consumed.
 
     spec: a quantized precision ("int4-g128"), or a Recipe that names one; scope:
@@ -48,12 +44,22 @@ def quantize(
     check_choice("scope", scope := scope or "layers", SCOPES)
     names = parts.linear_names(model, scope)
     _check(model, names, spec)
-    tied_head = parts.head_name(model) if parts.is_tied(model) else ""
-    table = _quantize_table(model) if scope == "all" else None
-    for name in names:
-        share = table if name == tied_head else None
-        parts.put(model, name, _replacement(model, name, spec, share))
-    return model
+    tied = parts.tied_head(model)
+    table: Any = None
+    if scope == "all":
+        name = parts.name_of(model, model.get_input_embeddings())
+        parts.replace_each(
+            model, [name], lambda _, w, __: Int8Embedding(*rounding.int8_rows(w))
+        )
+        table = model.get_submodule(name)
+    made = FORMATS[spec]
+
+    def quantized(name: str, weight: Tensor, bias: Tensor | None) -> Quantized:
+        if table is not None and name == tied and made.weights == "int8":
+            return ROW_KINDS[spec](table.weight, table.scales, bias)
+        return quantized_linear(weight.contiguous(), bias, made)
+
+    return parts.replace_each(model, names, quantized)
 
 
 def _check(model: nn.Module, names: list[str], precision: str) -> None:
@@ -75,31 +81,3 @@ def _check(model: nn.Module, names: list[str], precision: str) -> None:
                 f"precision={precision!r}: groups of {group} do not divide the "
                 f"{width} inputs of {name}"
             )
-
-
-def _quantize_table(model: nn.Module) -> Int8Embedding:
-    name = parts.table_name(model)
-    weight = parts.dense_weight(model.get_submodule(name))
-    table = Int8Embedding(*rounding.int8_rows(weight))
-    _check_finite(name, table.scales)
-    parts.put(model, name, table)
-    return table
-
-
-def _replacement(
-    model: nn.Module, name: str, precision: str, share: Int8Embedding | None
-) -> Quantized:
-    dense = model.get_submodule(name)
-    bias = getattr(dense, "bias", None)
-    if share is not None and FORMATS[precision].weights == "int8":
-        return ROW_KINDS[precision](share.weight, share.scales, bias)
-    weight = parts.dense_weight(dense).contiguous()
-    module = quantized_linear(weight, bias, FORMATS[precision])
-    scales = module.pairs if isinstance(module, Int4Linear) else module.scales
-    _check_finite(name, scales)
-    return module
-
-
-def _check_finite(name: str, scales: Any) -> None:
-    if not bool(torch.isfinite(scales).all()):
-        raise ValueError(f"the weight of {name} has values that are not finite")

@@ -27,6 +27,7 @@ _FIELDS = (
     *("schema", "precision", "model", "attention", "modules", "shared"),
     *("tensors", "file"),
 )
+_LEAVES = ("packed", "pairs", "weight", "scales", "bias")
 _KINDS: dict[str, Any] = {
     kind.__name__: kind for kind in (*ROW_KINDS.values(), Int4Linear, Int8Embedding)
 }
@@ -171,10 +172,16 @@ def _fill(model: nn.Module, modules: dict[str, Any], held: dict[str, Tensor]) ->
 
     Names that share a tensor share one parameter.
     """
-    own = {id(t): nn.Parameter(t, requires_grad=False) for t in held.values()}
-    fixed = {name: own[id(tensor)] for name, tensor in held.items()}
+    single = {id(t): nn.Parameter(t, requires_grad=False) for t in held.values()}
+    fixed = {name: single[id(tensor)] for name, tensor in held.items()}
     for name, described in modules.items():
-        parts.put(model, name, _module(name, described, fixed))
+        full = {leaf: f"{name}.{leaf}" for leaf in _LEAVES}
+        own: dict[str, Any] = {n: fixed[f] for n, f in full.items() if f in fixed}
+        if described["kind"] != "Int8Embedding":
+            own.setdefault("bias", None)
+        if described["kind"] == "Int4Linear":
+            own |= {"packed": own["packed"].data, "n": described["shape"][0]}
+        model.set_submodule(name, _KINDS[described["kind"]](**own))
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue
@@ -184,18 +191,3 @@ def _fill(model: nn.Module, modules: dict[str, Any], held: dict[str, Tensor]) ->
         owner, _, leaf = name.rpartition(".")
         new = fixed[name] if isinstance(old, nn.Parameter) else held[name]
         setattr(model.get_submodule(owner), leaf, new)
-
-
-def _module(
-    name: str, described: dict[str, Any], fixed: dict[str, nn.Parameter]
-) -> nn.Module:
-    def part(leaf: str) -> Any:
-        return fixed.get(f"{name}.{leaf}")
-
-    kind = _KINDS[described["kind"]]
-    if kind is Int4Linear:
-        rows = described["shape"][0]
-        return kind(part("packed").data, part("pairs"), rows, part("bias"))
-    if kind is Int8Embedding:
-        return kind(part("weight"), part("scales"))
-    return kind(part("weight"), part("scales"), part("bias"))

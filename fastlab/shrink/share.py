@@ -29,14 +29,9 @@ def share(model: nn.Module, sharing: Sharing) -> nn.Module:
     names = parts.dense_names(model, "share")
     for name in names:
         tables_of(sharing, len(parts.dense_weight(model.get_submodule(name))))
-    for name in names:
-        dense = model.get_submodule(name)
-        weight = parts.dense_weight(dense)
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"the weight of {name} has values that are not finite")
-        bias = getattr(dense, "bias", None)
-        parts.put(model, name, lut_linear(weight, bias, sharing))
-    return model
+    return parts.replace_each(
+        model, names, lambda _, weight, bias: lut_linear(weight, bias, sharing)
+    )
 
 
 @torch.no_grad()
@@ -56,7 +51,12 @@ def codebooks_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     step = max(1, -(-groups.shape[1] // SAMPLE))
     values = groups[:, ::step].float().sort(1).values
     tables = fitted(values, 2**bits).to(groups.dtype)
-    return tables, _nearest(groups, tables)
+    borders = _middles(tables.float())
+    codes = [
+        torch.searchsorted(borders, part.float().contiguous(), out_int32=True)
+        for part in groups.split(max(1, SAMPLE // len(groups)), 1)
+    ]
+    return tables, torch.cat([part.to(torch.uint8) for part in codes], 1)
 
 
 def fitted(values: Tensor, count: int) -> Tensor:
@@ -74,7 +74,7 @@ def fitted(values: Tensor, count: int) -> Tensor:
 
 
 def _by_density(values: Tensor, steps: Tensor) -> Tensor:
-    """Centres as dense as the cube root of the density of values (tables, m), ascending.
+    """Centres as dense as the cube root of the density of ascending values (tables, m).
 
     The best density for the mean square error of many levels (Panter and Dite, 1951).
     Between two neighbouring quantiles, a distance d apart, the density is as 1 / d and
@@ -117,14 +117,3 @@ def _edges(values: Tensor, centres: Tensor) -> Tensor:
 def _middles(centres: Tensor) -> Tensor:
     """The borders between neighbouring centres: (tables, centres - 1)."""
     return (centres[:, 1:] + centres[:, :-1]) / 2
-
-
-def _nearest(groups: Tensor, tables: Tensor) -> Tensor:
-    """uint8 codes (tables, m) of the values' nearest centres, block by block."""
-    borders = _middles(tables.float())
-    width = max(1, SAMPLE // len(groups))
-    codes = [
-        torch.searchsorted(borders, part.float().contiguous(), out_int32=True)
-        for part in groups.split(width, 1)
-    ]
-    return torch.cat([part.to(torch.uint8) for part in codes], 1)

@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
 from fastlab.shrink import parts
+from fastlab.shrink.pruning.importance import Kept, choose, evenly
 from fastlab.shrink.pruning.module_map import parts_of
-from fastlab.shrink.pruning.selection import Kept, choose, evenly
 from fastlab.shrink.pruning.slicing import channels, cut, narrow, prune
 from fastlab.spec.pruning import LAYER_CHOICES, Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
@@ -44,14 +44,14 @@ def test_a_pruned_model_is_what_its_config_says(
 ) -> None:
     model = small(family)
     dense = sum(p.numel() for p in model.parameters())
-    tied = parts.is_tied(model)
+    tied = bool(parts.tied_head(model))
     pruning = Pruning(**cut_of(cut_name, family))
     expected = pruned_shape(ModelShape.from_config(model.config), pruning)
     model = prune(model, pruning)
     assert ModelShape.from_config(model.config) == expected
     left = sum(p.numel() for p in model.parameters())
     assert left == parameters(expected) < dense
-    assert parts.is_tied(model) == tied
+    assert bool(parts.tied_head(model)) == tied
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
     assert_close(logits_of(again), logits_of(model), atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fastlab.shrink import int4_packing, linears, rounding
+from fastlab.shrink import linears, rounding
 from fastlab.shrink.linears import Int4Linear, quantized_linear
 from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes, table_bytes
 
@@ -71,18 +71,18 @@ def test_no_code_is_further_than_half_a_scale(n: int, k: int, seed: int) -> None
 )
 def test_what_is_packed_comes_out_again(n: int, k: int, layout: str) -> None:
     codes = torch.randint(16, (n, k), generator=torch.Generator().manual_seed(n * k))
-    plain = int4_packing.to_bytes(codes.to(torch.uint8))
-    assert torch.equal(int4_packing.to_codes(plain).long(), codes)
-    packed = int4_packing.pack(plain, layout)
+    plain = rounding.to_bytes(codes.to(torch.uint8))
+    assert torch.equal(rounding.to_codes(plain).long(), codes)
+    packed = rounding.pack(plain, layout)
     assert packed.numel() * packed.element_size() == n * k // 2
-    assert torch.equal(int4_packing.unpack(packed, n, k, layout), plain)
+    assert torch.equal(rounding.unpack(packed, n, k, layout), plain)
 
 
 def test_blocks_are_packed_as_the_whole_is() -> None:
     codes = torch.randint(16, (592, 64), dtype=torch.int32)
     whole = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 2)
-    plain = int4_packing.to_bytes(codes.to(torch.uint8))
-    assert torch.equal(int4_packing.pack(plain, "cpu"), whole)
+    plain = rounding.to_bytes(codes.to(torch.uint8))
+    assert torch.equal(rounding.pack(plain, "cpu"), whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -151,7 +151,7 @@ def test_the_plain_path_agrees_with_the_cpus_int4_product(
 ) -> None:
     x = torch.randn(3, 256)
     fast = made("int4-g64", 48, 256)
-    monkeypatch.setattr(int4_packing, "layout_for", lambda device, dtype: "plain")
+    monkeypatch.setattr(rounding, "layout_for", lambda device, dtype: "plain")
     plain = made("int4-g64", 48, 256)
     assert isinstance(fast, Int4Linear) and fast.layout == "cpu"
     assert isinstance(plain, Int4Linear) and plain.layout == "plain"

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastlab.shrink.pruning.module_map import stack_of
+
 BATCH = 8  # rows of token ids in one forward pass
 
 
@@ -142,11 +144,12 @@ def _loss(model: Any, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def block_influence(model: Any, layers: Sequence[nn.Module], ids: Tensor) -> Tensor:
+def block_influence(model: Any, ids: Tensor) -> Tensor:
     """1 - mean cosine between what enters and what leaves each layer: (layers,).
 
     After Men et al., "ShortGPT" (2024), arXiv 2403.03853, equation 1.
     """
+    layers = stack_of(model)
     cosines = torch.zeros(len(layers))
 
     def see(place: int, _module: Any, args: Any, out: Any) -> None:
@@ -162,10 +165,10 @@ def block_influence(model: Any, layers: Sequence[nn.Module], ids: Tensor) -> Ten
 
 
 @torch.no_grad()
-def losses_without(model: Any, layers: Sequence[nn.Module], ids: Tensor) -> Tensor:
+def losses_without(model: Any, ids: Tensor) -> Tensor:
     """The model's mean loss in nats without each layer, one at a time: (layers,)."""
     losses = []
-    for layer in layers:
+    for layer in stack_of(model):
         with _hooked([layer.register_forward_hook(_passed_by)], model):
             nats = [float(_loss(model, rows)) for rows in ids.split(BATCH)]
         losses.append(sum(nats) / len(ids))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.shrink.parts import head_name, is_tied
+from fastlab.shrink.parts import tied_head
+from fastlab.shrink.pruning.importance import Kept, choose
 from fastlab.shrink.pruning.module_map import is_transposed, parts_of, stack_of
-from fastlab.shrink.pruning.selection import Kept, choose
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import GROUPED, ModelShape
 
@@ -19,22 +19,21 @@ from fastlab.spec.shape import GROUPED, ModelShape
 def cut(model: Any, kept: Kept) -> None:
     """Leave only what is kept, and let the config and the modules say so."""
     before = ModelShape.from_config(model.config)
-    tied_head = head_name(model) if is_tied(model) else ""
+    tied = tied_head(model)
     parts = [p for p in parts_of(model) if p.layer in (*kept.layers, -1)]
     _drop_layers(stack_of(model), kept.layers)
     for part in parts:
-        if part.name != tied_head:
+        if part.name != tied:
             narrow(
                 part.module,
                 channels(part.written, kept, part.layer, before),
                 channels(part.read, kept, part.layer, before),
             )
-    if tied_head:
-        head = model.get_submodule(tied_head)
+    if tied:
+        head = model.get_submodule(tied)
         head.weight = model.get_input_embeddings().weight
         _tell_sizes(head)
-    _tell_config(model.config, kept)
-    _tell_modules(model, kept.shape)
+    _tell(model, kept)
 
 
 def _drop_layers(stack: nn.ModuleList, layers: tuple[int, ...]) -> None:
@@ -108,36 +107,30 @@ def _tell_sizes(module: Any) -> None:
         module.normalized_shape = tuple(module.weight.shape)
 
 
-def _tell_config(config: Any, kept: Kept) -> None:
-    """Write the shape into the config, with nothing left to be derived."""
-    shape = kept.shape
-    sizes = {
+def _tell(model: Any, kept: Kept) -> None:
+    """Write the shape into the config, and where modules keep copies of its sizes."""
+    shape, config = kept.shape, model.config
+    said = {
         "num_hidden_layers": shape.layers,
         "hidden_size": shape.hidden,
         "num_attention_heads": shape.heads,
         "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
     }
     if shape.family in GROUPED:
-        sizes |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
-    for name, value in sizes.items():
+        said |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    for name, value in said.items():
         setattr(config, name, value)
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
+    if kinds := getattr(config, "layer_types", None):
         config.layer_types = [kinds[layer] for layer in kept.layers]
-
-
-def _tell_modules(model: nn.Module, shape: ModelShape) -> None:
-    """The same sizes where transformers' modules keep copies of them."""
-    sizes = {
+    copies = {
         **dict.fromkeys(("hidden_size", "embed_dim", "split_size"), shape.hidden),
         **dict.fromkeys(("num_heads", "num_attention_heads"), shape.heads),
-        "num_key_value_heads": shape.kv_heads,
+        **{"num_key_value_heads": shape.kv_heads, "intermediate_size": shape.ffn},
         "all_head_size": shape.heads * shape.head_dim,
-        "intermediate_size": shape.ffn,
     }
     for module in model.modules():
-        for name in sizes.keys() & vars(module).keys():
-            setattr(module, name, sizes[name])
+        for name in copies.keys() & vars(module).keys():
+            setattr(module, name, copies[name])
 
 
 def prune(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Any:
