@@ -37,9 +37,10 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
     are not finite.
     """
     if isinstance(spec, Recipe):
-        if scope not in (None, spec.scope):
-            raise ValueError(f"scope={scope!r} contradicts the recipe's {spec.scope!r}")
-        spec, scope = spec.precision, spec.scope
+        own = spec.scope
+        if scope not in (None, own):
+            raise ValueError(f"scope={scope!r} contradicts the recipe's {own!r}")
+        spec, scope = spec.precision, own
     check_choice("precision", spec, QUANTIZED)
     check_choice("scope", scope := scope or "layers", SCOPES)
     names = parts.linear_names(model, scope)
@@ -63,16 +64,12 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
 
 
 def _check(model: nn.Module, names: list[str], precision: str) -> None:
-    states = {
-        "quantized already;": (Quantized, Int8Embedding),
-        "stored sparse or as a palette;": StoredLinear,
-    }
-    for state, kinds in states.items():
-        for name, module in model.named_modules():
-            if isinstance(module, kinds):
-                raise ValueError(
-                    f"{name} is {state} precision={precision!r} needs a dense model"
-                )
+    needs = f"precision={precision!r} needs a dense model"
+    for name, module in model.named_modules():
+        if isinstance(module, (Quantized, Int8Embedding)):
+            raise ValueError(f"{name} is quantized already; {needs}")
+        if isinstance(module, StoredLinear):
+            raise ValueError(f"{name} is stored sparse or as a palette; {needs}")
     group = FORMATS[precision].group
     for name in names if group else ():
         width = parts.dense_weight(model.get_submodule(name)).shape[1]

@@ -108,8 +108,9 @@ def healed(
     student, _ = checkpoints.load(trained.folder, device, "fp32")
     prune(student, recipe.pruning, ids)
     text, steps = token_ids(tokenizer, trained.corpus.train), recipe.distill_steps
-    options = {"config": CONFIG, "how": _how(student), "on_row": trained.on_row}
-    rows = distill(student, teacher, text, steps, folder=folder, **options)
+    options: dict[str, Any] = {"config": CONFIG, "how": _how(student)}
+    options |= {"folder": folder, "on_row": trained.on_row}
+    rows = distill(student, teacher, text, steps, **options)
     export_model(student, tokenizer, folder / KEPT)
     _write_run(folder / KEPT, recipe, trained, rows, device)
     return folder / KEPT

@@ -89,12 +89,10 @@ def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, shared
 
 
-def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+def _named_tensors(model: Any) -> list[tuple[str, Tensor]]:
     # Buffers that transformers would compute anew are stored too: they are small.
-    return [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
+    twice = {"remove_duplicate": False}
+    return [*model.named_parameters(**twice), *model.named_buffers(**twice)]
 
 
 def _kind(tensor: Tensor) -> list[Any]:

@@ -1,7 +1,4 @@
-"""Dense model -> the same model with weights that share values, tensor by tensor.
-
-The values are found by k-means in one dimension.
-"""
+"""Dense model -> the same model with weights that share values, tensor by tensor."""
 
 from __future__ import annotations
 

@@ -110,9 +110,9 @@ def test_a_student_is_made_once_and_kept(trained: Trained, quickly: None) -> Non
 
 
 def test_another_cut_is_another_student(trained: Trained) -> None:
-    recipes = [student_point(trained, steps=n).recipe for n in (3, 4)]
-    recipes.append(student_point(trained, prune_layer_choice="first").recipe)
-    folders = {recipes.student_folder(recipe, trained) for recipe in recipes}
+    cuts = [student_point(trained, steps=n).recipe for n in (3, 4)]
+    cuts.append(student_point(trained, prune_layer_choice="first").recipe)
+    folders = {recipes.student_folder(cut, trained) for cut in cuts}
     assert len(folders) == 3
 
 

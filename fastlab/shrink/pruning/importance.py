@@ -83,10 +83,9 @@ def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
 
 
 def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
-    need = pruning.needs_text
+    if ids is None and (need := pruning.needs_text):
+        raise ValueError(f"{need} needs ids: token ids (rows, length) of a text")
     if ids is None:
-        if need:
-            raise ValueError(f"{need} needs ids: token ids (rows, length) of a text")
         return None
     if model.config.model_type == "bert":
         for name in ("importance", "layer_choice"):
@@ -100,7 +99,6 @@ def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
 def _layers(
     scope: Scope, pruning: Pruning, count: int, ids: Tensor | None
 ) -> tuple[int, ...]:
-    """The layers that stay, by the pruning's choice."""
     have = scope.shape.layers
     choice = "last" if count == have else pruning.layer_choice
     if choice == "first":

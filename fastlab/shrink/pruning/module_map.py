@@ -99,7 +99,8 @@ def parts_of(model: Any) -> list[Part]:
             for name in names.split():
                 if name.startswith("*") is (layer >= 0):
                     full = name.replace("*", f"{LAYERS[family]}.{layer}")
-                    parts[full] = Part(full, modules.get(full), *axes.split(), layer)
+                    written, read = axes.split()
+                    parts[full] = Part(full, modules.get(full), written, read, layer)
     _check(family, modules, parts)
     return list(parts.values())
 

@@ -167,13 +167,13 @@ def block_influence(model: Any, ids: Tensor) -> Tensor:
 @torch.no_grad()
 def losses_without(model: Any, ids: Tensor) -> Tensor:
     """The model's mean loss in nats without each layer, one at a time: (layers,)."""
+
+    def pass_by(_module: Any, args: Any, out: Any) -> Any:
+        return (args[0], *out[1:]) if isinstance(out, tuple) else args[0]
+
     losses = []
     for layer in stack_of(model):
-        with _hooked([layer.register_forward_hook(_passed_by)], model):
+        with _hooked([layer.register_forward_hook(pass_by)], model):
             nats = [float(_loss(model, rows)) for rows in ids.split(BATCH)]
         losses.append(sum(nats) / len(ids))
     return torch.tensor(losses)
-
-
-def _passed_by(_module: Any, args: Any, out: Any) -> Any:
-    return (args[0], *out[1:]) if isinstance(out, tuple) else args[0]

@@ -21,29 +21,24 @@ def cut(model: Any, kept: Kept) -> None:
     before = ModelShape.from_config(model.config)
     tied = tied_head(model)
     parts = [p for p in parts_of(model) if p.layer in (*kept.layers, -1)]
-    _drop_layers(stack_of(model), kept.layers)
-    for part in parts:
-        if part.name != tied:
-            narrow(
-                part.module,
-                channels(part.written, kept, part.layer, before),
-                channels(part.read, kept, part.layer, before),
-            )
-    if tied:
-        head = model.get_submodule(tied)
-        head.weight = model.get_input_embeddings().weight
-        _tell_sizes(head)
-    _tell(model, kept)
-
-
-def _drop_layers(stack: nn.ModuleList, layers: tuple[int, ...]) -> None:
+    stack = stack_of(model)
     for index in reversed(range(len(stack))):
-        if index not in layers:
+        if index not in kept.layers:
             del stack[index]
     for index, layer in enumerate(stack):
         for module in layer.modules():
             if "layer_idx" in vars(module):
                 vars(module)["layer_idx"] = index
+    for part in parts:
+        if part.name != tied:
+            axes = (part.written, part.read)
+            sides = (channels(axis, kept, part.layer, before) for axis in axes)
+            narrow(part.module, *sides)
+    if tied:
+        head = model.get_submodule(tied)
+        head.weight = model.get_input_embeddings().weight
+        _tell_sizes(head)
+    _tell(model, kept)
 
 
 def channels(axis: str, kept: Kept, layer: int, before: ModelShape) -> Tensor | None:
