@@ -75,8 +75,8 @@ def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
     counts = {"heads": after.kv_heads, "ffn": after.ffn, "hidden": after.hidden}
     for axis, count in counts.items():
         if getattr(pruning, axis):
-            found = scores(scope, pruning, axis, ids)
-            units[axis] = {place: best(s, count) for place, s in found.items()}
+            merits = scores(scope, pruning, axis, ids)
+            units[axis] = {place: best(s, count) for place, s in merits.items()}
     if pruning.hidden:
         units["hidden"] = units["hidden"][-1]
     return Kept(after, layers, **units)
@@ -108,16 +108,16 @@ def _layers(
     if choice == "uniform":
         return evenly(have, count)
     if choice == "magnitude":
-        found = _layer_magnitudes(scope)
+        merits = _layer_magnitudes(scope)
     elif choice == "random":
         source = torch.Generator().manual_seed(pruning.seed)
-        found = torch.rand(have, generator=source)
+        merits = torch.rand(have, generator=source)
     else:
         assert ids is not None
         influence = choice == "influence"
         measure = probes.block_influence if influence else probes.losses_without
-        found = measure(scope.model, ids)
-    return tuple(best(found, count).tolist())
+        merits = measure(scope.model, ids)
+    return tuple(best(merits, count).tolist())
 
 
 def evenly(have: int, count: int) -> tuple[int, ...]:
@@ -162,15 +162,15 @@ def scores(
         size = scope.units(axis)
         return {place: torch.rand(size, generator=source) for place in places}
     if pruning.importance == "magnitude":
-        found = [_magnitude(scope, axis, place) for place in places]
+        merits = [_magnitude(scope, axis, place) for place in places]
     else:
         assert ids is not None
-        found = _measured(scope, pruning.importance, axis, ids)
-    for place, score in zip(places, found, strict=True):
+        merits = _measured(scope, pruning.importance, axis, ids)
+    for place, score in zip(places, merits, strict=True):
         if not bool(torch.isfinite(score).all()):
             where = "" if place < 0 else f" in layer {place}"
             raise ValueError(f"the scores of {axis}{where} are not finite")
-    return dict(zip(places, found, strict=True))
+    return dict(zip(places, merits, strict=True))
 
 
 def _magnitude(scope: Scope, axis: str, layer: int) -> Tensor:
