@@ -43,7 +43,7 @@ ROWS = (1, 4, 16, 64, 0)  # output rows that share a table; 0 = all
 
 def clustered(weight: Tensor, bits: int, rows: int = 0) -> tuple[Tensor, Tensor]:
     """A weight (n, k) as its palette gives it back, and the tables (groups, 2^bits)."""
-    from fastlab.shrink.codebooks import codebooks_of
+    from fastlab.shrink.share import codebooks_of
 
     groups = weight.float().reshape(tables_of(Sharing(bits, rows), len(weight)), -1)
     tables, codes = codebooks_of(groups, bits)

@@ -1,9 +1,7 @@
 """Linear modules on quantized weights: torch's own products, and a plain path.
 
-Each holds its weight as stored (`nn.Parameter`s without gradient, so that a model's
-bytes are those of its parameters), and knows `dense()`: what the weight stands
-for. `reference` multiplies by that; `forward` does so too where a device has no product
-of its own. The products have private names in torch: each use is guarded.
+`forward` multiplies by `dense()` where a device has no product of its own. The products
+have private names in torch: each use is guarded.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink import int4_packing, rounding
+from fastlab.shrink import rounding
 from fastlab.shrink.stored import StoredLinear, fixed
 from fastlab.spec.precision import ROWS, Format
 
@@ -25,47 +23,45 @@ DYNAMIC_ROWS = 4
 
 
 class Quantized(StoredLinear):
-    """What all quantized linears share."""
+    """What all quantized linears share: the precision that a recipe names them by."""
 
-    def reference(self, x: Tensor) -> Tensor:
-        """The same by the dequantized weight, on any device."""
-        return functional.linear(x, self.dense().to(x.dtype), self.bias)
+    precision: str
 
 
-class Int8Linear(Quantized):
-    """int8 weights with a scale per output row; activations as they come."""
+class RowLinear(Quantized):
+    """Weights of a byte with a scale per output row; activations as they come."""
 
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight.shape[0], weight.shape[1], bias)
         self.weight, self.scales = fixed(weight), fixed(scales)
 
     def product(self, x: Tensor) -> Tensor:
-        """torch's int8 product for a few rows on a CPU, else the weight is widened.
+        """x W^T with the weight widened to the dtype of x, block by block on a CPU.
 
-        On a GPU a compiler fuses the widening into the product; eager code writes the
-        widened weight to memory first.
+        There a whole widened weight would be new pages of memory in each call, which
+        cost more than the product (4096 x 4096 on 64 rows: 15 ms, in blocks 7). On a
+        GPU a compiler fuses the widening into the product; eager code writes it first.
         """
-        scales = self.scales.to(x.dtype)
-        if _has_int8_product(x, INT8_ROWS):
-            return aten._weight_int8pack_mm(x, self.weight, scales)
-        return _widened_product(x, self.weight) * scales
+        rows = max(1, WIDENED // self.in_features)
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            rows = self.out_features
+        blocks = [functional.linear(x, w.to(x.dtype)) for w in self.weight.split(rows)]
+        y = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+        return y * self.scales.to(x.dtype)
 
     def dense(self) -> Tensor:
-        return self.weight * self.scales[:, None]
+        return self.weight.to(self.scales.dtype) * self.scales[:, None]
 
 
-def _widened_product(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T with the weight widened to the dtype of x, block by block on a CPU.
+class Int8Linear(RowLinear):
+    """int8 weights; on a CPU torch's own product multiplies a few rows by them."""
 
-    A whole widened weight would be new pages of memory in each call there, which cost
-    more than the product (4096 x 4096 on 64 rows: 15 ms, in blocks 7).
-    """
-    rows = max(1, WIDENED // weight.shape[1])
-    whole = x.device.type != "cpu" or torch.compiler.is_compiling()
-    if whole or len(weight) <= rows:
-        return functional.linear(x, weight.to(x.dtype))
-    blocks = weight.split(rows)
-    return torch.cat([functional.linear(x, b.to(x.dtype)) for b in blocks], dim=1)
+    precision = "int8"
+
+    def product(self, x: Tensor) -> Tensor:
+        if _has_int8_product(x, INT8_ROWS):
+            return aten._weight_int8pack_mm(x, self.weight, self.scales.to(x.dtype))
+        return super().product(x)
 
 
 def _has_int8_product(x: Tensor, rows: int) -> bool:
@@ -78,6 +74,8 @@ def _has_int8_product(x: Tensor, rows: int) -> bool:
 class Int8DynamicLinear(Int8Linear):
     """int8 weights and int8 activations, these with a scale per row of each call."""
 
+    precision = "int8-dynamic"
+
     def product(self, x: Tensor) -> Tensor:
         """Exact int32 sums of the codes, times both scales, in the dtype of x.
 
@@ -86,8 +84,7 @@ class Int8DynamicLinear(Int8Linear):
         """
         codes, scales = rounding.int8_activations(x)
         if _has_int8_product(x, DYNAMIC_ROWS):
-            y = super().product(codes.to(x.dtype))
-            return (y * scales).to(x.dtype)
+            return (super().product(codes.to(x.dtype)) * scales).to(x.dtype)
         sums = int_product(codes, self.weight)
         return (sums * scales * self.scales.float()).to(x.dtype)
 
@@ -107,27 +104,22 @@ def int_product(x: Tensor, weight: Tensor) -> Tensor:
     return torch._int_mm(x, weight.t())[:rows]
 
 
-class Fp8Linear(Quantized):
-    """fp8 (e4m3) weights with an fp32 scale per output row."""
+class Fp8Linear(RowLinear):
+    """fp8 (e4m3) weights with fp32 scales."""
 
-    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape[0], weight.shape[1], bias)
-        self.weight, self.scales = fixed(weight), fixed(scales)
-
-    def product(self, x: Tensor) -> Tensor:
-        """The weight is widened to the dtype of x, which a compiler fuses."""
-        return _widened_product(x, self.weight) * self.scales.to(x.dtype)
-
-    def dense(self) -> Tensor:
-        return self.weight.float() * self.scales[:, None]
+    precision = "fp8"
 
 
 class Fp8DynamicLinear(Fp8Linear):
     """fp8 weights and fp8 activations, these with a scale per row of each call."""
 
+    precision = "fp8-dynamic"
+
     def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, scales, bias)
-        self.scaled = _has_scaled_product(weight)
+        on_gpu = weight.device.type == "cuda" and hasattr(torch, "_scaled_mm")
+        able = on_gpu and torch.cuda.get_device_capability(weight.device) >= (8, 9)
+        self.scaled = able and all(width % 16 == 0 for width in weight.shape)
 
     def product(self, x: Tensor) -> Tensor:
         """torch's row-wise scaled product where there is one (it returns bf16)."""
@@ -144,57 +136,49 @@ class Fp8DynamicLinear(Fp8Linear):
         return y.to(dtype)
 
 
-def _has_scaled_product(weight: Tensor) -> bool:
-    if weight.device.type != "cuda" or not hasattr(torch, "_scaled_mm"):
-        return False
-    able = torch.cuda.get_device_capability(weight.device) >= (8, 9)
-    return able and all(width % 16 == 0 for width in weight.shape)
-
-
 class Int4Linear(Quantized):
     """4-bit weights with a scale and a zero point per group of inputs of each row.
 
-    packed: the codes in the device's own order (see nibbles); pairs: (k / group, n, 2)
-    scales and zero points in the dense dtype. Rows are filled up to a multiple of 16.
+    packed: the codes, given as plain bytes, kept in the order of the device; pairs:
+    scales and zero points (k / group, n, 2) in the dense dtype. Rows are filled up to a
+    multiple of 16.
     """
 
     def __init__(
-        self, plain: Tensor, pairs: Tensor, n: int, bias: Tensor | None
+        self, packed: Tensor, pairs: Tensor, n: int, bias: Tensor | None
     ) -> None:
-        super().__init__(n, 2 * plain.shape[1], bias)
+        super().__init__(n, 2 * packed.shape[1], bias)
         self.group = self.in_features // pairs.shape[0]
-        self.layout = int4_packing.layout_for(plain.device, pairs.dtype)
-        self.packed = fixed(int4_packing.pack(plain, self.layout))
+        self.precision = f"int4-g{self.group}"
+        self.layout = rounding.layout_for(packed.device, pairs.dtype)
+        self.packed = fixed(rounding.pack(packed, self.layout))
         self.pairs = fixed(pairs)
 
     @property
     def plain(self) -> Tensor:
         """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
         n, k = self.pairs.shape[1], self.in_features
-        return int4_packing.unpack(self.packed, n, k, self.layout)
+        return rounding.unpack(self.packed, n, k, self.layout)
 
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
         if self.layout == "plain":
-            return functional.linear(x, self.dense().to(x.dtype))
+            return super().product(x)
         if x.device.type != self.layout:
             raise RuntimeError(
                 f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
                 "quantize on the device that runs them, or save and load there"
             )
-        ours = x.contiguous().to(self.pairs.dtype)
-        op = _INT4_PRODUCT[self.layout]
-        y = getattr(aten, op)(ours, self.packed, self.group, self.pairs)
+        multiply = getattr(aten, rounding.PRODUCTS[self.layout])
+        rows = x.contiguous().to(self.pairs.dtype)
+        y = multiply(rows, self.packed, self.group, self.pairs)
         return y[:, : self.out_features].to(x.dtype)
 
     def dense(self) -> Tensor:
-        codes = int4_packing.to_codes(self.plain).unflatten(1, (-1, self.group))
+        codes = rounding.to_codes(self.plain).unflatten(1, (-1, self.group))
         scale, zero = self.pairs.transpose(0, 1).unbind(-1)
         grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
         return grouped.flatten(1)[: self.out_features]
-
-
-_INT4_PRODUCT = {"cpu": "_weight_int4pack_mm_for_cpu", "cuda": "_weight_int4pack_mm"}
 
 
 class Int8Embedding(nn.Module):
@@ -202,7 +186,7 @@ class Int8Embedding(nn.Module):
 
     def __init__(self, weight: Tensor, scales: Tensor) -> None:
         super().__init__()
-        self.num_embeddings, self.embedding_dim = weight.shape
+        self.out_features, self.in_features = weight.shape
         self.weight, self.scales = fixed(weight), fixed(scales)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -210,30 +194,20 @@ class Int8Embedding(nn.Module):
         scales = self.scales[ids]
         return self.weight[ids].to(scales.dtype) * scales[..., None]
 
-    def dense(self) -> Tensor:
-        """The table (rows, width) that the stored one stands for."""
-        return self.weight * self.scales[:, None]
 
-
-ROW_KINDS = {
-    ("int8", False): Int8Linear,
-    ("int8", True): Int8DynamicLinear,
-    ("fp8", False): Fp8Linear,
-    ("fp8", True): Fp8DynamicLinear,
+ROW_KINDS: dict[str, type[RowLinear]] = {
+    kind.precision: kind
+    for kind in (Int8Linear, Int8DynamicLinear, Fp8Linear, Fp8DynamicLinear)
 }
 
 
 def quantized_linear(weight: Tensor, bias: Tensor | None, made: Format) -> Quantized:
     """The module of one format for a dense weight (n, k); its group must divide k."""
     if made.weights == "int4":
-        return _int4(weight, bias, made.group)
+        codes, pairs = rounding.int4_groups(weight, made.group)
+        extra = (0, 0, 0, -len(codes) % ROWS)
+        plain = functional.pad(rounding.to_bytes(codes), extra)
+        return Int4Linear(plain, functional.pad(pairs, extra), len(weight), bias)
     rows = {"int8": rounding.int8_rows, "fp8": rounding.fp8_rows}[made.weights]
-    return ROW_KINDS[made.weights, made.dynamic](*rows(weight), bias)
-
-
-def _int4(weight: Tensor, bias: Tensor | None, group: int) -> Int4Linear:
-    codes, pairs = rounding.int4_groups(weight, group)
-    extra = -len(codes) % ROWS
-    plain = functional.pad(int4_packing.to_bytes(codes), (0, 0, 0, extra))
-    pairs = functional.pad(pairs, (0, 0, 0, extra))
-    return Int4Linear(plain, pairs, len(weight), bias)
+    kind = f"{made.weights}-dynamic" if made.dynamic else made.weights
+    return ROW_KINDS[kind](*rows(weight), bias)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.shrink.linears import ROW_KINDS, Int4Linear, Int8Embedding, Quantized
+from fastlab.shrink.linears import Int8Embedding, Quantized
 from fastlab.shrink.stored import StoredLinear, bytes_of
 
 
@@ -17,18 +18,22 @@ def linear_names(model: nn.Module, scope: str) -> list[str]:
     "layers": those of the transformer's layers (everything in an nn.ModuleList); "head"
     and "all": also what follows them, the output head and bert's transform before it.
     """
-    names = [
+    modules = list(model.named_modules(remove_duplicate=False))
+    lists = tuple(f"{name}." for name, m in modules if isinstance(m, nn.ModuleList))
+    return [
         name
-        for name, module in model.named_modules(remove_duplicate=False)
+        for name, module in modules
         if isinstance(module, (nn.Linear, Conv1D))
+        and (scope != "layers" or name.startswith(lists))
     ]
-    inside = _listed(model)
-    return [n for n in names if scope != "layers" or n.startswith(inside)]
 
 
-def _listed(model: nn.Module) -> tuple[str, ...]:
-    lists = (n for n, m in model.named_modules() if isinstance(m, nn.ModuleList))
-    return tuple(f"{name}." for name in lists)
+def dense_names(model: nn.Module, verb: str) -> list[str]:
+    """The dense linears of a model's layers; ValueError where there are none."""
+    names = linear_names(model, "layers")
+    if not names:
+        raise ValueError(f"cannot {verb}: the layers have no dense linears (any more)")
+    return names
 
 
 def dense_weight(module: nn.Module) -> Tensor:
@@ -40,46 +45,41 @@ def dense_weight(module: nn.Module) -> Tensor:
 
 def quantized_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(name, module) of every quantized linear and table."""
-    for name, module in model.named_modules():
-        if isinstance(module, (Quantized, Int8Embedding)):
-            yield name, module
+    kinds = (Quantized, Int8Embedding)
+    return ((n, m) for n, m in model.named_modules() if isinstance(m, kinds))
 
 
 def precision_of(model: nn.Module) -> str:
     """The quantized precision of a model's linears, "" for a dense model."""
-    kinds = {kind: key for key, kind in ROW_KINDS.items()}
-    for _, module in quantized_modules(model):
-        if isinstance(module, Int4Linear):
-            return f"int4-g{module.group}"
-        if isinstance(module, Quantized):
-            weights, dynamic = kinds[type(module)]
-            return f"{weights}-dynamic" if dynamic else weights
-    return ""
+    linears = (m for _, m in quantized_modules(model) if isinstance(m, Quantized))
+    return next((linear.precision for linear in linears), "")
 
 
-def table_name(model: nn.Module) -> str:
-    """Dotted name of the token embedding."""
-    table = model.get_input_embeddings()  # type: ignore[operator]
-    return next(name for name, module in model.named_modules() if module is table)
+def name_of(model: nn.Module, wanted: nn.Module) -> str:
+    """Dotted name of a module of the model."""
+    return next(name for name, module in model.named_modules() if module is wanted)
 
 
-def head_name(model: nn.Module) -> str:
-    """Dotted name of the output head."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    return next(name for name, module in model.named_modules() if module is head)
+def tied_head(model: Any) -> str:
+    """Dotted name of a head that reads the token embedding's own tensor, else ""."""
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return name_of(model, head) if head.weight is table.weight else ""
 
 
-def is_tied(model: nn.Module) -> bool:
-    """Whether the output head reads the token embedding's own tensor."""
-    table = model.get_submodule(table_name(model))
-    head = model.get_submodule(head_name(model))
-    return head.weight is table.weight
+def replace_each(
+    model: nn.Module, names: list[str], make: Callable[[str, Tensor, Any], nn.Module]
+) -> nn.Module:
+    """Put make(name, weight (n, k), bias) in the place of each linear, one at a time.
 
-
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the submodule of a dotted name."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+    Raises ValueError for weights that are not finite.
+    """
+    for name in names:
+        dense = model.get_submodule(name)
+        weight = dense_weight(dense)
+        if not all(bool(edge.isfinite()) for edge in weight.aminmax()):
+            raise ValueError(f"the weight of {name} has values that are not finite")
+        model.set_submodule(name, make(name, weight, getattr(dense, "bias", None)))
+    return model
 
 
 def stored_weight_bytes(model: nn.Module) -> int:
@@ -87,31 +87,20 @@ def stored_weight_bytes(model: nn.Module) -> int:
     return sum(map(bytes_of, model.parameters()))
 
 
-def logical_parameters(model: nn.Module) -> int:
+def logical_parameters(model: Any) -> int:
     """Parameters of the dense model that a quantized, sparse or shared one stands for.
 
     Scales, zero points, tables and filled-up rows are none, zeros count; a tied head
     counts once, also where it now has its own quantized copy.
     """
-    stored = [
-        (name, module)
+    stored = {
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, (StoredLinear, Int8Embedding))
-    ]
-    own = {
-        id(w)
-        for _, module in stored
-        for name, w in module.named_parameters()
-        if name != "bias"
     }
-    plain = sum(w.numel() for w in model.parameters() if id(w) not in own)
-    head = head_name(model)
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    sizes = [_size(module) for name, module in stored if not (tied and name == head)]
-    return plain + sum(sizes)
-
-
-def _size(module: StoredLinear | Int8Embedding) -> int:
-    if isinstance(module, StoredLinear):
-        return module.out_features * module.in_features
-    return module.num_embeddings * module.embedding_dim
+    weights = (m.named_parameters() for m in stored.values())
+    own = {id(w) for named in weights for name, w in named if name != "bias"}
+    if getattr(model.config, "tie_word_embeddings", False):
+        stored.pop(name_of(model, model.get_output_embeddings()), None)
+    sizes = (m.out_features * m.in_features for m in stored.values())
+    return sum(sizes) + sum(w.numel() for w in model.parameters() if id(w) not in own)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
 
 from fastlab.shrink import parts, rounding
 from fastlab.shrink.linears import (
     ROW_KINDS,
-    Int4Linear,
     Int8Embedding,
     Quantized,
     quantized_linear,
 )
 from fastlab.shrink.stored import StoredLinear
 from fastlab.spec.checks import check_choice
-from fastlab.spec.precision import FORMATS, QUANTIZED, Format
+from fastlab.spec.precision import FORMATS, QUANTIZED
 from fastlab.spec.recipe import SCOPES, Recipe
 
 
-def quantize(
-    model: nn.Module, spec: str | Recipe, scope: str | None = None
-) -> nn.Module:
+def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Module:
     """Replace a model's dense linears by quantized ones; the model is consumed.
 
     spec: a quantized precision ("int4-g128"), or a Recipe that names one; scope:
@@ -38,42 +36,40 @@ def quantize(
     divide a width, a model that is quantized, sparse or shared already, or weights that
     are not finite.
     """
-    precision, scope = _named(spec, scope)
-    made = FORMATS[precision]
-    names = parts.linear_names(model, scope)
-    _check(model, names, precision)
-    tied = parts.is_tied(model)
-    head = parts.head_name(model)
-    table = _quantize_table(model) if scope == "all" else None
-    for name in names:
-        dense = model.get_submodule(name)
-        share = table if tied and name == head and made.weights == "int8" else None
-        parts.put(model, name, _replacement(name, dense, made, share))
-    return model
-
-
-def _named(spec: str | Recipe, scope: str | None) -> tuple[str, str]:
     if isinstance(spec, Recipe):
-        if scope not in (None, spec.scope):
-            raise ValueError(f"scope={scope!r} contradicts the recipe's {spec.scope!r}")
-        return _named(spec.precision, spec.scope)
+        own = spec.scope
+        if scope not in (None, own):
+            raise ValueError(f"scope={scope!r} contradicts the recipe's {own!r}")
+        spec, scope = spec.precision, own
     check_choice("precision", spec, QUANTIZED)
-    check_choice("scope", scope or "layers", SCOPES)
-    return spec, scope or "layers"
+    check_choice("scope", scope := scope or "layers", SCOPES)
+    names = parts.linear_names(model, scope)
+    _check(model, names, spec)
+    tied = parts.tied_head(model)
+    table: Any = None
+    if scope == "all":
+        name = parts.name_of(model, model.get_input_embeddings())
+        parts.replace_each(
+            model, [name], lambda _, w, __: Int8Embedding(*rounding.int8_rows(w))
+        )
+        table = model.get_submodule(name)
+    made = FORMATS[spec]
+
+    def quantized(name: str, weight: Tensor, bias: Tensor | None) -> Quantized:
+        if table is not None and name == tied and made.weights == "int8":
+            return ROW_KINDS[spec](table.weight, table.scales, bias)
+        return quantized_linear(weight.contiguous(), bias, made)
+
+    return parts.replace_each(model, names, quantized)
 
 
 def _check(model: nn.Module, names: list[str], precision: str) -> None:
-    done = next((name for name, _ in parts.quantized_modules(model)), None)
-    if done is not None:
-        raise ValueError(
-            f"{done} is quantized already; precision={precision!r} needs a dense model"
-        )
-    stored = [n for n, m in model.named_modules() if isinstance(m, StoredLinear)]
-    if stored:
-        raise ValueError(
-            f"{stored[0]} is stored sparse or as a palette; precision={precision!r} "
-            "needs a dense model"
-        )
+    needs = f"precision={precision!r} needs a dense model"
+    for name, module in model.named_modules():
+        if isinstance(module, (Quantized, Int8Embedding)):
+            raise ValueError(f"{name} is quantized already; {needs}")
+        if isinstance(module, StoredLinear):
+            raise ValueError(f"{name} is stored sparse or as a palette; {needs}")
     group = FORMATS[precision].group
     for name in names if group else ():
         width = parts.dense_weight(model.get_submodule(name)).shape[1]
@@ -82,31 +78,3 @@ def _check(model: nn.Module, names: list[str], precision: str) -> None:
                 f"precision={precision!r}: groups of {group} do not divide the "
                 f"{width} inputs of {name}"
             )
-
-
-def _quantize_table(model: nn.Module) -> Int8Embedding:
-    name = parts.table_name(model)
-    weight = parts.dense_weight(model.get_submodule(name))
-    table = Int8Embedding(*rounding.int8_rows(weight))
-    _check_finite(name, table)
-    parts.put(model, name, table)
-    return table
-
-
-def _replacement(
-    name: str, dense: nn.Module, made: Format, share: Int8Embedding | None
-) -> Quantized:
-    bias = getattr(dense, "bias", None)
-    if share is not None:
-        kind = ROW_KINDS[made.weights, made.dynamic]
-        return kind(share.weight, share.scales, bias)
-    module = quantized_linear(parts.dense_weight(dense).contiguous(), bias, made)
-    _check_finite(name, module)
-    return module
-
-
-def _check_finite(name: str, module: nn.Module) -> None:
-    scales = module.pairs if isinstance(module, Int4Linear) else module.scales
-    assert isinstance(scales, Tensor)
-    if not bool(torch.isfinite(scales).all()):
-        raise ValueError(f"the weight of {name} has values that are not finite")

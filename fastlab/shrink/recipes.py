@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from fastlab import checkpoints, models
-from fastlab.models import prompt_ids
-from fastlab.shrink.healing import healed
+from fastlab import checkpoints, machine, models
+from fastlab.learning.checkpoint import Row, export_model, summary_of, write_json
+from fastlab.learning.distilling import DistillConfig, distill
+from fastlab.learning.likelihood import text_loss
+from fastlab.learning.loop import Training
+from fastlab.learning.tokens import token_ids
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import is_saved, load_quantized, manifest_of
 from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
-from fastlab.spec.checks import check_choice
+from fastlab.spec.checks import check_choice, digest
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import PRECISIONS, QUANTIZED
+from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import PLAIN, SCOPES, Recipe
 
+CONFIG = DistillConfig(temperature=2.0, kl=0.8)
+HOW = Training(
+    batch=8, lr=1e-3, warmup=10, decay=1.0, precision="autocast-bf16", compiled=True
+)
+KEPT = "final"  # the folder of a student that is done, beside what its run kept
 SEEN_LENGTH = 256  # of the rows on which importances are measured
 
 
@@ -38,16 +47,15 @@ def build(
     """
     recipe = point.recipe
     if point.seed is not None:
-        return smaller(models.build(point, device), recipe, _random_ids(point, device))
+        return smaller(models.build(point, device), recipe, _ids(point, device))
     if trained is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     trained.check(point)
-    ids = _text_ids(point, trained, device)
-    if recipe.distill_steps:
-        student = healed(recipe, trained, ids, device)
-        model, _ = checkpoints.load(student, device, recipe.precision)
-        return _stored(model, recipe, ids)
-    model, _ = checkpoints.load(trained.folder, device, recipe.precision)
+    ids, source = _ids(point, device, trained), trained.folder
+    if recipe.distill_steps:  # a student is pruned already
+        source = healed(recipe, trained, ids, device)
+        recipe = replace(recipe, pruning=Pruning(), distill_steps=0)
+    model, _ = checkpoints.load(source, device, recipe.precision)
     return smaller(model, recipe, ids)
 
 
@@ -58,38 +66,97 @@ def smaller(model: nn.Module, recipe: Recipe, ids: Tensor | None = None) -> nn.M
     comes between the first two and is not done here.
     """
     if recipe.prunes:
-        model = prune(model, recipe.pruning, ids if recipe.pruning.needs_text else None)
-    return _stored(model, recipe, ids)
-
-
-def _stored(model: nn.Module, recipe: Recipe, ids: Tensor | None) -> nn.Module:
+        prune(model, recipe.pruning, ids)
     if recipe.sparsity is not None:
-        model = sparsify(model, recipe.sparsity, ids)
+        sparsify(model, recipe.sparsity, ids)
     if recipe.sharing is not None:
-        model = share(model, recipe.sharing)
+        share(model, recipe.sharing)
     if recipe.precision in QUANTIZED:
-        model = quantize(model, recipe)
+        quantize(model, recipe)
     return model
 
 
-def needs_ids(recipe: Recipe) -> bool:
-    """Whether something of the recipe is chosen by what the model does to a text."""
-    wanda = recipe.sparsity is not None and recipe.sparsity.method == "wanda"
-    return wanda or bool(recipe.pruning.needs_text)
-
-
-def _random_ids(point: Point, device: str) -> Tensor | None:
-    if not needs_ids(point.recipe):
+def _ids(point: Point, device: str, trained: Trained | None = None) -> Tensor | None:
+    """What importances are measured on; None for recipes that measure nothing."""
+    sparsity = point.recipe.sparsity
+    wanda = sparsity is not None and sparsity.method == "wanda"
+    if not (wanda or point.recipe.pruning.needs_text):
         return None
     length = min(SEEN_LENGTH, point.shape.max_positions)
+    if trained is not None:
+        return trained.seen(length).to(device)
     work = Workload(batch=4, prompt_len=length)
-    return prompt_ids(replace(point, workload=work, recipe=PLAIN), device)
+    return models.prompt_ids(replace(point, workload=work, recipe=PLAIN), device)
 
 
-def _text_ids(point: Point, trained: Trained, device: str) -> Tensor | None:
-    if not needs_ids(point.recipe):
-        return None
-    return trained.seen(min(SEEN_LENGTH, point.shape.max_positions)).to(device)
+def healed(
+    recipe: Recipe, trained: Trained, ids: Tensor | None = None, device: str = "cpu"
+) -> Path:
+    """The folder of the recipe's pruned model after its distill_steps.
+
+    Teacher and student are the dense weights in fp32; the student is cut, learns from
+    the teacher on the training text, and is written in bf16 with run.json. The work is
+    kept in trained.students: a run that was stopped goes on, one that is done is taken.
+    ids: as `prune` takes them. Raises ValueError where there is no such folder, or a
+    text shorter than one block.
+    """
+    folder = student_folder(recipe, trained)
+    if (folder / KEPT / "run.json").exists():
+        return folder / KEPT
+    teacher, tokenizer = checkpoints.load(trained.folder, device, "fp32")
+    student, _ = checkpoints.load(trained.folder, device, "fp32")
+    prune(student, recipe.pruning, ids)
+    text, steps = token_ids(tokenizer, trained.corpus.train), recipe.distill_steps
+    options: dict[str, Any] = {"config": CONFIG, "how": _how(student)}
+    options |= {"folder": folder, "on_row": trained.on_row}
+    rows = distill(student, teacher, text, steps, **options)
+    export_model(student, tokenizer, folder / KEPT)
+    _write_run(folder / KEPT, recipe, trained, rows, device)
+    return folder / KEPT
+
+
+def student_folder(recipe: Recipe, trained: Trained) -> Path:
+    """Where a student's run is kept: named by all that it is made of."""
+    if not trained.students:
+        raise ValueError(
+            f"distill_steps={recipe.distill_steps} needs students=: the folder where "
+            "distilled models are kept"
+        )
+    about = {
+        "weights": trained.weights,
+        "text": trained.corpus.train_sha256,
+        "pruning": recipe.pruning.to_dict(),
+        "steps": recipe.distill_steps,
+        "lesson": asdict(CONFIG),
+        "how": asdict(HOW),
+    }
+    return Path(trained.students) / digest(about)[:16]
+
+
+def _how(student: Any) -> Training:
+    """How a student learns: in blocks no longer than what it has positions for."""
+    most = student.config.max_position_embeddings
+    return replace(HOW, block=min(HOW.block, most))
+
+
+def _write_run(
+    folder: Path, recipe: Recipe, trained: Trained, rows: list[Row], device: str
+) -> None:
+    model, tokenizer = checkpoints.load(folder, device)
+    corpus, environment, how = trained.corpus, machine.environment(device), _how(model)
+    run = {
+        **{name: environment[name] for name in ("command", "versions", "device")},
+        "teacher": trained.weights,
+        "recipe": recipe.to_dict(),
+        "lesson": asdict(CONFIG),
+        "how": asdict(how),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(rows[-1]["seconds"], 1),
+        "held_out_sha256": corpus.held_out_sha256,
+        "held_out": asdict(text_loss(model, tokenizer, corpus.held_out, how.block)),
+        "curve": summary_of(rows),
+    }
+    write_json(folder / "run.json", run)
 
 
 def load(

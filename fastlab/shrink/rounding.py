@@ -1,4 +1,9 @@
-"""Weights and activations -> integers (or fp8) and scales: functions of tensors."""
+"""Weights and activations -> integers (or fp8) and scales; 4-bit codes as bytes.
+
+Plain bytes hold two codes each, the even column in the high half. What torch's kernels
+want differs with the device and even with a CPU's instructions; `unpack` learns that
+order by packing the numbers of the positions, so that files can hold plain bytes only.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+LEAST = 2.0**-24  # scale, of rows of zeros: it can be divided by
 FP8 = torch.float8_e4m3fn
 BLOCK = 2**22  # weights rounded at once: bounds the fp32 copies that rounding makes
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried for int4
+
+# torch's int4 product of each layout but "plain"; a layout has the name of its device
+PRODUCTS = {"cpu": "_weight_int4pack_mm_for_cpu", "cuda": "_weight_int4pack_mm"}
+BLOCK_ROWS = 256  # packed at once; a multiple of every kernel's own block of rows
 
 
 def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,26 +28,33 @@ def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     Symmetric, each row by its own largest value. The scale is rounded to its dtype
     first, so that q is the nearest integer under the scale that is really stored.
     """
-    return _by_rows(_int8_block, weight)
+    codes, scales = _by_rows(lambda rows: _int8(rows, weight.dtype), weight)
+    return codes, scales.squeeze(1)
 
 
-def _int8_block(weight: Tensor) -> tuple[Tensor, Tensor]:
-    exact = weight.float()
-    scales = _positive(exact.abs().amax(1) / 127).to(weight.dtype)
-    q = torch.round(exact / scales.float()[:, None]).clamp_(-127, 127)
-    return q.to(torch.int8), scales
+def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(m, k) -> int8 (m, k) and fp32 scales (m, 1), each row by its largest value."""
+    return _int8(x, torch.float32)
+
+
+def _int8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    exact = x.float()
+    scales = (exact.abs().amax(-1, keepdim=True) / 127).clamp(min=LEAST).to(dtype)
+    return torch.round(exact / scales.float()).clamp(-127, 127).to(torch.int8), scales
 
 
 def fp8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(n, k) -> float8_e4m3fn (n, k) and fp32 scales (n,): w = q s."""
-    return _by_rows(_fp8_block, weight)
+    codes, scales = _by_rows(fp8_activations, weight)
+    return codes, scales.squeeze(1)
 
 
-def _fp8_block(weight: Tensor) -> tuple[Tensor, Tensor]:
+def fp8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(m, k) -> float8_e4m3fn (m, k) and fp32 scales (m, 1)."""
     largest = torch.finfo(FP8).max
-    exact = weight.float()
-    scales = _positive(exact.abs().amax(1) / largest)
-    return (exact / scales[:, None]).clamp_(-largest, largest).to(FP8), scales
+    exact = x.float()
+    scales = (exact.abs().amax(-1, keepdim=True) / largest).clamp(min=LEAST)
+    return (exact / scales).clamp(-largest, largest).to(FP8), scales
 
 
 def int4_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
@@ -71,31 +88,11 @@ def _int4_fit(
     grouped: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
     """Codes (n, groups, group), scales, zeros and squared errors (n, groups)."""
-    scale = _positive((high - low) / 15).to(dtype).float()
+    scale = ((high - low) / 15).clamp(min=LEAST).to(dtype).float()
     zero = (low + 8 * scale).to(dtype).float()
     q = (grouped - zero[..., None]).div_(scale[..., None]).round_().clamp_(-8, 7)
     error = (q * scale[..., None]).add_(zero[..., None]).sub_(grouped)
     return q.add_(8), scale, zero, error.square_().sum(-1)
-
-
-def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, k) -> int8 (m, k) and fp32 scales (m, 1), each row by its largest value."""
-    exact = x.float()
-    scales = _positive(exact.abs().amax(-1, keepdim=True) / 127)
-    return torch.round(exact / scales).clamp(-127, 127).to(torch.int8), scales
-
-
-def fp8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, k) -> float8_e4m3fn (m, k) and fp32 scales (m, 1)."""
-    largest = torch.finfo(FP8).max
-    exact = x.float()
-    scales = _positive(exact.abs().amax(-1, keepdim=True) / largest)
-    return (exact / scales).clamp(-largest, largest).to(FP8), scales
-
-
-def _positive(scales: Tensor) -> Tensor:
-    """Scales that can be divided by: rows of zeros get the least one."""
-    return scales.clamp(min=2.0**-24)
 
 
 def _by_rows(
@@ -105,3 +102,73 @@ def _by_rows(
     parts = [function(part) for part in weight.split(rows)]
     first, second = zip(*parts, strict=True)
     return torch.cat(first), torch.cat(second)
+
+
+def layout_for(device: torch.device, dtype: torch.dtype) -> str:
+    """The layout whose int4 product this device has, "plain" where it has none."""
+    layout = device.type
+    if layout not in PRODUCTS or not hasattr(torch.ops.aten, PRODUCTS[layout]):
+        return "plain"
+    if layout == "cpu":
+        return "cpu"
+    able = torch.cuda.get_device_capability(device) >= (8, 0)
+    return "cuda" if able and dtype == torch.bfloat16 else "plain"
+
+
+def to_bytes(codes: Tensor) -> Tensor:
+    """uint8 codes 0..15 (n, k) -> plain bytes (n, k / 2)."""
+    return codes[:, ::2] << 4 | codes[:, 1::2]
+
+
+def to_codes(plain: Tensor) -> Tensor:
+    """Plain bytes (n, k / 2) -> uint8 codes 0..15 (n, k)."""
+    return torch.stack([plain >> 4, plain & 15], dim=-1).flatten(1)
+
+
+def pack(plain: Tensor, layout: str) -> Tensor:
+    """Plain bytes (n, k / 2), n a multiple of 16 -> the layout's own tensor."""
+    if layout == "plain":
+        return plain
+    return torch.cat([_pack_block(part, layout) for part in plain.split(BLOCK_ROWS)])
+
+
+def _pack_block(plain: Tensor, layout: str) -> Tensor:
+    aten = torch.ops.aten
+    if layout == "cpu":
+        codes = to_codes(plain).to(torch.int32)
+        return aten._convert_weight_to_int4pack_for_cpu(codes, 2)
+    # It packs tiles of 16 inputs (8 bytes) together: the most that divide a row.
+    tiles = next(tiles for tiles in (8, 4, 2) if plain.shape[1] % (8 * tiles) == 0)
+    return aten._convert_weight_to_int4pack(plain.contiguous(), tiles)
+
+
+def unpack(packed: Tensor, n: int, k: int, layout: str) -> Tensor:
+    """The plain bytes (n, k / 2) from which `pack` made `packed`."""
+    if layout == "plain":
+        return packed
+    parts: list[Tensor] = []
+    order = torch.empty(0)
+    per_slice = n // packed.shape[0]  # rows in one slice of the packed tensor
+    for block in packed.split(BLOCK_ROWS // per_slice):
+        rows = len(block) * per_slice
+        if order.numel() != rows * k:
+            order = _order(rows, k, layout, packed.device)
+        codes = torch.empty(rows * k, dtype=torch.uint8, device=packed.device)
+        codes[order] = _halves(block)
+        parts.append(to_bytes(codes.view(rows, k)))
+    return torch.cat(parts)
+
+
+def _order(rows: int, k: int, layout: str, device: torch.device) -> Tensor:
+    """For each packed half byte in turn, the flat position of the code it holds."""
+    numbers = torch.arange(rows * k, device=device).view(rows, k)
+    order = torch.zeros(rows * k, dtype=torch.int64, device=device)
+    for shift in range(0, (rows * k - 1).bit_length(), 4):
+        digits = (numbers >> shift & 15).to(torch.uint8)
+        order |= _halves(_pack_block(to_bytes(digits), layout)).long() << shift
+    return order
+
+
+def _halves(packed: Tensor) -> Tensor:
+    """All 4-bit halves of a tensor's bytes, in memory order."""
+    return to_codes(packed.contiguous().view(-1).view(torch.uint8)[None]).view(-1)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastlab.shrink import parts
@@ -28,8 +27,10 @@ _FIELDS = (
     *("schema", "precision", "model", "attention", "modules", "shared"),
     *("tensors", "file"),
 )
-_KINDS = {kind.__name__: kind for kind in ROW_KINDS.values()}
-_ALL_KINDS = (*_KINDS, "Int4Linear", "Int8Embedding")
+_LEAVES = ("packed", "pairs", "weight", "scales", "bias")
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (*ROW_KINDS.values(), Int4Linear, Int8Embedding)
+}
 
 
 def save_quantized(
@@ -57,52 +58,45 @@ def save_quantized(
         "modules": modules,
         "shared": shared,
         "tensors": {name: _kind(t) for name, t in tensors.items()},
-        "file": _file(folder / WEIGHTS),
+        "file": {
+            "name": WEIGHTS,
+            "bytes": (folder / WEIGHTS).stat().st_size,
+            "sha256": sha256_of(folder / WEIGHTS),
+        },
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 
 def _described(module: nn.Module) -> dict[str, Any]:
-    said: dict[str, Any] = {"kind": type(module).__name__}
+    described: dict[str, Any] = {"kind": type(module).__name__}
     if isinstance(module, Quantized):
-        said |= {"shape": [module.out_features, module.in_features]}
+        described["shape"] = [module.out_features, module.in_features]
     if isinstance(module, Int4Linear):
-        said |= {"group": module.group}
-    return said
+        described["group"] = module.group
+    return described
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Every parameter and buffer once, on the CPU; and which names share another's."""
-    tensors: dict[str, Tensor] = {}
-    shared: dict[str, str] = {}
-    first: dict[int, str] = {}
-    for name, tensor in _named_tensors(model):
-        if id(tensor) in first:
-            shared[name] = first[id(tensor)]
-            continue
-        first[id(tensor)] = name
-        module = model.get_submodule(name.rpartition(".")[0])
-        packed = isinstance(module, Int4Linear) and name.endswith(".packed")
-        kept: Any = module.plain if packed else tensor
-        tensors[name] = kept.detach().to("cpu").contiguous()
+    named = _named_tensors(model)
+    first = {id(tensor): name for name, tensor in reversed(named)}
+    shared = {n: first[id(t)] for n, t in named if first[id(t)] != n}
+    tensors = {n: t.detach().cpu().contiguous() for n, t in named if n not in shared}
+    for name, module in parts.quantized_modules(model):
+        if isinstance(module, Int4Linear):
+            tensors[f"{name}.packed"] = module.plain.cpu().contiguous()
     return tensors, shared
 
 
-def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+def _named_tensors(model: Any) -> list[tuple[str, Tensor]]:
     # Buffers that transformers would compute anew are stored too: they are small.
-    return [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]
+    twice = {"remove_duplicate": False}
+    return [*model.named_parameters(**twice), *model.named_buffers(**twice)]
 
 
 def _kind(tensor: Tensor) -> list[Any]:
     return [str(tensor.dtype).removeprefix("torch."), *tensor.shape]
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def is_saved(source: str | Path) -> bool:
@@ -127,19 +121,9 @@ def manifest_of(folder: str | Path) -> dict[str, Any]:
     if manifest["schema"] != SCHEMA:
         raise ValueError(f"{path}: schema={manifest['schema']!r} must be {SCHEMA}")
     check_choice("precision", manifest["precision"], QUANTIZED)
-    for name, said in manifest["modules"].items():
-        check_choice(f"kind of {name}", said.get("kind"), _ALL_KINDS)
+    for name, described in manifest["modules"].items():
+        check_choice(f"kind of {name}", described.get("kind"), _KINDS)
     return manifest
-
-
-def _check_file(folder: Path, said: dict[str, Any]) -> Path:
-    path = folder / WEIGHTS
-    size = path.stat().st_size
-    if size != said["bytes"]:
-        raise ValueError(f"{path} has {size} bytes; the manifest says {said['bytes']}")
-    if sha256_of(path) != said["sha256"]:
-        raise ValueError(f"{path}: its sha256 is not the one in the manifest")
-    return path
 
 
 def load_quantized(folder: str | Path, device: str = "cpu") -> nn.Module:
@@ -150,20 +134,22 @@ def load_quantized(folder: str | Path, device: str = "cpu") -> nn.Module:
     """
     folder = Path(folder)
     manifest = manifest_of(folder)
-    path = _check_file(folder, manifest["file"])
+    path = folder / WEIGHTS
+    size, expected = path.stat().st_size, manifest["file"]["bytes"]
+    if size != expected:
+        raise ValueError(f"{path} has {size} bytes; the manifest says {expected}")
+    if sha256_of(path) != manifest["file"]["sha256"]:
+        raise ValueError(f"{path}: its sha256 is not the one in the manifest")
     model = _skeleton(folder, manifest["model"], manifest["attention"])
-    held = _read(path, device)
-    _check_tensors(manifest, held)
+    held = load_file(path, device)
+    if device == "cpu":  # views of the mapped file, as aligned as they lie there: the
+        # int8 product crashes on weights that do not begin at 16 bytes
+        held = {name: tensor.clone() for name, tensor in held.items()}
+    if {name: _kind(t) for name, t in held.items()} != manifest["tensors"]:
+        raise ValueError(f"the tensors of {WEIGHTS} are not those of {MANIFEST}")
     held |= {name: held[first] for name, first in manifest["shared"].items()}
-    return _filled(model, manifest, held).eval().requires_grad_(False)
-
-
-def _read(path: Path, device: str) -> dict[str, Tensor]:
-    # On a CPU the tensors are views of the mapped file, as aligned as they lie there;
-    # the int8 product crashes on weights that do not begin at 16 bytes: copy them.
-    with safe_open(path, "pt", device=device) as file:
-        read = ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
-        return {n: t.clone() if device == "cpu" else t for n, t in read}
+    _fill(model, manifest["modules"], held)
+    return model.eval().requires_grad_(False)
 
 
 def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
@@ -179,18 +165,21 @@ def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
     return model
 
 
-def _check_tensors(manifest: dict[str, Any], held: dict[str, Tensor]) -> None:
-    if {name: _kind(t) for name, t in held.items()} != manifest["tensors"]:
-        raise ValueError(f"the tensors of {WEIGHTS} are not those of {MANIFEST}")
+def _fill(model: nn.Module, modules: dict[str, Any], held: dict[str, Tensor]) -> None:
+    """Put quantized modules in place, and every tensor that the file holds.
 
-
-def _filled(
-    model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]
-) -> nn.Module:
-    """The skeleton with quantized modules in place and every tensor from the file."""
-    fixed = _parameters(held)
-    for name, said in manifest["modules"].items():
-        parts.put(model, name, _module(name, said, fixed))
+    Names that share a tensor share one parameter.
+    """
+    single = {id(t): nn.Parameter(t, requires_grad=False) for t in held.values()}
+    fixed = {name: single[id(tensor)] for name, tensor in held.items()}
+    for name, described in modules.items():
+        full = {leaf: f"{name}.{leaf}" for leaf in _LEAVES}
+        own: dict[str, Any] = {n: fixed[f] for n, f in full.items() if f in fixed}
+        if described["kind"] != "Int8Embedding":
+            own.setdefault("bias", None)
+        if described["kind"] == "Int4Linear":
+            own |= {"packed": own["packed"].data, "n": described["shape"][0]}
+        model.set_submodule(name, _KINDS[described["kind"]](**own))
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue
@@ -200,24 +189,3 @@ def _filled(
         owner, _, leaf = name.rpartition(".")
         new = fixed[name] if isinstance(old, nn.Parameter) else held[name]
         setattr(model.get_submodule(owner), leaf, new)
-    return model
-
-
-def _parameters(held: dict[str, Tensor]) -> dict[str, nn.Parameter]:
-    """Each tensor as one parameter, the same for all names that share it."""
-    made = {id(t): nn.Parameter(t, requires_grad=False) for t in held.values()}
-    return {name: made[id(t)] for name, t in held.items()}
-
-
-def _module(
-    name: str, said: dict[str, Any], held: dict[str, nn.Parameter]
-) -> nn.Module:
-    def part(leaf: str) -> Any:
-        return held.get(f"{name}.{leaf}")
-
-    if said["kind"] == "Int4Linear":
-        rows = said["shape"][0]
-        return Int4Linear(part("packed").data, part("pairs"), rows, part("bias"))
-    if said["kind"] == "Int8Embedding":
-        return Int8Embedding(part("weight"), part("scales"))
-    return _KINDS[said["kind"]](part("weight"), part("scales"), part("bias"))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from fastlab.shrink import codebooks, parts
-from fastlab.shrink.stored import LutLinear
+from fastlab.shrink import parts
+from fastlab.shrink.stored import LutLinear, pack
 from fastlab.spec.sharing import Sharing, tables_of
+
+SAMPLE = 2**22  # values at most that a table is fitted to, and indexed at once
+ROUNDS = 100  # of Lloyd's algorithm; it mostly stops by itself before
+POINTS = 1024  # quantiles that the first centres are placed by
 
 
 def share(model: nn.Module, sharing: Sharing) -> nn.Module:
@@ -18,25 +23,12 @@ def share(model: nn.Module, sharing: Sharing) -> nn.Module:
     where groups do not divide the rows of a weight, or where it has no dense linears;
     and for weights that are not finite.
     """
-    names = dense_names(model, "share")
+    names = parts.dense_names(model, "share")
     for name in names:
         tables_of(sharing, len(parts.dense_weight(model.get_submodule(name))))
-    for name in names:
-        dense = model.get_submodule(name)
-        weight = parts.dense_weight(dense)
-        if not bool(torch.isfinite(weight).all()):
-            raise ValueError(f"the weight of {name} has values that are not finite")
-        bias = getattr(dense, "bias", None)
-        parts.put(model, name, lut_linear(weight, bias, sharing))
-    return model
-
-
-def dense_names(model: nn.Module, verb: str) -> list[str]:
-    """The dense linears of a model's layers; ValueError where there are none."""
-    names = parts.linear_names(model, "layers")
-    if not names:
-        raise ValueError(f"cannot {verb}: the layers have no dense linears (any more)")
-    return names
+    return parts.replace_each(
+        model, names, lambda _, weight, bias: lut_linear(weight, bias, sharing)
+    )
 
 
 @torch.no_grad()
@@ -44,6 +36,81 @@ def lut_linear(weight: Tensor, bias: Tensor | None, sharing: Sharing) -> LutLine
     """The look-up module of a dense weight (n, k); its groups must divide n."""
     n, k = weight.shape
     groups = weight.reshape(tables_of(sharing, n), -1)
-    tables, codes = codebooks.codebooks_of(groups, sharing.bits)
-    packed = codebooks.pack(codes.view(-1), sharing.bits)
+    tables, codes = codebooks_of(groups, sharing.bits)
+    packed = pack(codes.view(-1), sharing.bits)
     return LutLinear(packed, tables, n, k, bias)
+
+
+def codebooks_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Groups (tables, m) -> tables (tables, 2^bits), ascending, in the groups' dtype;
+    and uint8 codes (tables, m): for each value the nearest of its table.
+    """
+    step = max(1, -(-groups.shape[1] // SAMPLE))
+    values = groups[:, ::step].float().sort(1).values
+    tables = fitted(values, 2**bits).to(groups.dtype)
+    borders = _middles(tables.float())
+    codes = [
+        torch.searchsorted(borders, part.float().contiguous(), out_int32=True)
+        for part in groups.split(max(1, SAMPLE // len(groups)), 1)
+    ]
+    return tables, torch.cat([part.to(torch.uint8) for part in codes], 1)
+
+
+def fitted(values: Tensor, count: int) -> Tensor:
+    """Centres (tables, count) of ascending values (tables, m): the better of two.
+
+    Lloyd's algorithm stops where no small step helps. It starts from the middles of
+    equal shares of the values, which finds clusters, and from their density, which
+    serves the tails.
+    """
+    sums = functional.pad(values.double().cumsum(1), (1, 0))
+    steps = (torch.arange(count, device=values.device) + 0.5) / count
+    best, explained = _lloyd(values, sums, values[:, (steps * values.shape[1]).long()])
+    other, more = _lloyd(values, sums, _by_density(values, steps))
+    return torch.where((more > explained)[:, None], other, best)
+
+
+def _by_density(values: Tensor, steps: Tensor) -> Tensor:
+    """Centres as dense as the cube root of the density of ascending values (tables, m).
+
+    The best density for the mean square error of many levels (Panter and Dite, 1951).
+    Between two neighbouring quantiles, a distance d apart, the density is as 1 / d and
+    its cube root sums up to d^(2/3). steps: the shares of all at the middles of cells.
+    """
+    places = torch.linspace(0, values.shape[1] - 1, POINTS, device=values.device)
+    quantiles = values[:, places.round().long()]
+    mass = quantiles.diff(dim=1).pow(2 / 3).cumsum(1)
+    at = torch.searchsorted(mass, mass[:, -1:] * steps)
+    return quantiles.gather(1, at.clamp(max=POINTS - 2) + 1)
+
+
+def _lloyd(values: Tensor, sums: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Lloyd's algorithm on ascending values (tables, m), from ascending centres.
+
+    Each cell is a stretch of the sorted values, its mean a difference of two running
+    sums (tables, m + 1): a round costs a binary search per centre, however many values
+    there are. Also returns the sum of squares of the cells' means (tables,): the more,
+    the less error is left, for sum (x - mean)^2 = sum x^2 - sum over cells of (sum of
+    the cell)^2 / its count.
+    """
+    edges = _edges(values, centres)
+    for _ in range(ROUNDS):
+        counts = edges.diff(dim=1)
+        means = sums.gather(1, edges).diff(dim=1) / counts.clamp(min=1)
+        centres = torch.where(counts > 0, means.float(), centres).sort(1).values
+        before, edges = edges, _edges(values, centres)
+        if torch.equal(before, edges):
+            break
+    squares = sums.gather(1, edges).diff(dim=1).square()
+    return centres, (squares / edges.diff(dim=1).clamp(min=1)).sum(1)
+
+
+def _edges(values: Tensor, centres: Tensor) -> Tensor:
+    """Where each centre's cell begins, and the end: (tables, centres + 1)."""
+    cuts = torch.searchsorted(values, _middles(centres))
+    return functional.pad(functional.pad(cuts, (1, 0)), (0, 1), value=values.shape[1])
+
+
+def _middles(centres: Tensor) -> Tensor:
+    """The borders between neighbouring centres: (tables, centres - 1)."""
+    return (centres[:, 1:] + centres[:, :-1]) / 2

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from fastlab.shrink import parts
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
-from fastlab.shrink.share import dense_names
-from fastlab.shrink.stored import CsrLinear, SemiSparseLinear, StoredLinear
+from fastlab.shrink.stored import CsrLinear, SemiSparseLinear
 from fastlab.spec.sparsity import SEMI_COLUMNS, SEMI_ROWS, Sparsity, zeros_per_row
+
+BLOCK = 2**22  # weights ranked at once: bounds the fp32 scores and their order
+STORED = {"csr": CsrLinear, "2:4": SemiSparseLinear}
 
 
 def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
@@ -23,15 +25,17 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
     missing or unfit ids, groups that do not divide a width, and a storage that the
     model's device, dtype or sizes do not allow.
     """
-    names = dense_names(model, "sparsify")
+    names = parts.dense_names(model, "sparsify")
     for name in names:
         _check(name, model.get_submodule(name), sparsity)
     norms = _input_norms(model, names, ids) if sparsity.method == "wanda" else {}
     for name in names:
         dense = model.get_submodule(name)
-        zero_out(parts.dense_weight(dense), sparsity, norms.get(name))
-        if sparsity.storage != "dense":
-            parts.put(model, name, _stored(dense, sparsity.storage))
+        weight = parts.dense_weight(dense)
+        zero_out(weight, sparsity, norms.get(name))
+        if sparsity.storage in STORED:
+            stored = STORED[sparsity.storage](weight, getattr(dense, "bias", None))
+            model.set_submodule(name, stored)
     return model
 
 
@@ -57,8 +61,6 @@ def storage_refusal(storage: str, device: torch.device, dtype: torch.dtype) -> s
         return f"sparse tensor cores are NVIDIA's; the weights are on {device.type}"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return "sparse tensor cores begin with compute capability 8.0"
-    if not hasattr(torch.sparse, "to_sparse_semi_structured"):
-        return "this torch has no to_sparse_semi_structured"
     allowed = (torch.float16, torch.bfloat16)
     return "" if dtype in allowed else f"weights must be fp16 or bf16, not {dtype}"
 
@@ -76,43 +78,19 @@ def _input_norms(model: Any, names: list[str], ids: Tensor | None) -> dict[str, 
     return {name: s.sqrt() for name, s in zip(names, squares, strict=True)}
 
 
-def _stored(dense: nn.Module, storage: str) -> StoredLinear:
-    kind = {"csr": CsrLinear, "2:4": SemiSparseLinear}[storage]
-    bias: Any = getattr(dense, "bias", None)
-    return kind(parts.dense_weight(dense), bias)
-
-
-def zero_share(model: nn.Module) -> float:
-    """The share of the weights of the layers' dense linears that are zero."""
-    weights = [
-        parts.dense_weight(model.get_submodule(name))
-        for name in parts.linear_names(model, "layers")
-    ]
-    zeros = sum(int((w == 0).sum()) for w in weights)
-    return zeros / sum(w.numel() for w in weights)
-
-
-BLOCK = 2**22  # weights ranked at once: bounds the fp32 scores and their order
-
-
 def zeros_of(weight: Tensor, sparsity: Sparsity, norms: Tensor | None = None) -> Tensor:
     """Which weights (n, k) become zero: bool, exactly `zeros_per_row` in each row.
 
     Scores are |W|, or |W| times the norm of its input where `norms` (k,) are given
     (Wanda: Sun et al. 2023, arXiv 2306.11695). Of equal scores the first goes.
     """
-    zeros = zeros_per_row(sparsity, weight.shape[1])
-    _, of = sparsity.group
-    parts = weight.split(max(1, BLOCK // weight.shape[1]))
-    return torch.cat([_block_zeros(part, norms, zeros, of) for part in parts])
-
-
-def _block_zeros(weight: Tensor, norms: Tensor | None, zeros: int, of: int) -> Tensor:
+    width = weight.shape[1]
     scores = weight.float().abs()
     if norms is not None:
         scores = scores * norms
-    groups = scores.unflatten(1, (-1, of or weight.shape[1]))
-    least = groups.sort(dim=-1, stable=True).indices[..., : zeros // groups.shape[1]]
+    groups = scores.unflatten(1, (-1, sparsity.group[1] or width))
+    zeros = zeros_per_row(sparsity, width) // groups.shape[1]
+    least = groups.sort(dim=-1, stable=True).indices[..., :zeros]
     chosen = torch.zeros(groups.shape, dtype=torch.bool, device=weight.device)
     return chosen.scatter_(-1, least, True).flatten(1)
 

@@ -1,7 +1,7 @@
 """Linear modules on weights stored sparse, or as indices into tables of values.
 
-Each holds what it stores, without gradient, and knows `dense()`: the weight (n, k) that
-this stands for.
+Each holds what it stores as `nn.Parameter`s without gradient, so that a model's bytes
+are those of its parameters, and knows `dense()`: the weight (n, k) it stands for.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from fastlab.shrink import codebooks
 
 
 class StoredLinear(nn.Module):
@@ -35,8 +33,8 @@ class StoredLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
 
     def product(self, x: Tensor) -> Tensor:
-        """(m, k) -> (m, n), without the bias."""
-        raise NotImplementedError
+        """(m, k) -> (m, n), without the bias: by the dense weight, if not better."""
+        return functional.linear(x, self.dense().to(x.dtype))
 
     def dense(self) -> Tensor:
         """The weight (n, k) that the stored one stands for."""
@@ -44,8 +42,7 @@ class StoredLinear(nn.Module):
 
     def weight_bytes(self) -> int:
         """Bytes of the weight as stored, without the bias."""
-        own = [w for name, w in self.named_parameters() if name != "bias"]
-        return sum(map(bytes_of, own))
+        return sum(bytes_of(w) for name, w in self.named_parameters() if name != "bias")
 
 
 class CsrLinear(StoredLinear):
@@ -94,15 +91,13 @@ class SemiSparseLinear(StoredLinear):
         return functional.linear(x, self.weight)
 
     def dense(self) -> Tensor:
-        packed: Any = self.weight
-        whole: Tensor = packed.to_dense()
-        return whole
+        return self.weight.to_dense()
 
 
 class LutLinear(StoredLinear):
     """Each weight is an index into its group's table of values.
 
-    packed: the indices as bit planes (see palettes); tables: (groups of rows, 2^bits)
+    packed: the indices as bit planes (see pack); tables: (groups of rows, 2^bits)
     in the dense dtype. The whole weight is looked up in every call: smaller, not
     faster.
     """
@@ -113,12 +108,9 @@ class LutLinear(StoredLinear):
         super().__init__(n, k, bias)
         self.packed, self.tables = fixed(packed), fixed(tables)
 
-    def product(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.dense().to(x.dtype))
-
     def dense(self) -> Tensor:
         n, k = self.out_features, self.in_features
-        codes = codebooks.unpack(self.packed, n * k).view(len(self.tables), -1)
+        codes = unpack(self.packed, n * k).view(len(self.tables), -1)
         return torch.gather(self.tables, 1, codes.long()).view(n, k)
 
 
@@ -136,3 +128,20 @@ def bytes_of(weight: Any) -> int:
     names, _ = weight.__tensor_flatten__()
     inner = {id(t): t for t in (getattr(weight, name) for name in names)}
     return sum(map(bytes_of, inner.values()))
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 codes (m,) -> bytes (bits, m / 8, up): a plane for each bit of a code."""
+    eights = functional.pad(codes, (0, -len(codes) % 8)).view(-1, 8)
+    places = torch.arange(8, dtype=torch.uint8, device=codes.device)
+    planes = [((eights >> bit & 1) << places).sum(1) for bit in range(bits)]
+    return torch.stack(planes).to(torch.uint8)
+
+
+def unpack(packed: Tensor, count: int) -> Tensor:
+    """The uint8 codes (count,) from which `pack` made the bytes."""
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    codes = torch.zeros(packed.shape[1], 8, dtype=torch.uint8, device=packed.device)
+    for bit, plane in enumerate(packed):
+        codes |= (plane[:, None] >> places & 1) << bit
+    return codes.view(-1)[:count]

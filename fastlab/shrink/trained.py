@@ -85,11 +85,11 @@ class Trained:
         size = CHARACTERS * length
         count = max(1, min(rows, len(text) // size))
         starts = [n * (len(text) // count) for n in range(count)]
-        found = [token_ids(self.tokenizer, text[at : at + size]) for at in starts]
-        whole = [ids[:length] for ids in found if len(ids) >= length]
+        passages = [token_ids(self.tokenizer, text[at : at + size]) for at in starts]
+        whole = [ids[:length] for ids in passages if len(ids) >= length]
         if not whole:
             raise ValueError(
-                f"text of {len(found[0])} tokens is shorter than one row of {length}"
+                f"text of {len(passages[0])} tokens is shorter than one row of {length}"
             )
         return torch.stack(whole).long()
 
@@ -102,8 +102,7 @@ class Trained:
         text = self.corpus.held_out
         ids, starts = encode(self.tokenizer, text)
         rows = whole_blocks(ids, block)
-        every = -(-len(rows) // most)
         sizes = np.diff(np.append(starts, len(text.encode())))
-        chosen = range(0, len(rows), every)
-        bytes_of = [sizes[n * block + 1 : (n + 1) * block + 1] for n in chosen]
-        return rows[::every], np.stack(bytes_of)
+        sizes = sizes[1 : len(rows) * block + 1].reshape(-1, block)
+        every = -(-len(rows) // most)
+        return rows[::every], sizes[::every]

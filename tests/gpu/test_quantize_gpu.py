@@ -13,14 +13,14 @@ import torch
 from fastlab import machine
 from fastlab.clock.quality import Reference, quality_of
 from fastlab.models import numerics, prepare
-from fastlab.shrink import int4_packing, parts
+from fastlab.shrink import parts, rounding
 from fastlab.shrink.linears import Int4Linear, quantized_linear
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
 from fastlab.shrink.saved import load_quantized, save_quantized
 from fastlab.spec import point_of
 from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes
-from tests.shrink.test_quantize_linears import sqnr_db
+from tests.shrink.test_quantize_linears import by_dense, sqnr_db
 
 pytestmark = [
     pytest.mark.gpu,
@@ -65,11 +65,11 @@ def test_int4_codes_are_packed_for_tensor_cores(group: int, k: int) -> None:
     module, _ = on_gpu(f"int4-g{group}", 80, k)
     assert isinstance(module, Int4Linear) and module.layout == "cuda"
     codes = torch.randint(16, (80, k), device="cuda", dtype=torch.uint8)
-    plain = int4_packing.to_bytes(codes)
-    packed = int4_packing.pack(plain, "cuda")
-    assert torch.equal(int4_packing.unpack(packed, 80, k, "cuda"), plain)
+    plain = rounding.to_bytes(codes)
+    packed = rounding.pack(plain, "cuda")
+    assert torch.equal(rounding.unpack(packed, 80, k, "cuda"), plain)
     x = torch.randn(3, k, device="cuda", dtype=torch.bfloat16)
-    assert sqnr_db(module.reference(x), module(x)) > 40
+    assert sqnr_db(by_dense(module, x), module(x)) > 40
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)

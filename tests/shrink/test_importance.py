@@ -10,8 +10,16 @@ from torch.testing import assert_close
 
 from fastlab.learning.likelihood import block_nats
 from fastlab.shrink import parts
-from fastlab.shrink.pruning.importance import Scope, column_squares, row_squares, scores
-from fastlab.shrink.pruning.module_map import module_map_of, stack_of
+from fastlab.shrink.pruning.importance import (
+    Kept,
+    Scope,
+    best,
+    choose,
+    column_squares,
+    row_squares,
+    scores,
+)
+from fastlab.shrink.pruning.module_map import parts_of, stack_of
 from fastlab.shrink.pruning.probes import (
     Site,
     block_influence,
@@ -19,7 +27,6 @@ from fastlab.shrink.pruning.probes import (
     losses_without,
     mean_squares,
 )
-from fastlab.shrink.pruning.selection import Kept, best, choose
 from fastlab.shrink.pruning.slicing import cut, prune
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
@@ -28,7 +35,7 @@ from tests.shrink.small import DECODERS, FAMILIES, small, token_rows
 
 def scope_of(model: Any) -> Scope:
     shape = ModelShape.from_config(model.config)
-    return Scope(model, module_map_of(model), shape, tuple(range(shape.layers)))
+    return Scope(model, parts_of(model), shape, tuple(range(shape.layers)))
 
 
 def found(model: Any, importance: str, axis: str) -> dict[int, torch.Tensor]:
@@ -40,7 +47,7 @@ IDS = token_rows(10, 9)  # more rows than one batch
 
 
 def reader(model: Any, layer: int, name: str) -> Any:
-    return stack_of(model, module_map_of(model))[layer].get_submodule(name)
+    return stack_of(model)[layer].get_submodule(name)
 
 
 def test_squares_of_both_kinds_of_matrix_and_a_bias() -> None:
@@ -132,7 +139,7 @@ def test_block_influence_by_transformers_own_hidden_states(family: str) -> None:
     model = small(family)
     states = model(IDS, output_hidden_states=True).hidden_states
     cosine = torch.cosine_similarity(states[0], states[1], dim=-1).mean()
-    got = block_influence(model, list(stack_of(model, module_map_of(model))), IDS)
+    got = block_influence(model, IDS)
     assert float(got[0]) == pytest.approx(1 - float(cosine), abs=1e-5)
     assert got.shape == (3,)
 
@@ -140,7 +147,7 @@ def test_block_influence_by_transformers_own_hidden_states(family: str) -> None:
 @pytest.mark.parametrize("family", DECODERS)
 def test_the_loss_without_a_layer_is_the_pruned_models(family: str) -> None:
     model = small(family)
-    got = losses_without(model, list(stack_of(model, module_map_of(model))), IDS)
+    got = losses_without(model, IDS)
     kept = choose(model, Pruning(layers=1 / 3))
     cut(model, Kept(kept.shape, (0, 2)))
     expected = block_nats(model, IDS).mean() / 8
@@ -149,8 +156,7 @@ def test_the_loss_without_a_layer_is_the_pruned_models(family: str) -> None:
 
 def test_by_loss_the_layers_go_that_are_missed_least() -> None:
     model = small("llama", 4)
-    stack = list(stack_of(model, module_map_of(model)))
-    losses = losses_without(model, stack, IDS)
+    losses = losses_without(model, IDS)
     pruning = Pruning(layers=0.5, layer_choice="loss")
     missed = losses.topk(2).indices.sort().values
     assert choose(model, pruning, IDS).layers == tuple(missed.tolist())

@@ -14,13 +14,8 @@ from torch.testing import assert_close
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
 from fastlab.shrink import parts
-from fastlab.shrink.pruning.module_map import (
-    layer_parts,
-    module_map_of,
-    parts_of,
-    stack_of,
-)
-from fastlab.shrink.pruning.selection import Kept, choose, evenly
+from fastlab.shrink.pruning.importance import Kept, choose, evenly
+from fastlab.shrink.pruning.module_map import parts_of
 from fastlab.shrink.pruning.slicing import channels, cut, narrow, prune
 from fastlab.spec.pruning import LAYER_CHOICES, Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
@@ -49,14 +44,14 @@ def test_a_pruned_model_is_what_its_config_says(
 ) -> None:
     model = small(family)
     dense = sum(p.numel() for p in model.parameters())
-    tied = parts.is_tied(model)
+    tied = bool(parts.tied_head(model))
     pruning = Pruning(**cut_of(cut_name, family))
     expected = pruned_shape(ModelShape.from_config(model.config), pruning)
     model = prune(model, pruning)
     assert ModelShape.from_config(model.config) == expected
     left = sum(p.numel() for p in model.parameters())
     assert left == parameters(expected) < dense
-    assert parts.is_tied(model) == tied
+    assert bool(parts.tied_head(model)) == tied
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
     assert_close(logits_of(again), logits_of(model), atol=1e-5, rtol=0)
@@ -88,7 +83,7 @@ def test_pruning_nothing_changes_nothing(family: str) -> None:
 
 def outputs(model: Any, axis: str) -> list[Any]:
     """What reads an axis, in each layer: the weights that its units act by."""
-    found = parts_of(model, module_map_of(model))
+    found = parts_of(model)
     return [part.module for part in found if part.read == axis and part.layer >= 0]
 
 
@@ -148,9 +143,8 @@ def test_a_layer_that_adds_nothing_goes_unnoticed(family: str, choice: str) -> N
 
 
 def layer_writers(model: Any, layer: int) -> list[Any]:
-    module_map = module_map_of(model)
-    found = layer_parts(stack_of(model, module_map)[layer], layer, module_map)
-    return [p.module for p in found if p.written == "hidden" and not p.is_norm]
+    found = (part for part in parts_of(model) if part.layer == layer)
+    return [part.module for part in found if part.written == "hidden"]
 
 
 def clear(modules: list[Any]) -> None:
@@ -190,8 +184,8 @@ def test_a_pruned_model_equals_the_masked_dense_one(family: str) -> None:
 
 def mute_hidden(model: Any, units: torch.Tensor) -> None:
     """Let nothing write some units of the residual stream."""
-    for part in parts_of(model, module_map_of(model)):
-        if part.written == "hidden" and not part.is_norm:
+    for part in parts_of(model):
+        if part.written == "hidden":
             embedding = isinstance(part.module, torch.nn.Embedding)
             weight = part.module.weight.t() if embedding else None
             rows = parts.dense_weight(part.module) if weight is None else weight

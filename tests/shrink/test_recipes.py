@@ -14,7 +14,7 @@ from fastlab.cost.memory import parameters
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import make_tokenizer
-from fastlab.shrink import healing
+from fastlab.shrink import recipes
 from fastlab.shrink.recipes import build, smaller
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
@@ -86,7 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     how = Training(batch=2, block=32, warmup=1)
-    monkeypatch.setattr(healing, "HOW", how)
+    monkeypatch.setattr(recipes, "HOW", how)
 
 
 def student_point(trained: Trained, steps: int = 3, **recipe: Any) -> Point:
@@ -96,7 +96,7 @@ def student_point(trained: Trained, steps: int = 3, **recipe: Any) -> Point:
 
 def test_a_student_is_made_once_and_kept(trained: Trained, quickly: None) -> None:
     point = student_point(trained)
-    folder = healing.student_folder(point.recipe, trained)
+    folder = recipes.student_folder(point.recipe, trained)
     first = build(point, trained=trained)
     run = json.loads((folder / "final" / "run.json").read_text())
     assert run["recipe"] == point.recipe.to_dict()
@@ -113,9 +113,9 @@ def test_a_student_is_made_once_and_kept(trained: Trained, quickly: None) -> Non
 
 
 def test_another_cut_is_another_student(trained: Trained) -> None:
-    recipes = [student_point(trained, steps=n).recipe for n in (3, 4)]
-    recipes.append(student_point(trained, prune_layer_choice="first").recipe)
-    folders = {healing.student_folder(recipe, trained) for recipe in recipes}
+    cuts = [student_point(trained, steps=n).recipe for n in (3, 4)]
+    cuts.append(student_point(trained, prune_layer_choice="first").recipe)
+    folders = {recipes.student_folder(cut, trained) for cut in cuts}
     assert len(folders) == 3
 
 

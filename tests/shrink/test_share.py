@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fastlab.shrink import codebooks, parts
-from fastlab.shrink.codebooks import codebooks_of, fitted, pack, unpack
+from fastlab.shrink import parts
+from fastlab.shrink import share as palettes
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
-from fastlab.shrink.share import lut_linear, share
-from fastlab.shrink.stored import LutLinear
+from fastlab.shrink.share import codebooks_of, fitted, lut_linear, share
+from fastlab.shrink.stored import LutLinear, pack, unpack
 from fastlab.spec import point_of
 from fastlab.spec.sharing import BITS, Sharing, palette_bytes
 from tests.shrink.small import FAMILIES, logits_of, small, token_rows
@@ -94,7 +94,7 @@ def test_equal_weights_stay(value: float) -> None:
 def test_samples_and_blocks_change_little(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = gaussian(64, 1024)
     whole = lut_linear(weight, None, Sharing(3)).dense()
-    monkeypatch.setattr(codebooks, "SAMPLE", 8192)
+    monkeypatch.setattr(palettes, "SAMPLE", 8192)
     again = lut_linear(weight, None, Sharing(3)).dense()
     assert sqnr_db(weight, again) > sqnr_db(weight, whole) - 0.1
 

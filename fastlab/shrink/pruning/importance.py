@@ -1,56 +1,145 @@
-"""How much each head, FFN channel or hidden unit matters: one score a unit."""
+"""What stays in a pruned model: chosen on the dense one, before anything changes.
+
+How much each layer, head, FFN channel or hidden unit matters is one score for each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastlab.shrink.pruning.module_map import (
-    ModuleMap,
-    Part,
-    is_transposed,
-    layer_parts,
-    parts_of,
-    stack_of,
-    value_rows,
-)
-from fastlab.shrink.pruning.probes import Site, mean_squares, taylor_terms
-from fastlab.spec.pruning import Pruning
+from fastlab.shrink.pruning import probes
+from fastlab.shrink.pruning.module_map import Part, is_transposed, parts_of
+from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
 
 BLOCK = 2**22  # weights squared at once: bounds the fp32 copies that this makes
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The units that stay, ascending, numbered as in the dense model.
+
+    layers; heads: groups in each layer; ffn: channels in each layer; hidden: units,
+    None = all.
+    """
+
+    shape: ModelShape
+    layers: tuple[int, ...]
+    heads: dict[int, Tensor] = field(default_factory=dict)
+    ffn: dict[int, Tensor] = field(default_factory=dict)
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Scope:
-    """What is scored: a model, and those of its layers that stay."""
+    """What is scored: a model, its layers that stay, their modules and all outside."""
 
     model: Any
-    module_map: ModuleMap
+    parts: list[Part]
     shape: ModelShape
     layers: tuple[int, ...]
 
-    def parts(self, layer: int) -> list[Part]:
-        """The modules of one layer."""
-        return list(
-            layer_parts(
-                stack_of(self.model, self.module_map)[layer], layer, self.module_map
-            )
-        )
+    @property
+    def norms(self) -> tuple[Any, ...]:
+        """All norms of the residual stream."""
+        return tuple(part.module for part in self.parts if part.written == "norm")
 
-    def all_parts(self) -> list[Part]:
-        """The modules of the layers that stay, then those outside."""
-        parts = parts_of(self.model, self.module_map)
-        return [part for part in parts if part.layer in (*self.layers, -1)]
+    def reader(self, axis: str, layer: int) -> Any:
+        """The module of a layer that reads an axis."""
+        places = ((part.module, part.layer, part.read) for part in self.parts)
+        return next(m for m, *place in places if place == [layer, axis])
 
     def units(self, axis: str) -> int:
         """Units of an axis that can go by themselves: heads go in groups."""
-        sizes = {"heads": self.shape.kv_heads, "ffn": self.shape.ffn}
-        return sizes.get(axis, self.shape.hidden)
+        return getattr(self.shape, "kv_heads" if axis == "heads" else axis)
+
+
+def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
+    """What stays of a dense model under a pruning; the model is left as it is.
+
+    ids: token ids (rows, length) on which importances are measured that need a text.
+    Raises ValueError as `prune` does.
+    """
+    parts, shape = parts_of(model), ModelShape.from_config(model.config)
+    after = pruned_shape(shape, pruning)
+    ids = _checked(model, pruning, ids)
+    every = Scope(model, parts, shape, tuple(range(shape.layers)))
+    layers = _layers(every, pruning, after.layers, ids)
+    parts = [part for part in parts if part.layer in (*layers, -1)]
+    scope = Scope(model, parts, shape, layers)
+    units: dict[str, Any] = {}
+    counts = {"heads": after.kv_heads, "ffn": after.ffn, "hidden": after.hidden}
+    for axis, count in counts.items():
+        if getattr(pruning, axis):
+            merits = scores(scope, pruning, axis, ids)
+            units[axis] = {place: best(s, count) for place, s in merits.items()}
+    if pruning.hidden:
+        units["hidden"] = units["hidden"][-1]
+    return Kept(after, layers, **units)
+
+
+def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
+    if ids is None and (need := pruning.needs_text):
+        raise ValueError(f"{need} needs ids: token ids (rows, length) of a text")
+    if ids is None:
+        return None
+    if model.config.model_type == "bert":
+        for name in ("importance", "layer_choice"):
+            if (value := getattr(pruning, name)) in ("taylor", "loss"):
+                raise ValueError(
+                    f"{name}={value!r} needs a next-token loss, which bert has not"
+                )
+    return probes.check_ids(model, ids)
+
+
+def _layers(
+    scope: Scope, pruning: Pruning, count: int, ids: Tensor | None
+) -> tuple[int, ...]:
+    have = scope.shape.layers
+    choice = "last" if count == have else pruning.layer_choice
+    if choice == "first":
+        return scope.layers[have - count :]
+    if choice == "last":
+        return scope.layers[:count]
+    if choice == "uniform":
+        return evenly(have, count)
+    if choice == "magnitude":
+        merits = _layer_magnitudes(scope)
+    elif choice == "random":
+        source = torch.Generator().manual_seed(pruning.seed)
+        merits = torch.rand(have, generator=source)
+    else:
+        assert ids is not None
+        influence = choice == "influence"
+        measure = probes.block_influence if influence else probes.losses_without
+        merits = measure(scope.model, ids)
+    return tuple(best(merits, count).tolist())
+
+
+def evenly(have: int, count: int) -> tuple[int, ...]:
+    """`count` of `have` layers, the first and the last among them: 6, 3 -> 0, 2, 5."""
+    gaps = max(1, count - 1)
+    return tuple((2 * n * (have - 1) + gaps) // (2 * gaps) for n in range(count))
+
+
+def _layer_magnitudes(scope: Scope) -> Tensor:
+    """Norm of all weights of each layer that write the residual stream: (layers,)."""
+    squares = dict.fromkeys(scope.layers, 0.0)
+    for part in scope.parts:
+        if part.written == "hidden" and part.layer in squares:
+            squares[part.layer] += float(row_squares(part.module).sum())
+    return torch.tensor(list(squares.values())).sqrt()
+
+
+def best(score: Tensor, count: int) -> Tensor:
+    """The places of the `count` largest scores, ascending; of equal ones the first."""
+    if not bool(torch.isfinite(score).all()):
+        raise ValueError("the scores of the layers are not finite")
+    return score.argsort(descending=True, stable=True)[:count].sort().values
 
 
 def scores(
@@ -73,101 +162,63 @@ def scores(
         size = scope.units(axis)
         return {place: torch.rand(size, generator=source) for place in places}
     if pruning.importance == "magnitude":
-        found = [_magnitude(scope, axis, place) for place in places]
+        merits = [_magnitude(scope, axis, place) for place in places]
     else:
         assert ids is not None
-        found = _measured(scope, pruning.importance, axis, places, ids)
-    for place, score in zip(places, found, strict=True):
-        _check_finite(axis, place, score)
-    return dict(zip(places, found, strict=True))
-
-
-def _check_finite(axis: str, place: int, score: Tensor) -> None:
-    if not bool(torch.isfinite(score).all()):
-        where = "" if place < 0 else f" in layer {place}"
-        raise ValueError(f"the scores of {axis}{where} are not finite")
-
-
-def layer_magnitudes(scope: Scope) -> Tensor:
-    """Norm of all weights of each layer that write the residual stream: (layers,)."""
-    found = [
-        sum(float(row_squares(part.module).sum()) for part in _writers(scope, layer))
-        for layer in scope.layers
-    ]
-    return torch.tensor(found).sqrt()
-
-
-def _writers(scope: Scope, layer: int) -> Iterator[Part]:
-    for part in scope.parts(layer):
-        if part.written == "hidden" and not part.is_norm:
-            yield part
+        merits = _measured(scope, pruning.importance, axis, ids)
+    for place, score in zip(places, merits, strict=True):
+        if not bool(torch.isfinite(score).all()):
+            where = "" if place < 0 else f" in layer {place}"
+            raise ValueError(f"the scores of {axis}{where} are not finite")
+    return dict(zip(places, merits, strict=True))
 
 
 def _magnitude(scope: Scope, axis: str, layer: int) -> Tensor:
     if axis == "hidden":
         return _hidden_magnitude(scope)
-    reader = _reader(scope, axis, layer)
-    read = grouped(column_squares(reader.module), scope.units(axis))
+    read = grouped(column_squares(scope.reader(axis, layer)), scope.units(axis))
     made = torch.ones_like(read)
-    for part in scope.parts(layer):
-        if axis == "ffn" and part.written == "ffn":
-            made = made * row_squares(part.module)
-        if axis == "heads" and part.written in ("values", "qkv"):
-            rows = row_squares(part.module)[value_rows(part, scope.shape)]
+    makers = ("values", "qkv") if axis == "heads" else (axis,)
+    width = scope.units(axis) * (scope.shape.head_dim if axis == "heads" else 1)
+    for part in scope.parts:
+        if part.layer == layer and part.written in makers:
+            rows = row_squares(part.module)[-width:]  # in "qkv" the values come last
             made = made * grouped(rows, scope.units(axis))
     return (made * read).sqrt()
 
 
 def _hidden_magnitude(scope: Scope) -> Tensor:
-    parts = scope.all_parts()
-    read = sum(
-        column_squares(p.module) for p in parts if p.read == "hidden" and not p.is_norm
-    )
-    norms = [p.module.weight.float().abs() for p in parts if p.is_norm]
-    sizes = torch.stack(norms).mean(0)
-    return (written_squares(scope) * read).sqrt() * sizes
-
-
-def written_squares(scope: Scope) -> Tensor:
-    """An estimate of each hidden unit's mean square, from weights alone: (hidden,).
+    """By an estimate of each hidden unit's mean square, from weights alone: (hidden,).
 
     An embedding writes one of its rows; any other module writes the squares of its
     rows, as if its inputs had mean squares of 1.
     """
-    total = torch.zeros(scope.shape.hidden)
-    for part in scope.all_parts():
-        if part.written != "hidden" or part.is_norm:
-            continue
-        squares = row_squares(part.module)
-        if isinstance(part.module, nn.Embedding):
-            squares = squares / part.module.num_embeddings
-        total = total.to(squares.device) + squares
-    return total
+    written = read = torch.zeros(scope.shape.hidden)
+    for part in scope.parts:
+        if part.written == "hidden":
+            squares = row_squares(part.module)
+            if isinstance(part.module, nn.Embedding):
+                squares = squares / part.module.num_embeddings
+            written = written.to(squares.device) + squares
+        if part.read == "hidden":
+            squares = column_squares(part.module)
+            read = read.to(squares.device) + squares
+    sizes = torch.stack([norm.weight.float().abs() for norm in scope.norms])
+    return (written * read).sqrt() * sizes.mean(0)
 
 
-def _measured(
-    scope: Scope, importance: str, axis: str, places: tuple[int, ...], ids: Tensor
-) -> list[Tensor]:
-    sites = [_site(scope, axis, place) for place in places]
+def _measured(scope: Scope, importance: str, axis: str, ids: Tensor) -> list[Tensor]:
+    units, hidden = scope.units(axis), axis == "hidden"
+    readers = [] if hidden else [scope.reader(axis, layer) for layer in scope.layers]
+    sites = [probes.Site((reader,), True, units) for reader in readers]
+    sites = sites or [probes.Site(scope.norms, False, units)]
     if importance == "taylor":
-        return taylor_terms(scope.model, sites, ids)
-    squares = mean_squares(scope.model, sites, ids)
-    if axis != "hidden":
-        reads = [column_squares(site.modules[0]) for site in sites]
-        squares = [a * b for a, b in zip(squares, reads, strict=True)]
-    return [grouped(s, scope.units(axis)).sqrt() for s in squares]
-
-
-def _site(scope: Scope, axis: str, layer: int) -> Site:
-    if axis == "hidden":
-        norms = tuple(part.module for part in scope.all_parts() if part.is_norm)
-        return Site(norms, False, scope.shape.hidden)
-    reader = _reader(scope, axis, layer).module
-    return Site((reader,), True, scope.units(axis))
-
-
-def _reader(scope: Scope, axis: str, layer: int) -> Part:
-    return next(part for part in scope.parts(layer) if part.read == axis)
+        return probes.taylor_terms(scope.model, sites, ids)
+    squares = probes.mean_squares(scope.model, sites, ids)
+    if hidden:
+        return [squares[0].sqrt()]
+    pairs = zip(squares, map(column_squares, readers), strict=True)
+    return [grouped(square * read, units).sqrt() for square, read in pairs]
 
 
 def grouped(channels: Tensor, units: int) -> Tensor:
@@ -190,9 +241,5 @@ def column_squares(module: nn.Module) -> Tensor:
 def _squares(weight: Any, axis: int) -> Tensor:
     """Sums of squares over one axis of a matrix, block by block."""
     blocks = weight.split(max(1, BLOCK // weight.shape[1]))
-    if axis == 1:
-        return torch.cat([block.float().square().sum(1) for block in blocks])
-    total = torch.zeros(weight.shape[1], device=weight.device)
-    for block in blocks:
-        total += block.float().square().sum(0)
-    return total
+    squares: list[Any] = [block.float().square().sum(axis) for block in blocks]
+    return torch.cat(squares) if axis == 1 else sum(squares)

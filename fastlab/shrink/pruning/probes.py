@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from fastlab.shrink.pruning.module_map import stack_of
 
 BATCH = 8  # rows of token ids in one forward pass
 
@@ -59,22 +62,33 @@ def _hooked(hooks: Sequence[Any], model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _watch(site: Site, see: Callable[[Tensor], Tensor | None]) -> list[Any]:
-    """Hooks that show `see` each value of a site, and put what it returns in its place.
+def _watch(
+    sites: Sequence[Site], see: Callable[[int, Tensor], Tensor | None]
+) -> list[Any]:
+    """Hooks that show `see` each value of each site, with the number of the site.
 
-    None leaves the value.
+    What it returns takes the value's place; None leaves it.
     """
 
-    def before(_module: Any, args: Any) -> Any:
-        new = see(args[0])
+    def before(place: int, _module: Any, args: Any) -> Any:
+        new = see(place, args[0])
         return None if new is None else (new, *args[1:])
 
-    def after(_module: Any, _args: Any, out: Any) -> Any:
-        return see(out)
+    def after(place: int, _module: Any, _args: Any, out: Any) -> Any:
+        return see(place, out)
 
-    if site.inputs:
-        return [m.register_forward_pre_hook(before) for m in site.modules]
-    return [m.register_forward_hook(after) for m in site.modules]
+    return [
+        m.register_forward_pre_hook(partial(before, place))
+        if site.inputs
+        else m.register_forward_hook(partial(after, place))
+        for place, site in enumerate(sites)
+        for m in site.modules
+    ]
+
+
+def _forward(model: Any, rows: Tensor) -> Any:
+    options = {} if model.config.model_type == "bert" else {"use_cache": False}
+    return model(rows, **options)
 
 
 @torch.no_grad()
@@ -83,20 +97,15 @@ def mean_squares(model: Any, sites: Sequence[Site], ids: Tensor) -> list[Tensor]
 
     Where a site has several modules their mean squares are added.
     """
-    sums: dict[int, Tensor] = {}
+    sums: list[Any] = [0] * len(sites)
 
-    def adder(place: int) -> Callable[[Tensor], None]:
-        def see(x: Tensor) -> None:
-            squares = x.float().square().flatten(0, -2).sum(0)
-            sums[place] = sums[place] + squares if place in sums else squares
+    def add(place: int, x: Tensor) -> None:
+        sums[place] = sums[place] + x.float().square().flatten(0, -2).sum(0)
 
-        return see
-
-    hooks = [h for i, site in enumerate(sites) for h in _watch(site, adder(i))]
-    with _hooked(hooks, model):
+    with _hooked(_watch(sites, add), model):
         for rows in ids.split(BATCH):
-            model(rows, **_options(model))
-    return [sums[i] / ids.numel() for i in range(len(sites))]
+            _forward(model, rows)
+    return [total / ids.numel() for total in sums]
 
 
 def taylor_terms(model: Any, sites: Sequence[Site], ids: Tensor) -> list[Tensor]:
@@ -107,34 +116,27 @@ def taylor_terms(model: Any, sites: Sequence[Site], ids: Tensor) -> list[Tensor]
     The loss is the mean next-token cross-entropy of the row. Weights need no gradient.
     """
     gates: dict[int, Tensor] = {}
-    sums = [torch.zeros(()) for _ in sites]
+    sums: list[Any] = [0] * len(sites)
 
-    def gater(place: int) -> Callable[[Tensor], Tensor]:
-        def see(x: Tensor) -> Tensor:
-            if place not in gates:
-                size = (len(x), 1, x.shape[-1])
-                gates[place] = torch.ones(size, dtype=x.dtype, device=x.device)
-                gates[place].requires_grad_()
-            return x * gates[place]
+    def gated(place: int, x: Tensor) -> Tensor:
+        if place not in gates:
+            gates[place] = x.new_ones(len(x), 1, x.shape[-1], requires_grad=True)
+        return x * gates[place]
 
-        return see
-
-    hooks = [h for i, site in enumerate(sites) for h in _watch(site, gater(i))]
-    with _hooked(hooks, model), torch.enable_grad():
+    with _hooked(_watch(sites, gated), model), torch.enable_grad():
         for rows in ids.split(BATCH):
             gates.clear()
-            order = range(len(sites))
             loss = _loss(model, rows)
-            found = torch.autograd.grad(loss, [gates[i] for i in order])
-            for i, (site, grad) in enumerate(zip(sites, found, strict=True)):
+            grads = torch.autograd.grad(loss, [gates[i] for i in range(len(sites))])
+            for i, (site, grad) in enumerate(zip(sites, grads, strict=True)):
                 terms = grad.float().reshape(len(rows), site.units, -1).sum(-1)
-                sums[i] = sums[i].to(terms.device) + terms.abs().sum(0)
+                sums[i] = sums[i] + terms.abs().sum(0)
     return [total / len(ids) for total in sums]
 
 
 def _loss(model: Any, rows: Tensor) -> Tensor:
     """Sum over rows of the mean next-token loss in nats: rows do not see each other."""
-    logits = model(rows, **_options(model)).logits[:, :-1].float()
+    logits = _forward(model, rows).logits[:, :-1].float()
     nats = functional.cross_entropy(
         logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="sum"
     )
@@ -142,42 +144,36 @@ def _loss(model: Any, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def block_influence(model: Any, layers: Sequence[nn.Module], ids: Tensor) -> Tensor:
+def block_influence(model: Any, ids: Tensor) -> Tensor:
     """1 - mean cosine between what enters and what leaves each layer: (layers,).
 
     After Men et al., "ShortGPT" (2024), arXiv 2403.03853, equation 1.
     """
+    layers = stack_of(model)
     cosines = torch.zeros(len(layers))
 
-    def seer(place: int) -> Any:
-        def see(_module: Any, args: Any, out: Any) -> None:
-            left = out[0] if isinstance(out, tuple) else out
-            cosine = functional.cosine_similarity(args[0].float(), left.float(), dim=-1)
-            cosines[place] += cosine.sum().cpu()
+    def see(place: int, _module: Any, args: Any, out: Any) -> None:
+        left = out[0] if isinstance(out, tuple) else out
+        cosine = functional.cosine_similarity(args[0].float(), left.float(), dim=-1)
+        cosines[place] += cosine.sum().cpu()
 
-        return see
-
-    hooks = [m.register_forward_hook(seer(i)) for i, m in enumerate(layers)]
+    hooks = [m.register_forward_hook(partial(see, i)) for i, m in enumerate(layers)]
     with _hooked(hooks, model):
         for rows in ids.split(BATCH):
-            model(rows, **_options(model))
+            _forward(model, rows)
     return 1 - cosines / ids.numel()
 
 
 @torch.no_grad()
-def losses_without(model: Any, layers: Sequence[nn.Module], ids: Tensor) -> Tensor:
+def losses_without(model: Any, ids: Tensor) -> Tensor:
     """The model's mean loss in nats without each layer, one at a time: (layers,)."""
-    found = []
-    for layer in layers:
-        with _hooked([layer.register_forward_hook(_passed_by)], model):
+
+    def pass_by(_module: Any, args: Any, out: Any) -> Any:
+        return (args[0], *out[1:]) if isinstance(out, tuple) else args[0]
+
+    losses = []
+    for layer in stack_of(model):
+        with _hooked([layer.register_forward_hook(pass_by)], model):
             nats = [float(_loss(model, rows)) for rows in ids.split(BATCH)]
-        found.append(sum(nats) / len(ids))
-    return torch.tensor(found)
-
-
-def _passed_by(_module: Any, args: Any, out: Any) -> Any:
-    return (args[0], *out[1:]) if isinstance(out, tuple) else args[0]
-
-
-def _options(model: Any) -> dict[str, Any]:
-    return {} if model.config.model_type == "bert" else {"use_cache": False}
+        losses.append(sum(nats) / len(ids))
+    return torch.tensor(losses)

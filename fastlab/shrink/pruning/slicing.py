@@ -9,61 +9,46 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.shrink.parts import head_name, is_tied
-from fastlab.shrink.pruning.module_map import (
-    Part,
-    is_transposed,
-    module_map_of,
-    parts_of,
-    stack_of,
-)
-from fastlab.shrink.pruning.selection import Kept, choose
+from fastlab.shrink.parts import tied_head
+from fastlab.shrink.pruning.importance import Kept, choose
+from fastlab.shrink.pruning.module_map import is_transposed, parts_of, stack_of
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import GROUPED, ModelShape
 
 
 def cut(model: Any, kept: Kept) -> None:
     """Leave only what is kept, and let the config and the modules say so."""
-    module_map = module_map_of(model)
     before = ModelShape.from_config(model.config)
-    tied, head = is_tied(model), head_name(model)
-    _drop_layers(stack_of(model, module_map), kept.layers)
-    for part in list(parts_of(model, module_map)):
-        if not (tied and part.name == head):
-            _narrow_part(part, kept, before)
-    if tied:
-        _tie(model, head)
-    _tell_config(model.config, kept)
-    _tell_modules(model, kept.shape)
-
-
-def _drop_layers(stack: nn.ModuleList, layers: tuple[int, ...]) -> None:
+    tied = tied_head(model)
+    parts = [p for p in parts_of(model) if p.layer in (*kept.layers, -1)]
+    stack = stack_of(model)
     for index in reversed(range(len(stack))):
-        if index not in layers:
+        if index not in kept.layers:
             del stack[index]
     for index, layer in enumerate(stack):
         for module in layer.modules():
             if "layer_idx" in vars(module):
                 vars(module)["layer_idx"] = index
-
-
-def _narrow_part(part: Part, kept: Kept, before: ModelShape) -> None:
-    layer = kept.layers[part.layer] if part.layer >= 0 else -1
-    rows = channels(part.written, kept, layer, before)
-    if part.is_norm:
-        _narrow_norm(part.module, rows)
-    else:
-        narrow(part.module, rows, channels(part.read, kept, layer, before))
+    for part in parts:
+        if part.name != tied:
+            axes = (part.written, part.read)
+            sides = (channels(axis, kept, part.layer, before) for axis in axes)
+            narrow(part.module, *sides)
+    if tied:
+        head = model.get_submodule(tied)
+        head.weight = model.get_input_embeddings().weight
+        _tell_sizes(head)
+    _tell(model, kept)
 
 
 def channels(axis: str, kept: Kept, layer: int, before: ModelShape) -> Tensor | None:
     """The channels of an axis that stay in a layer of the dense model, None = all."""
-    if axis == "hidden":
+    if axis in ("hidden", "norm"):
         return kept.hidden
     if axis == "ffn":
         return kept.ffn.get(layer)
     groups = kept.heads.get(layer)
-    if groups is None or not axis:
+    if groups is None or axis == "-":
         return None
     keys = spread(groups, before.head_dim)
     if axis in ("keys", "values"):
@@ -82,14 +67,28 @@ def spread(groups: Tensor, width: int) -> Tensor:
 
 
 def narrow(module: Any, rows: Tensor | None, columns: Tensor | None) -> None:
-    """Leave the outputs `rows` and inputs `columns` of a matrix; None = all."""
+    """Leave the outputs `rows` and inputs `columns` of a matrix or norm; None = all.
+
+    A norm's weight is multiplied by sqrt(H / H'): it divides by the root mean square
+    over H' units, no longer over H of which the others are zero. So an RMSNorm gives
+    what it would in the masked dense model.
+    """
     first = 1 if is_transposed(module) else 0
     for index, axis in ((rows, first), (columns, 1 - first)):
         if index is not None:
-            module.weight = _selected(module.weight, axis, index)
+            shrunk = len(module.weight) / len(index) if module.weight.ndim == 1 else 1
+            module.weight = _selected(module.weight, axis, index, math.sqrt(shrunk))
     if rows is not None and getattr(module, "bias", None) is not None:
         module.bias = _selected(module.bias, 0, rows)
     _tell_sizes(module)
+
+
+@torch.no_grad()
+def _selected(
+    weight: nn.Parameter, axis: int, index: Tensor, scale: float = 1.0
+) -> nn.Parameter:
+    new = weight.index_select(axis, index.to(weight.device)).mul_(scale)
+    return nn.Parameter(new, requires_grad=weight.requires_grad)
 
 
 def _tell_sizes(module: Any) -> None:
@@ -99,70 +98,34 @@ def _tell_sizes(module: Any) -> None:
         module.nx, module.nf = module.weight.shape
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = tuple(module.weight.shape)
 
 
-def _narrow_norm(norm: Any, units: Tensor | None) -> None:
-    """Leave some units of a norm, its weight times sqrt(H / H').
-
-    It divides by the root mean square over H' units, no longer over H of which the
-    others are zero: so an RMSNorm gives what it would in the masked dense model.
-    """
-    if units is None:
-        return
-    scale = math.sqrt(norm.weight.numel() / len(units))
-    norm.weight = _selected(norm.weight, 0, units, scale)
-    if getattr(norm, "bias", None) is not None:
-        norm.bias = _selected(norm.bias, 0, units)
-    if hasattr(norm, "normalized_shape"):
-        norm.normalized_shape = (len(units),)
-
-
-@torch.no_grad()
-def _selected(
-    weight: nn.Parameter, axis: int, index: Tensor, scale: float = 1.0
-) -> nn.Parameter:
-    new = weight.index_select(axis, index.to(weight.device))
-    if scale != 1.0:
-        new.mul_(scale)
-    return nn.Parameter(new, requires_grad=weight.requires_grad)
-
-
-def _tie(model: Any, head: str) -> None:
-    module = model.get_submodule(head)
-    module.weight = model.get_input_embeddings().weight
-    _tell_sizes(module)
-
-
-def _tell_config(config: Any, kept: Kept) -> None:
-    """Write the shape into the config, with nothing left to be derived."""
-    shape = kept.shape
-    sizes = {
+def _tell(model: Any, kept: Kept) -> None:
+    """Write the shape into the config, and where modules keep copies of its sizes."""
+    shape, config = kept.shape, model.config
+    said = {
         "num_hidden_layers": shape.layers,
         "hidden_size": shape.hidden,
         "num_attention_heads": shape.heads,
         "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
     }
     if shape.family in GROUPED:
-        sizes |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
-    for name, value in sizes.items():
+        said |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    for name, value in said.items():
         setattr(config, name, value)
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
+    if kinds := getattr(config, "layer_types", None):
         config.layer_types = [kinds[layer] for layer in kept.layers]
-
-
-def _tell_modules(model: nn.Module, shape: ModelShape) -> None:
-    """The same sizes where transformers' modules keep copies of them."""
-    sizes = {
+    copies = {
         **dict.fromkeys(("hidden_size", "embed_dim", "split_size"), shape.hidden),
         **dict.fromkeys(("num_heads", "num_attention_heads"), shape.heads),
-        "num_key_value_heads": shape.kv_heads,
+        **{"num_key_value_heads": shape.kv_heads, "intermediate_size": shape.ffn},
         "all_head_size": shape.heads * shape.head_dim,
-        "intermediate_size": shape.ffn,
     }
     for module in model.modules():
-        for name in sizes.keys() & vars(module).keys():
-            setattr(module, name, sizes[name])
+        for name in copies.keys() & vars(module).keys():
+            setattr(module, name, copies[name])
 
 
 def prune(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Any:
@@ -178,15 +141,11 @@ def prune(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Any:
     width that no config of the family can say, for missing or unfit ids, for models
     that are quantized or of another family, and for weights that are not finite.
     """
-    _check_layer_scaling(model, pruning)
-    cut(model, choose(model, pruning, ids))
-    return model
-
-
-def _check_layer_scaling(model: Any, pruning: Pruning) -> None:
     name = "scale_attn_by_inverse_layer_idx"
     if pruning.layers and getattr(model.config, name, False):
         raise ValueError(
             f"layers={pruning.layers}: {name}=True of the model makes what a layer "
             "does depend on its number, which pruning changes"
         )
+    cut(model, choose(model, pruning, ids))
+    return model
