@@ -77,8 +77,6 @@ def generate_text(
             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
         )
     # Decoded together with the prompt: alone, some tokenizers drop the first space.
-    whole, own = (
-        tokenizer.decode(part, skip_special_tokens=True)
-        for part in (ids[0], ids[0, :length])
-    )
+    parts = [ids[0], ids[0, :length]]
+    whole, own = tokenizer.batch_decode(parts, skip_special_tokens=True)
     return str(whole[len(own) :])

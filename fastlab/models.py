@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,42 +25,22 @@ DTYPES = {
 
 def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     """The transformers config of a shape."""
-    import transformers
+    from transformers import AutoConfig
 
-    common: dict[str, Any] = {
+    options: dict[str, Any] = {
         "vocab_size": shape.vocab,
-        "tie_word_embeddings": shape.tied,
-    }
-    common |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    common |= {"attn_implementation": attention}
-    if shape.family == "gpt2":
-        return transformers.GPT2Config(**common, **_gpt2_sizes(shape))
-    sizes = _named_sizes(shape)
-    if shape.family == "bert":
-        return transformers.BertConfig(**common, **sizes)
-    sizes |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
-    names = {"llama": "LlamaConfig", "qwen3": "Qwen3Config"}
-    return getattr(transformers, names[shape.family])(**common, **sizes)
-
-
-def _gpt2_sizes(shape: ModelShape) -> dict[str, Any]:
-    return {
-        "n_layer": shape.layers,
-        "n_embd": shape.hidden,
-        "n_head": shape.heads,
-        "n_inner": shape.ffn,
-        "n_positions": shape.max_positions,
-    }
-
-
-def _named_sizes(shape: ModelShape) -> dict[str, Any]:
-    return {
         "num_hidden_layers": shape.layers,
         "hidden_size": shape.hidden,
         "num_attention_heads": shape.heads,
-        "intermediate_size": shape.ffn,
+        "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
         "max_position_embeddings": shape.max_positions,
+        "tie_word_embeddings": shape.tied,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+        "attn_implementation": attention,
     }
+    if shape.family in ("llama", "qwen3"):
+        options |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    return AutoConfig.for_model(shape.family, **options)
 
 
 class DrawnInFp32(TorchDispatchMode):
@@ -73,11 +53,9 @@ class DrawnInFp32(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        draws = func in (
-            torch.ops.aten.normal_.default,
-            torch.ops.aten.uniform_.default,
-        )
-        if not draws or args[0].dtype not in (torch.float16, torch.bfloat16):
+        aten, half = torch.ops.aten, (torch.float16, torch.bfloat16)
+        draws = func in (aten.normal_.default, aten.uniform_.default)
+        if not draws or args[0].dtype not in half:
             return func(*args, **(kwargs or {}))
         wide = torch.empty_like(args[0], dtype=torch.float32)
         return args[0].copy_(func(wide, *args[1:], **(kwargs or {})))
@@ -91,31 +69,24 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
     dense model that shrink.recipes quantizes. Raises ValueError for points with trained
     weights: `load` those.
     """
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
     if point.seed is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
+    is_bert = point.shape.family == "bert"
+    auto = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
+    config = config_of(point.shape, implementation_of(point.recipe.attention))
+    dtype = DTYPES[point.recipe.format.dense]
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device), DrawnInFp32():
         torch.manual_seed(point.seed)
-        model = _from_config(point)
+        model: nn.Module = auto.from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
 def implementation_of(attention: str) -> str:
     """transformers' name of a recipe's attention: sdpa-<kernel> is its sdpa."""
-    if attention == "flex":
-        return "flex_attention"
-    return attention.partition("-")[0]
-
-
-def _from_config(point: Point) -> nn.Module:
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-    attention = implementation_of(point.recipe.attention)
-    config = config_of(point.shape, attention)
-    auto = (
-        AutoModelForMaskedLM if point.shape.family == "bert" else AutoModelForCausalLM
-    )
-    return auto.from_config(config, dtype=DTYPES[point.recipe.format.dense])
+    return "flex_attention" if attention == "flex" else attention.partition("-")[0]
 
 
 @contextmanager
@@ -125,23 +96,19 @@ def numerics(precision: str) -> Iterator[None]:
     autocast-<format>: torch.autocast on the CPU and on a GPU that is there; weights
     without gradient are cast anew in every call, which is part of what it costs.
     """
-    matmul = torch.backends.cuda.matmul
+    matmul, cast = torch.backends.cuda.matmul, FORMATS[precision].autocast
+    dtype, cuda = DTYPES[cast or "bf16"], torch.cuda.is_available()
     before = matmul.fp32_precision
     matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        with torch.inference_mode(), _autocast(FORMATS[precision].autocast):
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", dtype, enabled=bool(cast)),
+            torch.autocast("cuda", dtype, enabled=bool(cast) and cuda),
+        ):
             yield
     finally:
         matmul.fp32_precision = before
-
-
-@contextmanager
-def _autocast(name: str) -> Iterator[None]:
-    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    with ExitStack() as stack:
-        for kind in kinds if name else ():
-            stack.enter_context(torch.autocast(kind, DTYPES[name]))
-        yield
 
 
 def prompt_ids(point: Point, device: str) -> torch.Tensor:
@@ -156,28 +123,18 @@ def prepare(
     model: nn.Module, point: Point, device: str = "cpu"
 ) -> Prefill | Decode | Generate:
     """The point's call on the model, ready to run: inputs made, cache filled."""
-    ids = prompt_ids(point, device)
-    if point.workload.phase == "prefill":
-        return Prefill(model, ids, *_prefill_options(point))
-    if point.workload.phase == "generate":
-        return Generate(model, ids, point.workload.new_tokens, _cached(point))
-    if not _cached(point):
+    ids, work = prompt_ids(point, device), point.workload
+    cached = point.recipe.cache != "none"
+    if work.phase == "generate":
+        return Generate(model, ids, work.new_tokens, cached)
+    if work.phase == "decode" and cached:
+        return Decode(model, ids)
+    if work.phase == "decode":
         ids = torch.cat([ids, ids[:, :1]], dim=1)
-        return Prefill(model, ids, {"use_cache": False, "logits_to_keep": 1})
-    return Decode(model, ids)
-
-
-def _cached(point: Point) -> bool:
-    return point.recipe.cache != "none"
-
-
-def _prefill_options(point: Point) -> tuple[dict[str, Any]]:
     if point.shape.family == "bert":
-        return ({},)
-    options: dict[str, Any] = {"use_cache": _cached(point)}
-    if point.workload.logits == "last":
-        options["logits_to_keep"] = 1
-    return (options,)
+        return Prefill(model, ids, {})
+    keep = 1 if work.phase == "decode" or work.logits == "last" else 0
+    return Prefill(model, ids, {"use_cache": cached, "logits_to_keep": keep})
 
 
 @dataclass
@@ -186,7 +143,7 @@ class Prefill:
 
     model: nn.Module
     ids: torch.Tensor
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n or 1, vocab)."""
@@ -241,24 +198,28 @@ class Generate:
     ids: torch.Tensor
     new_tokens: int
     cached: bool = True
+    cache: Any = None
 
     def run(self) -> torch.Tensor:
         """Token ids (batch, new_tokens)."""
-        tokens = [self._next(self.ids, None)]
-        while len(tokens) < self.new_tokens:
-            tokens.append(self._next(self._input(tokens), self.cache))
+        self.reset()
+        tokens: list[torch.Tensor] = []
+        for _ in range(self.new_tokens):
+            out = self.model(
+                self._next(tokens),
+                past_key_values=self.cache,
+                use_cache=self.cached,
+                logits_to_keep=1,
+            )
+            self.cache = out.past_key_values
+            tokens.append(out.logits[:, -1:].argmax(-1))
         return torch.cat(tokens, dim=1)
 
     def reset(self) -> None:
         """Let go of the last run's cache; each run makes its own."""
         self.cache = None
 
-    def _input(self, tokens: list[torch.Tensor]) -> torch.Tensor:
-        return tokens[-1] if self.cached else torch.cat([self.ids, *tokens], dim=1)
-
-    def _next(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
-        out = self.model(
-            ids, past_key_values=cache, use_cache=self.cached, logits_to_keep=1
-        )
-        self.cache = out.past_key_values
-        return out.logits[:, -1:].argmax(-1)
+    def _next(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+        if self.cached or not tokens:
+            return tokens[-1] if tokens else self.ids
+        return torch.cat([self.ids, *tokens], dim=1)

@@ -13,7 +13,7 @@ import fastlab
 from fastlab import health, machine
 from fastlab.cli import main
 from fastlab.clock import calibrate
-from fastlab.clock.gpu_state import GpuState
+from fastlab.clock.clocks import GpuState
 from fastlab.health import (
     Finding,
     Report,

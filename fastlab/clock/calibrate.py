@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,12 @@ from fastlab import machine
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.cpu_contention import CpuContention, is_contended
 from fastlab.clock.microbench import Work
-from fastlab.clock.timing import Settings, time_call
-from fastlab.latency.costs import costs_of
+from fastlab.clock.timing import Call, Settings, time_call
+from fastlab.latency.costs import LAUNCHES, costs_of
 from fastlab.latency.devices import Device
 from fastlab.models import DTYPES, build, numerics, prepare
 from fastlab.spec.checks import digest
 from fastlab.spec.grids import point_of
-from fastlab.spec.point import Point
 from fastlab.spec.precision import DENSE
 
 # (m, n, k) of the products whose best rate is the peak: as large as a big model's, and
@@ -61,12 +60,11 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     kind = machine.torch_device(kind)
     settings = settings or settings_for(kind)
     real = [p for p in DENSE if not machine.unsupported_reason(kind, p)]
-    peaks = {precision: matmul_rate(kind, precision, settings) for precision in real}
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     return Device(
         name=machine.device_name(kind),
         kind=kind,
-        peak_flops=peaks,
+        peak_flops={p: matmul_rate(kind, p, settings) for p in real},
         bandwidth=copy_bandwidth(kind, settings),
         memory_bytes=machine.memory_bytes(kind),
         l2_bytes=machine.last_level_cache_bytes(kind),
@@ -78,69 +76,55 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     ).stamped()
 
 
-def _fastest(work: Callable[[], Any], kind: str, settings: Settings) -> float:
+def _fastest(call: Call, kind: str, settings: Settings) -> float:
     """Seconds of the fastest sample: a rate at its best, whoever else is busy."""
     with torch.inference_mode():
-        return min(time_call(Work(work), settings, clock_for(kind)).device_ns) / 1e9
+        return max(min(time_call(call, settings, clock_for(kind)).device_ns), 1) / 1e9
 
 
 def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
     """Best measured rate of a dense product in FLOP/s, on random data."""
-    return max(
-        _product_rate(size, kind, precision, settings)
-        for size in PRODUCTS.get(kind, PRODUCTS["cpu"])
-    )
+    rates: list[float] = []
+    like: dict[str, Any] = {"device": kind, "dtype": DTYPES[precision]}
+    for m, n, k in PRODUCTS[kind]:
+        x, w = torch.randn(m, k, **like), torch.randn(n, k, **like)
+        with numerics(precision):
+            work = partial(torch.nn.functional.linear, x, w)
+            rates.append(2 * m * n * k / _fastest(Work(work), kind, settings))
+    return max(rates)
 
 
-def _product_rate(
-    size: tuple[int, int, int], kind: str, precision: str, settings: Settings
-) -> float:
-    m, n, k = size
-    dtype = DTYPES[precision]
-    x = torch.randn(m, k, device=kind, dtype=dtype)
-    w = torch.randn(n, k, device=kind, dtype=dtype)
-    with numerics(precision):
-        seconds = _fastest(lambda: torch.nn.functional.linear(x, w), kind, settings)
-    return 2 * m * n * k / seconds
+def copy_bandwidth(kind: str, settings: Settings, size: int = 0) -> float:
+    """Bytes read and written per second by the fastest copy of `size` bytes.
 
-
-def copy_bandwidth(kind: str, settings: Settings) -> float:
-    """Bytes read and written per second by a large device-to-device copy."""
-    size = COPY_BYTES.get(kind, COPY_BYTES["cpu"])
+    On the device; by default of as many as no cache holds.
+    """
+    size = size or COPY_BYTES[kind]
     source = torch.ones(size // 4, device=kind)
-    target = torch.empty_like(source)
-    return 2 * size / _fastest(lambda: target.copy_(source), kind, settings)
+    work = Work(partial(torch.empty_like(source).copy_, source))
+    return 2 * size / _fastest(work, kind, settings)
 
 
-def launch_overhead(kind: str, settings: Settings | None = None) -> float:
+def launch_overhead(kind: str, settings: Settings) -> float:
     """Seconds per launched operation of transformers' eager forward, host included."""
-    settings = settings or settings_for(kind)
-    return max(_overhead(point, kind, settings) for point in LAUNCH_POINTS)
-
-
-def _overhead(point: Point, kind: str, settings: Settings) -> float:
-    model = build(point, kind)
-    call = prepare(model, point, kind)
-    with numerics("fp32"):
-        samples = time_call(call, settings, clock_for(kind)).device_ns
-    return min(samples) / 1e9 / costs_of(point).totals[-1]
-
-
-def cache_folder() -> Path:
-    """Where profiles of this machine are kept: $XDG_CACHE_HOME/fastlab or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fastlab"
+    each = []
+    for point in LAUNCH_POINTS:
+        call = prepare(build(point, kind), point, kind)
+        with numerics("fp32"):
+            seconds = _fastest(call, kind, settings)
+        each.append(seconds / costs_of(point).totals[LAUNCHES])
+    return max(each)
 
 
 def profile_path(kind: str) -> Path:
-    """The file of this machine's profile; another device or torch has another one."""
-    versions = machine.versions()
-    identity = [
-        machine.device_name(kind),
-        versions["torch"],
-        versions.get("driver", ""),
-    ]
-    return cache_folder() / f"device-{digest(identity)[:12]}.json"
+    """The file of this machine's profile; another device or torch has another one.
+
+    In $XDG_CACHE_HOME/fastlab or ~/.cache/fastlab.
+    """
+    name, versions = machine.device_name(kind), machine.versions()
+    identity = [name, versions["torch"], versions.get("driver", "")]
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastlab" / f"device-{digest(identity)[:12]}.json"
 
 
 def this_device(kind: str = "auto", refresh: bool = False) -> Device:
@@ -150,14 +134,14 @@ def this_device(kind: str = "auto", refresh: bool = False) -> Device:
     disagrees, that profile says so in its source, and serves ten minutes only.
     """
     kind = machine.torch_device(kind)
-    found = None if refresh else kept(kind)
-    if found is None:
+    device = None if refresh else kept(kind)
+    if device is None:
         others = CpuContention()
-        found = calibrate(kind)
-        if is_contended(others.cores(), kind) or not settled(found):
-            found = marked_busy(found)
-        keep(found)
-    return found
+        device = calibrate(kind)
+        if is_contended(others.cores(), kind) or not settled(device):
+            device = marked_busy(device)
+        keep(device)
+    return device
 
 
 def marked_busy(device: Device) -> Device:

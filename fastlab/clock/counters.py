@@ -1,7 +1,7 @@
 """What other FLOP counters say of the same model, beside the exact count.
 
-Adding a counter is adding one function under @counter, named after its package. Each
-takes a model and token ids, runs the model once, and returns FLOPs (2 for each MAC).
+Adding a counter is adding its line to COUNTERS: a label, its package, and a function
+that takes a model and token ids, runs it once, and returns FLOPs (2 for each MAC).
 """
 
 from __future__ import annotations
@@ -9,23 +9,17 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab.cost.operations import total
 from fastlab.models import build, numerics, prepare, prompt_ids
 from fastlab.spec.point import Point
-
-Count = Callable[[nn.Module, torch.Tensor], float]
-COUNTERS: list[tuple[str, str, Count]] = []  # label, package, function
-MISSING = "not installed"
 
 
 @dataclass(frozen=True)
@@ -37,16 +31,6 @@ class Counted:
     flops: float | None
     ratio: float | None  # to the exact count
     said: str = ""
-
-
-def counter(label: str, package: str = "torch") -> Callable[[Count], Count]:
-    """Register a counter under its label; it runs where its package is installed."""
-
-    def register(function: Count) -> Count:
-        COUNTERS.append((label, package, function))
-        return function
-
-    return register
 
 
 def torch_parameters(point: Point) -> int:
@@ -74,84 +58,58 @@ def counted(point: Point) -> Iterator[Counted]:
     The model is run on CPU tensors: keep it small.
     """
     for attention in ("sdpa", "eager"):
-        recipe = replace(point.recipe, attention=attention)
-        same = replace(point, recipe=recipe)
-        exact = torch_flops(same)
-        yield _result("torch on meta", attention, exact, total(same, "flops"))
+        same = replace(point, recipe=replace(point.recipe, attention=attention))
+        exact, on_meta = total(same, "flops"), torch_flops(same)
+        yield Counted("torch on meta", attention, on_meta, on_meta / exact)
         for label, package, count in COUNTERS:
-            if find_spec(package) is None:
-                yield Counted(label, attention, None, None, MISSING)
-            else:
-                yield _run(label, count, same)
+            flops, said = None, "not installed"
+            if find_spec(package) is not None:
+                flops, said = _run(count, same)
+            ratio = None if flops is None else flops / exact
+            yield Counted(label, attention, flops, ratio, said)
 
 
-def _result(label: str, attention: str, flops: float, truth: int) -> Counted:
-    return Counted(label, attention, flops, flops / truth)
-
-
-def _run(label: str, count: Count, point: Point) -> Counted:
-    attention = point.recipe.attention
+def _run(count: Count, point: Point) -> tuple[float | None, str]:
+    """FLOPs, or None and why; what a counter prints and warns of is not shown."""
+    out, err = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
     try:
-        with _quiet(), numerics("fp32"):
-            flops = count(build(point), prompt_ids(point, "cpu"))
+        with out, err, warnings.catch_warnings(action="ignore"), numerics("fp32"):
+            return count(build(point), prompt_ids(point, "cpu")), ""
     except Exception as error:  # a stranger's code: its failure is its result
         reason = next(iter(str(error).splitlines()), "")[:60]
-        said = f"fails: {type(error).__name__}: {reason}"
-        return Counted(label, attention, None, None, said)
-    return _result(label, attention, flops, total(point, "flops"))
+        return None, f"fails: {type(error).__name__}: {reason}"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Counters print, warn and log about what they do not know: not here."""
-    nowhere = io.StringIO()
-    with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-        warnings.simplefilter("ignore")
-        yield
-
-
-@counter("torch on CPU tensors")
-def _torch(model: nn.Module, ids: torch.Tensor) -> float:
+def _torch(model: Any, ids: Any) -> float:
     with FlopCounterMode(display=False) as mode:
         model(ids)
     return mode.get_total_flops()
 
 
-@counter("calflops", "calflops")
-def _calflops(model: nn.Module, ids: torch.Tensor) -> float:
-    flops, *_ = _of("calflops").calculate_flops(
-        model,
-        kwargs={"input_ids": ids},
-        print_results=False,
-        print_detailed=False,
-        output_as_string=False,
-    )
-    return flops
+def _calflops(model: Any, ids: Any) -> float:
+    shown = ("print_results", "print_detailed", "output_as_string")
+    count = import_module("calflops").calculate_flops
+    return count(model, kwargs={"input_ids": ids}, **dict.fromkeys(shown, False))[0]
 
 
-@counter("thop", "thop")
-def _thop(model: nn.Module, ids: torch.Tensor) -> float:
-    macs, _ = _of("thop").profile(model, inputs=(ids,), verbose=False)
-    return 2 * macs
+def _ptflops(model: Any, ids: Any) -> float:
+    count = import_module("ptflops").get_model_complexity_info
+    how: dict[str, Any] = {"as_strings": False, "print_per_layer_stat": False}
+    how |= {"input_constructor": lambda _: {"input_ids": ids}, "backend": "pytorch"}
+    return 2 * count(model, tuple(ids.shape), **how)[0]
 
 
-@counter("ptflops", "ptflops")
-def _ptflops(model: nn.Module, ids: torch.Tensor) -> float:
-    macs, _ = _of("ptflops").get_model_complexity_info(
-        model,
-        tuple(ids.shape),
-        input_constructor=lambda _: {"input_ids": ids},
-        as_strings=False,
-        print_per_layer_stat=False,
-        backend="pytorch",
-    )
-    return 2 * macs
+def _thop(model: Any, ids: Any) -> float:
+    return 2 * import_module("thop").profile(model, inputs=(ids,), verbose=False)[0]
 
 
-@counter("fvcore", "fvcore")
-def _fvcore(model: nn.Module, ids: torch.Tensor) -> float:
-    return 2 * _of("fvcore.nn").FlopCountAnalysis(model, ids).total()
+def _fvcore(model: Any, ids: Any) -> float:
+    return 2 * import_module("fvcore.nn").FlopCountAnalysis(model, ids).total()
 
 
-def _of(package: str) -> Any:
-    return import_module(package)
+Count = Callable[[Any, Any], float]
+OTHERS = {"calflops": _calflops, "thop": _thop, "ptflops": _ptflops, "fvcore": _fvcore}
+COUNTERS: list[tuple[str, str, Count]] = [
+    ("torch on CPU tensors", "torch", _torch),
+    *((package, package, count) for package, count in OTHERS.items()),
+]

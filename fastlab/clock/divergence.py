@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,27 +52,22 @@ def compare_logits(
     for at in range(0, len(logits), CHUNK):
         part = slice(at, at + CHUNK)
         text = None if targets is None else targets[part].to(logits.device)
-        parts.append(_block_divergence(reference[part], logits[part], text))
-    counts, kl, same, largest, nats, dense = zip(*parts, strict=True)
-    return Divergence(
-        sum(counts), sum(kl), sum(same), max(largest), sum(nats), sum(dense)
-    )
+        parts.append(_sums(reference[part], logits[part], text))
+    kl, same, largest, nats, dense = zip(*parts, strict=True)
+    sums = sum(kl), sum(same), max(largest), sum(nats), sum(dense)
+    return Divergence(len(logits), *sums)
 
 
-def _block_divergence(
-    reference: Tensor, logits: Tensor, targets: Tensor | None
-) -> Divergence:
+def _sums(p: Tensor, q: Tensor, text: Tensor | None) -> tuple[float, ...]:
+    """All but the count of a Divergence of some positions."""
     # A small KL is a difference of large sums: fp32 leaves nothing of it.
-    log_p, log_q = (x.double().log_softmax(-1) for x in (reference, logits))
+    logs = log_p, log_q = [logits.double().log_softmax(-1) for logits in (p, q)]
+    dense, nats = 0.0, 0.0
+    if text is not None:
+        dense, nats = (float(F.nll_loss(log, text, reduction="sum")) for log in logs)
+    same = int((p.argmax(-1) == q.argmax(-1)).sum())
     kl = float((log_p.exp() * (log_p - log_q)).sum())
-    same = int((reference.argmax(-1) == logits.argmax(-1)).sum())
-    largest = float((reference - logits).abs().max())
-    if targets is None:
-        return Divergence(len(logits), kl, same, largest)
-    own, dense = (
-        float(F.nll_loss(x, targets, reduction="sum")) for x in (log_q, log_p)
-    )
-    return Divergence(len(logits), kl, same, largest, own, dense)
+    return kl, same, float((p - q).abs().max()), nats, dense
 
 
 def quality_from(
@@ -89,17 +84,12 @@ def quality_from(
         "max_abs": float(largest.max()),
     }
     if len(blocks) >= FEWEST:
-        whole |= _between("kl_low", "kl_high", kl, counts)
-        whole |= _between("top1_low", "top1_high", same, counts)
+        whole["kl_low"], whole["kl_high"] = bootstrap_ratio(kl, counts)
+        whole["top1_low"], whole["top1_high"] = bootstrap_ratio(same, counts)
     if sizes is not None:
         bits = nats / math.log(2)
         whole["bits_per_byte"] = float(bits.sum() / sizes.sum())
         whole["dense_bits_per_byte"] = float(dense.sum() / math.log(2) / sizes.sum())
-        whole |= _between("low", "high", bits, sizes) if len(blocks) >= FEWEST else {}
+        if len(blocks) >= FEWEST:
+            whole["low"], whole["high"] = bootstrap_ratio(bits, sizes)
     return Quality("dense fp32", sha, **whole)
-
-
-def _between(
-    low: str, high: str, above: NDArray[Any], below: NDArray[Any]
-) -> dict[str, float]:
-    return dict(zip((low, high), bootstrap_ratio(above, below), strict=True))

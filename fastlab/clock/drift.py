@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastlab.clock.stats import median, median_interval, plain_interval
 from fastlab.spec.checks import check_choice, check_count
-
-Samples = Sequence[float] | NDArray[np.float64]
-Interval = Callable[[Samples], tuple[float, float]]
 
 TRUE_MEDIAN = 1.0
 SPREAD, TARGET = 0.02, 0.01  # noise of the simulation; where a measurement stops
 RUNS = (10, 10_000)  # simulated measurements, fewest and most
 FIRST_LOOK, BLOCK, MOST = 50, 10, 2000  # samples: before the first look, then per look
+SIDES = (16, 16_384)  # rows of a layer of traps.Layer
+COMPILERS = ("inductor", "eager", "none")  # eager traces, and generates no code
+INTERVALS = {"plain": plain_interval, "corrected": median_interval}
+
+
+def check_parameters(matrix_side: int, compiler: str, drift_runs: int) -> None:
+    """Raise ValueError for a parameter of notebook 02 that is off, before any work."""
+    check_count("matrix_side", matrix_side, *SIDES)
+    check_choice("compiler", compiler, COMPILERS)
+    check_count("drift_runs", drift_runs, *RUNS)
 
 
 def resampled(
-    samples: Samples, n: int, draws: int = 2000, seed: int = 0
+    samples: ArrayLike, n: int, draws: int = 2000, seed: int = 0
 ) -> NDArray[np.float64]:
     """Medians of n samples drawn from `samples` (with replacement), over the full one.
 
@@ -32,8 +39,7 @@ def resampled(
     check_count("draws", draws)
     values = np.asarray(samples, dtype=np.float64)
     picked = np.random.default_rng(seed).choice(values, size=(draws, n))
-    found: NDArray[np.float64] = np.median(picked, axis=1) / median(values)
-    return found
+    return np.asarray(np.median(picked, axis=1) / median(values))
 
 
 def noise(
@@ -69,21 +75,6 @@ class Simulated:
         return float(self.holds.mean())
 
 
-INTERVALS: dict[str, Interval] = {
-    "plain": plain_interval,
-    "corrected": median_interval,
-}
-
-
-def check_parameters(matrix_side: int, compiler: str, drift_runs: int) -> None:
-    """Raise ValueError for a parameter of notebook 02 that is off, before any work."""
-    from fastlab.clock.traps import COMPILERS, SIDES  # which import torch
-
-    check_count("matrix_side", matrix_side, *SIDES)
-    check_choice("compiler", compiler, COMPILERS)
-    check_count("drift_runs", drift_runs, *RUNS)
-
-
 def simulate(runs: int, correlation: float, interval: str, seed: int = 0) -> Simulated:
     """Measure known noise `runs` times, each until the interval is within 1 %.
 
@@ -92,16 +83,18 @@ def simulate(runs: int, correlation: float, interval: str, seed: int = 0) -> Sim
     check_count("drift_runs", runs, *RUNS)
     rng = np.random.default_rng(seed)
     rows = [noise(MOST, correlation, SPREAD, rng) for _ in range(runs)]
-    found = [measured(row, INTERVALS[interval]) for row in rows]
-    low, high, taken = (np.array(column) for column in zip(*found, strict=True))
-    return Simulated(correlation, interval, low, high, taken)
+    each = [measured(row, INTERVALS[interval]) for row in rows]
+    return Simulated(correlation, interval, *map(np.array, zip(*each, strict=True)))
 
 
-def measured(row: Samples, interval: Interval) -> tuple[float, float, int]:
+def measured(
+    row: ArrayLike, interval: Callable[[ArrayLike], tuple[float, float]]
+) -> tuple[float, float, int]:
     """Interval and count of the first samples whose interval is narrow enough."""
-    for n in range(FIRST_LOOK, len(row) + 1, BLOCK):
-        low, high = interval(row[:n])
-        middle = median(row[:n])
+    values = np.asarray(row)
+    for n in range(FIRST_LOOK, len(values) + 1, BLOCK):
+        low, high = interval(values[:n])
+        middle = median(values[:n])
         if max(high - middle, middle - low) <= TARGET * middle:
             break
     return low, high, n

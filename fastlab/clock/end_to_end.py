@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,14 @@ from torch.nn import functional as F
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work, settings_for
 from fastlab.clock.microbenchmarks import STREAMED
+from fastlab.clock.stored_benchmarks import TIMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.calibrated import host_work
 from fastlab.latency.costs import LAUNCHES, costs_of, costs_on
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import LEVEL
+from fastlab.latency.profile import Profile, way_of
 from fastlab.models import DTYPES, numerics
 from fastlab.runtime.engines import prepare
 from fastlab.shrink.recipes import build
@@ -31,16 +35,17 @@ from fastlab.spec.precision import DENSE
 from fastlab.spec.shape import FAMILIES
 
 LEVELS = tuple(STREAMED // 16 * 2**n for n in (0, 2, 4, 5, 6, 7))  # bytes of weights
+COMPILED = ("fp32", "bf16")  # precisions of which one compiled call is timed
 COMPILED_LAYERS = (1, 5)
 WIDTH = 2048  # of the square product whose weights are read
+TINY: dict[str, Any] = {"hidden": 64, "heads": 2, "vocab": 256}  # no work to speak of
 
 
 def host_points() -> list[Point]:
     """Forwards so small that all their time is the host's: two for each family."""
-    tiny = {"layers": 4, "hidden": 64, "heads": 2, "vocab": 256, "prompt_len": 4}
     phases = {"bert": ("prefill",)}
     return [
-        point_of(family=family, phase=phase, **tiny)
+        point_of(family=family, phase=phase, layers=4, prompt_len=4, **TINY)
         for family in FAMILIES
         for phase in phases.get(family, ("prefill", "decode"))
     ]
@@ -51,52 +56,52 @@ def whole_points(precision: str, kind: str = "cpu") -> list[Point]:
 
     On a GPU they are so wide that it does not wait for the host.
     """
-    sizes = [("llama", "prefill", 512), ("llama", "decode", 768)]
+    wider = 8 if kind == "cuda" else 1
+    calls = [("llama", "prefill", 512), ("llama", "decode", 768)]
     if precision in DENSE:
-        sizes += [("gpt2", "prefill", 768), ("gpt2", "decode", 512)]
-    wider, longer = (8, 8) if kind == "cuda" else (1, 1)
-    common = {"layers": 6, "vocab": 8192, "precision": precision}
+        calls += [("gpt2", "prefill", 768), ("gpt2", "decode", 512)]
+    common: dict[str, Any] = {"layers": 6, "vocab": 8192, "precision": precision}
+    common["prompt_len"] = 128 * wider
     return [
-        point_of(
-            family=family,
-            phase=phase,
-            hidden=hidden * wider,
-            prompt_len=128 * longer,
-            **common,
-        )
-        for family, phase, hidden in sizes
+        point_of(family=family, phase=phase, hidden=hidden * wider, **common)
+        for family, phase, hidden in calls
     ]
 
 
 def compiled_point(precision: str, kind: str = "cpu") -> Point:
     """A decode step that compiles in some seconds; on a GPU replayed as a graph."""
-    gpu = kind == "cuda"
-    sizes = {"layers": 2, "hidden": 6144 if gpu else 768, "vocab": 8192}
-    how = {"phase": "decode", "runtime": "graph" if gpu else "decoder"}
-    return point_of(family="llama", prompt_len=128, precision=precision, **sizes, **how)
+    hidden, runtime = (6144, "graph") if kind == "cuda" else (768, "decoder")
+    sizes = {"layers": 2, "hidden": hidden, "vocab": 8192, "prompt_len": 128}
+    how = {"phase": "decode", "runtime": runtime, "precision": precision}
+    return point_of(family="llama", **sizes, **how)
 
 
-def seconds_of(point: Point, kind: str, settings: Settings | None = None) -> float:
+def seconds_of(point: Point, kind: str) -> float:
     """Median seconds of the point's call on the device at hand."""
     call = prepare(build(point, kind), point, kind)
     with numerics(point.recipe.precision):
-        samples = time_call(call, settings or settings_for(kind), clock_for(kind))
-    return samples.seconds
+        return time_call(call, settings_for(kind), clock_for(kind)).seconds
+
+
+def _beyond_kernels(points: Sequence[Point], device: Device) -> np.ndarray:
+    """(2, points): seconds of each call that are the host's own, and its launches.
+
+    A CPU is its own host: there what its kernels are estimated to take goes off. An
+    operation's own call is in its benchmark; the modules around it are not.
+    """
+    seconds = np.array([seconds_of(point, device.kind) for point in points])
+    if device.kind == "cpu":
+        seconds -= [e.seconds for e in estimate(points, device, model="calibrated")]
+    return np.array([seconds, [costs_of(point).totals[LAUNCHES] for point in points]])
 
 
 def host_seconds(device: Device) -> dict[str, float]:
-    """Host seconds per launch of each family's code, beyond the kernels' own on a CPU.
-
-    There an operation's own call is in its benchmark; the modules around it are not.
-    """
+    """Host seconds per launch of each family's code, without a CPU's kernels."""
     points = host_points()
-    took = np.array([seconds_of(point, device.kind) for point in points])
-    if device.kind == "cpu":
-        took -= [e.seconds for e in estimate(points, device, model="calibrated")]
-    each = took / [costs_of(point).totals[LAUNCHES] for point in points]
+    seconds, launches = _beyond_kernels(points, device)
     families = np.array([point.shape.family for point in points])
-    found = {name: float(each[families == name].mean()) for name in FAMILIES}
-    return {name: max(seconds, 0.0) for name, seconds in found.items()}
+    each = {name: (seconds / launches)[families == name].mean() for name in FAMILIES}
+    return {name: max(float(mean), 0.0) for name, mean in each.items()}
 
 
 def compiled_seconds(device: Device) -> tuple[float, float]:
@@ -105,22 +110,14 @@ def compiled_seconds(device: Device) -> tuple[float, float]:
     From decode steps of one layer and of several, which take some seconds to compile; 0
     where no compiler is found, since nothing that is compiled can run there.
     """
-    tiny = {"hidden": 64, "heads": 2, "vocab": 256, "prompt_len": 4}
-    points = [
-        point_of(family="llama", phase="decode", runtime="decoder", layers=n, **tiny)
-        for n in COMPILED_LAYERS
-    ]
+    how = {"family": "llama", "phase": "decode", "runtime": "decoder", **TINY}
+    points = [point_of(layers=layers, **how) for layers in COMPILED_LAYERS]
     try:
-        few, many = (seconds_of(point, device.kind) for point in points)
+        (few, many), (first, second) = _beyond_kernels(points, device).tolist()
     except (RuntimeError, OSError):  # what inductor raises is a RuntimeError
         return 0.0, 0.0
-    if device.kind == "cpu":
-        few, many = np.array([few, many]) - [
-            e.seconds for e in estimate(points, device, model="calibrated")
-        ]
-    first, second = (costs_of(point).totals[LAUNCHES] for point in points)
     each = max((many - few) / (second - first), 0.0)
-    return float(each), float(max(few - first * each, 0.0))
+    return each, max(few - first * each, 0.0)
 
 
 def slowdowns(kind: str, precision: str) -> tuple[tuple[float, float], ...]:
@@ -153,12 +150,12 @@ def _seconds_per_byte(size: int, precision: str) -> float:
             F.linear(x, next(turn))
 
     with numerics(precision):
-        took = time_call(Work(through_all), settings_for("cpu"), clock_for("cpu"))
-    return min(took.device_ns) / 1e9 / (len(weights) * one.nbytes)
+        samples = time_call(Work(through_all), settings_for("cpu"), clock_for("cpu"))
+    return min(samples.device_ns) / 1e9 / (len(weights) * one.nbytes)
 
 
 def call_overhead_factor(
-    points: Sequence[Point], took: Sequence[float], device: Device
+    points: Sequence[Point], seconds: Sequence[float], device: Device
 ) -> float:
     """What calls take beyond the sum of their operations, each timed alone: a factor.
 
@@ -166,19 +163,18 @@ def call_overhead_factor(
     """
     assert device.fits is not None
     each = []
-    for point, seconds in zip(points, took, strict=True):
-        [made] = estimate([point], device, model="calibrated")
-        costs = costs_on(point, device)
-        host = sum(host_work(costs, point, device.fits, device.kind))
-        alone = device.kind == "cpu"  # elsewhere the host works at the same time
-        busy = made.seconds - (host if alone else 0.0)
-        if made.bound != "launch" and seconds > host:
-            each.append((seconds - (host if alone else 0.0)) / busy)
+    estimates = estimate(points, device, model="calibrated")
+    for point, took, alone in zip(points, seconds, estimates, strict=True):
+        host = sum(host_work(costs_on(point, device), point, device.fits, device.kind))
+        if alone.bound != "launch" and took > host:
+            # Elsewhere than on a CPU the host works at the same time.
+            apart = host if device.kind == "cpu" else 0.0
+            each.append((took - apart) / (alone.seconds - apart))
     return float(np.median(each)) if each else 1.0
 
 
 def stretched(
-    points: Sequence[Point], took: Sequence[float], device: Device, factors: int = 0
+    points: Sequence[Point], seconds: Sequence[float], device: Device, factors: int = 0
 ) -> float:
     """What intervals must be stretched by so that nine in ten of such calls lie within.
 
@@ -188,9 +184,54 @@ def stretched(
     """
     from scipy.stats import t  # 0.5 s, and only a calibration needs it
 
-    made = estimate(points, device, model="calibrated")
-    error = np.log([s / e.seconds for s, e in zip(took, made, strict=True)])
-    half = np.log([e.high_s / e.seconds for e in made])
+    estimates = estimate(points, device, model="calibrated")
+    middle, high = np.array([(e.seconds, e.high_s) for e in estimates]).T
+    errors = np.log(seconds / middle) / np.log(high / middle)
     left = max(len(points) - factors, 1)
-    spread = np.sqrt(np.sum((error / half) ** 2) / left)
-    return float(t.ppf((1 + LEVEL) / 2, left) * spread)
+    return float(t.ppf((1 + LEVEL) / 2, left) * np.sqrt(np.sum(errors**2) / left))
+
+
+def replay_overhead() -> float:
+    """Seconds to replay a CUDA graph of one tiny kernel, from call to result."""
+    x = torch.zeros(1, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x.add_(1)
+    settings = Settings.for_device("cuda", budget_s=0.2, warmup_s=0.05, cache="warm")
+    samples = time_call(Work(graph.replay), settings, clock_for("cuda"))
+    return min(samples.e2e_ns) / 1e9
+
+
+def with_host(profile: Profile, device: Device) -> Profile:
+    """The profile with what launching and cache levels cost."""
+    levels = {p: slowdowns(device.kind, p) for p in device.peak_flops}
+    profile = replace(
+        profile,
+        replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
+        levels={p: found for p, found in levels.items() if found},
+    )
+    host = host_seconds(replace(device, fits=profile))
+    profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
+    each, call = compiled_seconds(replace(device, fits=profile))
+    return replace(profile, compiled_s=each, call_s=call)
+
+
+def with_whole_calls(profile: Profile, device: Device, compiling: bool) -> Profile:
+    """The profile with what timed calls say of their parts' sum and of its interval."""
+    kind, dense = device.kind, device.peak_flops
+    packed = [p for p in (*TIMED, "autocast-bf16") if profile.holds(p)]
+    points = [point for p in (*dense, *packed) for point in whole_points(p, kind)]
+    points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
+    seconds = [seconds_of(point, kind) for point in points]
+    ways = [way_of(p.recipe.precision, p.recipe.runtime != "eager") for p in points]
+    known, whole = replace(device, fits=profile), {}
+    for way in dict.fromkeys(ways):
+        mine = [n for n, name in enumerate(ways) if name == way]
+        whole[way] = call_overhead_factor(
+            [points[n] for n in mine], [seconds[n] for n in mine], known
+        )
+    names = [f"{way}: {point.label}" for way, point in zip(ways, points, strict=True)]
+    calls = [[name, took] for name, took in zip(names, seconds, strict=True)]
+    profile = replace(profile, whole=whole, provenance={"whole_calls": calls})
+    stretch = stretched(points, seconds, replace(device, fits=profile), len(whole))
+    return replace(profile, stretch=stretch)

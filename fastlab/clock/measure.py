@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fastlab import machine
-from fastlab.clock.calibrate import this_device
+from fastlab.clock.calibrate import copy_bandwidth, this_device
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.cpu_contention import CpuContention, is_contended
 from fastlab.clock.peak import peak_bytes
@@ -24,7 +24,7 @@ from fastlab.clock.timing import Clock, Settings, time_call
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.models import implementation_of, numerics
-from fastlab.record import Effective, Estimate, Measurement, Quality, Record
+from fastlab.record import Effective, Estimate, Quality, Record
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
 from fastlab.runtime.unsupported import unsupported_reason as runtime_unsupported
@@ -118,16 +118,14 @@ class Bench:
         if reason:
             return replace(record, status="unsupported", reason=reason)
         try:
-            record = replace(record, estimate=self._estimate(point))
+            [expected] = estimate([point], self.profile, model=self.latency)
+            record = replace(record, estimate=expected)
+            self._refuse_hopeless(expected)
             return self._measured(record)
         except Exception as error:
             return self._failed(record, error)
 
-    def _estimate(self, point: Point) -> Estimate:
-        return estimate([point], self.profile, model=self.latency)[0]
-
     def _measured(self, record: Record) -> Record:
-        self._refuse_hopeless(record)
         point = record.point
         model = self._model_for(point)
         with numerics(point.recipe.precision):
@@ -135,16 +133,29 @@ class Bench:
             others = CpuContention()
             measured = time_call(call, self.settings, self.clock)
             shared = is_contended(others.cores(), self.kind)
-            peak, out = self._peak(model, call)
-        record = replace(record, effective=_effective(model))
-        compile_s = getattr(call, "compile_s", None)
+            compile_s = getattr(call, "compile_s", None)
+            if compile_s is not None and self.kind == "cpu":
+                # Live tensors are counted as operations make them: compiled code's not.
+                call.reset()
+                peak, out = None, call.run()
+            else:
+                peak, out = peak_bytes(model, call, self.kind)
+        record = replace(record, effective=(effective := _effective(model)))
         if not bool(torch.isfinite(out).all()):
             reason = "the output has values that are not finite"
             return replace(record, status="nonfinite", reason=reason)
-        measured = replace(measured, peak_bytes=peak, compile_s=compile_s)
+        flags = (*measured.flags, *["shared_cpu"] * shared)
+        if point.workload.phase != "prefill" and self._cached(effective.weight_bytes):
+            flags = (*flags, "in_cache")
+        measured = replace(measured, peak_bytes=peak, compile_s=compile_s, flags=flags)
         lost, reason = self._quality(model, point)
-        record = replace(record, quality=lost, reason=reason)
-        return replace(record, measured=self._flagged(measured, record, shared))
+        return replace(record, quality=lost, reason=reason, measured=measured)
+
+    def _cached(self, size: int) -> bool:
+        """Whether so many bytes of weights need not come from memory in each decode."""
+        if self.kind == "cuda":
+            return size < CACHED_BYTES
+        return size < CACHES_HELD * machine.last_level_cache_bytes(self.kind)
 
     def _quality(self, model: nn.Module, point: Point) -> Judged:
         """What the model lost, asked once of each model and cache, or why unknown.
@@ -164,52 +175,28 @@ class Bench:
             try:
                 found = quality_of(point, model, self.kind, self._reference)
             except Exception as error:
-                error.__traceback__ = None  # its frames hold the tensors
-                found = None, f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                found = None, _said(error, 200)
             self._judged[key] = found
         lost, why = self._judged[key]
         return lost, f"no quality: {why}" if why else ""
 
-    def _peak(self, model: nn.Module, call: Any) -> tuple[int | None, Any]:
-        """Peak bytes and output of one run; None for compiled code on a CPU.
-
-        There live tensors are counted as operations make them, and its are not seen.
-        """
-        if self.kind == "cpu" and getattr(call, "compile_s", None) is not None:
-            call.reset()
-            return None, call.run()
-        return peak_bytes(model, call, self.kind)
-
-    def _flagged(
-        self, measured: Measurement, record: Record, shared: bool
-    ) -> Measurement:
-        """With what timing cannot see: shared_cpu, and in_cache for a decode.
-
-        Other programs took our cores; the weights need not come from memory.
-        """
-        assert record.effective is not None
-        if shared:
-            measured = replace(measured, flags=(*measured.flags, "shared_cpu"))
-        held = CACHES_HELD * machine.last_level_cache_bytes(self.kind)
-        small = record.effective.weight_bytes < (
-            CACHED_BYTES if self.kind == "cuda" else held
-        )
-        if not small or record.point.workload.phase == "prefill":
-            return measured
-        return replace(measured, flags=(*measured.flags, "in_cache"))
-
     def environment(self) -> Mapping[str, Any]:
-        """This machine's, with the bandwidth of a copy measured now in bytes per s."""
-        copied = copy_bandwidth(self.kind, self.clock)
+        """This machine's, with the bandwidth of a copy measured now in bytes per s.
+
+        Of 1 GiB, or a tenth of the free memory if that is less.
+        """
+        size = min(2**30, machine.free_bytes(self.kind) // 10)
+        quick = {"budget_s": COPY_S, "warmup_calls": 0, "warmup_s": 0, "cache": "warm"}
+        settings = Settings.for_device(self.kind, **quick)
+        copied = copy_bandwidth(self.kind, settings, size)
         return machine.environment(self.kind) | {"copy_bytes_per_s": round(copied)}
 
-    def _refuse_hopeless(self, record: Record) -> None:
+    def _refuse_hopeless(self, expected: Estimate) -> None:
         """On a CPU, running out of memory takes the machine down: ask before.
 
         A GPU says so by itself, and the process goes on.
         """
-        assert record.estimate is not None
-        need, room = record.estimate.peak_bytes, machine.free_bytes(self.kind)
+        need, room = expected.peak_bytes, machine.free_bytes(self.kind)
         if self.kind == "cpu" and need > room:
             raise torch.OutOfMemoryError(
                 f"not tried: about {si(need, 'B')} needed, {si(room, 'B')} free"
@@ -231,29 +218,31 @@ class Bench:
             torch.cuda.empty_cache()
 
     def _failed(self, record: Record, error: Exception) -> Record:
+        """The error's row; DeviceLost where no CUDA call works any more after it."""
         status = "oom" if is_out_of_memory(error) else "error"
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
-        error.__traceback__ = None  # its frames hold the tensors
+        reason = _said(error, 500)
         self.release()
-        self._check_alive(reason)
-        return replace(record, status=status, reason=reason)
-
-    def _check_alive(self, reason: str) -> None:
-        """After a CUDA error other than out-of-memory nothing works in this process."""
         try:
             if self.kind == "cuda":
                 torch.ones(1, device="cuda").item()
-        except RuntimeError as error:
+        except RuntimeError as lost:
             raise DeviceLost(
                 f"the GPU answers no more in this process after: {reason}. "
                 "Start the same command again: it goes on where it stopped."
-            ) from error
+            ) from lost
+        return replace(record, status=status, reason=reason)
 
 
 def model_key(point: Point) -> tuple[Any, ...]:
     """Points with the same key can be measured on the same built model."""
     made, attention = point.recipe.weights_key, point.recipe.attention
     return point.shape, point.weights, *made, implementation_of(attention)
+
+
+def _said(error: Exception, most: int) -> str:
+    """Class and first line of an error; its frames, which hold tensors, let go."""
+    error.__traceback__ = None
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:most]
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -273,24 +262,3 @@ def _effective(model: nn.Module) -> Effective:
         parameters=logical_parameters(model),
         weight_bytes=stored_weight_bytes(model),
     )
-
-
-def copy_bandwidth(kind: str, clock: Clock, seconds: float = COPY_S) -> float:
-    """Bytes per second, read and written, of the fastest of some copies: a rate at its
-    best, whoever else is busy.
-
-    Of 1 GiB or a tenth of the free memory, if that is less.
-    """
-    size = min(2**30, machine.free_bytes(kind) // 10)
-    source = torch.ones(size, dtype=torch.uint8, device=kind)
-    target = torch.empty_like(source)
-    target.copy_(source)  # its pages are there from now on
-    taken: list[int] = []
-    while sum(taken) < seconds * 1e9 or len(taken) < 3:
-        clock.sync()
-        start = clock.mark()
-        target.copy_(source)
-        stop = clock.mark()
-        clock.sync()
-        taken.append(max(clock.between_ns(start, stop), 1))
-    return 2 * size * 1e9 / min(taken)

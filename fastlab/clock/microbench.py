@@ -16,15 +16,8 @@ import numpy as np
 
 from fastlab.clock.clocks import Clock
 from fastlab.clock.microbenchmarks import CANDIDATES, Benchmark
-from fastlab.clock.stored_benchmarks import (
-    compiled_lookups,
-    compiled_rows,
-    lookups,
-    packed_products,
-    sparse_rows,
-)
+from fastlab.clock.stored_benchmarks import STORED_CANDIDATES, packed_products
 from fastlab.clock.timing import Settings, time_call
-from fastlab.cost.ops import Operation
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample, work_of
 from fastlab.models import DTYPES, numerics
@@ -34,17 +27,8 @@ LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
 # How many of each class: 100 in all, with those of compiled code.
 COUNTS = {
-    "linear": 21,
-    "biased": 7,
-    "conv1d": 10,
-    "strided": 6,
-    "prefill": 14,
-    "decode": 12,
-    "norm": 7,
-    "elementwise": 8,
-    "gelu": 3,
-    "embedding": 3,
-    "copy": 3,
+    **{"linear": 21, "biased": 7, "conv1d": 10, "strided": 6, "prefill": 14},
+    **{"decode": 12, "norm": 7, "elementwise": 8, "gelu": 3, "embedding": 3, "copy": 3},
 }
 PACKED_COUNTS = {"linear": 24}  # of a quantized precision, whose rest runs dense
 # Of weights stored sparse or shared, timed in fp32: sparse products know no other on a
@@ -53,13 +37,7 @@ STORED_COUNTS = {"csr": 16, "palette": 12}
 # Of compiled code: a second or so each to compile on a CPU.
 COMPILED_COUNTS = {"gemv": 6}
 COMPILED_STORED = {"palette-compiled": 6}
-POOLS = {
-    **CANDIDATES,
-    "csr": sparse_rows,
-    "palette": lookups,
-    "palette-compiled": compiled_lookups,
-    "gemv": compiled_rows,
-}
+POOLS = CANDIDATES | STORED_CANDIDATES
 
 
 @dataclass
@@ -96,25 +74,23 @@ def timed(
 
 def chosen(device: Device, precision: str, counts: dict[str, int]) -> list[Benchmark]:
     """The benchmarks of a precision: of each class, `counts` far apart from another."""
+    rate = device.product_rate(precision)
+    longest, largest = LONGEST_S[device.kind], LARGEST_BYTES[device.kind]
     picked = []
     for name, count in counts.items():
-        pool = [b for b in _pool(name, precision) if _bearable(b.op, device, precision)]
+        if precision in QUANTIZED:
+            pool = packed_products(precision)
+        else:
+            pool = POOLS[name](DTYPES[precision].itemsize)
+        pool = [
+            b
+            for b in pool
+            if b.op.flops_causal / rate + b.op.bytes / device.bandwidth <= longest
+            and b.op.bytes <= largest
+        ]
         places = work_of([Sample.of(b.op, 1.0, precision) for b in pool]).places
         picked += [pool[n] for n in spread(places, count)]
     return picked
-
-
-def _pool(name: str, precision: str) -> list[Benchmark]:
-    if precision in QUANTIZED:
-        return packed_products(precision)
-    return POOLS[name](DTYPES[precision].itemsize)
-
-
-def _bearable(op: Operation, device: Device, precision: str) -> bool:
-    compute = op.flops_causal / device.product_rate(precision)
-    seconds = compute + op.bytes / device.bandwidth
-    short = seconds <= LONGEST_S.get(device.kind, LONGEST_S["cpu"])
-    return short and op.bytes <= LARGEST_BYTES.get(device.kind, LARGEST_BYTES["cpu"])
 
 
 def spread(places: np.ndarray, count: int) -> list[int]:

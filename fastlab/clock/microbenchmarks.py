@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +19,11 @@ Pool = Callable[[int], list["Benchmark"]]  # by the bytes of a value
 STREAMED = 2**26  # on a CPU weights take turns over so many bytes: no model's are hot
 WIDTHS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 14336)
 VOCABULARIES = (2048, 8192, 32000, 128256)
-HEAD_SIZES = tuple(itertools.product(VOCABULARIES, WIDTHS))
+NORM_WIDTHS = (256, 768, 2048, 4096)
 WIDEST = 8  # outputs of a layer's product for each input, or inputs for each output
 ROWS = (1, 8, 32, 128, 512, 1024, 2048, 4096, 8192)
 SIZES = tuple((n, k) for n in WIDTHS for k in WIDTHS if max(n, k) <= WIDEST * min(n, k))
+ALL_SIZES = (*SIZES, *itertools.product(VOCABULARIES, WIDTHS))  # with those of heads
 HEADS = ((4, 4), (8, 2), (12, 12), (16, 16), (16, 8), (32, 8), (32, 32))
 LENGTHS = (128, 512, 1024, 2048, 4096)
 
@@ -62,8 +63,15 @@ class Benchmark:
         return self.build(New(device, dtype))
 
 
-def product(m: int, n: int, k: int, kind: str, a: int) -> Benchmark:
+def over(make: Callable[..., Benchmark], *axes: Iterable[Any]) -> Pool:
+    """A benchmark for each combination of the values on the axes."""
+    cases = list(itertools.product(*axes))
+    return lambda a: [make(*case, a) for case in cases]
+
+
+def product(kind: str, m: int, size: tuple[int, int], a: int) -> Benchmark:
     """y[m, n] = x[m, k] W[k, n] (+ b), as nn.Linear or GPT-2's Conv1D runs it."""
+    n, k = size
 
     def build(new: New) -> Run:
         x, bias = new(m, k), new(n)
@@ -77,14 +85,9 @@ def product(m: int, n: int, k: int, kind: str, a: int) -> Benchmark:
     return Benchmark(ops.linear(kind, m, n, k, a, a, kind != "linear", kind), build)
 
 
-def products(kind: str) -> Pool:
-    """Products of all rows and sizes of layers; plain ones of heads too."""
-    sizes = (*SIZES, *(HEAD_SIZES if kind == "linear" else ()))
-    return lambda a: [product(m, n, k, kind, a) for m in ROWS for n, k in sizes]
-
-
-def strided(batch: int, n: int, k: int, a: int) -> Benchmark:
-    """A head on the last of 16 positions of each sequence."""
+def strided(sizes: tuple[int, int, int], a: int) -> Benchmark:
+    """A head on the last of 16 positions of each sequence; sizes = (batch, n, k)."""
+    batch, n, k = sizes
 
     def build(new: New) -> Run:
         x, turn = new(batch, 16, k)[:, -1:], new.turn(new(n, k))
@@ -109,70 +112,45 @@ def attention(
     return Benchmark(op, build)
 
 
-def attentions(pairs: Sequence[tuple[int, int]]) -> Pool:
-    """Attention of all (new, past) positions, batches, heads and widths."""
-    cases = list(itertools.product((1, 2, 8), pairs, HEADS, (64, 128)))
-    return lambda a: [attention(*case, a) for case in cases]
-
-
-def layer_norm(rows: int, width: int, a: int) -> Benchmark:
-    """torch's layer norm of (1, rows, width)."""
-
-    def build(new: New) -> Run:
-        x, weight = new(1, rows, width), torch.ones_like(new(width))
-        return lambda: F.layer_norm(x, (width,), weight, weight)
-
-    return Benchmark(ops.layer_norm("norm", rows, width, a, a), build)
-
-
-def rms_norm(rows: int, width: int, a: int) -> Benchmark:
-    """transformers' RMS norm of (1, rows, width)."""
+def norm(rows: int, width: int, kind: str, a: int) -> Benchmark:
+    """torch's layer norm of (1, rows, width), or transformers' RMS norm ("rms")."""
 
     def build(new: New) -> Run:
         from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-        x, norm = new(1, rows, width), LlamaRMSNorm(width).to(new.device, new.dtype)
-        return lambda: norm(x)
+        x, rms = new(1, rows, width), LlamaRMSNorm(width).to(new.device, new.dtype)
+        ones = torch.ones_like(new(width))
+        layer = lambda: F.layer_norm(x, (width,), ones, ones)  # noqa: E731
+        return layer if kind == "layer" else lambda: rms(x)
 
-    return Benchmark(ops.rms_norm("norm", rows, width, a, a), build)
-
-
-def _residual_add(new: New, size: int) -> Run:
-    x, y = new(1, size), new(1, size)
-    return lambda: x + y
+    count = ops.layer_norm if kind == "layer" else ops.rms_norm
+    return Benchmark(count("norm", rows, width, a, a), build)
 
 
-def _gelu_tanh(new: New, size: int) -> Run:
-    from transformers.activations import NewGELUActivation
+def elementwise(size: int, name: str, a: int) -> Benchmark:
+    """On so many values: "add", GPT-2's "gelu", "swiglu" or the exact "erf" gelu."""
 
-    x, gelu = new(1, size), NewGELUActivation()
-    return lambda: gelu(x)
+    def build(new: New) -> Run:
+        from transformers.activations import NewGELUActivation
 
+        x, y, gelu = new(1, size), new(1, size), NewGELUActivation()
+        return {
+            "add": lambda: x + y,
+            "gelu": lambda: gelu(x),
+            "swiglu": lambda: F.silu(x) * y,
+            "erf": lambda: F.gelu(x),
+        }[name]
 
-def _gelu(new: New, size: int) -> Run:
-    x = new(1, size)
-    return lambda: F.gelu(x)
-
-
-def _swiglu(new: New, size: int) -> Run:
-    gate, up = new(1, size), new(1, size)
-    return lambda: F.silu(gate) * up
+    count, called = ELEMENTWISE[name]
+    return Benchmark(count(called, size, a), build)
 
 
 ELEMENTWISE = {
-    "add": (ops.residual_add, _residual_add),
-    "gelu": (ops.gelu_tanh, _gelu_tanh),
-    "swiglu": (ops.swiglu, _swiglu),
-    "erf": (ops.gelu, _gelu),
+    "add": (ops.residual_add, "add"),
+    "gelu": (ops.gelu_tanh, "gelu"),
+    "swiglu": (ops.swiglu, "swiglu"),
+    "erf": (ops.gelu, "gelu"),
 }
-
-
-def elementwise(name: str, size: int, a: int) -> Benchmark:
-    """One of ELEMENTWISE on so many values."""
-    count, run = ELEMENTWISE[name]
-    return Benchmark(
-        count("gelu" if name == "erf" else name, size, a), lambda new: run(new, size)
-    )
 
 
 def embedding(rows: int, width: int, a: int) -> Benchmark:
@@ -196,38 +174,27 @@ def cache_append(batch: int, past: int, kv: int, a: int) -> Benchmark:
     return Benchmark(ops.cache_append("cache", batch, added, past, kv, 64, a), build)
 
 
-def over(make: Callable[..., Benchmark], *axes: Iterable[Any]) -> Pool:
-    """A benchmark for each combination of the values on the axes."""
-    cases = list(itertools.product(*axes))
-    return lambda a: [make(*case, a) for case in cases]
-
-
-NORM_WIDTHS = (256, 768, 2048, 4096)
 # A second each, where they are slow: no larger ones.
 STRIDED = [
     case
     for case in itertools.product((1, 4), (2048, 8192, 32000), (256, 1024))
     if case[0] * case[1] * case[2] <= 2**25
 ]
+PROMPTS = [(n, 0) for n in sorted((32, 256, *LENGTHS))]  # new positions, and past ones
+STEPS = [(1, n) for n in (16, *LENGTHS, 8192)]
+CALLS = (HEADS, (64, 128))  # of attention: heads, and their width
 CANDIDATES: dict[str, Pool] = {
-    "linear": products("linear"),
-    "biased": products("biased"),
-    "conv1d": products("conv1d"),
-    "strided": lambda a: [strided(*case, a) for case in STRIDED],
-    "prefill": attentions([(n, 0) for n in sorted((32, 256, *LENGTHS))]),
-    "decode": attentions([(1, n) for n in (16, *LENGTHS, 8192)]),
-    "norm": lambda a: [
-        norm(rows, width, a)
-        for rows in ROWS
-        for width in NORM_WIDTHS
-        for norm in (layer_norm, rms_norm)
-    ],
-    "elementwise": lambda a: [
-        elementwise(name, 2**n, a)
-        for n in range(8, 25, 2)
-        for name in ("add", "gelu", "swiglu")
-    ],
-    "gelu": over(elementwise, ["erf"], [2**n for n in range(8, 25, 4)]),
+    "linear": over(product, ["linear"], ROWS, ALL_SIZES),
+    "biased": over(product, ["biased"], ROWS, SIZES),
+    "conv1d": over(product, ["conv1d"], ROWS, SIZES),
+    "strided": over(strided, STRIDED),
+    "prefill": over(attention, (1, 2, 8), PROMPTS, *CALLS),
+    "decode": over(attention, (1, 2, 8), STEPS, *CALLS),
+    "norm": over(norm, ROWS, NORM_WIDTHS, ("layer", "rms")),
+    "elementwise": over(
+        elementwise, [2**n for n in range(8, 25, 2)], ("add", "gelu", "swiglu")
+    ),
+    "gelu": over(elementwise, [2**n for n in range(8, 25, 4)], ["erf"]),
     "embedding": over(embedding, ROWS, (256, 1024, 4096)),
     "copy": over(cache_append, (1, 8), (0, 128, 1024, 4096), [kv for _, kv in HEADS]),
 }

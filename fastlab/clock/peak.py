@@ -33,29 +33,25 @@ class LiveBytes(TorchDispatchMode):
     def hold(self, values: Any) -> None:
         """Count the storages of all tensors in `values` (any nesting) as alive."""
         for value in tree_leaves(values):
-            if isinstance(value, torch.Tensor):
-                for part in parts_of(value):
-                    self._add(part.untyped_storage())
+            if not isinstance(value, torch.Tensor):
+                continue
+            parts = [value]
+            if value.layout == torch.sparse_csr:
+                parts = [value.crow_indices(), value.col_indices(), value.values()]
+            for part in parts:
+                self._add(part.untyped_storage())
         self.peak = max(self.peak, self.live)
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         identity, size = storage._cdata, storage.nbytes()
-        if identity in self._seen or size == 0:
-            return
-        self._seen.add(identity)
-        self.live += size
-        weakref.finalize(storage, self._drop, identity, size)
+        if size and identity not in self._seen:
+            self._seen.add(identity)
+            self.live += size
+            weakref.finalize(storage, self._drop, identity, size)
 
     def _drop(self, identity: int, size: int) -> None:
         self._seen.discard(identity)
         self.live -= size
-
-
-def parts_of(value: torch.Tensor) -> list[torch.Tensor]:
-    """The dense tensors that a tensor is stored in: itself, or a sparse one's."""
-    if value.layout == torch.sparse_csr:
-        return [value.crow_indices(), value.col_indices(), value.values()]
-    return [value]
 
 
 def peak_bytes(model: torch.nn.Module, call: Any, device: str) -> tuple[int, Any]:
@@ -65,18 +61,15 @@ def peak_bytes(model: torch.nn.Module, call: Any, device: str) -> tuple[int, Any
     is let go before.
     """
     getattr(call, "release", call.reset)()
-    if device == "cuda":
-        return _cuda_peak(call, LiveBytes(_held(model, call)).live)
-    with LiveBytes(_held(model, call)) as live:
-        out = call.run()
-    return live.peak, out
-
-
-def _cuda_peak(call: Any, held: int) -> tuple[int, Any]:
-    """The allocator's peak, less what others hold (the clock's flush buffer)."""
+    live = LiveBytes(_held(model, call))
+    if device != "cuda":
+        with live:
+            out = call.run()
+        return live.peak, out
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    others = torch.cuda.memory_allocated() - held
+    # Others hold the clock's flush buffer, which is no part of the call.
+    others = torch.cuda.memory_allocated() - live.live
     out = call.run()
     torch.cuda.synchronize()
     return int(torch.cuda.max_memory_allocated()) - others, out

@@ -8,7 +8,9 @@ workload, so that one reference serves every row on the same weights.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fastlab import machine
-from fastlab.clock.divergence import Divergence, compare_logits, quality_from
+from fastlab.clock.divergence import compare_logits, quality_from
 from fastlab.cost.memory import parameters
 from fastlab.models import numerics, prompt_ids
 from fastlab.record import Quality
@@ -47,6 +49,12 @@ class Questions(NamedTuple):
     targets: Tensor | None = None
     sizes: NDArray[np.int64] | None = None
 
+    @classmethod
+    def of_text(cls, trained: Trained, length: int, most: int) -> Questions:
+        """At most so many blocks of held-out text, evenly spread over it."""
+        rows, sizes = trained.judged(length, most)
+        return cls(rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), sizes)
+
     @property
     def sha(self) -> str:
         """sha256 of all ids as int64, in hex."""
@@ -54,6 +62,22 @@ class Questions(NamedTuple):
         if self.targets is not None:
             sha.update(self.targets[:, -1].contiguous().numpy().tobytes())
         return sha.hexdigest()
+
+    def judge(
+        self, expected: Sequence[Tensor], answer: Callable[[Tensor], Tensor], sha: str
+    ) -> Quality:
+        """What the answers, logits of ids (1, length), lost against the expected ones.
+
+        An answer may be of the last positions alone.
+        """
+        blocks = []
+        for n, wanted in enumerate(expected):
+            got = answer(self.ids[n : n + 1])
+            last = slice(-len(got), None)
+            text = None if self.targets is None else self.targets[n][last]
+            blocks.append(compare_logits(wanted[last].to(got.device), got, text))
+        sizes = None if self.sizes is None else self.sizes[:, last].sum(1)
+        return quality_from(blocks, sizes, sha)
 
 
 @dataclass
@@ -68,29 +92,25 @@ class Reference:
     trained: Trained | None = None
     _key: tuple[Any, ...] = field(default=(), repr=False)
     _logits: list[Tensor] = field(default_factory=list, repr=False)
-    _questions: Questions | None = field(default=None, repr=False)
+    _questions: Questions = field(default=None, repr=False)  # type: ignore[assignment]
 
     def logits(self, point: Point) -> list[Tensor]:
         """(length, vocab) in fp32 of each row, from one build or load where not kept.
 
         Raises ValueError for trained weights without a source.
         """
-        self.questions(point)
+        rows = self.questions(point).ids.split(1)
         if not self._logits:
-            model, questions = self._model(point), self.questions(point)
-            rows = [row[None] for row in questions.ids]
-            self._logits = [
-                logits_of(model, row, self.kind, "fp32").cpu() for row in rows
-            ]
+            dense = Point(point.shape, Workload(prompt_len=1), PLAIN, point.weights)
+            model = build(dense, self.kind, self.trained)
+            self._logits = [logits_of(model, row, self.kind).cpu() for row in rows]
         return self._logits
 
     def questions(self, point: Point) -> Questions:
         """What models on the point's weights are asked."""
-        key = point.shape, point.weights
-        if self._questions is None or key != self._key:
-            self._logits = []
+        if self._key != (point.shape, point.weights):
             self._questions = questions_of(point, self.trained, self.kind)
-            self._key = key
+            self._key, self._logits = (point.shape, point.weights), []
         return self._questions
 
     def unsupported_reason(self, point: Point) -> str:
@@ -104,10 +124,6 @@ class Reference:
         if need <= room:
             return ""
         return f"the fp32 reference needs {si(need, 'B')}, {si(room, 'B')} free"
-
-    def _model(self, point: Point) -> nn.Module:
-        dense = Point(point.shape, Workload(prompt_len=1), PLAIN, point.weights)
-        return build(dense, self.kind, self.trained)
 
 
 def quality_of(
@@ -124,21 +140,10 @@ def quality_of(
     reference = reference or Reference(device)
     if reason := reference.unsupported_reason(point):
         return None, reason
-    expected, recipe = reference.logits(point), point.recipe
-    questions = reference.questions(point)
-    found: list[Divergence] = []
-    for n, wanted in enumerate(expected):
-        row = questions.ids[n : n + 1]
-        got = logits_of(model, row, device, recipe.precision, recipe.cache)
-        last = slice(-len(got), None)
-        text = None if questions.targets is None else questions.targets[n][last]
-        found.append(compare_logits(wanted[last].to(got.device), got, text))
-    return quality_from(found, _bytes(questions, len(got)), questions.sha), ""
-
-
-def _bytes(questions: Questions, judged: int) -> NDArray[np.int64] | None:
-    """UTF-8 bytes of each row's last `judged` targets."""
-    return None if questions.sizes is None else questions.sizes[:, -judged:].sum(1)
+    way, cache = point.recipe.precision, point.recipe.cache
+    answer = partial(logits_of, model, device=device, precision=way, cache=cache)
+    asked = reference.questions(point)
+    return asked.judge(reference.logits(point), answer, asked.sha), ""
 
 
 def questions_of(
@@ -150,21 +155,21 @@ def questions_of(
     """
     length = min(BLOCK, point.shape.max_positions)
     if trained is None or point.seed is not None:
-        return Questions(_random_ids(point, min(POSITIONS, length)))
+        work = Workload(prompt_len=min(POSITIONS, length))
+        plain = replace(point, workload=work, recipe=PLAIN)
+        return Questions(prompt_ids(plain, "cpu"))
     by_bytes = KEPT_BYTES // (4 * length * point.shape.vocab)
     by_flops = int(FLOPS[kind] / (2 * parameters(point.shape) * length))
-    rows, sizes = trained.judged(length, max(1, min(BLOCKS, by_bytes, by_flops)))
-    return Questions(rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), sizes)
+    most = max(1, min(BLOCKS, by_bytes, by_flops))
+    return Questions.of_text(trained, length, most)
 
 
-def _random_ids(point: Point, length: int) -> Tensor:
-    work = Workload(prompt_len=length)
-    return prompt_ids(replace(point, workload=work, recipe=PLAIN), "cpu")
-
-
-@torch.no_grad()
 def logits_of(
-    model: nn.Module, ids: Tensor, device: str, precision: str, cache: str = "none"
+    model: nn.Module,
+    ids: Tensor,
+    device: str = "cpu",
+    precision: str = "fp32",
+    cache: str = "none",
 ) -> Tensor:
     """(length, vocab) fp32 logits of one eager prefill of ids (1, length).
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtrik
 
 # On either side of a 95 % interval. Not 2.5 %: a rule that stops once the interval is
 # narrow picks lucky narrow ones, which costs up to 2 points (test_stats simulates it).
@@ -49,6 +50,15 @@ class Summary:
         return self.iqr / self.median if self.median else math.inf
 
 
+def _array(samples: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(
+            f"samples of shape {values.shape} must be a row of one or more"
+        )
+    return values
+
+
 def median(samples: ArrayLike) -> float:
     """The middle sample, or the mean of the middle two; ValueError without samples."""
     return float(np.median(_array(samples)))
@@ -60,7 +70,9 @@ def plain_interval(samples: ArrayLike) -> tuple[float, float]:
     Below 6 samples no order statistic reaches 95 %: then it is min..max.
     """
     ordered = np.sort(_array(samples))
-    k = _order(ordered.size)
+    # The largest k with P(Binomial(n, 1/2) <= k) <= TAIL: the median lies between the
+    # k-th sample from below and from above (from 0) at 95 %.
+    k = int(bdtrik(TAIL, ordered.size, 0.5))
     return float(ordered[k]), float(ordered[-1 - k])
 
 
@@ -95,7 +107,9 @@ def inflation(samples: ArrayLike) -> float:
 
 def rank_correlation(samples: ArrayLike) -> float:
     """Lag-1 autocorrelation of the ranks (ties share theirs); 0 where all are equal."""
-    ranks = _ranks(_array(samples))
+    values = _array(samples)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     centred = ranks - ranks.mean()
     power = float(centred @ centred)
     return float(centred[1:] @ centred[:-1]) / power if power else 0.0
@@ -106,7 +120,9 @@ def summary(samples: ArrayLike) -> Summary:
     values = _array(samples)
     n, mean = values.size, float(values.mean())
     low, high = median_interval(values)
-    q1, q3 = (float(q) for q in np.quantile(values, (0.25, 0.75)))
+    p10, q1, q3, p90, p99 = np.quantile(values, (0.1, 0.25, 0.75, 0.9, 0.99)).tolist()
+    fence = 1.5 * (q3 - q1)
+    outliers = (values < q1 - fence) | (values > q3 + fence)
     std = float(values.std(ddof=1)) if n > 1 else 0.0
     return Summary(
         n=n,
@@ -118,17 +134,16 @@ def summary(samples: ArrayLike) -> Summary:
         cv=std / mean if mean else 0.0,
         iqr=q3 - q1,
         min=float(values.min()),
-        p10=_tail(values, 0.10, P90_FROM),
-        p90=_tail(values, 0.90, P90_FROM),
-        p99=_tail(values, 0.99, P99_FROM),
-        outliers=_outliers(values, q1, q3),
+        p10=p10 if n >= P90_FROM else None,
+        p90=p90 if n >= P90_FROM else None,
+        p99=p99 if n >= P99_FROM else None,
+        outliers=int(outliers.sum()),
     )
 
 
 @dataclass(frozen=True)
 class StopRule:
-    """When to stop: the interval is within `target` (a fraction) of the median, or else
-    n_max samples were taken, or budget_s seconds are spent."""
+    """When to stop: see the fields of the same names in timing.Settings."""
 
     target: float
     n_min: int
@@ -137,50 +152,10 @@ class StopRule:
 
     def verdict(self, samples_ns: Sequence[int], elapsed_s: float) -> str | None:
         """Why to stop now, "converged", "n_max" or "budget"; None to go on."""
-        if self._converged(samples_ns):
+        n, slow = len(samples_ns), median(samples_ns) > SLOW_NS
+        fewest = max(min(self.n_min, SLOW_N_MIN) if slow else self.n_min, SURE_FROM)
+        if n >= fewest and half_width(samples_ns) <= self.target:
             return "converged"
-        if len(samples_ns) >= self.n_max:
+        if n >= self.n_max:
             return "n_max"
         return "budget" if elapsed_s >= self.budget_s else None
-
-    def _converged(self, samples_ns: Sequence[int]) -> bool:
-        n = len(samples_ns)
-        if n < min(self.n_min, SLOW_N_MIN) or n < SURE_FROM:
-            return False
-        middle = median(samples_ns)
-        needed = min(self.n_min, SLOW_N_MIN) if middle > SLOW_NS else self.n_min
-        return n >= needed and half_width(samples_ns) <= self.target
-
-
-def _array(samples: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(samples, dtype=np.float64)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(
-            f"samples of shape {values.shape} must be a row of one or more"
-        )
-    return values
-
-
-def _order(n: int) -> int:
-    # The largest k with P(Binomial(n, 1/2) <= k) <= TAIL: the median lies between the
-    # k-th sample from below and from above (from 0) at 95 %. In logs: 2^-n underflows.
-    i = np.arange(1, n + 1)
-    log_choose = np.concatenate(([0.0], np.cumsum(np.log((n - i + 1) / i))))
-    below = np.cumsum(np.exp(log_choose - n * math.log(2)))
-    return max(int(np.searchsorted(below, TAIL, side="right")) - 1, 0)
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean_rank: NDArray[np.float64] = last - (counts - 1) / 2
-    return mean_rank[place]
-
-
-def _tail(values: NDArray[np.float64], q: float, n_from: int) -> float | None:
-    return float(np.quantile(values, q)) if values.size >= n_from else None
-
-
-def _outliers(values: NDArray[np.float64], q1: float, q3: float) -> int:
-    fence = 1.5 * (q3 - q1)
-    return int(np.sum((values < q1 - fence) | (values > q3 + fence)))

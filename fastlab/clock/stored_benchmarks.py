@@ -8,16 +8,14 @@ import itertools
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from fastlab.clock.microbenchmarks import HEAD_SIZES, SIZES, Benchmark, New, Run
+from fastlab.clock.microbenchmarks import ALL_SIZES, Benchmark, New, Pool, Run, over
 from fastlab.cost import ops
 from fastlab.cost.fusion import alone
 from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
 from fastlab.cost.stored import csr_product, lookup
-from fastlab.runtime.compiled import compiled
-from fastlab.runtime.onerow import one_row
+from fastlab.runtime.compiled import compiled, one_row
 from fastlab.shrink import linears, rounding
 from fastlab.shrink.stored import CsrLinear, LutLinear
 from fastlab.spec.precision import FORMATS, Format, stored_bytes
@@ -45,7 +43,7 @@ def packed_products(precision: str) -> list[Benchmark]:
     most = {"int8": PACKED_ROWS, "int4": 256}.get(precision.partition("-g")[0], 1024)
     return [
         _packed(precision, m, n, k)
-        for n, k in (*SIZES, *HEAD_SIZES)
+        for n, k in ALL_SIZES
         for m in PACKED_M
         if n * k <= MOST and m <= most
     ]
@@ -56,17 +54,18 @@ def _packed(precision: str, m: int, n: int, k: int) -> Benchmark:
     moved = a * m * (k + n)
     if form.dynamic:
         moved = m * (k + SCALE_BYTES) + (4 if form.weights == "int8" else a) * m * n
-    stored = stored_bytes(form, n, k, a)
     op = ops.linear("packed", m, n, k, a, a)._replace(
-        weight_bytes=stored, activation_bytes=moved, precision=precision
+        weight_bytes=stored_bytes(form, n, k, a),
+        activation_bytes=moved,
+        precision=precision,
     )
 
     def build(new: New) -> Run:
         x, first = new(m, k), linears.quantized_linear(new(n, k), None, form)
-        turn = new.turn(first, _bytes(first))
-        return (
-            _of_codes(turn, x, form) if form.dynamic else lambda: next(turn).product(x)
-        )
+        turn = new.turn(first, sum(p.nbytes for p in first.parameters()))
+        if form.dynamic:
+            return _of_codes(turn, x, form)
+        return lambda: next(turn).product(x)
 
     return Benchmark(op, build)
 
@@ -86,10 +85,6 @@ def _of_codes(turn: Any, x: torch.Tensor, form: Format) -> Run:
     return lambda: linears.int_product(codes, next(turn).weight)
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
 def sparse_rows(a: int) -> list[Benchmark]:
     """Products of compressed rows; nothing unless values are fp32 (a = 4 bytes)."""
     cases = itertools.product(RATIOS, SPARSE_M, STORED) if a == 4 else ()
@@ -101,7 +96,9 @@ def _sparse(sparsity: Sparsity, m: int, n: int, k: int) -> Benchmark:
 
     def build(new: New) -> Run:
         x = new(k, m).t()  # as the copy before leaves it: of several rows transposed
-        first = CsrLinear(_rows(n, k, left).to(new.device), None)
+        places = torch.rand(n, k).topk(left, dim=1, sorted=False).indices
+        rows = torch.zeros(n, k).scatter_(1, places, torch.randn(n, left))
+        first = CsrLinear(rows.to(new.device), None)
         turn = new.turn(first, first.weight_bytes())
         return lambda: next(turn).product(x)
 
@@ -109,23 +106,10 @@ def _sparse(sparsity: Sparsity, m: int, n: int, k: int) -> Benchmark:
     return Benchmark(csr_product("csr", m, n, k, left, size), build)
 
 
-def _rows(n: int, k: int, left: int) -> torch.Tensor:
-    """A weight (n, k) with `left` values in each row, at random places."""
-    places = torch.rand(n, k).topk(left, dim=1, sorted=False).indices
-    return torch.zeros(n, k).scatter_(1, places, torch.randn(n, left))
+def looked_up(fused: bool, bits: int, size: tuple[int, int], a: int) -> Benchmark:
+    """A whole weight (n, k) looked up; fused: in one kernel, compiled when made."""
+    n, k = size
 
-
-def lookups(a: int) -> list[Benchmark]:
-    """Whole weights looked up, of all bits and sizes."""
-    return [_lookup(bits, n, k, a, False) for bits in BITS for n, k in STORED]
-
-
-def compiled_lookups(a: int) -> list[Benchmark]:
-    """The same, each compiled to one kernel when it is made."""
-    return [_lookup(bits, n, k, a, True) for bits in BITS for n, k in STORED]
-
-
-def _lookup(bits: int, n: int, k: int, a: int, fused: bool) -> Benchmark:
     def build(new: New) -> Run:
         first = _shared(bits, n, k, new)
         turn = new.turn(first, first.weight_bytes())
@@ -156,16 +140,14 @@ def compiles(device: str) -> bool:
     return True
 
 
-def compiled_rows(a: int) -> list[Benchmark]:
-    """y[1, n] = x[1, k] W[k, n] of all sizes, each compiled when it is made.
+def one_row_product(size: tuple[int, int], a: int) -> Benchmark:
+    """y[1, n] = x[1, k] W[k, n], compiled when it is made, as the decoder's steps are.
 
-    As the decoder compiles its steps. What a call of compiled code costs is in their
-    overhead, which estimates leave out: a model's products share one call.
+    What a call of compiled code costs is in its overhead, which estimates leave out: a
+    model's products share one call.
     """
-    return [_one_row(n, k, a) for n, k in ONE_ROW]
+    n, k = size
 
-
-def _one_row(n: int, k: int, a: int) -> Benchmark:
     def build(new: New) -> Run:
         def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
             with one_row(new.device):
@@ -176,3 +158,11 @@ def _one_row(n: int, k: int, a: int) -> Benchmark:
         return lambda: run(x, next(turn))
 
     return Benchmark(alone(ops.linear("row", 1, n, k, a, a)), build)
+
+
+STORED_CANDIDATES: dict[str, Pool] = {
+    "csr": sparse_rows,
+    "palette": over(looked_up, [False], BITS, STORED),
+    "palette-compiled": over(looked_up, [True], BITS, STORED),
+    "gemv": over(one_row_product, ONE_ROW),
+}

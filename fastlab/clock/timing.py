@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from fastlab.clock.clocks import Clock
-from fastlab.clock.gpu_state import GpuState
+from fastlab.clock.clocks import Clock, GpuState
 from fastlab.clock.stats import StopRule, Summary, median, summary
 from fastlab.record import FLAGS, Measurement
 from fastlab.spec.checks import check_choice, check_count, make
@@ -30,10 +29,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "cpu": {"target": 0.05, "budget_s": 2.0, "n_min": 20, "n_max": 1000, "block": 5}
     | {"warmup_calls": 3, "warmup_s": 0.2, "warmup_cap_s": 2.0, "cache": "warm"},
 }
-RANGES = {
-    "target": (0.0001, 1),
-    "budget_s": (0.001, 86_400),
-} | dict.fromkeys(("warmup_s", "warmup_cap_s"), (0, 600))
+RANGES: Mapping[str, tuple[float, float]] = {
+    **{"target": (0.0001, 1), "budget_s": (0.001, 86_400)},
+    **{"warmup_s": (0, 600), "warmup_cap_s": (0, 600)},
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def time_call(call: Call, settings: Settings, clock: Clock) -> Measurement:
     """
     bench, states = _Bench(call, settings, clock), [clock.state()]
     with _gc_off():
-        first_ns, _ = bench.round_trip(cold=False)
+        first_ns, _ = bench.round_trip(first=True)
         warmups, typical_ns = bench.warm_up(first_ns)
         samples, stopped = bench.sample(typical_ns, states)
         e2e, enqueue = bench.round_trips(samples)
@@ -156,15 +155,13 @@ class _Bench:
     clock: Clock
 
     def warm_up(self, typical_ns: int) -> tuple[int, int]:
-        start, calls = self.clock.now_ns(), 0
-        while True:
-            spent_s = self._since(start)
-            enough = calls >= self.settings.warmup_calls
-            enough = enough and spent_s >= self.settings.warmup_s
-            if enough or spent_s >= self.settings.warmup_cap_s:
-                return calls, typical_ns
-            typical_ns, _ = self.round_trip(self._cold)
+        start, calls, wanted = self.clock.now_ns(), 0, self.settings
+        while (spent_s := self._since(start)) < wanted.warmup_cap_s:
+            if calls >= wanted.warmup_calls and spent_s >= wanted.warmup_s:
+                break
+            typical_ns, _ = self.round_trip()
             calls += 1
+        return calls, typical_ns
 
     def sample(self, typical_ns: float, seen: list[GpuState]) -> tuple[list[int], str]:
         wanted, start = self.settings, self.clock.now_ns()
@@ -190,14 +187,14 @@ class _Bench:
         if not self.clock.asynchronous:
             return [tuple(samples), ()]
         n = min(max(len(samples) // 10, 5), 50)
-        pairs = [self.round_trip(self._cold) for _ in range(n)]
+        pairs = [self.round_trip() for _ in range(n)]
         return [tuple(column) for column in zip(*pairs, strict=True)]
 
-    def round_trip(self, cold: bool) -> tuple[int, int]:
+    def round_trip(self, first: bool = False) -> tuple[int, int]:
         # ns from call to synchronised result, and ns until run() returned. Queueing is
         # timed here, on an empty queue: inside a block a fast host fills it (about
         # 1,000 launches), then waits, and every large model would look launch-bound.
-        self._prepare(cold)
+        self._prepare(first)
         self.clock.sync()
         start = self.clock.now_ns()
         _result = self.call.run()
@@ -206,26 +203,22 @@ class _Bench:
         return self.clock.now_ns() - start, queued - start
 
     def _block(self, size: int) -> list[int]:
-        pairs = [self._marks() for _ in range(size)]
+        pairs = []
+        for _ in range(size):
+            self._prepare()
+            start = self.clock.mark()
+            # Short calls are not repeated inside a sample: a mean of repeats hides the
+            # tail; a clock read costs 0.1 us, 1 % of a 10 us call.
+            result = self.call.run()  # held, so that freeing it falls outside the marks
+            pairs.append((start, self.clock.mark()))
+            del result
         self.clock.sync()
         return [self.clock.between_ns(start, stop) for start, stop in pairs]
 
-    def _marks(self) -> tuple[Any, Any]:
-        self._prepare(self._cold)
-        start = self.clock.mark()
-        # Short calls are not repeated inside a sample: a mean of repeats hides the tail
-        # and needs an empty reset(); a clock read costs 0.1 us, 1 % of a 10 us call.
-        _result = self.call.run()  # held, so that freeing it falls outside the marks
-        return start, self.clock.mark()
-
-    def _prepare(self, cold: bool) -> None:
+    def _prepare(self, first: bool = False) -> None:
         self.call.reset()
-        if cold:
+        if self.settings.cache == "cold" and not first:
             self.clock.flush()
-
-    @property
-    def _cold(self) -> bool:
-        return self.settings.cache == "cold"
 
     def _since(self, start_ns: int) -> float:
         return (self.clock.now_ns() - start_ns) / 1e9

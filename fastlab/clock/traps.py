@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from fastlab.clock.clocks import Clock
+from fastlab.clock.drift import COMPILERS, SIDES
 from fastlab.clock.timing import Call, Settings, time_call
 from fastlab.record import Measurement
 from fastlab.spec.checks import check_choice, check_count
 
-COMPILERS = ("inductor", "eager", "none")  # eager traces, and generates no code
-SIDES = (16, 16_384)  # rows of a layer
 LONGEST = 160  # characters of a reason
 READS = 1000  # of a clock, to find its smallest step
 
@@ -108,8 +107,7 @@ def compiled(
         return f"did not work here: {type(error).__name__}: {why}"[:LONGEST]
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A clock of the host: its smallest step seen in ns, and whether it can be set."""
 
     name: str
@@ -121,14 +119,11 @@ def sources() -> list[Source]:
     """The two clocks that people time with, read in a tight loop on this machine."""
     # As a float of seconds since 1970, time.time() cannot even say less than 238 ns.
     wall, steady = _step(time.time) * 1e9, _step(time.perf_counter_ns)
+    free, fixed = (time.get_clock_info(name) for name in ("time", "perf_counter"))
     return [
-        Source("time.time", wall, _adjustable("time")),
-        Source("time.perf_counter_ns", steady, _adjustable("perf_counter")),
+        Source("time.time", wall, free.adjustable),
+        Source("time.perf_counter_ns", steady, fixed.adjustable),
     ]
-
-
-def _adjustable(name: Any) -> bool:
-    return time.get_clock_info(name).adjustable
 
 
 def _step(read: Callable[[], float], reads: int = READS) -> float:

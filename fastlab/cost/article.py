@@ -12,6 +12,17 @@ PRINTED_16_BIT = 1.5e8 / 8  # "1.5e8" where the line above says 1.5e9
 PRINTED_OPTIMISED = 1.75e7
 PRINTED_BOTH_PASSES = 2 * 1.25e9  # inference has no backward pass
 
+LINES = {  # of that section: what is wrong with each
+    "forward: 2·12·(1024·768²)": (
+        "one H×H product a layer; there are 12, attention, and the head"
+    ),
+    "twice that, with a backward pass": "inference has no backward pass",
+    "pruned: 2·3·(1024·512²)": "the vocabulary head did not shrink with the layers",
+    "16 bit: 1.5·10⁸ / 8": "1.5·10⁹ lost a zero; 16 bit halves bytes, not operations",
+    "faster by 2.5·10⁹ / 1.75·10⁷": "FLOPs saved; the time saved has to be measured",
+    "attention is O(n³): n doubles": "n² pairs of H numbers each: O(n² H)",
+}
+
 
 def article_as_printed(n: int, layers: int, hidden: int) -> int:
     """2 L (n H^2): the article's formula with its multiplication done right."""

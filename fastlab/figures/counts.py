@@ -1,174 +1,29 @@
-"""Counts: FLOPs by part of the model, bytes by kind, factors, torch's own numbers."""
+"""Counts: FLOPs by part of the model, bytes by kind, and factors between points."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from fastlab.cost import article
 from fastlab.cost import operations as split
-from fastlab.cost.memory import kv_cache_bytes, parameters, value_bytes
-from fastlab.cost.operations import operations as listed
+from fastlab.cost.memory import kv_cache_bytes, parameters
 from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, level, stacked
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import BLACK, STACKED
-from fastlab.spec.grids import flat, point_of
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.shape import GROUPED
-from fastlab.spec.vary import lengthened, vary, widened
-from fastlab.words import digits, factor, percent, power, si
+from fastlab.spec.vary import lengthened, widened
+from fastlab.words import digits, factor, percent, si
 
-QUESTION = ("family", "layers", "hidden", "phase", "prompt_len", "batch")
 FARTHEST = 64.0  # factors are drawn from 1 / 64 to 64
 STEPS = (0.125, 0.25, 0.5, 1, 2, 4, 8)  # of the start's hidden size and prompt length
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 GROUPS = (1, 2, 4, 8, 16, 32)  # query heads that share one KV head
 CAPTION = "counted, not measured: nothing runs, and no device is assumed"
-ARTICLE = {  # a line of it -> what is wrong with it
-    "forward: 2·12·(1024·768²)": (
-        "one H×H product a layer; there are 12, attention, and the head"
-    ),
-    "twice that, with a backward pass": "inference has no backward pass",
-    "pruned: 2·3·(1024·512²)": "the vocabulary head did not shrink with the layers",
-    "16 bit: 1.5·10⁸ / 8": "1.5·10⁹ lost a zero; 16 bit halves bytes, not operations",
-    "faster by 2.5·10⁹ / 1.75·10⁷": "FLOPs saved; the time saved has to be measured",
-    "attention is O(n³): n doubles": "n² pairs of H numbers each: O(n² H)",
-}
-
-
-# --- tables
-
-
-def operations(point: Point) -> pd.DataFrame:
-    """Every operation of the call, all its `times` together, and their sum below.
-
-    share = of the FLOPs; weights, activations and KV in MB moved through memory.
-    """
-    whole = split.total(point, "flops")
-    lines = []
-    for op in listed(point):
-        kv_bytes = op.kv_read_bytes + op.kv_write_bytes
-        sizes = {"GFLOP": op.flops / 1e9, "share": op.flops / whole}
-        sizes |= {"weights MB": op.weight_bytes / 1e6}
-        sizes |= {"activations MB": op.activation_bytes / 1e6, "KV MB": kv_bytes / 1e6}
-        line = {"operation": op.name, "part": split.part_of(op) or ""}
-        every = {name: op.times * size for name, size in sizes.items()}
-        lines.append(line | {"times": op.times} | every)
-    table = pd.DataFrame(lines)
-    sums = table.sum(numeric_only=True).to_dict() | {"operation": "all", "part": ""}
-    return pd.concat([table, pd.DataFrame([sums | {"times": 1}])], ignore_index=True)
-
-
-def against_torch(points: Sequence[Point]) -> pd.DataFrame:
-    """Parameters and FLOPs beside those of the really built model, on meta tensors.
-
-    ratio = torch's FLOPs / ours. One row a point; nothing is timed, no memory taken.
-    """
-    import torch
-
-    from fastlab.clock.counters import torch_flops, torch_parameters
-
-    rows = pd.DataFrame([flat(point) for point in points])[[*QUESTION]]
-    ours = [split.total(point, "flops") for point in points]
-    theirs = [torch_flops(point) for point in points]
-    return rows.assign(
-        parameters=[parameters(point.shape) for point in points],
-        torch_parameters=[torch_parameters(point) for point in points],
-        flops=ours,
-        torch_flops=theirs,
-        ratio=[their / our for their, our in zip(theirs, ours, strict=True)],
-        device=f"meta tensors, torch {torch.__version__}",
-        status="ok",
-    )
-
-
-def counters(point: Point) -> pd.DataFrame:
-    """What each FLOP counter finds of the exact count, with fused and plain attention.
-
-    The model is really run, on CPU tensors; a counter that is not installed says so.
-    """
-    from fastlab.clock.counters import counted
-
-    headings = {"sdpa": "sdpa (the default)", "eager": "eager"}
-    rows: dict[str, dict[str, str]] = {}
-    for count in counted(point):
-        said = count.said if count.ratio is None else f"{count.ratio:.4f}"
-        rows.setdefault(count.counter, {})[headings[count.attention]] = said
-    return pd.DataFrame(rows).T.rename_axis("counter").reset_index()
-
-
-def cache(point: Point, lengths: Sequence[int] = (1024, 8192, 65536)) -> pd.DataFrame:
-    """KV cache in MB with all heads kept, with the shape's own kv_heads, and with one.
-
-    `outweighs` = positions from which the cache is larger than all the weights.
-    """
-    own, lines = point.shape, []
-    fewer = (own.kv_heads, 1) if own.family in GROUPED else ()
-    work = Workload(batch=point.workload.batch, prompt_len=1)
-    for kv_heads in dict.fromkeys((own.heads, *fewer)):
-        shape = replace(own, kv_heads=kv_heads)
-        one = kv_cache_bytes(replace(point, shape=shape, workload=work))
-        weights = parameters(shape) * value_bytes(point)
-        line = {"KV heads": kv_heads, "KB a position": one / 1e3}
-        line |= {f"MB at {n:,}": n * one / 1e6 for n in lengths}
-        lines.append(line | {"outweighs": round(weights / one)})
-    return pd.DataFrame(lines)
-
-
-def shares(point: Point, field: str, values: Sequence[int]) -> pd.DataFrame:
-    """Share of the FLOPs by part of the model, and all GFLOP, for each of `values`.
-
-    field = prompt_len, or a field of the shape ("hidden": what follows from it does).
-    """
-    points = [vary(point, field, value) for value in values]
-    table = pd.DataFrame([split.flops_by_part(one) for one in points])
-    whole = table.sum(axis="columns")
-    rows = pd.DataFrame([flat(one) for one in points])
-    names = dict.fromkeys((field, "prompt_len", "hidden"))
-    return rows[[*names]].join(table.div(whole, axis="index")).assign(GFLOP=whole / 1e9)
-
-
-def moved(points: Sequence[Point]) -> pd.DataFrame:
-    """Bytes moved by kind in GB, all GFLOP, and FLOPs per byte, one row a point."""
-    rows = pd.DataFrame([flat(p) for p in points])[["phase", "batch", "prompt_len"]]
-    sizes = pd.DataFrame([split.bytes_by_kind(p) for p in points]) / 1e9
-    gflop = pd.Series([split.total(p, "flops") / 1e9 for p in points])
-    per_byte = gflop / sizes.sum(axis="columns")
-    return rows.join(sizes).assign(GFLOP=gflop, **{"FLOP per byte": per_byte})
-
-
-def audit_article() -> pd.DataFrame:
-    """The article's section 4.3 line by line: printed, worked out, and what is right.
-
-    `right` is counted operation by operation, for the sizes that the line is about.
-    """
-    sizes, small, printed = (1024, 12, 768), (1024, 3, 512), article.PRINTED
-    large_flops, small_flops = (split.total(_gpt2(*s), "flops") for s in (sizes, small))
-    parts = [split.flops_by_part(_gpt2(n, *sizes[1:])) for n in (2048, 1024)]
-    large_said, small_said = (article.article_as_printed(*s) for s in (sizes, small))
-    grows = parts[0]["attention"] / parts[1]["attention"]
-    both, best = article.PRINTED_BOTH_PASSES, article.PRINTED_OPTIMISED
-    prints = [printed[sizes], both, printed[small], article.PRINTED_16_BIT]
-    gives = [large_said, 2 * large_said, small_said, small_said / 8]
-    right = [large_flops, large_flops, small_flops, small_flops]
-    columns = {
-        "the article's line": list(ARTICLE),
-        "it prints": [*map(power, prints), "thousands", "n³"],
-        "that gives": [*map(power, gives), factor(both / best), factor(2**3)],
-        "right": [*map(power, right), factor(large_flops / small_flops), factor(grows)],
-        "why": list(ARTICLE.values()),
-    }
-    return pd.DataFrame(columns)
-
-
-def _gpt2(n: int, layers: int, hidden: int) -> Point:
-    sizes = {"layers": layers, "hidden": hidden, "max_positions": 2 * n}
-    return point_of(family="gpt2", prompt_len=n, **sizes)
 
 
 # --- figures
@@ -177,7 +32,7 @@ def _gpt2(n: int, layers: int, hidden: int) -> Point:
 def flop_shares(lengths: pd.DataFrame, widths: pd.DataFrame) -> Figure:
     """Two stacked bar charts: FLOP shares against prompt length, and against width.
 
-    Both are tables of shares(): of prompt_len, and of hidden.
+    Both have a share for each part, and prompt_len or hidden.
     """
     first = lengths.iloc[0]
     # Per token the MLP's FLOPs stay, attention's grow with the length: one row tells.
@@ -202,7 +57,7 @@ def _stack(table: pd.DataFrame, field: str, label: str, title: str) -> Panel:
 
 
 def bytes_moved(table: pd.DataFrame) -> Figure:
-    """Stacked bars of the GB that each call moves, by kind; a table of moved().
+    """Stacked bars of the GB that each call moves, by kind.
 
     GFLOP and FLOPs per byte stand beside each bar.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -12,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.memory import kv_cache_bytes, peak_bytes
+from fastlab.cost.memory import peak_bytes
 from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.labels import edge_names
 from fastlab.figures.layers import bars, drawn, gridlines, line, points, stacked
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, TEXT, color_of, readable
 from fastlab.latency.costs import WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.reading import nothing_measured, written
-from fastlab.rows import ESTIMATED, MEASURED, MISSING, over, points_of, with_quality
+from fastlab.rows import ESTIMATED, MEASURED, MISSING, points_of, with_quality
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import QUANTIZED
-from fastlab.spec.recipe import STATIC, Recipe, kv_row_bytes
+from fastlab.spec.recipe import Recipe, kv_row_bytes
 from fastlab.spec.shape import PRESETS, ModelShape
 from fastlab.words import digits, factor, percent, plain, power, si, times
 
@@ -63,7 +62,7 @@ BESIDE: dict[str, tuple[str, Callable[[float], str]]] = {
     "KL to fp32,\nnats": ("kl_nats", lambda kl: power(kl) if kl else "0"),
 }
 WHY = 52  # characters of a reason that is written where numbers would be
-OWN_HEADS, GROUPED_HEADS = "a KV head for each query head", "grouped (GQA)"
+HEADS = ("a KV head for each query head", "grouped (GQA)")  # whether grouped
 DASHES, MARKS = ("-", "--", ":", "-."), ("D", "s", "o", "v")
 SHORTEST, LONGEST = 128, 2**20  # contexts
 MODELS = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b")
@@ -255,67 +254,17 @@ def _headings(lines: list[str], groups: Sequence[str]) -> Callable[[Any], None]:
 # --- bytes of a KV cache
 
 
-def cache_sizes(
-    shape: ModelShape,
-    lengths: Sequence[int],
-    precision: str = "fp32",
-    caches: Sequence[str] = ("dynamic", "static", "static-int8"),
-    device: str = "cpu",
-) -> pd.DataFrame:
-    """Bytes of one sequence's KV cache: by the formula, and of the tensors really made.
-
-    A line for each cache and length (positions), and the first cache once more with a
-    KV head for each query head. The caches are allocated on the device, then let go.
-    """
-    import pandas as pd
-
-    alone = replace(shape, kv_heads=shape.heads)
-    asked = [(GROUPED_HEADS, shape, cache) for cache in caches]
-    if alone != shape:
-        asked = [(OWN_HEADS, alone, caches[0]), *asked]
-    lines = []
-    for heads, own, cache in asked:
-        for n in lengths:
-            recipe = Recipe(precision, cache=cache)
-            point = Point(own, Workload("decode", prompt_len=n - 1), recipe)
-            sizes = kv_cache_bytes(point), allocated(point, device)
-            lines.append([heads, cache, precision, n, *sizes, sizes[0] == sizes[1]])
-    names = ["heads", "cache", "precision", "positions", "formula", "allocated", "same"]
-    return pd.DataFrame(lines, columns=names)
-
-
-def allocated(point: Point, device: str = "cpu") -> int:
-    """Bytes of the tensors of the point's cache, made at its full length."""
-    import torch
-    from transformers import DynamicCache
-
-    from fastlab.models import DTYPES, build
-    from fastlab.runtime.cache import static_cache
-
-    shape, work = point.shape, point.workload
-    if point.recipe.cache in STATIC:  # which asks the model for dtype and device only
-        small = replace(point, shape=replace(shape, vocab=16, ffn=shape.head_dim))
-        model = build(small, device)
-        cache = point.recipe.cache
-        return static_cache(model, work.batch, work.positions, cache).nbytes
-    size = (work.batch, shape.kv_heads, work.positions, shape.head_dim)
-    grown: Any = DynamicCache()
-    for layer in range(shape.layers):
-        keys = torch.zeros(size, dtype=DTYPES[point.recipe.format.dense], device=device)
-        grown.update(keys, keys.clone(), layer)
-    return sum(one.keys.nbytes + one.values.nbytes for one in grown.layers)
-
-
 def memory_footprint(sizes: pd.DataFrame) -> Figure:
     """Bytes of a KV cache against positions: lines the formula, marks allocated.
 
-    `sizes` is cache_sizes(). Colour is the format that keys and values are kept in.
+    sizes: heads (of HEADS), cache, precision, positions, formula, allocated, same.
+    Colour is the format that keys and values are kept in.
     """
     layers = []
     groups = sizes.groupby(["heads", "cache"], sort=False)
     for n, ((heads, cache), own) in enumerate(groups):
         kept = "int8" if "int8" in cache else own["precision"].iloc[0]
-        name = f"{cache}, {heads}" if heads == OWN_HEADS else str(cache)
+        name = f"{cache}, {heads}" if heads == HEADS[0] else str(cache)
         look: dict[str, Any] = {"color": color_of(kept)}
         layers += [
             line(own, "positions", "formula", name, dash=DASHES[n % 4], **look),
@@ -474,80 +423,35 @@ def _read(step: Point, device: Device) -> str:
 # --- prefixes and unrolled steps
 
 
-def served(
-    shape: ModelShape,
-    shared: int,
-    own: Sequence[int],
-    precision: str = "fp32",
-    device: str = "cpu",
-) -> pd.DataFrame:
-    """Prompts that begin alike, one after the other: tokens reused, time to the first.
-
-    Each prompt is `shared` equal tokens and own[n] of its own; our decoder keeps what
-    it prefilled in a store of prefixes. ttft_ms is one real prefill, wall clock;
-    hit_rate = share of all prompt tokens so far that were copied and not computed.
-    """
-    import pandas as pd
-    import torch
-
-    from fastlab.models import build
-    from fastlab.runtime.decode import Decoder
-    from fastlab.runtime.prefix import Prefixes
-
-    point = Point(shape, Workload(prompt_len=1), Recipe(precision))
-    longest = shared + max(own)
-    decoder = Decoder(build(point, device), max_len=longest, runtime="eager")
-    source, kept = torch.Generator().manual_seed(0), Prefixes()
-    ids = torch.randint(shape.vocab, (1, longest), generator=source).to(device)
-    decoder.prefill(ids)  # warm, and not kept
-    lines = []
-    for n, length in enumerate(own, 1):
-        tail = torch.randint(shape.vocab, (1, length), generator=source).to(device)
-        prompt, before = torch.cat([ids[:, :shared], tail], 1), kept.hits.reused
-        began = time.perf_counter()
-        decoder.prefill(prompt, kept)
-        decoder.state.token.tolist()  # waits for the device
-        ms, reused = 1e3 * (time.perf_counter() - began), kept.hits.reused - before
-        kept_mb, rate = kept.nbytes / 1e6, kept.hits.rate
-        lines.append([n, shared + length, reused, ms, rate, kept_mb])
-    names = ["prompt", "tokens", "reused", "ttft_ms", "hit_rate", "kept_mb"]
-    return pd.DataFrame(lines, columns=names)
-
-
 def prefixes(rows: pd.DataFrame, served: pd.DataFrame) -> Figure:
     """Left, time to first token against tokens reused; right, prompts in turn.
 
-    `rows` are prefills that differ in prefix_len: filled marks measured, the line and
-    its band estimated; `served` is served().
+    rows: prefills that ran, over that without a prefix: filled marks measured, the line
+    and its band estimated; served: prompt, tokens, reused, computed, hit_rate, ttft_ms.
     """
     import pandas as pd
 
-    rows = over(rows, prefix_len=0)
-    rows = rows[rows["status"] == "ok"].sort_values("prefix_len")
     if rows.empty:
         return nothing("no prefill was measured")
     gains = [times(gain) if gain != 1 else "" for gain in rows["measured_gain"]]
     at, color = "prefix_len", color_of(rows["precision"].iloc[0])
     look: dict[str, Any] = {"color": color}
-    band = ("estimated_low_ms", "estimated_high_ms")
-    ends = ("measured_low_ms", "measured_high_ms")
-    own: dict[str, Any] = {"words": "gain", "ends": ends, **look}
+    own: dict[str, Any] = {"words": "gain", "ends": OWN_ENDS, **look}
     layers = [
-        line(rows, at, "estimated_ms", "estimated", dash="--", band=band, **look),
+        line(rows, at, "estimated_ms", "estimated", dash="--", band=ENDS, **look),
         points(rows, at, "estimated_ms", hollow=True, size=7, **look),
         points(rows.assign(gain=gains), at, "measured_ms", "measured", **own),
     ]
-    top = 1.1 * float(rows[[ends[1], band[1]]].max().max())
+    top = 1.1 * float(rows[[ENDS[1], OWN_ENDS[1]]].max(axis=None))
     x = Axis("tokens of the prompt found in the cache", ticks=list(rows[at]))
     y = Axis("time to first token, ms", limits=(0, top))
     left = Panel(x, y, layers, key="lower left", decor=[gridlines("y")])
-    turns = served.assign(computed=served["tokens"] - served["reused"])
     last = rows.iloc[-1]
     title = f"{last[at]:g} of {last['prompt_len']:g} tokens found in the cache: "
     title += f"first token {times(last['measured_gain'])} sooner"
     names = [at, *(name for name in rows if "ed_" in name and "ms" in name)]
-    table = pd.concat([rows[[*names, "ratio", "measured_gain", "n"]], turns])
-    both = [left, _turns(turns, color)]
+    table = pd.concat([rows[[*names, "ratio", "measured_gain", "n"]], served])
+    both = [left, _turns(served, color)]
     return Figure(both, title, table, (10.8, 4.6), widths=(1.5, 1.0))
 
 
@@ -563,31 +467,17 @@ def _turns(turns: pd.DataFrame, color: str) -> Panel:
     return Panel(x, y, layers, "One prompt after the other", "", notes, note_width=0.3)
 
 
-def unrolled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Generations by `unroll`: ms a token, fitted as step + call / k; compile seconds.
-
-    host_ms and step_ms are that fit's, the same in each line: what one call costs the
-    host, and what one step costs whoever calls it; NaN where fewer than two k ran.
-    """
-    done = rows[rows["status"] == "ok"].sort_values("unroll")
-    each = {"ms_a_token": "measured_ms", "estimated": "estimated_ms"}
-    each |= {"low": "measured_low_ms", "high": "measured_high_ms"}
-    found = done[["unroll", "precision", "runtime", "n", "compile_s"]].copy()
-    for name, ms in each.items():
-        found[name] = done[ms] / done["new_tokens"]
-    k = found["unroll"].to_numpy(float)
-    enough = len(set(k)) > 1
-    host, step = np.polyfit(1 / k, found["ms_a_token"], 1) if enough else [np.nan] * 2
-    found = found.assign(host_ms=host, step_ms=step, fitted=step + host / k)
-    return found.reset_index(drop=True)
-
-
 def unrolling(table: pd.DataFrame, subject: str, tokens: int = 8) -> Figure:
     """Above, `tokens` steps as calls of k each, to scale; below, ms a token against k.
 
-    `table` is unrolled(). Grey = the host's part of a call, colour = the step, as
-    fitted to the measured times; filled marks measured, hollow ones estimated.
+    table: unroll, precision, compile_s, and per token ms_a_token, low, high, estimated.
+    Grey = the host's part of a call, colour = the step, as fitted to the measured times
+    by step + host / k; filled marks measured, hollow ones estimated.
     """
+    k = table["unroll"].to_numpy(float)
+    enough = len(set(k)) > 1
+    host, step = np.polyfit(1 / k, table["ms_a_token"], 1) if enough else [np.nan] * 2
+    table = table.assign(host_ms=host, step_ms=step, fitted=step + host / k)
     color = color_of(table["precision"].iloc[0])
     calls = [_calls(row, tokens) for _, row in table.iterrows()]
     spent = [sum(steps[-1]) for _, steps in calls]

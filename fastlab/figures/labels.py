@@ -92,11 +92,8 @@ def name_marks(
         for n, (place, half) in enumerate(zip(places, halves, strict=True)):
             taken = np.concatenate([fixed, *own[:n], *own[n + 1 :]])
             others = np.delete(places, n, axis=0)
-            off, leads[n] = _free(place, half, taken, others, frame)
-            offsets[n], own[n] = (
-                off,
-                np.concatenate([_box(place + off, half), leads[n]]),
-            )
+            offsets[n], leads[n] = _free(place, half, taken, others, frame)
+            own[n] = np.concatenate([_box(place + offsets[n], half), leads[n]])
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL}
     look |= {"path_effects": [withStroke(linewidth=2.5, foreground="white")]}
     look |= {"textcoords": "offset points"}

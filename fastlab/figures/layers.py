@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.figures.panels import Ends, Layer, Panel
+from fastlab.figures.panels import ENDS, OWN_ENDS, Ends, Layer, Panel
 from fastlab.figures.style import BLACK, GREY, PALE, SMALL, TEXT, ink, readable
 from fastlab.words import digits
 
@@ -71,6 +71,17 @@ def _interval(
         look = {"color": color, "alpha": 0.5, "lw": 1.2}
     draw = axes.hlines if axis == 0 else axes.vlines
     draw(at[1 - axis], low, high, zorder=3, **look)
+
+
+def clocks(rows: pd.DataFrame, y: str, name: str, **look: Any) -> list[Layer]:
+    """On named lines, in ms: estimates, hollow over their intervals; measurements."""
+    guessed = look | {"across": ENDS, "hollow": True, "pale": True}
+    timed = look | {"across": OWN_ENDS}
+    return [
+        points(own, f"{what}_ms", y, f"{name} {what}", **style)
+        for what, style in (("estimated", guessed), ("measured", timed))
+        if f"{what}_ms" in rows and len(own := rows.dropna(subset=f"{what}_ms"))
+    ]
 
 
 def line(
@@ -262,6 +273,18 @@ def diagonal(low: float, high: float, factors: Sequence[float] = (2.0, 1.25)) ->
         axes.plot(ends, ends, color=GREY, lw=1, zorder=1)
 
     return draw
+
+
+def even_at(x: Any, gain: Any) -> float:
+    """Where gains last cross one between two of x, by a straight line in log gain.
+
+    NaN where all lie on one side. x ascends.
+    """
+    at, log = np.asarray(x, float), np.log(np.asarray(gain, float))
+    for n in np.flatnonzero((log[:-1] > 0) != (log[1:] > 0))[-1:]:
+        share = log[n] / (log[n] - log[n + 1])
+        return float(at[n] + share * (at[n + 1] - at[n]))
+    return float("nan")
 
 
 def gridlines(axis: str = "both") -> Any:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KINDS = {"points": "marks", "line": "lines", "bars": "bars", "tiles": "tiles"}
 Paint = Callable[["Axes", "Panel", "Layer"], None]
 Ends = tuple[str, str] | tuple[()]  # two columns: an interval's low and high end
+ENDS = ("estimated_low_ms", "estimated_high_ms")
+OWN_ENDS = ("measured_low_ms", "measured_high_ms")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ precision=baseline).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,11 @@ import numpy as np
 
 from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import bars, gridlines, level, line, points
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.layers import bars, clocks, even_at, gridlines, level, line, points
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.roofline import batches_to, device_menu
 from fastlab.figures.style import color_of, look_of
-from fastlab.figures.sweep import ENDS, OWN_ENDS, against
-from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
+from fastlab.figures.sweep import against
 from fastlab.latency.devices import Device
 from fastlab.rows import over, table, with_missing
 from fastlab.spec.point import Point, Workload
@@ -101,28 +100,19 @@ def trade(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
 
 
 def _phase(rows: pd.DataFrame, names: Axis, baseline: str) -> Panel:
-    phase, many = rows["phase"].iloc[0], int(rows["rows"].iloc[0])
+    phase = rows["phase"].iloc[0]
     layers = _each(
-        rows, lambda p, own: _clocks(own, f"{p} {phase}", **look_of(p, phase))
+        rows,
+        lambda p, own: clocks(own, "precision", f"{p} {phase}", **look_of(p, phase)),
     )
     said = {row["precision"]: _gained(row, baseline) for _, row in rows.iterrows()}
     notes = [(f"over {baseline}\n(predicted)", [said.get(n, "") for n in names.names])]
     axis = Axis("ms: hollow = estimated", "log", ticks=TICKS)
-    return Panel(axis, names, layers, _call(phase, many), notes=notes)
+    return Panel(axis, names, layers, _call(phase, rows["rows"].iloc[0]), notes=notes)
 
 
 def _call(phase: str, rows: int) -> str:
     return f"{phase}, {rows:,} row{'s' if rows > 1 else ''}"
-
-
-def _clocks(rows: pd.DataFrame, name: str, **look: Any) -> list[Layer]:
-    """Marks of estimates, hollow over their intervals, and of measurements."""
-    made = look | {"across": ENDS, "hollow": True, "pale": True}
-    return [
-        points(own, f"{what}_ms", "precision", f"{name} {what}", **style)
-        for what, style in (("estimated", made), ("measured", look))
-        if f"{what}_ms" in rows and len(own := rows.dropna(subset=f"{what}_ms"))
-    ]
 
 
 def _gained(row: Any, baseline: str) -> str:
@@ -147,16 +137,13 @@ def _weights(each: pd.DataFrame, names: Axis) -> Panel:
 def _quality(each: pd.DataFrame, names: Axis) -> Panel:
     """KL on a log scale; top-1 agreement and the largest difference beside it."""
     lost = each[each["kl_nats"].astype(float) > 0]
-    look: dict[str, Any] = {"name": "KL", "marker": "D"}
-    layers = _each(
-        lost,
-        lambda p, own: [points(own, "kl_nats", "precision", color=color_of(p), **look)],
-    )
-    ends = lost["kl_nats"].astype(float).agg(["min", "max"]) * [0.25, 4]
-    ticks = [10.0**n for n in range(-8, 3, 2)]
-    axis = Axis(
-        "KL (nats)", "log", ticks=ticks, limits=tuple(ends) if len(lost) else None
-    )
+    layers = [
+        points(own, "kl_nats", "precision", "KL", marker="D", color=color_of(p))
+        for p, own in lost.groupby("precision", sort=False)
+    ]
+    low, high = lost["kl_nats"].min() / 4, lost["kl_nats"].max() * 4
+    ticks, limits = [10.0**n for n in range(-8, 3, 2)], (low, high)
+    axis = Axis("KL (nats)", "log", ticks=ticks, limits=limits if len(lost) else None)
     said = [
         "reference" if kl == 0 else f"{percent(same)}, {off:.2g}".removesuffix(", nan")
         for kl, same, off in each[["kl_nats", "top1", "max_abs"]].to_numpy(float)
@@ -168,54 +155,24 @@ def _quality(each: pd.DataFrame, names: Axis) -> Panel:
 # --- why
 
 
-def floors(points: Iterable[Point], device: Device) -> pd.DataFrame:
-    """What arithmetic, memory and the host of each call would take alone, in ms.
-
-    Arithmetic at the peak of what each operation computes in, bytes at the bandwidth of
-    the device's memory; precisions that the device cannot do are left out. Few rows
-    come first.
-    """
-    import pandas as pd
-
-    able = [point for point in points if device.can(point.recipe.precision)]
-    found = pd.DataFrame([_floors(point, device) for point in able])
-    return found.sort_values("rows", kind="stable", ignore_index=True)
-
-
-def _floors(point: Point, device: Device) -> dict[str, Any]:
-    cost, work = costs_of(point), point.workload
-    rates = [device.product_rate(name) for name in cost.precisions]
-    moved = cost.matrix[:, WEIGHTS : KV_WRITE + 1].sum()
-    flops = sum(f / rate for f, rate in zip(cost.matrix[:, CAUSAL], rates, strict=True))
-    many = work.batch * (work.prompt_len if work.phase == "prefill" else 1)
-    call = (work.phase, work.batch, many, point.recipe.precision)
-    return dict(zip(CALL, call, strict=True)) | {
-        "arithmetic ms": 1e3 * flops,
-        "memory ms": 1e3 * moved / device.bandwidth,
-        "launches ms": 1e3 * cost.totals[LAUNCHES] * device.launch_s,
-        "MB moved": moved / 1e6,
-        "GFLOP": cost.totals[CAUSAL] / 1e9,
-    }
-
-
-def reasons(points: Iterable[Point], device: Device, rows: pd.DataFrame) -> Figure:
+def reasons(floors: pd.DataFrame, rows: pd.DataFrame, rates: str) -> Figure:
     """A panel for each call: what arithmetic and memory would take alone, in ms.
 
-    What is to the right decides. Filled: measured, where `rows` have the call.
+    floors: a line for each call (phase, batch, rows, precision), "arithmetic ms" and
+    "memory ms". What is to the right decides. Filled: measured, where `rows` have it.
     """
-    measured = calls(rows)[[*CALL, "measured_ms"]]
-    alone = floors(points, device).merge(measured, "left", [*CALL])
+    measured = calls(rows)[[*CALL, "measured_ms", *OWN_ENDS]]
+    alone = floors.merge(measured, "left", [*CALL])
     names = Axis("", names=list(dict.fromkeys(alone["precision"])))
     axis, panels, said = Axis("ms", "log", ticks=TICKS), [], []
     for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
-        layers = _each(own, _alone)
-        panels.append(Panel(axis, names, layers, _call(phase, many)))
-        longer = int((own["memory ms"] > own["arithmetic ms"]).sum())
-        said.append(f"{longer} of {len(own)} at {panels[-1].title}")
+        call, longer = _call(phase, many), own["memory ms"] > own["arithmetic ms"]
+        panels.append(Panel(axis, names, _each(own, _alone), call))
+        said.append(f"{longer.sum()} of {len(own)} at {call}")
     title = f"Memory takes longer than arithmetic for {'; '.join(said)}\n"
     title += "○ arithmetic alone, □ memory alone (large: the longer), ◆ measured; "
     size = (10.8, 2.2 + 0.42 * len(names.names))
-    return Figure(panels, f"{title}rates of {device.name}", alone, size, share="y")
+    return Figure(panels, title + rates, alone, size, share="y")
 
 
 def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:
@@ -226,7 +183,8 @@ def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:
         look |= {"size": 11 if rows[what].max() == longest else 6, "across": (*ALONE,)}
         name = f"{precision} {what.removesuffix(' ms')}"
         layers.append(points(rows, what, "precision", name, **look))
-    return [*layers, *_clocks(rows, precision, color=color, marker="D", size=7)]
+    measured = clocks(rows, "precision", precision, color=color, marker="D", size=7)
+    return [*layers, *measured]
 
 
 # --- at which batch
@@ -251,10 +209,8 @@ def speedup_curves(
         if runs(device, name) and divides(point, name)
     ]
     works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
-    wanted = [
-        replace(point, recipe=r, workload=work) for r in recipes for work in works
-    ]
-    rows = with_missing(table([]), wanted, device.name, device)
+    steps = [replace(point, recipe=r, workload=work) for r in recipes for work in works]
+    rows = with_missing(table([]), steps, device.name, device)
     sure = ~rows["extrapolated"].astype(bool) | (rows["precision"] == baseline)
     rows = rows.assign(status="estimated", reason="", calibrated=sure)
     return over(rows, precision=baseline)
@@ -279,15 +235,10 @@ def crossing(rows: pd.DataFrame, gain: str = "estimated_gain") -> float:
     In between two batches it is put where a straight line, in log batch and log gain,
     crosses one.
     """
-    gains, batch = np.log(rows[gain].to_numpy(float)), np.log(rows["batch"].to_numpy())
-    faster = np.flatnonzero(gains > 0)
-    if not faster.size:
+    faster = rows[gain].to_numpy(float) > 1
+    if not faster.any():
         return float(rows["batch"].iloc[0])
-    last = int(faster[-1])
-    if last + 1 == len(gains):
-        return float("inf")
-    share = gains[last] / (gains[last] - gains[last + 1])
-    return float(np.exp(batch[last] + share * (batch[last + 1] - batch[last])))
+    return np.inf if faster[-1] else np.exp(even_at(np.log(rows["batch"]), rows[gain]))
 
 
 def by_batch(
@@ -304,21 +255,23 @@ def by_batch(
     """
     import pandas as pd
 
-    made, marks = calls(curves), calls(rows)
-    shown = pd.concat([part for part in (marks, made) if len(part)], ignore_index=True)
+    lines, marks = calls(curves), calls(rows)
+    shown = pd.concat([part for part in (marks, lines) if len(part)], ignore_index=True)
     others = comparable(marks, baseline)
-    layers = _each(made, lambda name, own: [_curve(own, with_loss(name, marks))])
-    for name, own in others.groupby("precision", sort=False):
-        look = look_of(name, "decode")
-        layers.append(points(own, "batch", "measured_gain", **look))
-    most, gains = int(made["batch"].max()), shown[[*GAINS]].to_numpy(float)
+    layers = _each(lines, lambda name, own: [_curve(own, with_loss(name, marks))])
+    layers += [
+        points(own, "batch", "measured_gain", **look_of(name, "decode"))
+        for name, own in others.groupby("precision", sort=False)
+    ]
+    most, gains = int(lines["batch"].max()), shown[[*GAINS]].to_numpy(float)
     ticks = [2**n for n in range(30) if 2**n <= most]
-    ends = (0.85, most * 1.05)
-    x = Axis("batch: rows in each product", "log", ticks=ticks, limits=ends)
+    x = Axis(
+        "batch: rows in each product", "log", ticks=ticks, limits=(0.85, most * 1.05)
+    )
     room = min(0.7, np.nanmin(gains) / 1.15), max(1.5, np.nanmax(gains) * 1.15)
     y = _speedup(f"speed-up over {baseline}: above ×1 is faster", limits or room)
     panel = Panel(x, y, layers, key="edge", decor=[gridlines("y")])
-    title = f"{head}\n{_turns(made, others, baseline)}".strip()
+    title = f"{head}\n{_turns(lines, others, baseline)}".strip()
     return Figure([panel], title, shown, (9.4, 5.2))
 
 
@@ -331,8 +284,8 @@ def _speedup(label: str, limits: tuple[float, float] | None = None) -> Axis:
 
 def _curve(rows: pd.DataFrame, name: str) -> Layer:
     precision = rows["precision"].iloc[0]
-    made = FORMATS[precision]
-    dash = "--" if made.dynamic else ":" if made.autocast else "-"
+    kind = FORMATS[precision]
+    dash = "--" if kind.dynamic else ":" if kind.autocast else "-"
     look: dict[str, Any] = {"color": color_of(precision), "dash": dash}
     return line(rows, "batch", "estimated_gain", name, **look, sure="calibrated")
 
@@ -362,19 +315,18 @@ def engines(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
     shown = calls(rows)
     names = {p: with_loss(p, shown, "\n") for p in dict.fromkeys(shown["precision"])}
     said = _each(shown, lambda _, own: [_compiled(own)])
-    layers = []
-    for (precision, runtime), own in shown.groupby(
-        ["precision", "runtime"], sort=False
-    ):
-        look: dict[str, Any] = {"shift": -0.16, "marker": "^"}
-        look = look if runtime == "eager" else {"shift": 0.16, "marker": "o"}
+    layers: list[Layer] = []
+    both = shown.groupby(["precision", "runtime"], sort=False)
+    for (precision, runtime), own in both:
+        shift, marker = (-0.16, "^") if runtime == "eager" else (0.16, "o")
+        look: dict[str, Any] = {"shift": shift, "marker": marker}
         look["color"] = color_of(precision)
-        layers += _clocks(own, f"{precision} {runtime}", **look)
+        layers += clocks(own, "precision", f"{precision} {runtime}", **look)
     heads = ("by\ncompiling", f"compiled,\nover {baseline}", "seconds to\ncompile")
     notes = list(zip(heads, zip(*said, strict=True), strict=True))
     axis = Axis("ms a decode step: ▲ eager, ● compiled, hollow: estimated", "log")
     panel = Panel(axis, Axis("", names=names), layers, notes=notes, note_width=0.17)
-    each = [f"{name} {texts[0]}" for name, texts in zip(names, said, strict=True)]
+    each = (f"{name} {by}" for name, (by, *_) in zip(names, said, strict=True))
     title = f"By compiling: {', '.join(each)}"
     return Figure([panel], title, shown, (9.6, 2.0 + 0.6 * len(names)))
 
@@ -398,10 +350,10 @@ def predicted_speedups(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
     both = comparable(shown, baseline)
     if both.empty:
         return nothing(f"no precision beside {baseline} was measured")
-    made, found = (np.log(both[name].to_numpy(float)) for name in GAINS)
-    side, off = int((made * found > 0).sum()), np.exp(np.median(np.abs(made - found)))
-    title = f"{side} of {len(both)} speed-ups on the predicted side of ×1; "
-    title += f"median off by a factor of {off:.2f}"
+    predicted, measured = np.log(both[[*GAINS]].to_numpy(float)).T
+    off = np.exp(np.median(np.abs(predicted - measured)))
+    title = f"{(predicted * measured > 0).sum()} of {len(both)} speed-ups on the "
+    title += f"predicted side of ×1; median off by a factor of {off:.2f}"
     what = f"speed-up over {baseline}"
     axes = (_speedup(f"predicted {what}"), _speedup(f"measured {what}"))
     names = {precision: with_loss(precision, both) for precision in both["precision"]}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +14,17 @@ from fastlab.cost.operations import operations
 from fastlab.cost.ops import PRODUCTS
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import bars, drawn, level, line, points
-from fastlab.figures.panels import Axis, Layer, Panel
-from fastlab.figures.style import BLACK, GREY, PALE, PINK, SMALL, look_of, readable
+from fastlab.figures.layers import bars, clocks, drawn, even_at, level, line, points
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
+from fastlab.figures.roofline import device_menu
+from fastlab.figures.style import BLACK, GREY, PALE, PINK, SMALL, look_of
 from fastlab.latency.devices import Device
-from fastlab.latency.devices import device as find_device
 from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate
-from fastlab.rows import MISSING, estimated, over, points_of, table
+from fastlab.rows import MISSING, estimated, over, points_of
 from fastlab.spec.checks import check_choice
 from fastlab.spec.grids import flat, grid
-from fastlab.spec.point import Point, Workload
+from fastlab.spec.point import Point
 from fastlab.spec.pruning import (
     IMPORTANCES,
     LAYER_CHOICES,
@@ -36,15 +35,11 @@ from fastlab.spec.pruning import (
 )
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
-from fastlab.spec.sparsity import Sparsity, sparse_bytes
 from fastlab.words import digits, factor, percent, plain, si, times
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-    from fastlab.clock.measure import Bench
-    from fastlab.shrink.trained import Trained
 
 
 def _look(marker: str, color: str, line: str = "-", size: float = 9) -> dict[str, Any]:
@@ -76,21 +71,17 @@ DENSE, ZEROS = "dense", ("zeros", "pattern", "csr", "2:4")  # these leave the sh
 DEPTH_OR_WIDTH = ("layers", "ffn", "hidden")
 GROUPS = dict.fromkeys(RATIOS, "cut shapes") | {"csr": "CSR", "2:4": "2:4 packed"}
 GROUPS |= dict.fromkeys(("zeros", "pattern"), "zeros stored dense")
-JUDGED, BLOCK = 40_000, 512  # characters that judge while one waits, tokens at once
-PROMPT, SHOWN = 256, 160  # tokens that are timed, characters of what is written
+BY_LAYER = LAYER_CHOICES[:-1]  # all but random
 SEEDS = (0, 1, 2)  # of random choices
 HEAD = "head"  # the operation that is never sparse
 PARTS = ("prune_", "sparse_", "share_", "distill_")  # columns of a smaller model
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
-DEVICES = ("h200", "h100", "a100", "l4", "t4", "rtx4090", "m4-max")
 SAVED = (0, 0.25, 0.5, 0.75, 0.9)  # shares of the FLOPs that an axis names
 GAINS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
 BITS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # a byte
 QUALITY = "bits per byte of held-out text: lower is better"
 PROMISE = "FLOPs saved, zeros counted as saved"
 NOTE: dict[str, Any] = {"fontsize": SMALL, "color": GREY}
-ENDS = ("estimated_low_ms", "estimated_high_ms")
-OWN_ENDS = ("measured_low_ms", "measured_high_ms")
 GAIN_ENDS, BIT_ENDS = ("gain_low", "gain_high"), ("bits_low", "bits_high")
 TABLE = (
     *("kind", "share", "what", "choice", "prune_seed", "distill_steps", "method"),
@@ -108,25 +99,33 @@ TABLE = (
 def cut_points(
     shares: Sequence[float],
     multiple: int = 1,
-    layer_choice: str = "uniform",
-    importance: str = "magnitude",
+    layer_choice: Sequence[str] = ("uniform",),
+    importance: Sequence[str] = ("magnitude",),
     **common: Any,
 ) -> list[Point]:
     """The dense point, then each share cut from layers, heads, FFN and hidden width.
 
-    `common` are fields of `fastlab.grid`. A cut that leaves no shape a config can say
-    (9 of 12 heads where the width is 768) is left out. ValueError for a bad share.
+    layer_choice: the ways in which layers are chosen, importance: all else; "random"
+    draws three times. Ways that do not fit are left out, and so are cuts that leave no
+    shape a config can say (9 of 12 heads where the width is 768). `common` are fields
+    of `fastlab.grid`. ValueError for a bad share, or for a way that is none.
     """
     for share in shares:
         check_ratio("shares", share)
+    for way in (*layer_choice, *importance):
+        check_choice("ways", way, (*LAYER_CHOICES, *IMPORTANCES))
     (dense,) = grid(**common)
-    how = {"layer_choice": layer_choice, "importance": importance}
-    found = {dense.shape: dense}
-    for name in RATIOS:
-        for share in shares:
-            point = _pruned(dense, multiple=multiple, **how, **{name: share})
-            if point is not None:
-                found.setdefault(point.built_shape, point)
+    found: dict[Any, Point] = {dense.shape: dense}
+    for kind, share in itertools.product(RATIOS, shares):
+        name, ways = "importance", [way for way in importance if way in IMPORTANCES]
+        if kind == "layers":
+            name, ways = "layer_choice", [w for w in layer_choice if w in BY_LAYER]
+        for way, seed in itertools.product(ways, SEEDS):
+            cut = {kind: share, name: way, "multiple": multiple, "seed": seed}
+            point = _pruned(dense, **cut)
+            if point is not None and point.built_shape != dense.shape:
+                draw = point.recipe.pruning.seed  # 0 where nothing is random
+                found.setdefault((point.built_shape, way, draw), point)
     return list(found.values())
 
 
@@ -136,32 +135,6 @@ def _pruned(point: Point, **cut: Any) -> Point | None:
         return replace(point, recipe=replace(point.recipe, pruning=Pruning(**cut)))
     except ValueError:
         return None
-
-
-def choice_points(
-    shares: Sequence[float], ways: Sequence[str], **common: Any
-) -> list[Point]:
-    """Each cut of `cut_points`, with what goes chosen in each of the ways that fit it.
-
-    ways: of LAYER_CHOICES for layers, of IMPORTANCES for the rest, or "all"; "random"
-    draws three times for the rest. ValueError for a way that is none.
-    """
-    every = (*LAYER_CHOICES, *IMPORTANCES)
-    ways = list(dict.fromkeys(every if list(ways) == ["all"] else ways))
-    for way in ways:
-        check_choice("ways", way, every)
-    found: list[Pruning] = []
-    for cut in (point.recipe.pruning for point in cut_points(shares, **common)[1:]):
-        name, fit = "importance", list(IMPORTANCES)
-        if cut.layers:
-            name, fit = "layer_choice", list(LAYER_CHOICES[:-1])  # all but random
-        each: list[Any] = [
-            {name: way, "seed": n} for way in ways if way in fit for n in SEEDS
-        ]
-        found += [replace(cut, **one) for one in each]
-    (dense,) = grid(**common)
-    recipes = [replace(dense.recipe, pruning=one) for one in dict.fromkeys(found)]
-    return [replace(dense, recipe=recipe) for recipe in recipes]
 
 
 # --- rows
@@ -179,15 +152,14 @@ def speedups(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    dense = Point(ModelShape("llama", 1, 64))
-    base = {name: one for name, one in flat(dense).items() if name.startswith(PARTS)}
+    dense = flat(Point(ModelShape("llama", 1, 64)))
+    base = {name: value for name, value in dense.items() if name.startswith(PARTS)}
     rows = over(estimated(rows, profile), **base)
-    cut = pd.DataFrame([described(point) for point in (dense, *points_of(rows))])
-    rows = rows.assign(**{name: cut[name].iloc[1:].array for name in cut})
+    cut = pd.DataFrame([described(point) for point in points_of(rows)], rows.index)
     dense_ms = rows["measured_gain"] * rows["measured_ms"]
     low, high = (dense_ms / rows[end] for end in reversed(OWN_ENDS))
-    left = 1 / rows["measured_gain"]
-    return rows.assign(gain_low=low, gain_high=high, time_left=left)
+    gains = {"gain_low": low, "gain_high": high, "time_left": 1 / rows["measured_gain"]}
+    return rows.assign(**{name: cut[name] for name in cut}, **gains)
 
 
 def described(point: Point) -> dict[str, Any]:
@@ -246,50 +218,6 @@ def built_words(point: Point) -> str:
     return f"{words}, {zeros} {sparsity.storage}"
 
 
-STUDENT = (
-    *("kind", "share", "what", "choice", "distill_steps", "parameters", "left"),
-    *("bits_per_byte", *BIT_ENDS, "before"),
-)
-
-
-def distilled(
-    rows: pd.DataFrame, trained: Trained, folder: Path | None = None
-) -> pd.DataFrame:
-    """Distilled models of these weights: rows of `speedups`, then students kept.
-
-    before: bits per byte of the same cut that learned nothing again, where that was
-    judged on the same text. Each model once. folder: of students, data/checkpoints.
-    """
-    import pandas as pd
-
-    from fastlab.shrink.trained import CHECKPOINTS
-
-    own = rows[(rows["weights"] == trained.weights) & rows["bits_per_byte"].notna()]
-    judged = dict(zip(points_of(own), own["bits_per_byte"], strict=True))
-    own = own[(own["distill_steps"] > 0) & (own["kind"] != "")]
-    untaught = points_of(own.assign(distill_steps=0))
-    before = [judged.get(point, np.nan) for point in untaught]
-    lines: list[Any] = own.assign(before=before)[list(STUDENT)].to_dict("records")
-    files = sorted((folder or CHECKPOINTS).rglob("run.json"))
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    lines += [
-        _student(run, trained) for run in kept if run.get("teacher") == trained.weights
-    ]
-    once = ["kind", "share", "choice", "distill_steps"]
-    return pd.DataFrame(lines, columns=list(STUDENT)).drop_duplicates(once)
-
-
-def _student(run: Mapping[str, Any], trained: Trained) -> dict[str, Any]:
-    from fastlab.spec.hub import read_shape
-
-    recipe, judged = Recipe(**run["recipe"]), run["held_out"]
-    shape = read_shape(str(trained.folder))
-    row = described(Point(shape, recipe=recipe, weights=trained.weights))
-    row |= dict(zip(BIT_ENDS, (judged["low"], judged["high"]), strict=True))
-    row |= {"bits_per_byte": judged["bits_per_byte"], "before": np.nan}
-    return row | {"distill_steps": recipe.distill_steps}
-
-
 def _missing(*tables: pd.DataFrame) -> str:
     """Which of the rows are not stored, in words; "" where all are."""
     each = {
@@ -310,7 +238,7 @@ def _folded(*tables: pd.DataFrame, more: Sequence[str] = ()) -> pd.DataFrame:
 # --- figures
 
 
-def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
+def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame, title: str) -> Figure:
     """FLOPs saved against time saved, and against the bits per byte of a real text.
 
     Both are `speedups`, of which prefills are drawn: `rows` of models with random
@@ -324,12 +252,14 @@ def zeros_are_not_speed(rows: pd.DataFrame, judged: pd.DataFrame) -> Figure:
     near, far = (replace(x, limits=(0.94, end * 1.2)) for end in most)
     words = "speed-up over dense (hollow = estimated)"
     y = Axis(words, "log", factor, GAINS, (low, most[0] * 1.25))
-    layers = [layer for one in _kinds(timed) for layer in _gains(*one)]
+    hollow: dict[str, Any] = {"hollow": True, "size": 6, "line": ""}
+    layers = _curves(timed, "promised", "estimated_gain", named=False, **hollow)
+    layers += _curves(timed, "promised", "measured_gain", ends=GAIN_ENDS)
     ground = [_promise(most[0], low)]
     said = _quality(text, "promised", far, "what the text says, nothing relearned")
     return Figure(
         [Panel(near, y, layers, "what the clock says", decor=ground), said],
-        _promise_kept(timed),
+        title,
         _folded(rows, judged),
         (11.0, 5.6),
         widths=(1.15, 1),
@@ -342,33 +272,15 @@ def _saved(promised: float) -> str:
     return f"{100 * (1 - 1 / promised):.0f} %"
 
 
-def _promise_kept(rows: pd.DataFrame) -> str:
-    """How far measured speed-ups are from those that FLOPs promise."""
-    ratio = (rows["measured_gain"] / rows["promised"]).dropna()
-    each = [
-        f"{name} {times(own.min())} to {times(own.max())}"
-        for name, own in ratio.groupby(rows["kind"].map(GROUPS))
-    ]
-    return f"Speed-up over the one that FLOPs promise\n{', '.join(each) or 'none'}"
-
-
-def _kinds(
-    rows: pd.DataFrame, kinds: Iterable[str] = KINDS, by: str = "promised"
-) -> Iterator[tuple[str, dict[str, Any], pd.DataFrame]]:
-    """Name, look and rows of each kind of cut, in the order in which they are drawn."""
-    for kind in (one for one in KINDS if one in kinds):
-        if len(own := rows[rows["kind"] == kind]):
-            yield *KINDS[kind], own.sort_values(by)
-
-
-def _gains(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> list[Layer]:
-    """What was estimated, and over it what was measured."""
-    hollow = {**look, "hollow": True, "size": 6, "line": ""}
-    guessed = rows[rows["estimated_gain"].notna()]
-    timed = rows[rows["measured_gain"].notna()]
+def _curves(
+    rows: pd.DataFrame, x: str, y: str, named: bool = True, **over: Any
+) -> list[Layer]:
+    """A curve for each kind of cut, in the order in which they are drawn."""
+    groups = dict(iter(rows[rows[y].notna()].sort_values(x).groupby("kind")))
     return [
-        points(guessed, "promised", "estimated_gain", **hollow),
-        points(timed, "promised", "measured_gain", name, ends=GAIN_ENDS, **look),
+        points(groups[kind], x, y, name * named, **(look | over))
+        for kind, (name, look) in KINDS.items()
+        if kind in groups
     ]
 
 
@@ -391,10 +303,7 @@ def _quality(
 ) -> Panel:
     """Bits per byte against x, a curve for each kind of cut, with their intervals."""
     rows = rows[rows["bits_per_byte"].notna()]
-    layers = [
-        points(own, x, "bits_per_byte", name, ends=BIT_ENDS, **look)
-        for name, look, own in _kinds(rows, by=x)
-    ]
+    layers = _curves(rows, x, "bits_per_byte", ends=BIT_ENDS)
     y = _bits_axis(rows, *(layer.rows for layer in more))
     return Panel(axis, y, [*layers, *more], title, decor=[_dense(rows)])
 
@@ -423,13 +332,13 @@ def _dense(rows: pd.DataFrame) -> Callable[[Axes], None]:
     return draw
 
 
-def break_even(rows: pd.DataFrame, n: int, k: int, value: int = 4) -> Figure:
-    """Dense over compressed rows: bytes of a weight (n, k) by formula, and time.
+def break_even(rows: pd.DataFrame, counted: pd.DataFrame, weight: str) -> Figure:
+    """Dense over compressed rows: bytes of a weight by formula, and time.
 
-    rows: `speedups` of dense zeros and CSR, in both phases; value: bytes of a dense
-    weight. Below one CSR loses.
+    rows: `speedups` of dense zeros and CSR, in both phases; counted: how many times
+    smaller CSR is at each share. Below one CSR loses.
     """
-    counted, found = _csr_bytes(n, k, value), even_shares(rows)
+    found = even_shares(rows)
     even = float(np.interp(1, counted["smaller"], counted["share"]))
     x = Axis("share of the weights that is zero", write=percent, limits=(0.3, 1.01))
     limits = 0.5, 1.1 * float(counted["smaller"].max())
@@ -442,24 +351,14 @@ def break_even(rows: pd.DataFrame, n: int, k: int, value: int = 4) -> Figure:
         for phase in dict.fromkeys(known["phase"])
     ]
     rings = [[level(1), _ring(at)] for at in ([even], list(found.values()))]
-    weight = f"bytes of a weight {n:,} x {k:,}, counted"
-    first = Panel(x, y, [curve], weight, decor=rings[0])
+    first = Panel(x, y, [curve], f"bytes of a weight {weight}, counted", decor=rings[0])
     last = Panel(x, y, layers, "time, measured", "upper left", decor=rings[1])
     each = [f"near {percent(at)} in {phase}" for phase, at in found.items()]
     title = f"CSR takes the bytes of dense at {percent(even)} zeros\nits time "
     title += f"{', '.join(each) or 'at no share'}, between measured shares"
-    every, note = _folded(rows, counted, more=["smaller"]), _missing(rows)
-    return Figure([first, last], title, every, (10.8, 4.9), share="y", note=note)
-
-
-def _csr_bytes(n: int, k: int, value: int) -> pd.DataFrame:
-    """How many times smaller CSR is than dense, evenly spread on a log axis."""
-    import pandas as pd
-
-    shares = 1 - np.geomspace(0.7, 0.03, 24)
-    sparse = [Sparsity(float(share), storage="csr") for share in shares]
-    smaller = [n * k * value / sparse_bytes(one, n, k) for one in sparse]
-    return pd.DataFrame({"kind": "csr", "share": shares, "smaller": smaller})
+    every = _folded(rows, counted.assign(kind="csr"), more=["smaller"])
+    both, size = [first, last], (10.8, 4.9)
+    return Figure(both, title, every, size, share="y", note=_missing(rows))
 
 
 def _timed(rows: pd.DataFrame, kind: str, phase: str) -> Layer:
@@ -481,14 +380,10 @@ def even_shares(rows: pd.DataFrame) -> dict[str, float]:
     Between two rows by a straight line in the log of the gain; left out where no two
     rows lie on either side.
     """
-    found = {}
-    known = rows[(rows["kind"] == "csr") & rows["measured_gain"].notna()]
-    for phase, own in known.sort_values("share").groupby("phase", sort=False):
-        gain, share = np.log(own["measured_gain"].to_numpy(float)), own["share"].array
-        for n in np.flatnonzero((gain[:-1] <= 0) & (gain[1:] > 0))[-1:]:
-            part = -gain[n] / (gain[n + 1] - gain[n])
-            found[str(phase)] = float(share[n] + part * (share[n + 1] - share[n]))
-    return found
+    csr = rows[(rows["kind"] == "csr") & rows["measured_gain"].notna()]
+    phases = csr.sort_values("share").groupby("phase", sort=False)
+    even = {str(p): even_at(own["share"], own["measured_gain"]) for p, own in phases}
+    return {phase: share for phase, share in even.items() if share == share}
 
 
 def depth_or_width(
@@ -496,8 +391,8 @@ def depth_or_width(
 ) -> Figure:
     """Against the parameters that are left: time measured, and bits per byte.
 
-    rows, judged: `speedups` of random and of trained weights; students: of `distilled`,
-    a ring at the end of an arrow from the same cut before it learned again.
+    rows, judged: `speedups` of random and of trained weights; students: cuts that
+    learned again, a ring at the end of an arrow from the bits per byte `before`.
     """
     timed, text = (
         one[one["kind"].isin(DEPTH_OR_WIDTH) & (one["distill_steps"] == 0)]
@@ -506,19 +401,19 @@ def depth_or_width(
     words = "parameters left, of the dense model's"
     x = Axis(words, write=percent, limits=(0.15, 1.05))
     y = Axis("measured time, of the dense model's", write=percent)
-    layers = [
-        points(own, "left", "time_left", name, **look)
-        for name, look, own in _kinds(timed[timed["time_left"].notna()], by="left")
+    layers, title = _curves(timed, "left", "time_left"), "random weights: time"
+    time = Panel(x, y, layers, title, "upper left", decor=[_as_parameters])
+    again = [
+        layer
+        for kind in DEPTH_OR_WIDTH
+        for layer in _learned(kind, students[students["kind"] == kind])
     ]
-    again = [_learned(*one) for one in _kinds(students, DEPTH_OR_WIDTH, "left")]
-    title, decor = "random weights: time", [_as_parameters]
-    time = Panel(x, y, layers, title, "upper left", decor=decor)
     quality = _quality(text, "left", x, "trained weights: quality", again)
-    half = _half(timed, DEPTH_OR_WIDTH, "measured_gain")
-    title = ", ".join(f"{n} {times(own['measured_gain'].max())}" for n, own in half)
-    half = _half(text, DEPTH_OR_WIDTH, "bits_per_byte")
-    bits = ", ".join(f"{name} {own['bits_per_byte'].min():.2f}" for name, own in half)
-    title = f"Speed-up when cut: {title or 'none'}\nbits per byte: {bits or 'none'}"
+    half, bits = _half(timed, "measured_gain"), _half(text, "bits_per_byte")
+    gain = [f"{n} {times(own['measured_gain'].max())}" for n, own in half]
+    lost = [f"{name} {own['bits_per_byte'].min():.2f}" for name, own in bits]
+    title = f"Speed-up when cut: {', '.join(gain) or 'none'}\n"
+    title += f"bits per byte: {', '.join(lost) or 'none'}"
     every = _folded(rows, judged, students, more=["before"])
     note = "; ".join(filter(None, (f"{len(students)} distilled", _missing(rows))))
     return Figure([time, quality], title, every, (10.8, 5.0), note=note)
@@ -529,53 +424,50 @@ def _as_parameters(axes: Axes) -> None:
     axes.text(0.26, 0.2, "as parameters", va="bottom", **NOTE)
 
 
-def _half(
-    rows: pd.DataFrame, kinds: Iterable[str], by: str
-) -> Iterator[tuple[str, pd.DataFrame]]:
+def _half(rows: pd.DataFrame, by: str) -> list[tuple[str, pd.DataFrame]]:
     """Name and rows of each kind where the share that is cut is nearest to half."""
     share = min(rows["share"], key=lambda one: abs(one - 0.5), default=0.5)
-    for name, _, own in _kinds(rows[rows["share"] == share], kinds, by):
-        yield f"{percent(share)} of {name}", own.dropna(subset=[by])
+    half = rows[(rows["share"] == share) & rows[by].notna()].sort_values(by)
+    groups = dict(iter(half.groupby("kind")))
+    names = {kind: f"{percent(share)} of {name}" for kind, (name, _) in KINDS.items()}
+    return [(name, groups[kind]) for kind, name in names.items() if kind in groups]
 
 
-def _learned(name: str, look: Mapping[str, Any], rows: pd.DataFrame) -> Layer:
+def _learned(kind: str, rows: pd.DataFrame) -> list[Layer]:
     """Distilled models: marks in rings, and arrows from the same cuts before."""
-    color, up = look["color"], 1 if name == "layers" else -1  # they may be of one size
-    made: dict[str, Any] = {"color": color, "marker": look["marker"], "ls": ""}
+    name, look = KINDS[kind]
+    style = {"color": look["color"], "marker": look["marker"]}
+    bend = 0.2 if kind == "layers" else -0.2  # two cuts may leave the same size
+    arrow = {"arrowstyle": "->", "color": look["color"], "lw": 1.5, "shrinkB": 8}
+    arrow |= {"connectionstyle": f"arc3,rad={bend}"}
 
-    def draw(axes: Axes, rows: pd.DataFrame) -> None:
-        axes.plot(rows["left"], rows["bits_per_byte"], ms=5, zorder=5, **made)
-        ring = made | {"mfc": "none", "mew": 2, "ms": 14}
-        axes.plot(rows["left"], rows["bits_per_byte"], zorder=5, **ring)
-        beside: dict[str, Any] = {"textcoords": "offset points", "ha": "right"}
-        beside |= {"fontsize": SMALL, "color": readable(color), "va": "center"}
-        arrow = {"arrowstyle": "->", "color": color, "lw": 1.5, "shrinkB": 8}
-        arrow |= {"connectionstyle": f"arc3,rad={0.2 * up}"}
-        for _, row in rows.iterrows():
-            start, end = ((row["left"], row[y]) for y in ("before", "bits_per_byte"))
-            words = f"{name}, {row['distill_steps']:,} steps"
-            axes.annotate(words, end, (-12, 8 * up), **beside)
-            if row["before"] == row["before"]:
-                axes.plot(*start, ms=7, **made)
-                axes.annotate("", end, start, arrowprops=arrow)
+    def ringed(axes: Axes, rows: pd.DataFrame) -> None:
+        ring: dict[str, Any] = {"ls": "", "ms": 14, "mfc": "none", "mew": 2}
+        axes.plot(rows["left"], rows["bits_per_byte"], zorder=5, **ring, **style)
+        paths = rows[["left", "before", "bits_per_byte"]].dropna().to_numpy()
+        for left, start, end in paths:
+            axes.annotate("", (left, end), (left, start), arrowprops=arrow)
 
-    look = {"ends": ("before",), "color": color}
-    return drawn(draw, rows, "left", "bits_per_byte", f"{name}, distilled", **look)
+    said = [f"{name}, {steps:,} steps" for steps in rows["distill_steps"]]
+    rows, at = rows.assign(words=said), ("left", "bits_per_byte")
+    return [
+        points(rows, *at, f"{name}, distilled", size=5, words="words", **style),
+        points(rows, "left", "before", size=7, **style),
+        drawn(ringed, rows, *at),
+    ]
 
 
 def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
     """Bits per byte against the share cut, a panel for each kind of unit.
 
-    A curve for each way to choose them, side by side where they would hide each other;
-    random: mean and range over its seeds.
+    A curve for each way to choose them, side by side where they would hide each other.
+    rows: `speedups` with the mean, least and most bits over the seeds of "random".
     """
     known = rows[rows["bits_per_byte"].notna() & (rows["distill_steps"] == 0)]
     known = known[known["kind"].isin(kinds)].sort_values("share")
     if known.empty:
         return nothing("no model of these cuts was judged")
-    bits = known.groupby(["kind", "choice", "share"])["bits_per_byte"]
-    known = known.assign(cut=known["share"].map(percent), mean=bits.transform("mean"))
-    known = known.assign(least=bits.transform("min"), most=bits.transform("max"))
+    known = known.assign(cut=known["share"].map(percent))
     y, there = _bits_axis(known), [one for one in kinds if one in set(known["kind"])]
     panels = []
     for kind in there:
@@ -585,7 +477,7 @@ def choices(rows: pd.DataFrame, kinds: Sequence[str] = RATIOS) -> Figure:
         panels.append(Panel(x, y, layers, KINDS[kind][0], decor=decor))
     each = [
         f"{name} {words[0]} to {words[-1]}"
-        for name, own in _half(known, there, "mean")
+        for name, own in _half(known, "mean")
         for words in [[f"{m:.2f} ({c})" for m, c in own[["mean", "choice"]].to_numpy()]]
     ]
     title = "\n".join(filter(None, ("; ".join(each[:2]), "; ".join(each[2:]))))
@@ -614,30 +506,20 @@ def _chosen(rows: pd.DataFrame, every: pd.DataFrame) -> list[Layer]:
     return layers
 
 
-def predicted_vs_measured(rows: pd.DataFrame) -> Figure:
+def predicted_vs_measured(rows: pd.DataFrame, title: str) -> Figure:
     """Each cut's time: the estimate with its interval, made before it was built, and
     the measured one.
 
-    rows: `speedups`; those of zeros are left out.
+    rows: `speedups`, and whether the time is `inside`; those of zeros are left out.
     """
     known = rows[rows["ratio"].notna() & ~rows["kind"].isin(ZEROS)]
     if known.empty:
         return nothing("nothing was both estimated and measured")
-    inside = known["measured_ms"].between(*(known[end] for end in ENDS))
-    known = known.assign(
-        inside=inside, cut=[cut_words(row) for _, row in known.iterrows()]
-    )
-    layers = []
-    for kind in dict.fromkeys(known["kind"]):
-        own, (name, look) = (
-            known[known["kind"] == kind],
-            KINDS.get(kind, (kind, KINDS["layers"][1])),
-        )
-        look = {**look, "size": 8, "line": ""}
-        made: dict[str, Any] = {"hollow": True, "across": ENDS, "pale": True} | look
-        layers.append(points(own, "estimated_ms", "cut", f"{name} estimated", **made))
-        made = {"across": OWN_ENDS} | look
-        layers.append(points(own, "measured_ms", "cut", f"{name} measured", **made))
+    known = known.assign(cut=[cut_words(row) for _, row in known.iterrows()])
+    layers: list[Layer] = []
+    for kind, own in known.groupby("kind", sort=False):
+        name, look = KINDS.get(str(kind), (kind, KINDS["layers"][1]))
+        layers += clocks(own, "cut", str(name), **look | {"size": 8, "line": ""})
     said = [
         f"{digits(row['measured_ms'])} ms, {times(row['ratio'])}"
         + ", outside" * (not row["inside"])
@@ -647,7 +529,7 @@ def predicted_vs_measured(rows: pd.DataFrame) -> Figure:
     x = Axis("ms (hollow = estimated, grey bar = its interval)", limits=(0, most))
     y, notes = Axis("", names=list(known["cut"])), [("measured, over estimate", said)]
     every, size = _folded(known, more=["inside", "ratio"]), 1.9 + 0.36 * len(known)
-    panel, title = Panel(x, y, layers, notes=notes), _intervals_kept(known)
+    panel = Panel(x, y, layers, notes=notes)
     return Figure([panel], title, every, (10.4, size), note=_missing(rows))
 
 
@@ -658,50 +540,7 @@ def cut_words(row: Any) -> str:
     return f"{percent(row['share'])} of {KINDS[row['kind']][0]}: {row['what']}"
 
 
-def _intervals_kept(rows: pd.DataFrame) -> str:
-    """How many measurements the estimate's interval holds, its width, and the bias."""
-    width = (rows[ENDS[1]] - rows[ENDS[0]]) / 2 / rows["estimated_ms"]
-    ratio = rows["ratio"]
-    side = "" if ratio.min() < 1 else ", all above it"
-    side = ", all below it" if ratio.max() < 1 else side
-    return (
-        f"{int(rows['inside'].sum())} of {len(rows)} within the interval "
-        f"(±{percent(width.median())} in the median)\nmeasured {times(ratio.min())} to "
-        f"{times(ratio.max())} of the estimate{side}"
-    )
-
-
-# --- models at hand, and the explorer
-
-
-def side_by_side(
-    models: Mapping[str, Any],
-    bench: Bench,
-    trained: Trained,
-    prompt: str,
-    new_tokens: int = 40,
-) -> pd.DataFrame:
-    """Models at hand: parameters, estimated and measured ms, bits per byte, a text.
-
-    ms are those of a prefill of PROMPT tokens, fp32, on the bench; bits per byte are of
-    the beginning of the held-out text, on which intervals are wide.
-    """
-    from fastlab.checkpoints import generate_text
-    from fastlab.learning.likelihood import text_loss
-
-    records, bits, texts = [], [], []
-    easy, tokenizer = trained.corpus.held_out[:JUDGED], trained.tokenizer
-    for model in models.values():
-        shape = ModelShape.from_config(model.config)
-        point = Point(shape, Workload(prompt_len=min(PROMPT, shape.max_positions)))
-        bench.use_model(point, model)
-        records.append(bench.measure(point))
-        block = min(BLOCK, shape.max_positions)
-        bits.append(text_loss(model, tokenizer, easy, block).bits_per_byte)
-        texts.append(generate_text(model, tokenizer, prompt, new_tokens)[:SHOWN])
-    rows = table(records)[["parameters", "estimated_ms", "measured_ms", "n", "flags"]]
-    rows.insert(0, "model", list(models))
-    return rows.assign(bits_per_byte=bits, **{"it writes": texts})
+# --- the explorer
 
 
 def cutting(
@@ -715,7 +554,7 @@ def cutting(
     """
     known = dict(zip(points_of(rows), rows.to_dict("records"), strict=True))
     needed = {model.recipe.precision for model in models.values()}
-    menu = _device_menu(profile)
+    menu = device_menu(profile)
     able = {name: one for name, one in menu.items() if all(map(one.can, needed))}
 
     def make(model: str, device: str, **cut: Any) -> Figure | str:
@@ -742,11 +581,6 @@ def cutting(
         layer_choice=["influence", "loss", "magnitude", "uniform", "first", "last"],
         importance=["activation", "taylor", "magnitude", "random"],
     )
-
-
-def _device_menu(*devices: Device | None) -> dict[str, Device]:
-    every = [*filter(None, devices), *map(find_device, DEVICES)]
-    return {one.name + " (calibrated)" * one.calibrated: one for one in every}
 
 
 def cut_shares(model: Point, name: str, state: Mapping[str, Any]) -> dict[str, float]:
@@ -792,26 +626,23 @@ def _paper_rows(
     import pandas as pd
 
     old, new = built.shape, built.built_shape
-    pairs = {name: (getattr(old, name), getattr(new, name)) for name in RATIOS}
-    lines: list[Any] = [
-        [n, *each, "{:,} → {:,}".format(*each)] for n, each in pairs.items()
-    ]
-    lines[1][3] += f" in groups {old.kv_heads} → {new.kv_heads}"
-    many = parameters(old), parameters(new)
-    peak, of = (before.peak_bytes, after.peak_bytes), before.seconds
-    low, ms, high = (
-        digits(1e3 * s) for s in (after.low_s, after.seconds, after.high_s)
-    )
-    lines += [
-        ["parameters", *many, si(many[1])],
-        ["FLOPs", before.flops, after.flops, si(after.flops)],
-        ["peak memory", *peak, si(peak[1], "B")],
-        ["time", 1e3 * of, 1e3 * after.seconds, f"{ms} ms, {low} to {high}"],
-    ]
-    lines[-1] += [after.low_s / of, after.high_s / of, measured_ms / 1e3 / of]
-    names = ["what", "before", "after", "words", "low", "high", "measured"]
-    rows = pd.DataFrame([dict(zip(names, one, strict=False)) for one in lines])
-    return rows.assign(dense=1.0, left=rows["after"] / rows["before"])
+    pairs: dict[str, Any] = {n: (getattr(old, n), getattr(new, n)) for n in RATIOS}
+    words = ["{:,} → {:,}".format(*pair) for pair in pairs.values()]
+    words[1] += f" in groups {old.kv_heads} → {new.kv_heads}"
+    pairs["parameters"] = many = parameters(old), parameters(new)
+    pairs["FLOPs"] = before.flops, after.flops
+    pairs["peak memory"] = before.peak_bytes, after.peak_bytes
+    pairs["time"] = 1e3 * before.seconds, 1e3 * after.seconds
+    times_s = (after.seconds, after.low_s, after.high_s)
+    ms, low, high = (digits(1e3 * seconds) for seconds in times_s)
+    words += [si(many[1]), si(after.flops), si(after.peak_bytes, "B")]
+    words += [f"{ms} ms, {low} to {high}"]
+    rows = pd.DataFrame(list(pairs.values()), columns=["before", "after"])
+    rows = rows.assign(what=list(pairs), words=words, dense=1.0)
+    is_time, old_s = rows["what"] == "time", before.seconds
+    ends = {"low": after.low_s, "high": after.high_s, "measured": measured_ms / 1e3}
+    shares = {name: np.where(is_time, s / old_s, np.nan) for name, s in ends.items()}
+    return rows.assign(left=rows["after"] / rows["before"], **shares)
 
 
 def _stored_words(row: Mapping[str, Any]) -> str:

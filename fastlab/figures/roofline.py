@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.cost import ops
-from fastlab.cost.memory import largest_batch, peak_bytes
+from fastlab.cost.memory import largest_batch
 from fastlab.cost.operations import operations
 from fastlab.cost.passes import VALUE_BYTES
 from fastlab.figures.explorer import Explorer, around, explore
@@ -19,19 +20,18 @@ from fastlab.figures.layers import drawn, gridlines, line, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, SMALL, color_of, look_of, readable
 from fastlab.latency import roofline as model
-from fastlab.latency.costs import CAUSAL, KV_WRITE, LAUNCHES, WEIGHTS, costs_of
+from fastlab.latency.costs import CAUSAL, KV_WRITE, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.profile import formula
-from fastlab.latency.samples import Sample, class_of, work_of
+from fastlab.latency.samples import Sample, work_of
 from fastlab.rows import compared
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.words import digits, percent, si
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 Limits = tuple[float, float]
@@ -41,9 +41,7 @@ GROUPS = {
     **{"out": "out", "mlp": "MLP", "head": "head"},
 }
 NO_FLOPS = "no FLOPs"  # norms, elementwise, look-ups, copies
-TIMED = {"linear": 1.0, "prefill": 0.4, "decode": 0.4}  # of `count`, by class
-KINDS = {"linear": "linear", **{c: f"attention, {c}" for c in ("prefill", "decode")}}
-SHAPES = dict(zip(KINDS.values(), "so^", strict=True))
+SHAPES = {"linear": "s", "attention, prefill": "o", "attention, decode": "^"}
 ABOVE = 1.05  # times the roof: what a roof of main memory does not explain
 STEEP = 1.5  # how much more than across, in logs, arrows climb that arrive from below
 LAYER_ROWS = tuple(2**n for n in range(14))  # of the layer whose path is drawn
@@ -124,8 +122,6 @@ def _roof(
 
     of: "datasheet " where it stands behind a measured one: then only a line in the key.
     """
-    import pandas as pd
-
     peak, ridge = device.product_rate(precision), device.ridge(precision)
     color = color_of(precision)
     note: dict[str, Any] = {"color": readable(color), "fontsize": SMALL}
@@ -198,8 +194,6 @@ def on_the_roof(calls: Iterable[Point], device: Device) -> pd.DataFrame:
     longest to none hidden, launches included; share = of the call's time. Precisions
     that the device cannot do are left out; ValueError if nothing remains.
     """
-    import pandas as pd
-
     calls = list(calls)
     able = [p for p in calls if device.can(p.recipe.precision)]
     if calls and not able:
@@ -214,45 +208,22 @@ def product_of(op: ops.Operation) -> str:
 
 
 def _products(point: Point, device: Device) -> list[dict[str, Any]]:
+    work = point.workload
+    call = {
+        **{"phase": work.phase, "precision": point.recipe.precision},
+        **{"batch": work.batch, "tokens": work.prompt_len},
+    }
     names = np.array([product_of(op) for op in operations(point)])
     matrix, rows = costs_of(point).matrix, []
     for name in dict.fromkeys((*GROUPS.values(), NO_FLOPS, *names)):
         if (own := matrix[names == name]).size:
             middle, low, high, bound = model.roofline(own, point, device)
             flops, moved = own[:, CAUSAL].sum(), own[:, WEIGHTS : KV_WRITE + 1].sum()
-            row = {"operation": name, **_call(point), X: flops / moved}
+            row = {"operation": name, **call, X: flops / moved}
             row |= {Y: flops / middle, "low": flops / high, "high": flops / low}
             rows.append(row | {"ms": middle * 1e3, "bound": bound})
     whole = sum(row["ms"] for row in rows)
     return [row | {"share": row["ms"] / whole} for row in rows]
-
-
-def _call(point: Point) -> dict[str, Any]:
-    work = point.workload
-    sizes = {"batch": work.batch, "tokens": work.prompt_len}
-    return {"phase": work.phase, "precision": point.recipe.precision} | sizes
-
-
-def bounds(calls: Iterable[Point], device: Device) -> pd.DataFrame:
-    """What each call would take of arithmetic, memory and launches alone, in ms.
-
-    MFU and MBU: per cent of the device's FLOP/s and bytes/s used in the estimated time.
-    """
-    import pandas as pd
-
-    rows = []
-    for point in calls:
-        total, (found,) = costs_of(point).totals, estimate([point], device)
-        compute = total[CAUSAL] / device.product_rate(point.recipe.precision)
-        memory = sum(total[WEIGHTS : KV_WRITE + 1]) / device.bandwidth
-        row = {"arithmetic": compute, "memory": memory}
-        row |= {"launches": total[LAUNCHES] * device.launch_s}
-        row |= {"estimated": found.seconds}
-        ms = {f"{name} ms": 1e3 * seconds for name, seconds in row.items()}
-        used = {"MFU %": compute, "MBU %": memory}
-        shares = {name: 100 * seconds / found.seconds for name, seconds in used.items()}
-        rows.append(_call(point) | ms | {"bound": found.bound} | shares)
-    return pd.DataFrame(rows)
 
 
 # --- benchmarks under a measured roof
@@ -264,8 +235,6 @@ def measured_roof(samples: pd.DataFrame, device: Device, width: int) -> Figure:
     The grey line is the estimate for one width x width layer from 1 row to 8192. Where
     the device has a datasheet, its roof is dashed.
     """
-    import pandas as pd
-
     precisions = list(dict.fromkeys(samples["precision"]))
     sheet = datasheet(device) if device.calibrated else None
     roofs = {"datasheet ": sheet, "": device} if sheet else {"": device}
@@ -311,8 +280,6 @@ def layer_path(device: Device, precision: str, width: int) -> pd.DataFrame:
     From the device's fit without residual; the sum of the roofline's terms if it has
     none, launch included.
     """
-    import pandas as pd
-
     a = VALUE_BYTES[precision]
     layers = [ops.linear("linear", m, width, width, a, a) for m in LAYER_ROWS]
     work = work_of([Sample.of(op, 1.0, precision) for op in layers])
@@ -323,55 +290,6 @@ def layer_path(device: Device, precision: str, width: int) -> pd.DataFrame:
     columns = {"operation": name, "precision": precision, "rows": LAYER_ROWS}
     speeds = {X: work.flops / work.bytes, Y: work.flops / formula(rates, work)}
     return pd.DataFrame(columns | speeds)
-
-
-def microbenchmarks(
-    device: Device | None,
-    precisions: Sequence[str],
-    count: int,
-    stored: Sequence[Sample] | None = None,
-) -> pd.DataFrame:
-    """Products and attentions by themselves: FLOPs per byte, and FLOP/s, measured.
-
-    `stored` samples of the device, or `count` linears of each precision timed here
-    (about 0.3 s each) and a few attentions. roof = FLOP/s that the device allows.
-    """
-    import pandas as pd
-
-    able = [p for p in precisions if device and device.can(p)]
-    if device is None or not able:
-        name = device.name if device else "this device"
-        raise ValueError(f"{name} has no profile for {', '.join(precisions)}")
-    samples = _timed(device, able, count) if stored is None else stored
-    chosen = [s for s in samples if class_of(s) in TIMED and s.precision in able]
-    classes = list(TIMED)
-    chosen.sort(key=lambda s: (able.index(s.precision), classes.index(class_of(s))))
-    return pd.DataFrame([_sample(s, device) for s in chosen])
-
-
-def _timed(device: Device, precisions: Sequence[str], count: int) -> list[Sample]:
-    from fastlab.clock.clocks import clock_for
-    from fastlab.clock.microbench import chosen, timed
-
-    counts = {name: max(1, round(count * share)) for name, share in TIMED.items()}
-    clock = clock_for(device.kind)
-    every = [(p, bench) for p in precisions for bench in chosen(device, p, counts)]
-    return [timed(bench, device, p, clock) for p, bench in every]
-
-
-def _sample(sample: Sample, device: Device) -> dict[str, Any]:
-    intensity = sample.flops / sample.bytes
-    peak = device.product_rate(sample.precision)
-    return {
-        "operation": KINDS[class_of(sample)],
-        "precision": sample.precision,
-        "dims": " x ".join(map(str, sample.dims)),
-        X: intensity,
-        Y: sample.flops / sample.seconds,
-        "roof": min(peak, intensity * device.bandwidth),
-        "ms": sample.seconds * 1e3,
-        "device": sample.device,
-    }
 
 
 def datasheet(device: Device | None) -> Device | None:
@@ -395,8 +313,6 @@ def batch_knee(
     where memory is full. What bounds a step stands along the lines, once for lines of
     one colour that run together; a dotted line is the batch at the ridge.
     """
-    import pandas as pd
-
     known = curves[:0] if rows is None else compared(rows)[MEASURED]
     widest = int(curves["batch"].max())
     ticks = [4**n for n in range(12) if 4**n <= widest]
@@ -437,9 +353,7 @@ def _bound(curves: pd.DataFrame) -> list[Layer]:
 
     Not where a line before is of the same colour, bound by the same, and near.
     """
-    import pandas as pd
-
-    fits, found = curves[curves["fits"]], []
+    fits, named = curves[curves["fits"]], []
     for _, own in fits.groupby("series", sort=False):
         before = fits[fits.index < own.index[0]]
         for _, part in own.groupby((own["bound"] != own["bound"].shift()).cumsum()):
@@ -447,8 +361,8 @@ def _bound(curves: pd.DataFrame) -> list[Layer]:
             near = before[(before[same] == row[same]).all(axis=1)]["estimated_ms"]
             apart = np.abs(np.log(near / row["estimated_ms"]))
             if len(part) >= SHORTEST and not (apart < np.log(CLOSE)).any():
-                found.append(row)
-    rows = pd.DataFrame(found, columns=curves.columns)
+                named.append(row)
+    rows = pd.DataFrame(named, columns=curves.columns)
     return _marks(rows, "estimated_ms", "bound", "None")
 
 
@@ -504,8 +418,6 @@ def batch_curves(
     Of eager calls; a datasheet's device gets a second series of each, free of launches,
     as if work were handed over for free, which CUDA graphs nearly do.
     """
-    import pandas as pd
-
     devices, tables = {"eager": device}, []
     if not device.calibrated:
         devices["no launches"] = replace(device, launch_s=0.0)
@@ -523,10 +435,8 @@ def batch_curve(point: Point, device: Device, batches: Sequence[int]) -> pd.Data
     fits: whether weights, cache and activations find room in the device's memory;
     timed: whether calibration timed operations as large; knee: the batch at the ridge.
     """
-    import pandas as pd
-
-    found = estimate([batched(point, batch) for batch in batches], device)
-    seconds = np.array([(e.seconds, e.low_s, e.high_s) for e in found])
+    estimates = estimate([batched(point, batch) for batch in batches], device)
+    seconds = np.array([(e.seconds, e.low_s, e.high_s) for e in estimates])
     room = largest_batch(point, device.memory_bytes)
     columns = dict(zip(("estimated_ms", *ENDS), 1e3 * seconds.T, strict=True))
     columns |= {"tokens_per_s": batches / seconds[:, 0]}
@@ -535,8 +445,8 @@ def batch_curve(point: Point, device: Device, batches: Sequence[int]) -> pd.Data
             "precision": point.recipe.precision,
             "batch": batches,
             **columns,
-            "bound": [e.bound for e in found],
-            "timed": [not e.extrapolated for e in found],
+            "bound": [e.bound for e in estimates],
+            "timed": [not e.extrapolated for e in estimates],
             "fits": [batch <= room for batch in batches],
             "knee": knee(point, device),
         }
@@ -600,9 +510,13 @@ def device_menu(*devices: Device | None) -> dict[str, Device]:
 
 def _note(point: Point, device: Device) -> str:
     """A call in words: what bounds it, its shares of the peaks, whether it fits."""
-    row = bounds([point], device).iloc[0]
-    fits = peak_bytes(point) <= device.memory_bytes
-    mfu, mbu = (percent(row[name] / 100) for name in ("MFU %", "MBU %"))
-    words = f"{row['phase']} {digits(row['estimated ms'])} ms, bound by {row['bound']}"
-    full = "" if fits else ", but does not fit in memory"
-    return f"{words}, MFU {mfu}, MBU {mbu}{full}"
+    (cost,) = estimate([point], device)
+    moved = cost.weight_bytes + cost.activation_bytes
+    moved += cost.kv_read_bytes + cost.kv_write_bytes
+    peak = device.product_rate(point.recipe.precision)
+    mfu = percent(cost.flops_causal / peak / cost.seconds)
+    mbu = percent(moved / device.bandwidth / cost.seconds)
+    phase, ms = point.workload.phase, digits(1e3 * cost.seconds)
+    words = f"{phase} {ms} ms, bound by {cost.bound}, MFU {mfu}, MBU {mbu}"
+    fits = cost.peak_bytes <= device.memory_bytes
+    return words if fits else f"{words}, but does not fit in memory"

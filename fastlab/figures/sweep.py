@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from fastlab.cost.operations import operations as listed
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import diagonal, line, points, tiles
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.layers import clocks, diagonal, line, points, tiles
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import (
     FAINT,
     GREY,
@@ -23,23 +23,17 @@ from fastlab.figures.style import (
 )
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.latency.explain import HOST, breakdown
 from fastlab.reading import name_of, nothing_measured, short, within
 from fastlab.rows import compared, points_of, settled
 from fastlab.spec.point import Point
 from fastlab.spec.shape import override
 from fastlab.words import digits, si, times
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 UNSURE = "~"  # before the number of a measurement that has not settled
 MANY, ROOM = 100, 8  # rows that crowd a scatter, and keys that fit into it
 BETWEEN = 64  # estimated hidden sizes are multiples of it
 REACH = 2  # an explorer goes to so many times the most layers measured
 MOST = 64  # layers of the explorer of one model
-ENDS = ("estimated_low_ms", "estimated_high_ms")
-OWN_ENDS = ("measured_low_ms", "measured_high_ms")
 
 
 def pairs(rows: pd.DataFrame) -> Figure:
@@ -47,31 +41,24 @@ def pairs(rows: pd.DataFrame) -> Figure:
     known = compared(rows)
     if known.empty:
         return nothing(nothing_measured(rows))
-    known = known.assign(call=[_call(row) for _, row in known.iterrows()])
+    sizes = known["layers"].map("{} layers x ".format) + known["hidden"].astype(str)
+    known = known.assign(call=sizes + ", " + known["phase"])
     sure = settled(known)
     ratios = [
         ("" if ok else UNSURE) + times(ratio)
         for ok, ratio in zip(sure, known["ratio"], strict=True)
     ]
     heading = "ratio" if sure.all() else f"ratio\n({UNSURE} not settled)"
-    layers = []
+    layers: list[Layer] = []
     for (precision, phase), own in known.groupby(["precision", "phase"], sort=False):
         look, named = look_of(precision, phase), f"{precision} {phase}"
-        made: dict[str, Any] = {"across": ENDS, "hollow": True, "pale": True}
-        layers.append(
-            points(own, "estimated_ms", "call", f"{named} estimated", **made, **look)
-        )
-        layers.append(points(own, "measured_ms", "call", f"{named} measured", **look))
+        layers += clocks(own, "call", named, **look)
     axis = Axis("milliseconds: hollow = estimated, filled = measured", "log")
     calls = Axis("", names=list(known["call"]))
     panel = Panel(axis, calls, layers, notes=[(heading, ratios)])
     size = (8.6, 1.6 + 0.42 * len(known))
     title = f"measured / estimated: {within(known, 1.25)}"
     return Figure([panel], title, known, size)
-
-
-def _call(row: Any) -> str:
-    return f"{row['layers']} layers x {row['hidden']}, {row['phase']}"
 
 
 def against(
@@ -126,19 +113,14 @@ def scatter(rows: pd.DataFrame, knowing: str = "no row used") -> Figure:
     worst = f"{name_of(row)}: {times(row['ratio'])}"
     median = f"measured / estimated: median {times(known['ratio'].median())}"
     title = f"Estimates, {knowing}\n{median}, {within(known, 1.25)}\nfarthest {worst}"
-    made = against(known, title, Axis("estimated (ms)"), Axis("measured (ms)"))
+    figure = against(known, title, Axis("estimated (ms)"), Axis("measured (ms)"))
     shown = short(known).join(known[[*ENDS, *OWN_ENDS]])
-    return replace(made, rows=shown, finish=_to(row))
+    ring: dict[str, Any] = {"ms": 15, "mfc": "none", "mec": GREY, "zorder": 6}
 
+    def mark(_: Any, every: Any) -> None:  # the farthest, which the title names
+        every[0].plot([row["estimated_ms"]], [row["measured_ms"]], "o", **ring)
 
-def _to(row: Any) -> Any:
-    """A ring around the farthest mark, which the title names."""
-
-    def draw(_: Any, every: Any) -> None:
-        look: dict[str, Any] = {"ms": 15, "mfc": "none", "mec": GREY, "zorder": 6}
-        every[0].plot([row["estimated_ms"]], [row["measured_ms"]], "o", **look)
-
-    return draw
+    return replace(figure, rows=shown, finish=mark)
 
 
 def heatmaps(rows: pd.DataFrame, phase: str, precision: str) -> Figure:
@@ -157,23 +139,15 @@ def heatmaps(rows: pd.DataFrame, phase: str, precision: str) -> Figure:
         )
     sure = settled(chosen)
     marks = chosen["status"].where(chosen["status"] != "ok", "")
-    chosen = chosen.assign(
-        sure=marks.where(sure | (marks != ""), UNSURE),
-        made=marks,
-        apart=chosen["ratio"],
-    )
+    chosen = chosen.assign(sure=marks.where(sure | (marks != ""), UNSURE), made=marks)
     norm = log_norm([*chosen["measured_ms"][sure], *chosen["estimated_ms"]])
     off = ratio_norm(chosen["ratio"][sure])
+    apart: dict[str, Any] = {"norm": off, "cmap": "RdBu_r", "write": times}
     names = [f"{what}, {precision} {phase}" for what in ("measured", "estimated")]
     panels = [
         _map(chosen, names[0], "measured_ms", "sure", norm=norm),
         _map(chosen, names[1], "estimated_ms", "made", norm=norm),
-        _map(
-            *(chosen, "measured / estimated", "apart", "sure"),
-            norm=off,
-            cmap="RdBu_r",
-            write=times,
-        ),
+        _map(chosen, "measured / estimated", "ratio", "sure", **apart),
     ]
     unsure = "" if sure.all() else f"  ({UNSURE} few samples, or a wide interval)"
     bars: list[Any] = [(panels[:2], norm, "cividis", f"milliseconds{unsure}", digits)]
@@ -191,8 +165,8 @@ def _map(rows: pd.DataFrame, title: str, value: str, words: str, **look: Any) ->
     layers = [str(n) for n in sorted(set(rows["layers"]), reverse=True)]
     hidden = [str(n) for n in sorted(set(rows["hidden"]))]
     axes = Axis("hidden size", names=hidden), Axis("layers", names=layers)
-    made = tiles(rows, "hidden", "layers", value, title, words=words, **look)
-    return Panel(*axes, [made], title)
+    cells = tiles(rows, "hidden", "layers", value, title, words=words, **look)
+    return Panel(*axes, [cells], title)
 
 
 def _bars(picture: Any, every: Any, bars: Sequence[Any]) -> None:
@@ -209,35 +183,6 @@ def _bars(picture: Any, every: Any, bars: Sequence[Any]) -> None:
         bar.ax.set_xticklabels([write(tick) for tick in ticks], fontsize=SMALL)
         bar.set_label(label, fontsize=SMALL)
         bar.outline.set_visible(False)
-
-
-def operations(point: Point, device: Device | None = None) -> pd.DataFrame:
-    """The point's operations by their share of the estimated time, largest first.
-
-    All numbers are those of an operation's `times` together; `launches` is what the
-    host adds. Without a device that can do the precision, the share is of the FLOPs.
-    """
-    import pandas as pd
-
-    ops, able = listed(point), device and device.can(point.recipe.precision)
-    table = pd.DataFrame(
-        {
-            "operation": [op.name for op in ops],
-            "times": [op.times for op in ops],
-            "GFLOP": [op.times * op.flops / 1e9 for op in ops],
-            "MB": [op.times * op.bytes / 1e6 for op in ops],
-            "launches": [op.times * op.launches for op in ops],
-        }
-    )
-    most = table["GFLOP"]
-    if able and device:
-        spent = breakdown(point, device)
-        table.loc[len(ops)] = [HOST, 1, 0.0, 0.0, 0]
-        table.insert(1, "ms", [1e3 * share.seconds for share in spent])
-        table.insert(2, "bound", [share.bound for share in spent])
-        most = table["ms"]
-    table.insert(1, "share", most / most.sum())
-    return table.sort_values("share", ascending=False, ignore_index=True)
 
 
 def choose(rows: pd.DataFrame, phase: str, precision: str) -> pd.DataFrame:
@@ -275,23 +220,23 @@ def layers_by_hidden(rows: pd.DataFrame, profile: Device | None = None) -> Explo
 
 
 def by_hidden(
-    rows: pd.DataFrame, made: pd.DataFrame, layers: int, others: Sequence[pd.DataFrame]
+    rows: pd.DataFrame, own: pd.DataFrame, layers: int, others: Sequence[pd.DataFrame]
 ) -> Figure:
     """Time against hidden size at one depth; other depths stay in grey behind.
 
-    made: the estimated curve; others: curves that the axes keep room for.
+    own: the estimated curve; others: curves that the axes keep room for.
     """
     precision, phase = rows["precision"].iloc[0], rows["phase"].iloc[0]
     known = rows[rows["measured_ms"].notna()].sort_values("hidden")
     here, rest = known[known["layers"] == layers], known[known["layers"] != layers]
     back: dict[str, Any] = {"color": FAINT, "size": 5, "line": "-"}
     drawn = [
-        points(own, "hidden", "measured_ms", f"{other} layers", **back)
-        for other, own in rest.groupby("layers")
+        points(group, "hidden", "measured_ms", f"{other} layers", **back)
+        for other, group in rest.groupby("layers")
     ]
     look = look_of(precision, phase)
     over: dict[str, Any] = {"dash": "--", "band": ENDS, "color": look["color"]}
-    drawn.append(line(made, "hidden", "estimated_ms", f"{layers}, estimated", **over))
+    drawn.append(line(own, "hidden", "estimated_ms", f"{layers}, estimated", **over))
     drawn.append(points(here, "hidden", "measured_ms", "", ends=OWN_ENDS, **look))
     what = "line estimated, marks measured" if len(here) else "estimated only"
     title = f"{precision} {phase}, {layers} layers: {what}"
@@ -299,7 +244,7 @@ def by_hidden(
     x = Axis(
         "hidden size", "log", ticks=sizes, limits=(sizes[0] / 1.15, sizes[-1] * 1.1)
     )
-    y = Axis("milliseconds", "log", limits=_room(known, [made, *others]))
+    y = Axis("milliseconds", "log", limits=_room(known, [own, *others]))
     return Figure([Panel(x, y, drawn, key="edge")], title, size=(8.2, 4.8))
 
 
@@ -316,17 +261,15 @@ def _room(known: pd.DataFrame, curves: Sequence[pd.DataFrame]) -> tuple[float, f
 
 def curve(rows: pd.DataFrame, profile: Device | None, layers: int) -> pd.DataFrame:
     """Estimated ms against hidden at a number of layers, in between the rows too."""
-    import pandas as pd
-
     names = ["hidden", "estimated_ms", *ENDS]
     if profile is None:
         return rows[rows["layers"] == layers][names].dropna().sort_values("hidden")
     able = profile.can(rows["precision"].iloc[0])
     wanted = _widths(rows, layers) if able else []
-    found = zip(wanted, estimate(wanted, profile), strict=True)
+    estimates = zip(wanted, estimate(wanted, profile), strict=True)
     lines = [
         [p.shape.hidden, *(1e3 * s for s in (e.seconds, e.low_s, e.high_s))]
-        for p, e in found
+        for p, e in estimates
     ]
     return pd.DataFrame(lines, columns=names)
 
@@ -335,7 +278,8 @@ def _widths(rows: pd.DataFrame, layers: int) -> list[Point]:
     """A point for every hidden size of the rows, and for those in between."""
     known = {point.shape.hidden: point for point in points_of(rows)}
     first = next(iter(known.values()))
-    if all(_usual(point) for point in known.values()):
+    # Where all heads and ffn are those that follow from hidden, others' follow too.
+    if all(p.shape == override(p.shape, {"hidden": n}) for n, p in known.items()):
         for hidden in range(min(known), max(known), BETWEEN):
             shape = override(first.shape, {"hidden": hidden})
             known.setdefault(hidden, replace(first, shape=shape))
@@ -345,12 +289,6 @@ def _widths(rows: pd.DataFrame, layers: int) -> list[Point]:
     ]
 
 
-def _usual(point: Point) -> bool:
-    """Whether heads and ffn are those that follow from hidden: then others can."""
-    shape = point.shape
-    return shape == override(shape, {"hidden": shape.hidden})
-
-
 def depth(point: Point, devices: Sequence[Device]) -> Explorer:
     """Estimated ms of a model on each device, for 1 to 64 layers."""
     ends = [on_devices(point, devices, n) for n in (1, MOST)]
@@ -358,8 +296,16 @@ def depth(point: Point, devices: Sequence[Device]) -> Explorer:
 
     def make(layers: int) -> Figure:
         rows = on_devices(point, devices, layers)
-        look: dict[str, Any] = {"across": ENDS, "hollow": True, "pale": True, "size": 9}
-        marks = points(rows, "estimated_ms", "on", "estimated", **look)
+        marks = points(
+            rows,
+            "estimated_ms",
+            "on",
+            "estimated",
+            size=9,
+            across=ENDS,
+            hollow=True,
+            pale=True,
+        )
         said = [
             f"{digits(ms)} ms, bound by {bound}"
             for ms, bound in zip(rows["estimated_ms"], rows["bound"], strict=True)
@@ -383,21 +329,14 @@ def depth(point: Point, devices: Sequence[Device]) -> Explorer:
 
 def on_devices(point: Point, devices: Sequence[Device], layers: int) -> pd.DataFrame:
     """What the model with so many layers should take on each device."""
-    import pandas as pd
-
     deep = replace(point, shape=replace(point.shape, layers=layers))
     lines = []
     for device in devices:
-        (made,) = estimate([deep], device)
+        (cost,) = estimate([deep], device)
         basis = "rates measured here" if device.calibrated else "datasheet"
         name = "this machine" if device.calibrated else device.name
-        ms = (1e3 * s for s in (made.seconds, made.low_s, made.high_s))
-        line: dict[str, Any] = {
-            "on": f"{name}\n({basis})",
-            "device": device.name,
-            "basis": basis,
-        }
-        line |= dict(zip(("estimated_ms", *ENDS), ms, strict=True))
-        line |= {"bound": made.bound, "parameters": made.parameters}
-        lines.append(line | {"flops": made.flops})
-    return pd.DataFrame(lines)
+        ms = (1e3 * s for s in (cost.seconds, cost.low_s, cost.high_s))
+        line = [f"{name}\n({basis})", device.name, basis, *ms, cost.bound]
+        lines.append([*line, cost.parameters, cost.flops])
+    names = ["on", "device", "basis", "estimated_ms", *ENDS, "bound"]
+    return pd.DataFrame(lines, columns=[*names, "parameters", "flops"])

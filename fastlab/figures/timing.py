@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,11 @@ from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, level, line, points
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, SMALL
-from fastlab.machine import device_name
-from fastlab.record import Measurement
-from fastlab.spec.checks import check_choice
-from fastlab.spec.point import Point
-from fastlab.sweeps.reference import references
-from fastlab.sweeps.store import Store
 from fastlab.words import digits, factor, percent, times
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from fastlab.clock.traps import Series
 
 # The trap comes first, and is grey; what is measured with care is black.
@@ -36,11 +32,6 @@ FAR = 0.05  # a median that is off by more than this fraction
 FACTORS = (1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 300, 1000)  # on an axis
 TRIES, INTERVALS = 100, 60  # drawn of each size, and in each panel
 MS = Axis("milliseconds: log scale", "log")
-STOPPED = {
-    "converged": "the interval was narrow enough",
-    "n_max": "the most samples allowed were taken",
-    "budget": "the time for sampling was spent",
-}
 
 
 # --- figures
@@ -73,14 +64,14 @@ def strips(series: Sequence[Series]) -> Figure:
 def _samples(one: Series) -> pd.DataFrame:
     """Each sample with the share of all that is not above it; median, p10 and p90."""
     ms = np.array(one.ns) / 1e6
-    found, order = stats.summary(ms), np.argsort(np.argsort(ms, kind="stable"))
+    summary, order = stats.summary(ms), np.argsort(np.argsort(ms, kind="stable"))
     columns = {"series": one.name, "call": range(1, len(ms) + 1), "ms": ms}
-    ends = {"p10_ms": found.p10, "p90_ms": found.p90}
+    ends = {"p10_ms": summary.p10, "p90_ms": summary.p90}
     rows = pd.DataFrame(columns | {"share": (order + 1) / len(ms)} | ends)
-    return rows.assign(median_ms=found.median).astype(dict.fromkeys(ends, float))
+    return rows.assign(median_ms=summary.median).astype(dict.fromkeys(ends, float))
 
 
-def _strip(axes: Any, rows: pd.DataFrame, place: int, first: int) -> None:
+def _strip(axes: Axes, rows: pd.DataFrame, place: int, first: int) -> None:
     ms, color, bar = rows["ms"].to_numpy(float), LOOKS[place]["color"], place + 0.3
     at = place - 0.37 + np.linspace(0, 0.6, len(ms))
     dots: dict[str, Any] = {"s": 16, "alpha": 0.5, "lw": 0, **LOOKS[place]}
@@ -137,28 +128,37 @@ def _round(low: float, high: float) -> list[float]:
     return [*(1 / f for f in down), 1, *up]
 
 
-def _dots(axes: Any, rows: pd.DataFrame) -> None:
+def _dots(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (_, own) in enumerate(rows.groupby("samples", sort=False)):
         at = place + np.linspace(-0.28, 0.28, len(own))
         axes.scatter(own["ratio"], at, s=11, color=GREY, alpha=0.5, lw=0)
 
 
-def _spans(axes: Any, rows: pd.DataFrame) -> None:
-    at = range(len(rows))
-    axes.hlines(at, rows["low"], rows["high"], color=BLACK, lw=3)
-    axes.plot(rows["median"], at, "|", color=BLACK, ms=16)
+def _spans(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.hlines(range(len(rows)), rows["low"], rows["high"], color=BLACK, lw=3)
+    axes.plot(rows["median"], range(len(rows)), "|", color=BLACK, ms=16)
 
 
 def intervals(simulations: Sequence[Simulated]) -> Figure:
     """Sixty simulated intervals in each panel; those that miss the truth stand out.
 
-    Drawn are those with the most correlated noise; the table has all of them.
+    Drawn are those with the most correlated noise; the table has all simulations.
     """
     worst = max(one.correlation for one in simulations)
     panels = [_dance(one) for one in simulations if one.correlation == worst]
+    every = [
+        {
+            "noise": f"AR({one.correlation:g})" if one.correlation else "independent",
+            "interval": one.interval,
+            "samples taken": np.median(one.taken),
+            "runs": len(one.low),
+            "coverage": one.coverage,
+        }
+        for one in simulations
+    ]
     drawn_rows = [layer.rows for panel in panels for layer in panel.layers]
     title = f"simulated, neighbours correlate by {worst:g}: thick lines miss the truth"
-    rows = pd.concat([simulated(simulations), *drawn_rows], ignore_index=True)
+    rows = pd.concat([pd.DataFrame(every), *drawn_rows], ignore_index=True)
     return Figure(panels, title, rows, (10, 4.4), share="xy")
 
 
@@ -166,20 +166,19 @@ def _dance(one: Simulated) -> Panel:
     columns = {"interval": one.interval, "low": one.low, "high": one.high}
     rows = pd.DataFrame(columns | {"holds": one.holds})[:INTERVALS]
     rows.insert(0, "run", range(1, len(rows) + 1))
-    title = f"{one.interval} interval: {percent(one.coverage)} hold the truth"
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
+        width = np.where(rows["holds"], 1, 3)
+        color = np.where(rows["holds"], GREY, BLACK)
+        axes.hlines(rows["run"], rows["low"], rows["high"], color=color, lw=width)
+
     return Panel(
         Axis("interval of the median / true median"),
         Axis("one simulated measurement a line"),
-        [drawn(_lines, rows, "low", "run", ends=("high",))],
-        title,
+        [drawn(draw, rows, "low", "run", ends=("high",))],
+        f"{one.interval} interval: {percent(one.coverage)} hold the truth",
         decor=[level(TRUE_MEDIAN, "x", BLACK, "-")],
     )
-
-
-def _lines(axes: Any, rows: pd.DataFrame) -> None:
-    for holds, look in ((True, {"color": GREY, "lw": 1}), (False, {"lw": 3})):
-        own = rows[rows["holds"] == holds]
-        axes.hlines(own["run"], own["low"], own["high"], **{"color": BLACK, **look})
 
 
 # --- explorer
@@ -220,11 +219,7 @@ def samples_taken(naive: Series, ours: Series, caption: str = "") -> Explorer:
 
 
 def compared(naive: Series, ours: Series, trap: str, samples: int) -> pd.DataFrame:
-    """What is reported from the first samples, and the full answer, in ms.
-
-    ValueError for a trap that is none.
-    """
-    check_choice("trap", trap, TRAPS)
+    """What is reported from the first samples, and the full answer, in ms."""
     from_naive, report = TRAPS[trap]
     chosen = (naive if from_naive else ours).ns[:samples]
     answers = (("you report", chosen, report), ("all of ours", ours.ns, _median))
@@ -265,122 +260,8 @@ def _verdict(yours: Mapping[Any, Any], truth: Mapping[Any, Any]) -> str:
     return f"you report {digits(ms)} ms{span}, dashed\n{full}: {off}"
 
 
-def _answer(axes: Any, rows: pd.DataFrame) -> None:
+def _answer(axes: Axes, rows: pd.DataFrame) -> None:
     ((name, _, low, ms, high),) = rows.to_numpy()
     color, dash = DASHES[name]
     axes.axhspan(low, high, color=color, alpha=0.15, lw=0)
     axes.axhline(ms, color=color, lw=2, ls=dash, zorder=5)
-
-
-# --- tables
-
-
-def three_times(
-    kind: str, measured: Measurement, points: Sequence[Point] = ()
-) -> pd.DataFrame:
-    """Device time, round trip and queueing of a call: here, and as stored for `points`.
-
-    Only what was measured stands in it: devices without stored samples have no row.
-    """
-    lines = [{"device": device_name(kind), "phase": "this call", **_three(measured)}]
-    stores = [Store(reference.folder) for reference in references()]
-    for record in (record for store in stores for record in store.records()):
-        stored, name = record.measured, f"{record.device}, stored {record.at_utc[:10]}"
-        if record.point in points and stored and stored.e2e_ns:
-            line = {"device": name, "phase": record.point.workload.phase}
-            lines.append(line | _three(stored))
-    return pd.DataFrame(lines)
-
-
-def _three(measured: Measurement) -> dict[str, Any]:
-    kinds = (measured.device_ns, measured.e2e_ns, measured.enqueue_ns)
-    said = [digits(stats.median(ns) / 1e6) if ns else "no queue" for ns in kinds]
-    return dict(zip(("device_ms", "round_trip_ms", "queueing_ms"), said, strict=True))
-
-
-def first_calls(calls: Mapping[str, Any]) -> pd.DataFrame:
-    """The first call of each beside the median of the others, and their ratio.
-
-    calls: a Series or a Measurement by name; a number is a guess, a text a reason.
-    """
-    return pd.DataFrame([{"call": name, **_first(one)} for name, one in calls.items()])
-
-
-def _first(call: Any) -> dict[str, Any]:
-    if call is None or isinstance(call, (int, float)):
-        return {"ratio": call}
-    if isinstance(call, str):
-        return {"note": call}
-    if isinstance(call, Measurement):
-        first, later = 1e3 * call.first_call_s, 1e3 * call.seconds
-    else:
-        first, later = call.ns[0] / 1e6, stats.median(call.ns[1:] or call.ns) / 1e6
-    return {"first_ms": first, "median_ms": later, "ratio": first / later}
-
-
-def drift(series: Iterable[Series]) -> pd.DataFrame:
-    """How alike neighbouring samples are, and what that does to the interval in ms."""
-    every = list(series)
-    columns: dict[str, Callable[[Any], Any]] = {
-        "n": len,
-        "median_ms": lambda ns: stats.median(ns) / 1e6,
-        "correlation of neighbours": stats.rank_correlation,
-        "widened": lambda ns: times(stats.inflation(ns)),
-        "plain interval": lambda ns: _interval(stats.plain_interval(ns)),
-        "corrected interval": lambda ns: _interval(stats.median_interval(ns)),
-    }
-    worked = {name: [work(one.ns) for one in every] for name, work in columns.items()}
-    return pd.DataFrame({"series": [one.name for one in every], **worked})
-
-
-def _interval(ns: tuple[float, float]) -> str:
-    low, high = (digits(edge / 1e6) for edge in ns)
-    return f"{low} to {high} ms"
-
-
-def simulated(simulations: Iterable[Simulated]) -> pd.DataFrame:
-    """Of each simulation: samples taken, and how often the interval held the truth."""
-    every = list(simulations)
-    noise = [f"AR({one.correlation:g})" * bool(one.correlation) for one in every]
-    columns = {
-        "noise": [name or "independent" for name in noise],
-        "interval": [one.interval for one in every],
-        "samples taken": [np.median(one.taken) for one in every],
-        "runs": [len(one.low) for one in every],
-        "coverage": [one.coverage for one in every],
-    }
-    return pd.DataFrame(columns)
-
-
-def clocks() -> pd.DataFrame:
-    """The host's clocks: the smallest step seen, and whether someone can set them."""
-    from fastlab.clock import traps
-
-    every = traps.sources()
-    steps = [f"{one.step_ns:.0f} ns" for one in every]
-    back = "yes: it may even go back"
-    columns = {
-        "clock": [one.name for one in every],
-        "smallest step": [step.replace("inf ns", "none seen") for step in steps],
-        "can be set": [back if one.adjustable else "no" for one in every],
-    }
-    return pd.DataFrame(columns)
-
-
-def report(measured: Measurement) -> pd.DataFrame:
-    """What our clock says of a measurement, a line and a reason each."""
-    spread = _interval((measured.low_s * 1e9, measured.high_s * 1e9))
-    ms = [f"{digits(1e3 * s)} ms" for s in (measured.seconds, measured.first_call_s)]
-    flags, converged = ", ".join(measured.flags), "yes" if measured.converged else "no"
-    lines = [
-        ("seconds", ms[0], "median of all samples"),
-        ("low_s, high_s", spread, "95 % interval of the median, corrected for drift"),
-        ("n", str(measured.n), "samples, none of them deleted"),
-        ("stopped", measured.stopped, STOPPED[measured.stopped]),
-        ("converged", converged, "only then the target was reached"),
-        ("flags", flags or "none", "what to hold against it: noisy, throttled, ..."),
-        ("cache", measured.cache, "what the caches held before each sample"),
-        ("warmup_calls", str(measured.warmup_calls), "calls made and not counted"),
-        ("first_call_s", ms[1], "kept apart: it is a cost of its own"),
-    ]
-    return pd.DataFrame(lines, columns=["field", "value", "meaning"])

@@ -23,17 +23,8 @@ __all__ = ["CHECKS", "Finding", "Report", "Subject", "doctor", "findings"]
 Check = Callable[[Subject], Iterator[Finding]]
 
 CHECKS: tuple[Check, ...] = (
-    python,
-    packages,
-    device,
-    precisions,
-    compiler,
-    sharing,
-    timer,
-    profile,
-    results,
-    data,
-    store,
+    *(python, packages, device, precisions, compiler, sharing),
+    *(timer, profile, results, data, store),
 )
 AGAIN = "mend what stands above first, then run `fastlab doctor` again"
 
@@ -51,24 +42,17 @@ def findings(
 ) -> Iterator[Finding]:
     """The findings of `doctor`, each as soon as it is made."""
     check_choice("device", device, ("auto", *machine.DEVICE_KINDS))
-    subject = _subject(device, Path(store) if store is not None else None)
-    for check in CHECKS:
-        yield from _guarded(check, subject)
-
-
-def _subject(wanted: str, store: Path | None) -> Subject:
+    kind = trouble = ""
     try:
-        return Subject(wanted, machine.torch_device(wanted), store=store)
+        kind = machine.torch_device(device)
     except (ValueError, ImportError, OSError, AttributeError) as error:
-        return Subject(wanted, trouble=str(error), store=store)
-
-
-def _guarded(check: Check, subject: Subject) -> Iterator[Finding]:
-    """A check's findings; one that stumbles says so and does not end the others."""
-    try:
-        yield from check(subject)
-    except ModuleNotFoundError as error:  # the package has a line of its own
-        yield Finding(check.__name__, None, f"not checked: {error}")
-    except Exception as error:
-        words = f"the check stopped: {type(error).__name__}: {error}"
-        yield Finding(check.__name__, False, words, AGAIN)
+        trouble = str(error)
+    subject = Subject(device, kind, trouble, None if store is None else Path(store))
+    for check in CHECKS:
+        try:
+            yield from check(subject)
+        except ModuleNotFoundError as error:  # the package has a line of its own
+            yield Finding(check.__name__, None, f"not checked: {error}")
+        except Exception as error:  # one that stumbles does not end the others
+            words = f"the check stopped: {type(error).__name__}: {error}"
+            yield Finding(check.__name__, False, words, AGAIN)

@@ -20,14 +20,13 @@ def results(_: Subject) -> Iterator[Finding]:
 
     root = results_root()
     place = next(p for p in (root, *root.parents) if p.is_dir())
-    free = shutil.disk_usage(place).free
-    said = f"{root}, {si(free, 'B')} free"
     if not _writable(place):
         fix = f"work in a folder that is yours, or change the rights: `ls -ld {place}`"
         yield Finding("results", False, f"{place} cannot be written", fix)
-    else:
-        fix = f"make room: at least {si(LEAST_FREE, 'B')}"
-        yield Finding("results", free >= LEAST_FREE, said, fix)
+        return
+    free = shutil.disk_usage(place).free
+    said, fix = f"{root}, {si(free, 'B')} free", f"at least {si(LEAST_FREE, 'B')}"
+    yield Finding("results", free >= LEAST_FREE, said, f"make room: {fix}")
 
 
 def _writable(folder: Path) -> bool:
@@ -49,11 +48,10 @@ def data(_: Subject) -> Iterator[Finding]:
     except (OSError, ValueError) as error:
         yield Finding("data/devices.csv", False, str(error), fix)
     found = reference_devices()
+    said = f"rows to replay: {found}"
     if found == "nothing":
         said = "no rows to replay: notebooks measure on this machine"
-        yield Finding("data/reference", None, said)
-    else:
-        yield Finding("data/reference", True, f"rows to replay: {found}")
+    yield Finding("data/reference", None if found == "nothing" else True, said)
 
 
 def store(subject: Subject) -> Iterator[Finding]:
@@ -76,14 +74,11 @@ def store(subject: Subject) -> Iterator[Finding]:
     fix = "bad lines are skipped, their points measured again by the same sweep; "
     fix += "delete the lines named here to be rid of this"
     yield Finding("store", not health.bad, said, fix)
-    yield from _tails(health.torn)
-
-
-def _tails(torn: list[str]) -> Iterator[Finding]:
-    """A row cut off by a kill; those already set aside (.torn) are no trouble."""
-    live = [name for name in torn if not name.endswith(".torn")]
+    # A row cut off by a kill; those already set aside (.torn) are no trouble.
+    live = [name for name in health.torn if not name.endswith(".torn")]
     if live:
         fix = "start the same sweep again: it sets the tail aside and goes on"
         yield Finding("store tail", False, f"torn: {', '.join(live)}", fix)
-    elif torn:
-        yield Finding("store tail", True, f"set aside earlier: {', '.join(torn)}")
+    elif health.torn:
+        said = f"set aside earlier: {', '.join(health.torn)}"
+        yield Finding("store tail", True, said)

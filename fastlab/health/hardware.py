@@ -11,6 +11,8 @@ from fastlab.spec.precision import DENSE
 from fastlab.words import si
 
 NO_DEVICE = "there is no device to check it on"
+RIGHT = "native, and a product has the right numbers"
+WRONG = "a matrix product of small whole numbers gives wrong ones"
 TORCH_FIX = "install the torch build for this machine (pytorch.org), or --device cpu"
 
 
@@ -20,8 +22,7 @@ def device(subject: Subject) -> Iterator[Finding]:
         yield Finding("device", False, subject.trouble, TORCH_FIX)
         return
     room = si(machine.memory_bytes(subject.kind), "B")
-    said = f"{machine.device_name(subject.kind)}, {room}"
-    yield Finding("device", True, said)
+    yield Finding("device", True, f"{machine.device_name(subject.kind)}, {room}")
     if subject.kind == "cpu" and subject.wanted == "auto" and _driver_sees_a_gpu():
         words = "the NVIDIA driver lists a GPU, but this torch cannot use it"
         yield Finding("gpu", False, words, TORCH_FIX)
@@ -38,8 +39,19 @@ def _driver_sees_a_gpu() -> bool:
 
 def precisions(subject: Subject) -> Iterator[Finding]:
     """Which precisions the device really has, each by a product with known numbers."""
+    kind = subject.kind
     for precision in DENSE:
-        yield _precision(subject.kind, precision)
+        refused = machine.unsupported_reason(kind, precision) if kind else NO_DEVICE
+        if refused:
+            yield Finding(precision, None, refused)
+            continue
+        try:
+            right = product_is_right(kind, precision)
+            words = RIGHT if right else WRONG
+        except RuntimeError as error:
+            right = False
+            words = f"a matrix product stops: {str(error).splitlines()[0]}"
+        yield Finding(precision, right, words, TORCH_FIX)
 
 
 def compiler(subject: Subject) -> Iterator[Finding]:
@@ -47,21 +59,6 @@ def compiler(subject: Subject) -> Iterator[Finding]:
     reason = machine.compiler_refusal(subject.kind)
     words = reason or "there; runtimes compile, decoder and graph can run"
     yield Finding("compiler", None if reason else True, words)
-
-
-def _precision(kind: str, precision: str) -> Finding:
-    refused = machine.unsupported_reason(kind, precision) if kind else NO_DEVICE
-    if refused:
-        return Finding(precision, None, refused)
-    try:
-        right = product_is_right(kind, precision)
-    except RuntimeError as error:
-        words = f"a matrix product stops: {str(error).splitlines()[0]}"
-        return Finding(precision, False, words, TORCH_FIX)
-    if not right:
-        words = "a matrix product of small whole numbers gives wrong ones"
-        return Finding(precision, False, words, TORCH_FIX)
-    return Finding(precision, True, "native, and a product has the right numbers")
 
 
 def product_is_right(kind: str, precision: str) -> bool:
@@ -92,13 +89,12 @@ def sharing(subject: Subject) -> Iterator[Finding]:
 
     state = clock_for("cuda").state()
     if not state.known:
-        yield Finding(
-            "shared GPU", None, "unknown: NVML does not answer (nvidia-ml-py)"
-        )
+        words = "unknown: NVML does not answer (nvidia-ml-py)"
+        yield Finding("shared GPU", None, words)
         return
-    others = f"{len(state.pids)} processes compute on it"
+    many = f"{len(state.pids)} processes compute"
+    said = f"{many if state.shared else 'no other process computes'} on it"
     fix = "`nvidia-smi` lists them: stop the others, or pick another GPU"
-    said = others if state.shared else "no other process computes on it"
     yield Finding("shared GPU", not state.shared, said, fix)
     held = "slowed down by heat or power" if state.throttled else "not slowed down"
     cool = "let it cool and check its power supply: `nvidia-smi -q -d PERFORMANCE`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,27 +59,23 @@ class Report:
 
     def _repr_html_(self) -> str:
         """What is broken or skipped, and what is fine one click away."""
-        fine = [finding for finding in self.findings if finding.ok]
-        other = [finding for finding in self.findings if not finding.ok]
-        summary = f"<p><b>{html.escape(self.summary)}</b></p>"
-        folded = f"<details><summary>what is OK</summary>{_table(fine)}</details>"
-        return summary + _table(other) + folded
+        fine = _table(f for f in self.findings if f.ok)
+        other = _table(f for f in self.findings if not f.ok)
+        folded = f"<details><summary>what is OK</summary>{fine}</details>"
+        return f"<p><b>{self.summary}</b></p>{other}{folded}"
 
 
-def _table(findings: list[Finding]) -> str:
-    names = ("verdict", "what", "said", "fix")
-    head = "".join(f"<th {_LEFT}>{name}</th>" for name in names)
-    rows = "".join(map(_row, findings))
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+def _table(findings: Iterable[Finding]) -> str:
+    rows = [
+        _row("td", f.verdict, f.name, f.said, f.fix if f.ok is False else "")
+        for f in findings
+    ]
+    head = _row("th", "verdict", "what", "said", "fix")
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-_LEFT = 'style="text-align:left"'
-
-
-def _row(finding: Finding) -> str:
-    fix = finding.fix if finding.ok is False else ""
-    words = (finding.verdict, finding.name, finding.said, fix)
-    cells = (f"<td {_LEFT}>{html.escape(word)}</td>" for word in words)
+def _row(tag: str, *words: str) -> str:
+    cells = (f'<{tag} style="text-align:left">{html.escape(w)}</{tag}>' for w in words)
     return f"<tr>{''.join(cells)}</tr>"
 
 

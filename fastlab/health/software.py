@@ -66,28 +66,32 @@ def python_range(pyproject: str) -> str:
 
 def python(_: Subject) -> Iterator[Finding]:
     """Whether this Python is one that fastlab is tested on."""
-    wanted, has = _declared_python(), platform.python_version()
+    text, has = _pyproject(), platform.python_version()
+    if text:
+        wanted = python_range(text)
+    else:
+        wanted = str(metadata.metadata(DISTRIBUTION)["Requires-Python"])
     fix = f"make a new environment with a Python {wanted}: `make test PYTHON=...`"
     ok = Version(has) in SpecifierSet(wanted, prereleases=True)
-    said = f"{has} is in {wanted}" if ok else f"{has} is not in {wanted}"
-    yield Finding("python", ok, said, fix)
+    yield Finding("python", ok, f"{has} is {'' if ok else 'not '}in {wanted}", fix)
 
 
 def packages(_: Subject) -> Iterator[Finding]:
     """Every dependency's version here, against its range in pyproject.toml."""
-    for need in _declared():
-        yield _package(need)
-
-
-def _package(need: Need) -> Finding:
-    try:
-        has = metadata.version(need.name)
-    except metadata.PackageNotFoundError:
-        return _missing(need)
-    wanted = Requirement(need.text).specifier
-    if wanted.contains(has, prereleases=True):
-        return Finding(need.name, True, has)
-    return Finding(need.name, False, _off(need.name, has, wanted), INSTALL)
+    for need in needs(_pyproject()) if _pyproject() else _installed_needs():
+        name, wanted = need.name, Requirement(need.text).specifier
+        try:
+            has = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield _missing(need)
+            continue
+        bounds = [Version(b.version) for b in wanted if b.operator == ">="]
+        said = f"{name} {has} is not in {wanted}"
+        if wanted.contains(has, prereleases=True):
+            said = has
+        elif bounds and Version(has) < bounds[0]:
+            said = f"{name} {has} is older than {bounds[0]}"
+        yield Finding(name, said == has, said, INSTALL)
 
 
 def _missing(need: Need) -> Finding:
@@ -99,35 +103,17 @@ def _missing(need: Need) -> Finding:
     return Finding(need.name, False, f"not installed; for: {need.reason}", INSTALL)
 
 
-def _off(name: str, has: str, wanted: SpecifierSet) -> str:
-    """ "torch 2.9 is older than 2.11", or which range a version is out of."""
-    for bound in wanted:
-        if bound.operator == ">=" and Version(has) < Version(bound.version):
-            return f"{name} {has} is older than {bound.version}"
-    return f"{name} {has} is not in {wanted}"
-
-
-def _declared_python() -> str:
+def _pyproject() -> str:
+    """The text of the checkout's pyproject.toml, "" where there is none."""
     path = ROOT / "pyproject.toml"
-    if path.is_file():
-        return python_range(path.read_text(encoding="utf-8"))
-    return str(metadata.metadata(DISTRIBUTION)["Requires-Python"])
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _declared() -> list[Need]:
-    """The dependencies of the checkout, else of the installed distribution."""
-    path = ROOT / "pyproject.toml"
-    if path.is_file():
-        return needs(path.read_text(encoding="utf-8"))
-    required = map(Requirement, metadata.requires(DISTRIBUTION) or ())
-    return [need for line in required if (need := _installed_need(line))]
-
-
-def _installed_need(line: Requirement) -> Need | None:
-    """A line of the metadata, None where it belongs to an extra other than gpu."""
-    text = f"{line.name}{line.specifier}"
-    if line.marker is None or line.marker.evaluate({"extra": ""}):
-        return Need(text, "see pyproject.toml")
-    if line.marker.evaluate({"extra": "gpu"}):
-        return Need(text, "see pyproject.toml", "gpu")
-    return None
+def _installed_needs() -> Iterator[Need]:
+    """The dependencies of the installed distribution, and those of its extra gpu."""
+    for line in map(Requirement, metadata.requires(DISTRIBUTION) or ()):
+        for extra in ("", "gpu"):
+            if line.marker is None or line.marker.evaluate({"extra": extra}):
+                text = f"{line.name}{line.specifier}"
+                yield Need(text, "see pyproject.toml", extra)
+                break

@@ -7,15 +7,11 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastlab.health.hardware import NO_DEVICE
 from fastlab.health.report import Finding, Subject
 from fastlab.record import Measurement
-
-if TYPE_CHECKING:
-    from fastlab.latency.devices import Device
-
 
 EMPTY_LIMIT_S = 100e-6
 SIZES = {"cpu": (512, 1024), "cuda": (2048, 4096)}  # twice as wide: 8 x the FLOPs
@@ -31,10 +27,8 @@ def timer(subject: Subject) -> Iterator[Finding]:
     if not subject.kind:
         yield Finding("timer", None, NO_DEVICE)
         return
-    yield monotonic(subject.kind)
-    yield empty_call(subject.kind)
-    yield known_product(subject.kind)
-    yield do_bench_agrees(subject.kind)
+    for check in (monotonic, empty_call, known_product, do_bench_agrees):
+        yield check(subject.kind)
 
 
 def seconds(run: Callable[[], Any], kind: str) -> float:
@@ -52,10 +46,9 @@ def measured(run: Callable[[], Any], kind: str) -> Measurement:
     from fastlab.clock.clocks import clock_for
     from fastlab.clock.timing import Settings, time_call
 
-    budget_s = BUDGETS[kind]
-    quick = {"budget_s": budget_s, "warmup_s": budget_s / 2, "n_min": 5}
+    times = {"budget_s": BUDGETS[kind], "warmup_s": BUDGETS[kind] / 2}
+    settings = Settings.for_device(kind, n_min=5, **times)
     call = SimpleNamespace(run=run, reset=lambda: None)
-    settings = Settings.for_device(kind, **quick)
     return time_call(call, settings, clock_for(kind))
 
 
@@ -92,28 +85,17 @@ def known_product(kind: str) -> Finding:
     The first of 3 tries that is so counts: another program can spoil one of them, a
     timer that is wrong spoils all.
     """
+    (small, large), (low, high) = SIZES[kind], RATES[kind]
     for _ in range(TRIES):
-        growth, rate = _growth_and_rate(kind)
-        if plausible(growth, rate, kind):
+        times = [fastest(product(size, kind), kind) for size in (small, large)]
+        first, second = (max(seconds, 1e-12) for seconds in times)
+        growth, rate = second / first, 2 * large**3 / second
+        plausible = GROWTH[0] <= growth <= GROWTH[1] and low <= rate <= high
+        if plausible:
             break
-    small, large = SIZES[kind]
-    said = (
-        f"{large}^3 takes {growth:.1f} x the time of {small}^3 (8 x the FLOPs), "
-        f"{rate / 1e12:.3g} TFLOP/s"
-    )
-    return Finding("known product", plausible(growth, rate, kind), said, QUIET)
-
-
-def plausible(growth: float, rate: float, kind: str) -> bool:
-    """Whether a growth in time for 8 x the FLOPs, and a rate in FLOP/s, can be true."""
-    low, high = RATES[kind]
-    return GROWTH[0] <= growth <= GROWTH[1] and low <= rate <= high
-
-
-def _growth_and_rate(kind: str) -> tuple[float, float]:
-    small, large = SIZES[kind]
-    first, second = (fastest(product(n, kind), kind) for n in (small, large))
-    return second / max(first, 1e-12), 2 * large**3 / max(second, 1e-12)
+    said = f"{large}^3 takes {growth:.1f} x the time of {small}^3 (8 x the FLOPs), "
+    said += f"{rate / 1e12:.3g} TFLOP/s"
+    return Finding("known product", plausible, said, QUIET)
 
 
 def do_bench_agrees(kind: str) -> Finding:
@@ -138,8 +120,8 @@ def _do_bench_seconds(run: Callable[[], Any]) -> float:
     return float(do_bench(run, warmup=100, rep=500, return_mode="median")) / 1e3
 
 
-NAME = "profile"
 NONE_YET = "none is kept: the first estimate measures this machine, in some seconds"
+HALF = "peak, bandwidth and launches only: `fastlab calibrate` fits the rest"
 CROWDED = "do not trust it: close other programs, then run `fastlab calibrate`"
 UNLIKE = "other programs are running, or it needs a new `fastlab calibrate`"
 
@@ -149,32 +131,22 @@ def profile(subject: Subject) -> Iterator[Finding]:
 
     Never a failure: it may be the other programs of this moment.
     """
-    from fastlab.clock.calibrate import is_busy, kept
+    from fastlab.clock.calibrate import alike, is_busy, kept, now_to_then
 
     if not subject.kind:
         return
-    found = kept(subject.kind)
-    if found is None:
-        yield Finding(NAME, None, NONE_YET)
-    elif is_busy(found):
-        yield Finding(NAME, None, f"{_known(found)}; {CROWDED}")
-    else:
-        yield _compared(found)
-
-
-def _known(device: Device) -> str:
-    if device.fits is None:
-        how = "peak, bandwidth and launches only: `fastlab calibrate` fits the rest"
-    else:
-        how = f"{device.fits.count} points in {device.fits.seconds:.0f} s"
-    return f"{device.source}, {how}"
-
-
-def _compared(device: Device) -> Finding:
-    from fastlab.clock.calibrate import alike, now_to_then
-
+    device = kept(subject.kind)
+    if device is None:
+        yield Finding("profile", None, NONE_YET)
+        return
+    said = f"{device.source}, {HALF}"
+    if device.fits is not None:
+        points, seconds = device.fits.count, device.fits.seconds
+        said = f"{device.source}, {points} points in {seconds:.0f} s"
+    if is_busy(device):
+        yield Finding("profile", None, f"{said}; {CROWDED}")
+        return
     launches, rate = now_to_then(device)
-    said = f"{_known(device)}; launches now x{launches:.2f}, fp32 products x{rate:.2f}"
-    if alike(launches, rate):
-        return Finding(NAME, True, said)
-    return Finding(NAME, None, f"{said}: {UNLIKE}")
+    said += f"; launches now x{launches:.2f}, fp32 products x{rate:.2f}"
+    good = alike(launches, rate)
+    yield Finding("profile", good or None, said if good else f"{said}: {UNLIKE}")

@@ -6,9 +6,9 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fastlab.learning.checkpoint import Evaluate, OnRow, Row, Session
 from fastlab.learning.loop import Loss, Trainer, Training, next_token_loss
-from fastlab.learning.session import OnRow, Row, Session
 from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
 from fastlab.spec.checks import check_count
 
@@ -64,7 +64,7 @@ def distill(
     folder: str | Path | None = None,
     save_every_s: float = 60.0,
     on_row: OnRow | None = None,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Evaluate | None = None,
     evaluate_every: int = 250,
 ) -> list[Row]:
     """Train the student in place on the teacher's logits; returns the loss curve.
@@ -79,51 +79,45 @@ def distill(
     check_count("steps", steps)
     how, config = how or Training(block=256, warmup=20), config or DistillConfig()
     check_pair(student, teacher, config)
-    ids = _ids(text, tokenizer, student)
-    blocks = Blocks(ids, how.block, how.batch, how.seed)
+    if isinstance(text, str):
+        if tokenizer is None:
+            raise ValueError("tokenizer=None: text needs one; allowed without: ids")
+        transformer: Any = student
+        check_tokenizer(tokenizer, transformer.config.vocab_size)
+        text = token_ids(tokenizer, text)
+    blocks = Blocks(text, how.block, how.batch, how.seed)
     teacher.eval().requires_grad_(False)
     trainer = Trainer(student, blocks, distill_loss(student, teacher, config), how)
-    session = Session(trainer, Path(folder) if folder else None, save_every_s)
-    if evaluate is not None:
-        session.evaluate = lambda: evaluate(student)
-        session.evaluate_every = evaluate_every
+    place = Path(folder) if folder else None
+    session = Session(trainer, place, save_every_s, evaluate, evaluate_every)
     session.plan(steps)
     session.run(on_row)
     student.eval().requires_grad_(False)
-    return session.curve.rows
-
-
-def _ids(text: str | torch.Tensor, tokenizer: Any, student: Any) -> torch.Tensor:
-    if isinstance(text, torch.Tensor):
-        return text
-    if tokenizer is None:
-        raise ValueError("tokenizer=None: text needs one; allowed without: ids")
-    check_tokenizer(tokenizer, student.config.vocab_size)
-    return token_ids(tokenizer, text)
+    return session.curve
 
 
 def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
     """Raise ValueError where such a student cannot learn such a config."""
-    vocabs = [model.config.vocab_size for model in (student, teacher)]
-    if vocabs[0] != vocabs[1]:
+    vocab, taught = (model.config.vocab_size for model in (student, teacher))
+    if vocab != taught:
         raise ValueError(
-            f"vocab={vocabs[0]} of the student must be the teacher's, {vocabs[1]}"
+            f"vocab={vocab} of the student must be the teacher's, {taught}"
         )
-    counts = [len(layers_of(model)) for model in (student, teacher)]
-    for mine, its in config.layers.items():
-        for who, layer, count in (
-            ("student", mine, counts[0]),
-            ("teacher", its, counts[1]),
-        ):
-            if not 0 <= layer < count:
+    for who, model, layers in (
+        ("student", student, config.layers.keys()),
+        ("teacher", teacher, config.layers.values()),
+    ):
+        last = len(layers_of(model)) - 1
+        for layer in layers:
+            if not 0 <= layer <= last:
                 raise ValueError(
-                    f"layers: {who} has no layer {layer}; it has 0 to {count - 1}"
+                    f"layers: {who} has no layer {layer}; it has 0 to {last}"
                 )
-    widths = [model.config.hidden_size for model in (student, teacher)]
-    if config.layers and widths[0] != widths[1]:
+    width, wanted = (model.config.hidden_size for model in (student, teacher))
+    if config.layers and width != wanted:
         raise ValueError(
-            f"hidden={config.hidden} needs equal widths; the student has {widths[0]}, "
-            f"the teacher {widths[1]}"
+            f"hidden={config.hidden} needs equal widths; the student has {width}, "
+            f"the teacher {wanted}"
         )
 
 
@@ -138,13 +132,13 @@ def distill_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) 
     def loss_of(ids: torch.Tensor) -> torch.Tensor:
         inputs, targets = ids[:, :-1], ids[:, 1:].flatten()
         with torch.no_grad():
-            wanted, its = seen(teacher, inputs, config.layers.values())
-        given, mine = seen(student, inputs, config.layers.keys())
-        loss = config.kl * soft_loss(given, wanted, config.temperature)
-        loss = loss + (1 - config.kl) * F.cross_entropy(given, targets)
-        for own, other in zip(mine, its, strict=True):
-            share = config.hidden / len(mine)
-            loss = loss + share * relative_error(own, other)
+            wanted, theirs = seen(teacher, inputs, config.layers.values())
+        logits, own = seen(student, inputs, config.layers)
+        loss = config.kl * soft_loss(logits, wanted, config.temperature)
+        loss = loss + (1 - config.kl) * F.cross_entropy(logits, targets)
+        for mine, its in config.layers.items():
+            error = relative_error(own[mine], theirs[its])
+            loss = loss + config.hidden / len(config.layers) * error
         return loss
 
     return loss_of
@@ -169,51 +163,35 @@ def relative_error(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def seen(
-    model: nn.Module, ids: torch.Tensor, layers: Any = ()
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Logits (rows, vocab) and what leaves each of `layers`, all in fp32."""
-    with outputs_of(model, list(layers)) as kept:
-        logits = model(ids, use_cache=False).logits
-    return logits.float().flatten(0, 1), [out.float() for out in kept]
-
-
-@contextmanager
-def outputs_of(model: nn.Module, layers: list[int]) -> Iterator[list[torch.Tensor]]:
-    """While it is open, each forward pass fills the list with the layers' outputs.
+    model: nn.Module, ids: torch.Tensor, layers: Iterable[int] = ()
+) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    """Logits (rows, vocab) and what leaves each of `layers`, all in fp32.
 
     Taken at the layers themselves: the last of transformers' hidden_states has been
     through the final norm, the others have not.
     """
-    kept: dict[int, torch.Tensor] = {}
-    found: list[torch.Tensor] = []
+    outputs: dict[int, torch.Tensor] = {}
 
-    def keeper(place: int) -> Any:
-        def keep(_module: Any, _inputs: Any, out: Any) -> None:
-            kept[place] = out[0] if isinstance(out, tuple) else out
-            if len(kept) == len(layers):
-                found[:] = [kept[n] for n in range(len(layers))]
+    def keep(layer: int, _module: Any, _inputs: Any, out: Any) -> None:
+        outputs[layer] = (out[0] if isinstance(out, tuple) else out).float()
 
-        return keep
-
-    stack = layers_of(model) if layers else []
     hooks = [
-        stack[layer].register_forward_hook(keeper(place))
-        for place, layer in enumerate(layers)
+        layers_of(model)[layer].register_forward_hook(partial(keep, layer))
+        for layer in layers
     ]
     try:
-        yield found
+        logits = model(ids, use_cache=False).logits
     finally:
         for hook in hooks:
             hook.remove()
+    return logits.float().flatten(0, 1), outputs
 
 
 def layers_of(model: Any) -> Any:
     """The list of a decoder's layers; ValueError for families other than the three."""
     inner = getattr(model, "model", None) or getattr(model, "transformer", None)
-    for name in ("layers", "h"):
-        if hasattr(inner, name):
-            return getattr(inner, name)
-    raise ValueError(
-        f"model {type(model).__name__} is not one of gpt2, llama, qwen3: "
-        "its layers are not known"
-    )
+    layers = getattr(inner, "layers", getattr(inner, "h", None))
+    if layers is None:
+        name = type(model).__name__
+        raise ValueError(f"model {name} is not one of gpt2, llama, qwen3")
+    return layers

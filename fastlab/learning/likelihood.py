@@ -13,12 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastlab.learning.text import text_sha256
-from fastlab.learning.tokens import (
-    block_bytes,
-    check_tokenizer,
-    encode,
-    whole_blocks,
-)
+from fastlab.learning.tokens import blocks_and_bytes, check_tokenizer
 
 RESAMPLES = 2000
 
@@ -52,10 +47,8 @@ def text_loss(
     or a tokenizer that does not fit the model.
     """
     check_tokenizer(tokenizer, model.config.vocab_size)
-    ids, starts = encode(tokenizer, text)
-    rows = whole_blocks(ids, block)
+    rows, sizes = blocks_and_bytes(tokenizer, text, block)
     nats = block_nats(model, rows, batch)
-    sizes = block_bytes(np.append(starts, len(text.encode())), len(rows), block)
     low, high = bootstrap_ratio(nats / math.log(2), sizes)
     tokens = len(rows) * block
     return TextLoss(
@@ -76,29 +69,26 @@ def block_nats(
     model: nn.Module, rows: torch.Tensor, batch: int = 8
 ) -> NDArray[np.float64]:
     """The loss in nats (blocks,) of each row of ids (blocks, block + 1)."""
-    device = next(model.parameters()).device
-    training = model.training
+    device, training = next(model.parameters()).device, model.training
+    nats = []
     model.eval()
     try:
-        found = [_nats(model, part.to(device)) for part in rows.split(batch)]
+        for part in rows.split(batch):
+            ids = part.to(device)
+            logits = model(ids[:, :-1], use_cache=False).logits.float().mT
+            losses = F.cross_entropy(logits, ids[:, 1:], reduction="none")
+            nats.append(losses.sum(1))
     finally:
         model.train(training)
-    return torch.cat(found).double().cpu().numpy()
-
-
-def _nats(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    logits = model(ids[:, :-1], use_cache=False).logits.float()
-    losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-    return losses.sum(1)
+    return torch.cat(nats).double().cpu().numpy()
 
 
 def bootstrap_ratio(
     above: NDArray[Any], below: NDArray[Any], seed: int = 0
 ) -> tuple[float, float]:
     """95 % interval of sum(above) / sum(below) where pairs are drawn anew, together."""
-    drawn = np.random.default_rng(seed).integers(
-        len(above), size=(RESAMPLES, len(above))
-    )
+    n, generator = len(above), np.random.default_rng(seed)
+    drawn = generator.integers(n, size=(RESAMPLES, n))
     ratios = above[drawn].sum(1) / below[drawn].sum(1)
     low, high = np.quantile(ratios, (0.025, 0.975))
     return float(low), float(high)

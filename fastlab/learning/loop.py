@@ -6,6 +6,8 @@ run which goes on after a stop ends with the very same weights.
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from fastlab.spec.checks import check_choice, check_count
 
 Loss = Callable[[torch.Tensor], torch.Tensor]  # ids (batch, block + 1) -> mean nats
 NUMERICS = ("fp32", "autocast-bf16")
-BETAS = (0.9, 0.95)
+LAYER = re.compile(r"(^|\.)(layers|h)\.")  # in the names of a layer's parameters
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,11 @@ class Training:
     decay: float = 0.25
 
     def __post_init__(self) -> None:
-        check_count("batch", self.batch)
-        check_count("block", self.block)
-        check_count("warmup", self.warmup, low=0)
-        check_count("seed", self.seed, low=0)
+        for name, low in {"batch": 1, "block": 1, "warmup": 0, "seed": 0}.items():
+            check_count(name, getattr(self, name), low=low)
         check_choice("precision", self.precision, NUMERICS)
-        for name, high in {
-            "lr": 1,
-            "matrix_lr": 1,
-            "weight_decay": 1,
-            "clip": 1e9,
-            "decay": 1,
-        }.items():
-            value = getattr(self, name)
+        for name in ("lr", "matrix_lr", "weight_decay", "clip", "decay"):
+            value, high = getattr(self, name), 1e9 if name == "clip" else 1
             if not 0 <= value <= high or (name in ("lr", "clip") and not value):
                 raise ValueError(f"{name}={value!r} must be from 0 to {high:g}")
 
@@ -91,38 +85,36 @@ class Plan:
 
 def optimizers(model: nn.Module, how: Training) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the rest; norms do not decay."""
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for n, p in named if how.matrix_lr and _is_hidden_matrix(n, p)]
-    chosen = {id(p) for p in hidden}
-    rest = [p for _, p in named if id(p) not in chosen]
+    named, decay = dict(model.named_parameters()), how.weight_decay
+    hidden = [n for n, p in named.items() if p.ndim == 2 and LAYER.search(n)]
+    matrices = [named.pop(n) for n in hidden] if how.matrix_lr else []
+    rest = list(named.values())
     groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": how.weight_decay},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    made: list[torch.optim.Optimizer] = []
-    if groups:
-        made.append(torch.optim.AdamW(groups, lr=how.lr, betas=BETAS))
-    if hidden:
-        decay = how.weight_decay
-        made.append(torch.optim.Muon(hidden, lr=how.matrix_lr, weight_decay=decay))
-    for group in (g for o in made for g in o.param_groups):
-        group["full_lr"] = group["lr"]
-    return made
-
-
-def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
-    inside = ".layers." in f".{name}" or ".h." in f".{name}"
-    return inside and weight.ndim == 2
+    adamw = torch.optim.AdamW(groups, lr=how.lr, betas=(0.9, 0.95))
+    if not matrices:
+        return [adamw]
+    return [adamw, torch.optim.Muon(matrices, lr=how.matrix_lr, weight_decay=decay)]
 
 
 class Trainer:
-    """A model, its optimizers and the step they have come to."""
+    """A model, its optimizers and the step they have come to.
+
+    Raises ValueError unless the weights are fp32.
+    """
 
     def __init__(
         self, model: nn.Module, blocks: Blocks, loss_of: Loss, how: Training
     ) -> None:
-        check_trainable(model)
+        dtypes = {p.dtype for p in model.parameters()}
+        if dtypes != {torch.float32}:
+            raise ValueError(
+                f"weights in {', '.join(sorted(map(str, dtypes)))} cannot be trained: "
+                "load the model with precision='fp32'"
+            )
+        model.train().requires_grad_(True)
         self.model, self.blocks, self.how = model, blocks, how
         self.optimizers = optimizers(model, how)
         self.loss_of = torch.compile(loss_of) if how.compiled else loss_of
@@ -140,33 +132,30 @@ class Trainer:
         Raises FloatingPointError where the loss is no finite number.
         """
         began, rate = time.perf_counter(), self.plan.factor(self.step, self.how.warmup)
-        loss = self._backward()
+        loss = self._loss()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(f"loss={value} at step {self.step + 1}")
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.how.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["full_lr"] * rate
+                group["lr"] = optimizer.defaults["lr"] * rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         spent = time.perf_counter() - began
         self.seconds += spent
-        return {"step": self.step, "loss": loss, "rate": rate, "seconds": spent}
+        return {"step": self.step, "loss": value, "rate": rate, "seconds": spent}
 
-    def _backward(self) -> float:
+    def _loss(self) -> torch.Tensor:
         ids = self.blocks.at(self.step).to(self.device)
-        cuda = [torch.cuda.current_device()] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), self._autocast():
+        kind, half = self.device.type, self.how.precision == "autocast-bf16"
+        cuda = [torch.cuda.current_device()] if kind == "cuda" else []
+        autocast = torch.autocast(kind, torch.bfloat16, enabled=half)
+        with torch.random.fork_rng(devices=cuda), autocast:
             torch.manual_seed(self.how.seed * 1_000_003 + self.step)  # for dropout
-            loss = self.loss_of(ids)
-        value = float(loss.detach())
-        if not abs(value) < float("inf"):
-            raise FloatingPointError(f"loss={value} at step {self.step + 1}")
-        loss.backward()
-        return value
-
-    def _autocast(self) -> Any:
-        on = self.how.precision == "autocast-bf16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+            return self.loss_of(ids)
 
     def state(self) -> dict[str, Any]:
         """All that a later Trainer needs to go on from here."""
@@ -178,30 +167,17 @@ class Trainer:
             "seconds": self.seconds,
         }
 
-    @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state; ValueError where it is of another model or settings."""
-        own = dict(self.model.named_parameters())
-        kept = {name: tuple(p.shape) for name, p in state["model"].items()}
-        if kept != {name: tuple(p.shape) for name, p in own.items()}:
+        kept = state["model"]
+        sizes = {name: p.shape for name, p in kept.items()}
+        if sizes != {name: p.shape for name, p in self.model.named_parameters()}:
             raise ValueError("the checkpoint is of a model with other weights")
-        for name, parameter in own.items():
-            parameter.copy_(state["model"][name])
+        self.model.load_state_dict(kept, strict=False)  # no buffers, tied weights once
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
         self.plan = Plan(*state["plan"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-
-def check_trainable(model: nn.Module) -> None:
-    """Make the model ready to learn; ValueError unless its weights are fp32."""
-    dtypes = {p.dtype for p in model.parameters()}
-    if dtypes != {torch.float32}:
-        raise ValueError(
-            f"weights in {', '.join(sorted(map(str, dtypes)))} cannot be trained: "
-            "load the model with precision='fp32'"
-        )
-    model.train().requires_grad_(True)
 
 
 def next_token_loss(model: nn.Module) -> Loss:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,15 @@ GENERATED = ("_sysconfigdata", "encodings.", "sre_constants", "__phello__")
 ENCODINGS_KEPT = ("encodings.aliases", "encodings.idna", "encodings.punycode")
 HELD_OUT_ONE_IN = 20
 PASSAGE_CHARACTERS = 4096
-SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Text in two parts that share nothing: one to train on, one to judge by."""
+    """Text in two parts that share nothing: one to train on, one to judge by.
+
+    On another Python version the standard library's parts are others, with another
+    sha256: losses on the two cannot be compared.
+    """
 
     source: str
     train: str
@@ -43,13 +46,6 @@ class Corpus:
         """sha256 of the held-out text in UTF-8, in hex."""
         return text_sha256(self.held_out)
 
-    def differs(self, held_out_sha256: str) -> bool:
-        """Whether this held-out text is another than the one with that sha256.
-
-        So it is on another Python version: losses on the two cannot be compared.
-        """
-        return self.held_out_sha256 != held_out_sha256
-
 
 def text_sha256(text: str) -> str:
     """sha256 of the text in UTF-8, in hex."""
@@ -63,20 +59,17 @@ def stdlib_modules(root: Path | None = None) -> dict[str, Path]:
     by a program and what somebody installed are left out.
     """
     root = Path(root or sysconfig.get_path("stdlib"))
-    found = {_dotted(p.relative_to(root)): p for p in root.rglob("*.py")}
-    return {name: found[name] for name in sorted(found) if _wanted(name)}
-
-
-def _dotted(path: Path) -> str:
-    parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" and parts[:-1] else parts)
-
-
-def _wanted(name: str) -> bool:
-    parts = name.split(".")
-    if set(parts) & SKIPPED_FOLDERS or any("config-" in part for part in parts):
-        return False
-    return name in ENCODINGS_KEPT or not name.startswith(GENERATED)
+    modules = {}
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        if parts[-1] == "__init__" and len(parts) > 1:
+            parts = parts[:-1]
+        name = ".".join(parts)
+        skipped = SKIPPED_FOLDERS.intersection(parts) or "config-" in name
+        generated = name.startswith(GENERATED) and name not in ENCODINGS_KEPT
+        if not skipped and not generated:
+            modules[name] = path
+    return dict(sorted(modules.items()))
 
 
 def is_held_out(name: str) -> bool:
@@ -87,22 +80,16 @@ def is_held_out(name: str) -> bool:
 
 def stdlib_corpus(root: Path | None = None) -> Corpus:
     """The standard library of the running Python, split by module name."""
-    modules = stdlib_modules(root)
-    held_out = [path for name, path in modules.items() if is_held_out(name)]
-    train = [path for name, path in modules.items() if not is_held_out(name)]
-    return Corpus("stdlib", _joined(train), _joined(held_out))
-
-
-def _joined(paths: Iterable[Path]) -> str:
-    texts = (_read(path).strip("\n") for path in paths)
-    return SEPARATOR.join(text for text in texts if text)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return ""  # a few sources are in other encodings: left out
+    train: list[str] = []
+    held_out: list[str] = []
+    for name, path in stdlib_modules(root).items():
+        try:
+            text = path.read_text(encoding="utf-8").strip("\n")
+        except UnicodeDecodeError:
+            continue  # a few sources are in other encodings
+        if text:
+            (held_out if is_held_out(name) else train).append(text)
+    return Corpus("stdlib", "\n\n".join(train), "\n\n".join(held_out))
 
 
 def file_corpus(paths: Sequence[str | Path]) -> Corpus:
@@ -112,17 +99,20 @@ def file_corpus(paths: Sequence[str | Path]) -> Corpus:
     Raises OSError for a file that cannot be read, ValueError for one that is not UTF-8
     or where one part would be empty.
     """
-    pieces = [piece for path in paths for piece in passages(_read_strictly(path))]
-    ranked = sorted({text_sha256(piece) for piece in pieces})
+    hashed = [
+        (text_sha256(piece), piece)
+        for path in paths
+        for piece in passages(_read_strictly(path))
+    ]
+    ranked = sorted({sha for sha, _ in hashed})
     if len(ranked) < 2:
         raise ValueError(
             f"text={[str(p) for p in paths]} is too short to hold a part of it out; "
             f"allowed: more than {PASSAGE_CHARACTERS} characters that are not all equal"
         )
     apart = set(ranked[: max(1, len(ranked) // HELD_OUT_ONE_IN)])
-    sides = [(piece, text_sha256(piece) in apart) for piece in pieces]
-    train = "".join(piece for piece, out in sides if not out)
-    held_out = "".join(piece for piece, out in sides if out)
+    train = "".join(piece for sha, piece in hashed if sha not in apart)
+    held_out = "".join(piece for sha, piece in hashed if sha in apart)
     return Corpus(", ".join(Path(p).name for p in paths), train, held_out)
 
 

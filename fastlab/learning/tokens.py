@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,22 +23,14 @@ def make_tokenizer(text: str, vocab: int = 2048) -> Any:
     Every text can be written in it and comes back unchanged. Raises ValueError where
     vocab leaves no room for 256 bytes and the end token.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
     check_count("vocab", vocab, low=BYTES + 1, high=2**20)
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(passages(text), trainer)
+    bpe, options = ByteLevelBPETokenizer(), {"min_frequency": 0, "show_progress": False}
+    bpe.train_from_iterator(passages(text), vocab, special_tokens=[END], **options)
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
+        tokenizer_object=bpe._tokenizer,
         eos_token=END,
         pad_token=END,
         clean_up_tokenization_spaces=False,
@@ -63,29 +53,29 @@ def check_tokenizer(tokenizer: Any, vocab: int) -> None:
 
 def token_ids(tokenizer: Any, text: str) -> torch.Tensor:
     """The text as ids (tokens,) int32, without tokens that are not in the text."""
-    ids, _ = encode(tokenizer, text)
-    return ids
+    return encode(tokenizer, text)[0]
 
 
 def encode(tokenizer: Any, text: str) -> tuple[torch.Tensor, NDArray[np.int64]]:
     """Ids (tokens,) int32, and where each token starts: its byte in the UTF-8 text."""
     ids: list[int] = []
-    starts: list[NDArray[np.int64]] = []
+    starts = [np.zeros(0, np.int64)]
     done = 0
     for piece in passages(text, PIECE_CHARACTERS):
-        found = tokenizer(
+        encoding = tokenizer(
             piece,
             add_special_tokens=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
             verbose=False,
         )
-        ids += found["input_ids"]
-        at = byte_offsets(piece)
-        starts.append(done + at[[start for start, _ in found["offset_mapping"]]])
-        done += int(at[-1])
-    joined = np.concatenate(starts) if starts else np.zeros(0, np.int64)
-    return torch.tensor(ids, dtype=torch.int32), joined
+        ids += encoding["input_ids"]
+        offsets = byte_offsets(piece)
+        starts.append(
+            done + offsets[[start for start, _ in encoding["offset_mapping"]]]
+        )
+        done += int(offsets[-1])
+    return torch.tensor(ids, dtype=torch.int32), np.concatenate(starts)
 
 
 def byte_offsets(text: str) -> NDArray[np.int64]:
@@ -95,21 +85,11 @@ def byte_offsets(text: str) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def save_ids(path: Path, ids: torch.Tensor) -> None:
-    """Keep ids (tokens,) in a .npy file of int32."""
-    np.save(path, ids.numpy().astype(np.int32))
-
-
-def load_ids(path: Path) -> torch.Tensor:
-    """The ids (tokens,) int32 that `save_ids` kept."""
-    return torch.from_numpy(np.load(path, allow_pickle=False))
-
-
-def check_length(name: str, tokens: int, block: int) -> None:
+def check_length(tokens: int, block: int) -> None:
     """Raise ValueError where a text has no whole block and the token after it."""
     if tokens < block + 1:
         raise ValueError(
-            f"{name} of {tokens} tokens is shorter than one block: "
+            f"text of {tokens} tokens is shorter than one block: "
             f"allowed: {block + 1} or more for block={block}"
         )
 
@@ -122,48 +102,45 @@ class Blocks:
     """
 
     def __init__(self, ids: torch.Tensor, block: int, batch: int, seed: int = 0):
-        check_length("text", len(ids), block)
+        check_length(len(ids), block)
         self.ids, self.block, self.batch, self.seed = ids, block, batch, seed
         # One block is given up where there are several, so that the edges can move.
         self.count = max(1, (len(ids) - 1) // block - 1)
-        self._epoch: tuple[int, torch.Tensor, int] | None = None
 
     def at(self, step: int) -> torch.Tensor:
         """The ids (batch, block + 1) int64 of a step; neighbours overlap by one."""
-        first = step * self.batch
-        rows = [self._block(n) for n in range(first, first + self.batch)]
+        rows = []
+        room = len(self.ids) - self.count * self.block
+        for n in range(step * self.batch, (step + 1) * self.batch):
+            epoch, place = divmod(n, self.count)
+            order, offset = _shuffled(self.seed * 1_000_003 + epoch, self.count, room)
+            start = offset + int(order[place]) * self.block
+            rows.append(self.ids[start : start + self.block + 1])
         return torch.stack(rows).long()
 
-    def _block(self, n: int) -> torch.Tensor:
-        epoch, place = divmod(n, self.count)
-        if self._epoch is None or self._epoch[0] != epoch:
-            self._epoch = (epoch, *self._shuffled(epoch))
-        _, order, offset = self._epoch
-        start = offset + int(order[place]) * self.block
-        return self.ids[start : start + self.block + 1]
 
-    def _shuffled(self, epoch: int) -> tuple[torch.Tensor, int]:
-        source = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(self.count, generator=source)
-        room = len(self.ids) - self.count * self.block
-        return order, int(torch.randint(room, (1,), generator=source))
+@lru_cache(maxsize=2)
+def _shuffled(seed: int, count: int, room: int) -> tuple[torch.Tensor, int]:
+    """An epoch's order of its blocks, and the offset of their edges."""
+    source = torch.Generator().manual_seed(seed)
+    order = torch.randperm(count, generator=source)
+    return order, int(torch.randint(room, (1,), generator=source))
 
 
 def whole_blocks(ids: torch.Tensor, block: int) -> torch.Tensor:
     """The ids in order as (blocks, block + 1) int64; what is left at the end is cut."""
-    check_length("text", len(ids), block)
-    edges = range(0, len(ids) - 1 - block + 1, block)
-    return torch.stack([ids[start : start + block + 1] for start in edges]).long()
+    check_length(len(ids), block)
+    return ids.unfold(0, block + 1, block).long()
 
 
-def block_bytes(
-    starts: Sequence[int] | NDArray[np.int64], blocks: int, block: int
-) -> NDArray[np.int64]:
-    """Bytes (blocks,) of the tokens that each of `whole_blocks` predicts.
+def blocks_and_bytes(
+    tokenizer: Any, text: str, block: int
+) -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """A text's `whole_blocks`, and the UTF-8 bytes (blocks,) of what each predicts.
 
     A block's first id is only read, so that its bytes run from its second token to the
-    next block's second one. starts (tokens + 1,): as `encode` gives them, then the end.
+    next block's second one.
     """
-    edges = [1 + n * block for n in range(blocks)]
-    edges.append(min(edges[-1] + block, len(starts) - 1))
-    return np.array([starts[b] - starts[a] for a, b in pairwise(edges)], np.int64)
+    ids, starts = encode(tokenizer, text)
+    edges = np.append(starts, len(text.encode()))[1::block]
+    return whole_blocks(ids, block), np.diff(edges)

@@ -9,38 +9,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from fastlab import machine
 from fastlab.checkpoints import load
-from fastlab.learning.checkpoint import export_model, write_json
+from fastlab.learning.checkpoint import (
+    Evaluate,
+    OnRow,
+    Row,
+    Session,
+    export_model,
+    summary_of,
+    write_json,
+)
 from fastlab.learning.likelihood import block_nats, text_loss
 from fastlab.learning.loop import Trainer, Training, next_token_loss
-from fastlab.learning.session import OnRow, Session, summary_of
 from fastlab.learning.text import Corpus, corpus_of
-from fastlab.learning.tokens import (
-    Blocks,
-    block_bytes,
-    encode,
-    load_ids,
-    make_tokenizer,
-    save_ids,
-    token_ids,
-    whole_blocks,
-)
+from fastlab.learning.tokens import Blocks, blocks_and_bytes, make_tokenizer, token_ids
 from fastlab.models import build
 from fastlab.spec import ModelShape, Point
 
 SETTINGS, TOKENIZER, IDS = "settings.json", "tokenizer", "train.npy"
 SAMPLE_BLOCKS = 24  # held-out blocks looked at while training goes on
 SMALL = ModelShape(
-    *("llama", 12, 192, 6, 2, 32, 512),
-    vocab=2048,
-    max_positions=1024,
-    tied=True,
+    *("llama", 12, 192, 6, 2, 32, 512), vocab=2048, max_positions=1024, tied=True
 )
 
 
@@ -57,28 +54,13 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON that `from_dict` reads."""
-        plain = asdict(self)
-        return plain | {"shape": self.shape.to_dict(), "text": list(self.text)}
+        return asdict(self) | {"shape": self.shape.to_dict(), "text": list(self.text)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Run:
         """The run whose `to_dict` is `data`."""
-        made = {
-            "shape": ModelShape(**data["shape"]),
-            "how": Training(**data["how"]),
-            "text": tuple(data["text"]),
-        }
-        return cls(**(data | made))
-
-
-@dataclass
-class Opened:
-    """A run that is open: its text, its tokenizer and its session."""
-
-    run: Run
-    corpus: Corpus
-    tokenizer: Any
-    session: Session
+        shape, how = ModelShape(**data["shape"]), Training(**data["how"])
+        return cls(**data | {"shape": shape, "how": how, "text": tuple(data["text"])})
 
 
 def train(
@@ -89,7 +71,7 @@ def train(
     finish: bool = False,
     on_row: OnRow | None = None,
     out: str | Path | None = None,
-) -> list[dict[str, float]]:
+) -> list[Row]:
     """Train in `folder`, begin or go on, and write the model to `out` at the end.
 
     run: what to train; None = what the folder holds. steps in all, or minutes of work
@@ -98,36 +80,24 @@ def train(
     out: by default `folder`/final. Raises ValueError where the folder holds another
     run, or where the text is shorter than one block.
     """
-    opened = open_run(folder, run)
-    session = opened.session
+    folder = Path(folder)
+    run, is_new = _agreed(folder, run)
+    corpus = corpus_of(run.text)
+    tokenizer, ids = _tokenized(folder, run, corpus.train if is_new else None)
+    how, loss = run.how, _sampled_loss(tokenizer, corpus, run.how.block)
+    blocks = Blocks(ids, how.block, how.batch, how.seed)
+    model = build(Point(run.shape, weights=f"random:{how.seed}"), run.device)
+    trainer = Trainer(model, blocks, next_token_loss(model), how)
+    session = Session(trainer, folder, run.save_every_s, loss, run.evaluate_every)
+    if is_new:  # last, so that what was refused leaves no run behind
+        write_json(folder / SETTINGS, run.to_dict())
     if finish:
         session.finish(steps)
     elif steps is not None:
         session.plan(steps)
     session.run(on_row, minutes)
-    export_run(opened, Path(out or Path(folder) / "final"))
-    return session.curve.rows
-
-
-def open_run(folder: str | Path, run: Run | None = None) -> Opened:
-    """A new run, or the one in the folder at its last checkpoint."""
-    folder = Path(folder)
-    run, is_new = _agreed(folder, run)
-    corpus = corpus_of(run.text)
-    read = _read_text if is_new else _kept_text
-    tokenizer, ids = read(folder, run, corpus)
-    blocks = Blocks(ids, run.how.block, run.how.batch, run.how.seed)
-    held_out = _sampled_loss(tokenizer, corpus.held_out, run.how.block)
-    model = build(Point(run.shape, weights=f"random:{run.how.seed}"), run.device)
-    trainer = Trainer(model, blocks, next_token_loss(model), run.how)
-    if is_new:  # last, so that what was refused leaves no run behind
-        write_json(folder / SETTINGS, run.to_dict())
-    session = Session(trainer, folder, run.save_every_s)
-    session.evaluate, session.evaluate_every = (
-        lambda: held_out(model),
-        run.evaluate_every,
-    )
-    return Opened(run, corpus, tokenizer, session)
+    _export(session, run, corpus, tokenizer, Path(out or folder / "final"))
+    return session.curve
 
 
 def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
@@ -137,7 +107,8 @@ def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
         return run or Run(), True
     kept = Run.from_dict(json.loads(path.read_text(encoding="utf-8")))
     if run is not None and run != kept:
-        mine, its = _settings(run), _settings(kept)
+        plain = [asdict(run), asdict(kept)]
+        mine, its = (one.pop("shape") | one.pop("how") | one for one in plain)
         other = [f"{n}={its[n]!r}, not {mine[n]!r}" for n in its if its[n] != mine[n]]
         raise ValueError(
             f"{folder} holds a run with {'; '.join(other)}: go on with it without "
@@ -146,35 +117,25 @@ def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
     return kept, False
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """All of a run's settings by name, those of its shape and its training too."""
-    plain = asdict(run)
-    return plain.pop("shape") | plain.pop("how") | plain
+def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, torch.Tensor]:
+    """A new text's tokenizer and ids, kept with the run; without one, those kept.
 
-
-def _read_text(folder: Path, run: Run, corpus: Corpus) -> tuple[Any, Any]:
-    """A new tokenizer and the training text's ids, kept with the run."""
-    tokenizer = make_tokenizer(corpus.train, run.shape.vocab)
-    ids = token_ids(tokenizer, corpus.train)
-    tokenizer.save_pretrained(folder / TOKENIZER)
-    save_ids(folder / IDS, ids)
-    return tokenizer, ids
-
-
-def _kept_text(folder: Path, run: Run, corpus: Corpus) -> tuple[Any, Any]:
-    """What `_read_text` kept: another Python's library has another text."""
+    They are not made anew: another Python's library has another text.
+    """
     from transformers import AutoTokenizer
 
-    place = str(folder / TOKENIZER)
-    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    return tokenizer, load_ids(folder / IDS)
+    place, path = folder / TOKENIZER, folder / IDS
+    if text is not None:
+        tokenizer = make_tokenizer(text, run.shape.vocab)
+        tokenizer.save_pretrained(place)
+        np.save(path, token_ids(tokenizer, text).numpy())
+    tokenizer = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
+    return tokenizer, torch.from_numpy(np.load(path, allow_pickle=False))
 
 
-def _sampled_loss(tokenizer: Any, text: str, block: int) -> Callable[[Any], float]:
+def _sampled_loss(tokenizer: Any, corpus: Corpus, block: int) -> Evaluate:
     """Bits per byte of some blocks of the held-out text, evenly spread over it."""
-    ids, starts = encode(tokenizer, text)
-    rows = whole_blocks(ids, block)
-    sizes = block_bytes([*starts, len(text.encode())], len(rows), block)
+    rows, sizes = blocks_and_bytes(tokenizer, corpus.held_out, block)
     every = max(1, len(rows) // SAMPLE_BLOCKS)
     sample, total = rows[::every], float(sizes[::every].sum())
 
@@ -184,33 +145,33 @@ def _sampled_loss(tokenizer: Any, text: str, block: int) -> Callable[[Any], floa
     return loss
 
 
-def export_run(opened: Opened, out: Path) -> None:
+def _export(
+    session: Session, run: Run, corpus: Corpus, tokenizer: Any, out: Path
+) -> None:
     """Write the model in bf16, its tokenizer and run.json, as judged when read back."""
-    trainer = opened.session.trainer
-    export_model(trainer.model, opened.tokenizer, out)
-    model, tokenizer = load(out, opened.run.device)
-    judged = text_loss(model, tokenizer, opened.corpus.held_out, opened.run.how.block)
-    environment = machine.environment(opened.run.device)
+    trainer = session.trainer
+    export_model(trainer.model, tokenizer, out)
+    model, tokenizer = load(out, run.device)
+    judged = text_loss(model, tokenizer, corpus.held_out, run.how.block)
+    environment = machine.environment(run.device)
     write_json(
         out / "run.json",
         {
-            "command": environment["command"],
-            "versions": environment["versions"],
-            "device": environment["device"],
-            "run": opened.run.to_dict(),
+            **{name: environment[name] for name in ("command", "versions", "device")},
+            "run": run.to_dict(),
             "parameters": sum(p.numel() for p in model.parameters()),
             "steps": trainer.step,
-            "tokens": trainer.step * opened.run.how.batch * opened.run.how.block,
+            "tokens": trainer.step * run.how.batch * run.how.block,
             "seconds": round(trainer.seconds, 1),
             "text": {
-                "source": opened.corpus.source,
-                "train_bytes": len(opened.corpus.train.encode()),
+                "source": corpus.source,
+                "train_bytes": len(corpus.train.encode()),
                 "train_tokens": len(trainer.blocks.ids),
-                "train_sha256": opened.corpus.train_sha256,
-                "held_out_bytes": len(opened.corpus.held_out.encode()),
-                "held_out_sha256": opened.corpus.held_out_sha256,
+                "train_sha256": corpus.train_sha256,
+                "held_out_bytes": len(corpus.held_out.encode()),
+                "held_out_sha256": corpus.held_out_sha256,
             },
             "held_out": asdict(judged),
-            "curve": summary_of(opened.session.curve.rows),
+            "curve": summary_of(session.curve),
         },
     )

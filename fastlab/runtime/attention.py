@@ -7,14 +7,15 @@ and value once. The kernel is the one that the recipe names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
 
 PACKED, FLEX = "fastlab-packed", "fastlab-flex"
 BACKENDS = {
@@ -33,36 +34,19 @@ def attention_of(model: nn.Module, attention: str) -> Iterator[None]:
     model's own choice is put back at the end.
     """
     config: Any = model.config
-    before = config._attn_implementation
-    with ExitStack() as stack:
-        if attention in BACKENDS:
-            stack.enter_context(sdpa_kernel(BACKENDS[attention]))
-        config._attn_implementation = _implementation(attention)
-        try:
+    before, names = config._attn_implementation, {"eager": "eager", "flex": FLEX}
+    config._attn_implementation = names.get(attention, PACKED)
+    try:
+        with kernel_of(attention):
             yield
-        finally:
-            config._attn_implementation = before
+    finally:
+        config._attn_implementation = before
 
 
-@contextmanager
-def kernel_of(attention: str) -> Iterator[None]:
+def kernel_of(attention: str) -> AbstractContextManager[Any]:
     """Within it, torch's attention runs on the kernel that is named, if one is."""
-    if attention not in BACKENDS:
-        yield
-        return
-    with sdpa_kernel(BACKENDS[attention]):
-        yield
-
-
-def _implementation(attention: str) -> str:
-    if attention == "eager":
-        return "eager"
-    from transformers import AttentionInterface
-
-    functions: dict[str, Callable[..., Any]] = {PACKED: packed, FLEX: flex}
-    name = FLEX if attention == "flex" else PACKED
-    AttentionInterface.register(name, functions[name])
-    return name
+    kernel = BACKENDS.get(attention)
+    return nullcontext() if kernel is None else sdpa_kernel(kernel)
 
 
 def packed(
@@ -108,20 +92,19 @@ def flex(
     """The same by flex_attention, with the mask as a change of the scores."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    def causal(score: Any, b: Any, h: Any, q: Any, k: Any) -> torch.Tensor:
-        return torch.where(q >= k, score, -float("inf"))
-
     def masked(score: Any, b: Any, h: Any, q: Any, k: Any) -> torch.Tensor:
-        assert attention_mask is not None
-        return torch.where(attention_mask[0, 0, q, k], score, -float("inf"))
+        seen = q >= k if attention_mask is None else attention_mask[0, 0, q, k]
+        return torch.where(seen, score, -float("inf"))
 
-    change = causal if attention_mask is None else masked
     grouped = query.shape[1] != key.shape[1]
-    out = flex_attention(
-        query, key, value, score_mod=change, scale=scaling, enable_gqa=grouped
+    out: Any = flex_attention(
+        query, key, value, score_mod=masked, scale=scaling, enable_gqa=grouped
     )
-    assert isinstance(out, torch.Tensor)
     return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(PACKED, packed)
+AttentionInterface.register(FLEX, flex)
 
 
 def visible(
@@ -133,7 +116,6 @@ def visible(
     """
     seen = torch.arange(length, device=rows.device) <= rows[:, None]
     if attention == "eager":
-        least = torch.finfo(dtype).min
-        added = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, least)
-        return added[None, None]
+        added = torch.zeros_like(seen, dtype=dtype)
+        seen = added.masked_fill(~seen, torch.finfo(dtype).min)
     return seen[None, None]

@@ -13,10 +13,7 @@ from torch import nn
 from transformers.cache_utils import Cache, StaticLayer
 
 from fastlab.spec.checks import check_choice, check_count
-from fastlab.spec.recipe import STATIC, bucket, kv_row_bytes
-
-FP8 = torch.float8_e4m3fn
-FP8_MAX, INT8_MAX = 448.0, 127.0
+from fastlab.spec.recipe import STATIC, bucket
 
 
 class Place:
@@ -47,17 +44,13 @@ class PlainLayer(StaticLayer):
 
     def __init__(self, place: Place, size: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__(max_cache_len=size[2])
-        self.place, self.size, self.dtype = place, size, dtype
-        self.device = place.position.device
-        self.buffers = self._allocated(size)
+        self.place, self.dtype = place, dtype
+        self.buffers = [
+            torch.zeros(*shape, dtype=kind, device=place.position.device)
+            for shape, kind in self._kinds(size)
+        ]
         self.keys, self.values = self.buffers[:2]
-        self.is_initialized = True
-
-    def _allocated(self, size: tuple[int, ...]) -> list[torch.Tensor]:
-        return [self._zeros(size, self.dtype), self._zeros(size, self.dtype)]
-
-    def _zeros(self, size: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.zeros(size, dtype=dtype, device=self.device)
+        self.device, self.is_initialized = place.position.device, True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -67,20 +60,25 @@ class PlainLayer(StaticLayer):
         From an empty cache the new ones themselves, else all rows up to the last that
         the host knows to be filled.
         """
-        new, past = key_states.shape[2], self.place.past
-        self.write(self.place.rows(new), key_states, value_states)
-        if past == 0:
+        rows = self.place.rows(key_states.shape[2])
+        new = self._packed(key_states, value_states)
+        for buffer, part in zip(self.buffers, new, strict=True):
+            buffer.index_copy_(2, rows, part)
+        if self.place.past == 0:
             return key_states, value_states
-        return self.read(self.max_cache_len if past is None else past + new)
-
-    def write(self, rows: torch.Tensor, keys: Any, values: Any) -> None:
-        """Put keys and values into the rows."""
-        self.keys.index_copy_(2, rows, keys.to(self.dtype))
-        self.values.index_copy_(2, rows, values.to(self.dtype))
+        return self.read(self.get_mask_sizes(key_states.shape[2])[0])
 
     def read(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the rows before `end`, views."""
+        """Keys and values of the rows before `end`, in the model's dtype."""
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _kinds(self, size: tuple[int, ...]) -> list[Any]:
+        """Shape and dtype of each buffer."""
+        return [(size, self.dtype)] * 2
+
+    def _packed(self, keys: torch.Tensor, values: torch.Tensor) -> list[torch.Tensor]:
+        """What goes into the rows of each buffer."""
+        return [keys.to(self.dtype), values.to(self.dtype)]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Keys that attention reads, and the position of the first: 0."""
@@ -96,95 +94,79 @@ class PlainLayer(StaticLayer):
 
 
 class Int8Layer(PlainLayer):
-    """Keys and values in int8, one fp32 scale a token and head: max |x| / 127."""
+    """Keys and values in int8, one fp32 scale a token and head: max |x| / 127.
 
-    stored = torch.int8
+    Bytes are held as uint8: not every operation that moves them knows fp8.
+    """
 
-    def __init__(self, place: Place, size: tuple[int, ...], dtype: torch.dtype) -> None:
-        super().__init__(place, size, dtype)
-        self.key_scales, self.value_scales = self.buffers[2:]
+    kind, most = torch.int8, 127.0
 
-    def _allocated(self, size: tuple[int, ...]) -> list[torch.Tensor]:
-        scale = (*size[:3], 1)
-        kinds = [(size, self.stored)] * 2 + [(scale, torch.float32)] * 2
-        return [self._zeros(*kind) for kind in kinds]
+    def _kinds(self, size: tuple[int, ...]) -> list[Any]:
+        return [(size, torch.uint8)] * 2 + [((*size[:3], 1), torch.float32)] * 2
 
-    def write(self, rows: torch.Tensor, keys: Any, values: Any) -> None:
-        """Quantize keys and values into the rows."""
-        for new, held, scales in (
-            (keys, self.keys, self.key_scales),
-            (values, self.values, self.value_scales),
-        ):
-            packed, scale = self._quantized(new.float())
-            held.index_copy_(2, rows, packed)
-            scales.index_copy_(2, rows, scale)
+    def _packed(self, keys: torch.Tensor, values: torch.Tensor) -> list[torch.Tensor]:
+        packed, scales = [], []
+        for x in (keys.float(), values.float()):
+            scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / self.most
+            scaled = x / scale if self.kind.is_floating_point else (x / scale).round()
+            packed.append(scaled.to(self.kind).view(torch.uint8))
+            scales.append(scale)
+        return packed + scales
 
     def read(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the rows before `end`, in the model's dtype."""
-        pairs = ((self.keys, self.key_scales), (self.values, self.value_scales))
+        parts = [buffer[:, :, :end] for buffer in self.buffers]
         keys, values = (
-            (self._numbers(held[:, :, :end]) * scale[:, :, :end]).to(self.dtype)
-            for held, scale in pairs
+            (held.view(self.kind).float() * scale).to(self.dtype)
+            for held, scale in zip(parts[:2], parts[2:], strict=True)
         )
         return keys, values
 
-    def _quantized(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scale = _scale(x, INT8_MAX)
-        return (x / scale).round().to(torch.int8), scale
-
-    def _numbers(self, held: torch.Tensor) -> torch.Tensor:
-        return held.float()
-
 
 class Fp8Layer(Int8Layer):
-    """Keys and values in fp8 (e4m3), one fp32 scale for each token and head.
+    """The same in fp8 (e4m3), with scales of max |x| / 448."""
 
-    The bytes are held as uint8: not every operation that moves them knows fp8.
-    """
-
-    stored = torch.uint8
-
-    def _quantized(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scale = _scale(x, FP8_MAX)
-        return (x / scale).to(FP8).view(torch.uint8), scale
-
-    def _numbers(self, held: torch.Tensor) -> torch.Tensor:
-        return held.view(FP8).float()
-
-
-def _scale(x: torch.Tensor, most: float) -> torch.Tensor:
-    return x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / most
+    kind, most = torch.float8_e4m3fn, 448.0
 
 
 LAYERS = {"static": PlainLayer, "static-int8": Int8Layer, "static-fp8": Fp8Layer}
 
 
 class StaticKV(Cache):
-    """A transformers cache of static layers that share one place."""
+    """A transformers cache of static layers that share one place.
+
+    buffers: every tensor that holds keys, values or scales, layer by layer. length:
+    rows of each, the bucket.
+    """
 
     def __init__(self, layers: list[PlainLayer], place: Place) -> None:
         super().__init__(layers=list(layers))
-        self.place = place
-
-    @property
-    def buffers(self) -> list[torch.Tensor]:
-        """Every tensor that holds keys, values or scales, layer by layer."""
-        return [held for layer in self.layers for held in _static(layer).buffers]
-
-    @property
-    def length(self) -> int:
-        """Rows of each buffer: the bucket."""
-        return _static(self.layers[0]).max_cache_len
+        self.place, self.length = place, layers[0].max_cache_len
+        self.buffers = [buffer for layer in layers for buffer in layer.buffers]
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated."""
-        return sum(held.nbytes for held in self.buffers)
+        return sum(buffer.nbytes for buffer in self.buffers)
 
 
-def _static(layer: Any) -> PlainLayer:
-    assert isinstance(layer, PlainLayer)
-    return layer
+class State:
+    """What a step reads and moves: the last token (batch, 1) and all tokens so far.
+
+    tokens (batch, max_len + 2): column p holds the token at position p; what steps
+    beyond the end write goes to the last column, which nobody reads.
+    """
+
+    def __init__(self, cache: StaticKV, batch: int) -> None:
+        zeros = cache.place.position.new_zeros
+        self.token = zeros(batch, 1)
+        self.tokens = zeros(batch, cache.place.positions + 2)
+
+    def put(self, token: torch.Tensor, position: torch.Tensor) -> None:
+        """Note `token` (batch, 1) as the one after `position` ()."""
+        self.token.copy_(token)
+        column = (position + 1).clamp(max=self.tokens.shape[1] - 1)
+        self.tokens.index_copy_(1, column.view(1), token)
 
 
 def static_cache(
@@ -202,8 +184,7 @@ def static_cache(
     layers, heads, width = kv_sizes(model.config)
     place = Place(positions, device)
     size = (batch, heads, bucket(positions), width)
-    made = [LAYERS[cache](place, size, dtype) for _ in range(layers)]
-    return StaticKV(made, place)
+    return StaticKV([LAYERS[cache](place, size, dtype) for _ in range(layers)], place)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
@@ -220,12 +201,3 @@ def kv_sizes(config: Any) -> tuple[int, int, int]:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     return config.num_hidden_layers, kv_heads, width
-
-
-def cache_bytes(
-    config: Any, batch: int, positions: int, cache: str, value_bytes: int
-) -> int:
-    """Bytes of a static cache, by the formula in `static_cache`."""
-    layers, heads, width = kv_sizes(config)
-    row = kv_row_bytes(cache, value_bytes, width)
-    return 2 * layers * batch * heads * bucket(positions) * row

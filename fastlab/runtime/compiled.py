@@ -1,12 +1,32 @@
-"""torch.compile for functions that are made anew for each model and cache length."""
+"""torch.compile and CUDA graphs of functions made anew for each model and length.
+
+And products with one row, where the library is slow at them on a CPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+
+Step = Callable[[], torch.Tensor]
+HALF = (torch.float16, torch.bfloat16)
+STREAMS = 4  # parts of a weight that are read side by side
+LARGE = 2**20  # weights from which that pays: smaller ones come from the caches
+OPTIONS: dict[str, dict[str, Any]] = {
+    # Turns a product with one row, which a decode step is made of, into a generated
+    # kernel that what comes before and after is fused into.
+    "cuda": {"coordinate_descent_tuning": True},
+    # Keeps what comes before out of `OneRow`'s loops: fused, a norm or a SwiGLU would
+    # be computed again for every row of the weight.
+    "cpu": {"realize_opcount_threshold": 0, "realize_reads_threshold": 0},
+}
 
 
 def compiled(function: Callable[..., Any], device: str = "cpu") -> Callable[..., Any]:
@@ -24,14 +44,85 @@ def compiled(function: Callable[..., Any], device: str = "cpu") -> Callable[...,
         function.__defaults__,
         function.__closure__,
     )
-    return torch.compile(own, fullgraph=True, dynamic=False, options=_options(device))
+    options = OPTIONS["cuda" if device == "cuda" else "cpu"]
+    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 
-def _options(device: str) -> dict[str, Any]:
-    if device == "cuda":
-        # Turns a product with one row, which a decode step is made of, into a generated
-        # kernel that what comes before and after is fused into.
-        return {"coordinate_descent_tuning": True}
-    # Keeps what comes before out of `OneRow`'s loops: fused, a norm or a SwiGLU would
-    # be computed again for every row of the weight.
-    return {"realize_opcount_threshold": 0, "realize_reads_threshold": 0}
+def captured(step: Step, count: int) -> Step:
+    """`count` calls of a step in one CUDA graph; replaying it returns its own logits.
+
+    The step must have run before, and all that it reads and writes must stay where it
+    is. Capturing runs it once more.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()  # so that libraries have their workspaces on a stream of their own
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            logits = step()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return logits
+
+    return replay
+
+
+class OneRow(TorchFunctionMode):
+    """While a step is compiled for a CPU, W x in 16 bit becomes sums over rows of W.
+
+    The library's product of one row in 16 bit leaves bandwidth unused, and so does the
+    compiler's loop over (W x).sum(-1), accumulated in fp32: each core reads one stream.
+    A loop over four parts of W at a time has more under way (benchmarks/decode_ladder).
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is linear and not kwargs:
+            x, weight = args[:2]
+            one = x.numel() == x.shape[-1] and x.dtype in HALF
+            if one and weight.dtype == x.dtype:
+                return _row_sums(*args)
+        if func is linear and args:
+            args = (args[0].contiguous(), *args[1:])  # not rows that lie far apart
+        return func(*args, **(kwargs or {}))
+
+
+def one_row(device: str) -> AbstractContextManager[Any]:
+    """OneRow where it pays: while code is compiled for a CPU."""
+    return OneRow() if device == "cpu" else nullcontext()
+
+
+def rows_together(model: Any) -> AbstractContextManager[Any]:
+    """Within it, the head's rows are copied together first, where they lie far apart.
+
+    So do the last positions of prompts, which transformers cuts out of all: in 16 bit a
+    CPU's library is slow at them (the last grid of data/sweeps/reference-cpu.yaml).
+    """
+
+    def together(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+        return args[0].clone(memory_format=torch.contiguous_format)
+
+    hook: Any = model.get_output_embeddings().register_forward_pre_hook(together)
+    return hook
+
+
+def _row_sums(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    sums = [(part * x.reshape(1, -1)).sum(dim=-1) for part in _side_by_side(weight)]
+    out = torch.cat(sums) if len(sums) > 1 else sums[0]
+    return (out if bias is None else out + bias).reshape(*x.shape[:-1], -1)
+
+
+def _side_by_side(weight: torch.Tensor) -> list[torch.Tensor]:
+    """Equal parts of a large weight's rows, which become one loop, and what is left."""
+    if weight.numel() < LARGE:
+        return [weight]
+    each, left = divmod(len(weight), STREAMS)
+    parts = list(weight[: each * STREAMS].split(each))
+    return [*parts, weight[-left:]] if left else parts

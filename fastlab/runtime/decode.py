@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 
 from fastlab.runtime.attention import attention_of, visible
-from fastlab.runtime.cache import dtype_of, static_cache
-from fastlab.runtime.compiled import compiled
+from fastlab.runtime.cache import State, dtype_of, static_cache
+from fastlab.runtime.compiled import Step, captured, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
-from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick, spans
-from fastlab.runtime.step import (
-    Forward,
-    State,
-    captured,
-    forward_function,
-    steps_function,
-)
+from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 
+Forward = Callable[..., torch.Tensor]
 RUNTIMES = ("eager", "compile", "decoder", "graph")
 
 
@@ -50,19 +46,19 @@ class Decoder:
         attention: str = "sdpa",
         compile_prefill: bool = False,
     ) -> None:
-        _check(model, max_len, runtime, unroll)
         self.model, self.batch, self.max_len = model, batch, max_len
         self.runtime, self.unroll, self.sampling = runtime, unroll, sampling
-        self.attention = attention
+        self.attention, self.dtype = attention, dtype_of(model)
         self.compile_s: float | None = None
+        self._check()
         with torch.inference_mode():
             self.cache = static_cache(model, batch, max_len, cache)
             self.state = State(self.cache, batch)
         self.device = self.state.token.device.type
-        self._prefill = forward_function(self.model, self.cache)
+        self._prefill = self._forward_function()
         if compile_prefill:
             self.compile_prefill()
-        self._call = self._made()
+        self._make_call()
 
     @torch.inference_mode()
     def prefill(
@@ -100,19 +96,16 @@ class Decoder:
         keep = how many of the last positions, 0 = all of them. Fills the cache.
         """
         self.cache.place.past = past
-        end, device = past + ids.shape[1], ids.device
-        rows = torch.arange(past, end, device=device)
-        mask = None
-        if past:
-            mask = visible(rows, end, dtype_of(self.model), self.attention)
+        end = past + ids.shape[1]
+        rows = torch.arange(past, end, device=ids.device)
+        mask = visible(rows, end, self.dtype, self.attention) if past else None
         with attention_of(self.model, self.attention):
             logits: torch.Tensor = self._prefill(ids, mask, rows[None], keep)
         return logits
 
     def compile_prefill(self) -> None:
         """From now on prefill runs compiled, anew for each length of prompt."""
-        forward = forward_function(self.model, self.cache, one=True)
-        self._prefill = compiled(forward, self.device)
+        self._prefill = compiled(self._forward_function(one=True), self.device)
 
     @torch.inference_mode()
     def advance(self) -> torch.Tensor:
@@ -136,8 +129,7 @@ class Decoder:
         Ends early where every sequence has had one of `eos`, which is looked at every
         `unroll` tokens; without eos the host waits for nothing until the end.
         """
-        parts = list(self.chunks(ids, new_tokens, eos))
-        return torch.cat(parts, dim=1)
+        return torch.cat(list(self.chunks(ids, new_tokens, eos)), dim=1)
 
     def chunks(
         self,
@@ -154,9 +146,10 @@ class Decoder:
         check_count("new_tokens", new_tokens, high=self.max_len - ids.shape[1] + 1)
         self.prefill(ids, prefixes)
         n, ended = ids.shape[1], None
-        for start, stop in spans(new_tokens, self.unroll):
+        for start in (0, *range(1, new_tokens, self.unroll)):
             if start:
                 self.advance()
+            stop = min(start + self.unroll, new_tokens) if start else 1
             piece = self.state.tokens[:, n + start : n + stop].clone()
             if eos:
                 piece, ended = after_eos(piece, ended, eos)
@@ -164,38 +157,80 @@ class Decoder:
             if ended is not None and bool((ended >= 0).all()):
                 return
 
-    def _made(self) -> Callable[[], torch.Tensor]:
-        """The call that takes `unroll` steps, compiled and captured where asked for."""
+    def _make_call(self) -> None:
+        """Make what takes `unroll` steps, compiled and captured where asked for."""
         if self.runtime == "eager":
-            return self._steps(forward_function(self.model, self.cache), self.unroll)
+            self._call = self._steps(self._forward_function(), self.unroll)
+            return
         start = time.perf_counter()
-        forward = forward_function(self.model, self.cache, one=True)
+        forward = self._forward_function(one=True)
         if self.runtime == "compile":
-            call = self._steps(compiled(forward, self.device), self.unroll)
+            self._call = self._steps(compiled(forward, self.device), self.unroll)
         else:
             count = self.unroll if self.runtime == "decoder" else 1
-            call = compiled(self._steps(forward, count), self.device)
-        self._call = call
-        self._try_once()
-        if self.runtime == "graph":
-            with torch.inference_mode(), attention_of(self.model, self.attention):
-                call = captured(call, self.unroll)
-            self.rewind(0)
-        self.compile_s = time.perf_counter() - start
-        return call
-
-    def _steps(self, forward: Forward, count: int) -> Callable[[], torch.Tensor]:
-        dtype, attention = dtype_of(self.model), self.attention
-        parts = (self.cache, self.state, self.sampling, attention, dtype)
-        return steps_function(forward, *parts, count)
-
-    def _try_once(self) -> None:
+            self._call = compiled(self._steps(forward, count), self.device)
         # From an empty cache; the prompt overwrites what this leaves behind.
         self.rewind(0)
         self.advance()
         self.rewind(0)
+        if self.runtime == "graph":
+            with torch.inference_mode(), attention_of(self.model, self.attention):
+                self._call = captured(self._call, self.unroll)
+            self.rewind(0)
         if self.device == "cuda":
             torch.cuda.synchronize()
+        self.compile_s = time.perf_counter() - start
+
+    def _forward_function(self, one: bool = False) -> Forward:
+        """(ids, mask, positions, keep) -> the last `keep` positions' logits.
+
+        one: it is to be compiled, and products of one row may take another way.
+        """
+        model, cache, device = self.model, self.cache, self.device
+
+        def forward(ids: Any, mask: Any, positions: Any, keep: int = 1) -> torch.Tensor:
+            cut_out = device == "cpu" and keep and ids.shape[1] > 1
+            together = rows_together(model) if cut_out and not one else nullcontext()
+            with one_row(device) if one else together:
+                out = model(
+                    ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=keep,
+                )
+            logits: torch.Tensor = out.logits
+            return logits
+
+        return forward
+
+    def _steps(self, forward: Forward, count: int) -> Step:
+        """() -> logits (batch, 1, vocab) of the last of `count` steps."""
+        cache, state, sampling = self.cache, self.state, self.sampling
+        place, attention, dtype = cache.place, self.attention, self.dtype
+
+        def steps() -> torch.Tensor:
+            for _ in range(count):
+                row = place.rows(1)
+                mask = visible(row, cache.length, dtype, attention)
+                logits = forward(state.token, mask, row[None])
+                token = pick(logits[:, -1], sampling, place.position)
+                state.put(token, place.position)
+                place.position.add_(1)
+            return logits
+
+        return steps
+
+    def _check(self) -> None:
+        check_choice("runtime", self.runtime, RUNTIMES)
+        check_count("unroll", self.unroll, high=64)
+        most = getattr(self.model.config, "max_position_embeddings", self.max_len)
+        check_count("max_len", self.max_len, high=most)
+        if self.runtime == "graph" and not torch.cuda.is_available():
+            raise ValueError(
+                "runtime='graph' needs an NVIDIA GPU: CUDA replays the graph"
+            )
 
     def _check_ids(self, ids: torch.Tensor) -> None:
         if ids.ndim != 2 or ids.shape[0] != self.batch:
@@ -208,14 +243,3 @@ class Decoder:
             raise ValueError(
                 f"a prompt of {n} tokens must have 1 to max_len={self.max_len}"
             )
-
-
-def _check(model: nn.Module, max_len: int, runtime: str, unroll: int) -> None:
-    check_choice("runtime", runtime, RUNTIMES)
-    check_count("unroll", unroll, high=64)
-    most = getattr(model.config, "max_position_embeddings", max_len)
-    check_count("max_len", max_len, high=most)
-    if runtime == "graph" and not torch.cuda.is_available():
-        raise ValueError("runtime='graph' needs an NVIDIA GPU: CUDA replays the graph")
-    if not hasattr(model, "get_input_embeddings"):
-        raise ValueError(f"model={type(model).__name__} must be a transformers model")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,10 +10,8 @@ from torch import nn
 
 from fastlab import models
 from fastlab.runtime.attention import kernel_of
-from fastlab.runtime.cache import StaticKV
-from fastlab.runtime.compiled import compiled
+from fastlab.runtime.compiled import compiled, one_row
 from fastlab.runtime.decode import Decoder
-from fastlab.runtime.onerow import one_row
 from fastlab.runtime.unsupported import unsupported_reason
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import STATIC
@@ -45,10 +42,8 @@ def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
 class OnKernel:
     """Another call, with torch's attention on the kernel that is named."""
 
-    compile_s: float | None = None
-
     def __init__(self, call: Any, attention: str) -> None:
-        self.call, self.attention = call, attention
+        self.call, self.attention, self.reset = call, attention, call.reset
         self.release = getattr(call, "release", call.reset)
 
     def run(self) -> torch.Tensor:
@@ -56,22 +51,43 @@ class OnKernel:
         with kernel_of(self.attention):
             return self.call.run()
 
+
+def _compile_s(call: Any, runs: int = 1) -> float:
+    """Seconds of so many first runs, in which code is compiled."""
+    start = time.perf_counter()
+    for _ in range(runs):
+        call.run()
+    if call.ids.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+class Call:
+    """What the calls below share: each run overwrites what the last one left."""
+
+    compile_s: float | None = None
+
     def reset(self) -> None:
-        """The call's own."""
-        self.call.reset()
+        """Nothing to undo."""
 
 
-class CompiledPrefill:
+class CompiledPrefill(Call):
     """A forward pass without a static cache, compiled; keys and values are made too."""
 
     def __init__(self, call: Any, attention: str, device: str) -> None:
         self.ids, self.attention = call.ids, attention
-        start = time.perf_counter()
-        forward = _forward_of(call.model, dict(call.options), device)
+        model, options = call.model, dict(call.options)
+
+        def forward(ids: torch.Tensor) -> Any:
+            with one_row(device):
+                out = model(ids, **options)
+            cache = getattr(out, "past_key_values", None)
+            # Returned, or the compiler would leave out what nobody reads.
+            kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]
+            return out.logits, kept
+
         self._forward = compiled(forward, device)
-        self.run()
-        _wait(device)
-        self.compile_s: float | None = time.perf_counter() - start
+        self.compile_s = _compile_s(self)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n or 1, vocab)."""
@@ -79,129 +95,86 @@ class CompiledPrefill:
             logits: torch.Tensor = self._forward(self.ids)[0]
         return logits
 
-    def reset(self) -> None:
-        """Nothing to undo."""
 
+class Static(Call):
+    """A call on a decoder, whose static cache is allocated once.
 
-def _forward_of(
-    model: nn.Module, options: dict[str, Any], device: str
-) -> Callable[..., Any]:
-    def forward(ids: torch.Tensor) -> Any:
-        with one_row(device):
-            out = model(ids, **options)
-        cache = getattr(out, "past_key_values", None)
-        # Returned, or the compiler would leave out what nobody reads.
-        kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]
-        return out.logits, kept
-
-    return forward
-
-
-def _decoder(model: nn.Module, point: Point, **over: Any) -> Decoder:
-    recipe, work = point.recipe, point.workload
-    return Decoder(
-        model,
-        work.batch,
-        work.positions,
-        cache=recipe.cache,
-        runtime=over.get("runtime", recipe.runtime),
-        unroll=recipe.unroll,
-        attention=recipe.attention,
-        compile_prefill=recipe.attention == "flex",
-    )
-
-
-class StaticPrefill:
-    """A prompt into a static cache, which is allocated once; after a prefix if named.
-
-    Without one every run starts from an empty cache.
+    held: what is there before a run. A prefix's rows are computed here, and copied in
+    by each run; without one every run starts from an empty cache.
     """
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        self.ids, self.prefix = ids, point.workload.prefix_len
-        self._decoder = _decoder(model, point, runtime="eager")
-        self.cache: StaticKV = self._decoder.cache
-        self.held = self.cache.buffers
-        self._rows = _prefix_rows(self._decoder, ids[:, : self.prefix])
-        self._keep = 1 if point.workload.logits == "last" else 0
-        self._model, self._attention = model, point.recipe.attention
-        self.compile_s: float | None = None
-        if point.recipe.runtime == "compile":
-            self._compile(ids.device.type)
+        recipe, work = point.recipe, point.workload
+        self.ids, self.work, self.prefix = ids, work, work.prefix_len
+        prefills = work.phase == "prefill"
+        self.decoder = decoder = Decoder(
+            model,
+            work.batch,
+            work.positions,
+            cache=recipe.cache,
+            runtime="eager" if prefills else recipe.runtime,
+            unroll=recipe.unroll,
+            attention=recipe.attention,
+            compile_prefill=recipe.attention == "flex",
+        )
+        self.compile_s, buffers = decoder.compile_s, decoder.cache.buffers
+        self.held = buffers if prefills else [*buffers, decoder.state.tokens]
+        self._rows: list[torch.Tensor] = []
+        if self.prefix:
+            decoder.forward(ids[:, : self.prefix], 0, 1)
+            self._rows = [rows[:, :, : self.prefix].clone() for rows in buffers]
 
-    def _compile(self, device: str) -> None:
-        start = time.perf_counter()
-        self._decoder.compile_prefill()
-        self.run()
-        _wait(device)
-        self.compile_s = time.perf_counter() - start
+    def _copy_prefix(self) -> None:
+        for rows, buffer in zip(self._rows, self.held, strict=False):
+            buffer[:, :, : self.prefix].copy_(rows)
+
+
+class StaticPrefill(Static):
+    """A prompt into a static cache, after a prefix if one is named."""
+
+    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
+        super().__init__(model, ids, point)
+        if point.recipe.runtime == "compile":
+            self.decoder.compile_prefill()
+            self.compile_s = _compile_s(self)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n - prefix or 1, vocab), once the prefix is copied in."""
-        for rows, buffer in zip(self._rows, self.held, strict=False):
-            buffer[:, :, : self.prefix].copy_(rows)
-        return self._decoder.forward(
-            self.ids[:, self.prefix :], self.prefix, self._keep
-        )
-
-    def reset(self) -> None:
-        """Nothing to undo: the next run overwrites the rows."""
+        self._copy_prefix()
+        keep = 1 if self.work.logits == "last" else 0
+        return self.decoder.forward(self.ids[:, self.prefix :], self.prefix, keep)
 
 
-def _prefix_rows(decoder: Decoder, ids: torch.Tensor) -> list[torch.Tensor]:
-    """Copies of the cache's rows for a prefix ids (batch, n); none for an empty one."""
-    n = ids.shape[1]
-    if n == 0:
-        return []
-    decoder.forward(ids, 0, 1)
-    return [buffer[:, :, :n].clone() for buffer in decoder.cache.buffers]
-
-
-class StaticDecode:
+class StaticDecode(Static):
     """One step after a prompt in a static cache; reset() only moves the position."""
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        self._decoder, self._n = _decoder(model, point), ids.shape[1]
-        self._decoder.prefill(ids)
-        self.ids, self.compile_s = ids, self._decoder.compile_s
-        self.held = [*self._decoder.cache.buffers, self._decoder.state.tokens]
+        super().__init__(model, ids, point)
+        self.decoder.prefill(ids)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
-        return self._decoder.advance()
+        return self.decoder.advance()
 
     def reset(self) -> None:
         """Back to the end of the prompt."""
-        self._decoder.rewind(self._n)
+        self.decoder.rewind(self.ids.shape[1])
 
 
-class StaticGenerate:
+class StaticGenerate(Static):
     """Prefill and greedy decoding on a static cache, without a host synchronisation."""
-
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        self.ids, self.new_tokens = ids, point.workload.new_tokens
-        self._decoder = _decoder(model, point)
-        self.prefix = point.workload.prefix_len
-        self._rows = _prefix_rows(self._decoder, ids[:, : self.prefix])
-        self.compile_s = self._decoder.compile_s
-        self.held = [*self._decoder.cache.buffers, self._decoder.state.tokens]
 
     def run(self) -> torch.Tensor:
         """Token ids (batch, new_tokens)."""
-        for rows, buffer in zip(self._rows, self.held, strict=False):
-            buffer[:, :, : self.prefix].copy_(rows)
-        decoder = self._decoder
-        decoder.start(self.ids, self.prefix)
-        for _ in range(-(-(self.new_tokens - 1) // decoder.unroll)):
-            decoder.advance()
-        n = self.ids.shape[1]
-        return decoder.state.tokens[:, n : n + self.new_tokens].clone()
-
-    def reset(self) -> None:
-        """Nothing to undo: each run starts with the prompt."""
+        self._copy_prefix()
+        self.decoder.start(self.ids, self.prefix)
+        n, new = self.ids.shape[1], self.work.new_tokens
+        for _ in range(1, new, self.decoder.unroll):
+            self.decoder.advance()
+        return self.decoder.state.tokens[:, n : n + new].clone()
 
 
-class Transformers:
+class Transformers(Call):
     """model.generate() with its static cache and its own compilation of the forward.
 
     On a CPU transformers compiles only when told to by a private switch of its
@@ -209,15 +182,21 @@ class Transformers:
     """
 
     def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        self.model, self.ids = model, ids
-        self.attention, device = point.recipe.attention, ids.device.type
-        self.options = _generation_options(point, device)
-        self.mask = torch.ones_like(ids)
-        start = time.perf_counter()
-        for _ in range(2):  # the second call finds the cache that the first one made
-            self.run()
-        _wait(device)
-        self.compile_s: float | None = time.perf_counter() - start
+        from transformers import CompileConfig
+
+        self.model, self.ids, self.attention = model, ids, point.recipe.attention
+        self.mask, new = torch.ones_like(ids), point.workload.new_tokens
+        self.options: dict[str, Any] = {
+            "max_new_tokens": new,
+            "min_new_tokens": new,
+            "do_sample": False,
+            "cache_implementation": "static",
+        }
+        if ids.device.type == "cpu":
+            config = CompileConfig(mode="default")
+            config._compile_all_devices = True  # type: ignore[assignment]
+            self.options["compile_config"] = config
+        self.compile_s = _compile_s(self, 2)  # the second one finds the first's cache
 
     def run(self) -> torch.Tensor:
         """Token ids (batch, new_tokens)."""
@@ -227,31 +206,3 @@ class Transformers:
             )
         tokens: torch.Tensor = out[:, self.ids.shape[1] :]
         return tokens
-
-    def reset(self) -> None:
-        """Nothing to undo: generate() resets its cache."""
-
-    def release(self) -> None:
-        """Nothing that a last run would not need."""
-
-
-def _generation_options(point: Point, device: str) -> dict[str, Any]:
-    from transformers import CompileConfig
-
-    new = point.workload.new_tokens
-    options: dict[str, Any] = {
-        "max_new_tokens": new,
-        "min_new_tokens": new,
-        "do_sample": False,
-    }
-    options |= {"cache_implementation": "static"}
-    if device == "cpu":
-        config = CompileConfig(mode="default")
-        config._compile_all_devices = True  # type: ignore[assignment]
-        options["compile_config"] = config
-    return options
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Prefixes:
     @property
     def nbytes(self) -> int:
         """Bytes of all that is kept."""
-        return sum(_bytes(rows) for rows in self._kept.values())
+        return sum(part.nbytes for rows in self._kept.values() for part in rows)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -55,7 +56,10 @@ class Prefixes:
         prompt = _tokens(ids)
         best = max(self._kept, key=lambda kept: _shared(kept, prompt), default=())
         length = min(_shared(best, prompt), len(prompt) - 1)
-        self._count(len(prompt), length)
+        self.hits.prompts += 1
+        self.hits.found += length > 0
+        self.hits.tokens += len(prompt)
+        self.hits.reused += length
         if length:
             self._kept.move_to_end(best)
             for rows, buffer in zip(self._kept[best], cache.buffers, strict=True):
@@ -72,19 +76,14 @@ class Prefixes:
         if any(_shared(kept, prompt) == len(prompt) for kept in self._kept):
             return
         rows = [buffer[:1, :, : len(prompt)].clone() for buffer in cache.buffers]
-        if _bytes(rows) > self.max_bytes:
+        if sum(part.nbytes for part in rows) > self.max_bytes:
             return
-        for kept in [k for k in self._kept if _shared(k, prompt) == len(k)]:
-            del self._kept[kept]  # the new one says all that it said
+        for kept in list(self._kept):
+            if _shared(kept, prompt) == len(kept):
+                del self._kept[kept]  # the new one says all that it said
         self._kept[prompt] = rows
         while self.nbytes > self.max_bytes:
             self._kept.popitem(last=False)
-
-    def _count(self, tokens: int, reused: int) -> None:
-        self.hits.prompts += 1
-        self.hits.found += reused > 0
-        self.hits.tokens += tokens
-        self.hits.reused += reused
 
 
 def _tokens(ids: torch.Tensor) -> tuple[int, ...]:
@@ -95,11 +94,5 @@ def _tokens(ids: torch.Tensor) -> tuple[int, ...]:
 
 def _shared(kept: tuple[int, ...], prompt: tuple[int, ...]) -> int:
     """How many leading tokens two prompts share."""
-    return next(
-        (n for n, (a, b) in enumerate(zip(kept, prompt, strict=False)) if a != b),
-        min(len(kept), len(prompt)),
-    )
-
-
-def _bytes(rows: list[torch.Tensor]) -> int:
-    return sum(part.nbytes for part in rows)
+    equal = (a == b for a, b in zip(kept, prompt, strict=False))
+    return sum(takewhile(bool, equal))

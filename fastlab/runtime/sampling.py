@@ -6,7 +6,7 @@ state: the same seed gives the same tokens eagerly, compiled and in a CUDA graph
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,13 +69,6 @@ def _mixed(x: torch.Tensor) -> torch.Tensor:
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _WORD
     x = ((x ^ (x >> 15)) * 0x846CA68B) & _WORD
     return x ^ (x >> 16)
-
-
-def spans(new_tokens: int, unroll: int) -> Iterator[tuple[int, int]]:
-    """[0, 1), then up to `unroll` tokens at a time: (1, 1 + k), (1 + k, 1 + 2k), ..."""
-    yield 0, 1
-    for start in range(1, new_tokens, unroll):
-        yield start, min(start + unroll, new_tokens)
 
 
 def after_eos(

@@ -37,19 +37,35 @@ class Speed:
         return self.tokens / (self.ttft_s + later)
 
 
+@dataclass
 class Stream:
-    """Pieces of text, once through; `speed` is there when they have ended."""
+    """Pieces of text, made as they are asked for; `speed` is there at their end."""
 
-    def __init__(self, pieces: Iterator[str | Speed]) -> None:
-        self._pieces = pieces
-        self.speed: Speed | None = None
+    decoder: Decoder
+    tokenizer: Any
+    ids: torch.Tensor
+    new_tokens: int
+    eos: Sequence[int]
+    stop: Sequence[str]
+    speed: Speed | None = None
 
     def __iter__(self) -> Iterator[str]:
-        for piece in self._pieces:
-            if isinstance(piece, Speed):
-                self.speed = piece
-            elif piece:
+        text = Text(self.tokenizer, self.ids[0].tolist(), self.stop)
+        start, first_s, ended = time.perf_counter(), 0.0, ""
+        for chunk in self.decoder.chunks(self.ids, self.new_tokens, self.eos):
+            tokens = chunk[0].tolist()  # waits for the device
+            now_s = time.perf_counter() - start
+            first_s = first_s or now_s
+            ended = text.add(tokens, self.eos)
+            if piece := text.piece():
                 yield piece
+            if ended:
+                break
+        if rest := text.piece(last=True):
+            yield rest
+        n, compile_s = text.tokens, self.decoder.compile_s
+        tpot_s = (now_s - first_s) / (n - 1) if n > 1 else None
+        self.speed = Speed(n, first_s, tpot_s, ended or "length", compile_s)
 
 
 def stream(
@@ -74,7 +90,6 @@ def stream(
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     if ids.shape[1] == 0:
         raise ValueError(f"prompt={prompt!r} must have at least one token")
-    device = next(model.parameters()).device
     decoder = Decoder(
         model,
         max_len=ids.shape[1] + new_tokens - 1,
@@ -83,28 +98,8 @@ def stream(
         unroll=unroll,
         sampling=sampling,
     )
-    eos = eos_ids(model, tokenizer)
-    text = Text(tokenizer, ids[0].tolist(), stop)
-    return Stream(_pieces(decoder, text, ids.to(device), new_tokens, eos))
-
-
-def _pieces(
-    decoder: Decoder, text: Text, ids: torch.Tensor, new_tokens: int, eos: list[int]
-) -> Iterator[str | Speed]:
-    start = time.perf_counter()
-    first_s, ended = 0.0, "length"
-    for chunk in decoder.chunks(ids, new_tokens, eos):
-        tokens = chunk[0].tolist()  # waits for the device
-        now_s = time.perf_counter() - start
-        first_s = first_s or now_s
-        ended = text.add(tokens, eos) or ended
-        yield text.piece()
-        if ended != "length":
-            break
-    yield text.piece(last=True)
-    n = text.tokens
-    tpot_s = (now_s - first_s) / (n - 1) if n > 1 else None
-    yield Speed(n, first_s, tpot_s, ended, decoder.compile_s)
+    ids, eos = ids.to(decoder.state.token.device), eos_ids(model, tokenizer)
+    return Stream(decoder, tokenizer, ids, new_tokens, eos, stop)
 
 
 class Text:
@@ -157,8 +152,5 @@ def eos_ids(model: nn.Module, tokenizer: Any) -> list[int]:
     """Tokens that end a text: of the model's generation config, else the tokenizer."""
     config: Any = getattr(model, "generation_config", None)
     named = getattr(config, "eos_token_id", None)
-    if named is None:
-        named = tokenizer.eos_token_id
-    if named is None:
-        return []
-    return list(named) if isinstance(named, list | tuple) else [int(named)]
+    named = tokenizer.eos_token_id if named is None else named
+    return [named] if isinstance(named, int) else list(named or ())

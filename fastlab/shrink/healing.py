@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from fastlab import checkpoints, machine
-from fastlab.learning.checkpoint import export_model, write_json
+from fastlab.learning.checkpoint import Row, export_model, summary_of, write_json
 from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.likelihood import text_loss
 from fastlab.learning.loop import Training
-from fastlab.learning.session import Row, summary_of
 from fastlab.learning.tokens import token_ids
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.trained import Trained

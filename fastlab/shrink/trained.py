@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastlab.learning.session import OnRow
+from fastlab.learning.checkpoint import OnRow
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import check_tokenizer, encode, token_ids, whole_blocks
 from fastlab.spec.hub import local_folder, read_shape, weights_id

@@ -272,10 +272,9 @@ def test_the_environment_has_the_bandwidth_of_a_copy(
 ) -> None:
     monkeypatch.setattr(machine, "free_bytes", lambda kind: 10 * 2**20)
     monkeypatch.setattr(module, "COPY_S", 0.001)
-    assert 0 < module.copy_bandwidth("cpu", bench.clock, 0.001) < 1e13
     env = bench.environment()
     assert env["device"] == machine.device_name("cpu")
-    assert env["copy_bytes_per_s"] > 0
+    assert 0 < env["copy_bytes_per_s"] < 1e13
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     monkeypatch.setattr("fastlab.clock.microbench.LARGEST_BYTES", {"cpu": 2**22})
     monkeypatch.setattr(end_to_end, "settings_for", lambda kind: quick)
     monkeypatch.setattr(end_to_end, "LEVELS", (2**22, STREAMED))
-    monkeypatch.setattr(fitting, "compiled_seconds", lambda device: (1e-5, 2e-4))
+    monkeypatch.setattr(end_to_end, "compiled_seconds", lambda device: (1e-5, 2e-4))
     monkeypatch.setattr(fitting, "compiles", lambda kind: False)
     device, samples = fitting.calibrate_fully("cpu", counts=FEW)
     packed = [p for p in TIMED if not machine.unsupported_reason("cpu", p)]

@@ -13,15 +13,12 @@ from torch._dynamo.utils import counters
 
 from fastlab.clock import fitting
 from fastlab.clock import stored_benchmarks as unpacked
-from fastlab.clock.microbench import COUNTS, STORED_COUNTS, chosen
+from fastlab.clock.microbench import COUNTS, POOLS, STORED_COUNTS, chosen
 from fastlab.clock.microbenchmarks import STREAMED, Benchmark
 from fastlab.clock.stored_benchmarks import (
     RATIOS,
     SPARSE_M,
-    compiled_lookups,
-    compiled_rows,
     compiles,
-    lookups,
     sparse_rows,
 )
 from fastlab.latency.calibrated import datasheet
@@ -74,7 +71,7 @@ def test_a_sparse_benchmark_stores_what_is_counted_and_streams_it() -> None:
 
 
 def test_a_look_up_is_of_the_bytes_that_are_counted() -> None:
-    bench = next(b for b in lookups(4) if b.op.dims == (256 * 256, 6))
+    bench = next(b for b in POOLS["palette"](4) if b.op.dims == (256 * 256, 6))
     module = next(running(bench))
     assert module.weight_bytes() == bench.op.weight_bytes
     run = bench.make("cpu", torch.float32)
@@ -84,7 +81,7 @@ def test_a_look_up_is_of_the_bytes_that_are_counted() -> None:
 
 def test_a_compiled_look_up_is_the_same_in_one_kernel() -> None:
     """Each copy of the module runs through one graph: 65,536 weights, 4 B written."""
-    bench = next(b for b in compiled_lookups(4) if b.op.dims == (256 * 256, 3))
+    bench = next(b for b in POOLS["palette-compiled"](4) if b.op.dims == (256 * 256, 3))
     assert bench.op.kind == "palette-compiled"
     assert bench.op.bytes == 3 * 256 * 32 + 8 * 4 + 4 * 256 * 256
     assert compiles("cpu")
@@ -100,7 +97,7 @@ def test_a_compiled_look_up_is_the_same_in_one_kernel() -> None:
 
 def test_a_compiled_row_is_a_loop_on_each_of_its_weights() -> None:
     """768 x 768 in bf16: the sums that fp32 gives, from one graph for all copies."""
-    bench = next(b for b in compiled_rows(2) if b.op.dims == (1, 768, 768))
+    bench = next(b for b in POOLS["gemv"](2) if b.op.dims == (1, 768, 768))
     assert (bench.op.kind, bench.op.weight_bytes) == ("gemv", 2 * 768 * 768)
     graphs = counters["stats"]["unique_graphs"]
     run = bench.make("cpu", torch.bfloat16)

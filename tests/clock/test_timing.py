@@ -7,9 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastlab.clock import gpu_state
-from fastlab.clock.clocks import CpuClock, clock_for
-from fastlab.clock.gpu_state import GpuState, read_state, state_reader
+from fastlab.clock.clocks import (
+    THROTTLED,
+    CpuClock,
+    GpuState,
+    clock_for,
+    read_state,
+    state_reader,
+)
 from fastlab.clock.stats import summary
 from fastlab.clock.timing import Settings, block_size, flags, time_call
 from fastlab.record import Measurement
@@ -384,7 +389,7 @@ def test_throttling_is_heat_slowdown_or_power_brake():
     names = ("HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown")
     names += ("HwPowerBrakeSlowdown",)
     bits = [getattr(pynvml, f"nvmlClocksThrottleReason{name}") for name in names]
-    assert sum(bits) == gpu_state.THROTTLED
+    assert sum(bits) == THROTTLED
     assert all(GpuState(reasons=bit).throttled for bit in bits)
     capped = pynvml.nvmlClocksThrottleReasonSwPowerCap
     assert not GpuState(reasons=capped | 0x1).throttled

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
+import pandas as pd
 import pytest
 
 import fastlab as fl
@@ -9,7 +12,10 @@ from fastlab.cost.operations import PARTS, total
 from fastlab.figures import counts
 from fastlab.figures.style import STACKED
 from fastlab.words import factor, percent, power, si
+from tests.figures.cells import ran
 from tests.pins import compare
+
+NOTEBOOK = "01_count"
 
 STATE = {"layers": 16, "hidden": 2048, "prompt_len": 512, "batch": 1}
 STATE |= {"queries_per_kv": 4, "phase": "prefill"}
@@ -21,30 +27,35 @@ def point():
 
 
 @pytest.fixture(scope="module")
-def tables(point):
-    lengths = counts.shares(point, "prompt_len", [128, 512, 2048, 8192, 32768])
-    return lengths, counts.shares(point, "hidden", [256, 512, 1024, 2048, 4096])
+def cells(point):
+    """What the lesson's cells of counts leave behind."""
+    work = {"precision": "bf16", "prompt_len": 512}
+    decode = fl.grid(model="llama-3.2-1b", phase="decode", **work)[0]
+    given = {"prefill": point, "decode": decode, "work": work, "batch": 64}
+    given |= {"prompt_len": 512, "prompt_lens": [128, 512, 2048, 8192, 32768]}
+    given |= {"hiddens": [256, 512, 1024, 2048, 4096], "model": "llama-3.2-1b"}
+    names = ("operations", "sums", "shares", "bytes", "cache", "cache-sizes", "article")
+    return ran(NOTEBOOK, *names, "audit", **given, run=Mock())
 
 
 @pytest.fixture(scope="module")
-def moved():
-    work = {"model": "llama-3.2-1b", "prompt_len": 512, "precision": "bf16"}
-    both = fl.grid(**work, phase=["prefill", "decode"])
-    return counts.moved([*both, *fl.grid(**work, phase="decode", batch=64)])
+def tables(cells):
+    return cells["lengths"], cells["widths"]
 
 
-def test_the_pinned_rows_are_still_there(point, tables, moved):
+def test_the_pinned_rows_are_still_there(cells, tables):
     lengths, widths = tables
     figure = counts.flop_shares(lengths, widths)
     assert compare("01_count_flop_shares", figure.table[: len(lengths)]) == []
-    assert compare("01_count_bytes_moved", counts.bytes_moved(moved).table) == []
-    assert compare("01_count_04", counts.operations(point)) == []
-    assert compare("01_count_09", counts.audit_article()) == []
-    assert compare("01_count_12", counts.cache(point)) == []
+    moved = counts.bytes_moved(cells["moved"])
+    assert compare("01_count_bytes_moved", moved.table) == []
+    assert compare("01_count_04", cells["ops"]) == []
+    assert compare("01_count_09", cells["shown"]) == []
+    assert compare("01_count_12", cells["cache"]) == []
 
 
-def test_the_operations_add_up_in_the_last_line(point):
-    table = counts.operations(point)
+def test_the_operations_add_up_in_the_last_line(cells, point):
+    table = cells["ops"]
     last, rest = table.iloc[-1], table.iloc[:-1]
     assert last["operation"] == "all"
     assert last["GFLOP"] == pytest.approx(total(point, "flops") / 1e9)
@@ -53,9 +64,11 @@ def test_the_operations_add_up_in_the_last_line(point):
     assert set(rest["part"]) == {"", *PARTS}
 
 
-def test_torch_agrees_on_every_point():
+def test_torch_agrees_on_every_point(cells):
     points = fl.grid(model=["tiny-gpt2", "tiny-llama"], phase=["prefill", "decode"])
-    table = counts.against_torch(points)
+    given = {name: cells[name] for name in ("pd", "flops_by_part")}
+    table = ran(NOTEBOOK, "families", "agreement", run=Mock(points=points), **given)
+    table = table["rows"]
     assert list(table["ratio"]) == [1.0] * 4
     assert list(table["parameters"]) == list(table["torch_parameters"])
     assert list(table["phase"]) == ["prefill", "decode"] * 2
@@ -67,40 +80,41 @@ def test_the_counters_are_one_line_each(monkeypatch):
     kept = [one for one in counters.COUNTERS if one[1] == "torch"]
     strange = ("theirs", "no_such_package_at_all", kept[0][2])
     monkeypatch.setattr(counters, "COUNTERS", [*kept, strange])
-    table = counts.counters(fl.grid(model="tiny-llama", prompt_len=16)[0])
-    rows = table.set_index("counter")
+    rows = ran(NOTEBOOK, "counters", counter_len=16, pd=pd)["shown"]
+    assert list(rows) == ["counter", "sdpa (the default)", "eager"]
+    rows = rows.set_index("counter")
     assert rows.loc["torch on meta"].tolist() == ["1.0000", "1.0000"]
     assert rows.loc["theirs"].tolist() == ["not installed"] * 2
 
 
-def test_the_cache_by_hand(point):
+def test_the_cache_by_hand(cells, point):
     """16 layers, keys and values, 64 numbers a head, 2 bytes: 4,096 B a KV head."""
-    table = counts.cache(point, lengths=(1000,)).set_index("KV heads")
+    table = cells["cache"].set_index("KV heads")
     assert list(table.index) == [32, 8, 1]
     assert table.loc[8, "KB a position"] == 8 * 4.096
-    assert table.loc[1, "MB at 1,000"] == pytest.approx(4.096)
+    assert table.loc[1, "MB at 1,024"] == pytest.approx(1.024 * 4.096)
     weights = 2 * fl.parameters(point.shape)
     assert table.loc[8, "outweighs"] == round(weights / (8 * 4096))
-    assert len(counts.cache(fl.grid(model="gpt2")[0])) == 1
+    gpt2 = ran(NOTEBOOK, "cache", prefill=fl.grid(model="gpt2")[0])
+    assert gpt2["kv_heads"] == [12]
 
 
-def test_shares_are_whole_and_attention_grows_with_the_prompt(point):
-    table = counts.shares(point, "prompt_len", [128, 4096])
-    assert table[list(PARTS)].sum(axis=1).tolist() == pytest.approx([1, 1])
-    short, long = table["attention"] * table["GFLOP"]
-    assert long / short == pytest.approx(32**2)
-    with pytest.raises(ValueError, match="hidden=100 must be a multiple of 64"):
-        counts.shares(point, "hidden", [100])
+def test_attention_grows_with_the_prompt(tables):
+    table = tables[0]
+    assert table[list(PARTS)].sum(axis=1).tolist() == pytest.approx([1] * 5)
+    short, _, _, long, _ = table["attention"] * table["GFLOP"]
+    assert long / short == pytest.approx((8192 / 128) ** 2)
 
 
-def test_a_decode_step_does_about_one_flop_for_each_byte(moved):
+def test_a_decode_step_does_about_one_flop_for_each_byte(cells):
+    moved = cells["moved"]
     assert moved["FLOP per byte"][1] == pytest.approx(1.0, abs=0.05)
     assert moved["FLOP per byte"][0] > 50
     assert moved["weights"][0] == pytest.approx(2.473, abs=1e-3)
 
 
-def test_the_article_is_wrong_in_every_line():
-    rows = counts.audit_article()[["it prints", "that gives", "right"]]
+def test_the_article_is_wrong_in_every_line(cells):
+    rows = cells["shown"][["it prints", "that gives", "right"]]
     assert rows.to_numpy().tolist() == [
         ["1.25·10⁹", "1.45·10¹⁰", "2.92·10¹¹"],
         ["2.50·10⁹", "2.90·10¹⁰", "2.92·10¹¹"],

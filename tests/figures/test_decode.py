@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import fastlab as fl
 from fastlab.figures import decode
@@ -19,6 +20,7 @@ from fastlab.notebook import generation
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
 from fastlab.spec.grids import flat
+from tests.figures.cells import Shows, run_cells
 from tests.figures.checks import faults
 from tests.figures.made import measurement, record
 from tests.pins import compare
@@ -28,7 +30,6 @@ TINY = {"family": "llama", "layers": 1, "hidden": 64, "vocab": 512, "kv_heads": 
 NAMES = ["dynamic", "static", "our decoder", "our graph"]
 QUALITY = Quality("fp32", "0" * 64, 0.002, 0.9, 0.1)
 PRECISIONS = ["bf16", "fp32", "int8", "int4-g64"]
-SHAPE = fl.ModelShape("llama", 2, 64, heads=4, kv_heads=2, vocab=512)
 LARGE = fl.PRESETS["llama-3.1-8b"]
 
 
@@ -198,27 +199,40 @@ def test_noisy_bars_are_hatched(table):
     assert any(bar.get_hatch() for bar in figure.axes[0].patches)
 
 
+NOTEBOOK = "08_decode_and_cache"
+HELD = ("held-asked", "held-made", "held")
+
+
+def held(**small):
+    """What notebook 08 allocates of a small model, and its figure."""
+    small = {"layers": 1, "hidden": 64, "vocab": 512} | small
+    given = {"small": small, "steps": fl.grid(**small), "decode": decode}
+    space = run_cells(NOTEBOOK, *HELD, live_precisions=["fp32"], **given)
+    return space["sizes"], space["run"].shown["held"]
+
+
 def test_caches_are_allocated_as_the_formula_says():
-    found = decode.cache_sizes(SHAPE, [100, 130], "fp32")
+    found, figure = held(family="llama", layers=2, heads=4, kv_heads=2)
     assert found["same"].all()
     size = found.set_index(["heads", "cache", "positions"])["allocated"]
     # 2 x 2 layers x 2 KV heads x 16 wide x 4 bytes = 512 bytes a position
-    assert size[decode.GROUPED_HEADS, "dynamic", 100] == 51_200
-    assert size[decode.OWN_HEADS, "dynamic", 100] == 102_400
-    assert size[decode.GROUPED_HEADS, "static", 100] == 128 * 512
-    assert size[decode.GROUPED_HEADS, "static", 130] == 192 * 512
-    assert size[decode.GROUPED_HEADS, "static-int8", 100] == 128 * 8 * (16 + 4)
-    figure = decode.memory_footprint(found)
+    own, grouped = decode.HEADS
+    assert size[grouped, "dynamic", 130] == 130 * 512
+    assert size[own, "dynamic", 130] == 130 * 1024
+    assert size[grouped, "static", 130] == 192 * 512
+    assert size[grouped, "static", 520] == 768 * 512
+    assert size[grouped, "static-int8", 130] == 192 * 8 * (16 + 4)
     assert faults(figure) == []
-    assert "8 of 8 allocated" in figure.title
+    assert "16 of 16 allocated" in figure.title
     assert "static-int8" in texts(figure)
 
 
-def test_a_model_without_groups_has_no_line_for_them():
-    alone = fl.ModelShape("gpt2", 1, 64, vocab=512, max_positions=256)
-    found = decode.cache_sizes(alone, [100], "fp32")
-    assert set(found["heads"]) == {decode.GROUPED_HEADS}
+def test_a_model_without_groups_stands_once():
+    found, _ = held(family="gpt2", max_positions=8200)
+    assert set(found["heads"]) == {decode.HEADS[0]}
+    assert len(found) == 12
     assert found["same"].all()
+    alone = fl.ModelShape("gpt2", 1, 64, vocab=512, max_positions=256)
     assert list(decode.kv_kinds(alone)) == ["16-bit KV", "int8 KV"]
 
 
@@ -247,30 +261,33 @@ def test_the_crossings_of_the_notebook_are_those_of_old():
 
 
 def test_the_unrolled_steps_of_the_notebook_are_those_of_old():
-    tiny = {"family": "llama", "layers": 1, "hidden": 64, "vocab": 512}
-    loop = {"phase": "generate", "prompt_len": 16, "new_tokens": 65}
-    points = fl.grid(**tiny, **loop, runtime="decoder", unroll=[1, 2, 4, 8])
-    rows = fl.start("08_decode_and_cache", "replay", points).rows()
-    assert compare("08_decode_and_cache_unroll", decode.unrolled(rows)) == []
+    given = {"unrolls": [1, 2, 4, 8], "decode": decode}
+    space = run_cells(NOTEBOOK, "unroll", "unroll-token", **given)
+    table = space["run"].shown["unroll"].table
+    assert compare("08_decode_and_cache_unroll", table) == []
 
 
 def test_prompts_that_begin_alike_are_computed_once():
-    found = decode.served(SHAPE, 20, [5, 7, 3])
-    assert list(found["tokens"]) == [25, 27, 23]
-    assert list(found["reused"]) == [0, 20, 20]
-    assert found["hit_rate"].tolist() == pytest.approx([0, 20 / 52, 40 / 75])
-    assert (found["ttft_ms"] > 0).all()
+    small = {"family": "llama", "layers": 1, "hidden": 64, "vocab": 8192}
+    turns = run_cells(NOTEBOOK, "turns", small=small, torch=torch)["turns"]
+    tokens, reused, ms, rates, _ = zip(*turns, strict=True)
+    assert tokens == (416, 432, 448, 416)
+    assert reused == (0, 384, 384, 384)
+    assert rates == pytest.approx((0, 384 / 848, 768 / 1296, 1152 / 1712))
+    assert min(ms) > 0
 
 
 def test_the_figure_of_prefixes_tells_gains_and_hits():
     rows = generations({1: 30.0, 2: 10.0}).assign(prefix_len=[0, 64], prompt_len=128)
     rows = rows.assign(estimated_low_ms=9.0, estimated_high_ms=31.0, ratio=1.0)
-    turns = decode.served(SHAPE, 20, [5, 7])
-    figure = decode.prefixes(rows.drop(columns="unroll"), turns)
+    rows = rows.drop(columns="unroll").assign(measured_gain=[1.0, 3.0])
+    turns = pd.DataFrame({"prompt": ["1", "2"], "tokens": [25, 27], "reused": [0, 20]})
+    turns = turns.assign(computed=[25, 7], ttft_ms=2.0, hit_rate=[0, 20 / 52])
+    figure = decode.prefixes(rows, turns)
     assert faults(figure) == []
     assert {"×3.00", "38 %"} <= set(texts(figure))
     assert "64 of 128 tokens found in the cache: first token ×3.00" in figure.tell()
-    assert "no prefill" in decode.prefixes(rows.assign(status="oom"), turns).title
+    assert "no prefill" in decode.prefixes(rows[:0], turns).title
 
 
 def generations(ms):
@@ -282,14 +299,19 @@ def generations(ms):
     return rows
 
 
+def unrolling(ms):
+    done = generations(ms).sort_values("unroll")
+    space = run_cells(NOTEBOOK, "unroll-token", done=done, decode=decode, calls=Shows())
+    return space["run"].shown["unroll"]
+
+
 def test_the_price_of_a_call_and_of_a_step_are_fitted():
-    rows = generations({k: 65 * (0.1 + 0.4 / k) for k in (8, 1, 2)})
-    found = decode.unrolled(rows)
+    figure = unrolling({k: 65 * (0.1 + 0.4 / k) for k in (8, 1, 2)})
+    found = figure.table
     assert list(found["unroll"]) == [1, 2, 8]
     assert found["step_ms"].iloc[0] == pytest.approx(0.1)
     assert found["host_ms"].iloc[0] == pytest.approx(0.4)
     assert found["estimated"].tolist() == pytest.approx([0.2] * 3)
-    figure = decode.unrolling(found, "title")
     assert faults(figure) == []
     # 8 tokens: 8, 4 and 1 calls of 0.4 ms, and 8 steps of 0.1 ms
     assert figure.table["all_ms"].tolist() == pytest.approx([4.0, 2.4, 1.2])
@@ -297,9 +319,9 @@ def test_the_price_of_a_call_and_of_a_step_are_fitted():
 
 
 def test_one_k_alone_has_no_fit_and_still_draws():
-    found = decode.unrolled(generations({2: 65.0}))
-    assert np.isnan(found["host_ms"].iloc[0])
-    assert "8.00" in texts(decode.unrolling(found, "title"))
+    figure = unrolling({2: 65.0})
+    assert np.isnan(figure.table["host_ms"].iloc[0])
+    assert "8.00" in texts(figure)
 
 
 def test_the_explorer_says_what_is_read_and_whether_it_fits():

@@ -246,4 +246,4 @@ def test_a_text_shorter_than_a_block_is_judged_in_shorter_ones(trained, tmp_path
     short = fl.Trained(trained.source, [str(tmp_path / "short.txt")])
     held = short.tokenizer(short.corpus.held_out)["input_ids"]
     judge = Evaluator.of(short, fl.built(short), 4)
-    assert judge.ids.shape[1] == min(64, len(held) - 1)
+    assert judge.questions.ids.shape[1] == min(64, len(held) - 1)

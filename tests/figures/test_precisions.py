@@ -20,6 +20,7 @@ from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.spec.precision import FORMATS, PRECISIONS, stored_bytes
 from fastlab.words import times
+from tests.figures.cells import run_cells
 from tests.figures.checks import faults
 from tests.figures.made import record
 
@@ -55,6 +56,16 @@ def speedups(records, device=None, known=(), baseline="bf16"):
 @pytest.fixture(scope="module")
 def rows(device):
     return speedups(records(device, phase=["prefill", "decode"]), device)
+
+
+def floors(points, device, rows=None):
+    """What notebook 06 counts of points; with rows its figure beside it."""
+    asked = {"asked": points, "device": device, "pd": pd}
+    space = run_cells("06_precisions", "floors", **asked)
+    if rows is None:
+        return pd.DataFrame(space["floors"])
+    space = run_cells("06_precisions", "reasons", **space | {"table": rows})
+    return space["run"].shown["reasons"]
 
 
 def one(rows, **values):
@@ -121,7 +132,7 @@ def test_bytes_alone_and_arithmetic_alone_by_hand(device):
     rates = {"fp32": 1e12, "bf16": 1e12, "int8": 2e12}
     simple = replace(device, peak_flops=rates, bandwidth=1e9, launch_s=0.0)
     points = fl.grid(**SMALL, precision=["bf16", "int8", "int8-dynamic"])
-    found = made.floors(points, simple).set_index("precision")
+    found = floors(points, simple).set_index("precision")
     gflop, mb = found["GFLOP"], found["MB moved"]
     assert found["memory ms"].tolist() == pytest.approx(mb.tolist())  # MB / (1 GB/s)
     assert found["arithmetic ms"]["bf16"] == pytest.approx(gflop["bf16"])
@@ -131,7 +142,7 @@ def test_bytes_alone_and_arithmetic_alone_by_hand(device):
     assert gflop["bf16"] / 2 < dynamic < gflop["bf16"]
     assert mb["int8"] > mb["bf16"]  # 64 rows: weights are written out in 16 bit first
     steps = fl.grid(**SMALL, precision=["bf16", "int8", "int4-g128"], phase="decode")
-    moved = made.floors(steps, device)["MB moved"].tolist()
+    moved = floors(steps, device)["MB moved"].tolist()
     assert moved == sorted(moved, reverse=True)
 
 
@@ -192,7 +203,7 @@ def test_marks_that_differ_by_a_third_are_told_apart(rows, device):
     ms = {"fp32": 46.3, "bf16": 17.5, "int8": 12.5, "int4-g128": 7.1}
     like = rows.assign(measured_ms=rows["precision"].map(ms))
     points = fl.grid(**SMALL, precision=NAMES, phase="decode")
-    figures = (made.trade(like), 1), (made.reasons(points, device, like), 0)
+    figures = (made.trade(like), 1), (floors(points, device, like), 0)
     for figure, panel in figures:
         where = places(figure, panel, "measured_ms")
         gaps = [a - b for a, b in itertools.pairwise(where[name] for name in ms)]
@@ -201,13 +212,13 @@ def test_marks_that_differ_by_a_third_are_told_apart(rows, device):
 
 def test_the_reasons_have_a_panel_for_each_call(device, rows):
     points = fl.grid(**SMALL, precision=NAMES, phase=["prefill", "decode"])
-    figure = made.reasons(points, device, rows)
+    figure = floors(points, device, rows)
     titles = [panel.title for panel in figure.panels]
     assert titles == ["decode, 1 row", "prefill, 64 rows"]
     assert figure.table["measured_ms"].notna().all()
     assert figure.title.startswith("Memory takes longer than arithmetic for 4 of 4 at")
     assert faults(figure) == []
-    other = made.reasons(fl.grid(**SMALL, batch=3), device, rows).table
+    other = floors(fl.grid(**SMALL, batch=3), device, rows).table
     assert other["measured_ms"].isna().all()
 
 

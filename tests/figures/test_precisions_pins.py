@@ -6,6 +6,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.figures import precisions as made
+from tests.figures.cells import Shows, run_cells
 from tests.pins import compare
 
 MODEL = {"family": "llama", "layers": 6, "hidden": 1024, "vocab": 8192}
@@ -32,14 +33,17 @@ def runs():
 
 def test_the_rows_are_those_that_were_pinned(runs):
     (run, rows), (batched, steps), (_, fused) = runs
-    longer = fl.grid(**MODEL, prompt_len=1024, precision=NAMES)
+    given = {"model": MODEL, "prompt_len": 64, "precisions": NAMES, "table": rows}
+    shows = Shows()
+    shows.points, shows.profile = run.points, run.profile
+    run_cells("06_precisions", "asked", "floors", "reasons", run=shows, **given)
     curves = made.speedup_curves(batched.points[0], batched.profile, NAMES, 64)
     batch = made.by_batch(curves, steps).table
     eager = rows[(rows.phase == "decode") & rows.precision.isin(FEW)]
     found = {
         "05": rows,
         "trade": made.trade(rows).table,
-        "reasons": made.reasons([*run.points, *longer], run.profile, rows).table,
+        "reasons": shows.shown["reasons"].table,
         "batch": batch[batch["status"] != "estimated"],  # lines were not told before
         "engines": made.engines(fl.merge_runs(eager, fused)).table,
         "promised": made.predicted_speedups(fl.merge_runs(rows, steps, fused)).table,

@@ -11,23 +11,21 @@ import pytest
 
 import fastlab as fl
 from fastlab import models
+from fastlab.figures import pruning
 from fastlab.figures.explorer import choices
 from fastlab.figures.pruning import (
     RATIOS,
     break_even,
-    choice_points,
     cut_points,
     cut_shares,
     cutting,
     dense_of,
     depth_or_width,
     described,
-    distilled,
     even_shares,
     kind_of,
     paper_flops,
     predicted_vs_measured,
-    side_by_side,
     speedups,
     zeros_are_not_speed,
 )
@@ -36,11 +34,15 @@ from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
-from fastlab.spec.pruning import pruned_shape
+from fastlab.rows import points_of
+from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, pruned_shape
 from fastlab.spec.sparsity import Sparsity, sparse_bytes
+from fastlab.words import percent, times
+from tests.figures.cells import run_cells
 from tests.figures.checks import faults
 from tests.figures.made import record
 
+NOTEBOOK = "07_pruning"
 LARGE = {"family": "llama", "layers": 8, "hidden": 768, "kv_heads": 4, "vocab": 512}
 SQUARE = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512}
 H200 = fl.device("h200")
@@ -91,8 +93,15 @@ def test_cuts_that_build_the_same_stand_once():
     assert sum(bool(p.recipe.pruning.layers) for p in points) == 1
 
 
+def tried(shares, ways):
+    return cut_points(shares, 1, ways, ways, **LARGE)
+
+
+ALL = [*LAYER_CHOICES, *IMPORTANCES]
+
+
 def test_each_way_chooses_what_it_can():
-    points = choice_points([0.5], ["loss", "taylor", "random"], **LARGE)
+    points = tried([0.5], ["loss", "taylor", "random"])
     found = [
         (kind_of(p.recipe), described(p)["choice"], p.recipe.pruning.seed)
         for p in points
@@ -103,8 +112,8 @@ def test_each_way_chooses_what_it_can():
     assert not [f for f in found if f[:2] == ("layers", "random")]
     assert not [f for f in found if f[:2] == ("ffn", "loss")]
     with pytest.raises(ValueError, match="ways"):
-        choice_points([0.5], ["best"], **LARGE)
-    assert len(choice_points([0.5], ["all"], **LARGE)) == 6 + 3 * (3 + 3)
+        tried([0.5], ["best"])
+    assert len(tried([0.5], ALL)) == 1 + 6 + 3 * (3 + 3)
 
 
 def test_half_the_layers_promise_nearly_two(cuts):
@@ -156,7 +165,14 @@ def test_what_is_smaller_in_two_ways_is_told_apart_or_left_out():
 
 
 def test_compressed_rows_take_the_bytes_of_dense_ones_at_half(zeroed):
-    figure = break_even(zeroed, 1024, 1024)
+    given = {"hidden": 768, "table": zeroed, "sparse": points_of(zeroed)}
+    space = run_cells(NOTEBOOK, "even", pruning=pruning, **given)
+    smaller = space["counted"].set_index("share")["smaller"]
+    for share in smaller.index[[0, 9, 23]]:
+        stored = fl.Sparsity(share, storage="csr")
+        bytes_stored = sparse_bytes(stored, 1024, 1024)
+        assert smaller[share] == pytest.approx(4 * 1024**2 / bytes_stored)
+    figure = space["run"].shown["break_even"]
     assert "the bytes of dense at 50 % zeros" in figure.tell()
     assert not faults(figure)
 
@@ -173,8 +189,10 @@ def test_every_figure_tells_what_it_draws(cuts, zeroed):
     both = pd.concat([cuts, zeroed], ignore_index=True)
     half = cuts[(cuts["kind"] == "layers") & (cuts["share"] == 0.5)]
     again = half.assign(bits_per_byte=1.52, distill_steps=900, before=[1.8])
-    tried = choice_points([0.25, 0.5], ["all"], **LARGE)
-    ways = chosen(speedups(made([*fl.grid(**LARGE), *tried]), H200))
+    points = tried([0.25, 0.5], ALL)
+    given = {"table": speedups(made(points), H200), "tried": points}
+    space = run_cells(NOTEBOOK, "choice", pruning=pruning, **given)
+    ways = space["run"].shown["choices"]
     assert [p.title for p in ways.panels] == [
         "layers",
         "heads",
@@ -187,17 +205,21 @@ def test_every_figure_tells_what_it_draws(cuts, zeroed):
         *time.table["bits_per_byte"],
         0.5,
     }
-    for figure in (zeros_are_not_speed(both, cuts), time, ways):
+    given = {"cuts": points_of(both), "sparse": [], "judged": points_of(cuts)}
+    given |= {"table": both, "pruning": pruning, "guess_factor": None}
+    kept = run_cells(NOTEBOOK, "zeros", **given)["run"].shown["zeros"]
+    assert "zeros stored dense ÷" in kept.title
+    for figure in (kept, time, ways):
         assert not faults(figure)
 
 
 def test_figures_of_nothing_say_so(cuts):
     empty = cuts[:0]
     assert "was judged" in chosen(empty).tell()
-    assert "nothing was both" in predicted_vs_measured(empty).tell()
+    assert "nothing was both" in predicted_vs_measured(empty, "").tell()
     for figure in (
-        zeros_are_not_speed(cuts[:1], empty),
-        break_even(empty, 64, 64),
+        zeros_are_not_speed(cuts[:1], empty, "none"),
+        break_even(empty, pd.DataFrame({"share": [0.4], "smaller": [1.0]}), "4 x 4"),
         depth_or_width(cuts, empty, empty.assign(before=[])),
     ):
         figure.draw()
@@ -205,7 +227,7 @@ def test_figures_of_nothing_say_so(cuts):
 
 def test_rows_that_are_not_stored_are_named(cuts):
     some = cuts.assign(status=["missing", *["ok"] * (len(cuts) - 1)])
-    note = predicted_vs_measured(some).note
+    note = predicted_vs_measured(some.assign(inside=True), "").note
     assert note == "no row is stored of dense 0 % (prefill)"
 
 
@@ -213,7 +235,10 @@ def test_estimates_that_held_are_counted(cuts):
     def figure(factor):
         ms = factor * cuts["estimated_ms"]
         ends = {"measured_low_ms": ms, "measured_high_ms": ms}
-        return predicted_vs_measured(cuts.assign(measured_ms=ms, ratio=factor, **ends))
+        given = {"table": cuts.assign(measured_ms=ms, ratio=factor, **ends)}
+        given |= {"cuts": points_of(cuts), "pruning": pruning}
+        given |= {"percent": percent, "times": times}
+        return run_cells(NOTEBOOK, "foretold", **given)["run"].shown["foretold"]
 
     assert figure(1.0).title.startswith(f"{len(cuts)} of {len(cuts)} within")
     assert figure(0.5).title.endswith("÷2.00 to ÷2.00 of the estimate, all below it")
@@ -280,48 +305,62 @@ def trained(tmp_path_factory):
     file.write_text("".join(lines))
     tokenizer = make_tokenizer(file.read_text(), 300)
     small = {"layers": 4, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 64}
-    shape = fl.ModelShape("llama", **small, vocab=300, max_positions=128, tied=True)
+    shape = fl.ModelShape("llama", **small, vocab=300, max_positions=256, tied=True)
     export_model(models.build(fl.Point(shape), "cpu"), tokenizer, folder)
     return fl.Trained(str(folder), text=(str(file),))
 
 
 def test_models_stand_side_by_side(trained):
-    dense, smaller = (fl.load(trained.folder)[0] for _ in range(2))
-    fl.prune(smaller, fl.Pruning(layers=0.5))
-    pair = {"dense": dense, "half": smaller}
-    bench = fl.Bench.for_device("cpu", fl.Settings.for_device("cpu", budget_s=0.05))
-    table = side_by_side(pair, bench, trained, "def f1(", 8)
-    assert table["model"].tolist() == ["dense", "half"]
+    given = {"trained": trained, "shares": [0.5], "budget_s": 0.05}
+    given["judged"] = fl.grid(model=str(trained.folder))
+    space = run_cells(NOTEBOOK, "live", "live-judged", **given)
+    table = space["beside"]
+    assert table["model"].tolist() == ["dense", "50% of the layers cut"]
     assert table["flags"].map(type).eq(str).all()
     assert table["parameters"].tolist() == [
-        sum(p.numel() for p in m.parameters()) for m in (dense, smaller)
+        sum(p.numel() for p in m.parameters()) for m in space["pair"].values()
     ]
     assert np.isfinite(table[["measured_ms", "bits_per_byte"]].to_numpy()).all()
 
 
-def test_students_of_these_weights_are_found(trained, tmp_path):
+def relearned(trained, folder, monkeypatch, rows):
+    """What notebook 07 draws of students, in rows or in a folder."""
+    monkeypatch.setattr("fastlab.shrink.trained.CHECKPOINTS", folder)
+    given = {"table": rows, "trained": trained, "pruning": pruning, "pd": pd}
+    given["judged"] = fl.grid(model=str(trained.folder), weights="trained")
+    given |= {"saved": rows[:0], "text": rows[:0]}
+    space = run_cells(NOTEBOOK, "relearned", "depth", **given)
+    return space["students"].to_dict("records")
+
+
+def halves(trained):
+    """Rows of half of the layers, cut and taught again."""
+    own = {"model": str(trained.folder), "weights": "trained", "prompt_len": 8}
+    both = fl.grid(**own, prune_layers=0.5, distill_steps=[0, 100])
+    rows = speedups(made([replace(p, weights=trained.weights) for p in both]))
+    return rows.assign(bits_per_byte=[2.0, 1.6])
+
+
+def test_students_of_these_weights_are_found(trained, tmp_path, monkeypatch):
     judged = {"bits_per_byte": 1.6, "low": 1.5, "high": 1.7}
-    pruning = {"layers": 0.5, "layer_choice": "influence"}
-    recipe = {"precision": "fp32", "pruning": pruning, "distill_steps": 100}
+    recipe = {"precision": "fp32", "pruning": {"ffn": 0.5}, "distill_steps": 100}
     run = {"teacher": trained.weights, "recipe": recipe, "held_out": judged}
     for name, teacher in (("a", trained.weights), ("b", "trained:other")):
         (tmp_path / name).mkdir()
         kept = json.dumps(run | {"teacher": teacher})
         (tmp_path / name / "run.json").write_text(kept)
-    (line,) = distilled(speedups(made([])), trained, tmp_path).to_dict("records")
-    assert (line["kind"], line["share"], line["distill_steps"]) == ("layers", 0.5, 100)
-    assert (line["choice"], line["bits_per_byte"]) == ("influence", 1.6)
+    _, line = relearned(trained, tmp_path, monkeypatch, halves(trained))
+    assert (line["kind"], line["share"], line["distill_steps"]) == ("ffn", 0.5, 100)
+    assert (line["choice"], line["bits_per_byte"]) == ("magnitude", 1.6)
+    assert (line["bits_low"], line["bits_high"]) == (1.5, 1.7)
     assert 0 < line["left"] < 1
 
 
-def test_a_student_stands_beside_its_cut_before(trained, tmp_path):
-    own = {"model": str(trained.folder), "weights": "trained", "prompt_len": 8}
-    both = fl.grid(**own, prune_layers=0.5, distill_steps=[0, 100])
-    rows = speedups(made([replace(p, weights=trained.weights) for p in both]))
-    rows = rows.assign(bits_per_byte=[2.0, 1.6])
-    (line,) = distilled(rows, trained, tmp_path).to_dict("records")
+def test_a_student_stands_beside_its_cut_before(trained, tmp_path, monkeypatch):
+    rows = halves(trained)
+    (line,) = relearned(trained, tmp_path, monkeypatch, rows)
     assert (line["before"], line["bits_per_byte"]) == (2.0, 1.6)
-    (alone,) = distilled(rows[1:], trained, tmp_path).to_dict("records")
+    (alone,) = relearned(trained, tmp_path, monkeypatch, rows[1:])
     assert np.isnan(alone["before"])
 
 

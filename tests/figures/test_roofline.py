@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import fastlab as fl
+from fastlab.clock import microbench
 from fastlab.cost.ops import PRODUCTS
 from fastlab.figures import roofline as roofs
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample
 from fastlab.sweeps.reference import references
+from tests.figures.cells import ran
 from tests.figures.checks import faults
 from tests.pins import compare
 
@@ -49,8 +53,14 @@ def run():
 
 @pytest.fixture(scope="module")
 def timed(run):
-    stored = run.reference.samples
-    return roofs.microbenchmarks(run.profile, ["fp32", "bf16"], 4, stored)
+    return benchmarks(run, list(PAIR))
+
+
+def benchmarks(run, precisions):
+    """What the lesson's cells make of timed products and attentions."""
+    given = {"run": run, "precisions": precisions, "microbenchmarks": 1}
+    names = ("measured-roof", "benchmarks")
+    return ran("03_roofline", *names, **given, pd=pd, np=np)["timed"]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +121,8 @@ def test_a_precision_that_the_device_lacks_is_left_out(calls):
 
 
 def test_bounds_of_decode_are_memory_and_launches(calls):
-    table = roofs.bounds(calls, fl.device("h200"))
+    given = {"calls": calls, "sheet": fl.device("h200")}
+    table = ran("03_roofline", "bounds", "three-clocks", **given)["shown"]
     row = pick(table, phase="decode", precision="bf16")
     # 8 us x 1,301 launches; 16 GB of weights and cache at 4.8 TB/s
     assert row["launches ms"] == pytest.approx(10.408)
@@ -163,12 +174,6 @@ def test_no_name_covers_a_mark_or_another_name(calls, state):
     for n, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:n])
         assert not any(box.contains(*place) for place in places)
-
-
-def test_mathtext_in_a_name_ends_no_figure(products, device):
-    figure = roofs.roofline(products, replace(device, name="GPU $x_1$ ^"))
-    fl.figures.shown.png_of(figure)
-    assert "GPU $x_1$ ^" in figure.tell()
 
 
 def test_the_default_figure_has_the_pinned_rows(calls):
@@ -232,13 +237,15 @@ def test_both_roofs_are_drawn_where_there_is_a_datasheet(timed, device):
 
 def test_benchmarks_that_cannot_be_are_refused(run):
     with pytest.raises(ValueError, match="has no profile for tf32"):
-        roofs.microbenchmarks(run.profile, ["tf32"], 4)
+        benchmarks(run, ["tf32"])
 
 
 def test_benchmarks_are_timed_here_where_none_are_stored(monkeypatch, device):
     sample = Sample("linear", (1, 2, 3), 12.0, 24.0, 1e-6, "fp32")
-    monkeypatch.setattr(roofs, "_timed", lambda *_: [sample])
-    row = roofs.microbenchmarks(device, ["fp32"], 1).iloc[0]
+    monkeypatch.setattr(microbench, "chosen", lambda *_: [None])
+    monkeypatch.setattr(microbench, "timed", lambda *_: sample)
+    here = Mock(profile=device, is_replay=False, kind="cpu")
+    row = benchmarks(here, ["fp32"]).iloc[0]
     assert (row["FLOP/s"], row["FLOP per byte"]) == (pytest.approx(12e6), 0.5)
     assert row["roof"] == pytest.approx(0.5 * 10e9)
 

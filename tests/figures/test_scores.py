@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ import pytest
 import fastlab as fl
 from fastlab.figures import scores
 from fastlab.latency.explain import waterfall
-from fastlab.scores.errors import Errors
+from fastlab.latency.samples import ATTENTION
 from fastlab.scores.scoreboard import HOLDOUTS, ROWS
 from fastlab.spec import grid
 from fastlab.words import digits
+from tests.figures.cells import ran
 from tests.figures.made import record
 from tests.latency.fitting import calibrated
 from tests.pins import compare
@@ -45,8 +47,13 @@ def board(reference):
 
 @pytest.fixture(scope="module")
 def ablated(reference):
-    formats = ["fp32", "bf16", "fp16"]
-    return scores.ablation(reference.samples, reference.profile, formats)
+    return ablation(reference, ["fp32", "bf16", "fp16"])
+
+
+def ablation(reference, precisions):
+    """What the cells of fits without a term leave behind."""
+    given = {"run": Mock(reference=reference), "precisions": precisions, "pd": pd}
+    return ran(NOTEBOOK, "ablation", "ablated", "farthest", **given)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +140,7 @@ def test_a_waterfall_is_drawn_hatched_for_the_residual(device):
     assert re.match(r"2 points, medians of \d+ samples", figure.note)
 
 
-# --- the fit's terms
+# --- the fit's terms, in the cells of the lesson
 
 ABLATED = pd.DataFrame(
     {
@@ -146,9 +153,15 @@ ABLATED = pd.DataFrame(
 )
 
 
+def terms(ablated):
+    without = [name for name in ablated if name.startswith("without ")]
+    given = {"ATTENTION": ATTENTION, "ablated": ablated, "without": without}
+    return ran(NOTEBOOK, "terms", "pays", **given)["shown"]
+
+
 def test_a_term_pays_where_more_fits_get_worse_without_it():
     """nearby: +5, +0.4 (same), -1: one worse, one better -> it does not pay."""
-    found = scores.terms(ABLATED).set_index(["left out", "among"])
+    found = terms(ABLATED).set_index(["left out", "among"])
     first = found.loc["nearby", "products, attention"]
     assert list(first[["fits", "worse", "same", "better"]]) == [3, 1, 1, 1]
     assert first["median change"] == pytest.approx(0.4)
@@ -159,9 +172,8 @@ def test_a_term_pays_where_more_fits_get_worse_without_it():
 
 def test_the_ablation_of_the_reference(reference):
     """Stored calibration points: every fit has a line, and overhead pays."""
-    samples = reference.samples
-    some = [s for s in samples if s.precision == "fp32"]
-    found = scores.ablation(samples, reference.profile, ["fp32", "tf32"])
+    some = [s for s in reference.samples if s.precision == "fp32"]
+    found = ablation(reference, ["fp32", "tf32"])["ablated"]
     assert set(found["precision"]) == {"fp32"}
     assert set(found["class"]) >= {"linear", "prefill", "decode", "norm"}
     assert found["samples"].sum() == len(some)
@@ -173,14 +185,14 @@ def test_the_ablation_of_the_reference(reference):
 
 def test_the_table_of_fits_is_sorted_fits_a_page_and_tells_why_one_is_far_off(ablated):
     """copy, bf16: 0.13, 8.4 and 268 MB, in cache and out, each from the others."""
-    page = scores.fits(ablated)
+    page = ablated["shown"]
     assert list(page["full model"]) == sorted(page["full model"])
     assert len(page.columns) <= 9
     assert page["datasheet"].notna().all()
     last = page.iloc[-1]
     assert (last["class"], last["precision"], last["samples"]) == ("copy", "bf16", 3)
-    said = scores.farthest(ablated)
-    assert said.startswith("farthest off: copy in bf16, 293 %")
+    said = ablated["words"]
+    assert "farthest off: copy in bf16, 293 %" in said
     assert "each of 3 samples" in said
     assert "2,033 times the bytes" in said  # 268,500,992 / 132,096
 
@@ -198,8 +210,13 @@ def test_methods_are_sorted_and_noise_has_no_direction(board):
     assert figure.title.startswith("fastlab, held out: 6.1 % off in the median of 418")
 
 
+def hold_outs(records, profile):
+    given = {"run": Mock(profile=profile), "records": records, "pd": pd}
+    return ran(NOTEBOOK, "holdouts", "hard", **given)["shown"]
+
+
 def test_hold_outs_of_the_reference(reference):
-    found = scores.holdouts(reference.records, reference.profile)
+    found = hold_outs(reference.records, reference.profile)
     assert list(found["left out"]) == [
         *("rows", "hidden", "seq", "batch", "layers", "family")
     ]
@@ -209,21 +226,18 @@ def test_hold_outs_of_the_reference(reference):
 
 
 def test_a_field_of_one_value_says_why_not(three, device):
-    found = scores.holdouts(three, device).set_index("left out")
+    found = hold_outs(three, device).set_index("left out")
     assert "two values of batch or more" in found.loc["batch", "why not"]
     assert found.loc["hidden", "times"] == 3
 
 
-def test_errors_by_hand():
-    made = scores.errors([Errors.of("a", np.array([1.1, 0.8]), np.ones(2))])
-    assert made.iloc[0].to_dict() == pytest.approx(
-        {"method": "a", "n": 2, "median": 15, "mean": 15, "p90": 19, "bias": -5}
-    )
+def stands_on(profile):
+    return ran(NOTEBOOK, "calibration", run=Mock(profile=profile), pd=pd)["shown"]
 
 
 def test_what_estimates_stand_on(device, profile):
     fits = calibrated(profile, dispatch_s=3e-6)
-    plain, fitted = (scores.calibration(d).iloc[0] for d in (device, fits))
+    plain, fitted = (stands_on(d).iloc[0] for d in (device, fits))
     assert "type" not in plain["estimates from"]
     assert "`fastlab calibrate`" in plain["estimates from"]
     assert (fitted["points"], fitted["seconds"]) == (111, 41.0)
@@ -239,11 +253,11 @@ def test_figures_and_tables_have_the_pinned_rows(reference, board, ablated):
             "scatter": fl.figures.sweep.scatter(held).table,
             "methods": scores.methods(board).table,
             "waterfalls": scores.waterfalls(looked, reference.profile).table,
-            "04": scores.calibration(reference.profile),
-            "07": scores.errors(board.groups, "rows"),
-            "09": scores.speedups(board),
-            "11": ablated,
-            "12": scores.terms(ablated),
+            "04": stands_on(reference.profile),
+            "07": ran(NOTEBOOK, "groups", board=board, pd=pd)["shown"],
+            "09": ran(NOTEBOOK, "speedups", board=board, pd=pd)["shown"],
+            "11": ablated["ablated"],
+            "12": terms(ablated["ablated"]),
         }.items()
         if (problems := compare(f"{NOTEBOOK}_{name}", rows))
     } == {}

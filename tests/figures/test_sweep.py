@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from fastlab.figures import sweep
 from fastlab.latency.costs import costs_of
 from fastlab.spec import grid
 from fastlab.words import digits
+from tests.figures.cells import ran
 from tests.figures.checks import faults
 from tests.figures.made import measurement, record
 
@@ -100,8 +102,13 @@ def test_what_has_not_settled_is_marked(changed):
     assert any(text.startswith("~×") for text in texts(figure))
 
 
+def operations(point, device):
+    given = {"run": Mock(points=[point], profile=device)}
+    return ran("05_layers_by_hidden", "operations", "dearest", **given)["ops"]
+
+
 def test_the_operations_table_adds_up(points, device):
-    found = sweep.operations(points[0], device)
+    found = operations(points[0], device)
     flops, *_, launches = costs_of(points[0]).totals
     assert found["GFLOP"].sum() == pytest.approx(flops / 1e9)
     assert found["launches"].sum() == launches
@@ -114,7 +121,7 @@ def test_the_operations_table_adds_up(points, device):
 def test_without_a_device_operations_are_ordered_by_their_flops(points, device):
     lacking = replace(device, peak_flops={"fp16": 1e12})
     for unable in (None, lacking):
-        found = sweep.operations(points[0], unable)
+        found = operations(points[0], unable)
         assert "ms" not in found
         assert found["GFLOP"].is_monotonic_decreasing
         assert found["share"].sum() == pytest.approx(1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import fastlab as fl
 from fastlab.clock.drift import Simulated
 from fastlab.clock.traps import Series
 from fastlab.figures import timing
@@ -14,6 +17,11 @@ from fastlab.record import Measurement, Record
 from fastlab.spec import grid
 from fastlab.sweeps import reference as stored
 from fastlab.sweeps.store import Store
+from fastlab.words import digits
+from tests.figures.cells import ran
+from tests.pins import compare
+
+NOTEBOOK = "02_time_it_properly"
 
 MS = 1_000_000
 NAIVE = Series("naive loop", (90 * MS, 20 * MS, *[10 * MS] * 98), first=2)
@@ -32,15 +40,7 @@ def lines(table):
     return [list(row) for row in table.to_numpy()]
 
 
-def test_the_three_times_of_a_call_stand_apart(monkeypatch, tmp_path):
-    monkeypatch.setattr(stored, "FOLDER", tmp_path)
-    (row,) = lines(timing.three_times("cpu", ON_GPU))
-    assert row[1:] == ["this call", "10.0", "12.0", "2.00"]
-    on_cpu = replace(ON_GPU, enqueue_ns=())
-    assert lines(timing.three_times("cpu", on_cpu))[0][-1] == "no queue"
-
-
-def test_stored_rows_of_the_same_points_stand_below(monkeypatch, tmp_path):
+def test_the_three_times_of_a_call_stand_apart_above_stored_ones(monkeypatch, tmp_path):
     mine, other = grid(family="llama", layers=[1, 2], hidden=64, vocab=512)
     folder = tmp_path / "box"
     with Store(folder) as store:
@@ -51,53 +51,63 @@ def test_stored_rows_of_the_same_points_stand_below(monkeypatch, tmp_path):
             store.append(record)
     (folder / "run.json").write_text("{}")
     monkeypatch.setattr(stored, "FOLDER", tmp_path)
-    _, row = lines(timing.three_times("cpu", ON_GPU, [mine]))
-    assert row == ["H200, stored 2026-01-02", "prefill", "10.0", "12.0", "2.00"]
+    given = {"run": Mock(kind="cpu", points=[mine]), "device_name": str}
+    table = ran(NOTEBOOK, "queue", "queueing", every=ON_GPU, **given)["shown"]
+    assert lines(table) == [
+        ["cpu", "this call", 10, 12, 2],
+        ["H200, stored 2026-01-02", "prefill", 10, 12, 2],
+    ]
+    on_cpu = replace(ON_GPU, enqueue_ns=())
+    table = ran(NOTEBOOK, "queue", "queueing", every=on_cpu, **given)["shown"]
+    assert table["queueing_ms"][0] == "no queue"
 
 
 def test_first_calls_beside_the_median_of_the_others():
-    calls = {"loop": NAIVE, "ours": ON_GPU, "compiled": "no compiler", "guess": 2.0}
-    table = timing.first_calls(calls).set_index("call")
+    given = {"naive": NAIVE, "eager": ON_GPU, "np": np, "pd": pd}
+    given |= {"compiled": "no compiler", "guess_factor": 2.0}
+    table = ran(NOTEBOOK, "first-calls", **given)["shown"].set_index("call")
     assert table["ratio"].dropna().to_dict() == pytest.approx(
-        {"loop": 9, "ours": 50, "guess": 2}
+        {"model, prefill": 9, "one layer": 50, "your guess": 2}
     )
-    assert table.loc["loop", ["first_ms", "median_ms"]].tolist() == [90, 10]
-    assert table.loc["compiled", "note"] == "no compiler"
-    alone = timing.first_calls({"one": Series("one", (5.0 * MS,)), "guess": None})
-    assert alone["ratio"][0] == 1
+    assert table.loc["model, prefill", ["first_ms", "median_ms"]].tolist() == [90, 10]
+    assert table.loc["one layer, compiled", "note"] == "no compiler"
+    given |= {"compiled": ON_GPU, "guess_factor": None}
+    table = ran(NOTEBOOK, "first-calls", **given)["shown"]
+    assert compare(f"{NOTEBOOK}_07", table) == []
 
 
 def test_drift_in_a_table():
-    series = Series("steps", (*[1 * MS] * 50, *[2 * MS] * 50))
-    (row,) = lines(timing.drift([series]))
-    assert row[:3] == ["steps", 100, 1.5]
+    steps = Series("steps", (*[1 * MS] * 50, *[2 * MS] * 50))
+    names = {"naive": "naive loop", "ours": "our clock, warm cache"}
+    names |= {"warm": "warm", "cold": "cold"}
+    given = {name: replace(steps, name=said) for name, said in names.items()}
+    table = ran(NOTEBOOK, "drift", "intervals", np=np, pd=pd, **given)["shown"]
+    row = lines(table)[0]
+    assert row[:3] == ["naive loop", 100, 1.5]
     assert row[3] > 0.9
     assert row[5] == "1.00 to 2.00 ms"
     assert row[6].startswith("0.251 to ")  # 1.5 / (1 + 0.5 x 9.95): wider, above 0
-
-
-def test_coverage_in_a_table():
-    calm = replace(simulated(), correlation=0.0)
-    assert lines(timing.simulated([simulated(), calm])) == [
-        ["AR(0.8)", "plain", 65, 4, 0.5],
-        ["independent", "plain", 65, 4, 0.5],
-    ]
+    assert compare(f"{NOTEBOOK}_10", table) == []
 
 
 def test_the_clocks_in_a_table():
-    table = timing.clocks()
+    table = ran(NOTEBOOK, "time", pd=pd)["shown"]
     assert list(table["clock"]) == ["time.time", "time.perf_counter_ns"]
     assert list(table["can be set"]) == ["yes: it may even go back", "no"]
 
 
-def test_the_report_says_every_field_and_why_it_stopped():
-    table = timing.report(ON_GPU).set_index("field")
+def test_the_report_says_every_field_and_why_it_stopped(monkeypatch):
+    monkeypatch.setattr(fl, "time_call", lambda *_: ON_GPU)
+    given = {"call": None, "clock": None, "run": Mock(), "digits": digits, "pd": pd}
+    table = ran(NOTEBOOK, "report", "meaning", "said", **given)["shown"]
+    table = table.set_index("field")
     assert table["value"].to_dict() == {
-        **{"seconds": "10.0 ms", "low_s, high_s": "9.00 to 11.0 ms", "n": "3"},
+        **{"seconds": "10.0 ms", "low_s, high_s": "9.00 to 11.0 ms", "n": 3},
         **{"stopped": "budget", "converged": "no", "flags": "noisy"},
-        **{"cache": "cold", "warmup_calls": "5", "first_call_s": "500 ms"},
+        **{"cache": "cold", "warmup_calls": 5, "first_call_s": "500 ms"},
     }
     assert table.loc["stopped", "meaning"] == "the time for sampling was spent"
+    assert compare(f"{NOTEBOOK}_13", table.reset_index()) == []
 
 
 def test_the_strips_show_every_sample_and_ring_the_first():
@@ -143,9 +153,15 @@ def test_intervals_that_miss_stand_out():
     ]
     drawn = figure.panels[0].layers[0].rows
     assert drawn["holds"].tolist() == [True, False, False, True]  # 1.0 to 1.3 holds 1
-    widths = [one.get_linewidth()[0] for one in figure.draw().axes[0].collections]
-    assert widths == [1, 3]
-    assert figure.table["samples taken"].count() == 3
+    (intervals,) = figure.draw().axes[0].collections
+    assert intervals.get_linewidth() == [1, 3, 3, 1]
+    told = figure.table[figure.table["runs"].notna()]
+    columns = ["noise", "interval", "samples taken", "runs", "coverage"]
+    assert lines(told[columns]) == [
+        ["AR(0.8)", "plain", 65, 4, 0.5],
+        ["AR(0.8)", "corrected", 65, 4, 0.5],
+        ["independent", "plain", 65, 4, 0.5],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -165,11 +181,6 @@ def test_what_you_would_have_reported(trap, taken, value):
     assert answers.iloc[0].tolist() == pytest.approx(value)
     assert answers["ms"][1] == 10
     assert answers["low_ms"][1] <= 10 <= answers["high_ms"][1]
-
-
-def test_an_unknown_trap_is_refused():
-    with pytest.raises(ValueError, match="trap='nap' is not one of"):
-        timing.compared(NAIVE, OURS, "nap", 3)
 
 
 def test_the_figure_marks_what_was_taken_and_its_axes_stay():

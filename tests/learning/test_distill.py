@@ -12,8 +12,8 @@ from fastlab.learning.distilling import (
     DistillConfig,
     distill,
     distill_loss,
-    outputs_of,
     relative_error,
+    seen,
     soft_loss,
 )
 from fastlab.learning.loop import Training
@@ -71,10 +71,11 @@ def test_hidden_states_are_those_of_transformers() -> None:
     made, ids = model(), IDS[:20].view(1, 20)
     made(ids, output_hidden_states=True)  # transformers hooks layers for itself
     before = len(made.model.layers[0]._forward_hooks)
-    with outputs_of(made, [1, 0]) as kept:
-        whole = made(ids, output_hidden_states=True).hidden_states
-    assert torch.equal(kept[1], whole[1])  # what leaves layer 0
-    assert torch.equal(made.model.norm(kept[0]), whole[2])
+    whole = made(ids, output_hidden_states=True)
+    logits, kept = seen(made, ids, [1, 0])
+    assert torch.equal(logits, whole.logits[0])
+    assert torch.equal(kept[0], whole.hidden_states[1])  # what leaves layer 0
+    assert torch.equal(made.model.norm(kept[1]), whole.hidden_states[2])
     assert len(made.model.layers[0]._forward_hooks) == before
 
 
@@ -101,7 +102,7 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
     student = model(layers=1)
     for attempt in (stop, None):
         student = model(layers=1)
-        options = {"lesson": config, "how": HOW, "folder": tmp_path}
+        options = {"config": config, "how": HOW, "folder": tmp_path}
         try:
             distill(
                 student,

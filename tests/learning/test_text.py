@@ -24,7 +24,7 @@ from fastlab.learning.text import (
 )
 from fastlab.learning.tokens import (
     Blocks,
-    block_bytes,
+    blocks_and_bytes,
     byte_offsets,
     encode,
     make_tokenizer,
@@ -80,9 +80,8 @@ def test_about_a_twentieth_of_the_library_is_held_out(corpus: Corpus) -> None:
 
 
 def test_another_held_out_text_is_noticed(corpus: Corpus) -> None:
-    again = stdlib_corpus()
-    assert not again.differs(corpus.held_out_sha256)
-    assert Corpus("x", "a", "b").differs(corpus.held_out_sha256)
+    assert stdlib_corpus().held_out_sha256 == corpus.held_out_sha256
+    assert Corpus("x", "a", "b").held_out_sha256 != corpus.held_out_sha256
 
 
 def test_a_users_files_are_cut_into_passages_that_are_split(tmp_path: Path) -> None:
@@ -166,13 +165,17 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tokenizer: Any) -> None:
         text_loss(model, tokenizer, "text " * 100, block=8)
 
 
-def test_blocks_cover_a_text_without_gap_or_overlap() -> None:
+def test_blocks_cover_a_text_without_gap_or_overlap(tokenizer: Any) -> None:
     rows = whole_blocks(torch.arange(31), block=10)
     assert rows[:, 0].tolist() == [0, 10, 20]
     assert rows[-1, -1] == 30
     assert len(whole_blocks(torch.arange(30), block=10)) == 2
-    starts = np.arange(32) * 2  # two bytes a token, the end last
-    assert block_bytes(starts, 3, 10).tolist() == [20, 20, 20]
+    text = "for n in range(10): print('word', n)\n" * 9
+    rows, sizes = blocks_and_bytes(tokenizer, text, 10)
+    parts = [tokenizer.decode(row[1:].tolist()) for row in rows]
+    assert len(parts) == (len(token_ids(tokenizer, text)) - 1) // 10
+    assert "".join(parts) in text
+    assert sizes.tolist() == [len(part.encode()) for part in parts]
 
 
 def test_a_model_that_knows_nothing_costs_log2_vocab_a_token(tokenizer: Any) -> None:

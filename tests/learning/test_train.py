@@ -16,9 +16,8 @@ from click.testing import CliRunner
 
 from fastlab.checkpoints import load
 from fastlab.cli import main
-from fastlab.learning.checkpoint import CURVE, STATE, Curve, load_state
+from fastlab.learning.checkpoint import CURVE, STATE, Session, summary_of
 from fastlab.learning.loop import Plan, Trainer, Training, next_token_loss, optimizers
-from fastlab.learning.session import Session, summary_of
 from fastlab.learning.tokens import Blocks
 from fastlab.learning.training import Run, train
 from fastlab.models import build
@@ -51,6 +50,10 @@ def trainer(how: Training = HOW, family: str = "llama") -> Trainer:
     return Trainer(
         model, Blocks(ids, how.block, how.batch), next_token_loss(model), how
     )
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
 
 
 def weights(of: Trainer) -> list[torch.Tensor]:
@@ -119,7 +122,8 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(
     assert second.trainer.step == 3
     second.plan(6)
     second.run()
-    assert [row["step"] for row in second.curve.rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in second.curve] == [1, 2, 3, 4, 5, 6]
+    assert curve(tmp_path) == second.curve
     pairs = zip(weights(whole.trainer), weights(second.trainer), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -133,7 +137,7 @@ def test_finishing_ends_an_open_run_from_where_it_is(tmp_path: Path) -> None:
     assert later.trainer.plan == Plan(8, 10)
     later.run()
     assert later.trainer.step == 10
-    assert later.curve.rows[-1]["rate"] == 0.5
+    assert later.curve[-1]["rate"] == 0.5
     later.finish()
     assert later.trainer.done
 
@@ -172,10 +176,15 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
         Session(trainer(family="qwen3"), tmp_path)
 
 
-def test_a_torn_line_of_the_curve_is_dropped(tmp_path: Path) -> None:
+def test_a_curve_that_a_kill_cut_short_is_written_again(tmp_path: Path) -> None:
+    first = Session(trainer(), tmp_path, log_every=1)
+    first.plan(2)
+    first.run()
     (tmp_path / CURVE).write_text('{"step": 1}\n{"step": 2}\n{"step": 9}\n{"st')
-    assert Curve(tmp_path, step=2).rows == [{"step": 1}, {"step": 2}]
-    assert (tmp_path / CURVE).read_text() == '{"step": 1}\n{"step": 2}\n'
+    second = Session(trainer(), tmp_path, log_every=1)
+    assert second.curve == first.curve
+    second.run()
+    assert [row["step"] for row in curve(tmp_path)] == [1, 2]
 
 
 def test_a_summary_keeps_the_first_and_the_last_row() -> None:
@@ -209,7 +218,7 @@ def test_what_was_trained_loads_and_says_what_it_is(trained: Path) -> None:
 
 
 def test_the_written_model_is_the_trained_one_in_bf16(trained: Path) -> None:
-    kept = (load_state(trained) or {})["model"]
+    kept = torch.load(trained / STATE, weights_only=True)["model"]
     for name, weight in load(trained / "final")[0].named_parameters():
         assert torch.equal(weight, kept[name].detach().bfloat16().float())
 
@@ -235,7 +244,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     time.sleep(0.5)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    kept = (load_state(tmp_path) or {})["step"]
+    kept = torch.load(tmp_path / STATE, weights_only=True)["step"]
     assert kept > 0
     done = CliRunner().invoke(
         main, ["train", str(tmp_path), "--finish", "--steps", "3"]

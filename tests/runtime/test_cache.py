@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab.runtime.cache import LAYERS, Place, cache_bytes, kv_sizes, static_cache
+from fastlab.runtime.cache import LAYERS, Place, kv_sizes, static_cache
 from fastlab.spec.recipe import bucket, kv_row_bytes
 from tests.runtime.tiny import tiny
+
+
+def cache_bytes(model: Any, batch: int, positions: int, cache: str) -> int:
+    """The formula in `static_cache`, with 4 bytes a value."""
+    layers, heads, width = kv_sizes(model.config)
+    row = kv_row_bytes(cache, 4, width)
+    return 2 * layers * batch * heads * bucket(positions) * row
 
 
 @pytest.mark.parametrize("cache", LAYERS)
@@ -17,16 +26,16 @@ from tests.runtime.tiny import tiny
 def test_allocated_bytes_equal_the_formula(family: str, cache: str) -> None:
     model = tiny(family, layers=2)
     made = static_cache(model, 3, 50, cache)
-    assert made.nbytes == cache_bytes(model.config, 3, 50, cache, 4)
+    assert made.nbytes == cache_bytes(model, 3, 50, cache)
     assert made.nbytes == sum(t.untyped_storage().nbytes() for t in made.buffers)
 
 
 def test_bytes_worked_out() -> None:
     """2 x 2 layers x 1 x 1 head x 128 rows x 16 numbers of 4 bytes; or of 1, and 4."""
-    config = tiny("qwen3", layers=2).config
-    assert kv_sizes(config) == (2, 1, 16)
-    assert cache_bytes(config, 1, 5, "static", 4) == 2 * 2 * 128 * 64
-    assert cache_bytes(config, 1, 5, "static-int8", 4) == 2 * 2 * 128 * 20
+    model = tiny("qwen3", layers=2)
+    assert kv_sizes(model.config) == (2, 1, 16)
+    assert static_cache(model, 1, 5).nbytes == 2 * 2 * 128 * 64
+    assert static_cache(model, 1, 5, "static-int8").nbytes == 2 * 2 * 128 * 20
     assert kv_row_bytes("static", 2, 128) == 256
     assert kv_row_bytes("static-fp8", 2, 128) == 132
     assert kv_row_bytes("none", 2, 128) == 0

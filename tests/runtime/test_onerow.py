@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from fastlab.runtime.onerow import LARGE, STREAMS, OneRow, _side_by_side
+from fastlab.runtime.compiled import LARGE, STREAMS, OneRow, _side_by_side
 
 
 @pytest.mark.parametrize("rows", [64, 1024, 1027])
