@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from fastlab.learning.checkpoint import Evaluate, OnRow, Row, Session
 from fastlab.learning.loop import Loss, Trainer, Training, next_token_loss
 from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
+from fastlab.spec.checks import check_count
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def distill(
     the same call after a stop goes on from the last one. on_row sees each step's
     {step, loss, rate, seconds}. evaluate: of the student, after so many steps; its
     value is "held_out" in the curve. The student must be fp32; at the end it is in the
-    state for inference again. Raises ValueError for vocabularies, layers or widths that
-    do not fit, and for a text shorter than one block.
+    state for inference again. Raises ValueError for no steps, for vocabularies, layers
+    or widths that do not fit, and for a text shorter than one block.
     """
+    check_count("steps", steps)
     how, config = how or Training(block=256, warmup=20), config or DistillConfig()
     check_pair(student, teacher, config)
     if isinstance(text, str):

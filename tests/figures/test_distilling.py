@@ -126,6 +126,11 @@ def test_a_stopped_lesson_goes_on_and_ends_the_same(
     pd.testing.assert_frame_equal(third, again)
 
 
+def test_no_steps_are_refused_by_name(trained, dense):
+    with pytest.raises(ValueError, match="steps=0"):
+        fl.distill(dense, dense, trained.seen(64).flatten(), 0)
+
+
 def test_what_was_recovered_by_hand():
     steps = {"student": [STUDENTS[0]] * 2, "step": [0, 4], "bits_per_byte": [1.6, 1.3]}
     scratch = {"student": STUDENTS[2:], "step": 4, "bits_per_byte": 1.4}
