@@ -41,6 +41,11 @@ class Shows:
     def __init__(self) -> None:
         self.shown: dict[str, Figure] = {}
 
+    profile = None
+
+    def records(self) -> list[Any]:
+        return []
+
     def show(self, figure: Figure, name: str, *_: Any, **__: Any) -> None:
         self.shown[name] = figure
 

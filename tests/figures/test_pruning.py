@@ -206,7 +206,7 @@ def test_every_figure_tells_what_it_draws(cuts, zeroed):
         0.5,
     }
     given = {"cuts": points_of(both), "sparse": [], "judged": points_of(cuts)}
-    given |= {"table": both, "pruning": pruning, "guess_factor": None}
+    given |= {"rows": both, "pruning": pruning, "guess_factor": None}
     kept = run_cells(NOTEBOOK, "zeros", **given)["run"].shown["zeros"]
     assert "zeros stored dense ÷" in kept.title
     for figure in (kept, time, ways):
