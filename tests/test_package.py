@@ -109,7 +109,7 @@ def test_no_text_installs_a_package_of_our_name() -> None:
 
 
 def test_modules_stay_small() -> None:
-    sizes = {
-        p.name: len(p.read_text().splitlines()) for p in ROOT.glob("fastlab/**/*.py")
-    }
-    assert {name: n for name, n in sizes.items() if n > 300} == {}
+    """A subject of figures is one file, and may be twice as long as a module."""
+    for path in ROOT.glob("fastlab/**/*.py"):
+        most = 700 if path.parent.name == "figures" else 350
+        assert len(path.read_text("utf-8").splitlines()) <= most, path

@@ -200,7 +200,7 @@ def fit_of(
 
     In compiled code only library calls keep their overhead: what other kernels cost a
     CPU beyond their work is the profile's compiled_s; on a GPU every kernel takes its
-    time to begin and end.
+    time to begin and end. A fit that stands in for another class is taken as its own.
     """
     fit = profile.find(kind, precision)
     if fit is None:
@@ -209,7 +209,7 @@ def fit_of(
         return ClassFit(
             kind, precision, device.name, rates, None, UNKNOWN, nowhere, nowhere, 0
         )
-    called = kind in (*DIMS, *ATTENTION) and kind not in GENERATED
+    called = fit.kind in (*DIMS, *ATTENTION) and fit.kind not in GENERATED
     if called or device.kind != "cpu" or not compiled:
         return fit
     rates = {k: v for k, v in fit.parameters.items() if k != "overhead_s"}

@@ -12,7 +12,7 @@ from fastlab.cost.operations import PARTS, total
 from fastlab.figures import counts
 from fastlab.figures.style import STACKED
 from fastlab.words import factor, percent, power, si
-from tests.figures.cells import ran
+from tests.cells import run_cells
 from tests.pins import compare
 
 NOTEBOOK = "01_count"
@@ -35,7 +35,7 @@ def cells(point):
     given |= {"prompt_len": 512, "prompt_lens": [128, 512, 2048, 8192, 32768]}
     given |= {"hiddens": [256, 512, 1024, 2048, 4096], "model": "llama-3.2-1b"}
     names = ("operations", "sums", "shares", "bytes", "cache", "cache-sizes", "article")
-    return ran(NOTEBOOK, *names, "audit", **given, run=Mock())
+    return run_cells(NOTEBOOK, *names, "audit", **given, run=Mock())
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,9 @@ def test_the_operations_add_up_in_the_last_line(cells, point):
 def test_torch_agrees_on_every_point(cells):
     points = fl.grid(model=["tiny-gpt2", "tiny-llama"], phase=["prefill", "decode"])
     given = {name: cells[name] for name in ("pd", "flops_by_part")}
-    table = ran(NOTEBOOK, "families", "agreement", run=Mock(points=points), **given)
+    table = run_cells(
+        NOTEBOOK, "families", "agreement", run=Mock(points=points), **given
+    )
     table = table["rows"]
     assert list(table["ratio"]) == [1.0] * 4
     assert list(table["parameters"]) == list(table["torch_parameters"])
@@ -80,7 +82,7 @@ def test_the_counters_are_one_line_each(monkeypatch):
     kept = [one for one in counters.COUNTERS if one[1] == "torch"]
     strange = ("theirs", "no_such_package_at_all", kept[0][2])
     monkeypatch.setattr(counters, "COUNTERS", [*kept, strange])
-    rows = ran(NOTEBOOK, "counters", counter_len=16, pd=pd)["shown"]
+    rows = run_cells(NOTEBOOK, "counters", counter_len=16, pd=pd)["shown"]
     assert list(rows) == ["counter", "sdpa (the default)", "eager"]
     rows = rows.set_index("counter")
     assert rows.loc["torch on meta"].tolist() == ["1.0000", "1.0000"]
@@ -95,7 +97,7 @@ def test_the_cache_by_hand(cells, point):
     assert table.loc[1, "MB at 1,024"] == pytest.approx(1.024 * 4.096)
     weights = 2 * fl.parameters(point.shape)
     assert table.loc[8, "outweighs"] == round(weights / (8 * 4096))
-    gpt2 = ran(NOTEBOOK, "cache", prefill=fl.grid(model="gpt2")[0])
+    gpt2 = run_cells(NOTEBOOK, "cache", prefill=fl.grid(model="gpt2")[0])
     assert gpt2["kv_heads"] == [12]
 
 

@@ -20,7 +20,7 @@ from fastlab.notebook import generation
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
 from fastlab.spec.grids import flat
-from tests.figures.cells import Shows, run_cells
+from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
 from tests.figures.made import measurement, record
 from tests.pins import compare

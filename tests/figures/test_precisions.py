@@ -20,7 +20,7 @@ from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.spec.precision import FORMATS, PRECISIONS, stored_bytes
 from fastlab.words import times
-from tests.figures.cells import run_cells
+from tests.cells import run_cells
 from tests.figures.checks import faults
 from tests.figures.made import record
 

@@ -6,7 +6,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.figures import precisions as made
-from tests.figures.cells import Shows, run_cells
+from tests.cells import Shows, run_cells
 from tests.pins import compare
 
 MODEL = {"family": "llama", "layers": 6, "hidden": 1024, "vocab": 8192}

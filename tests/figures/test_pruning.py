@@ -38,7 +38,7 @@ from fastlab.rows import points_of
 from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, pruned_shape
 from fastlab.spec.sparsity import Sparsity, sparse_bytes
 from fastlab.words import percent, times
-from tests.figures.cells import run_cells
+from tests.cells import run_cells
 from tests.figures.checks import faults
 from tests.figures.made import record
 

@@ -16,7 +16,7 @@ from fastlab.figures import roofline as roofs
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample
 from fastlab.sweeps.reference import references
-from tests.figures.cells import ran
+from tests.cells import run_cells
 from tests.figures.checks import faults
 from tests.pins import compare
 
@@ -60,7 +60,7 @@ def benchmarks(run, precisions):
     """What the lesson's cells make of timed products and attentions."""
     given = {"run": run, "precisions": precisions, "microbenchmarks": 1}
     names = ("measured-roof", "benchmarks")
-    return ran("03_roofline", *names, **given, pd=pd, np=np)["timed"]
+    return run_cells("03_roofline", *names, **given, pd=pd, np=np)["timed"]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_precision_that_the_device_lacks_is_left_out(calls):
 
 def test_bounds_of_decode_are_memory_and_launches(calls):
     given = {"calls": calls, "sheet": fl.device("h200")}
-    table = ran("03_roofline", "bounds", "three-clocks", **given)["shown"]
+    table = run_cells("03_roofline", "bounds", "three-clocks", **given)["shown"]
     row = pick(table, phase="decode", precision="bf16")
     # 8 us x 1,301 launches; 16 GB of weights and cache at 4.8 TB/s
     assert row["launches ms"] == pytest.approx(10.408)

@@ -17,7 +17,7 @@ from fastlab.latency.samples import ATTENTION
 from fastlab.scores.scoreboard import HOLDOUTS, ROWS
 from fastlab.spec import grid
 from fastlab.words import digits
-from tests.figures.cells import ran
+from tests.cells import run_cells
 from tests.figures.made import record
 from tests.latency.fitting import calibrated
 from tests.pins import compare
@@ -53,7 +53,7 @@ def ablated(reference):
 def ablation(reference, precisions):
     """What the cells of fits without a term leave behind."""
     given = {"run": Mock(reference=reference), "precisions": precisions, "pd": pd}
-    return ran(NOTEBOOK, "ablation", "ablated", "farthest", **given)
+    return run_cells(NOTEBOOK, "ablation", "ablated", "farthest", **given)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ ABLATED = pd.DataFrame(
 def terms(ablated):
     without = [name for name in ablated if name.startswith("without ")]
     given = {"ATTENTION": ATTENTION, "ablated": ablated, "without": without}
-    return ran(NOTEBOOK, "terms", "pays", **given)["shown"]
+    return run_cells(NOTEBOOK, "terms", "pays", **given)["shown"]
 
 
 def test_a_term_pays_where_more_fits_get_worse_without_it():
@@ -212,7 +212,7 @@ def test_methods_are_sorted_and_noise_has_no_direction(board):
 
 def hold_outs(records, profile):
     given = {"run": Mock(profile=profile), "records": records, "pd": pd}
-    return ran(NOTEBOOK, "holdouts", "hard", **given)["shown"]
+    return run_cells(NOTEBOOK, "holdouts", "hard", **given)["shown"]
 
 
 def test_hold_outs_of_the_reference(reference):
@@ -232,7 +232,7 @@ def test_a_field_of_one_value_says_why_not(three, device):
 
 
 def stands_on(profile):
-    return ran(NOTEBOOK, "calibration", run=Mock(profile=profile), pd=pd)["shown"]
+    return run_cells(NOTEBOOK, "calibration", run=Mock(profile=profile), pd=pd)["shown"]
 
 
 def test_what_estimates_stand_on(device, profile):
@@ -254,8 +254,8 @@ def test_figures_and_tables_have_the_pinned_rows(reference, board, ablated):
             "methods": scores.methods(board).table,
             "waterfalls": scores.waterfalls(looked, reference.profile).table,
             "04": stands_on(reference.profile),
-            "07": ran(NOTEBOOK, "groups", board=board, pd=pd)["shown"],
-            "09": ran(NOTEBOOK, "speedups", board=board, pd=pd)["shown"],
+            "07": run_cells(NOTEBOOK, "groups", board=board, pd=pd)["shown"],
+            "09": run_cells(NOTEBOOK, "speedups", board=board, pd=pd)["shown"],
             "11": ablated["ablated"],
             "12": terms(ablated["ablated"]),
         }.items()

@@ -14,7 +14,7 @@ from fastlab.figures import sweep
 from fastlab.latency.costs import costs_of
 from fastlab.spec import grid
 from fastlab.words import digits
-from tests.figures.cells import ran
+from tests.cells import run_cells
 from tests.figures.checks import faults
 from tests.figures.made import measurement, record
 
@@ -104,7 +104,7 @@ def test_what_has_not_settled_is_marked(changed):
 
 def operations(point, device):
     given = {"run": Mock(points=[point], profile=device)}
-    return ran("05_layers_by_hidden", "operations", "dearest", **given)["ops"]
+    return run_cells("05_layers_by_hidden", "operations", "dearest", **given)["ops"]
 
 
 def test_the_operations_table_adds_up(points, device):

@@ -18,7 +18,7 @@ from fastlab.spec import grid
 from fastlab.sweeps import reference as stored
 from fastlab.sweeps.store import Store
 from fastlab.words import digits
-from tests.figures.cells import ran
+from tests.cells import run_cells
 from tests.pins import compare
 
 NOTEBOOK = "02_time_it_properly"
@@ -52,27 +52,27 @@ def test_the_three_times_of_a_call_stand_apart_above_stored_ones(monkeypatch, tm
     (folder / "run.json").write_text("{}")
     monkeypatch.setattr(stored, "FOLDER", tmp_path)
     given = {"run": Mock(kind="cpu", points=[mine]), "device_name": str}
-    table = ran(NOTEBOOK, "queue", "queueing", every=ON_GPU, **given)["shown"]
+    table = run_cells(NOTEBOOK, "queue", "queueing", every=ON_GPU, **given)["shown"]
     assert lines(table) == [
         ["cpu", "this call", 10, 12, 2],
         ["H200, stored 2026-01-02", "prefill", 10, 12, 2],
     ]
     on_cpu = replace(ON_GPU, enqueue_ns=())
-    table = ran(NOTEBOOK, "queue", "queueing", every=on_cpu, **given)["shown"]
+    table = run_cells(NOTEBOOK, "queue", "queueing", every=on_cpu, **given)["shown"]
     assert table["queueing_ms"][0] == "no queue"
 
 
 def test_first_calls_beside_the_median_of_the_others():
     given = {"naive": NAIVE, "eager": ON_GPU, "np": np, "pd": pd}
     given |= {"compiled": "no compiler", "guess_factor": 2.0}
-    table = ran(NOTEBOOK, "first-calls", **given)["shown"].set_index("call")
+    table = run_cells(NOTEBOOK, "first-calls", **given)["shown"].set_index("call")
     assert table["ratio"].dropna().to_dict() == pytest.approx(
         {"model, prefill": 9, "one layer": 50, "your guess": 2}
     )
     assert table.loc["model, prefill", ["first_ms", "median_ms"]].tolist() == [90, 10]
     assert table.loc["one layer, compiled", "note"] == "no compiler"
     given |= {"compiled": ON_GPU, "guess_factor": None}
-    table = ran(NOTEBOOK, "first-calls", **given)["shown"]
+    table = run_cells(NOTEBOOK, "first-calls", **given)["shown"]
     assert compare(f"{NOTEBOOK}_07", table) == []
 
 
@@ -81,7 +81,7 @@ def test_drift_in_a_table():
     names = {"naive": "naive loop", "ours": "our clock, warm cache"}
     names |= {"warm": "warm", "cold": "cold"}
     given = {name: replace(steps, name=said) for name, said in names.items()}
-    table = ran(NOTEBOOK, "drift", "intervals", np=np, pd=pd, **given)["shown"]
+    table = run_cells(NOTEBOOK, "drift", "intervals", np=np, pd=pd, **given)["shown"]
     row = lines(table)[0]
     assert row[:3] == ["naive loop", 100, 1.5]
     assert row[3] > 0.9
@@ -91,7 +91,7 @@ def test_drift_in_a_table():
 
 
 def test_the_clocks_in_a_table():
-    table = ran(NOTEBOOK, "time", pd=pd)["shown"]
+    table = run_cells(NOTEBOOK, "time", pd=pd)["shown"]
     assert list(table["clock"]) == ["time.time", "time.perf_counter_ns"]
     assert list(table["can be set"]) == ["yes: it may even go back", "no"]
 
@@ -99,7 +99,7 @@ def test_the_clocks_in_a_table():
 def test_the_report_says_every_field_and_why_it_stopped(monkeypatch):
     monkeypatch.setattr(fl, "time_call", lambda *_: ON_GPU)
     given = {"call": None, "clock": None, "run": Mock(), "digits": digits, "pd": pd}
-    table = ran(NOTEBOOK, "report", "meaning", "said", **given)["shown"]
+    table = run_cells(NOTEBOOK, "report", "meaning", "said", **given)["shown"]
     table = table.set_index("field")
     assert table["value"].to_dict() == {
         **{"seconds": "10.0 ms", "low_s, high_s": "9.00 to 11.0 ms", "n": 3},
