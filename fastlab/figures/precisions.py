@@ -17,15 +17,16 @@ from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, clocks, even_at, gridlines, level, line, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.roofline import batches_to, device_menu
-from fastlab.figures.style import color_of, look_of
+from fastlab.figures.style import GREY, color_of, look_of
 from fastlab.figures.sweep import against
 from fastlab.latency.devices import Device
-from fastlab.rows import over, table, with_missing
+from fastlab.reading import name_of, nothing_measured
+from fastlab.rows import compared, over, table, with_missing
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import FORMATS
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import override
-from fastlab.words import digits, factor, percent, times
+from fastlab.words import digits, factor, percent, si, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,6 +186,36 @@ def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:
         layers.append(points(rows, what, "precision", name, **look))
     measured = clocks(rows, "precision", precision, color=color, marker="D", size=7)
     return [*layers, *measured]
+
+
+def per_byte(rows: pd.DataFrame) -> Figure:
+    """Measured ms against the bytes that a call moves, log-log, a mark for each row.
+
+    The line is the highest rate that any row reached: who lies above it waits for
+    something else than for bytes.
+    """
+    known = compared(rows)
+    if known.empty:
+        return nothing(nothing_measured(rows))
+    known = known.assign(gb_per_s=known["bytes"] / known["measured_ms"] / 1e6)
+    fastest = known.loc[known["gb_per_s"].astype(float).idxmax()]
+    rate = f"{digits(fastest['gb_per_s'])} GB/s"
+    ends = np.array([known["bytes"].min(), known["bytes"].max()])
+    along: dict[str, Any] = {"color": GREY, "ls": "--", "lw": 1.2, "label": rate}
+    layers = []
+    for (p, phase), own in known.groupby(["precision", "phase"], sort=False):
+        named, look = f"{p} {phase}", look_of(p, phase)
+        layers.append(points(own, "bytes", "measured_ms", named, ends=OWN_ENDS, **look))
+    sizes = [step * 10.0**n for n in range(3, 14) for step in (1, 2, 5)]
+    moved = Axis("bytes moved", "log", ticks=sizes, write=lambda size: si(size, "B"))
+    panel = Panel(
+        *(moved, Axis("measured ms", "log", ticks=TICKS), layers),
+        key="beside",
+        decor=[lambda axes: axes.plot(ends, ends / fastest["gb_per_s"] / 1e6, **along)],
+    )
+    title = f"The most bytes a second: {rate}, {name_of(fastest)}"
+    names = [*CALL[:2], "precision", "bytes", "measured_ms", *OWN_ENDS, "gb_per_s"]
+    return Figure([panel], title, known[names], (8.8, 5.2))
 
 
 # --- at which batch

@@ -302,3 +302,15 @@ def test_measured_here_it_holds_quality_and_bytes():
     assert found["weights_mb"].iloc[1] < 0.75 * found["weights_mb"].iloc[0]
     assert (found["kl_nats"] > 0).all()
     assert found["top1"].between(0.5, 1).all()
+
+
+def test_the_most_bytes_a_second_are_the_line(device):
+    """30 MB in 2 ms are 15 GB/s, 40 MB in 5 ms are 8: the first is the line."""
+    points = fl.grid(model="tiny-llama", precision=["bf16", "fp32"])
+    rows = fl.table([record(point, device, 1.0) for point in points])
+    rows = rows.assign(bytes=[30e6, 40e6], measured_ms=[2.0, 5.0])
+    figure = made.per_byte(rows)
+    assert faults(figure) == []
+    assert figure.title.startswith("The most bytes a second: 15.0 GB/s")
+    assert list(figure.table["gb_per_s"]) == [15.0, 8.0]
+    assert "no" in made.per_byte(rows.assign(ratio=None)).tell()
