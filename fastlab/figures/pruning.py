@@ -563,9 +563,9 @@ def cutting(
             return "no config can say the shape that this would leave"
         row = known.get(built, {}) if able[device] == profile else {}
         figure = on_paper(built, able[device], row)
-        chosen = f"layers by {cut['layer_choice']}, units by {cut['importance']}"
-        chosen += f", widths in multiples of {cut['multiple']}"
-        return replace(figure, note=f"{figure.note}; {chosen}")
+        asked = f"layers by {cut['layer_choice']}, units by {cut['importance']}"
+        asked += f", widths in multiples of {cut['multiple']}"
+        return replace(figure, title=f"{figure.title}\n{asked}")
 
     def offered(name: str) -> Callable[[dict[str, Any]], dict[str, float]]:
         return lambda state: cut_shares(models[state["model"]], name, state)
