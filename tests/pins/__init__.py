@@ -88,9 +88,14 @@ def differences(
 
 def among(new: pd.DataFrame, old: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """The new rows that have the words and whole numbers of a pinned one."""
-    wanted = set(old[keys].astype(str).itertuples(index=False, name=None))
-    rows = new[keys].astype(old[keys].dtypes.to_dict(), errors="ignore").astype(str)
-    return new[[tuple(row) in wanted for row in rows.itertuples(index=False)]]
+    wanted = set(words(old[keys]))
+    return new[[row in wanted for row in words(new[keys])]]
+
+
+def words(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Rows as texts; whole numbers are the same where gaps have made them floats."""
+    numbers = rows.select_dtypes("number").astype(float)
+    return list(rows.assign(**numbers).astype(str).itertuples(index=False, name=None))
 
 
 def difference(column: str, off: float, old: pd.Series, new: pd.Series) -> str:
