@@ -34,16 +34,18 @@ def _echo_rows(path: str) -> None:
     """Estimate, measurement and ratio of the first rows, and how the ratios lie."""
     import pandas as pd
 
+    from fastlab.reading import within
+    from fastlab.rows import compared
+    from fastlab.words import times
+
     rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
     if not {"measured_ms", "ratio"} <= set(rows.columns):
         return
     echo_table(shown(rows.fillna({"reason": "", "flags": ""})).head(SHOWN_ROWS))
-    ratios = rows["ratio"].dropna()
-    within = int(ratios.between(1 / 1.25, 1.25).sum())
-    click.echo(
-        f"{len(rows)} rows; measured / estimated: median {ratios.median():.2f}, "
-        f"{within} of {len(ratios)} within a factor of 1.25\n"
-    )
+    known = compared(rows)
+    median = times(known["ratio"].median()) if len(known) else "none"
+    click.echo(f"{len(rows)} rows; measured / estimated: median {median}", nl=False)
+    click.echo(f", {within(known, 1.25)}\n")
 
 
 @main.command()
