@@ -28,7 +28,7 @@ _NATIVE = {
 
 
 def torch_device(wanted: str = "auto") -> str:
-    """ "cuda", "mps" or "cpu": the one asked for, or the fastest that is there.
+    """ "cuda" or "cpu": the one asked for, or the fastest that is there.
 
     Raises ValueError for an unknown kind or one that this machine does not have.
     """

@@ -108,8 +108,18 @@ def test_no_text_installs_a_package_of_our_name() -> None:
     assert [p.name for p in tracked() if words in p.read_text("utf-8")] == []
 
 
+# Over the 300 lines that a module may have, and by how much they may be: only less.
+LONG = {"figures/pruning.py": 656, "figures/decode.py": 535, "figures/roofline.py": 521}
+LONG |= {"figures/precisions.py": 441, "figures/sweep.py": 342, "rows.py": 333}
+
+
 def test_modules_stay_small() -> None:
-    """A subject of figures is one file, and may be twice as long as a module."""
-    for path in ROOT.glob("fastlab/**/*.py"):
-        most = 700 if path.parent.name == "figures" else 350
-        assert len(path.read_text("utf-8").splitlines()) <= most, path
+    """A module that has become short loses its exception."""
+    sizes = {
+        path.relative_to(ROOT / "fastlab").as_posix(): len(
+            path.read_text("utf-8").splitlines()
+        )
+        for path in ROOT.glob("fastlab/**/*.py")
+    }
+    assert {name: n for name, n in sizes.items() if n > LONG.get(name, 300)} == {}
+    assert {name for name in LONG if sizes[name] <= 300} == set()

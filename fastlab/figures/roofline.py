@@ -17,7 +17,7 @@ from fastlab.cost.passes import VALUE_BYTES
 from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, gridlines, line, points
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.panels import ENDS, Axis, Layer, Panel
 from fastlab.figures.style import GREY, SMALL, color_of, look_of, readable
 from fastlab.latency import roofline as model
 from fastlab.latency.costs import CAUSAL, KV_WRITE, WEIGHTS, costs_of
@@ -46,7 +46,6 @@ ABOVE = 1.05  # times the roof: what a roof of main memory does not explain
 STEEP = 1.5  # how much more than across, in logs, arrows climb that arrive from below
 LAYER_ROWS = tuple(2**n for n in range(14))  # of the layer whose path is drawn
 STOPS = (1, 64, 1024)  # rows that are marked on that path
-ENDS = ("estimated_low_ms", "estimated_high_ms")
 MEASURED = ["precision", "batch", "estimated_ms", "measured_ms", "ratio"]
 MEASURED += ["tokens_per_s", "n"]
 DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))  # of lines of one colour
