@@ -180,7 +180,7 @@ def test_short_cells_and_enough_prose(book):
     tokens = [token for cell in prose(book) for token in cell.source.split()]
     words = sum(any(c.isalpha() for c in token) for token in tokens)
     assert len(book.cells) <= 45
-    assert sum(lines) <= 260
-    assert median(lines) <= 7
-    assert max(lines) <= 20
-    assert 3 <= words / sum(lines) <= 20
+    assert sum(lines) <= 160
+    assert median(lines) <= 6
+    assert max(lines) <= 15
+    assert 6 <= words / sum(lines) <= 12
