@@ -77,7 +77,7 @@ def test_stripped(book):
 def test_tags_stand_once_and_in_order(book):
     found = [tag for cell in book.cells for tag in tags(cell)]
     assert [tag for tag in found if tag in ONCE] == ONCE
-    exercises = [tag for tag in found if tag not in ONCE]
+    exercises = [tag for tag in found if tag not in [*ONCE, "by-hand"]]
     assert len(exercises) >= 4
     assert exercises == ["exercise", "check"] * (len(exercises) // 2)
 
@@ -163,10 +163,19 @@ def test_nothing_that_ties_it_to_a_machine(book, pattern):
         assert not re.search(pattern, cell.source, re.MULTILINE), cell.id
 
 
-def test_a_def_only_in_an_exercise(book):
+def test_a_def_only_where_it_is_the_lesson(book):
     for tree, cell in zip(trees(book), code(book), strict=True):
         if any(isinstance(node, ast.FunctionDef) for node in ast.walk(tree)):
-            assert "exercise" in tags(cell)
+            assert {"exercise", "by-hand"} & set(tags(cell)), cell.id
+
+
+def test_the_idea_stands_once_by_hand_and_is_checked_against_fastlab(book):
+    """10 to 25 lines of plain Python, numpy, torch or pandas; then fastlab agrees."""
+    by_hand = tagged(book, "by-hand")
+    assert 10 <= sum(len(code_lines(cell)) for cell in by_hand) <= 25
+    check = code(book)[code(book).index(by_hand[-1]) + 1]
+    assert "fl." in check.source
+    assert "assert" in check.source
 
 
 def test_relative_links_exist(path, book):
@@ -177,10 +186,11 @@ def test_relative_links_exist(path, book):
 
 def test_short_cells_and_enough_prose(book):
     lines = [len(code_lines(cell)) for cell in code(book)]
+    ours = [len(code_lines(c)) for c in code(book) if "by-hand" not in tags(c)]
     tokens = [token for cell in prose(book) for token in cell.source.split()]
     words = sum(any(c.isalpha() for c in token) for token in tokens)
     assert len(book.cells) <= 45
-    assert sum(lines) <= 160
+    assert sum(lines) <= 260
     assert median(lines) <= 6
-    assert max(lines) <= 15
-    assert 6 <= words / sum(lines) <= 12
+    assert max(lines) <= 12
+    assert 5 <= words / sum(ours) <= 12
