@@ -64,8 +64,6 @@ _HOMES = {
 _MODULES = {
     "figures": "fastlab.figures",
     "check": "fastlab.notebook.exercises",
-    "traps": "fastlab.clock.traps",
-    "drift": "fastlab.clock.drift",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
