@@ -31,7 +31,7 @@ from fastlab.notebook.kinds import (
 
 NAMES = sorted(EXERCISES)
 ROUNDED = [(name, n) for name in NAMES for n in range(len(EXERCISES[name].wrong))]
-LONG = ["01_3", "03_2", "08_2", "08_3", "09_1", "10_1", "10_2"]
+LONG = ["03_2", "08_2", "08_3", "09_1", "10_1", "10_2"]
 
 
 class Hostile:
@@ -163,7 +163,7 @@ def test_a_long_number_may_be_rounded_to_two_digits_or_more(name, digits):
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
-        *(("01_3", 300), ("01_3", 262), ("01_3", 265), ("01_3", 263.5)),
+        *(("10_1", 80), ("10_1", 76), ("10_1", 78)),
         *(("03_3", 100), ("03_3", 104), ("04_2", 1.3), ("04_3", 12), ("05_1", 4.1)),
         *(("09_2", 20), ("08_3", 10_000), ("08_3", 14_400), ("10_2", 0.7)),
     ],
