@@ -59,7 +59,6 @@ _HOMES = {
     "fastlab.notebook.run": ("start",),
     "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
     "fastlab.notebook.progress": ("status", "steps"),
-    "fastlab.notebook.series": ("series",),
 }
 _MODULES = {
     "figures": "fastlab.figures",
