@@ -30,6 +30,7 @@ from fastlab.notebook.kinds import (
 )
 
 NAMES = sorted(EXERCISES)
+ONE_OF_EACH = list({type(EXERCISES[name]): name for name in NAMES}.values())
 ROUNDED = [(name, n) for name in NAMES for n in range(len(EXERCISES[name].wrong))]
 LONG = ["03_2", "08_2", "08_3", "09_1", "10_1", "10_2"]
 
@@ -110,7 +111,7 @@ def test_an_exercise_has_three_wrong_answers_with_different_hints(name):
     assert all(type(text) is str for text in [*hints, EXERCISES[name].why])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 @pytest.mark.parametrize("answer", [None, ..., lambda *_: None, lambda *_: ...])
 def test_nothing_done_is_not_attempted(name, answer):
     verdict = fresh(name)(answer)
@@ -123,7 +124,7 @@ def test_nothing_done_is_not_attempted(name, answer):
     assert verdict.words == NOT_ATTEMPTED
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 @pytest.mark.parametrize(
     "answer",
     ["4", True, 1j, [4], {}, math.nan, math.inf, 10**400, object(), Hostile(), str],
