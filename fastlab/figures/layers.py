@@ -249,28 +249,40 @@ def drawn(
     return Layer(kind, name, rows, x, y, lambda axes, *_: draw(axes, rows), **look)
 
 
-def level(at: float, axis: str = "y", color: str = GREY, dash: str = "--") -> Any:
-    """A thin line across a panel at one value of an axis."""
+def level(
+    at: float, axis: str = "y", color: str = GREY, dash: str = "--", words: str = ""
+) -> Any:
+    """A thin line across a panel at one value of an axis, with words at its end."""
 
     def draw(axes: Axes) -> None:
         across = axes.axhline if axis == "y" else axes.axvline
         across(at, color=color, lw=1, ls=dash, zorder=1)
+        place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
+        place |= {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": color}
+        axes.text(0.99, at, words, **place)
 
     return draw
 
 
-def diagonal(low: float, high: float, factors: Sequence[float] = (2.0, 1.25)) -> Any:
-    """The line y = x from low to high, with a pale band for each factor beside it."""
+def diagonal(
+    low: float, high: float, factors: Sequence[float] = (2.0, 1.25), words: str = ""
+) -> Any:
+    """The line y = x from low to high, with a pale band for each factor beside it.
+
+    words: along the line's upper end; it is dashed then.
+    """
 
     def draw(axes: Axes) -> None:
+        text: dict[str, Any] = {"color": GREY, "fontsize": SMALL, "rotation": 45}
+        text |= {"ha": "right", "va": "bottom", "rotation_mode": "anchor"}
+        text |= {"transform_rotates_text": True}
         ends = np.array([low, high])
         for factor, shade in zip(factors, ("#f1f1f1", "#dcdcdc"), strict=False):
             axes.fill_between(ends, ends / factor, ends * factor, color=shade, lw=0)
-            text: dict[str, Any] = {"color": GREY, "fontsize": SMALL, "rotation": 45}
-            text |= {"ha": "right", "va": "bottom", "rotation_mode": "anchor"}
             at = high / factor / 1.04
             axes.text(at, at * factor, f"×{factor:g}", **text)
-        axes.plot(ends, ends, color=GREY, lw=1, zorder=1)
+        axes.plot(ends, ends, color=GREY, lw=1, ls="--" if words else "-", zorder=1)
+        axes.text(high, 1.04 * high, words, **text)
 
     return draw
 

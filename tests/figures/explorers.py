@@ -9,9 +9,9 @@ import fastlab as fl
 from fastlab.clock.traps import Series
 from fastlab.figures import (
     counts,
+    cuts,
     decode,
     precisions,
-    pruning,
     roofline,
     scores,
     sharing,
@@ -59,7 +59,7 @@ def _cutting() -> Explorer:
         "large": fl.grid(**CUT, layers=8)[0],
         "other": fl.grid(**CUT, layers=12)[0],
     }
-    return pruning.cutting(models, fl.table([]), fl.device("h200"))
+    return cuts.cutting(models, fl.table([]), fl.device("h200"))
 
 
 def _paths() -> dict[str, dict[str, Point]]:
