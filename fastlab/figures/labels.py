@@ -25,7 +25,9 @@ DISTANCES, MARK, DIGIT, HEIGHT = (11, 14, 18, 23, 32, 44, 60, 80), 5.0, 3.6, 5.0
 # nearer the word must be to its own mark than to another to need none.
 LEAD, PLAIN, CROSSED = 16.0, 5.0, np.full(2, 1.5)
 ROUNDS = 2  # each word is placed again once all others have a place
-ANGLES = np.deg2rad(np.arange(90, 450, 30))  # above first
+_ANGLES = np.deg2rad(np.arange(90, 450, 30))  # above first
+AROUND = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
+DISC = MARK * np.concatenate([0 * AROUND, 0.5 * AROUND, AROUND])
 FAR = 0.15  # what a point of distance weighs, beside one point of a line that is hit
 LINE = 13.0  # points between two names at the edge
 
@@ -84,7 +86,9 @@ def name_marks(
     figure.draw_without_rendering()
     places = _points(axes, np.array(marks, float).reshape(-1, 2))
     halves = [_half(word) for word in words]
-    fixed = np.concatenate([*_covered(axes), *map(_disc, places), np.zeros((0, 2))])
+    fixed = np.concatenate(
+        [*_covered(axes), *(place + DISC for place in places), np.zeros((0, 2))]
+    )
     frame = _corners(axes, axes.get_window_extent())
     own, leads = [np.zeros((0, 2))] * len(places), [np.zeros((0, 2))] * len(places)
     offsets = np.zeros((len(places), 2))
@@ -120,7 +124,7 @@ def _covered(axes: Axes) -> list[Floats]:
             found += [_steps(_points(axes, part)) for part in group.get_segments()]
     for text in axes.texts:
         if getattr(text, "arrow_patch", None) is not None:
-            found.append(_steps(_points(axes, np.array([text.xy, text.xyann]))))  # type: ignore[attr-defined]
+            found.append(_steps(_points(axes, [text.xy, text.xyann])))  # type: ignore[attr-defined]
         if text.get_text():
             found.append(_filled(_corners(axes, text.get_window_extent())))
     if (key := axes.get_legend()) is not None:
@@ -134,7 +138,7 @@ def _line(axes: Axes, line: Any) -> Floats:
     places = places[np.isfinite(places).all(axis=1)]
     if line.get_linestyle() not in ("None", ""):
         return _steps(places)
-    return np.concatenate([np.zeros((0, 2)), *map(_disc, places)])
+    return np.concatenate([np.zeros((0, 2)), *(place + DISC for place in places)])
 
 
 def _corners(axes: Axes, box: Any) -> Floats:
@@ -164,32 +168,20 @@ def _lead(place: Floats, off: Floats, half: Floats, others: Floats) -> Floats:
     return _segment(place + (end - place) * min(MARK / max(far, 1e-9), 1.0), end)
 
 
-def _points(axes: Axes, data: Floats) -> Floats:
+def _points(axes: Axes, data: Any) -> Floats:
     """Data coordinates (n, 2) in printer's points."""
-    pixels: Floats = axes.transData.transform(data)
-    return pixels / _dots(axes)
+    return np.asarray(axes.transData.transform(data)) / _dots(axes)
 
 
 def _steps(line: Floats) -> Floats:
     """A polyline (n, 2) as points some two apart."""
     if len(line) < 2:
         return line
-    parts = [_segment(first, last) for first, last in itertools.pairwise(line)]
-    return np.concatenate(parts)
+    return np.concatenate([_segment(*pair) for pair in itertools.pairwise(line)])
 
 
 def _segment(first: Floats, last: Floats) -> Floats:
-    count = 2 + int(np.hypot(*(last - first)) / 2)
-    return np.linspace(first, last, count)
-
-
-def _disc(center: Floats) -> Floats:
-    rings = [MARK * part * _around() for part in (0.0, 0.5, 1.0)]
-    return center + np.concatenate(rings)
-
-
-def _around() -> Floats:
-    return np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])
+    return np.linspace(first, last, 2 + int(np.hypot(*(last - first)) / 2))
 
 
 def _box(center: Floats, half: Floats) -> Floats:
@@ -208,7 +200,7 @@ def _free(
     reach = DISTANCES[-1] + half + wide + half
     taken = taken[(np.abs(taken - place) < reach).all(axis=1)]
     least, best = np.inf, (np.zeros(2), np.zeros((0, 2)))
-    for far, one in itertools.product(DISTANCES, _around()):
+    for far, one in itertools.product(DISTANCES, AROUND):
         center = place + (off := far * one + wide * one)
         out = np.maximum(np.maximum(frame[0] - center, center - frame[1]) + half, 0)
         cost = FAR * float(np.hypot(*off)) + float(out.sum())
