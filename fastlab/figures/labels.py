@@ -30,6 +30,7 @@ AROUND = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 DISC = MARK * np.concatenate([0 * AROUND, 0.5 * AROUND, AROUND])
 FAR = 0.15  # what a point of distance weighs, beside one point of a line that is hit
 LINE = 13.0  # points between two names at the edge
+NONE = np.zeros((0, 2))  # no points
 
 
 def edge_names(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
@@ -90,25 +91,23 @@ def name_marks(
         [*_covered(axes), *(place + DISC for place in places), np.zeros((0, 2))]
     )
     frame = _corners(axes, axes.get_window_extent())
-    own, leads = [np.zeros((0, 2))] * len(places), [np.zeros((0, 2))] * len(places)
+    own, leads = [NONE] * len(places), [NONE] * len(places)
     offsets = np.zeros((len(places), 2))
-    for _ in range(ROUNDS):
-        for n, (place, half) in enumerate(zip(places, halves, strict=True)):
-            taken = np.concatenate([fixed, *own[:n], *own[n + 1 :]])
-            others = np.delete(places, n, axis=0)
-            offsets[n], leads[n] = _free(place, half, taken, others, frame)
-            own[n] = np.concatenate([_box(place + offsets[n], half), leads[n]])
+    for n in [*range(len(places))] * ROUNDS:
+        taken = np.concatenate([fixed, *own[:n], *own[n + 1 :]])
+        others = np.delete(places, n, axis=0)
+        offsets[n], leads[n] = _free(places[n], halves[n], taken, others, frame)
+        own[n] = np.concatenate([_box(places[n] + offsets[n], halves[n]), leads[n]])
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL}
     look |= {"path_effects": [withStroke(linewidth=2.5, foreground="white")]}
     look |= {"textcoords": "offset points"}
-    for at, off, lead, word, color in zip(
-        marks, offsets, leads, words, colors, strict=True
-    ):
-        if len(lead):
-            thin: dict[str, Any] = {"color": color, "lw": 0.7, "alpha": 0.7}
-            ends = axes.transData.inverted().transform(lead[[0, -1]] * _dots(axes))
-            axes.plot(*ends.T, scalex=False, scaley=False, **thin)
-        axes.annotate(word, at, tuple(off), color=color, **look)
+    thin: dict[str, Any] = {"lw": 0.7, "alpha": 0.7, "scalex": False, "scaley": False}
+    for n, (at, word, color) in enumerate(zip(marks, words, colors, strict=True)):
+        if len(leads[n]):
+            ends = leads[n][[0, -1]] * _dots(axes)
+            ends = axes.transData.inverted().transform(ends)
+            axes.plot(*ends.T, color=color, **thin)
+        axes.annotate(word, at, tuple(offsets[n]), color=color, **look)
 
 
 def _half(word: str) -> Floats:
@@ -164,7 +163,7 @@ def _lead(place: Floats, off: Floats, half: Floats, others: Floats) -> Floats:
     far = float(np.hypot(*(end - place)))
     apart = np.hypot(*(np.clip(others, low, high) - others).T)
     if far < LEAD and (apart > far + PLAIN).all():
-        return np.zeros((0, 2))
+        return NONE
     return _segment(place + (end - place) * min(MARK / max(far, 1e-9), 1.0), end)
 
 
@@ -175,9 +174,9 @@ def _points(axes: Axes, data: Any) -> Floats:
 
 def _steps(line: Floats) -> Floats:
     """A polyline (n, 2) as points some two apart."""
-    if len(line) < 2:
-        return line
-    return np.concatenate([_segment(*pair) for pair in itertools.pairwise(line)])
+    return np.concatenate(
+        [NONE, *itertools.starmap(_segment, itertools.pairwise(line))]
+    )
 
 
 def _segment(first: Floats, last: Floats) -> Floats:
@@ -186,7 +185,7 @@ def _segment(first: Floats, last: Floats) -> Floats:
 
 def _box(center: Floats, half: Floats) -> Floats:
     steps = np.linspace(-1, 1, 5)
-    return center + half * np.array([(x, y) for x in steps for y in steps])
+    return center + half * np.array([*itertools.product(steps, steps)])
 
 
 def _free(
@@ -199,7 +198,7 @@ def _free(
     wide = np.array([max(half[0] - 2 * DIGIT, 0.0), 0.0])
     reach = DISTANCES[-1] + half + wide + half
     taken = taken[(np.abs(taken - place) < reach).all(axis=1)]
-    least, best = np.inf, (np.zeros(2), np.zeros((0, 2)))
+    least, best = np.inf, (np.zeros(2), NONE)
     for far, one in itertools.product(DISTANCES, AROUND):
         center = place + (off := far * one + wide * one)
         out = np.maximum(np.maximum(frame[0] - center, center - frame[1]) + half, 0)
