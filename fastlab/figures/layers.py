@@ -261,7 +261,7 @@ def diagonal(
             axes.text(at, at * factor, f"×{factor:g}", **text)
         axes.plot(ends, ends, color=GREY, lw=1, ls="--" if words else "-", zorder=1)
         if words:
-            axes.text(high, 1.04 * high, words, **text)
+            axes.text(high, 1.03 * high, words, **text)
 
     return draw
 

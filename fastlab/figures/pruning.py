@@ -146,6 +146,7 @@ def depth_or_width(
     timed, text, students = (
         one[one["kind"].isin(kinds)] for one in (rows, judged, students)
     )
+    students = students.drop_duplicates(["kind", "what", "choice", "distill_steps"])
     words = "parameters left, of the dense model's"
     x = Axis(words, write=percent, limits=(0.15, 1.05))
     y = Axis("measured time, of the dense model's", write=percent)
