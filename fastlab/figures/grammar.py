@@ -55,9 +55,10 @@ class Figure:
         with matplotlib.rc_context({"text.parse_math": False}):
             picture = Picture(figsize=self.size, layout="constrained")
             every = self._axes(picture)
-            for axes, panel in zip(every, self.panels, strict=False):
+            pairs = list(zip(every, self.panels, strict=False))
+            for axes, panel in pairs:
                 paint(axes, panel)
-                if "y" in self.share or "x" in self.share:
+                if self.share:
                     axes.label_outer()
             if self.title:
                 place: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": TITLE}
@@ -66,7 +67,7 @@ class Figure:
                 legend(picture, every, self.key)
             if self.finish:
                 self.finish(picture, every)
-            for axes, panel in zip(every, self.panels, strict=False):
+            for axes, panel in pairs:
                 write_words(axes, panel)
         return picture
 

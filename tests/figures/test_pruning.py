@@ -21,8 +21,13 @@ from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.rows import QUESTION, points_of
-from fastlab.spec.cuts import cut_points, possible_shares
-from fastlab.spec.pruning import RATIOS, pruned_shape
+from fastlab.spec.cuts import cut_points, possible_shares, ways_to_choose
+from fastlab.spec.pruning import (
+    IMPORTANCES,
+    LAYER_CHOICES,
+    RATIOS,
+    pruned_shape,
+)
 from fastlab.spec.sparsity import Sparsity, sparse_bytes
 from fastlab.words import percent, times
 from tests.cells import Shows, run_cells
@@ -111,6 +116,13 @@ def test_each_way_chooses_what_it_can():
     with pytest.raises(ValueError, match="ways"):
         cut_points([0.5], ["bets"], **LARGE)
     assert len(cut_points([0.5], ["all"], **LARGE)) == 1 + 6 + 3 * (3 + 3)
+
+
+def test_every_way_to_choose_is_in_the_file():
+    every = ways_to_choose()["all"]
+    assert {*every["layers"], "random"} == {*LAYER_CHOICES}
+    assert {*every["units"]} == {*IMPORTANCES}
+    assert {*every["layers"], *every["units"]} == {*pruning.CHOICES}
 
 
 def test_half_the_layers_promise_nearly_two(cuts):
