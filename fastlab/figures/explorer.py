@@ -29,16 +29,18 @@ class Explorer:
     ):
         self.make, self.caption, self.options = make, caption, dict(controls)
         self.state: dict[str, Any] = {}
-        for name in self.options:
-            self.state[name] = self._nearest(name, start.get(name))
+        self.offered: dict[str, dict[str, Any]] = {}  # text -> value, by control
+        self._settle(start)
         self._box: Any = None
 
-    def _nearest(self, name: str, wanted: Any) -> Any:
-        """The wanted value where the state so far offers it, else the first one."""
-        values = list(choices(self.options[name], self.state).values())
-        if not values:
-            raise ValueError(f"nothing to choose for {name!r} where {self.state}")
-        return wanted if wanted in values else values[0]
+    def _settle(self, wanted: Mapping[str, Any]) -> None:
+        """The wanted values where the state so far offers them, else the first ones."""
+        for name, options in self.options.items():
+            found = self.offered[name] = choices(options, self.state)
+            if not found:
+                raise ValueError(f"nothing to choose for {name!r} where {self.state}")
+            values, value = list(found.values()), wanted.get(name)
+            self.state[name] = value if value in values else values[0]
 
     def picture(self, **state: Any) -> str:
         """The figure in a state, as HTML; why there is none, where there is none."""
@@ -82,23 +84,18 @@ class Explorer:
     def _control(self, name: str) -> Any:
         import ipywidgets as widgets
 
-        options = choices(self.options[name], self.state)
-        words = {
-            "description": name.replace("_", " "),
-            "style": {"description_width": "initial"},
-        }
-        values = list(options.values())
-        numbers = all(isinstance(value, (int, float)) for value in values)
-        kind = (
-            widgets.SelectionSlider if numbers and len(values) > 1 else widgets.Dropdown
-        )
+        options, style = self.offered[name], {"description_width": "initial"}
+        numbers = all(isinstance(value, (int, float)) for value in options.values())
+        slides = numbers and len(options) > 1
+        kind = widgets.SelectionSlider if slides else widgets.Dropdown
+        words = {"description": name.replace("_", " "), "style": style}
         return kind(options=list(options.items()), value=self.state[name], **words)
 
     def _read(self, controls: Mapping[str, Any]) -> None:
         """The state as the controls have it; options that follow others follow them."""
+        self._settle({name: control.value for name, control in controls.items()})
         for name, control in controls.items():
-            options = list(choices(self.options[name], self.state).items())
-            self.state[name] = self._nearest(name, control.value)
+            options = list(self.offered[name].items())
             if list(control.options) != options:
                 control.index = 0  # or else a browser's slider answers with its last
                 control.options = options
@@ -124,13 +121,12 @@ class Explorer:
         return {"text/html": still, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        state = ", ".join(f"{name} {self._text(name)}" for name in self.state)
+        texts = {
+            name: next(text for text, v in found.items() if v == self.state[name])
+            for name, found in self.offered.items()
+        }
+        state = ", ".join(f"{name} {text}" for name, text in texts.items())
         return f"[explorer; run the cell to move it] {state}"
-
-    def _text(self, name: str) -> str:
-        """What a control shows of its value."""
-        options = choices(self.options[name], self.state)
-        return next(text for text, v in options.items() if v == self.state[name])
 
 
 def _still(box: Any) -> str:
@@ -159,17 +155,9 @@ def choices(options: Options, state: Mapping[str, Any]) -> dict[str, Any]:
     found = options(dict(state)) if callable(options) else options
     if isinstance(found, Mapping):
         return dict(found)
-    if isinstance(found, tuple) and len(found) == 2 and _whole(found):
+    if isinstance(found, tuple) and [*map(type, found)] == [int, int]:
         found = range(found[0], found[1] + 1)
-    return {_text(value): value for value in found}
-
-
-def _whole(pair: Iterable[Any]) -> bool:
-    return all(type(value) is int for value in pair)
-
-
-def _text(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return {f"{v:,}" if isinstance(v, int) else str(v): v for v in found}
 
 
 def around(options: Iterable[Any], start: Any) -> list[Any]:

@@ -15,7 +15,7 @@ import matplotlib
 from matplotlib.figure import Figure as Picture
 
 from fastlab.figures.painting import legend, paint, write_words
-from fastlab.figures.panels import KINDS, Axis, Layer, Panel, drawn_columns
+from fastlab.figures.panels import KINDS, Layer, Panel, drawn_columns
 from fastlab.figures.style import TITLE
 from fastlab.words import digits, plain
 
@@ -55,9 +55,10 @@ class Figure:
         with matplotlib.rc_context({"text.parse_math": False}):
             picture = Picture(figsize=self.size, layout="constrained")
             every = self._axes(picture)
-            for axes, panel in zip(every, self.panels, strict=False):
+            pairs = list(zip(every, self.panels, strict=False))
+            for axes, panel in pairs:
                 paint(axes, panel)
-                if "y" in self.share or "x" in self.share:
+                if self.share:
                     axes.label_outer()
             if self.title:
                 place: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": TITLE}
@@ -66,7 +67,7 @@ class Figure:
                 legend(picture, every, self.key)
             if self.finish:
                 self.finish(picture, every)
-            for axes, panel in zip(every, self.panels, strict=False):
+            for axes, panel in pairs:
                 write_words(axes, panel)
         return picture
 
@@ -89,10 +90,10 @@ class Figure:
 
         if self.rows is not None:
             return self.rows
-        layers = [layer for panel in self.panels for layer in panel.layers]
         drawn = [
             layer.rows[drawn_columns(layer)].assign(series=layer.name)
-            for layer in layers
+            for panel in self.panels
+            for layer in panel.layers
             if len(layer.rows)
         ]
         return pd.concat(drawn, ignore_index=True) if drawn else pd.DataFrame()
@@ -100,9 +101,7 @@ class Figure:
     def tell(self) -> str:
         """The alt text: the title, what is drawn, then series while there is room."""
         heads = [self.title, *(_head(panel) for panel in self.panels)]
-        series = [
-            _series(panel, layer) for panel in self.panels for layer in panel.layers
-        ]
+        series = (_series(p, layer) for p in self.panels for layer in p.layers)
         text = ""
         for part in dict.fromkeys(part for part in (*heads, *series) if part):
             sentence = part.replace("\n", "; ").rstrip(". ") + ". "
@@ -114,13 +113,7 @@ class Figure:
 
 def nothing(why: str) -> Figure:
     """A figure that says why there is nothing to draw."""
-    blank = Axis("")
-
-    def bare(axes: Axes) -> None:
-        axes.set_axis_off()
-
-    panel = Panel(blank, blank, [], decor=[bare])
-    return Figure([panel], title=why, size=(8.0, 1.2))
+    return Figure([], why, size=(8.0, 1.2))
 
 
 def _head(panel: Panel) -> str:
@@ -139,33 +132,26 @@ def _head(panel: Panel) -> str:
 
 def _series(panel: Panel, layer: Layer) -> str:
     """A layer in words: few marks one by one, a line's ends, the range of others."""
-    value, axis, at, other = layer.y, panel.y, layer.x, panel.x
-    if panel.y.names:
-        value, axis, at, other = layer.x, panel.x, layer.y, panel.y
+    flat = bool(panel.y.names)  # named lines
+    axis, at = (panel.x, panel.y) if flat else (panel.y, panel.x)
+    value, place = (layer.x, layer.y) if flat else (layer.y, layer.x)
     value = layer.value or value
     if not layer.name or value not in layer.rows:
         return ""
     rows = layer.rows[layer.rows[value].notna()]
-    write = layer.write or (digits if layer.value or axis.names else _spoken(axis))
+    plainly = layer.value or axis.names or axis.write is plain
+    write = layer.write or (digits if plainly else axis.write)
     if rows.empty:
         return ""
-    places = [other.say(place) for place in rows[at]]
-    if layer.value and panel.y.names:
-        places = [
-            f"{panel.x.say(x)}, {panel.y.say(y)}"
-            for x, y in zip(rows[layer.x], rows[layer.y], strict=True)
-        ]
-    if len(rows) <= FEW or layer.kind == "line":
-        each = [
-            f"{write(float(number))} at {place}"
-            for number, place in zip(rows[value], places, strict=True)
-        ]
-        told = ", ".join(each) if len(each) <= FEW else f"{each[0]} to {each[-1]}"
-        return f"{layer.name}: {told}"
-    low, high = (write(float(v)) for v in (rows[value].min(), rows[value].max()))
-    many = f"{len(rows)} {KINDS.get(layer.kind, 'marks')}"
-    return f"{layer.name}: {many}, {low} to {high}"
-
-
-def _spoken(axis: Axis) -> Callable[[float], str]:
-    return digits if axis.write is plain else axis.write
+    if len(rows) > FEW and layer.kind != "line":
+        low, high = (write(float(v)) for v in (rows[value].min(), rows[value].max()))
+        many = f"{len(rows)} {KINDS.get(layer.kind, 'marks')}"
+        return f"{layer.name}: {many}, {low} to {high}"
+    places = [at.say(each) for each in rows[place]]
+    if layer.value and flat:
+        across = map(panel.x.say, rows[layer.x])
+        places = [", ".join(pair) for pair in zip(across, places, strict=True)]
+    pairs = zip(map(write, rows[value].astype(float)), places, strict=True)
+    each = [f"{number} at {where}" for number, where in pairs]
+    told = ", ".join(each) if len(each) <= FEW else f"{each[0]} to {each[-1]}"
+    return f"{layer.name}: {told}"

@@ -25,9 +25,12 @@ DISTANCES, MARK, DIGIT, HEIGHT = (11, 14, 18, 23, 32, 44, 60, 80), 5.0, 3.6, 5.0
 # nearer the word must be to its own mark than to another to need none.
 LEAD, PLAIN, CROSSED = 16.0, 5.0, np.full(2, 1.5)
 ROUNDS = 2  # each word is placed again once all others have a place
-ANGLES = np.deg2rad(np.arange(90, 450, 30))  # above first
+_ANGLES = np.deg2rad(np.arange(90, 450, 30))  # above first
+AROUND = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
+DISC = MARK * np.concatenate([0 * AROUND, 0.5 * AROUND, AROUND])
 FAR = 0.15  # what a point of distance weighs, beside one point of a line that is hit
 LINE = 13.0  # points between two names at the edge
+NONE = np.zeros((0, 2))  # no points
 
 
 def edge_names(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
@@ -84,27 +87,27 @@ def name_marks(
     figure.draw_without_rendering()
     places = _points(axes, np.array(marks, float).reshape(-1, 2))
     halves = [_half(word) for word in words]
-    fixed = np.concatenate([*_covered(axes), *map(_disc, places), np.zeros((0, 2))])
+    fixed = np.concatenate(
+        [*_covered(axes), *(place + DISC for place in places), np.zeros((0, 2))]
+    )
     frame = _corners(axes, axes.get_window_extent())
-    own, leads = [np.zeros((0, 2))] * len(places), [np.zeros((0, 2))] * len(places)
+    own, leads = [NONE] * len(places), [NONE] * len(places)
     offsets = np.zeros((len(places), 2))
-    for _ in range(ROUNDS):
-        for n, (place, half) in enumerate(zip(places, halves, strict=True)):
-            taken = np.concatenate([fixed, *own[:n], *own[n + 1 :]])
-            others = np.delete(places, n, axis=0)
-            offsets[n], leads[n] = _free(place, half, taken, others, frame)
-            own[n] = np.concatenate([_box(place + offsets[n], half), leads[n]])
+    for n in [*range(len(places))] * ROUNDS:
+        taken = np.concatenate([fixed, *own[:n], *own[n + 1 :]])
+        others = np.delete(places, n, axis=0)
+        offsets[n], leads[n] = _free(places[n], halves[n], taken, others, frame)
+        own[n] = np.concatenate([_box(places[n] + offsets[n], halves[n]), leads[n]])
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL}
     look |= {"path_effects": [withStroke(linewidth=2.5, foreground="white")]}
     look |= {"textcoords": "offset points"}
-    for at, off, lead, word, color in zip(
-        marks, offsets, leads, words, colors, strict=True
-    ):
-        if len(lead):
-            thin: dict[str, Any] = {"color": color, "lw": 0.7, "alpha": 0.7}
-            ends = axes.transData.inverted().transform(lead[[0, -1]] * _dots(axes))
-            axes.plot(*ends.T, scalex=False, scaley=False, **thin)
-        axes.annotate(word, at, tuple(off), color=color, **look)
+    thin: dict[str, Any] = {"lw": 0.7, "alpha": 0.7, "scalex": False, "scaley": False}
+    for n, (at, word, color) in enumerate(zip(marks, words, colors, strict=True)):
+        if len(leads[n]):
+            ends = leads[n][[0, -1]] * _dots(axes)
+            ends = axes.transData.inverted().transform(ends)
+            axes.plot(*ends.T, color=color, **thin)
+        axes.annotate(word, at, tuple(offsets[n]), color=color, **look)
 
 
 def _half(word: str) -> Floats:
@@ -120,7 +123,7 @@ def _covered(axes: Axes) -> list[Floats]:
             found += [_steps(_points(axes, part)) for part in group.get_segments()]
     for text in axes.texts:
         if getattr(text, "arrow_patch", None) is not None:
-            found.append(_steps(_points(axes, np.array([text.xy, text.xyann]))))  # type: ignore[attr-defined]
+            found.append(_steps(_points(axes, [text.xy, text.xyann])))  # type: ignore[attr-defined]
         if text.get_text():
             found.append(_filled(_corners(axes, text.get_window_extent())))
     if (key := axes.get_legend()) is not None:
@@ -134,7 +137,7 @@ def _line(axes: Axes, line: Any) -> Floats:
     places = places[np.isfinite(places).all(axis=1)]
     if line.get_linestyle() not in ("None", ""):
         return _steps(places)
-    return np.concatenate([np.zeros((0, 2)), *map(_disc, places)])
+    return np.concatenate([np.zeros((0, 2)), *(place + DISC for place in places)])
 
 
 def _corners(axes: Axes, box: Any) -> Floats:
@@ -160,41 +163,29 @@ def _lead(place: Floats, off: Floats, half: Floats, others: Floats) -> Floats:
     far = float(np.hypot(*(end - place)))
     apart = np.hypot(*(np.clip(others, low, high) - others).T)
     if far < LEAD and (apart > far + PLAIN).all():
-        return np.zeros((0, 2))
+        return NONE
     return _segment(place + (end - place) * min(MARK / max(far, 1e-9), 1.0), end)
 
 
-def _points(axes: Axes, data: Floats) -> Floats:
+def _points(axes: Axes, data: Any) -> Floats:
     """Data coordinates (n, 2) in printer's points."""
-    pixels: Floats = axes.transData.transform(data)
-    return pixels / _dots(axes)
+    return np.asarray(axes.transData.transform(data)) / _dots(axes)
 
 
 def _steps(line: Floats) -> Floats:
     """A polyline (n, 2) as points some two apart."""
-    if len(line) < 2:
-        return line
-    parts = [_segment(first, last) for first, last in itertools.pairwise(line)]
-    return np.concatenate(parts)
+    return np.concatenate(
+        [NONE, *itertools.starmap(_segment, itertools.pairwise(line))]
+    )
 
 
 def _segment(first: Floats, last: Floats) -> Floats:
-    count = 2 + int(np.hypot(*(last - first)) / 2)
-    return np.linspace(first, last, count)
-
-
-def _disc(center: Floats) -> Floats:
-    rings = [MARK * part * _around() for part in (0.0, 0.5, 1.0)]
-    return center + np.concatenate(rings)
-
-
-def _around() -> Floats:
-    return np.column_stack([np.cos(ANGLES), np.sin(ANGLES)])
+    return np.linspace(first, last, 2 + int(np.hypot(*(last - first)) / 2))
 
 
 def _box(center: Floats, half: Floats) -> Floats:
     steps = np.linspace(-1, 1, 5)
-    return center + half * np.array([(x, y) for x in steps for y in steps])
+    return center + half * np.array([*itertools.product(steps, steps)])
 
 
 def _free(
@@ -207,8 +198,8 @@ def _free(
     wide = np.array([max(half[0] - 2 * DIGIT, 0.0), 0.0])
     reach = DISTANCES[-1] + half + wide + half
     taken = taken[(np.abs(taken - place) < reach).all(axis=1)]
-    least, best = np.inf, (np.zeros(2), np.zeros((0, 2)))
-    for far, one in itertools.product(DISTANCES, _around()):
+    least, best = np.inf, (np.zeros(2), NONE)
+    for far, one in itertools.product(DISTANCES, AROUND):
         center = place + (off := far * one + wide * one)
         out = np.maximum(np.maximum(frame[0] - center, center - frame[1]) + half, 0)
         cost = FAR * float(np.hypot(*off)) + float(out.sum())

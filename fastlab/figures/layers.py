@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-INTERVAL: dict[str, Any] = {"lw": 5, "alpha": 0.25}
+INTERVAL: dict[str, Any] = {"color": GREY, "lw": 5, "alpha": 0.25}
 
 
 def points(
@@ -48,9 +48,14 @@ def points(
         at = panel.x.place(rows[x]), panel.y.place(rows[y])
         along = 0 if panel.x.names else 1
         at[along][:] += shift if (panel.x.names or panel.y.names) else 0
-        for columns, axis in ((across, 0), (ends, 1)):
+        bar = INTERVAL if pale else {"color": color, "alpha": 0.5, "lw": 1.2}
+        for columns, places, span in (
+            (across, at[1], "hlines"),
+            (ends, at[0], "vlines"),
+        ):
             if columns:
-                _interval(axes, at, [rows[c] for c in columns], axis, color, pale)
+                low, high = (rows[column].to_numpy(float) for column in columns)
+                getattr(axes, span)(places, low, high, zorder=3, **bar)
         look: dict[str, Any] = {"color": color, "marker": marker, "markersize": size}
         look |= {"fillstyle": fill, "markerfacecoloralt": "white", "alpha": alpha}
         look |= {"markerfacecolor": "white"} if hollow else {}
@@ -59,18 +64,6 @@ def points(
 
     both = (*across, *ends)
     return Layer("points", name, rows, x, y, draw, color, "", both, words)
-
-
-def _interval(
-    axes: Axes, at: Any, ends: Sequence[Any], axis: int, color: str, pale: bool
-) -> None:
-    """A bar from low to high through each mark, along x (axis 0) or along y (1)."""
-    low, high = (np.array(end, float) for end in ends)
-    look: dict[str, Any] = INTERVAL | {"color": GREY}
-    if not pale:
-        look = {"color": color, "alpha": 0.5, "lw": 1.2}
-    draw = axes.hlines if axis == 0 else axes.vlines
-    draw(at[1 - axis], low, high, zorder=3, **look)
 
 
 def clocks(rows: pd.DataFrame, y: str, name: str, **look: Any) -> list[Layer]:
@@ -147,34 +140,19 @@ def bars(
         look: dict[str, Any] = {"color": "white" if hollow else color, "hatch": hatch}
         look |= {"edgecolor": color if hollow else "white", "lw": 0.8}
         look |= {"label": name or None, ("left" if flat else "bottom"): start}
-        (axes.barh if flat else axes.bar)(places, long, thick, **look)
+        drawn = (axes.barh if flat else axes.bar)(places, long, thick, **look)
         if ends:
             low, high = (rows[end].to_numpy(float) for end in ends)
-            draw_line = axes.hlines if flat else axes.vlines
-            draw_line(places, low, high, color=BLACK, lw=1.2, zorder=5)
+            span = axes.hlines if flat else axes.vlines
+            span(places, low, high, color=BLACK, lw=1.2, zorder=5)
         if inside:
-            most = whole or float(np.nanmax(start + long, initial=0.0))
-            _inside(axes, flat, places, start, long, color, inside, most)
+            least = 0.06 * (whole or float(np.nanmax(start + long, initial=0.0)))
+            texts = [inside(size) if size >= least else "" for size in long]
+            box = {"boxstyle": "round,pad=0.15", "fc": color, "ec": "none"}
+            how: dict[str, Any] = {"label_type": "center", "bbox": box}
+            axes.bar_label(drawn, texts, color=ink(color), fontsize=SMALL, **how)
 
     return Layer("bars", name, rows, x, y, draw, color, "", ends)
-
-
-def _inside(
-    axes: Axes,
-    flat: bool,
-    places: Any,
-    start: Any,
-    long: Any,
-    color: str,
-    write: Any,
-    most: float,
-) -> None:
-    box = {"boxstyle": "round,pad=0.15", "fc": color, "ec": "none"}
-    place: dict[str, Any] = {"ha": "center", "va": "center", "bbox": box}
-    for at, first, size in zip(places, start, long, strict=True):
-        if size >= 0.06 * most:
-            middle = (first + size / 2, at) if flat else (at, first + size / 2)
-            axes.text(*middle, write(size), color=ink(color), fontsize=SMALL, **place)
 
 
 def stacked(
@@ -208,7 +186,6 @@ def tiles(
     cmap: str = "cividis",
     write: Callable[[float], str] = digits,
     words: str = "",
-    upward: bool = True,
 ) -> Layer:
     """A coloured cell for each (x, y) of two axes with names, its value written in it.
 
@@ -249,28 +226,42 @@ def drawn(
     return Layer(kind, name, rows, x, y, lambda axes, *_: draw(axes, rows), **look)
 
 
-def level(at: float, axis: str = "y", color: str = GREY, dash: str = "--") -> Any:
-    """A thin line across a panel at one value of an axis."""
+def level(
+    at: float, axis: str = "y", color: str = GREY, dash: str = "--", words: str = ""
+) -> Any:
+    """A thin line across a panel at one value of an axis, with words at its end."""
 
     def draw(axes: Axes) -> None:
         across = axes.axhline if axis == "y" else axes.axvline
         across(at, color=color, lw=1, ls=dash, zorder=1)
+        if words:
+            place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
+            place |= {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": color}
+            axes.text(0.99, at, words, **place)
 
     return draw
 
 
-def diagonal(low: float, high: float, factors: Sequence[float] = (2.0, 1.25)) -> Any:
-    """The line y = x from low to high, with a pale band for each factor beside it."""
+def diagonal(
+    low: float, high: float, factors: Sequence[float] = (2.0, 1.25), words: str = ""
+) -> Any:
+    """The line y = x from low to high, with a pale band for each factor beside it.
+
+    words: along the line's upper end; it is dashed then.
+    """
 
     def draw(axes: Axes) -> None:
+        text: dict[str, Any] = {"color": GREY, "fontsize": SMALL, "rotation": 45}
+        text |= {"ha": "right", "va": "bottom", "rotation_mode": "anchor"}
+        text |= {"transform_rotates_text": True}
         ends = np.array([low, high])
         for factor, shade in zip(factors, ("#f1f1f1", "#dcdcdc"), strict=False):
             axes.fill_between(ends, ends / factor, ends * factor, color=shade, lw=0)
-            text: dict[str, Any] = {"color": GREY, "fontsize": SMALL, "rotation": 45}
-            text |= {"ha": "right", "va": "bottom", "rotation_mode": "anchor"}
             at = high / factor / 1.04
             axes.text(at, at * factor, f"×{factor:g}", **text)
-        axes.plot(ends, ends, color=GREY, lw=1, zorder=1)
+        axes.plot(ends, ends, color=GREY, lw=1, ls="--" if words else "-", zorder=1)
+        if words:
+            axes.text(high, 1.03 * high, words, **text)
 
     return draw
 

@@ -98,15 +98,11 @@ def _write_notes(axes: Axes, panel: Panel) -> None:
 def _name_layers(axes: Axes, panel: Panel) -> None:
     if panel.key == "edge":
         ends = {
-            layer.name: (
-                panel.x.place(rows[layer.x])[-1],
-                float(rows[layer.y].iloc[-1]),
-                layer.color,
-            )
+            layer.name: (float(rows[layer.y].iloc[-1]), readable(layer.color))
             for layer in panel.layers
             if layer.name and len(rows := layer.rows.dropna(subset=[layer.y]))
         }
-        edge_names(axes, {n: (y, readable(c)) for n, (_, y, c) in ends.items()})
+        edge_names(axes, ends)
         return
     handles, names = axes.get_legend_handles_labels()
     if not panel.key or not names:
@@ -135,17 +131,17 @@ def legend(picture: Picture, every: Sequence[Axes], place: Any) -> None:
 
 def write_words(axes: Axes, panel: Panel) -> None:
     """The words beside marks, once all scales are final and all lines are drawn."""
-    marks, words, colors = [], [], []
-    for layer in panel.layers:
-        if layer.words:
-            xs, ys = (
-                panel.x.place(layer.rows[layer.x]),
-                panel.y.place(layer.rows[layer.y]),
-            )
-            for x, y, word in zip(xs, ys, layer.rows[layer.words], strict=True):
-                if word and np.isfinite(x) and np.isfinite(y):
-                    marks.append((x, y))
-                    words.append(str(word))
-                    colors.append(readable(layer.color))
-    if words:
-        name_marks(axes, marks, words, colors)
+    found = [
+        ((x, y), str(word), readable(layer.color))
+        for layer in panel.layers
+        if layer.words
+        for x, y, word in zip(
+            panel.x.place(layer.rows[layer.x]),
+            panel.y.place(layer.rows[layer.y]),
+            layer.rows[layer.words],
+            strict=True,
+        )
+        if word and np.isfinite(x) and np.isfinite(y)
+    ]
+    if found:
+        name_marks(axes, *map(list, zip(*found, strict=True)))

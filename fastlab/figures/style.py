@@ -12,9 +12,8 @@ from matplotlib.colors import LogNorm, to_rgb
 
 # Told apart under protan, deutan and tritan simulation: the worst pair is 34 apart
 # (CIE76, Machado 2009). A colour means one thing in all notebooks.
-BLACK, BLUE, RED, PURPLE, BROWN, GREEN, PINK = (
-    *("#000000", "#0072B2", "#D55E00", "#7a21dd", "#a96b59", "#009E73", "#CC79A7"),
-)
+BLACK, BLUE, RED, PURPLE, BROWN = "#000000", "#0072B2", "#D55E00", "#7a21dd", "#a96b59"
+GREEN, PINK, ORANGE = "#009E73", "#CC79A7", "#E69F00"  # no precision has these
 GREY, PALE, FAINT = "#666666", "#e8e8e8", "#bdbdbd"
 COLORS = {
     **{"fp32": BLACK, "tf32": BROWN, "bf16": BLUE, "fp16": BLUE},

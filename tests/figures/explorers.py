@@ -10,9 +10,9 @@ import pandas as pd
 import fastlab as fl
 from fastlab.figures import (
     counts,
+    cuts,
     decode,
     precisions,
-    pruning,
     roofline,
     scores,
     sharing,
@@ -64,7 +64,7 @@ def _cutting() -> Explorer:
         "large": fl.grid(**CUT, layers=8)[0],
         "other": fl.grid(**CUT, layers=12)[0],
     }
-    return pruning.cutting(models, fl.table([]), fl.device("h200"))
+    return cuts.cutting(models, fl.table([]), fl.device("h200"))
 
 
 def _paths() -> dict[str, dict[str, Point]]:

@@ -12,7 +12,7 @@ from matplotlib import rcParams
 
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.labels import apart
-from fastlab.figures.layers import bars, diagonal, line, points, stacked, tiles
+from fastlab.figures.layers import bars, diagonal, level, line, points, stacked, tiles
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.shown import show
 from fastlab.figures.style import (
@@ -151,6 +151,9 @@ def test_the_image_is_twice_as_sharp_as_the_page():
 def test_an_axis_can_hold_a_diagonal():
     made = Figure([Panel(Y, Y, [points(ROWS, "y", "y")], decor=[diagonal(1, 100)])])
     assert {t.get_text() for t in made.draw().axes[0].texts} == {"×2", "×1.25"}
+    lines = [diagonal(1, 100, (), "as promised"), level(5, words="dense")]
+    made = Figure([Panel(Y, Y, [points(ROWS, "y", "y")], decor=lines)])
+    assert {t.get_text() for t in made.draw().axes[0].texts} == {"as promised", "dense"}
 
 
 def test_text_can_be_read_in_every_colour():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,34 +11,26 @@ import pytest
 
 import fastlab as fl
 from fastlab import models
+from fastlab.figures import cuts as cut_figures
 from fastlab.figures import pruning
+from fastlab.figures.cuts import cutting, dense_of, described, paper_flops
 from fastlab.figures.explorer import choices
-from fastlab.figures.pruning import (
-    RATIOS,
-    break_even,
-    cut_points,
-    cut_shares,
-    cutting,
-    dense_of,
-    depth_or_width,
-    described,
-    even_shares,
-    kind_of,
-    paper_flops,
-    predicted_vs_measured,
-    speedups,
-    zeros_are_not_speed,
-)
-from fastlab.figures.pruning import choices as chosen
+from fastlab.figures.layers import even_at
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
-from fastlab.rows import points_of
-from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, pruned_shape
+from fastlab.rows import QUESTION, points_of
+from fastlab.spec.cuts import cut_points, possible_shares, ways_to_choose
+from fastlab.spec.pruning import (
+    IMPORTANCES,
+    LAYER_CHOICES,
+    RATIOS,
+    pruned_shape,
+)
 from fastlab.spec.sparsity import Sparsity, sparse_bytes
 from fastlab.words import percent, times
-from tests.cells import run_cells
+from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
 from tests.figures.made import record
 
@@ -46,6 +38,9 @@ NOTEBOOK = "07_pruning"
 LARGE = {"family": "llama", "layers": 8, "hidden": 768, "kv_heads": 4, "vocab": 512}
 SQUARE = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512}
 H200 = fl.device("h200")
+SPACE = {"pruning": pruning, "cuts": cut_figures, "pd": pd, "half": 0.5}
+SPACE |= {"percent": percent, "times": times, "points_of": points_of}
+SPACE |= {"shares": [0.5], "QUESTION": QUESTION}
 
 
 def made(points, factor=1.2):
@@ -60,9 +55,23 @@ def made(points, factor=1.2):
     return fl.table(records)
 
 
+def gains(rows, profile=None):
+    """The table that notebook 07 makes of rows."""
+    run = Shows()
+    run.profile = profile
+    return run_cells(NOTEBOOK, "table", **SPACE, rows=rows, run=run)["table"]
+
+
+def shown(cell, **given):
+    """The figure that a cell shows of what is given, and what it leaves behind."""
+    space = run_cells(NOTEBOOK, *cell.split(), **(SPACE | given))
+    (figure,) = space["run"].shown.values()
+    return figure, space
+
+
 @pytest.fixture(scope="module")
 def cuts():
-    return speedups(made(cut_points([0.25, 0.5], 64, **LARGE)), H200)
+    return gains(made(cut_points([0.25, 0.5], multiple=64, **LARGE)), H200)
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +79,12 @@ def zeroed():
     both = SQUARE | {"phase": ["prefill", "decode"]}
     points = fl.grid(**both) + fl.grid(**both, sparse_pattern="2:4")
     points += fl.grid(**both, sparse_ratio=[0.5, 0.9], sparse_storage=["dense", "csr"])
-    return speedups(made(points), H200)
+    return gains(made(points), H200)
 
 
 def test_each_share_is_cut_from_each_axis_once():
-    points = cut_points([0.25, 0.5], 64, **LARGE)
-    cut = [(kind_of(point.recipe), point.built_shape) for point in points]
+    points = cut_points([0.25, 0.5], multiple=64, **LARGE)
+    cut = [(described(point)["kind"], point.built_shape) for point in points]
     # 9 of 12 heads do not divide 768: no 25 % of heads
     kinds = ["layers", "layers", "heads", "ffn", "ffn", "hidden", "hidden"]
     assert [kind for kind, _ in cut] == ["dense", *kinds]
@@ -93,17 +102,10 @@ def test_cuts_that_build_the_same_stand_once():
     assert sum(bool(p.recipe.pruning.layers) for p in points) == 1
 
 
-def tried(shares, ways):
-    return cut_points(shares, 1, ways, ways, **LARGE)
-
-
-ALL = [*LAYER_CHOICES, *IMPORTANCES]
-
-
 def test_each_way_chooses_what_it_can():
-    points = tried([0.5], ["loss", "taylor", "random"])
+    points = cut_points([0.5], ["loss", "taylor", "random"], **LARGE)
     found = [
-        (kind_of(p.recipe), described(p)["choice"], p.recipe.pruning.seed)
+        (*list(map(described(p).get, ("kind", "choice"))), p.recipe.pruning.seed)
         for p in points
     ]
     assert ("layers", "loss", 0) in found
@@ -112,8 +114,15 @@ def test_each_way_chooses_what_it_can():
     assert not [f for f in found if f[:2] == ("layers", "random")]
     assert not [f for f in found if f[:2] == ("ffn", "loss")]
     with pytest.raises(ValueError, match="ways"):
-        tried([0.5], ["best"])
-    assert len(tried([0.5], ALL)) == 1 + 6 + 3 * (3 + 3)
+        cut_points([0.5], ["bets"], **LARGE)
+    assert len(cut_points([0.5], ["all"], **LARGE)) == 1 + 6 + 3 * (3 + 3)
+
+
+def test_every_way_to_choose_is_in_the_file():
+    every = ways_to_choose()["all"]
+    assert {*every["layers"], "random"} == {*LAYER_CHOICES}
+    assert {*every["units"]} == {*IMPORTANCES}
+    assert {*every["layers"], *every["units"]} == {*pruning.CHOICES}
 
 
 def test_half_the_layers_promise_nearly_two(cuts):
@@ -145,89 +154,76 @@ def test_zeros_stored_dense_are_estimated_to_gain_nothing(zeroed):
 
 def test_a_gain_is_over_the_dense_row_of_the_same_call():
     points = cut_points([0.5], **SQUARE)
-    near, alone = speedups(made(points)), speedups(made(points[1:]))
+    near, alone = gains(made(points)), gains(made(points[1:]))
     slow = pd.concat([made(points[:1], 12.0), made(points[1:])], ignore_index=True)
     assert alone["measured_gain"].isna().all()
-    assert speedups(slow)["measured_gain"].iloc[1:].to_numpy() == pytest.approx(
+    assert gains(slow)["measured_gain"].iloc[1:].to_numpy() == pytest.approx(
         10 * near["measured_gain"].iloc[1:].to_numpy()
     )
     ends = near[["gain_low", "measured_gain", "gain_high"]]
     assert (ends.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
 
 
-def test_what_is_smaller_in_two_ways_is_told_apart_or_left_out():
+def test_what_is_smaller_in_two_ways_is_left_out():
     points = (
         *fl.grid(**SQUARE, prune_layers=0.5, prune_ffn=0.5),
         *fl.grid(**SQUARE, prune_layers=0.5, sparse_ratio=0.5),
         *fl.grid(**SQUARE, share_bits=4),
     )
-    assert [kind_of(p.recipe) for p in points] == ["several", "", ""]
+    assert [described(point)["kind"] for point in points] == ["", "", ""]
 
 
 def test_compressed_rows_take_the_bytes_of_dense_ones_at_half(zeroed):
     given = {"hidden": 768, "table": zeroed, "sparse": points_of(zeroed)}
-    space = run_cells(NOTEBOOK, "even", pruning=pruning, **given)
+    figure, space = shown("even", **given)
     smaller = space["counted"].set_index("share")["smaller"]
     for share in smaller.index[[0, 9, 23]]:
-        stored = fl.Sparsity(share, storage="csr")
-        bytes_stored = sparse_bytes(stored, 1024, 1024)
+        bytes_stored = sparse_bytes(fl.Sparsity(share, storage="csr"), 1024, 1024)
         assert smaller[share] == pytest.approx(4 * 1024**2 / bytes_stored)
-    figure = space["run"].shown["break_even"]
-    assert "the bytes of dense at 50 % zeros" in figure.tell()
+    assert "50 % in bytes of 1,024 x 1,024" in figure.tell()
     assert not faults(figure)
 
 
 def test_the_break_even_lies_between_two_rows():
-    rows = {"kind": "csr", "phase": "decode", "share": [0.5, 0.8, 0.9]}
-    table = pd.DataFrame(rows | {"measured_gain": [0.5, 0.5, 2.0]})
     # from /2 at 80 % to x2 at 90 %: x1 half way
-    assert even_shares(table) == {"decode": pytest.approx(0.85)}
-    assert even_shares(table.assign(measured_gain=0.5)) == {}
+    assert even_at([0.5, 0.8, 0.9], [0.5, 0.5, 2.0]) == pytest.approx(0.85)
+    assert np.isnan(even_at([0.5, 0.8, 0.9], [0.5, 0.5, 0.5]))
 
 
 def test_every_figure_tells_what_it_draws(cuts, zeroed):
     both = pd.concat([cuts, zeroed], ignore_index=True)
+    points = cut_points([0.25, 0.5], ["all"], **LARGE)
+    ways, _ = shown("choice", table=gains(made(points), H200), tried=points)
+    titles = ["layers", "heads", "FFN width", "hidden width"]
+    assert [panel.title for panel in ways.panels] == titles
     half = cuts[(cuts["kind"] == "layers") & (cuts["share"] == 0.5)]
     again = half.assign(bits_per_byte=1.52, distill_steps=900, before=[1.8])
-    points = tried([0.25, 0.5], ALL)
-    given = {"table": speedups(made(points), H200), "tried": points}
-    space = run_cells(NOTEBOOK, "choice", pruning=pruning, **given)
-    ways = space["run"].shown["choices"]
-    assert [p.title for p in ways.panels] == [
-        "layers",
-        "heads",
-        "FFN width",
-        "hidden width",
-    ]
-    time = depth_or_width(cuts, cuts, again)
-    assert {0.5, 1.8, 1.52} <= {
-        *time.table["before"],
-        *time.table["bits_per_byte"],
-        0.5,
-    }
-    given = {"cuts": points_of(both), "sparse": [], "judged": points_of(cuts)}
-    given |= {"rows": both, "pruning": pruning, "guess_factor": None}
-    kept = run_cells(NOTEBOOK, "zeros", **given)["run"].shown["zeros"]
+    given = {"saved": cuts, "text": cuts, "students": again}
+    time, _ = shown("depth", **given)
+    assert {1.8, 1.52} <= {*time.table["before"], *time.table["bits_per_byte"]}
+    given = {"shaped": points_of(both), "sparse": [], "judged": points_of(cuts)}
+    kept, _ = shown("zeros", **given, table=both, guess_factor=None)
     assert "zeros stored dense ÷" in kept.title
     for figure in (kept, time, ways):
         assert not faults(figure)
 
 
 def test_figures_of_nothing_say_so(cuts):
-    empty = cuts[:0]
-    assert "was judged" in chosen(empty).tell()
-    assert "nothing was both" in predicted_vs_measured(empty, "").tell()
+    empty, even = cuts[:0], pd.DataFrame({"share": [], "smaller": [], "what": []})
+    assert "was judged" in pruning.choices(empty, "").tell()
+    assert "nothing was both" in pruning.predicted_vs_measured(empty, "").tell()
+    counted = pd.DataFrame({"share": [0.4], "smaller": [1.0]})
     for figure in (
-        zeros_are_not_speed(cuts[:1], empty, "none"),
-        break_even(empty, pd.DataFrame({"share": [0.4], "smaller": [1.0]}), "4 x 4"),
-        depth_or_width(cuts, empty, empty.assign(before=[])),
+        pruning.zeros_are_not_speed(cuts[:1], empty, "none"),
+        pruning.break_even(empty, counted, even, "none"),
+        pruning.depth_or_width(cuts, empty, empty.assign(before=[]), "none"),
     ):
         figure.draw()
 
 
 def test_rows_that_are_not_stored_are_named(cuts):
     some = cuts.assign(status=["missing", *["ok"] * (len(cuts) - 1)])
-    note = predicted_vs_measured(some.assign(inside=True), "").note
+    note = pruning.predicted_vs_measured(some.assign(inside=True), "").note
     assert note == "no row is stored of dense 0 % (prefill)"
 
 
@@ -235,10 +231,8 @@ def test_estimates_that_held_are_counted(cuts):
     def figure(factor):
         ms = factor * cuts["estimated_ms"]
         ends = {"measured_low_ms": ms, "measured_high_ms": ms}
-        given = {"table": cuts.assign(measured_ms=ms, ratio=factor, **ends)}
-        given |= {"cuts": points_of(cuts), "pruning": pruning}
-        given |= {"percent": percent, "times": times}
-        return run_cells(NOTEBOOK, "foretold", **given)["run"].shown["foretold"]
+        table = cuts.assign(measured_ms=ms, ratio=factor, **ends)
+        return shown("foretold", table=table, shaped=points_of(cuts))[0]
 
     assert figure(1.0).title.startswith(f"{len(cuts)} of {len(cuts)} within")
     assert figure(0.5).title.endswith("÷2.00 to ÷2.00 of the estimate, all below it")
@@ -255,9 +249,10 @@ def test_the_explorer_tells_the_built_shape_and_the_stored_row():
     explorer = cutting({"large": dense}, made([point]), H200)
     state = explorer.state | {"layers": 0.0, "ffn": 0.5, "multiple": 64}
     figure = explorer.make(**(state | {"importance": "magnitude"}))
-    assert figure.table["words"].tolist()[2] == "2,048 → 1,024"
-    assert "measured: " in figure.note
-    assert "bits per byte, dense 1.50" in figure.note
+    assert "ffn 2048 → 8 x 768, 12/4 heads, ffn 1024" in figure.title
+    assert figure.table["measured"].notna().tolist() == [False] * 3 + [True]
+    assert " ms measured, " in figure.note
+    assert "bits per byte, 1.50 of the dense model" in figure.note
     assert not faults(figure)
     other = explorer.make(**(state | {"importance": "taylor"}))
     assert "no row is stored" in other.note
@@ -268,12 +263,11 @@ def test_the_explorer_tells_the_built_shape_and_the_stored_row():
 def test_only_what_can_be_cut_is_offered():
     (dense,) = fl.grid(**LARGE)
     # 9 of 12 heads do not divide 768, but they do divide a width of 576
-    assert list(cut_shares(dense, "heads", {})) == ["0 %", "50 %", "75 %"]
-    narrow = {"hidden": 0.25, "multiple": 64}
-    assert "25 %" in cut_shares(dense, "heads", narrow)
+    assert possible_shares(dense, "heads", {}) == [0, 0.5, 0.75]
+    assert 0.25 in possible_shares(dense, "heads", {"hidden": 0.25, "multiple": 64})
     (gpt2,) = fl.grid(family="gpt2", layers=2, hidden=256, vocab=512)
-    assert "50 %" in cut_shares(gpt2, "hidden", {})
-    assert list(cut_shares(gpt2, "heads", {"hidden": 0.5})) == ["50 %"]
+    assert 0.5 in possible_shares(gpt2, "hidden", {})
+    assert possible_shares(gpt2, "heads", {"hidden": 0.5}) == [0.5]
 
 
 @pytest.mark.parametrize("model", ["large", "other"])
@@ -311,7 +305,7 @@ def trained(tmp_path_factory):
 
 
 def test_models_stand_side_by_side(trained):
-    given = {"trained": trained, "shares": [0.5], "budget_s": 0.05}
+    given = SPACE | {"trained": trained, "budget_s": 0.05}
     given["judged"] = fl.grid(model=str(trained.folder))
     space = run_cells(NOTEBOOK, "live", "live-judged", **given)
     table = space["beside"]
@@ -323,45 +317,28 @@ def test_models_stand_side_by_side(trained):
     assert np.isfinite(table[["measured_ms", "bits_per_byte"]].to_numpy()).all()
 
 
-def relearned(trained, folder, monkeypatch, rows):
-    """What notebook 07 draws of students, in rows or in a folder."""
-    monkeypatch.setattr("fastlab.shrink.trained.CHECKPOINTS", folder)
-    given = {"table": rows, "trained": trained, "pruning": pruning, "pd": pd}
-    given["judged"] = fl.grid(model=str(trained.folder), weights="trained")
-    given |= {"saved": rows[:0], "text": rows[:0]}
-    space = run_cells(NOTEBOOK, "relearned", "depth", **given)
-    return space["students"].to_dict("records")
-
-
-def halves(trained):
-    """Rows of half of the layers, cut and taught again."""
+def test_a_student_stands_beside_its_cut_before(trained, monkeypatch):
     own = {"model": str(trained.folder), "weights": "trained", "prompt_len": 8}
-    both = fl.grid(**own, prune_layers=0.5, distill_steps=[0, 100])
-    rows = speedups(made([replace(p, weights=trained.weights) for p in both]))
-    return rows.assign(bits_per_byte=[2.0, 1.6])
+    points = fl.grid(**own, prune_layers=0.5, distill_steps=[0, 100])
 
+    def students(points):
+        records = [
+            record(p, H200, 1.0, quality=Quality("", "", 0, 1, 0, bits, 0.1, 3.0))
+            for p, bits in points.items()
+        ]
+        stored = SimpleNamespace(records=records)
+        given = SPACE | {"trained": trained, "rows": fl.table([])}
+        monkeypatch.setattr(fl, "references", lambda: [stored], raising=False)
+        space = run_cells(NOTEBOOK, "students", **given)
+        return space["students"].to_dict("records")
 
-def test_students_of_these_weights_are_found(trained, tmp_path, monkeypatch):
-    judged = {"bits_per_byte": 1.6, "low": 1.5, "high": 1.7}
-    recipe = {"precision": "fp32", "pruning": {"ffn": 0.5}, "distill_steps": 100}
-    run = {"teacher": trained.weights, "recipe": recipe, "held_out": judged}
-    for name, teacher in (("a", trained.weights), ("b", "trained:other")):
-        (tmp_path / name).mkdir()
-        kept = json.dumps(run | {"teacher": teacher})
-        (tmp_path / name / "run.json").write_text(kept)
-    _, line = relearned(trained, tmp_path, monkeypatch, halves(trained))
-    assert (line["kind"], line["share"], line["distill_steps"]) == ("ffn", 0.5, 100)
-    assert (line["choice"], line["bits_per_byte"]) == ("magnitude", 1.6)
-    assert (line["bits_low"], line["bits_high"]) == (1.5, 1.7)
-    assert 0 < line["left"] < 1
-
-
-def test_a_student_stands_beside_its_cut_before(trained, tmp_path, monkeypatch):
-    rows = halves(trained)
-    (line,) = relearned(trained, tmp_path, monkeypatch, rows)
+    bits = dict(zip(points, (2.0, 1.6), strict=True))
+    (line,) = students(bits)
+    assert (line["kind"], line["choice"]) == ("layers", "uniform")
     assert (line["before"], line["bits_per_byte"]) == (2.0, 1.6)
-    (alone,) = relearned(trained, tmp_path, monkeypatch, rows[1:])
+    (alone,) = students({points[1]: 1.6})
     assert np.isnan(alone["before"])
+    assert students({replace(points[0], weights="trained:" + "0" * 64): 2.0}) == []
 
 
 def test_worked_answers_agree_with_the_code():
@@ -373,7 +350,3 @@ def test_worked_answers_agree_with_the_code():
     n = k = 1024
     stored = Sparsity(EXERCISES["07_2"].answer / 100, storage="csr")
     assert sparse_bytes(stored, n, k) == pytest.approx(2 * n * k, rel=0.01)
-    points = cut_points([0.25, 0.5, 0.75], **LARGE)
-    left = [p.built_shape.heads for p in points if p.recipe.pruning.heads]
-    assert left == [6, 3]
-    assert len(left) == EXERCISES["07_3"].answer
