@@ -8,13 +8,13 @@ from typing import Any
 import fastlab as fl
 from fastlab.clock.traps import Series
 from fastlab.figures import (
+    caches,
     counts,
-    decode,
-    precisions,
     pruning,
     roofline,
     scores,
     sharing,
+    speedups,
     sweep,
     target,
     timing,
@@ -76,11 +76,11 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: counts.counts(point()),
     "cutting": _cutting,
     "depth": lambda: sweep.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "kv_growth": lambda: decode.kv_growth("llama-3.2-1b", fl.device("h200")),
+    "kv_growth": lambda: caches.kv_growth("llama-3.2-1b", fl.device("h200")),
     "layers_by_hidden": _sweep,
     "leave_out": lambda: scores.leave_out(*rows_by_hand()),
     "palettes": lambda: sharing.palettes(tiny_llama()),
-    "paying": lambda: precisions.paying(point(), fl.device("h200")),
+    "paying": lambda: speedups.paying(point(), fl.device("h200")),
     "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
     "samples_taken": lambda: timing.samples_taken(
         series("naive", 9), series("ours", 10)
