@@ -157,7 +157,7 @@ def ladder(table: pd.DataFrame, subject: str) -> Figure:
         n for n, (at, _) in BESIDE.items() if n == "tokens/s" or any(rows[at] > -1)
     ]
     label = "tokens per second: bars measured, triangles estimated"
-    axis, panels = Axis(label, limits=(0, 1.06 * most)), []
+    axis, panels = Axis(label, limits=(0, 1.06 * most)), list[Panel]()
     for group, own in rows.groupby("group", sort=False):
         names, notes = Axis("", names=list(own["line"])), _beside(own, known)
         if panels:
