@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fastlab.cost.memory import peak_bytes
-from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import color_of
 from fastlab.latency.costs import WEIGHTS, costs_of
-from fastlab.latency.devices import Device
-from fastlab.latency.estimates import estimate
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import QUANTIZED
 from fastlab.spec.recipe import Recipe, kv_row_bytes
-from fastlab.spec.shape import PRESETS, ModelShape
-from fastlab.words import digits, percent, plain, si
+from fastlab.spec.shape import ModelShape
+from fastlab.words import plain, si
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DASHES = ("-", "--", ":")
 SHORTEST, LONGEST = 128, 2**20  # contexts
-MODELS = ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b")
-FORMATS = ("bf16", "int8", "int4-g64")
 
 
 def kv_kinds(shape: ModelShape) -> dict[str, int]:
@@ -72,7 +65,7 @@ def crossover(rows: pd.DataFrame, title: str, context: int | None = None) -> Fig
 
     `rows` are crossings(). Level lines: weights by precision. Rising lines: the KV
     cache of all sequences, by how it is kept. A ring marks where both are equal;
-    `context` draws a cursor.
+    `context` draws a cursor, and the title tells the bytes there.
     """
     import pandas as pd
 
@@ -103,42 +96,12 @@ def crossover(rows: pd.DataFrame, title: str, context: int | None = None) -> Fig
     if context is None:
         first, last = (si(at) for at in (rows["context"].min(), rows["context"].max()))
         title += f": cache and weights weigh the same at {first} to {last} tokens"
+    else:
+        cached = rows["batch"] * rows["bytes a token"] * context
+        each = [
+            f"{si(n, 'B')} as {k}" for n, k in zip(cached, rows["cache"], strict=True)
+        ]
+        title += (
+            f"\n{si(rows['weight bytes'].iloc[0], 'B')} of weights; {', '.join(each)}"
+        )
     return Figure([panel], title, drawn, (9.8, 5.6))
-
-
-def kv_growth(
-    model: str, device: Device, batch: int = 1, context: int = 4096
-) -> Explorer:
-    """Model, batch, context, weights and cache against the bytes of a decode step."""
-
-    def make(model: str, batch: int, context: int, weights: str, cache: str) -> Figure:
-        # with room for the longest context, whatever it was trained for
-        shape = replace(PRESETS[model], max_positions=LONGEST + 1)
-        recipe = {"precision": weights, "cache": cache, "runtime": "graph"}
-        step = _step(shape, batch, context, **recipe)
-        title = f"{model}, batch {batch}, {context:,} cached: {_read(step, device)}"
-        return crossover(crossings(shape, (weights,), batch), title, context)
-
-    return explore(
-        make,
-        {"model": model, "batch": batch, "context": context},
-        "nothing runs: all is estimated",
-        model=list(dict.fromkeys((*MODELS, model))),
-        batch=around((2**n for n in range(9)), batch),
-        context=around((2**n for n in range(8, 20)), context),
-        weights=[name for name in FORMATS if device.can(name)] or ["fp16"],
-        cache={"16 bit": "static", "int8": "static-int8"},
-    )
-
-
-def _read(step: Point, device: Device) -> str:
-    """What a step reads, its time, and whether it fits."""
-    found = estimate([step], device)[0]
-    weights, cache = found.weight_bytes, found.kv_read_bytes
-    rate = digits(step.workload.batch / found.seconds)
-    fits = peak_bytes(step) <= device.memory_bytes
-    return (
-        f"a step reads\n{si(weights, 'B')} of weights and {si(cache, 'B')} of KV cache "
-        f"({percent(cache / (weights + cache))}); {rate} tokens/s as one CUDA graph\n"
-        f"on {device.name}{'' if fits else ', but it is more than its memory'}"
-    )

@@ -86,18 +86,6 @@ def runs(device: Device, precision: str, point: Point | None = None) -> bool:
     return not any(width % kind.group for width in widths)
 
 
-def crossing(rows: pd.DataFrame, gain: str = "estimated_gain") -> float:
-    """The smallest batch from which on a precision is not faster; inf if there is none.
-
-    In between two batches it is put where a straight line, in log batch and log gain,
-    crosses one.
-    """
-    faster = rows[gain].to_numpy(float) > 1
-    if not faster.any():
-        return float(rows["batch"].iloc[0])
-    return np.inf if faster[-1] else np.exp(even_at(np.log(rows["batch"]), rows[gain]))
-
-
 def by_batch(
     lines: pd.DataFrame,
     rows: pd.DataFrame,
@@ -146,13 +134,20 @@ def _curve(rows: pd.DataFrame, name: str) -> Layer:
 
 
 def _turns(lines: pd.DataFrame, marks: pd.DataFrame, baseline: str) -> str:
-    """From which batch on precisions are slower, by the estimate and by the clock."""
+    """From which batch on precisions are slower, by the estimate and by the clock.
+
+    Between two batches that is where a straight line, log-log, crosses one.
+    """
     said = []
     for name, own in lines.groupby("precision", sort=False):
         clock = marks[marks["precision"] == name].sort_values("batch")
-        measured = f" ({crossing(clock, GAINS[1]):.0f})" if len(clock) else ""
-        if name != baseline and 1 < crossing(own) < np.inf:
-            said.append(f"{name} {crossing(own):.0f}{measured}")
+        turns = [
+            np.exp(even_at(np.log(rows["batch"]), rows[gain]))
+            for rows, gain in zip((own, clock), GAINS, strict=True)
+        ]
+        if name != baseline and own[GAINS[0]].iloc[0] > 1 and turns[0] > 0:
+            measured = f" ({turns[1]:.0f})".replace("nan", "none") if len(clock) else ""
+            said.append(f"{name} {turns[0]:.0f}{measured}")
     what = "estimated (measured)" if len(marks) else "estimated"
     each = ", ".join(said) or "none that starts out faster"
     return f"Slower than {baseline} from this batch on, {what}\n{each}"

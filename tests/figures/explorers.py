@@ -22,6 +22,7 @@ from fastlab.figures import (
 from fastlab.figures.explorer import Explorer
 from fastlab.latency.devices import Device
 from fastlab.spec import Point, grid
+from tests.cells import run_cells
 from tests.figures.made import record
 
 SIZES = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
@@ -76,7 +77,9 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: counts.counts(point()),
     "cutting": _cutting,
     "depth": lambda: sweep.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "kv_growth": lambda: caches.kv_growth("llama-3.2-1b", fl.device("h200")),
+    "kv_growth": lambda: run_cells(
+        *("08_decode_and_cache", "explorer"), caches=caches, formats=("bf16", "int8")
+    )["shown"],
     "layers_by_hidden": _sweep,
     "leave_out": lambda: scores.leave_out(*rows_by_hand()),
     "palettes": lambda: sharing.palettes(tiny_llama()),

@@ -302,19 +302,14 @@ def test_nothing_measured_says_so():
     assert figure.title == "nothing was measured"
 
 
-def test_the_explorer_says_what_is_read_and_whether_it_fits():
-    explorer = caches.kv_growth("llama-3.1-8b", fl.device("h200"))
-    title = explorer.make(**(explorer.state | {"batch": 8})).title
-    assert "15 GB of weights and 4.29 GB of KV cache" in title
-    assert "more than its memory" not in title
-    large = {"batch": 256, "context": 2**19}
-    assert "more than its memory" in explorer.make(**(explorer.state | large)).title
-
-
-def test_the_explorer_offers_what_the_device_can_do():
-    explorer = caches.kv_growth("llama-3.2-1b", fl.device("t4"))
-    assert explorer.options["weights"] == ["fp16"]
-    assert "fp16 weights" in texts(explorer.make(**explorer.state))
+def test_the_explorer_tells_what_a_step_reads_at_the_cursor():
+    given = {"caches": caches, "formats": ("bf16", "int8")}
+    explorer = run_cells(NOTEBOOK, "explorer", **given)["shown"]
+    figure = explorer.make(**(explorer.state | {"batch": 8}))
+    assert "15 GB of weights; " in figure.title
+    assert "4.29 GB as 16-bit KV, " in figure.title
+    assert faults(figure) == []
+    assert explorer.options["weights"] == ["bf16", "int8"]
 
 
 def test_text_streams_greedily_and_drawn():

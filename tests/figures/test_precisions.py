@@ -157,14 +157,14 @@ def test_a_curve_is_a_ratio_of_estimates(device):
     assert curves["batch"].tolist() == 2 * batches
 
 
-@pytest.mark.parametrize(
-    ("gain", "wanted"),
-    [([2, 2, 0.5], 8.0), ([2, 1.5, 1.2], np.inf), ([0.9, 0.8, 0.5], 1.0)],
-)
-def test_the_crossing_lies_between_batches(gain, wanted):
+def test_the_title_tells_where_a_line_crosses_between_batches(device):
+    (point,) = fl.grid(**SMALL, phase="decode")
+    lines = fast.curves(point, device, ["int8"], 16)
+    lines = lines[lines["batch"].isin([1, 4, 16])]
     # from x2 at batch 4 to /2 at 16, log-log: x1 half way, at 8
-    curve = pd.DataFrame({"batch": [1, 4, 16], "estimated_gain": gain})
-    assert fast.crossing(curve) == pytest.approx(wanted)
+    for gains, told in (([2, 2, 0.5], "int8 8"), ([2, 1.5, 1.2], "none that")):
+        own = lines.assign(estimated_gain=[1, 1, 1, *gains])
+        assert fast.by_batch(own, lines[:0]).title.splitlines()[1].startswith(told)
 
 
 def test_time_bytes_and_quality_stand_on_a_line(rows):
