@@ -27,7 +27,7 @@ from fastlab.figures.style import color_of, look_of
 from fastlab.figures.sweep import against
 from fastlab.latency.devices import Device
 from fastlab.rows import ESTIMATED, MEASURED, over, table, with_missing
-from fastlab.spec.point import Point, lengthened, vary
+from fastlab.spec.point import Point, Workload, lengthened, vary
 from fastlab.spec.precision import FORMATS
 from fastlab.spec.recipe import Recipe
 from fastlab.words import digits, factor, times
@@ -228,9 +228,10 @@ def paying(
     own["device"] = next(iter(offered.values()))
 
     def make(**state: Any) -> Figure:
-        device, longer = state["device"], lengthened(point, state["cached"])
-        moved = replace(longer, recipe=Recipe(runtime=state["runtime"]))
-        moved = vary(moved, "hidden", state["hidden"])
+        device, work = state["device"], Workload("decode", 1, state["cached"])
+        longer = lengthened(point, work.prompt_len)
+        shape = vary(longer, "hidden", state["hidden"]).shape
+        moved = Point(shape, work, Recipe(runtime=state["runtime"]))
         lines = curves(moved, device, USUAL, MOST, baseline)
         here = rows if rows is not None and state == own else lines[:0]
         here = here[here["precision"].isin(set(lines["precision"]))]
