@@ -41,6 +41,7 @@ _HOMES = {
     "fastlab.runtime.sampling": ("Sampling",),
     "fastlab.runtime.decode": ("Decoder",),
     "fastlab.runtime.prefix": ("Prefixes",),
+    "fastlab.runtime.streaming": ("stream",),
     "fastlab.checkpoints": ("without_bars", "generate_text"),
     "fastlab.clock.clocks": ("clock_for",),
     "fastlab.clock.timing": ("Settings", "time_call"),
@@ -57,7 +58,7 @@ _HOMES = {
     "fastlab.reading": ("short", "styled", "sample_summary"),
     "fastlab.figures.explorer": ("explore",),
     "fastlab.notebook.run": ("start",),
-    "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
+    "fastlab.notebook.generation": ("tiny_lm_folder",),
     "fastlab.notebook.progress": ("status", "steps"),
 }
 _MODULES = {

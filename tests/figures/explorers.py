@@ -9,13 +9,13 @@ import pandas as pd
 
 import fastlab as fl
 from fastlab.figures import (
+    caches,
     counts,
     cuts,
-    decode,
-    precisions,
     roofline,
     scores,
     sharing,
+    speedups,
     sweep,
     target,
     timing,
@@ -23,6 +23,7 @@ from fastlab.figures import (
 from fastlab.figures.explorer import Explorer
 from fastlab.latency.devices import Device
 from fastlab.spec import Point, grid
+from tests.cells import run_cells
 from tests.figures.made import record
 
 SIZES = {"family": "llama", "layers": [2, 4, 6], "hidden": [256, 512], "vocab": 512}
@@ -81,11 +82,13 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: counts.counts(point()),
     "cutting": _cutting,
     "depth": lambda: sweep.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "kv_growth": lambda: decode.kv_growth("llama-3.2-1b", fl.device("h200")),
+    "kv_growth": lambda: run_cells(
+        *("08_decode_and_cache", "explorer"), caches=caches, formats=("bf16", "int8")
+    )["shown"],
     "layers_by_hidden": _sweep,
     "leave_out": lambda: scores.leave_out(*rows_by_hand()),
     "palettes": lambda: sharing.palettes(tiny_llama()),
-    "paying": lambda: precisions.paying(point(), fl.device("h200")),
+    "paying": lambda: speedups.paying(point(), fl.device("h200")),
     "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
     "samples_taken": lambda: timing.samples_taken(samples()),
     "target": lambda: target.target(_paths(), [fl.device("t4")]),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
+import pathlib
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,7 @@ import pytest
 import torch
 
 import fastlab as fl
-from fastlab.figures import decode
-from fastlab.learning.tokens import make_tokenizer
-from fastlab.notebook import generation
+from fastlab.figures import caches, decode, speedups
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
 from fastlab.spec.grids import flat
@@ -171,12 +168,12 @@ def test_the_default_ladder_has_stored_rows():
     assert faults(figure) == []
 
 
-def test_groups_stand_apart_and_generations_last(table):
+def test_precisions_have_panels_of_their_own_and_generations_are_last(table):
     whole = table.iloc[:1].assign(phase="generate", rung="generate, our decoder")
     both = pd.concat([whole, table], ignore_index=True)
-    names = decode.ladder(both, "title").panels[0].y.names
-    assert list(names)[:2] == ["bf16", "dynamic, bf16"]
-    assert list(names.values())[-2:] == ["", "our decoder"]
+    first, *_, last = decode.ladder(both, "title").panels
+    assert (first.title, next(iter(first.y.names))) == ("bf16", "eager, dynamic cache")
+    assert (last.title, list(last.y.names)) == (decode.WHOLE, ["our decoder"])
 
 
 def test_the_ladder_writes_ratios_refusals_and_compile_times(table):
@@ -200,178 +197,137 @@ def test_noisy_bars_are_hatched(table):
 
 
 NOTEBOOK = "08_decode_and_cache"
-HELD = ("held-asked", "held-made", "held")
 
 
-def held(**small):
-    """What notebook 08 allocates of a small model, and its figure."""
-    small = {"layers": 1, "hidden": 64, "vocab": 512} | small
-    given = {"small": small, "steps": fl.grid(**small), "decode": decode}
-    space = run_cells(NOTEBOOK, *HELD, live_precisions=["fp32"], **given)
-    return space["sizes"], space["run"].shown["held"]
+def test_a_cache_by_hand_decodes_what_all_at_once_gives():
+    cells = ("hand-attention", "hand-cache", "hand-check")
+    found = run_cells(NOTEBOOK, *cells)["shown"]
+    assert set(found.values()) == {100 * 2 * 256 * 4}  # K and V, 256 wide, fp32
 
 
 def test_caches_are_allocated_as_the_formula_says():
-    found, figure = held(family="llama", layers=2, heads=4, kv_heads=2)
-    assert found["same"].all()
-    size = found.set_index(["heads", "cache", "positions"])["allocated"]
+    small = {"family": "llama", "layers": 2, "hidden": 64, "vocab": 512}
+    small |= {"heads": 4, "kv_heads": 2}
+    given = {"small": small, "steps": fl.grid(**small), "live_precisions": ["fp32"]}
+    found = run_cells(NOTEBOOK, "held", **given)["shown"]
+    assert (found["bytes by formula"] == found["bytes allocated"]).all()
+    size = found.set_index(["cache", "tokens"])["bytes allocated"]
     # 2 x 2 layers x 2 KV heads x 16 wide x 4 bytes = 512 bytes a position
-    own, grouped = decode.HEADS
-    assert size[grouped, "dynamic", 130] == 130 * 512
-    assert size[own, "dynamic", 130] == 130 * 1024
-    assert size[grouped, "static", 130] == 192 * 512
-    assert size[grouped, "static", 520] == 768 * 512
-    assert size[grouped, "static-int8", 130] == 192 * 8 * (16 + 4)
-    assert faults(figure) == []
-    assert "16 of 16 allocated" in figure.title
-    assert "static-int8" in texts(figure)
+    assert size["static", 130] == 192 * 512
+    assert size["static", 520] == 768 * 512
+    assert size["static-int8", 130] == 192 * 8 * (16 + 4)
 
 
-def test_a_model_without_groups_stands_once():
-    found, _ = held(family="gpt2", max_positions=8200)
-    assert set(found["heads"]) == {decode.HEADS[0]}
-    assert len(found) == 12
-    assert found["same"].all()
+def test_a_model_without_groups_has_two_kinds_of_cache():
     alone = fl.ModelShape("gpt2", 1, 64, vocab=512, max_positions=256)
-    assert list(decode.kv_kinds(alone)) == ["16-bit KV", "int8 KV"]
+    assert list(caches.kv_kinds(alone)) == ["16-bit KV", "int8 KV"]
 
 
 def test_bytes_of_a_cached_token_of_llama_8b():
-    kinds = decode.kv_kinds(LARGE)
+    kinds = caches.kv_kinds(LARGE)
     assert kinds["16-bit KV"] == 131_072
     assert kinds["16-bit KV for all 32 heads"] == 4 * 131_072
     assert kinds["int8 KV"] == 2 * 32 * 8 * 132
 
 
 def test_the_crossing_is_where_weights_and_cache_are_equal():
-    found = decode.crossings(LARGE, ["bf16", "int4-g64"], 8)
+    found = caches.crossings(LARGE, ["bf16", "int4-g64"], 8)
     read = found["context"] * found["batch"] * found["bytes a token"]
     assert np.allclose(read, found["weight bytes"])
     plain = found[(found["weights"] == "bf16") & (found["cache"] == "16-bit KV")]
     assert plain["weight bytes"].item() == pytest.approx(15.01e9, rel=1e-3)
     assert plain["context"].item() == pytest.approx(14_315, rel=1e-3)
-    figure = decode.crossover(found, "title", 4096)
+    figure = caches.crossover(found, "title", 4096)
     assert faults(figure) == []
     assert {"14.3 k", "bf16 weights", "int8 KV"} <= set(texts(figure))
 
 
 def test_the_crossings_of_the_notebook_are_those_of_old():
-    found = decode.crossings(LARGE, ("bf16", "int8", "int4-g64"), 8)
+    found = caches.crossings(LARGE, ("bf16", "int8", "int4-g64"), 8)
     assert compare("08_decode_and_cache_crossover", found) == []
 
 
 def test_the_unrolled_steps_of_the_notebook_are_those_of_old():
-    given = {"unrolls": [1, 2, 4, 8], "decode": decode}
-    space = run_cells(NOTEBOOK, "unroll", "unroll-token", **given)
+    space = run_cells(NOTEBOOK, "unroll", "unroll-token", unrolls=[1, 2, 4, 8])
     table = space["run"].shown["unroll"].table
     assert compare("08_decode_and_cache_unroll", table) == []
 
 
 def test_prompts_that_begin_alike_are_computed_once():
     small = {"family": "llama", "layers": 1, "hidden": 64, "vocab": 8192}
-    turns = run_cells(NOTEBOOK, "turns", small=small, torch=torch)["turns"]
-    tokens, reused, ms, rates, _ = zip(*turns, strict=True)
-    assert tokens == (416, 432, 448, 416)
-    assert reused == (0, 384, 384, 384)
-    assert rates == pytest.approx((0, 384 / 848, 768 / 1296, 1152 / 1712))
-    assert min(ms) > 0
-
-
-def test_the_figure_of_prefixes_tells_gains_and_hits():
-    rows = generations({1: 30.0, 2: 10.0}).assign(prefix_len=[0, 64], prompt_len=128)
-    rows = rows.assign(estimated_low_ms=9.0, estimated_high_ms=31.0, ratio=1.0)
-    rows = rows.drop(columns="unroll").assign(measured_gain=[1.0, 3.0])
-    turns = pd.DataFrame({"prompt": ["1", "2"], "tokens": [25, 27], "reused": [0, 20]})
-    turns = turns.assign(computed=[25, 7], ttft_ms=2.0, hit_rate=[0, 20 / 52])
-    figure = decode.prefixes(rows, turns)
-    assert faults(figure) == []
-    assert {"×3.00", "38 %"} <= set(texts(figure))
-    assert "64 of 128 tokens found in the cache: first token ×3.00" in figure.tell()
-    assert "no prefill" in decode.prefixes(rows[:0], turns).title
+    turns = run_cells(NOTEBOOK, "turns", small=small, torch=torch, pd=pd)["shown"]
+    assert turns["prompt"].tolist() == [416, 432, 448, 416]
+    assert turns["reused"].tolist() == [0, 384, 768, 1152]
+    rates = [0, 384 / 848, 768 / 1296, 1152 / 1712]
+    assert turns["share"].tolist() == pytest.approx(rates)
+    assert (turns["ttft_ms"] > 0).all()
 
 
 def generations(ms):
-    columns = {"status": "ok", "precision": "fp32", "runtime": "decoder"}
+    columns = {"status": "ok", "precision": "fp32", "runtime": "decoder", "bound": ""}
     rows = pd.DataFrame({"unroll": list(ms), "measured_ms": list(ms.values())})
-    rows = rows.assign(**columns, n=20, compile_s=3.0, new_tokens=65)
-    rows["estimated_ms"] = 65 * 0.2
-    rows["measured_low_ms"] = rows["measured_high_ms"] = rows["measured_ms"]
-    return rows
+    rows = rows.assign(**columns, n=20, compile_s=3.0, new_tokens=65, device="cpu")
+    for end in ("", "_low", "_high"):
+        rows[f"estimated{end}_ms"] = 65 * 0.2
+        rows[f"measured{end}_ms"] = rows["measured_ms"]
+    return rows.assign(ratio=1.0, converged=True)
 
 
 def unrolling(ms):
     done = generations(ms).sort_values("unroll")
-    space = run_cells(NOTEBOOK, "unroll-token", done=done, decode=decode, calls=Shows())
-    return space["run"].shown["unroll"]
+    given = {"done": done, "unrolls": list(ms), "calls": Shows()}
+    return run_cells(NOTEBOOK, "unroll-token", **given)["run"].shown["unroll"]
 
 
 def test_the_price_of_a_call_and_of_a_step_are_fitted():
-    figure = unrolling({k: 65 * (0.1 + 0.4 / k) for k in (8, 1, 2)})
+    figure = unrolling({k: 65 * (0.1 + 0.4 / k) for k in (1, 2, 8)})
     found = figure.table
     assert list(found["unroll"]) == [1, 2, 8]
     assert found["step_ms"].iloc[0] == pytest.approx(0.1)
     assert found["host_ms"].iloc[0] == pytest.approx(0.4)
-    assert found["estimated"].tolist() == pytest.approx([0.2] * 3)
+    assert found["estimated_ms"].tolist() == pytest.approx([0.2] * 3)
+    assert found["fitted"].tolist() == pytest.approx([0.5, 0.3, 0.15])
     assert faults(figure) == []
-    # 8 tokens: 8, 4 and 1 calls of 0.4 ms, and 8 steps of 0.1 ms
-    assert figure.table["all_ms"].tolist() == pytest.approx([4.0, 2.4, 1.2])
-    assert {"4.00", "2.40", "1.20", "3"} <= set(texts(figure))
+    assert {"×1.67", "×3.33"} <= set(texts(figure))
 
 
 def test_one_k_alone_has_no_fit_and_still_draws():
     figure = unrolling({2: 65.0})
     assert np.isnan(figure.table["host_ms"].iloc[0])
-    assert "8.00" in texts(figure)
+    assert "1.00 ms a token at 2" in figure.tell()
 
 
-def test_the_explorer_says_what_is_read_and_whether_it_fits():
-    explorer = decode.kv_growth("llama-3.1-8b", fl.device("h200"))
-    title = explorer.make(**(explorer.state | {"batch": 8})).title
-    assert "15 GB of weights and 4.29 GB of KV cache" in title
-    assert "more than the memory" not in title
-    large = {"batch": 256, "context": 2**19}
-    assert "more than the memory" in explorer.make(**(explorer.state | large)).title
+def test_nothing_measured_says_so():
+    figure = speedups.over_column(generations({})[:0], "unroll", "k", "title")
+    assert figure.title == "nothing was measured"
 
 
-def test_the_explorer_offers_what_the_device_can_do():
-    explorer = decode.kv_growth("llama-3.2-1b", fl.device("t4"))
-    assert explorer.options["weights"] == ["fp16"]
-    assert "fp16 weights" in texts(explorer.make(**explorer.state))
+def test_the_explorer_tells_what_a_step_reads_at_the_cursor():
+    given = {"caches": caches, "formats": ("bf16", "int8")}
+    explorer = run_cells(NOTEBOOK, "explorer", **given)["shown"]
+    figure = explorer.make(**(explorer.state | {"batch": 8}))
+    assert "15 GB of weights; " in figure.title
+    assert "4.29 GB as 16-bit KV, " in figure.title
+    assert faults(figure) == []
+    assert explorer.options["weights"] == ["bf16", "int8"]
 
 
-def test_a_talker_learns_and_speaks():
-    model, tokenizer = generation.train_tiny_lm(0.05)
-    found = generation.stream_text(model, tokenizer, "def f(", 4)
-    assert found["tokens"].item() == 4
-    assert found["ended"].item() == "length"
-    assert found["ttft_ms"].item() > 0
+def test_text_streams_greedily_and_drawn():
+    given = {"writer": "stdlib-12x192", "pathlib": pathlib, "pd": pd}
+    said = run_cells(NOTEBOOK, "stream", **given)["shown"]
+    assert list(said["way"]) == ["greedy", "drawn"]
+    assert said["tokens"].between(1, 80).all()
+    assert said["text"].str.startswith("def read(").all()
+    assert said["text"].nunique() == 2
+    assert (said["ttft_ms"] > 0).all()
 
 
-def test_text_is_shown_in_one_output_and_escaped(monkeypatch):
-    import IPython.display
-
-    pages = []
-
-    def display(content, display_id):
-        pages.append(content.data)
-        return SimpleNamespace(update=lambda content: pages.append(content.data))
-
-    class Pieces(list):
-        speed = SimpleNamespace(
-            **{"tokens": 3, "ttft_s": 1.0, "tpot_s": None, "tokens_per_s": 3.0},
-            **{"ended": "eos", "compile_s": None},
-        )
-
-    streaming = SimpleNamespace(stream=lambda *_, **__: Pieces("xyz"))
-    monkeypatch.setitem(sys.modules, "fastlab.runtime.streaming", streaming)
-    monkeypatch.setattr(IPython.display, "display", display)
-    monkeypatch.setattr(generation, "in_notebook", lambda: True)
-    monkeypatch.setattr(generation, "time", SimpleNamespace(monotonic=lambda: 1e3))
-    generation.stream_text(None, None, "a<b", 3)
-    assert len(pages) == 2  # y and z came too soon after x; the whole text stays
-    assert "<b>a&lt;b</b>xyz" in pages[-1]
-
-
-def test_the_tokenizer_of_the_talker_fits_it():
-    tokenizer = make_tokenizer(generation.sources(), generation.TALKER.vocab)
-    assert len(tokenizer) <= generation.TALKER.vocab
+def test_a_tiny_model_is_trained_once_and_loads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = fl.tiny_lm_folder(0.05)
+    model, tokenizer = fl.load(folder)
+    assert len(tokenizer) <= model.config.vocab_size == 512
+    assert folder.is_relative_to(tmp_path / "results")
+    written = (folder / "run.json").stat().st_mtime_ns
+    assert fl.tiny_lm_folder(0.05) == folder
+    assert (folder / "run.json").stat().st_mtime_ns == written

@@ -65,7 +65,7 @@ def test_no_explorer_is_left_out():
         and made.__module__.endswith(f"figures.{subject}")
         and made.__annotations__.get("return") == "Explorer"
     }
-    assert found - {"explore"} == set(MAKERS)
+    assert found - {"explore"} <= set(MAKERS)  # more stand in cells
 
 
 def watched(explorer):

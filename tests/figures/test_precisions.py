@@ -14,11 +14,11 @@ from fastlab import machine
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.figures import precisions as made
+from fastlab.figures import speedups as fast
 from fastlab.figures.labels import LINE
 from fastlab.figures.style import COLORS, GREY
-from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
-from fastlab.spec.precision import FORMATS, PRECISIONS, stored_bytes
+from fastlab.spec.precision import PRECISIONS
 from fastlab.words import times
 from tests.cells import run_cells
 from tests.figures.checks import faults
@@ -48,14 +48,14 @@ def records(device, **lists):
     ]
 
 
-def speedups(records, device=None, known=(), baseline="bf16"):
+def with_gains(records, device=None, known=(), baseline="bf16"):
     fresh = fl.estimated(fl.table(records), device)
     return fl.over(fl.with_quality(fresh, fl.table(known)), precision=baseline)
 
 
 @pytest.fixture(scope="module")
 def rows(device):
-    return speedups(records(device, phase=["prefill", "decode"]), device)
+    return with_gains(records(device, phase=["prefill", "decode"]), device)
 
 
 def floors(points, device, rows=None):
@@ -101,31 +101,31 @@ def test_rows_of_a_product_are_the_tokens_that_a_call_computes(device):
 def test_quality_comes_from_any_row_of_the_same_model(device):
     plain = [replace(r, quality=None) for r in records(device, phase="decode")]
     other = records(device, phase="decode", batch=4)
-    found = speedups(plain, device, other).set_index("precision")["kl_nats"]
+    found = with_gains(plain, device, other).set_index("precision")["kl_nats"]
     assert (found["fp32"], found["int8"]) == (0, 0.01)  # fp32 is the reference
     assert np.isnan(found["bf16"])
     packed = records(device, phase="decode", cache="static-int8")
-    assert one(speedups(plain, device, packed), precision="int8")["kl_nats"] != 0.01
+    assert one(with_gains(plain, device, packed), precision="int8")["kl_nats"] != 0.01
 
 
 def test_what_was_not_measured_has_no_speedup_but_a_status(device):
     whole = records(device, phase=["prefill", "decode"])
     absent = replace(whole[0], status="unsupported", measured=None)
-    found = speedups([absent, *whole[1:]], device, baseline="fp32")
+    found = with_gains([absent, *whole[1:]], device, baseline="fp32")
     assert one(found, precision="fp32", phase="decode")["measured_gain"] == 1.0
     assert found[found["phase"] == "prefill"]["measured_gain"].isna().all()
     assert "unsupported" in texts(made.trade(found, "fp32"))
 
 
 def test_formats_that_a_device_lacks_or_that_do_not_divide_have_no_curve(device):
-    assert not made.runs(fl.device("t4"), "fp8")
-    assert not made.runs(fl.device("t4"), "bf16")
-    assert made.runs(device, "fp8-dynamic")
+    assert not fast.runs(fl.device("t4"), "fp8")
+    assert not fast.runs(fl.device("t4"), "bf16")
+    assert fast.runs(device, "fp8-dynamic")
     (point,) = fl.grid(family="llama", layers=1, hidden=192, vocab=512, phase="decode")
-    curves = made.speedup_curves(point, device, ["int4-g64", "int4-g128"], 2)
+    curves = fast.curves(point, device, ["int4-g64", "int4-g128"], 2)
     assert curves["precision"].unique().tolist() == ["bf16", "int4-g64"]
     with pytest.raises(ValueError, match="no bf16"):
-        made.speedup_curves(point, fl.device("t4"), ["int8"], 1)
+        fast.curves(point, fl.device("t4"), ["int8"], 1)
 
 
 def test_bytes_alone_and_arithmetic_alone_by_hand(device):
@@ -148,7 +148,7 @@ def test_bytes_alone_and_arithmetic_alone_by_hand(device):
 
 def test_a_curve_is_a_ratio_of_estimates(device):
     (point,) = fl.grid(**SMALL, phase="decode")
-    curves = made.speedup_curves(point, device, ["int8", "bf16"], 64)
+    curves = fast.curves(point, device, ["int8", "bf16"], 64)
     a, b = fl.grid(**SMALL, phase="decode", batch=64, precision=["bf16", "int8"])
     wanted = fl.estimate([a], device)[0].seconds / fl.estimate([b], device)[0].seconds
     gain = one(curves, precision="int8", batch=64)["estimated_gain"]
@@ -157,22 +157,22 @@ def test_a_curve_is_a_ratio_of_estimates(device):
     assert curves["batch"].tolist() == 2 * batches
 
 
-@pytest.mark.parametrize(
-    ("gain", "wanted"),
-    [([2, 2, 0.5], 8.0), ([2, 1.5, 1.2], np.inf), ([0.9, 0.8, 0.5], 1.0)],
-)
-def test_the_crossing_lies_between_batches(gain, wanted):
+def test_the_title_tells_where_a_line_crosses_between_batches(device):
+    (point,) = fl.grid(**SMALL, phase="decode")
+    lines = fast.curves(point, device, ["int8"], 16)
+    lines = lines[lines["batch"].isin([1, 4, 16])]
     # from x2 at batch 4 to /2 at 16, log-log: x1 half way, at 8
-    curve = pd.DataFrame({"batch": [1, 4, 16], "estimated_gain": gain})
-    assert made.crossing(curve) == pytest.approx(wanted)
+    for gains, told in (([2, 2, 0.5], "int8 8"), ([2, 1.5, 1.2], "none that")):
+        own = lines.assign(estimated_gain=[1, 1, 1, *gains])
+        assert fast.by_batch(own, lines[:0]).title.splitlines()[1].startswith(told)
 
 
 def test_time_bytes_and_quality_stand_on_a_line(rows):
     figure = made.trade(rows)
     titles = [panel.title for panel in figure.panels]
-    assert titles == ["prefill, 64 rows", "decode, 1 row", "weights", "quality lost"]
-    assert texts(figure, 2)[1:] == ["2.00"] * len(NAMES)
-    assert {"reference", "88 %, 0.5"} <= set(texts(figure, 3))
+    assert titles == ["prefill, 64 rows", "decode, 1 row", "quality lost"]
+    assert texts(figure, 2).count("2") == len(NAMES)  # MB
+    assert {"reference", "88 %, 0.5"} <= set(texts(figure, 2))
     best = rows[(rows.phase == "decode") & (rows.precision != "bf16")]
     assert f"at decode {times(best['measured_gain'].max())} by" in figure.title
     assert faults(figure) == []
@@ -183,7 +183,7 @@ def test_a_precision_without_a_colour_is_grey(rows):
     colors = {layer.color for layer in made.trade(new).panels[0].layers}
     assert GREY in colors
     made.trade(new).draw()
-    made.predicted_speedups(new).draw()
+    fast.predicted(new).draw()
 
 
 def places(figure, panel, column):
@@ -224,9 +224,9 @@ def test_the_reasons_have_a_panel_for_each_call(device, rows):
 
 def test_the_batch_figure_has_lines_marks_and_names_at_their_ends(device):
     (point,) = fl.grid(**SMALL, phase="decode")
-    curves = made.speedup_curves(point, device, NAMES, 16)
-    rows = speedups(records(device, phase="decode", batch=[1, 4]), device)
-    figure = made.by_batch(curves, rows)
+    curves = fast.curves(point, device, NAMES, 16)
+    rows = with_gains(records(device, phase="decode", batch=[1, 4]), device)
+    figure = fast.by_batch(curves, rows)
     assert faults(figure) == []
     (axes,) = figure.draw().axes
     assert sum(len(n.get_xdata()) for n in axes.lines if n.get_marker() == "^") == 6
@@ -243,7 +243,7 @@ def test_the_batch_figure_has_lines_marks_and_names_at_their_ends(device):
 
 
 def test_predicted_speedups_are_scored_by_their_side_of_one(rows):
-    figure = made.predicted_speedups(rows)
+    figure = fast.predicted(rows)
     both = rows[rows["precision"] != "bf16"]
     logs = np.log(both["estimated_gain"]) * np.log(both["measured_gain"])
     assert figure.title.startswith(f"{(logs > 0).sum()} of {len(both)} speed-ups on")
@@ -253,24 +253,38 @@ def test_predicted_speedups_are_scored_by_their_side_of_one(rows):
     assert faults(figure) == []
     alone = rows[rows["precision"] == "bf16"]
     words = "no precision beside bf16 was measured"
-    assert made.predicted_speedups(alone).title == words
+    assert fast.predicted(alone).title == words
 
 
-def test_eager_and_compiled_stand_on_one_line(device):
-    eager = speedups(records(device, phase="decode"), device)
-    compiled = speedups(records(device, phase="decode", runtime="decoder"), device)
-    figure = made.engines(fl.merge_runs(eager, compiled.assign(compile_s=12.0)))
+def test_eager_and_compiled_are_lines_of_their_own(device):
+    eager = with_gains(records(device, phase="decode"), device)
+    compiled = with_gains(records(device, phase="decode", runtime="decoder"), device)
+    both = fl.merge_runs(eager, compiled.assign(compile_s=12.0))
+    own = {"table": eager, "few": NAMES, "engine": Engine(compiled), "known": eager}
+    space = run_cells("06_precisions", "engines", baseline="bf16", **own)
+    figure = space["run"].shown["engines"]
     ratio = eager["measured_ms"][2] / compiled["measured_ms"][2]
-    assert texts(figure).count("12.0") == len(NAMES)
     assert times(ratio) in texts(figure)
+    assert f"int8 {times(ratio)}" in figure.title
+    assert list(figure.panels[0].y.names)[:2] == ["fp32, eager", "fp32, decoder"]
     assert faults(figure) == []
-    assert texts(made.engines(eager)).count("eager only") == len(NAMES)
+    told = texts(made.engines(both.assign(speedup=ratio)))
+    assert told.count("12") == len(NAMES)
+
+
+class Engine:
+    """A run whose rows are given."""
+
+    caption, profile = "made by hand", None
+
+    def __init__(self, rows):
+        self.rows = lambda: rows
 
 
 def test_every_state_of_the_explorer_draws(device):
     (point,) = fl.grid(**SMALL, phase="decode")
-    rows = speedups(records(device, phase="decode", batch=[1, 4]), device)
-    explorer = made.paying(point, device, rows=rows)
+    rows = with_gains(records(device, phase="decode", batch=[1, 4]), device)
+    explorer = fast.paying(point, device, rows=rows)
     assert set(explorer.options) == {"hidden", "cached", "runtime", "device"}
     assert "Tesla T4" not in explorer.options["device"]  # has no bf16
     assert "(measured)" in explorer.make(**explorer.state).title
@@ -284,9 +298,11 @@ def test_every_state_of_the_explorer_draws(device):
             assert gains.between(low, high).all()
 
 
-def test_stored_bits_are_those_of_the_format():
-    stored = stored_bytes(FORMATS["int4-g128"], 256, 1024)
-    assert EXERCISES["06_1"].answer == 8 * stored / (256 * 1024)
+def test_codes_and_scales_by_hand_are_those_of_quantize():
+    space = run_cells("06_precisions", "hand-int8", "hand-int4", "hand-check")
+    eight, four = space["by_hand"].values()
+    assert 0.005 < eight["error by hand"] < 0.01
+    assert 0.09 < four["error by hand"] < 0.12
 
 
 @pytest.mark.skipif(
@@ -297,20 +313,8 @@ def test_measured_here_it_holds_quality_and_bytes():
     settings = Settings.for_device("cpu", budget_s=0.05, n_min=3)
     bench = Bench.for_device("cpu", settings, fl.device("h200"))
     points = fl.grid(**SMALL, precision=["bf16", "int8"], phase="decode")
-    found = speedups([bench.measure(p) for p in points])
+    found = with_gains([bench.measure(p) for p in points])
     assert found["status"].tolist() == ["ok", "ok"]
     assert found["weights_mb"].iloc[1] < 0.75 * found["weights_mb"].iloc[0]
     assert (found["kl_nats"] > 0).all()
     assert found["top1"].between(0.5, 1).all()
-
-
-def test_the_most_bytes_a_second_are_the_line(device):
-    """30 MB in 2 ms are 15 GB/s, 40 MB in 5 ms are 8: the first is the line."""
-    points = fl.grid(model="tiny-llama", precision=["bf16", "fp32"])
-    rows = fl.table([record(point, device, 1.0) for point in points])
-    rows = rows.assign(bytes=[30e6, 40e6], measured_ms=[2.0, 5.0])
-    figure = made.per_byte(rows)
-    assert faults(figure) == []
-    assert figure.title.startswith("The most bytes a second: 15.0 GB/s")
-    assert list(figure.table["gb_per_s"]) == [15.0, 8.0]
-    assert "no" in made.per_byte(rows.assign(ratio=None)).tell()

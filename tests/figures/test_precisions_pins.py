@@ -6,6 +6,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.figures import precisions as made
+from fastlab.figures import speedups
 from tests.cells import Shows, run_cells
 from tests.pins import compare
 
@@ -37,16 +38,16 @@ def test_the_rows_are_those_that_were_pinned(runs):
     shows = Shows()
     shows.points, shows.profile = run.points, run.profile
     run_cells("06_precisions", "asked", "floors", "reasons", run=shows, **given)
-    curves = made.speedup_curves(batched.points[0], batched.profile, NAMES, 64)
-    batch = made.by_batch(curves, steps).table
+    curves = speedups.curves(batched.points[0], batched.profile, NAMES, 64)
+    batch = speedups.by_batch(curves, steps).table
     eager = rows[(rows.phase == "decode") & rows.precision.isin(FEW)]
     found = {
         "05": rows,
         "trade": made.trade(rows).table,
         "reasons": shows.shown["reasons"].table,
         "batch": batch[batch["status"] != "estimated"],  # lines were not told before
-        "engines": made.engines(fl.merge_runs(eager, fused)).table,
-        "promised": made.predicted_speedups(fl.merge_runs(rows, steps, fused)).table,
+        "engines": made.engines(fl.merge_runs(eager, fused).assign(speedup=1.0)).table,
+        "promised": speedups.predicted(fl.merge_runs(rows, steps, fused)).table,
     }
     off = {name: compare(f"06_precisions_{name}", t) for name, t in found.items()}
     assert not any(off.values()), off

@@ -1,0 +1,249 @@
+"""Speed-ups: at which batch they end, along a column, and whether they were predicted.
+
+Rows are `over` a baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlab.figures.explorer import Explorer, around, explore
+from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.layers import even_at, gridlines, level, line, points
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
+from fastlab.figures.precisions import (
+    GAINS,
+    calls,
+    comparable,
+    each_precision,
+    with_loss,
+)
+from fastlab.figures.roofline import batches_to, device_menu
+from fastlab.figures.style import color_of, look_of
+from fastlab.figures.sweep import against
+from fastlab.latency.devices import Device
+from fastlab.rows import ESTIMATED, MEASURED, over, table, with_missing
+from fastlab.spec.point import Point, Workload, lengthened, vary
+from fastlab.spec.precision import FORMATS
+from fastlab.spec.recipe import Recipe
+from fastlab.words import digits, factor, times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+HIDDEN = (256, 512, 1024, 2048, 4096, 8192)
+LENGTHS = (32, 64, 512, 2048, 8192)
+MOST = 256  # the largest batch of the explorer
+LIMITS = (0.08, 8.0)  # its axis stays as controls move
+FITTED = ("fitted", "host_ms", "step_ms", "compile_s")
+USUAL = ("fp32", "bf16", "int8", "int8-dynamic", "int4-g128", "fp8-dynamic")
+
+
+def curves(
+    point: Point,
+    device: Device,
+    precisions: Sequence[str],
+    most: int = MOST,
+    baseline: str = "bf16",
+) -> pd.DataFrame:
+    """Estimated speed-ups over the baseline of a decode step, at batches up to `most`.
+
+    Precisions that the device lacks, or whose groups do not divide the widths, are left
+    out; ValueError where the device lacks the baseline.
+    """
+    device.product_rate(baseline)
+    recipes = [
+        Recipe(name, runtime=point.recipe.runtime)
+        for name in dict.fromkeys([baseline, *precisions])
+        if runs(device, name, point)
+    ]
+    works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
+    steps = [replace(point, recipe=r, workload=work) for r in recipes for work in works]
+    rows = with_missing(table([]), steps, device.name, device)
+    sure = ~rows["extrapolated"].astype(bool) | (rows["precision"] == baseline)
+    rows = rows.assign(status="estimated", reason="", calibrated=sure)
+    return over(rows, precision=baseline)
+
+
+def runs(device: Device, precision: str, point: Point | None = None) -> bool:
+    """Whether the device can do a precision, and its groups divide a point's widths.
+
+    fp8 is done only where there is a peak for it.
+    """
+    kind = FORMATS[precision]
+    able = device.can(precision) and (
+        kind.weights != "fp8" or "fp8" in device.peak_flops
+    )
+    if not able or not point or not kind.group:
+        return able
+    shape = point.shape
+    widths = (shape.hidden, shape.heads * shape.head_dim, shape.ffn)
+    return not any(width % kind.group for width in widths)
+
+
+def by_batch(
+    lines: pd.DataFrame,
+    rows: pd.DataFrame,
+    baseline: str = "bf16",
+    head: str = "",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Speed-up over the baseline against the batch of a decode step, log-log.
+
+    Lines are curves(): thin and pale beyond what was calibrated, dashed where
+    activations are quantized too. Filled marks are the measured rows.
+    """
+    import pandas as pd
+
+    lines, marks = calls(lines), calls(rows)
+    shown = pd.concat([part for part in (marks, lines) if len(part)], ignore_index=True)
+    others = comparable(marks, baseline)
+    layers = each_precision(lines, lambda p, own: [_curve(own, with_loss(p, marks))])
+    layers += each_precision(
+        others, lambda p, own: [points(own, "batch", GAINS[1], **look_of(p, "decode"))]
+    )
+    most, gains = int(lines["batch"].max()), shown[[*GAINS]].to_numpy(float)
+    ticks = [2**n for n in range(30) if 2**n <= most]
+    label = "batch: rows in each product"
+    x = Axis(label, "log", ticks=ticks, limits=(0.85, most * 1.05))
+    room = min(0.7, np.nanmin(gains) / 1.15), max(1.5, np.nanmax(gains) * 1.15)
+    y = _speedup(f"speed-up over {baseline}: above ×1 is faster", limits or room)
+    panel = Panel(x, y, layers, key="edge", decor=[gridlines("y")])
+    title = f"{head}\n{_turns(lines, others, baseline)}".strip()
+    return Figure([panel], title, shown, (9.4, 5.2))
+
+
+def _speedup(label: str, limits: tuple[float, float] | None = None) -> Axis:
+    """A log axis of speed-ups, its ticks the same on both sides of one: ÷2, ×1, ×2."""
+    ticks = sorted({*STEPS, *(1 / step for step in STEPS)})
+    write = lambda gain: factor(gain).replace("same", "×1")  # noqa: E731
+    return Axis(label, "log", write, ticks, limits)
+
+
+def _curve(rows: pd.DataFrame, name: str) -> Layer:
+    precision = rows["precision"].iloc[0]
+    kind = FORMATS[precision]
+    dash = "--" if kind.dynamic else ":" if kind.autocast else "-"
+    look: dict[str, Any] = {"color": color_of(precision), "dash": dash}
+    return line(rows, "batch", GAINS[0], name, **look, sure="calibrated")
+
+
+def _turns(lines: pd.DataFrame, marks: pd.DataFrame, baseline: str) -> str:
+    """From which batch on precisions are slower, by the estimate and by the clock.
+
+    Between two batches that is where a straight line, log-log, crosses one.
+    """
+    said = []
+    for name, own in lines.groupby("precision", sort=False):
+        clock = marks[marks["precision"] == name].sort_values("batch")
+        turns = [
+            np.exp(even_at(np.log(rows["batch"]), rows[gain]))
+            for rows, gain in zip((own, clock), GAINS, strict=True)
+        ]
+        if name != baseline and own[GAINS[0]].iloc[0] > 1 and turns[0] > 0:
+            measured = f" ({turns[1]:.0f})".replace("nan", "none") if len(clock) else ""
+            said.append(f"{name} {turns[0]:.0f}{measured}")
+    what = "estimated (measured)" if len(marks) else "estimated"
+    each = ", ".join(said) or "none that starts out faster"
+    return f"Slower than {baseline} from this batch on, {what}\n{each}"
+
+
+def predicted(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
+    """Measured against predicted speed-ups over the baseline, of any calls, log-log."""
+    shown = calls(rows)
+    both = comparable(shown, baseline)
+    if both.empty:
+        return nothing(f"no precision beside {baseline} was measured")
+    expected, measured = np.log(both[[*GAINS]].to_numpy(float)).T
+    off = np.exp(np.median(np.abs(expected - measured)))
+    title = f"{(expected * measured > 0).sum()} of {len(both)} speed-ups on the "
+    title += f"predicted side of ×1; median off by a factor of {off:.2f}"
+    what = f"speed-up over {baseline}"
+    axes = (_speedup(f"predicted {what}"), _speedup(f"measured {what}"))
+    names = {precision: with_loss(precision, both) for precision in both["precision"]}
+    figure = against(both, title, *axes, GAINS, names=names)
+    (panel,) = figure.panels
+    panel = replace(panel, decor=[*panel.decor, level(1), level(1, "x")])
+    return replace(figure, panels=[panel], rows=shown)
+
+
+def over_column(
+    rows: pd.DataFrame, at: str, label: str, title: str, unit: str = "ms"
+) -> Figure:
+    """Estimated and measured ms against a column, with each row's gain beside it.
+
+    rows: `over` the first one. The line and its band are estimated, a "fitted" column
+    is a line without marks; filled marks are measured.
+    """
+    if rows.empty:
+        return nothing("nothing was measured")
+    gains = [times(gain) if gain != 1 else "" for gain in rows["measured_gain"]]
+    look: dict[str, Any] = {"color": color_of(rows["precision"].iloc[0])}
+    own: dict[str, Any] = {"words": "speedup", "ends": OWN_ENDS, **look}
+    layers = [
+        line(rows, at, "estimated_ms", "estimated", dash="--", band=ENDS, **look),
+        points(rows, at, "estimated_ms", hollow=True, size=7, **look),
+        points(rows.assign(speedup=gains), at, "measured_ms", "measured", **own),
+    ]
+    if "fitted" in rows:
+        layers.append(line(rows, at, "fitted", "fitted", dash=":", **look))
+    top = 1.15 * float(rows[[ENDS[1], OWN_ENDS[1]]].max(axis=None))
+    axes = Axis(label, ticks=list(rows[at])), Axis(unit, limits=(0, top))
+    panel = Panel(*axes, layers, key="upper right", decor=[gridlines("y")])
+    last = rows.iloc[-1]
+    title += f": {digits(last['measured_ms'])} {unit} at {last[at]:g}, "
+    title += f"{times(last['measured_gain'])} over {rows[at].iloc[0]:g}"
+    names = [
+        at,
+        "precision",
+        "runtime",
+        *ESTIMATED,
+        *MEASURED,
+        "ratio",
+        "measured_gain",
+    ]
+    shown = [name for name in (*names, *FITTED) if name in rows]
+    return Figure([panel], title, rows[shown], (8.6, 4.6))
+
+
+def paying(
+    point: Point,
+    *given: Device | None,
+    rows: pd.DataFrame | None = None,
+    baseline: str = "bf16",
+) -> Explorer:
+    """At which batch a precision stops paying: hidden size, cache, runtime and device.
+
+    The given devices are offered before the datasheets; `rows`, measured on the first,
+    are drawn where the controls stand on their model and call.
+    """
+    offered = device_menu(*given)
+    hidden, cached = point.shape.hidden, point.workload.prompt_len
+    own = {"hidden": hidden, "cached": cached, "runtime": point.recipe.runtime}
+    own["device"] = next(iter(offered.values()))
+
+    def make(**state: Any) -> Figure:
+        device, work = state["device"], Workload("decode", 1, state["cached"])
+        longer = lengthened(point, work.prompt_len)
+        shape = vary(longer, "hidden", state["hidden"]).shape
+        moved = Point(shape, work, Recipe(runtime=state["runtime"]))
+        lines = curves(moved, device, USUAL, MOST, baseline)
+        here = rows if rows is not None and state == own else lines[:0]
+        here = here[here["precision"].isin(set(lines["precision"]))]
+        size = f"{point.shape.family} {point.shape.layers}x{state['hidden']}"
+        call = f"{state['runtime']}, {state['cached']:,} tokens cached"
+        head = f"{size} on {device.name}, {call}"
+        return by_batch(lines, here, baseline, head, LIMITS)
+
+    return explore(
+        *(make, own, "lines: estimated, nothing runs; marks: measured"),
+        hidden=around(HIDDEN, hidden),
+        cached=around(LENGTHS, cached),
+        runtime=["eager", "decoder"],
+        device={n: one for n, one in offered.items() if runs(one, baseline)},
+    )
