@@ -11,16 +11,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
-from fastlab.spec.precision import FORMATS
 from fastlab.spec.shape import ModelShape
 
-DTYPES = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
 
 def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 from fastlab.notebook.parameters import check_parameters
 from fastlab.notebook.run import SOURCES, results_root
 from fastlab.spec.checks import check_choice
+from fastlab.spec.formats import PRECISIONS
 from fastlab.spec.point import PHASES
-from fastlab.spec.precision import PRECISIONS
 from fastlab.spec.shape import FAMILIES, ModelShape
 
 RUN_TYPE = "application/vnd.fastlab.run+json"

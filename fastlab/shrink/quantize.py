@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastlab.shrink import parts, rounding
-from fastlab.shrink.linears import (
-    ROW_KINDS,
-    Int8Embedding,
+from fastlab.shrink import parts
+from fastlab.shrink.kernels import (
     Quantized,
+    StoredLinear,
+    kernel_of,
     quantized_linear,
 )
-from fastlab.shrink.stored import StoredLinear
+from fastlab.shrink.kernels.int8 import Int8Embedding, int8_rows
 from fastlab.spec.checks import check_choice
-from fastlab.spec.precision import FORMATS, QUANTIZED
+from fastlab.spec.formats import FORMATS, QUANTIZED
 from fastlab.spec.recipe import SCOPES, Recipe
 
 
@@ -49,16 +49,15 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
     table: Any = None
     if scope == "all":
         name = parts.name_of(model, model.get_input_embeddings())
-        parts.replace_each(
-            model, [name], lambda _, w, __: Int8Embedding(*rounding.int8_rows(w))
-        )
+        parts.replace_each(model, [name], lambda _, w, __: Int8Embedding(*int8_rows(w)))
         table = model.get_submodule(name)
-    made = FORMATS[spec]
+    form = FORMATS[spec]
 
     def quantized(name: str, weight: Tensor, bias: Tensor | None) -> Quantized:
-        if table is not None and name == tied and made.weights == "int8":
-            return ROW_KINDS[spec](table.weight, table.scales, bias)
-        return quantized_linear(weight.contiguous(), bias, made)
+        if table is not None and name == tied and form.shares_table:
+            own = {"weight": table.weight, "scales": table.scales, "bias": bias}
+            return kernel_of(form).loaded(form, own, {})
+        return quantized_linear(form, weight.contiguous(), bias)
 
     return parts.replace_each(model, names, quantized)
 

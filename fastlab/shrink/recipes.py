@@ -21,8 +21,8 @@ from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
+from fastlab.spec.formats import PRECISIONS, QUANTIZED
 from fastlab.spec.point import Point, Workload
-from fastlab.spec.precision import PRECISIONS, QUANTIZED
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import PLAIN, SCOPES, Recipe
 

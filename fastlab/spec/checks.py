@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, field, fields
 from typing import Any, ClassVar
 
 
@@ -27,7 +27,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 def check_choice(
     field: str,
     value: object,
-    allowed: Iterable[str],
+    allowed: Iterable[Any],
     others: Mapping[str, str] | None = None,
 ) -> None:
     """Raise ValueError naming field, value and choices unless `value` is a choice.
@@ -37,8 +37,9 @@ def check_choice(
     allowed = list(allowed)
     if value not in allowed:
         meant = (others or {}).get(str(value), str(value))
-        hint = did_you_mean(meant, allowed)
-        raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
+        words = [str(name) for name in allowed]
+        hint = did_you_mean(meant, words)
+        raise ValueError(f"{field}={value!r} is not one of {', '.join(words)}{hint}")
 
 
 def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> None:
@@ -48,6 +49,16 @@ def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> N
         raise ValueError(
             f"{field}={value!r} must be a whole number from {low} to {high}"
         )
+
+
+def choice(allowed: Iterable[Any], default: Any = MISSING) -> Any:
+    """A dataclass field of a Spec that must be one of the allowed values."""
+    return field(default=default, metadata={"allowed": tuple(allowed)})
+
+
+def count(default: Any = MISSING, low: int = 1, high: int = 2**31) -> Any:
+    """A dataclass field of a Spec that must be a whole number from `low` to `high`."""
+    return field(default=default, metadata={"low": low, "high": high})
 
 
 def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
@@ -100,12 +111,18 @@ class Spec:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _check_choice(self, field: str, allowed: Iterable[str]) -> None:
-        check_choice(field, getattr(self, field), allowed)
-
-    def _check_counts(self, *names: str, low: int = 1, high: int = 2**31) -> None:
-        for field in names:
-            check_count(field, getattr(self, field), low, high)
+    def _check_fields(self) -> None:
+        """Raise ValueError unless all that is given is as its field's `choice` or
+        `count` says; None is not given where it is the default.
+        """
+        for own in fields(self):  # type: ignore[arg-type]
+            value, rule = getattr(self, own.name), own.metadata
+            if value is None and own.default is None:
+                continue
+            if "allowed" in rule:
+                check_choice(own.name, value, rule["allowed"])
+            elif "low" in rule:
+                check_count(own.name, value, rule["low"], rule["high"])
 
     def refuse(self, field: str, why: str) -> None:
         """Raise ValueError naming field and value."""

@@ -14,8 +14,7 @@ from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import SMALLER, Recipe
 from fastlab.spec.shape import ModelShape, find_shape
-from fastlab.spec.sharing import Sharing
-from fastlab.spec.sparsity import Sparsity
+from fastlab.spec.storage import Sharing, Sparsity
 
 # Flat names are the fields' own, those of a recipe's parts with the part's verb first.
 VERBS: dict[type, str] = {Pruning: "prune_", Sparsity: "sparse_", Sharing: "share_"}

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, check_names, did_you_mean, digest, make
+from fastlab.spec.checks import (
+    Spec,
+    check_names,
+    choice,
+    count,
+    did_you_mean,
+    digest,
+    make,
+)
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe
 from fastlab.spec.shape import ModelShape, override, widened
@@ -31,28 +39,24 @@ class Workload(Spec):
     """
 
     KEPT: ClassVar = ("phase", "batch", "prompt_len")
-    phase: str = "prefill"
-    batch: int = 1
-    prompt_len: int = 128
-    new_tokens: int = None  # type: ignore[assignment]
-    logits: str = "all"
-    prefix_len: int = 0
+    phase: str = choice(PHASES, "prefill")
+    batch: int = count(1)
+    prompt_len: int = count(128)
+    new_tokens: int = count(None, low=0)
+    logits: str = choice(LOGITS, "all")
+    prefix_len: int = count(0, low=0)
 
     def __post_init__(self) -> None:
-        self._check_choice("phase", PHASES)
-        self._check_counts("batch", "prompt_len")
-        self._check_choice("logits", LOGITS)
+        self._check_fields()
         usual = {"prefill": 0, "decode": 1, "generate": 32}[self.phase]
         if self.new_tokens is None:
             self._set(new_tokens=usual)
-        self._check_counts("new_tokens", low=0)
         if self.phase != "prefill":
             self._set(logits="last" if self.phase == "generate" else "all")
         if self.phase == "generate" and self.new_tokens < 1:
             self.refuse("new_tokens", "must be 1 or more in phase generate")
         if self.phase != "generate" and self.new_tokens != usual:
             self.refuse("new_tokens", f"must be {usual} in phase {self.phase}")
-        self._check_counts("prefix_len", low=0)
         if self.prefix_len and self.phase == "decode":
             why = "there the whole prompt is cached"
             self.refuse("prefix_len", f"must be 0 in phase decode: {why}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
-from fastlab.spec.checks import Spec
+from fastlab.spec.checks import Spec, choice, count
 from fastlab.spec.shape import GROUPED, ModelShape
 
 IMPORTANCES = ("magnitude", "activation", "taylor", "random")
@@ -36,18 +36,15 @@ class Pruning(Spec):
     heads: float = 0.0
     ffn: float = 0.0
     hidden: float = 0.0
-    importance: str = "magnitude"
-    layer_choice: str = "uniform"
-    multiple: int = 1
-    seed: int = 0
+    importance: str = choice(IMPORTANCES, "magnitude")
+    layer_choice: str = choice(LAYER_CHOICES, "uniform")
+    multiple: int = count(1, high=2**20)
+    seed: int = count(0, low=0)
 
     def __post_init__(self) -> None:
         for name in RATIOS:
             check_ratio(name, getattr(self, name))
-        self._check_choice("importance", IMPORTANCES)
-        self._check_choice("layer_choice", LAYER_CHOICES)
-        self._check_counts("multiple", high=2**20)
-        self._check_counts("seed", low=0)
+        self._check_fields()
         narrower = any(getattr(self, name) for name in WIDTHS)
         ways = self.layers and self.layer_choice, narrower and self.importance
         decides = {"layer_choice": self.layers, "importance": narrower}

@@ -12,11 +12,12 @@ from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
 from fastlab.models import numerics, prepare, prompt_ids
 from fastlab.shrink import parts
-from fastlab.shrink.linears import Int8Embedding, Quantized
+from fastlab.shrink.kernels import Quantized
+from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
 from fastlab.spec import Recipe, point_of
-from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes, table_bytes
+from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
 from tests.shrink.test_quantize_linears import sqnr_db
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-qwen3", "tiny-bert")

@@ -16,7 +16,7 @@ from fastlab.shrink import parts
 from fastlab.shrink.recipes import build, load
 from fastlab.shrink.saved import MANIFEST, WEIGHTS, load_quantized, save_quantized
 from fastlab.spec import point_of
-from fastlab.spec.precision import QUANTIZED
+from fastlab.spec.formats import QUANTIZED
 
 
 def logits(model: nn.Module, point: Any) -> torch.Tensor:

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastlab.shrink.kernels import blocks
 from fastlab.shrink.pruning import probes
 from fastlab.shrink.pruning.module_map import Part, is_transposed, parts_of
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
-
-BLOCK = 2**22  # weights squared at once: bounds the fp32 copies that this makes
 
 
 @dataclass(frozen=True)
@@ -240,6 +239,5 @@ def column_squares(module: nn.Module) -> Tensor:
 
 def _squares(weight: Any, axis: int) -> Tensor:
     """Sums of squares over one axis of a matrix, block by block."""
-    blocks = weight.split(max(1, BLOCK // weight.shape[1]))
-    squares: list[Any] = [block.float().square().sum(axis) for block in blocks]
+    squares: list[Any] = [part.float().square().sum(axis) for part in blocks(weight)]
     return torch.cat(squares) if axis == 1 else sum(squares)
