@@ -153,6 +153,7 @@ _ROWS = (
     _int4(32, "bottom"),
     _int4(64, "left"),
     INT4,
+    _int4(256, "top"),
     FP8,
     replace(
         FP8,

@@ -15,7 +15,7 @@ from fastlab.models import build, numerics, prepare
 from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.quantize import quantize
 from fastlab.spec import Point, point_of
-from fastlab.spec.formats import INT8, QUANTIZED, stored_bytes, table_bytes
+from fastlab.spec.formats import FORMATS, INT8, QUANTIZED, stored_bytes, table_bytes
 from tests.cost.test_operations import Kernels, total
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-qwen3", "tiny-bert")
@@ -49,7 +49,7 @@ def test_launches_are_those_that_torch_dispatches(model: str, precision: str) ->
 
 
 @pytest.mark.parametrize("scope", ["layers", "head", "all"])
-@pytest.mark.parametrize("precision", [p for p in QUANTIZED if p != "int4-g128"])
+@pytest.mark.parametrize("precision", [p for p in QUANTIZED if FORMATS[p].group <= 64])
 @pytest.mark.parametrize("model", [*FAMILIES, "tied"])
 def test_weights_take_what_the_model_holds(
     model: str, precision: str, scope: str

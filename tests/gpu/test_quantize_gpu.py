@@ -57,7 +57,7 @@ def test_products_in_every_shape(precision: str, n: int, k: int, rows: int) -> N
     assert held == stored_bytes(FORMATS[precision], n, k)
 
 
-@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("group", [32, 64, 128, 256])
 @pytest.mark.parametrize("k", [128, 160, 192, 4096])
 def test_int4_codes_are_packed_for_tensor_cores(group: int, k: int) -> None:
     if k % group:
@@ -88,7 +88,7 @@ def test_compiled_and_eager_agree(precision: str) -> None:
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
 def test_models_and_their_quality(name: str, precision: str) -> None:
     skip_unable(precision)
-    point = point_of(model=name, precision=precision, scope="all", hidden=128)
+    point = point_of(model=name, precision=precision, scope="all", hidden=256)
     got, reason = quality_of(point, build(point, "cuda"), "cuda", Reference("cuda"))
     assert reason == "" and got is not None
     assert 0 < got.kl_nats < 1e-2

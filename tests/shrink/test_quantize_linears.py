@@ -16,7 +16,7 @@ from fastlab.shrink.kernels.int4 import Int4Linear
 from fastlab.shrink.kernels.int8 import int8_rows
 from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
 
-INT4 = [name for name in QUANTIZED if FORMATS[name].group]
+INT4 = [name for name in QUANTIZED if FORMATS[name].weights == "int4"]
 
 
 def sqnr_db(exact: Tensor, got: Tensor) -> float:
@@ -89,7 +89,7 @@ def test_blocks_are_packed_as_the_whole_is() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("precision", QUANTIZED)
-@pytest.mark.parametrize(("n", "k"), [(48, 128), (33, 256), (7, 128)])
+@pytest.mark.parametrize(("n", "k"), [(48, 256), (33, 512), (7, 256)])
 def test_stored_bytes_are_those_of_the_formula(
     precision: str, n: int, k: int, dtype: torch.dtype
 ) -> None:
@@ -110,6 +110,7 @@ def test_the_formula_by_hand() -> None:
     assert bytes_of["int8"] == bytes_of["int8-dynamic"] == 16_777_216 + 8_192
     assert bytes_of["fp8"] == 16_777_216 + 16_384
     assert bytes_of["int4-g128"] == 8_388_608 + 524_288
+    assert bytes_of["int4-g256"] == 8_388_608 + 262_144
     assert bytes_of["int4-g32"] == 8_388_608 + 2_097_152
     assert stored_bytes(FORMATS["int4-g128"], 50257, 768) == 50272 * (384 + 24)
     assert table_bytes(FORMATS["int4-g32"], 1000, 64) == 64_000 + 2_000
@@ -120,8 +121,8 @@ def test_the_formula_by_hand() -> None:
 def test_the_product_is_that_of_the_dequantized_weight(
     precision: str, rows: int
 ) -> None:
-    module = made(precision, 48, 128)
-    x = torch.randn(2, rows, 128, generator=torch.Generator().manual_seed(1))
+    module = made(precision, 48, 256)
+    x = torch.randn(2, rows, 256, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         got, expected = module(x), by_dense(module, x)
     assert got.shape == (2, rows, 48) and got.dtype == x.dtype
@@ -169,7 +170,7 @@ def test_weights_packed_elsewhere_are_refused() -> None:
 
 
 FLOORS = {"int8": 40, "int8-dynamic": 36, "fp8": 30, "fp8-dynamic": 27}
-FLOORS |= {"int4-g32": 22, "int4-g64": 21, "int4-g128": 20}
+FLOORS |= {"int4-g32": 22, "int4-g64": 21, "int4-g128": 20, "int4-g256": 19}
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)

@@ -45,7 +45,7 @@ def test_logits_are_bit_equal_after_loading(
     tmp_path: Path, name: str, precision: str, scope: str
 ) -> None:
     point = point_of(
-        model=name, precision=precision, scope=scope, prompt_len=7, hidden=128
+        model=name, precision=precision, scope=scope, prompt_len=7, hidden=256
     )
     model = build(point)
     manifest = save_quantized(model, tmp_path)
