@@ -10,12 +10,12 @@ from fastlab.shrink import parts
 from fastlab.shrink.kernels import (
     Quantized,
     StoredLinear,
-    kernel_of,
+    linear_of,
     quantized_linear,
 )
-from fastlab.shrink.kernels.int8 import Int8Embedding, int8_rows
+from fastlab.shrink.kernels.int8 import Int8Embedding, rounded
 from fastlab.spec.checks import check_choice
-from fastlab.spec.formats import FORMATS, QUANTIZED
+from fastlab.spec.formats import FORMATS, INT8, QUANTIZED
 from fastlab.spec.recipe import SCOPES, Recipe
 
 
@@ -49,14 +49,16 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
     table: Any = None
     if scope == "all":
         name = parts.name_of(model, model.get_input_embeddings())
-        parts.replace_each(model, [name], lambda _, w, __: Int8Embedding(*int8_rows(w)))
+        parts.replace_each(
+            model, [name], lambda _, w, __: Int8Embedding(**rounded(w, INT8))
+        )
         table = model.get_submodule(name)
     form = FORMATS[spec]
 
     def quantized(name: str, weight: Tensor, bias: Tensor | None) -> Quantized:
         if table is not None and name == tied and form.shares_table:
-            own = {"weight": table.weight, "scales": table.scales, "bias": bias}
-            return kernel_of(form).loaded(form, own, {})
+            own = {"weight": table.weight, "scales": table.scales}
+            return linear_of(form, len(weight), bias, own)
         return quantized_linear(form, weight.contiguous(), bias)
 
     return parts.replace_each(model, names, quantized)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastlab.shrink import parts
-from fastlab.shrink.kernels import Quantized, kernel_of
+from fastlab.shrink.kernels import Quantized, linear_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.spec.checks import check_choice
 from fastlab.spec.formats import FORMATS, QUANTIZED
@@ -69,8 +69,11 @@ def save_quantized(
 
 
 def _described(module: nn.Module) -> dict[str, Any]:
-    more = module.described() if isinstance(module, Quantized) else {}
-    return {"kind": type(module).__name__, **more}
+    described: dict[str, Any] = {"kind": type(module).__name__}
+    if isinstance(module, Quantized):
+        described["shape"] = [module.out_features, module.in_features]
+        described |= {"group": module.form.group} if module.form.group else {}
+    return described
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -175,11 +178,12 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         leaves[owner][leaf] = values
     form = FORMATS[manifest["precision"]]
     for name, described in manifest["modules"].items():
+        own = leaves[name]
         if described["kind"] == EMBEDDING:
-            module: nn.Module = Int8Embedding(**leaves[name])
+            model.set_submodule(name, Int8Embedding(**own))
         else:
-            module = kernel_of(form).loaded(form, leaves[name], described)
-        model.set_submodule(name, module)
+            n, bias = described["shape"][0], own.pop("bias", None)
+            model.set_submodule(name, linear_of(form, n, bias, own))
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import fastlab as fl
 from fastlab.cli import main
 from fastlab.figures.style import look_of
-from fastlab.shrink.kernels import int4, kernel_of, quantized_linear
+from fastlab.shrink.kernels import int4, quantized_linear
 from fastlab.spec.formats import FORMATS, PRECISIONS, QUANTIZED
 
 FORM = FORMATS["int4-g256"]
@@ -53,6 +53,6 @@ def test_fewer_scales_are_estimated_to_take_less() -> None:
 def test_every_format_looks_like_itself_and_has_its_class() -> None:
     looks = [tuple(look_of(name, "decode").values()) for name in PRECISIONS]
     assert len({*looks}) == len(PRECISIONS)
-    for name in QUANTIZED:
-        kind = kernel_of(FORMATS[name])
-        assert kind.__name__ == FORMATS[name].linear
+    for form in (FORMATS[name] for name in QUANTIZED):
+        made = quantized_linear(form, torch.ones(16, 256), None)
+        assert (type(made).__name__, made.form) == (form.linear, form)

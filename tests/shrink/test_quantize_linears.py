@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fastlab.shrink import kernels
-from fastlab.shrink.kernels import int4, quantized_linear
+from fastlab.shrink.kernels import int4, int8, quantized_linear
 from fastlab.shrink.kernels.int4 import Int4Linear
-from fastlab.shrink.kernels.int8 import int8_rows
 from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
 
 INT4 = [name for name in QUANTIZED if FORMATS[name].weights == "int4"]
@@ -38,6 +37,10 @@ def made(
 def by_dense(module: Any, x: Tensor) -> Tensor:
     """What the module stands for: x times its dequantized weight, and the bias."""
     return nn.functional.linear(x, module.dense().to(x.dtype), module.bias)
+
+
+def int8_rows(weight: Tensor) -> list[Tensor]:
+    return [*int8.rounded(weight, FORMATS["int8"]).values()]
 
 
 def test_int8_rows_by_hand() -> None:

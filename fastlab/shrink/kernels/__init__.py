@@ -2,13 +2,14 @@
 
 Each holds what it stores as `nn.Parameter`s without gradient, so that a model's bytes
 are those of its parameters, and knows `dense()`: the weight (n, k) it stands for. A
-format's row in spec/formats.py names its file and its class.
+format's row in spec/formats.py names its file and its class. The file's `rounded`
+quantizes a weight: (n, k) and the format -> the class's parameters by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -53,32 +54,15 @@ class StoredLinear(nn.Module):
 
 
 class Quantized(StoredLinear):
-    """What quantized linears share: how they are made, saved, loaded and timed.
+    """Codes and scales of a format; its parameters by name are what a file holds."""
 
-    Their constructor takes the format, then their parameters by name.
-    """
-
-    form: Format
-
-    @classmethod
-    def of(cls, form: Format, weight: Tensor, bias: Tensor | None) -> Quantized:
-        """The module of a dense weight (n, k)."""
-        raise NotImplementedError
-
-    def described(self) -> dict[str, Any]:
-        """What a manifest says of the module beside its kind."""
-        return {"shape": [self.out_features, self.in_features]}
+    def __init__(self, form: Format, n: int, k: int, bias: Tensor | None) -> None:
+        super().__init__(n, k, bias)
+        self.form = form
 
     def portable(self) -> dict[str, Tensor]:
         """Parameters that a file holds otherwise than this device does, by name."""
         return {}
-
-    @classmethod
-    def loaded(
-        cls, form: Format, held: Mapping[str, Tensor], described: Mapping[str, Any]
-    ) -> Quantized:
-        """The module of what a file holds, and of what its manifest says."""
-        return cls(form, **{"bias": None, **held})  # type: ignore[arg-type]
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """What a calibration times: x (m, k) times the next of modules like this one.
@@ -91,17 +75,11 @@ class Quantized(StoredLinear):
 class RowLinear(Quantized):
     """Weights of a byte with a scale per output row; activations as they come."""
 
-    rounded: Callable[[Tensor], tuple[Tensor, Tensor]]  # (n, k) -> codes, scales (n,)
-
     def __init__(
-        self, form: Format, weight: Tensor, scales: Tensor, bias: Tensor | None
+        self, form: Format, n: int, bias: Tensor | None, weight: Tensor, scales: Tensor
     ) -> None:
-        super().__init__(weight.shape[0], weight.shape[1], bias)
-        self.form, self.weight, self.scales = form, fixed(weight), fixed(scales)
-
-    @classmethod
-    def of(cls, form: Format, weight: Tensor, bias: Tensor | None) -> RowLinear:
-        return cls(form, *cls.rounded(weight), bias)
+        super().__init__(form, n, weight.shape[1], bias)
+        self.weight, self.scales = fixed(weight), fixed(scales)
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T with the weight widened to the dtype of x, block by block on a CPU.
@@ -120,15 +98,22 @@ class RowLinear(Quantized):
         return self.weight.to(self.scales.dtype) * self.scales[:, None]
 
 
-def kernel_of(form: Format) -> type[Quantized]:
-    """The class of a quantized format's linears."""
-    kind: type[Quantized] = resolve_name(f"{__name__}.{form.weights}:{form.linear}")
-    return kind
+def kernel_of(form: Format) -> Any:
+    """The file of a quantized format."""
+    return import_module(f"{__name__}.{form.weights}")
+
+
+def linear_of(
+    form: Format, n: int, bias: Tensor | None, held: Mapping[str, Tensor]
+) -> Quantized:
+    """The module of n outputs whose parameters, by name, are as a file holds them."""
+    made: Quantized = getattr(kernel_of(form), form.linear)(form, n, bias, **held)
+    return made
 
 
 def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quantized:
     """The module of a format for a dense weight (n, k); its group must divide k."""
-    return kernel_of(form).of(form, weight, bias)
+    return linear_of(form, len(weight), bias, kernel_of(form).rounded(weight, form))
 
 
 def fixed(values: Tensor) -> nn.Parameter:

@@ -15,10 +15,10 @@ from fastlab.spec.formats import Format
 FP8 = torch.float8_e4m3fn
 
 
-def fp8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, k) -> float8_e4m3fn (n, k) and fp32 scales (n,): w = q s."""
+def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
+    """(n, k) -> float8_e4m3fn weight (n, k) and fp32 scales (n,): w = q s."""
     codes, scales = by_blocks(fp8_activations, weight)
-    return codes, scales.squeeze(1)
+    return {"weight": codes, "scales": scales.squeeze(1)}
 
 
 def fp8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,16 +32,14 @@ def fp8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
 class Fp8Linear(RowLinear):
     """fp8 weights; activations as they come."""
 
-    rounded = staticmethod(fp8_rows)
-
 
 class Fp8DynamicLinear(Fp8Linear):
     """fp8 weights and fp8 activations, these with a scale per row of each call."""
 
     def __init__(
-        self, form: Format, weight: Tensor, scales: Tensor, bias: Tensor | None
+        self, form: Format, n: int, bias: Tensor | None, weight: Tensor, scales: Tensor
     ) -> None:
-        super().__init__(form, weight, scales, bias)
+        super().__init__(form, n, bias, weight, scales)
         on_gpu = weight.device.type == "cuda" and hasattr(torch, "_scaled_mm")
         able = on_gpu and (
             torch.cuda.get_device_capability(weight.device) >= form.capability

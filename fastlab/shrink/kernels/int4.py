@@ -7,9 +7,6 @@ order by packing the numbers of the positions, so that files can hold plain byte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +18,14 @@ CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried
 BLOCK_ROWS = 256  # packed at once; a multiple of every kernel's own block of rows
 # torch's int4 product of each layout but "plain"; a layout has the name of its device.
 PRODUCTS = INT4.operators
+
+
+def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
+    """The codes of `int4_groups` as plain bytes, and pairs; rows filled up."""
+    codes, pairs = int4_groups(weight, form.group)
+    extra = (0, 0, 0, -len(codes) % form.row_multiple)
+    plain = functional.pad(to_bytes(codes), extra)
+    return {"packed": plain, "pairs": functional.pad(pairs, extra)}
 
 
 def int4_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
@@ -70,44 +75,16 @@ class Int4Linear(Quantized):
     """
 
     def __init__(
-        self,
-        form: Format,
-        packed: Tensor,
-        pairs: Tensor,
-        bias: Tensor | None,
-        n: int,
+        self, form: Format, n: int, bias: Tensor | None, packed: Tensor, pairs: Tensor
     ) -> None:
-        super().__init__(n, 2 * packed.shape[1], bias)
-        self.form, self.group = form, form.group
+        super().__init__(form, n, 2 * packed.shape[1], bias)
         self.layout = layout_for(packed.device, pairs.dtype)
-        self.packed = fixed(pack(packed, self.layout))
-        self.pairs = fixed(pairs)
-
-    @classmethod
-    def of(cls, form: Format, weight: Tensor, bias: Tensor | None) -> Int4Linear:
-        codes, pairs = int4_groups(weight, form.group)
-        extra = (0, 0, 0, -len(codes) % form.row_multiple)
-        plain = functional.pad(to_bytes(codes), extra)
-        return cls(form, plain, functional.pad(pairs, extra), bias, len(weight))
-
-    @property
-    def plain(self) -> Tensor:
-        """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
-        n, k = self.pairs.shape[1], self.in_features
-        return unpack(self.packed, n, k, self.layout)
-
-    def described(self) -> dict[str, Any]:
-        return super().described() | {"group": self.group}
+        self.packed, self.pairs = fixed(pack(packed, self.layout)), fixed(pairs)
 
     def portable(self) -> dict[str, Tensor]:
-        return {"packed": self.plain}
-
-    @classmethod
-    def loaded(
-        cls, form: Format, held: Mapping[str, Tensor], described: Mapping[str, Any]
-    ) -> Int4Linear:
-        plain, n = held["packed"].data, described["shape"][0]
-        return cls(form, plain, held["pairs"], held.get("bias"), n)
+        """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
+        n, k = self.pairs.shape[1], self.in_features
+        return {"packed": unpack(self.packed, n, k, self.layout)}
 
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
@@ -120,11 +97,11 @@ class Int4Linear(Quantized):
             )
         multiply = getattr(torch.ops.aten, PRODUCTS[self.layout])
         rows = x.contiguous().to(self.pairs.dtype)
-        y = multiply(rows, self.packed, self.group, self.pairs)
+        y = multiply(rows, self.packed, self.form.group, self.pairs)
         return y[:, : self.out_features].to(x.dtype)
 
     def dense(self) -> Tensor:
-        codes = to_codes(self.plain).unflatten(1, (-1, self.group))
+        codes = to_codes(self.portable()["packed"]).unflatten(1, (-1, self.form.group))
         scale, zero = self.pairs.transpose(0, 1).unbind(-1)
         grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
         return grouped.flatten(1)[: self.out_features]

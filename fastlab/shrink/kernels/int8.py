@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink.kernels import LEAST, RowLinear, by_blocks, fixed
-from fastlab.spec.formats import INT8
+from fastlab.spec.formats import INT8, Format
 
 aten = torch.ops.aten
 DYNAMIC_ROWS = 4  # up to so many go through the product of dense activations on a CPU
 
 
-def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, k) -> int8 (n, k) and scales (n,) in the weight's dtype: w = q s.
+def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
+    """(n, k) -> int8 weight (n, k) and scales (n,) in the dense dtype: w = q s.
 
     Symmetric, each row by its own largest value. The scale is rounded to its dtype
     first, so that q is the nearest integer under the scale that is really stored.
     """
     codes, scales = by_blocks(lambda rows: _int8(rows, weight.dtype), weight)
-    return codes, scales.squeeze(1)
+    return {"weight": codes, "scales": scales.squeeze(1)}
 
 
 def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,8 +42,6 @@ def _int8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 class Int8Linear(RowLinear):
     """int8 weights; on a CPU torch's own product multiplies a few rows by them."""
-
-    rounded = staticmethod(int8_rows)
 
     def product(self, x: Tensor) -> Tensor:
         if _has_int8_product(x, INT8.packed_rows):
