@@ -51,14 +51,19 @@ def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> N
         )
 
 
-def choice(allowed: Iterable[Any], default: Any = MISSING) -> Any:
-    """A dataclass field of a Spec that must be one of the allowed values."""
-    return field(default=default, metadata={"allowed": tuple(allowed)})
+def given(about: str, default: Any = MISSING, **rule: Any) -> Any:
+    """A dataclass field of a Spec, with the words that help with it."""
+    return field(default=default, metadata={"about": about, **rule})
 
 
-def count(default: Any = MISSING, low: int = 1, high: int = 2**31) -> Any:
-    """A dataclass field of a Spec that must be a whole number from `low` to `high`."""
-    return field(default=default, metadata={"low": low, "high": high})
+def choice(about: str, allowed: Iterable[Any], default: Any = MISSING) -> Any:
+    """A field that must be one of the allowed values."""
+    return given(about, default, allowed=tuple(allowed))
+
+
+def count(about: str, default: Any = MISSING, low: int = 1, high: int = 2**31) -> Any:
+    """A field that must be a whole number from `low` to `high`."""
+    return given(about, default, low=low, high=high)
 
 
 def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:

@@ -31,20 +31,18 @@ class Workload(Spec):
     """One call: prefill of a prompt, one decode step, or a whole generation.
 
     decode = one new token per sequence with prompt_len tokens cached; generate =
-    prefill, then new_tokens tokens in all (the first comes from the prefill).
-    logits = for which positions the head runs. Where there is no choice the usual name
-    is kept: a decode step has one position ("all"), a generation needs "last".
-    prefix_len = how many of the prompt's tokens come from a reused prefix: their keys
-    and values are copied, not computed.
+    prefill, then new_tokens tokens in all (the first comes from the prefill). Where
+    there is no choice of logits the usual name is kept: a decode step has one position
+    ("all"), a generation needs "last". Keys and values of a prefix are copied.
     """
 
     KEPT: ClassVar = ("phase", "batch", "prompt_len")
-    phase: str = choice(PHASES, "prefill")
-    batch: int = count(1)
-    prompt_len: int = count(128)
-    new_tokens: int = count(None, low=0)
-    logits: str = choice(LOGITS, "all")
-    prefix_len: int = count(0, low=0)
+    phase: str = choice("what is run (decode: one token)", PHASES, "prefill")
+    batch: int = count("sequences at a time", 1)
+    prompt_len: int = count("tokens in the prompt; in decode, those cached", 128)
+    new_tokens: int = count("tokens that a generation writes [32]", None, low=0)
+    logits: str = choice("positions scored in a prefill", LOGITS, "all")
+    prefix_len: int = count("tokens of the prompt in a reused prefix", 0, low=0)
 
     def __post_init__(self) -> None:
         self._check_fields()

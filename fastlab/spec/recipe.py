@@ -39,20 +39,18 @@ class Recipe(Spec):
     scale per token and head. runtime: eager; compile = torch.compile of the forward
     pass; transformers = its own static cache with automatic compilation; decoder =
     fastlab's decode step compiled as one graph; graph = that, replayed as a CUDA graph.
-    unroll: decode steps in one compiled call or graph. scope: which weights a quantized
-    precision quantizes: those of the layers, the output head too ("head"), or the input
-    embeddings as well ("all").
+    scope: a head is quantized too, with "all" the input embeddings as well.
     """
 
     KEPT: ClassVar = ("precision",)
-    precision: str = choice(PRECISIONS, "fp32")
-    attention: str = choice(ATTENTIONS, "sdpa")
-    cache: str = choice(CACHES, None)  # as Point says
-    runtime: str = choice(RUNTIMES, "eager")
-    unroll: int = count(1, high=64)
-    scope: str = choice(SCOPES, "layers")
+    precision: str = choice("what is stored and computed in", PRECISIONS, "fp32")
+    attention: str = choice("its kernel", ATTENTIONS, "sdpa")
+    cache: str = choice("KV cache [dynamic or, compiled, static]", CACHES, None)
+    runtime: str = choice("what runs it", RUNTIMES, "eager")
+    unroll: int = count("decode steps in one compiled call or graph", 1, high=64)
+    scope: str = choice("which weights a precision quantizes", SCOPES, "layers")
     pruning: Pruning = NOTHING_CUT
-    distill_steps: int = count(0, low=0)
+    distill_steps: int = count("steps of learning after pruning", 0, low=0)
     sparsity: Sparsity | None = None
     sharing: Sharing | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastlab.spec.checks import Spec, check_choice, choice, count
+from fastlab.spec.checks import Spec, check_choice, choice, count, given
 
 # What a family brings when nothing is said: the defaults of its transformers config.
 _USUAL: dict[str, dict[str, Any]] = {
@@ -56,22 +56,19 @@ def _defaults(
 class ModelShape(Spec):
     """The sizes of a transformer; whatever is left None follows from family and hidden.
 
-    hidden = width of the residual stream, head_dim = width of one head, kv_heads =
-    heads of keys and values (GQA), ffn = width of the MLP, tied = the output head is
-    the embedding table. Raises ValueError naming the field, its value and what is
-    allowed.
+    Raises ValueError naming the field, its value and what is allowed.
     """
 
-    family: str = choice(FAMILIES)
-    layers: int = count(high=1024)
-    hidden: int = count(low=2, high=2**20)
-    heads: int = count(None)
-    kv_heads: int = count(None)
-    head_dim: int = count(None)
-    ffn: int = count(None)
-    vocab: int = count(None)
-    max_positions: int = count(None)
-    tied: bool = None  # type: ignore[assignment]
+    family: str = choice("architecture [gpt2]", FAMILIES)
+    layers: int = count("number of layers", high=1024)
+    hidden: int = count("width of the residual stream", low=2, high=2**20)
+    heads: int = count("query heads [hidden / 64]", None)
+    kv_heads: int = count("heads of keys and values, fewer in GQA [heads]", None)
+    head_dim: int = count("width of one head [hidden / heads]", None)
+    ffn: int = count("width of the MLP [4 x hidden; qwen3 3 x, llama 8/3 x]", None)
+    vocab: int = count("tokens in the vocabulary", None)
+    max_positions: int = count("longest prompt and answer together", None)
+    tied: bool = given("true or false: the head is the embedding table", None)
 
     def __post_init__(self) -> None:
         self._check_fields()

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, choice, count
+from fastlab.spec.checks import Spec, choice, count, given
 
 METHODS = ("magnitude", "wanda")
 STORAGES = ("dense", "csr", "2:4")
@@ -18,17 +18,16 @@ BITS = (2, 3, 4, 6)
 class Sparsity(Spec):
     """Which weights of each output row become zero, and how the others are stored.
 
-    ratio: the share of each row that is zero. pattern: "N:M" leaves N in every M
-    neighbouring inputs instead, and makes ratio 1 - N / M. method: the smallest by
-    magnitude, or by magnitude times the norm of their input (Wanda). storage: dense
-    with zeros in it, csr (compressed rows), or 2:4 for sparse tensor cores. Raises
-    ValueError naming field, value and what is allowed.
+    A pattern makes ratio 1 - N / M. method: the smallest by magnitude, or by magnitude
+    times the norm of their input (Wanda). storage: dense with zeros in it, csr
+    (compressed rows), or 2:4 for sparse tensor cores. Raises ValueError naming field,
+    value and what is allowed.
     """
 
-    ratio: float = 0.5
-    pattern: str = ""
-    method: str = choice(METHODS, "magnitude")
-    storage: str = choice(STORAGES, "dense")
+    ratio: float = given("share of zeros in each row of a weight", 0.5)
+    pattern: str = given("N:M, N weights left of every M neighbours, as 2:4", "")
+    method: str = choice("which weights go", METHODS, "magnitude")
+    storage: str = choice("how the others are stored", STORAGES, "dense")
 
     def __post_init__(self) -> None:
         self._check_fields()
@@ -101,13 +100,13 @@ def sparse_bytes(sparsity: Sparsity, n: int, k: int, value: int = 2) -> int:
 class Sharing(Spec):
     """Weights that share values: each is an index of `bits` bits into a table.
 
-    A table has 2^bits values, found by k-means. rows: output rows that share one table,
-    0 = all rows of a weight. Raises ValueError naming field, value, what is allowed.
+    A table has 2^bits values, found by k-means. Raises ValueError naming field, value,
+    what is allowed.
     """
 
     KEPT: ClassVar = ("bits",)
-    bits: int = choice(BITS, 4)
-    rows: int = count(0, low=0, high=2**20)
+    bits: int = choice("bits of an index into a table of values", BITS, 4)
+    rows: int = count("output rows that share a table, 0 = all", 0, low=0, high=2**20)
 
     def __post_init__(self) -> None:
         self._check_fields()
