@@ -51,7 +51,7 @@ def quantized_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def precision_of(model: nn.Module) -> str:
     """The quantized precision of a model's linears, "" for a dense model."""
-    linears = (m for _, m in quantized_modules(model) if isinstance(m, Quantized))
+    linears = (m for m in model.modules() if isinstance(m, Quantized))
     return next((linear.form.name for linear in linears), "")
 
 

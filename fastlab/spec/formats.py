@@ -20,11 +20,11 @@ class Format:
     dense: the precision of activations, of the KV cache and of every weight that is not
     quantized; autocast: what torch.autocast runs matrix products in, "" without it.
 
-    Of quantized weights: weights and linear name the file and the class in
-    shrink/kernels; a group of inputs shares its scales (0 = a whole output row), so
-    many of so many bytes (0 = as a dense value); rows are filled up to a multiple.
-    dynamic: activations are quantized too, row by row, as the call runs; sum_bytes: of
-    each of a product's integer sums that are rescaled afterwards, 0 = there are none.
+    Of quantized weights: weights names their file in shrink/kernels; a group of inputs
+    shares its scales (0 = a whole output row), so many of so many bytes (0 = as a dense
+    value); rows are filled up to a multiple. dynamic: activations are quantized too,
+    row by row, as the call runs; sum_bytes: of each of a product's integer sums that
+    are rescaled afterwards, 0 = there are none.
     """
 
     name: str
@@ -36,7 +36,6 @@ class Format:
     dtype: str = ""  # torch's name of a dense format
 
     weights: str = ""
-    linear: str = ""
     group: int = 0
     scales: int = 1
     scale_bytes: int = 0
@@ -73,6 +72,11 @@ class Format:
         """Whether a tied head reads a quantized token table as it is."""
         return self.weights == TABLE
 
+    @property
+    def linear(self) -> str:
+        """Its class in that file: Int8Linear, Int8DynamicLinear, ..."""
+        return f"{self.weights.title()}{'Dynamic' * self.dynamic}Linear"
+
     def dequantizes(self, m: int, compiled: bool) -> bool:
         """Whether weights are written out dense before a product of m rows."""
         return m > max(self.packed_rows, self.compiled_rows if compiled else 0)
@@ -83,7 +87,6 @@ class Format:
 INT8 = Format(
     *("int8", 8, "#D55E00", "full", "bf16"),
     weights="int8",
-    linear="Int8Linear",
     # On a CPU, up to so many rows torch's product of dense activations wins: over
     # widening the weight, and over the integer product (4096 x 4096, 2 threads, AMX).
     packed_rows=16,
@@ -93,7 +96,6 @@ INT8 = Format(
 INT4 = Format(
     *("int4-g128", 4, "#7a21dd", "full", "bf16"),
     weights="int4",
-    linear="Int4Linear",
     group=128,
     scales=2,  # a scale and a zero point
     row_multiple=16,  # torch's kernels want it
@@ -105,7 +107,6 @@ INT4 = Format(
 FP8 = Format(
     *("fp8", 8, "#601860", "full", "bf16"),
     weights="fp8",
-    linear="Fp8Linear",
     scale_bytes=4,
     packed_rows=0,
     compiled_rows=1,  # a compiler fuses the widening into the product
@@ -143,7 +144,6 @@ _ROWS = (
         INT8,
         name="int8-dynamic",
         color="#781800",
-        linear="Int8DynamicLinear",
         dynamic=True,
         sum_bytes=4,
         packed_rows=ANY,
@@ -159,7 +159,6 @@ _ROWS = (
         FP8,
         name="fp8-dynamic",
         fill="left",
-        linear="Fp8DynamicLinear",
         dynamic=True,
         packed_rows=ANY,
         operators={"cuda": "_scaled_mm"},
@@ -181,12 +180,10 @@ def calibrated_alike(precision: str) -> tuple[str, ...]:
 
 
 def stored_bytes(form: Format, n: int, k: int, value: int = 2) -> int:
-    """Bytes of one weight (n outputs, k inputs) as stored, its scales included.
+    """Bytes of one weight (n outputs, k inputs) as stored; biases are not in it.
 
-    `value` = bytes of one dense value. Dense: n k value. int8: n k, and one dense
-    value per row as its scale. fp8: n k, and an fp32 scale per row. int4: two weights
-    a byte, and two dense values (scale and zero point) for every group of a row; n is
-    rounded up to a multiple of 16. Biases are not in it.
+    `value` = bytes of one dense value. Quantized: each row's codes, and the scales of
+    each of its groups; n is rounded up to the format's multiple.
     """
     if not form.weights:
         return n * k * value
