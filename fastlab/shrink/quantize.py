@@ -71,11 +71,6 @@ def _check(model: nn.Module, names: list[str], precision: str) -> None:
             raise ValueError(f"{name} is quantized already; {needs}")
         if isinstance(module, StoredLinear):
             raise ValueError(f"{name} is stored sparse or as a palette; {needs}")
-    group = FORMATS[precision].group
-    for name in names if group else ():
+    for name in names:
         width = parts.dense_weight(model.get_submodule(name)).shape[1]
-        if width % group:
-            raise ValueError(
-                f"precision={precision!r}: groups of {group} do not divide the "
-                f"{width} inputs of {name}"
-            )
+        FORMATS[precision].check_group(width, f"the {width} inputs of {name}")

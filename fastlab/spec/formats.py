@@ -81,6 +81,12 @@ class Format:
         """Whether weights are written out dense before a product of m rows."""
         return m > max(self.packed_rows, self.compiled_rows if compiled else 0)
 
+    def check_group(self, width: int, of: str) -> None:
+        """Raise ValueError where groups do not divide a width, which is `of`."""
+        if self.group and width % self.group:
+            groups = f"groups of {self.group} do not divide {of}"
+            raise ValueError(f"precision={self.name!r}: {groups}")
+
 
 # Operators have private names in torch: one that a release drops makes a format
 # unsupported, and nothing else.

@@ -129,12 +129,10 @@ class Recipe(Spec):
     def check_fit(self, shape: ModelShape, phase: str) -> None:
         """Raise ValueError where it cannot run a model of such a (built) shape."""
         self._check_runtime(shape.family, phase)
-        group, heads = self.format.group, shape.heads * shape.head_dim
+        heads = shape.heads * shape.head_dim
         widths = {"hidden": shape.hidden, "heads x head_dim": heads, "ffn": shape.ffn}
         for name, width in widths.items():
-            if group and width % group:
-                why = f"groups of {group} do not divide {name}={width}"
-                raise ValueError(f"precision={self.precision!r}: {why}")
+            self.format.check_group(width, f"{name}={width}")
         for name, n, k in weights_of(shape):
             if self.sharing is not None:
                 tables_of(self.sharing, n)
