@@ -6,15 +6,5 @@ from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import FAMILIES, PRESETS, ModelShape
 
-__all__ = [
-    "FAMILIES",
-    "GRID_FIELDS",
-    "PRECISIONS",
-    "PRESETS",
-    "ModelShape",
-    "Point",
-    "Recipe",
-    "Workload",
-    "grid",
-    "point_of",
-]
+__all__ = ["FAMILIES", "GRID_FIELDS", "PRECISIONS", "PRESETS", "ModelShape", "Point"]
+__all__ += ["Recipe", "Workload", "grid", "point_of"]

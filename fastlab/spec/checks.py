@@ -66,6 +66,14 @@ def count(about: str, default: Any = MISSING, low: int = 1, high: int = 2**31) -
     return given(about, default, low=low, high=high)
 
 
+def check_rule(field: str, value: object, rule: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a value is as the metadata of its field say."""
+    if "allowed" in rule:
+        check_choice(field, value, rule["allowed"])
+    elif "low" in rule:
+        check_count(field, value, rule["low"], rule["high"])
+
+
 def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
     """Raise ValueError for the first name in `given` that is not allowed."""
     allowed = list(allowed)
@@ -105,6 +113,11 @@ class Spec:
 
     KEPT: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Any:
+        """The instance whose `to_dict` is `data`; unknown or absent names raise."""
+        return make(cls, data)
+
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: KEPT, others where they are not what follows from those."""
         kept = {name: getattr(self, name) for name in self.KEPT}
@@ -121,13 +134,9 @@ class Spec:
         `count` says; None is not given where it is the default.
         """
         for own in fields(self):  # type: ignore[arg-type]
-            value, rule = getattr(self, own.name), own.metadata
-            if value is None and own.default is None:
-                continue
-            if "allowed" in rule:
-                check_choice(own.name, value, rule["allowed"])
-            elif "low" in rule:
-                check_count(own.name, value, rule["low"], rule["high"])
+            value = getattr(self, own.name)
+            if value is not None or own.default is not None:
+                check_rule(own.name, value, own.metadata)
 
     def refuse(self, field: str, why: str) -> None:
         """Raise ValueError naming field and value."""

@@ -9,15 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import (
-    Spec,
-    check_names,
-    choice,
-    count,
-    did_you_mean,
-    digest,
-    make,
-)
+from fastlab.spec.checks import Spec, check_names, choice, count, did_you_mean, digest
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe
 from fastlab.spec.shape import ModelShape, override, widened
@@ -170,9 +162,9 @@ class Point:
         """The point whose `to_dict` is `data`; raises ValueError on unknown fields."""
         check_names("point", data, [f.name for f in fields(cls)])
         return cls(
-            make(ModelShape, data["shape"]),
-            make(Workload, data.get("workload", {})),
-            make(Recipe, data.get("recipe", {})),
+            ModelShape.from_dict(data["shape"]),
+            Workload.from_dict(data.get("workload", {})),
+            Recipe.from_dict(data.get("recipe", {})),
             data.get("weights", "random:0"),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, choice, count, make
+from fastlab.spec.checks import Spec, choice, count
 from fastlab.spec.formats import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
@@ -57,7 +57,7 @@ class Recipe(Spec):
     def __post_init__(self) -> None:
         for name, kind in SMALLER.items():
             if isinstance(value := getattr(self, name), Mapping):
-                self._set(**{name: make(kind, value)})
+                self._set(**{name: kind.from_dict(value)})
         self._check_fields()
         if self.scope != "layers" and self.precision not in QUANTIZED:
             needs = f"needs a quantized precision ({', '.join(QUANTIZED)})"
