@@ -110,6 +110,7 @@ INT4 = Format(
     calibration="int4-g128",  # groups differ in bytes alone
     timed_rows=256,
 )
+INT4_GROUPS = {32: "bottom", 64: "left", 128: "full", 256: "top"}  # and their marks
 FP8 = Format(
     *("fp8", 8, "#601860", "full", "bf16"),
     weights="fp8",
@@ -120,11 +121,6 @@ FP8 = Format(
     capability=(8, 9),
     needs_peak=True,
 )
-
-
-def _int4(group: int, fill: str) -> Format:
-    return replace(INT4, name=f"int4-g{group}", group=group, fill=fill)
-
 
 # A row for each. Colours are told apart under protan, deutan and tritan simulation: the
 # worst pair of the dense formats, int8 and int4 is 34 apart, the others 27 from one
@@ -156,10 +152,10 @@ _ROWS = (
         operators={"cpu": "_int_mm", "cuda": "_int_mm"},
         calibration="int8-dynamic",
     ),
-    _int4(32, "bottom"),
-    _int4(64, "left"),
-    INT4,
-    _int4(256, "top"),
+    *(
+        replace(INT4, name=f"int4-g{group}", group=group, fill=fill)
+        for group, fill in INT4_GROUPS.items()
+    ),
     FP8,
     replace(
         FP8,
