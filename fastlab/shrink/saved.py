@@ -25,8 +25,10 @@ from fastlab.spec.hub import sha256_of
 MANIFEST = "fastlab.json"
 WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
 SCHEMA = 1
-_FIELDS = ("schema", "precision", "model", "attention", "modules", "shared", "tensors")
-_FIELDS += ("file",)
+_FIELDS = (
+    *("schema", "precision", "model", "attention", "modules", "shared"),
+    *("tensors", "file"),
+)
 EMBEDDING = Int8Embedding.__name__
 _KINDS = dict.fromkeys([*(FORMATS[name].linear for name in QUANTIZED), EMBEDDING])
 

@@ -22,7 +22,11 @@ RUNTIMES = ("eager", "compile", "transformers", "decoder", "graph")
 OURS = ("decoder", "graph")  # the runtimes of fastlab's own decoder
 SCOPES = ("layers", "head", "all")
 KV_SCALE_BYTES = 4  # of the scale of one key or value in a quantized cache
-SMALLER = {"pruning": Pruning, "sparsity": Sparsity, "sharing": Sharing}
+SMALLER: dict[str, type[Spec]] = {
+    "pruning": Pruning,
+    "sparsity": Sparsity,
+    "sharing": Sharing,
+}
 
 
 @dataclass(frozen=True)
