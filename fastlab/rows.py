@@ -15,9 +15,9 @@ import numpy as np
 from fastlab.latency.devices import Device, device
 from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate, Measurement, Record
+from fastlab.spec.formats import FORMATS, table_bytes
 from fastlab.spec.grids import FLAT, flat, point_of
 from fastlab.spec.point import Point
-from fastlab.spec.precision import Format, table_bytes
 from fastlab.spec.recipe import kv_row_bytes
 from fastlab.spec.shape import LEARNED_POSITIONS
 
@@ -132,9 +132,9 @@ def decode_bytes(record: Record) -> int:
     assert record.effective is not None
     point = record.point
     shape, work, recipe = point.built_shape, point.workload, point.recipe
-    made, value = recipe.format, 4 if recipe.format.dense in ("fp32", "tf32") else 2
+    made, value = recipe.format, recipe.format.value
     own_head = not shape.tied or (made.weights and recipe.scope != "layers")
-    whole = made if recipe.scope == "all" else Format(made.dense)
+    whole = made if recipe.scope == "all" else FORMATS[made.dense]
     table = table_bytes(whole, shape.vocab, shape.hidden, value) if own_head else 0
     learned = shape.family in LEARNED_POSITIONS
     table += shape.max_positions * shape.hidden * value if learned else 0

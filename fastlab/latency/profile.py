@@ -13,7 +13,7 @@ from fastlab.cost.ops import LOOKUPS, PRODUCTS
 from fastlab.latency.residual import Residual
 from fastlab.latency.samples import Work
 from fastlab.spec.checks import check_names, make
-from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
+from fastlab.spec.formats import DENSE, FORMATS, calibrated_alike
 
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
 # Where a class was not timed, the one most like it serves: kinds that only move bytes
@@ -23,8 +23,6 @@ STAND_IN = {
     **dict.fromkeys(("norm", "copy", "embedding", "gelu"), "elementwise"),
     **{kind: "linear" for kind in PRODUCTS if kind != "csr"},
 }
-
-INT4 = tuple(one for one in QUANTIZED if one.startswith("int4"))
 
 
 @dataclass(frozen=True)
@@ -164,8 +162,9 @@ class Profile:
         for others; a look-up is one of whole numbers, whatever values it finds.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
-        alike = DENSE if kind in LOOKUPS else INT4
-        names = [precision, *(alike if precision in alike else ())]
+        names = calibrated_alike(precision)
+        if kind in LOOKUPS and precision in DENSE:
+            names += DENSE
         pairs = [(k, p) for k in (kind, STAND_IN.get(kind, kind)) for p in names]
         return next((known[pair] for pair in pairs if pair in known), None)
 
@@ -184,8 +183,7 @@ class Profile:
         Where a precision was not timed, that of the dense one around it serves.
         """
         made = FORMATS[precision]
-        alike = INT4 if precision in INT4 else ()
-        names = (precision, *alike, made.autocast or made.dense)
+        names = (*calibrated_alike(precision), made.autocast or made.dense)
         ways = [way_of(name, compiled) for name in names]
         return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 
