@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.costs import (
     CAUSAL,
     KV_READ,
@@ -25,7 +26,7 @@ from fastlab.latency.costs import (
 )
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile
-from fastlab.latency.samples import ATTENTION, DIMS, GENERATED, Work, work
+from fastlab.latency.samples import Work, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
 
@@ -209,7 +210,8 @@ def fit_of(
         return ClassFit(
             kind, precision, device.name, rates, None, UNKNOWN, nowhere, nowhere, 0
         )
-    called = fit.kind in (*DIMS, *ATTENTION) and fit.kind not in GENERATED
+    own = CLASSES[fit.kind]
+    called = own.form != "bytes" and not own.generated
     if called or device.kind != "cpu" or not compiled:
         return fit
     rates = {k: v for k, v in fit.parameters.items() if k != "overhead_s"}

@@ -7,12 +7,12 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fastlab.latency.profile import Profile
-from fastlab.spec.checks import check_choice, check_count, check_names, digest
+from fastlab.spec.checks import check_choice, check_count, check_names, digest, make
 from fastlab.spec.precision import FORMATS
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
@@ -118,13 +118,8 @@ class Device:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Device:
         """The inverse of `to_dict`; ValueError names an unknown or missing field."""
-        names = [f.name for f in fields(cls)]
-        check_names("Device", data, names)
-        missing = [name for name in names if name not in data and name != "fits"]
-        if missing:
-            raise ValueError(f"Device lacks {', '.join(missing)}")
-        found = data.get("fits")
-        return cls(**{**data, "fits": Profile.from_dict(found) if found else None})
+        made: Device = make(cls, data)
+        return made
 
 
 def devices(path: str | Path | None = None) -> list[Device]:

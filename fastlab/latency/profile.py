@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fastlab.cost.ops import LOOKUPS, PRODUCTS
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.residual import Residual
 from fastlab.latency.samples import Work
-from fastlab.spec.checks import check_names, make
+from fastlab.spec.checks import check_names
 from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
 
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
-# Where a class was not timed, the one most like it serves: kinds that only move bytes
-# are much alike, and so are products. Not the sparse rows of a CPU, which are far
-# slower, nor look-ups (on a CPU, a third of the rate of elementwise kernels).
-STAND_IN = {
-    **dict.fromkeys(("norm", "copy", "embedding", "gelu"), "elementwise"),
-    **{kind: "linear" for kind in PRODUCTS if kind != "csr"},
-}
-
 INT4 = tuple(one for one in QUANTIZED if one.startswith("int4"))
 
 
@@ -63,24 +55,6 @@ class ClassFit:
         below = work.places < np.array(self.low) - EDGE
         above = work.places > np.array(self.high) + EDGE
         return np.any(below | above, axis=1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ClassFit:
-        """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
-        given = dict(data)
-        for name in ("low", "high", "skipped"):
-            given[name] = tuple(given.get(name, ()))
-        if given.get("residual"):
-            left = dict(given["residual"])
-            left["points"] = tuple(map(tuple, left["points"]))
-            left = {k: tuple(v) if isinstance(v, list) else v for k, v in left.items()}
-            given["residual"] = make(Residual, left)
-        fitted: ClassFit = make(cls, given)
-        return fitted
 
 
 def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
@@ -164,9 +138,9 @@ class Profile:
         for others; a look-up is one of whole numbers, whatever values it finds.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
-        alike = DENSE if kind in LOOKUPS else INT4
+        alike = DENSE if CLASSES[kind].form == "look-up" else INT4
         names = [precision, *(alike if precision in alike else ())]
-        pairs = [(k, p) for k in (kind, STAND_IN.get(kind, kind)) for p in names]
+        pairs = [(k, p) for k in (kind, CLASSES[kind].like) for p in names]
         return next((known[pair] for pair in pairs if pair in known), None)
 
     def holds(self, precision: str) -> bool:
@@ -206,15 +180,3 @@ class Profile:
     def seconds(self) -> float:
         """How long the calibration took, as its provenance says; 0 if it does not."""
         return float(self.provenance.get("seconds", 0.0))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Profile:
-        """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
-        fits = tuple(ClassFit.from_dict(one) for one in data.get("fits", ()))
-        levels = {k: tuple(map(tuple, v)) for k, v in data.get("levels", {}).items()}
-        made: Profile = make(cls, {**data, "fits": fits, "levels": levels})
-        return made

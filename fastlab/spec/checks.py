@@ -6,8 +6,9 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
-from typing import Any, ClassVar
+from dataclasses import MISSING, fields, is_dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
@@ -69,7 +70,10 @@ def digest(data: Any) -> str:
 
 
 def make(cls: Any, data: Mapping[str, Any]) -> Any:
-    """An instance of a spec class from a mapping; unknown or absent names raise."""
+    """A dataclass from plain JSON values; ValueError for unknown or absent names.
+
+    Lists become tuples, and mappings dataclasses, where its fields are such.
+    """
     check_names(cls.__name__, data, [f.name for f in fields(cls)])
     required = [
         f.name
@@ -78,7 +82,25 @@ def make(cls: Any, data: Mapping[str, Any]) -> Any:
     ]
     if absent := [name for name in required if name not in data]:
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
-    return cls(**data)
+    hints = _hints(cls)
+    return cls(**{name: _shaped(hints[name], value) for name, value in data.items()})
+
+
+_hints = lru_cache(get_type_hints)
+
+
+def _shaped(hint: Any, value: Any) -> Any:
+    """A plain value as the type of a field wants it."""
+    args, origin = get_args(hint), get_origin(hint)
+    if origin is tuple and isinstance(value, list):
+        plain = args[0] in (int, float, str)
+        return tuple(value if plain else (_shaped(args[0], one) for one in value))
+    if isinstance(value, Mapping):
+        if parts := [one for one in (hint, *args) if is_dataclass(one)]:
+            return make(parts[0], value)
+        if origin is Mapping and args[1] is not Any:
+            return {name: _shaped(args[1], one) for name, one in value.items()}
+    return value
 
 
 class Spec:

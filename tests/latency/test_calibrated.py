@@ -20,6 +20,7 @@ from fastlab.latency.fit import fit
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import Sample, class_of, work_of
 from fastlab.spec import Point, grid, point_of
+from fastlab.spec.checks import make
 
 from .fitting import calibrated, products
 
@@ -224,7 +225,7 @@ def test_a_profile_has_one_fit_of_each(known: Device) -> None:
     with pytest.raises(ValueError, match="more than one fit of linear fp32"):
         Profile((known.fits.fits[0], known.fits.fits[0]))
     with pytest.raises(ValueError, match="unknown Profile field 'speed'"):
-        Profile.from_dict({"fits": [], "speed": 3})
+        make(Profile, {"fits": [], "speed": 3})
 
 
 def test_the_operations_of_a_point_are_columns() -> None:

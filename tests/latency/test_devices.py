@@ -344,7 +344,7 @@ def test_from_dict_errors_are_worded(over: dict, words: str) -> None:
 def test_from_dict_names_a_missing_field(name: str) -> None:
     data = changed()
     del data[name]
-    with pytest.raises(ValueError, match=f"Device lacks {name}"):
+    with pytest.raises(ValueError, match=f"Device needs {name}"):
         Device.from_dict(data)
 
 

@@ -203,7 +203,7 @@ ESTIMATE = {"model": "m", "profile": "p"}
         (line_with(status="maybe"), "status='maybe' is not one of ok, oom"),
         (line_with(key=None), "key=None must be of type str"),
         (line_with(round="1"), "round='1' must be of type int"),
-        (line_with(point={}), "the field 'shape' is missing"),
+        (line_with(point={}), "Point needs shape"),
         (line_with(estimate=ESTIMATE), "Estimate needs parameters, flops"),
         (line_with(estimate=[]), "'list' object has no attribute 'items'"),
         (line_without("schema"), "the field 'schema' is missing"),
