@@ -95,12 +95,14 @@ def _shaped(hint: Any, value: Any) -> Any:
     if origin is tuple and isinstance(value, list):
         plain = args[0] in (int, float, str)
         return tuple(value if plain else (_shaped(args[0], one) for one in value))
-    if isinstance(value, Mapping):
-        if parts := [one for one in (hint, *args) if is_dataclass(one)]:
-            return make(parts[0], value)
-        if origin is Mapping and args[1] is not Any:
-            return {name: _shaped(args[1], one) for name, one in value.items()}
-    return value
+    if origin is Mapping and isinstance(value, Mapping):
+        return {name: _shaped(args[1], one) for name, one in value.items()}
+    part: Any = next((one for one in (hint, *args) if is_dataclass(one)), None)
+    if part is None or value is None or isinstance(value, part):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{part.__name__}={value!r} must be a mapping of its fields")
+    return make(part, value)
 
 
 class Spec:

@@ -205,7 +205,7 @@ ESTIMATE = {"model": "m", "profile": "p"}
         (line_with(round="1"), "round='1' must be of type int"),
         (line_with(point={}), "Point needs shape"),
         (line_with(estimate=ESTIMATE), "Estimate needs parameters, flops"),
-        (line_with(estimate=[]), "'list' object has no attribute 'items'"),
+        (line_with(estimate=[]), "Estimate=[] must be a mapping"),
         (line_without("schema"), "the field 'schema' is missing"),
         (line_without("key"), "the field 'key' is missing"),
         (line_without("reason"), "the field 'reason' is missing"),
