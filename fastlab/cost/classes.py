@@ -99,6 +99,8 @@ CLASSES = {
     "embedding": _moves(3, (_ROWS, (256, 1024, 4096))),
     "copy": _moves(3, ((1, 8), (0, 128, 1024, 4096), [kv for _, kv in _HEADS])),
 }
-PRODUCTS = tuple(name for name, one in CLASSES.items() if one.form == "product")
-ATTENTION = tuple(name for name, one in CLASSES.items() if one.form == "attention")
-GENERATED = tuple(name for name, one in CLASSES.items() if one.generated)
+
+
+def of_form(form: str) -> tuple[str, ...]:
+    """The names of the classes whose time goes by such sizes."""
+    return tuple(name for name, one in CLASSES.items() if one.form == form)

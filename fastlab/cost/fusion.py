@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastlab.cost.classes import CLASSES, PRODUCTS
-from fastlab.cost.ops import Operation
+from fastlab.cost.classes import CLASSES
+from fastlab.cost.ops import PRODUCTS, Operation
 
 JOINING = ("residual1", "residual2", "q.norm", "k.norm")  # what comes next takes these
 

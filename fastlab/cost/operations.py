@@ -12,7 +12,6 @@ from itertools import groupby
 
 from fastlab.cost import ops
 from fastlab.cost.attention import attention, reuse
-from fastlab.cost.classes import PRODUCTS
 from fastlab.cost.fusion import fuse_all, fused
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import COMPILED_BY_US, ForwardPass, passes
@@ -72,7 +71,7 @@ def _sampling(step: ForwardPass) -> Iterator[Operation]:
 def products_of(point: Point) -> list[tuple[str, int, int]]:
     """(name, outputs, inputs) of the matrix products of one layer, as if dense."""
     step = passes(point)[0]._replace(format=PLAIN.format, storage="dense")
-    products = (op for op in _layer(step) if op.kind in PRODUCTS)
+    products = (op for op in _layer(step) if op.kind in ops.PRODUCTS)
     return [(op.name, op.dims[1], op.dims[2]) for op in products]
 
 

@@ -15,6 +15,10 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+from fastlab.cost.classes import of_form
+
+PRODUCTS = of_form("product")  # matrix products; libraries run them at many speeds
+
 
 class Operation(NamedTuple):
     """One kind of work in a model, and how often the call does it.

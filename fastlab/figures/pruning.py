@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.cost.classes import PRODUCTS
 from fastlab.cost.memory import parameters
 from fastlab.cost.operations import operations
+from fastlab.cost.ops import PRODUCTS
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, clocks, drawn, even_at, level, line, points

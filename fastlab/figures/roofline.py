@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from fastlab.cost import ops
-from fastlab.cost.classes import PRODUCTS
 from fastlab.cost.memory import largest_batch
 from fastlab.cost.operations import operations
 from fastlab.cost.passes import VALUE_BYTES
@@ -459,7 +458,7 @@ def knee(point: Point, device: Device) -> float:
     FLOPs and activations grow with the batch B, weights do not:
     B flops / (weights + B activations) = ridge, solved for B.
     """
-    linears = [op for op in operations(batched(point, 1)) if op.kind in PRODUCTS]
+    linears = [op for op in operations(batched(point, 1)) if op.kind in ops.PRODUCTS]
     flops, weights, activations = (
         sum(op.times * getattr(op, name) for op in linears)
         for name in ("flops", "weight_bytes", "activation_bytes")

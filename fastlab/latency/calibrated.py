@@ -26,7 +26,7 @@ from fastlab.latency.costs import (
 )
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile
-from fastlab.latency.samples import Work, work
+from fastlab.latency.samples import GENERATED, Work, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
 
@@ -210,8 +210,7 @@ def fit_of(
         return ClassFit(
             kind, precision, device.name, rates, None, UNKNOWN, nowhere, nowhere, 0
         )
-    own = CLASSES[fit.kind]
-    called = own.form != "bytes" and not own.generated
+    called = CLASSES[fit.kind].form != "bytes" and fit.kind not in GENERATED
     if called or device.kind != "cpu" or not compiled:
         return fit
     rates = {k: v for k, v in fit.parameters.items() if k != "overhead_s"}

@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost.classes import CLASSES, DIMS
+from fastlab.cost.classes import CLASSES, DIMS, of_form
 from fastlab.cost.ops import Operation
+
+ATTENTION = of_form("attention")
+GENERATED = tuple(name for name, one in CLASSES.items() if one.generated)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Sample:
             number = isinstance(value, int | float) and math.isfinite(value)
             if not number or value < 0 or (value == 0 and allowed == "> 0"):
                 return f"{name}={value!r} must be a finite number {allowed}"
-        form = CLASSES["plain" if self.kind == "attention" else self.kind].form
+        form = CLASSES[ATTENTION[0] if self.kind == "attention" else self.kind].form
         needed = DIMS[form] or len(self.dims)
         past = 2 if self.kind == "attention" else None  # the one that may be 0
         whole = all(n > 0 for i, n in enumerate(self.dims) if i != past)

@@ -30,10 +30,9 @@ from fastlab.clock.microbench import (
 from fastlab.clock.microbenchmarks import CANDIDATES, STREAMED, Benchmark
 from fastlab.clock.stored_benchmarks import TIMED, packed_products
 from fastlab.clock.timing import Settings
-from fastlab.cost.classes import GENERATED
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.latency.samples import class_of
+from fastlab.latency.samples import GENERATED, class_of
 from fastlab.spec import FAMILIES, point_of
 from fastlab.sweeps.reference import Reference
 

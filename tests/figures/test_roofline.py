@@ -11,7 +11,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.clock import microbench
-from fastlab.cost.classes import PRODUCTS
+from fastlab.cost.ops import PRODUCTS
 from fastlab.figures import roofline as roofs
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.cost.classes import ATTENTION
 from fastlab.figures import scores
 from fastlab.latency.explain import waterfall
+from fastlab.latency.samples import ATTENTION
 from fastlab.scores.scoreboard import HOLDOUTS, ROWS
 from fastlab.spec import grid
 from fastlab.words import digits

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastlab.clock.microbench import POOLS, STORED_COUNTS
-from fastlab.cost.classes import GENERATED
+from fastlab.latency.samples import GENERATED
 
 pytestmark = [
     pytest.mark.gpu,
