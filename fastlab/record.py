@@ -19,6 +19,7 @@ SCHEMA = 1
 STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
 FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "shared_cpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
+BUSY = " (busy)"  # ends the name of a profile that a busy machine was calibrated for
 KEPT_SAMPLES = 500
 PLAIN = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
 PARTS = ("estimate", "measured", "quality", "effective")  # of a record, or None
@@ -53,6 +54,11 @@ class Estimate:
     high_s: float
     bound: str
     extrapolated: bool = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether it was made with rates that were measured on a busy machine."""
+        return self.profile.endswith(BUSY)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ ESTIMATED = ("estimated_ms", "estimated_low_ms", "estimated_high_ms", "bound")
 COUNTED = ("parameters", "flops", "flops_causal", "bytes", "kv_cache_bytes", "launches")
 MEASURED = ("measured_ms", "measured_low_ms", "measured_high_ms", "n", "converged")
 DERIVED = ("ratio", "ttft_ms", "tpot_ms", "tokens_per_s", "peak_gb", "estimated_gb")
-UTILIZED = ("mbu", "mbu_copy", "compile_s", "weights_mb")
+UTILIZED = ("mbu", "mbu_copy", "compile_s", "weights_mb", "rates")
 QUALITY = {
     **{"kl_nats": "kl_nats", "kl_low": "kl_low", "kl_high": "kl_high", "top1": "top1"},
     **{"max_abs": "max_abs", "bits_per_byte": "bits_per_byte", "bits_low": "low"},
@@ -56,8 +56,9 @@ def table(
     a decode step; tokens_per_s counts prompt tokens in a prefill, else new ones.
     mbu, of decoding, is `decode_bytes` a second over the datasheet's bandwidth, and
     mbu_copy over the one that a copy reached in the same run, where `envs` has it (the
-    environments of a store, `Store.envs()`). kl_nats to bits_per_byte: what was lost
-    against dense fp32, where it was asked.
+    environments of a store, `Store.envs()`). rates: those that the estimate was made
+    with, where the machine was busy. kl_nats to bits_per_byte: what was lost against
+    dense fp32, where it was asked.
     """
     import pandas as pd
 
@@ -94,6 +95,7 @@ def _estimated(e: Estimate) -> dict[str, Any]:
         "kv_cache_bytes": e.kv_cache_bytes,
         "launches": e.launches,
         "estimated_gb": e.peak_bytes / 1e9,
+        "rates": "busy machine" if e.busy else None,
     }
 
 
@@ -233,7 +235,7 @@ def estimated(rows: pd.DataFrame, device: Device | None) -> pd.DataFrame:
     points = points_of(rows)
     found = {p: _estimate_of(p, device) for p in dict.fromkeys(points)}
     made = pd.DataFrame([found[point] for point in points], index=rows.index)
-    names = [*ESTIMATED, *COUNTED, "estimated_gb", "extrapolated"]
+    names = [*ESTIMATED, *COUNTED, "estimated_gb", "extrapolated", "rates"]
     rows = rows.assign(**{name: made.get(name) for name in names})
     ms = rows["estimated_ms"].astype(float)
     return rows.assign(ratio=rows["measured_ms"].astype(float) / ms)

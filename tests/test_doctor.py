@@ -473,10 +473,10 @@ def test_a_profile_is_compared_with_the_machine_as_it_is_now(monkeypatch, profil
 
 
 def test_a_profile_of_a_crowded_machine_is_not_to_be_trusted(monkeypatch, profile):
-    line = profile_line(monkeypatch, calibrate.marked_busy(profile))
-    assert line.ok is None
-    assert "on a busy machine" in line.said
-    assert "do not trust it" in line.said
+    busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
+    line = profile_line(monkeypatch, busy)
+    assert line.ok is False
+    assert "on a busy machine: other programs took 1.2 cores" in line.said
 
 
 def test_a_whole_calibration_tells_its_points(monkeypatch):

@@ -122,16 +122,17 @@ def _do_bench_seconds(run: Callable[[], Any]) -> float:
 
 NONE_YET = "none is kept: the first estimate measures this machine, in some seconds"
 HALF = "peak, bandwidth and launches only: `fastlab calibrate` fits the rest"
-CROWDED = "do not trust it: close other programs, then run `fastlab calibrate`"
+CROWDED = "close other programs (`top` lists them), then run `fastlab calibrate`"
 UNLIKE = "other programs are running, or it needs a new `fastlab calibrate`"
 
 
 def profile(subject: Subject) -> Iterator[Finding]:
     """How much was calibrated, when, and whether the machine is still as fast.
 
-    Never a failure: it may be the other programs of this moment.
+    Broken where the machine was busy when it was made. That it is slower now is no
+    failure: it may be the other programs of this moment.
     """
-    from fastlab.clock.calibrate import alike, is_busy, kept, now_to_then
+    from fastlab.clock.calibrate import alike, kept, now_to_then
 
     if not subject.kind:
         return
@@ -143,8 +144,9 @@ def profile(subject: Subject) -> Iterator[Finding]:
     if device.fits is not None:
         points, seconds = device.fits.count, device.fits.seconds
         said = f"{device.source}, {points} points in {seconds:.0f} s"
-    if is_busy(device):
-        yield Finding("profile", None, f"{said}; {CROWDED}")
+    if device.busy:
+        said += f"; made on a busy machine: {device.busy}"
+        yield Finding("profile", False, said, CROWDED)
         return
     launches, rate = now_to_then(device)
     said += f"; launches now x{launches:.2f}, fp32 products x{rate:.2f}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlab.latency.profile import Profile
+from fastlab.record import BUSY
 from fastlab.spec.checks import check_choice, check_count, check_names, digest, make
 from fastlab.spec.precision import FORMATS
 
@@ -54,6 +55,7 @@ class Device:
     date: str
     profile: str  # "datasheet:<alias>" or "calibrated:<8 hex of the content>"
     fits: Profile | None = field(default=None, hash=False, repr=False)
+    busy: str = ""  # what else went on while it was calibrated
 
     def __post_init__(self) -> None:
         """Refuse a kind, precision or number that no device can have (ValueError)."""
@@ -106,14 +108,23 @@ class Device:
         return self.product_rate(precision) / self.bandwidth
 
     def stamped(self) -> Device:
-        """This device with a profile named by its content: "calibrated:<8 hex>"."""
+        """This device with a profile named by its content: "calibrated:<8 hex>".
+
+        Where the machine was busy the name ends with that, wherever estimates take it.
+        """
         content = {k: v for k, v in self.to_dict().items() if k != "profile"}
-        return replace(self, profile=f"calibrated:{digest(content)[:8]}")
+        name = f"calibrated:{digest(content)[:8]}"
+        return replace(self, profile=name + BUSY * bool(self.busy))
+
+    @property
+    def trust(self) -> str:
+        """Why its estimates are not to be trusted, in words; "" where nothing is."""
+        rates = "rates of a busy machine"
+        return f"estimated with {rates}: {self.busy}" if self.busy else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, SI units, one entry a field; `fits` only if it has any."""
-        data = asdict(self)
-        return data if self.fits else {k: v for k, v in data.items() if k != "fits"}
+        """Plain JSON types, SI units, one entry a field; `fits`, `busy` if any."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("fits", "busy")}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Device:
