@@ -64,6 +64,7 @@ class Costs(NamedTuple):
     host: Host
 
 
+EACH = ("matrix", "times", "dims", "classes", "precisions", "compiled")  # by operation
 LatencyModel = Callable[[Sequence[Costs], Sequence[Point], Device], list[Timing]]
 MODELS: dict[str, LatencyModel] = {}
 
