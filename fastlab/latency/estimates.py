@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastlab.cost.memory import held, parameters
+from fastlab.cost.memory import memory_footprint, parameters
 from fastlab.latency import calibrated, roofline  # noqa: F401  they register themselves
 from fastlab.latency.costs import (
     ACTIVATIONS,
@@ -75,7 +75,7 @@ def _model_for(precision: str, device: Device) -> str:
 def _estimate(
     point: Point, device: Device, model: str, total: tuple[int, ...], timing: Timing
 ) -> Estimate:
-    memory = held(point)
+    memory = memory_footprint(point)
     return Estimate(
         model=model,
         profile=device.profile,
