@@ -146,15 +146,6 @@ def test_a_missing_dependency_is_a_failure_with_its_reason(monkeypatch):
     assert line.said.startswith("not installed; for: ")
 
 
-def test_without_a_checkout_the_distribution_is_asked(monkeypatch, tmp_path):
-    from_checkout = found(software.packages)
-    monkeypatch.setattr(software, "ROOT", tmp_path)
-    from_metadata = found(software.packages)
-    assert {"torch", "nvidia-ml-py"} <= from_metadata.keys() <= from_checkout.keys()
-    assert not {"pytest", "ruff"} & from_metadata.keys()
-    assert found(software.python)["python"].ok
-
-
 @pytest.mark.parametrize("version", ["3.10.14", "3.14.0"])
 def test_a_python_out_of_range_fails(monkeypatch, version):
     monkeypatch.setattr(software.platform, "python_version", lambda: version)
