@@ -12,7 +12,7 @@ import numpy as np
 from fastlab.cost.classes import CLASSES
 from fastlab.latency.residual import Residual
 from fastlab.latency.samples import Work
-from fastlab.spec.checks import check_names
+from fastlab.spec.checks import check_names, check_number
 from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
 
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
@@ -81,12 +81,6 @@ def way_of(precision: str, compiled: bool) -> str:
     return f"{precision} compiled" if compiled else precision
 
 
-def _check_seconds(name: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}={value!r} must be a finite number >= 0")
-
-
 @dataclass(frozen=True)
 class Profile:
     """Fits per (class, precision), host seconds per launch, and where they come from.
@@ -116,7 +110,7 @@ class Profile:
     def __post_init__(self) -> None:
         self._check_whole()
         for name in ("dispatch_s", "replay_s", "compiled_s", "call_s", "stretch"):
-            _check_seconds(name, getattr(self, name))
+            check_number(name, getattr(self, name), zero=True)
         seen = [(one.kind, one.precision) for one in self.fits]
         twice = sorted({pair for pair in seen if seen.count(pair) > 1})
         if twice:
@@ -128,7 +122,7 @@ class Profile:
         ways = [way_of(name, how) for how in (False, True) for name in FORMATS]
         check_names("whole", self.whole, ways)
         for way, factor in self.whole.items():
-            _check_seconds(f"whole[{way!r}]", factor)
+            check_number(f"whole[{way!r}]", factor, zero=True)
 
     def find(self, kind: str, precision: str) -> ClassFit | None:
         """The fit for a class of operations at a precision, None where there is none.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from fastlab.cost.classes import CLASSES, DIMS, of_form
 from fastlab.cost.ops import Operation
+from fastlab.spec.checks import check_number
 
 ATTENTION = of_form("attention")
 GENERATED = tuple(name for name, one in CLASSES.items() if one.generated)
@@ -39,11 +39,11 @@ class Sample:
 
     def fault(self) -> str:
         """Why this sample cannot be used; "" if it can."""
-        for name, allowed in (("seconds", "> 0"), ("bytes", "> 0"), ("flops", ">= 0")):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or value < 0 or (value == 0 and allowed == "> 0"):
-                return f"{name}={value!r} must be a finite number {allowed}"
+        try:
+            for name in ("seconds", "bytes", "flops"):
+                check_number(name, getattr(self, name), zero=name == "flops")
+        except ValueError as error:
+            return str(error)
         form = CLASSES[ATTENTION[0] if self.kind == "attention" else self.kind].form
         needed = DIMS[form] or len(self.dims)
         past = 2 if self.kind == "attention" else None  # the one that may be 0

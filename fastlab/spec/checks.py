@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
@@ -49,6 +50,14 @@ def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> N
         raise ValueError(
             f"{field}={value!r} must be a whole number from {low} to {high}"
         )
+
+
+def check_number(field: str, value: Any, zero: bool = False) -> None:
+    """Raise ValueError unless `value` is a finite number above 0 (or 0, if said)."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        bound = ">= 0" if zero else "> 0"
+        raise ValueError(f"{field}={value!r} must be a finite number {bound}")
 
 
 def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
