@@ -6,7 +6,7 @@ BIN := .venv/bin
 # results/gpu, and also in the folder $$OUT if that is set.
 GPU_SECONDS ?= 100000
 
-.PHONY: help demo test lab gpu check clean
+.PHONY: help demo test lanes lab gpu check clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -28,6 +28,18 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not gpu"
+
+# torch comes from the constraints in both: its other versions bring CUDA along.
+lanes: .venv/installed  ## the tests with the lowest and with the newest dependencies
+	@$(BIN)/python benchmarks/environment.py --floors > .venv/lowest.txt
+	@grep '^torch==' constraints.txt | tee .venv/newest.txt >> .venv/lowest.txt
+	@failed=0; for lane in lowest newest; do \
+		$(PYTHON) -m venv .venv/$$lane && .venv/$$lane/bin/python -m pip install --quiet \
+			--disable-pip-version-check --upgrade --upgrade-strategy eager \
+			--constraint .venv/$$lane.txt --editable '.[dev,gpu]' && \
+		.venv/$$lane/bin/python -m pytest -m "not gpu" --ignore tests/browser \
+			|| { echo "failed: $$lane"; failed=1; }; \
+	done; exit $$failed
 
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -1,12 +1,16 @@
 """environment.yml for conda, from pyproject.toml: `python benchmarks/environment.py`.
 
 pyproject.toml is the truth. A comment behind a dependency is the reason for it, and
-goes along.
+goes along. With --floors it prints the lowest version of each dependency instead, as
+constraints for pip.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from fastlab.health.software import ROOT, Need, needs, python_range
 
@@ -51,5 +55,19 @@ def write(root: Path = ROOT) -> Path:
     return path
 
 
+def floors(pyproject: str) -> list[str]:
+    """Each dependency at its lowest version; not torch, whose CPU builds are few."""
+    ranges = [Requirement(need.text) for need in needs(pyproject, ("gpu", "dev"))]
+    return [
+        f"{each.name}=={part.version}"
+        for each in ranges
+        for part in each.specifier
+        if part.operator == ">=" and each.name != "torch"
+    ]
+
+
 if __name__ == "__main__":
-    print(write())
+    if "--floors" in sys.argv:
+        print(*floors((ROOT / "pyproject.toml").read_text("utf-8")), sep="\n")
+    else:
+        print(write())

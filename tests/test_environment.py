@@ -1,15 +1,14 @@
-"""environment.yml is what pyproject.toml makes of it; README gives all the reasons."""
+"""environment.yml and the floors are what pyproject.toml makes of them."""
 
 import re
 import tomllib
 
 import yaml
 
-from benchmarks.environment import conda, environment, write
+from benchmarks.environment import conda, environment, floors, write
 from fastlab.health.software import ROOT, needs, python_range
 
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 MADE = environment(PYPROJECT)
 REMAKE = "run `python benchmarks/environment.py`"
 
@@ -82,11 +81,8 @@ def test_it_is_written_beside_the_pyproject(tmp_path):
     assert write(tmp_path).read_text() == environment(TINY)
 
 
-def test_the_readme_gives_a_reason_for_every_dependency():
-    for need in needs(PYPROJECT):
-        row = re.search(rf"^\| {need.name} \| (.+) \|$", README, re.MULTILINE)
-        assert row, f"README.md has no row | {need.name} | reason |"
-        assert row[1] == need.reason
+def test_the_floors_are_the_lowest_versions_but_of_torch():
+    assert floors(TINY) == ["ipywidgets==7.7", "nvidia-ml-py==12", "pytest==8"]
 
 
 def test_the_constraints_fit_the_ranges():

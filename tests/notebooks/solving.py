@@ -11,10 +11,13 @@ SOLVED = "solved"  # tag of the check of a solved exercise
 
 
 class Asked(NamedTuple):
-    """An exercise's two cells: name as in EXERCISES, the variable that is checked."""
+    """An exercise's two cells: name as in EXERCISES, and what its check is called with.
+
+    That is the answer's variable, and behind it what was measured, of a prediction.
+    """
 
     name: str
-    answer: str
+    given: tuple[str, ...]
     stub: str
     check: str
 
@@ -30,24 +33,19 @@ def asked(book: nbformat.NotebookNode) -> list[Asked]:
     found = []
     for stub, check in pairs:
         call = ast.parse(check.source, mode="eval").body
-        function, (answer,) = ast.unparse(call.func), call.args
+        function, given = ast.unparse(call.func), tuple(map(ast.unparse, call.args))
         assert function.startswith("fl.check.q"), check.source
+        assert given[0].isidentifier(), check.source
         name = function.removeprefix("fl.check.q")
-        found.append(Asked(name, answer.id, stub.source, check.source))
+        found.append(Asked(name, given, stub.source, check.source))
     return found
 
 
 def solved(exercise: Asked) -> str:
-    """The exercise's cell, its stub replaced: `ratio = ...`, or a whole function."""
-    solution = f"fl.check.EXERCISES[{exercise.name!r}].answer"
-    tree = ast.parse(exercise.stub)
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == (
-            exercise.answer
-        ):
-            node.value = ast.parse(solution, mode="eval").body
-            return ast.unparse(tree)
-    return f"{exercise.stub}\n{exercise.answer} = {solution}"
+    """The exercise's cell, then its solution: of a prediction what was measured."""
+    answer, *measured = exercise.given
+    known = f"fl.check.EXERCISES[{exercise.name!r}].answer"
+    return f"{exercise.stub}\n{answer} = {measured[0] if measured else known}"
 
 
 def solved_cells(book: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

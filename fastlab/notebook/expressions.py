@@ -1,0 +1,132 @@
+"""Expressions in the files of exercises: read safely, never passed to eval.
+
+What a text stands for is put together from its syntax tree: numbers, arrays, the
+operators and functions of `ALLOWED`, and nothing else. A text such as "bf16" may only
+be compared. Numbers are floats, so that a huge power fails at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+Term = Callable[[Mapping[str, Any]], Any]
+
+
+def _largest(of_all: Any, of_two: Any) -> Callable[..., Any]:
+    """`max(x, axis=1)` looks along one array, `max(x, y)` takes the larger in places.
+
+    of_all, of_two: np.max and np.maximum, or those of min.
+    """
+
+    def call(first: Any, *others: Any, **along: Any) -> Any:
+        return reduce(of_two, others, first) if others else of_all(first, **along)
+
+    return call
+
+
+def _reshape(array: Any, *shape: float) -> Any:
+    return np.reshape(array, [int(size) for size in shape])
+
+
+ALLOWED: dict[Any, Callable[..., Any]] = {
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
+    **{ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv},
+    **{ast.Mod: operator.mod, ast.Pow: operator.pow, ast.MatMult: operator.matmul},
+    **{ast.USub: operator.neg, ast.Not: operator.not_},
+    **{ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq},
+    **{ast.Gt: operator.gt, ast.GtE: operator.ge, ast.NotEq: operator.ne},
+    **{"max": _largest(np.max, np.maximum), "min": _largest(np.min, np.minimum)},
+    **{"maximum": np.maximum, "minimum": np.minimum, "where": np.where},
+    **{"abs": np.abs, "sum": np.sum, "mean": np.mean, "round": np.round},
+    **{"sqrt": np.sqrt, "exp": np.exp, "log": np.log, "clip": np.clip},
+    **{"ceil": np.ceil, "floor": np.floor, "dot": np.dot, "sort": np.sort},
+    **{"argmax": np.argmax, "transpose": np.transpose, "reshape": _reshape},
+}
+ALONG = ("axis", "keepdims")  # keywords, each with a whole number, True or False
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A function of floats, arrays and texts, with the text that it was read from."""
+
+    text: str
+    arguments: tuple[str, ...]
+    term: Term
+
+    def __call__(self, *values: Any) -> Any:
+        given = dict(zip(self.arguments, map(_plain, values), strict=True))
+        with np.errstate(over="raise", divide="raise", invalid="raise"):
+            return self.term(given)
+
+
+def expression(text: str, arguments: Sequence[str] = ()) -> Expression:
+    """The function of `arguments` that a text stands for; ValueError if not allowed."""
+    try:
+        term = _compiled(ast.parse(text, mode="eval").body, arguments)
+    except (SyntaxError, RecursionError, MemoryError, OverflowError):
+        raise ValueError(f"{text[:80]!r} is no expression") from None
+    return Expression(text, tuple(arguments), term)
+
+
+def _plain(value: Any) -> Any:
+    """A float, or an array of floats; a text stays what it is."""
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value, dtype=float)
+    return array if array.ndim else float(array)
+
+
+def _compiled(node: ast.expr, names: Sequence[str]) -> Term:
+    does: Any = None
+    along: dict[str, int] = {}
+    parts: list[ast.expr] = []
+    match node:
+        case ast.Constant(value=bool()):
+            pass
+        case ast.Constant(value=int() | float() as value):
+            number = float(value)
+            return lambda given: number
+        case ast.Name(id=name) if name in names:
+            return lambda given: given[name]
+        case ast.IfExp(test=test, body=body, orelse=other):
+            asked, yes, no = (_compiled(each, names) for each in (test, body, other))
+            return lambda given: (yes if asked(given) else no)(given)
+        case ast.BoolOp(op=joined, values=values):
+            some = [_compiled(each, names) for each in values]
+            every = all if isinstance(joined, ast.And) else any
+            return lambda given: float(every(term(given) for term in some))
+        case ast.Compare(
+            left=ast.Name(id=name),
+            ops=[ast.Eq() | ast.NotEq() as sign],
+            comparators=[ast.Constant(value=str(word))],
+        ) if name in names:
+            return lambda given: float(ALLOWED[type(sign)](given[name], word))
+        case ast.UnaryOp(op=sign, operand=inner):
+            does, parts = type(sign), [inner]
+        case ast.BinOp(left=left, op=sign, right=right):
+            does, parts = type(sign), [left, right]
+        case ast.Compare(left=left, ops=[sign], comparators=[right]):
+            does, parts = type(sign), [left, right]
+        case ast.Call(func=ast.Name(id=does), args=parts, keywords=keywords):
+            along = dict(map(_keyword, keywords))
+    if does not in ALLOWED:
+        raise ValueError(f"{ast.unparse(node)!r} is not allowed")
+    terms = [_compiled(part, names) for part in parts]
+    return lambda given: _plain(ALLOWED[does](*(t(given) for t in terms), **along))
+
+
+def _keyword(given: ast.keyword) -> tuple[str, int]:
+    try:
+        value = ast.literal_eval(given.value)
+    except ValueError:
+        value = None
+    if given.arg not in ALONG or not isinstance(value, int):
+        raise ValueError(f"{ast.unparse(given)!r} is not allowed")
+    return given.arg, value
