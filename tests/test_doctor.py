@@ -23,7 +23,7 @@ from fastlab.health import (
     software,
     timing,
 )
-from fastlab.spec.precision import DENSE
+from fastlab.spec.formats import DENSE
 from fastlab.sweeps.reference import references
 
 CPU = Subject("cpu", "cpu")

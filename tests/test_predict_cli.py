@@ -6,12 +6,12 @@ import pytest
 from click.testing import CliRunner
 
 from fastlab.cli import main
-from fastlab.cli.points import HELP
 from fastlab.clock import calibrate
 from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
 from fastlab.reading import texts
 from fastlab.spec import GRID_FIELDS, point_of
+from fastlab.spec.grids import about
 
 
 def predict(*args: str):
@@ -49,10 +49,11 @@ def test_any_recipe_is_predicted(how: tuple[str, ...]) -> None:
 
 
 def test_every_option_says_what_it_is() -> None:
-    assert set(HELP) == set(GRID_FIELDS)
-    shown = predict("--help").output
-    assert "--kv-heads" in shown
-    assert "--prefix-len" in shown
+    shown = " ".join(predict("--help").output.split())
+    for name in GRID_FIELDS:
+        assert f"--{name.replace('_', '-')} A[,B...] {about(name)}" in shown
+    assert about("logits") == "positions scored in a prefill: all, last [all]"
+    assert about("share_bits").endswith("2, 3, 4, 6 [none]")
 
 
 def test_a_missing_size_is_named_as_an_option() -> None:

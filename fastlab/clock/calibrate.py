@@ -26,8 +26,8 @@ from fastlab.latency.costs import LAUNCHES, costs_of
 from fastlab.latency.devices import Device
 from fastlab.models import DTYPES, build, numerics, prepare
 from fastlab.spec.checks import digest
+from fastlab.spec.formats import DENSE
 from fastlab.spec.grids import point_of
-from fastlab.spec.precision import DENSE
 
 # (m, n, k) of the products whose best rate is the peak: as large as a big model's, and
 # on a CPU a prompt through one of GPT-2's MLP layers.

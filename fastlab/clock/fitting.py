@@ -21,11 +21,12 @@ from fastlab.clock.clocks import clock_for
 from fastlab.clock.cpu_contention import CpuContention
 from fastlab.clock.end_to_end import with_host, with_whole_calls
 from fastlab.clock.microbenchmarks import Benchmark
-from fastlab.clock.stored_benchmarks import TIMED, compiles
+from fastlab.clock.stored_benchmarks import compiles
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import fit
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import Sample, class_of
+from fastlab.spec.formats import TIMED
 
 Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
 

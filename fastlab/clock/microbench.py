@@ -22,7 +22,7 @@ from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample, work_of
 from fastlab.models import DTYPES, numerics
-from fastlab.spec.precision import FORMATS, QUANTIZED
+from fastlab.spec.formats import FORMATS, QUANTIZED
 
 LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left out
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}

@@ -15,17 +15,15 @@ from fastlab.clock.microbenchmarks import Benchmark, New, Pool, Run, over
 from fastlab.cost import ops
 from fastlab.cost.classes import CLASSES, SIZES
 from fastlab.cost.fusion import alone
-from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
+from fastlab.cost.products import packed_product
 from fastlab.cost.stored import csr_product, lookup
 from fastlab.runtime.compiled import compiled, one_row
-from fastlab.shrink import linears, rounding
-from fastlab.shrink.stored import CsrLinear, LutLinear
-from fastlab.spec.precision import FORMATS, Format, stored_bytes
-from fastlab.spec.sharing import Sharing
-from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
+from fastlab.shrink.kernels import quantized_linear
+from fastlab.shrink.share import LutLinear
+from fastlab.shrink.sparsify import CsrLinear
+from fastlab.spec.formats import FORMATS, Format
+from fastlab.spec.storage import Sharing, Sparsity, sparse_bytes, zeros_per_row
 
-# One group of int4 stands for the others, which differ in bytes alone.
-TIMED = ("int8", "int8-dynamic", "int4-g128", "fp8-dynamic")
 PACKED_M = (1, 4, 16, 64, 256, 1024)
 MOST = 2**25  # weights of one product: more take long to quantize
 
@@ -33,51 +31,24 @@ MOST = 2**25  # weights of one product: more take long to quantize
 def packed_products(precision: str) -> list[Benchmark]:
     """Products of a quantized precision, over rows and widths of models.
 
-    int8 weights alone are multiplied as stored up to PACKED_ROWS rows only.
+    Of no more rows than are multiplied as stored: with more, weights are widened.
     """
-    most = {"int8": PACKED_ROWS, "int4": 256}.get(precision.partition("-g")[0], 1024)
+    form = FORMATS[precision]
+    most = min(form.packed_rows, form.timed_rows)
     return [
-        _packed(precision, m, n, k)
+        _packed(form, m, n, k)
         for n, k in SIZES
         for m in PACKED_M
         if n * k <= MOST and m <= most
     ]
 
 
-def _packed(precision: str, m: int, n: int, k: int) -> Benchmark:
-    form, a = FORMATS[precision], 2
-    moved = a * m * (k + n)
-    if form.dynamic:
-        moved = m * (k + SCALE_BYTES) + (4 if form.weights == "int8" else a) * m * n
-    op = ops.linear("packed", m, n, k, a, a)._replace(
-        weight_bytes=stored_bytes(form, n, k, a),
-        activation_bytes=moved,
-        precision=precision,
-    )
-
+def _packed(form: Format, m: int, n: int, k: int) -> Benchmark:
     def build(new: New) -> Run:
-        x, first = new(m, k), linears.quantized_linear(new(n, k), None, form)
-        turn = new.turn(first, sum(p.nbytes for p in first.parameters()))
-        if form.dynamic:
-            return _of_codes(turn, x, form)
-        return lambda: next(turn).product(x)
+        x, first = new(m, k), quantized_linear(form, new(n, k), None)
+        return first.timed(x, new.turn(first, first.weight_bytes()))
 
-    return Benchmark(op, build)
-
-
-def _of_codes(turn: Any, x: torch.Tensor, form: Format) -> Run:
-    """The product alone of rows that are codes already: all around it is counted apart.
-
-    As the modules do it: few rows of int8 on a CPU go through the weight-only product.
-    """
-    if form.weights == "fp8":
-        codes, scales = rounding.fp8_activations(x)
-        return lambda: next(turn).of_codes(codes, scales, x.dtype)
-    codes, _ = rounding.int8_activations(x)
-    dense = codes.to(x.dtype)
-    if len(x) <= linears.DYNAMIC_ROWS and x.device.type == "cpu":
-        return lambda: linears.Int8Linear.product(next(turn), dense)
-    return lambda: linears.int_product(codes, next(turn).weight)
+    return Benchmark(packed_product(form, "packed", m, n, k, 2), build)
 
 
 def sparse_rows(a: int) -> list[Benchmark]:

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
-from fastlab.spec.sharing import BITS
+from fastlab.spec.storage import BITS
 
 DIMS = {"product": 3, "attention": 6, "look-up": 2, "bytes": 0}  # sizes of each form
 

@@ -8,15 +8,13 @@ from typing import NamedTuple
 
 from fastlab.cost.attention import row_bytes, widths
 from fastlab.cost.operations import products_of
-from fastlab.cost.passes import VALUE_BYTES, ForwardPass, passes
-from fastlab.cost.products import dequantizes
+from fastlab.cost.passes import ForwardPass, passes
 from fastlab.cost.stored import CODE, INDEX
+from fastlab.spec.formats import FORMATS, stored_bytes, table_bytes
 from fastlab.spec.point import Point
-from fastlab.spec.precision import FORMATS, stored_bytes, table_bytes
 from fastlab.spec.recipe import bucket, kv_row_bytes, weights_of
 from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
-from fastlab.spec.sharing import palette_bytes
-from fastlab.spec.sparsity import sparse_bytes
+from fastlab.spec.storage import palette_bytes, sparse_bytes
 
 RESERVE = 0.08  # the share of a device's memory that no model gets
 
@@ -39,7 +37,7 @@ def parameters(shape: ModelShape) -> int:
 
 def value_bytes(point: Point) -> int:
     """Bytes of one stored weight or activation under the point's precision."""
-    return VALUE_BYTES[point.recipe.format.dense]
+    return point.recipe.format.value
 
 
 def weight_bytes(point: Point) -> int:
@@ -79,7 +77,7 @@ def _saved_outside(point: Point) -> int:
     if scope == "all":
         saved += table - table_bytes(made, s.vocab, s.hidden, value)
     if s.tied:  # one of the two was no tensor of its own; int8 ones share again
-        shared = scope == "all" and made.weights == "int8"
+        shared = scope == "all" and made.shares_table
         saved -= table - stored_bytes(made, s.vocab, s.hidden, value) * shared
     return saved
 
@@ -169,9 +167,11 @@ def _cast_live(step: ForwardPass) -> int:
     inner, head = a * s.ffn * s.hidden, a * s.vocab * s.hidden
     if step.format.autocast:
         return max(inner, head)
-    rows = step.batch * step.scored
-    whole = dequantizes(step, rows) and step.recipe.scope != "layers"
-    return max(inner * dequantizes(step, step.rows), head * whole)
+    layer, whole = (
+        step.format.dequantizes(rows, step.compiled)
+        for rows in (step.rows, step.batch * step.scored)
+    )
+    return max(inner * layer, head * (whole and step.recipe.scope != "layers"))
 
 
 def _attention_live(step: ForwardPass, stream: int) -> int:

@@ -24,9 +24,9 @@ from fastlab.latency.estimates import estimate
 from fastlab.reading import nothing_measured, written
 from fastlab.rows import ESTIMATED, MEASURED, MISSING, points_of, with_quality
 from fastlab.spec.checks import check_choice
+from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point, Workload
-from fastlab.spec.precision import QUANTIZED
 from fastlab.spec.recipe import Recipe, kv_row_bytes
 from fastlab.spec.shape import PRESETS, ModelShape
 from fastlab.words import digits, factor, percent, plain, power, si, times

@@ -22,8 +22,8 @@ from fastlab.figures.sweep import against
 from fastlab.latency.devices import Device
 from fastlab.reading import name_of, nothing_measured
 from fastlab.rows import compared, over, table, with_missing
+from fastlab.spec.formats import FORMATS
 from fastlab.spec.point import Point, Workload
-from fastlab.spec.precision import FORMATS
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import override
 from fastlab.words import digits, factor, percent, si, times
@@ -237,7 +237,7 @@ def speedup_curves(
     recipes = [
         Recipe(name, runtime=point.recipe.runtime)
         for name in dict.fromkeys([baseline, *precisions])
-        if runs(device, name) and divides(point, name)
+        if device.can(name) and divides(point, name)
     ]
     works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
     steps = [replace(point, recipe=r, workload=work) for r in recipes for work in works]
@@ -245,12 +245,6 @@ def speedup_curves(
     sure = ~rows["extrapolated"].astype(bool) | (rows["precision"] == baseline)
     rows = rows.assign(status="estimated", reason="", calibrated=sure)
     return over(rows, precision=baseline)
-
-
-def runs(device: Device, precision: str) -> bool:
-    """Whether the device can do a precision: fp8 only where it has a peak for it."""
-    eight = FORMATS[precision].weights == "fp8"
-    return device.can(precision) and (not eight or "fp8" in device.peak_flops)
 
 
 def divides(point: Point, precision: str) -> bool:
@@ -428,7 +422,7 @@ def paying(
         hidden=around(HIDDEN, hidden),
         cached=around(LENGTHS, cached),
         runtime=["eager", "decoder"],
-        device={n: one for n, one in offered.items() if runs(one, baseline)},
+        device={n: one for n, one in offered.items() if one.can(baseline)},
     )
 
 

@@ -13,7 +13,6 @@ import pandas as pd
 from fastlab.cost import ops
 from fastlab.cost.memory import largest_batch
 from fastlab.cost.operations import operations
-from fastlab.cost.passes import VALUE_BYTES
 from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, gridlines, line, points
@@ -27,6 +26,7 @@ from fastlab.latency.estimates import estimate
 from fastlab.latency.profile import formula
 from fastlab.latency.samples import Sample, work_of
 from fastlab.rows import compared
+from fastlab.spec.formats import FORMATS
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.words import digits, percent, si
@@ -279,7 +279,7 @@ def layer_path(device: Device, precision: str, width: int) -> pd.DataFrame:
     From the device's fit without residual; the sum of the roofline's terms if it has
     none, launch included.
     """
-    a = VALUE_BYTES[precision]
+    a = FORMATS[precision].value
     layers = [ops.linear("linear", m, width, width, a, a) for m in LAYER_ROWS]
     work = work_of([Sample.of(op, 1.0, precision) for op in layers])
     fit = device.fits.find("linear", precision) if device.fits else None

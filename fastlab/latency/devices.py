@@ -20,7 +20,7 @@ from fastlab.spec.checks import (
     digest,
     make,
 )
-from fastlab.spec.precision import FORMATS
+from fastlab.spec.formats import FORMATS
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
@@ -92,6 +92,9 @@ class Device:
 
     def can(self, precision: str) -> bool:
         """Whether the device has a peak for products in a recipe's precision."""
+        form = FORMATS[precision]
+        if form.needs_peak and form.weights not in self.peak_flops:
+            return False
         try:
             return self.product_rate(precision) > 0
         except ValueError:
@@ -105,7 +108,7 @@ class Device:
         back to the dense precision: every device can multiply whole numbers somehow.
         """
         made = FORMATS[precision]
-        if made.dynamic and (made.weights == "fp8" or made.weights in self.peak_flops):
+        if made.dynamic and (made.needs_peak or made.weights in self.peak_flops):
             return self.peak(made.weights)
         return self.peak(made.autocast or made.dense)
 

@@ -20,7 +20,7 @@ from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, formula
 from fastlab.latency.residual import residual
 from fastlab.latency.samples import Sample, Work, class_of, work_of
-from fastlab.spec.precision import FORMATS
+from fastlab.spec.formats import FORMATS
 
 LEVEL = 0.9  # share of operations that should lie within their interval
 NOISE = 0.1  # log error below which the fit trusts a point fully

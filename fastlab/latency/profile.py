@@ -13,10 +13,9 @@ from fastlab.cost.classes import CLASSES
 from fastlab.latency.residual import Residual
 from fastlab.latency.samples import Work
 from fastlab.spec.checks import check_names, check_number
-from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
+from fastlab.spec.formats import DENSE, FORMATS, calibrated_alike
 
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
-INT4 = tuple(one for one in QUANTIZED if one.startswith("int4"))
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,9 @@ class Profile:
         for others; a look-up is one of whole numbers, whatever values it finds.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
-        alike = DENSE if CLASSES[kind].form == "look-up" else INT4
-        names = [precision, *(alike if precision in alike else ())]
+        names = calibrated_alike(precision)
+        if CLASSES[kind].form == "look-up" and precision in DENSE:
+            names += DENSE
         pairs = [(k, p) for k in (kind, CLASSES[kind].like) for p in names]
         return next((known[pair] for pair in pairs if pair in known), None)
 
@@ -152,8 +152,7 @@ class Profile:
         Where a precision was not timed, that of the dense one around it serves.
         """
         made = FORMATS[precision]
-        alike = INT4 if precision in INT4 else ()
-        names = (precision, *alike, made.autocast or made.dense)
+        names = (*calibrated_alike(precision), made.autocast or made.dense)
         ways = [way_of(name, compiled) for name in names]
         return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 

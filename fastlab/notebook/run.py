@@ -20,9 +20,9 @@ from fastlab.reading import sample_counts
 from fastlab.record import Record
 from fastlab.rows import table, with_missing
 from fastlab.spec.checks import check_choice, check_names
+from fastlab.spec.formats import DENSE
 from fastlab.spec.grids import GRID_FIELDS, grid
 from fastlab.spec.point import Point
-from fastlab.spec.precision import DENSE
 from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.store import Store
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -29,7 +29,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 def check_choice(
     field: str,
     value: object,
-    allowed: Iterable[str],
+    allowed: Iterable[Any],
     others: Mapping[str, str] | None = None,
 ) -> None:
     """Raise ValueError naming field, value and choices unless `value` is a choice.
@@ -39,8 +39,9 @@ def check_choice(
     allowed = list(allowed)
     if value not in allowed:
         meant = (others or {}).get(str(value), str(value))
-        hint = did_you_mean(meant, allowed)
-        raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
+        words = [str(name) for name in allowed]
+        hint = did_you_mean(meant, words)
+        raise ValueError(f"{field}={value!r} is not one of {', '.join(words)}{hint}")
 
 
 def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> None:
@@ -58,6 +59,29 @@ def check_number(field: str, value: Any, zero: bool = False) -> None:
     if not (number and math.isfinite(value) and (value > 0 or (zero and value == 0))):
         bound = ">= 0" if zero else "> 0"
         raise ValueError(f"{field}={value!r} must be a finite number {bound}")
+
+
+def given(about: str, default: Any = MISSING, **rule: Any) -> Any:
+    """A dataclass field of a Spec, with the words that help with it."""
+    return field(default=default, metadata={"about": about, **rule})
+
+
+def choice(about: str, allowed: Iterable[Any], default: Any = MISSING) -> Any:
+    """A field that must be one of the allowed values."""
+    return given(about, default, allowed=tuple(allowed))
+
+
+def count(about: str, default: Any = MISSING, low: int = 1, high: int = 2**31) -> Any:
+    """A field that must be a whole number from `low` to `high`."""
+    return given(about, default, low=low, high=high)
+
+
+def check_rule(field: str, value: object, rule: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a value is as the metadata of its field say."""
+    if "allowed" in rule:
+        check_choice(field, value, rule["allowed"])
+    elif "low" in rule:
+        check_count(field, value, rule["low"], rule["high"])
 
 
 def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
@@ -122,6 +146,11 @@ class Spec:
 
     KEPT: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Any:
+        """The instance whose `to_dict` is `data`; unknown or absent names raise."""
+        return make(cls, data)
+
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: KEPT, others where they are not what follows from those."""
         kept = {name: getattr(self, name) for name in self.KEPT}
@@ -133,12 +162,14 @@ class Spec:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _check_choice(self, field: str, allowed: Iterable[str]) -> None:
-        check_choice(field, getattr(self, field), allowed)
-
-    def _check_counts(self, *names: str, low: int = 1, high: int = 2**31) -> None:
-        for field in names:
-            check_count(field, getattr(self, field), low, high)
+    def _check_fields(self) -> None:
+        """Raise ValueError unless all that is given is as its field's `choice` or
+        `count` says; None is not given where it is the default.
+        """
+        for own in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, own.name)
+            if value is not None or own.default is not None:
+                check_rule(own.name, value, own.metadata)
 
     def refuse(self, field: str, why: str) -> None:
         """Raise ValueError naming field and value."""

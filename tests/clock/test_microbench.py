@@ -28,12 +28,13 @@ from fastlab.clock.microbench import (
     timed,
 )
 from fastlab.clock.microbenchmarks import CANDIDATES, STREAMED, Benchmark
-from fastlab.clock.stored_benchmarks import TIMED, packed_products
+from fastlab.clock.stored_benchmarks import packed_products
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.samples import GENERATED, class_of
 from fastlab.spec import FAMILIES, point_of
+from fastlab.spec.formats import TIMED
 from fastlab.sweeps.reference import Reference
 
 FEW = {"linear": 8, "prefill": 6, "decode": 6, "norm": 4, "elementwise": 4}

@@ -24,7 +24,7 @@ from fastlab.latency.fit import fit
 from fastlab.latency.profile import Profile, formula
 from fastlab.latency.samples import Sample, work_of
 from fastlab.spec import point_of
-from fastlab.spec.sharing import BITS
+from fastlab.spec.storage import BITS
 
 TRUTH = {"peak": 9e10, "bandwidth": 2e10, "overhead_s": 1e-5}
 

@@ -36,7 +36,7 @@ from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.rows import points_of
 from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, pruned_shape
-from fastlab.spec.sparsity import Sparsity, sparse_bytes
+from fastlab.spec.storage import Sparsity, sparse_bytes
 from fastlab.words import percent, times
 from tests.cells import run_cells
 from tests.figures.checks import faults
