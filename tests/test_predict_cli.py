@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from click.testing import CliRunner
 
@@ -122,8 +120,9 @@ def test_operations_tell_causal_work_where_it_is_less() -> None:
 def test_what_an_estimate_is_made_from_is_told(monkeypatch, profile):
     said = "estimated, not calibrated: at all that the datasheet promises"
     assert said in predict("--model", "gpt2").output
-    busy = calibrate.marked_busy(replace(profile, profile="calibrated"))
+    busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
     monkeypatch.setattr(calibrate, "this_device", lambda *_: busy)
     done = CliRunner().invoke(main, ["predict", "--model", "gpt2"])
-    assert "calibrated on a busy machine: do not trust it" in done.output
+    assert "with rates of a busy machine: other programs took 1.2 cores" in done.output
+    assert f"({busy.profile})" in done.output and busy.profile.endswith(" (busy)")
     assert said not in done.output

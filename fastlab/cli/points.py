@@ -164,7 +164,8 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     lost = [n for n in ("kl_nats", "bits_per_byte") if n in rows]
     lost = [name for name in lost if rows[name].notna().any()]
     why = ["reason"] if rows["reason"].astype(bool).any() else []
-    names = ["rung", *shape, *apart, *call, *times, "status", *lost, *why]
+    busy = ["rates"] if "rates" in rows and rows["rates"].notna().any() else []
+    names = ["rung", *shape, *apart, *call, *times, *busy, "status", *lost, *why]
     return rows[[name for name in dict.fromkeys(names) if name in rows]]
 
 

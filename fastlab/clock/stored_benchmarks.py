@@ -5,13 +5,15 @@ code, that a calibration can time. They run as the modules of shrink/ and runtim
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from fastlab.clock.microbenchmarks import ALL_SIZES, Benchmark, New, Pool, Run, over
+from fastlab.clock.microbenchmarks import Benchmark, New, Pool, Run, over
 from fastlab.cost import ops
+from fastlab.cost.classes import CLASSES, SIZES
 from fastlab.cost.fusion import alone
 from fastlab.cost.products import packed_product
 from fastlab.cost.stored import csr_product, lookup
@@ -20,17 +22,10 @@ from fastlab.shrink.kernels import quantized_linear
 from fastlab.shrink.share import LutLinear
 from fastlab.shrink.sparsify import CsrLinear
 from fastlab.spec.formats import FORMATS, Format
-from fastlab.spec.storage import BITS, Sharing, Sparsity, sparse_bytes, zeros_per_row
+from fastlab.spec.storage import Sharing, Sparsity, sparse_bytes, zeros_per_row
 
 PACKED_M = (1, 4, 16, 64, 256, 1024)
 MOST = 2**25  # weights of one product: more take long to quantize
-RATIOS, SPARSE_M = (0.5, 0.8, 0.9, 0.95), (1, 16, 128)
-STORED = ((256, 256), (768, 768), (3072, 768), (768, 3072), (2048, 2048), (4096, 2048))
-# (n, k) of one row: from the widths of small models to the heads of large ones.
-ONE_ROW = (
-    *((256, 256), (768, 768), (2048, 512), (768, 2048), (2048, 2048), (8192, 768)),
-    *((32000, 1024), (4096, 4096), (14336, 4096), (4096, 14336), (128256, 4096)),
-)
 
 
 def packed_products(precision: str) -> list[Benchmark]:
@@ -42,7 +37,7 @@ def packed_products(precision: str) -> list[Benchmark]:
     most = min(form.packed_rows, form.timed_rows)
     return [
         _packed(form, m, n, k)
-        for n, k in ALL_SIZES
+        for n, k in SIZES
         for m in PACKED_M
         if n * k <= MOST and m <= most
     ]
@@ -58,7 +53,7 @@ def _packed(form: Format, m: int, n: int, k: int) -> Benchmark:
 
 def sparse_rows(a: int) -> list[Benchmark]:
     """Products of compressed rows; nothing unless values are fp32 (a = 4 bytes)."""
-    cases = itertools.product(RATIOS, SPARSE_M, STORED) if a == 4 else ()
+    cases = itertools.product(*CLASSES["csr"].axes) if a == 4 else ()
     return [_sparse(Sparsity(r, storage="csr"), m, n, k) for r, m, (n, k) in cases]
 
 
@@ -133,7 +128,9 @@ def one_row_product(size: tuple[int, int], a: int) -> Benchmark:
 
 STORED_CANDIDATES: dict[str, Pool] = {
     "csr": sparse_rows,
-    "palette": over(looked_up, [False], BITS, STORED),
-    "palette-compiled": over(looked_up, [True], BITS, STORED),
-    "gemv": over(one_row_product, ONE_ROW),
+    "palette": over(partial(looked_up, False), *CLASSES["palette"].axes),
+    "palette-compiled": over(
+        partial(looked_up, True), *CLASSES["palette-compiled"].axes
+    ),
+    "gemv": over(one_row_product, *CLASSES["gemv"].axes),
 }

@@ -10,9 +10,9 @@ from fastlab.cost.attention import row_bytes, widths
 from fastlab.cost.operations import products_of
 from fastlab.cost.passes import ForwardPass, passes
 from fastlab.cost.stored import CODE, INDEX
-from fastlab.spec.formats import stored_bytes, table_bytes
+from fastlab.spec.formats import FORMATS, stored_bytes, table_bytes
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import bucket, weights_of
+from fastlab.spec.recipe import bucket, kv_row_bytes, weights_of
 from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
 from fastlab.spec.storage import palette_bytes, sparse_bytes
 
@@ -82,7 +82,7 @@ def _saved_outside(point: Point) -> int:
     return saved
 
 
-class Held(NamedTuple):
+class MemoryFootprint(NamedTuple):
     """Bytes alive at the fullest moment of a call.
 
     kv_cache: keys and values held when it ends, all of a static cache; live: the most
@@ -99,7 +99,7 @@ class Held(NamedTuple):
         return self.weights + self.kv_cache + self.live
 
 
-def held(point: Point) -> Held:
+def memory_footprint(point: Point) -> MemoryFootprint:
     """What a call holds in memory: weights, KV cache and live activations."""
     steps = passes(point)
     live = max([_live(step) for step, _ in groupby(steps)])
@@ -109,17 +109,17 @@ def held(point: Point) -> Held:
     else:
         rows, row = work.positions, s.kv_heads * s.head_dim * sum(widths(last))
     kv_cache = s.layers * work.batch * rows * row if last.cached else 0
-    return Held(weight_bytes(point), kv_cache, live)
+    return MemoryFootprint(weight_bytes(point), kv_cache, live)
 
 
 def kv_cache_bytes(point: Point) -> int:
     """Bytes of keys and values held when the call ends; all of a static cache."""
-    return held(point).kv_cache
+    return memory_footprint(point).kv_cache
 
 
 def peak_bytes(point: Point) -> int:
     """Estimated most bytes alive at once: weights, KV cache and live activations."""
-    return held(point).peak
+    return memory_footprint(point).peak
 
 
 def _live(step: ForwardPass) -> int:
@@ -207,3 +207,22 @@ def largest_batch(point: Point, memory_bytes: int, reserve: float = RESERVE) -> 
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def decode_bytes(point: Point, weight_bytes: int) -> int:
+    """Bytes that one decode step must read, of so many that all weights take as stored.
+
+    Weights, keys and values, with scales, but for the input embedding table, of which
+    one row is read: the definition of memory bandwidth utilization (MBU) that gpt-fast
+    uses, with the KV cache added. Over a generation the mean of its steps.
+    """
+    shape, work, recipe = point.built_shape, point.workload, point.recipe
+    made, value = recipe.format, value_bytes(point)
+    own_head = not shape.tied or (made.weights and recipe.scope != "layers")
+    whole = made if recipe.scope == "all" else FORMATS[made.dense]
+    table = table_bytes(whole, shape.vocab, shape.hidden, value) if own_head else 0
+    if shape.family in LEARNED_POSITIONS:
+        table += shape.max_positions * shape.hidden * value
+    positions = work.batch * (work.prompt_len + (work.new_tokens + 1) // 2)
+    row = 2 * shape.kv_heads * kv_row_bytes(recipe.cache, value, shape.head_dim)
+    return weight_bytes - table + positions * shape.layers * row

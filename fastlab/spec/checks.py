@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, field, fields
-from typing import Any, ClassVar
+from dataclasses import MISSING, field, fields, is_dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
@@ -49,6 +51,14 @@ def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> N
         raise ValueError(
             f"{field}={value!r} must be a whole number from {low} to {high}"
         )
+
+
+def check_number(field: str, value: Any, zero: bool = False) -> None:
+    """Raise ValueError unless `value` is a finite number above 0 (or 0, if said)."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        bound = ">= 0" if zero else "> 0"
+        raise ValueError(f"{field}={value!r} must be a finite number {bound}")
 
 
 def given(about: str, default: Any = MISSING, **rule: Any) -> Any:
@@ -93,7 +103,10 @@ def digest(data: Any) -> str:
 
 
 def make(cls: Any, data: Mapping[str, Any]) -> Any:
-    """An instance of a spec class from a mapping; unknown or absent names raise."""
+    """A dataclass from plain JSON values; ValueError for unknown or absent names.
+
+    Lists become tuples, and mappings dataclasses, where its fields are such.
+    """
     check_names(cls.__name__, data, [f.name for f in fields(cls)])
     required = [
         f.name
@@ -102,7 +115,27 @@ def make(cls: Any, data: Mapping[str, Any]) -> Any:
     ]
     if absent := [name for name in required if name not in data]:
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
-    return cls(**data)
+    hints = _hints(cls)
+    return cls(**{name: _shaped(hints[name], value) for name, value in data.items()})
+
+
+_hints = lru_cache(get_type_hints)
+
+
+def _shaped(hint: Any, value: Any) -> Any:
+    """A plain value as the type of a field wants it."""
+    args, origin = get_args(hint), get_origin(hint)
+    if origin is tuple and isinstance(value, list):
+        plain = args[0] in (int, float, str)
+        return tuple(value if plain else (_shaped(args[0], one) for one in value))
+    if origin is Mapping and isinstance(value, Mapping):
+        return {name: _shaped(args[1], one) for name, one in value.items()}
+    part: Any = next((one for one in (hint, *args) if is_dataclass(one)), None)
+    if part is None or value is None or isinstance(value, part):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{part.__name__}={value!r} must be a mapping of its fields")
+    return make(part, value)
 
 
 class Spec:
