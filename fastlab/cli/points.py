@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastlab.spec import GRID_FIELDS, Point, grid
+from fastlab.spec.engines import RUNTIMES
 from fastlab.spec.grids import FLAT, trained_source
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ HELP = {
     "precision": "fp32, tf32, fp16, bf16, autocast-bf16, int8, int4-g128, ... [fp32]",
     "attention": "sdpa, eager, flex, or one kernel: sdpa-flash, sdpa-math ... [sdpa]",
     "cache": "KV cache: dynamic, none, static, static-int8, static-fp8",
-    "runtime": "eager, compile, transformers, decoder or graph [eager]",
+    "runtime": f"{', '.join(RUNTIMES)} [eager]",
     "unroll": "decode steps in one call of decoder or graph [1]",
     "scope": "quantized weights: layers, head (those too) or all [layers]",
     "distill_steps": "steps of learning from the dense model after pruning [0]",

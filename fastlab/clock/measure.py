@@ -27,12 +27,12 @@ from fastlab.models import implementation_of, numerics
 from fastlab.record import Effective, Estimate, Quality, Record
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
-from fastlab.runtime.unsupported import unsupported_reason as runtime_unsupported
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
 from fastlab.shrink.recipes import build
 from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
+from fastlab.spec.unsupported import unsupported
 from fastlab.words import si
 
 CACHED_BYTES = 500 * 2**20  # weights below this are served from a GPU's L2 in part
@@ -113,9 +113,7 @@ class Bench:
         """The record of one point. Raises only DeviceLost and KeyboardInterrupt."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = Record(point, self.name, self.settings.to_dict(), "ok", at_utc=at)
-        reason = machine.unsupported_reason(self.kind, point.recipe.precision)
-        reason = reason or runtime_unsupported(point, self.kind)
-        if reason:
+        if reason := unsupported(point, machine.Here(self.kind)):
             return replace(record, status="unsupported", reason=reason)
         try:
             [expected] = estimate([point], self.profile, model=self.latency)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastlab.spec.engines import STATIC
 from fastlab.spec.point import Point
 from fastlab.spec.precision import Format
-from fastlab.spec.recipe import STATIC, Recipe, bucket
+from fastlab.spec.recipe import Recipe, bucket
 from fastlab.spec.shape import ModelShape
 
 VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
-REPLAYED = ("graph", "transformers")  # decode steps are CUDA graphs, on a GPU
-COMPILED_BY_US = ("compile", "decoder", "graph")
 
 
 class ForwardPass(NamedTuple):
@@ -115,7 +114,7 @@ def _step(
         recipe.attention != "eager" and not strided,
         keys,
         static and past > 0,
-        recipe.runtime != "eager" and (decodes or point.workload.phase == "prefill"),
+        recipe.engine.compiled and (decodes or point.workload.phase == "prefill"),
         static and decodes,
         recipe.storage,
     )
@@ -123,4 +122,4 @@ def _step(
 
 def compiled_calls(point: Point) -> int:
     """Calls of compiled code: one, or one for `unroll` decode steps; 0 if eager."""
-    return max(calls(point), 1) if point.recipe.runtime != "eager" else 0
+    return max(calls(point), 1) if point.recipe.engine.compiled else 0

@@ -29,6 +29,7 @@ from fastlab.spec.point import Point, Workload
 from fastlab.spec.precision import QUANTIZED
 from fastlab.spec.recipe import Recipe, kv_row_bytes
 from fastlab.spec.shape import PRESETS, ModelShape
+from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, factor, percent, plain, power, si, times
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     whose weights are not quantized. KL is against fp32, 0 for fp32 itself. profile:
     of the rows' device; what is missing since it cannot run there then says so.
     """
-    rows = with_quality(_with_refusals(rows, profile.kind) if profile else rows)
+    rows = with_quality(_with_refusals(rows, profile) if profile else rows)
     rows = rows.assign(rung=[rung_of(row) for row in rows.to_dict("records")])
     ran, tokens = rows["measured_ms"].notna(), rows["batch"] * rows["new_tokens"]
     for rate, ms in RATES.items():
@@ -143,13 +144,11 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     return rows[list(RUNG)]
 
 
-def _with_refusals(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """What a device of this kind cannot run is no longer missing, but unsupported."""
-    from fastlab.runtime.unsupported import unsupported_reason
-
+def _with_refusals(rows: pd.DataFrame, device: Device) -> pd.DataFrame:
+    """What the device cannot run is no longer missing, but unsupported."""
     rows = rows.copy()
     for at, point in zip(rows.index, points_of(rows), strict=True):
-        reason = unsupported_reason(point, kind)
+        reason = unsupported(point, device)
         if reason and rows.loc[at, "status"] == MISSING:
             rows.loc[at, ["status", "reason"]] = "unsupported", reason
             rows.loc[at, list(ESTIMATED)] = None
@@ -388,7 +387,8 @@ def kv_growth(
     def make(model: str, batch: int, context: int, weights: str, cache: str) -> Figure:
         # with room for the longest context, whatever it was trained for
         shape = replace(PRESETS[model], max_positions=LONGEST + 1)
-        recipe = {"precision": weights, "cache": cache, "runtime": "graph"}
+        way = "decoder" if device.kind == "cpu" else "graph"
+        recipe = {"precision": weights, "cache": cache, "runtime": way}
         title = f"{model}, batch {batch}, {context:,} cached: "
         title += _read(_step(shape, batch, context, **recipe), device)
         return crossover(crossings(shape, (weights,), batch), title, context)
@@ -411,12 +411,13 @@ def _read(step: Point, device: Device) -> str:
     weights, cache = found.weight_bytes, found.kv_read_bytes
     fits = peak_bytes(step) <= device.memory_bytes
     most = digits(device.bandwidth * batch / (weights + cache))
+    way = "as one CUDA graph" if step.recipe.engine.replays else "compiled"
     return (
         f"a step reads\n{_bytes(weights)} of weights and {_bytes(cache)} of KV cache "
         f"({percent(cache / (weights + cache))})"
         f"{'' if fits else ': more than the memory of the device'}\n"
-        f"{device.name}, estimated: {digits(batch / found.seconds)} tokens/s as one "
-        f"CUDA graph, {most} if only bytes cost time"
+        f"{device.name}, estimated: {digits(batch / found.seconds)} tokens/s "
+        f"{way}, {most} if only bytes cost time"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import Operation
-from fastlab.cost.passes import REPLAYED, compiled_calls
+from fastlab.cost.passes import compiled_calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
 from fastlab.spec.point import Point
@@ -19,7 +19,6 @@ from fastlab.spec.point import Point
 # Columns of a point's cost matrix, one row per operation, times already multiplied in.
 FLOPS, CAUSAL, WEIGHTS, ACTIVATIONS, KV_READ, KV_WRITE, LAUNCHES = range(7)
 _NO_DIMS = (0,) * 6
-GENERATE_LAUNCHES = 14  # of generate() for each token beside the forward pass
 
 
 class Timing(NamedTuple):
@@ -93,7 +92,7 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
     classes = tuple(map(class_of, ops))
     dense = point.recipe.format.dense
     precisions = tuple([op.precision or dense for op in ops])
-    if point.recipe.runtime == "eager":
+    if not point.recipe.engine.compiled:
         compiled, host = np.zeros(len(ops), bool), Host(totals[LAUNCHES])
     else:
         compiled = np.array([op.compiled for op in ops])
@@ -118,8 +117,7 @@ def _host(
     point: Point, launches: np.ndarray, compiled: np.ndarray, graphs: bool
 ) -> Host:
     eager, calls = int(launches[~compiled].sum()), compiled_calls(point)
-    if point.recipe.runtime == "transformers":  # it chooses tokens outside of its code
-        eager += GENERATE_LAUNCHES * calls
-    if graphs and point.recipe.runtime in REPLAYED:
+    eager += point.recipe.engine.launches * calls  # around its compiled code
+    if graphs and point.recipe.engine.replays:
         return Host(eager, replays=calls)
     return Host(eager, compiled=int(launches[compiled].sum()), calls=calls)

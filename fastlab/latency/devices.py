@@ -13,6 +13,7 @@ from typing import Any
 
 from fastlab.latency.profile import Profile
 from fastlab.spec.checks import check_choice, check_count, check_names, digest
+from fastlab.spec.engines import GPUS
 from fastlab.spec.precision import FORMATS
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
@@ -84,21 +85,37 @@ class Device:
 
     def can(self, precision: str) -> bool:
         """Whether the device has a peak for products in a recipe's precision."""
+        return not self.lacks(precision)
+
+    def lacks(self, precision: str) -> str:
+        """Why it has no peak for products in a recipe's precision, "" where it has."""
         try:
-            return self.product_rate(precision) > 0
-        except ValueError:
-            return False
+            self.product_rate(precision)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def lacks_compiler(self) -> str:
+        """Nothing: of a device that is not at hand a compiler is taken for granted."""
+        return ""
+
+    def capability(self) -> tuple[int, int] | None:
+        """None: datasheets tell peaks instead."""
+        return None
 
     def product_rate(self, precision: str) -> float:
         """Peak FLOP/s of products in a recipe's precision; ValueError as `peak`.
 
         Weights alone are unpacked to the dense precision, autocast computes in its own.
         Quantized activations take the peak of their own format, except that int8 falls
-        back to the dense precision: every device can multiply whole numbers somehow.
+        back to the dense precision: every device can multiply whole numbers somehow. So
+        does a calibrated GPU for fp8, whose peak no calibration measures.
         """
         made = FORMATS[precision]
-        if made.dynamic and (made.weights == "fp8" or made.weights in self.peak_flops):
+        if made.dynamic and made.weights in self.peak_flops:
             return self.peak(made.weights)
+        if made.weights == "fp8" and not (self.calibrated and self.kind in GPUS):
+            self.peak("fp8")  # without it a device does not run it at all
         return self.peak(made.autocast or made.dense)
 
     def ridge(self, precision: str) -> float:

@@ -5,9 +5,9 @@ And products with one row, where the library is slow at them on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 import torch
@@ -29,9 +29,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def compiled(function: Callable[..., Any], device: str = "cpu") -> Callable[..., Any]:
+def compiled(
+    function: Callable[..., Any],
+    device: str = "cpu",
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Callable[..., Any]:
     """`function` compiled to one graph with fixed shapes; a break in it is an error.
 
+    more: options of torch.compile beside OPTIONS.
     torch counts recompilations by code object and gives up after a few. Each call here
     gets a copy of the code, so that models and lengths do not count together, and what
     was compiled goes when the function goes.
@@ -44,7 +49,7 @@ def compiled(function: Callable[..., Any], device: str = "cpu") -> Callable[...,
         function.__defaults__,
         function.__closure__,
     )
-    options = OPTIONS["cuda" if device == "cuda" else "cpu"]
+    options = {**more, **OPTIONS["cuda" if device == "cuda" else "cpu"]}
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 

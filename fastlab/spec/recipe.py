@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fastlab.spec.checks import Spec, make
+from fastlab.spec.engines import CACHES, ENGINES, RUNTIMES, STATIC, Engine
 from fastlab.spec.precision import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
@@ -17,10 +18,6 @@ ATTENTIONS = (
     *("sdpa", "eager", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn"),
     "flex",
 )
-CACHES = ("dynamic", "none", "static", "static-int8", "static-fp8")
-STATIC = tuple(name for name in CACHES if name.startswith("static"))
-RUNTIMES = ("eager", "compile", "transformers", "decoder", "graph")
-OURS = ("decoder", "graph")  # the runtimes of fastlab's own decoder
 SCOPES = ("layers", "head", "all")
 KV_SCALE_BYTES = 4  # of the scale of one key or value in a quantized cache
 SMALLER = {"pruning": Pruning, "sparsity": Sparsity, "sharing": Sharing}
@@ -37,12 +34,10 @@ class Recipe(Spec):
     attention: sdpa leaves the kernel to torch, sdpa-<kernel> names it, eager is plain
     matrix products, flex is flex_attention. cache: static ones are allocated once, of a
     bucketed length, their keys and values kept as they are or in int8 or fp8 with one
-    scale per token and head. runtime: eager; compile = torch.compile of the forward
-    pass; transformers = its own static cache with automatic compilation; decoder =
-    fastlab's decode step compiled as one graph; graph = that, replayed as a CUDA graph.
-    unroll: decode steps in one compiled call or graph. scope: which weights a quantized
-    precision quantizes: those of the layers, the output head too ("head"), or the input
-    embeddings as well ("all").
+    scale per token and head. runtime: one of spec/engines.py. unroll: decode steps in
+    one compiled call or graph. scope: which weights a quantized precision quantizes:
+    those of the layers, the output head too ("head"), or the input embeddings as well
+    ("all").
     """
 
     KEPT: ClassVar = ("precision",)
@@ -71,8 +66,9 @@ class Recipe(Spec):
         if self.scope != "layers" and self.precision not in QUANTIZED:
             needs = f"needs a quantized precision ({', '.join(QUANTIZED)})"
             self.refuse("scope", f"{needs}; precision={self.precision!r} is none")
-        if self.unroll > 1 and self.runtime not in OURS:
-            needs = f"needs runtime {' or '.join(OURS)}"
+        if self.unroll > 1 and not self.engine.unrolls:
+            able = [name for name, engine in ENGINES.items() if engine.unrolls]
+            needs = f"needs runtime {' or '.join(able)}"
             alone = f"runtime={self.runtime!r} takes one step at a time"
             self.refuse("unroll", f"{needs}; {alone}")
         self._check_counts("distill_steps", low=0)
@@ -94,7 +90,7 @@ class Recipe(Spec):
         if storage == "csr" and "-" in self.attention:
             why = "their products come out transposed, which single kernels refuse"
             self.refuse("attention", f"must be sdpa or eager with csr weights: {why}")
-        if storage in ("csr", "2:4") and self.runtime != "eager":
+        if storage in ("csr", "2:4") and self.engine.compiled:
             self.refuse("runtime", f"must be eager with weights stored as {storage}")
 
     @property
@@ -127,6 +123,11 @@ class Recipe(Spec):
         return *made, self.sparsity, self.sharing
 
     @property
+    def engine(self) -> Engine:
+        """What the runtime is and does."""
+        return ENGINES[self.runtime]
+
+    @property
     def format(self) -> Format:
         """What the precision is made of."""
         return FORMATS[self.precision]
@@ -156,22 +157,19 @@ class Recipe(Spec):
                 raise ValueError(f"storage='2:4': {size} {rule}")
 
     def _check_runtime(self, family: str, phase: str) -> None:
-        static, runtime = self.cache in STATIC, self.runtime
+        engine = self.engine
         this = f"; this is phase={phase!r} with cache={self.cache!r}"
-        if family == "bert" and (static or runtime not in ("eager", "compile")):
-            self.refuse("runtime", "must be eager or compile for bert")
-        ready = phase == "generate" and self.cache == "static"
-        if runtime == "transformers" and not ready:
-            self.refuse("runtime", f"is generate with cache='static'{this}")
-        if runtime in OURS and (phase == "prefill" or not static):
-            needs = f"needs phase decode or generate and cache {', '.join(STATIC)}"
-            self.refuse("runtime", needs + this)
+        if family == "bert" and (not engine.encodes or self.cache in STATIC):
+            able = [name for name, engine in ENGINES.items() if engine.encodes]
+            self.refuse("runtime", f"must be {' or '.join(able)} for bert")
+        if phase not in engine.phases:
+            self.refuse("runtime", f"needs phase {' or '.join(engine.phases)}{this}")
+        if phase != "prefill" and self.cache not in engine.caches:
+            only = f"decodes with cache {', '.join(engine.caches)} only"
+            why = "the shapes of compiled code must not change"
+            self.refuse("runtime", f"{only}: {why}{this}")
         if self.unroll > 1 and phase != "generate":
             self.refuse("unroll", f"must be 1 in phase {phase}")
-        if runtime == "compile" and phase != "prefill" and self.cache == "dynamic":
-            never, allowed = "cannot decode with cache='dynamic'", ", ".join(STATIC)
-            why = "its shapes change with each token"
-            self.refuse("runtime", f"{never}: {why}; allowed: none, {allowed}")
 
 
 PLAIN = Recipe()

@@ -176,5 +176,5 @@ def test_bad_decoders(over: dict, words: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_graph_needs_a_gpu() -> None:
-    with pytest.raises(ValueError, match="runtime='graph' needs an NVIDIA GPU"):
+    with pytest.raises(ValueError, match="runtime graph needs an NVIDIA GPU"):
         Decoder(tiny("gpt2"), 1, 40, runtime="graph")

@@ -1,42 +1,44 @@
-"""prepare(): a point's call, by the runtime, cache and attention that it names."""
+"""Calls that a runtime makes ready: forwards, steps and generations that can be timed.
+
+Each has run(), reset(), and compile_s: the seconds that compiling took, None without.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastlab import models
 from fastlab.runtime.attention import kernel_of
-from fastlab.runtime.compiled import compiled, one_row
-from fastlab.runtime.decode import Decoder
-from fastlab.runtime.unsupported import unsupported_reason
+from fastlab.runtime.compiled import one_row
+from fastlab.runtime.decode import Compile, Decoder
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import STATIC
 
 
-def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
-    """The point's call on the model: run(), reset(), compile_s; see `models.prepare`.
+class Call:
+    """What the calls below share: each run overwrites what the last one left."""
 
-    Everything is compiled, captured and filled when this returns. Raises ValueError for
-    what `unsupported_reason` names.
-    """
-    reason = unsupported_reason(point, device)
-    if reason:
-        raise ValueError(reason)
-    ids = models.prompt_ids(point, device)
-    recipe, phase = point.recipe, point.workload.phase
-    if recipe.runtime == "transformers":
-        return Transformers(model, ids, point)
-    if recipe.cache in STATIC:
-        kinds = {"prefill": StaticPrefill, "decode": StaticDecode}
-        return kinds.get(phase, StaticGenerate)(model, ids, point)
-    call = models.prepare(model, point, device)
-    if recipe.runtime == "compile":
-        return CompiledPrefill(call, recipe.attention, device)
-    return OnKernel(call, recipe.attention) if "-" in recipe.attention else call
+    compile_s: float | None = None
+    ids: torch.Tensor
+
+    def run(self) -> torch.Tensor:
+        """Logits, or token ids."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Nothing to undo."""
+
+    def compile(self, runs: int = 1) -> None:
+        """Note the seconds of so many first runs, in which code is compiled."""
+        start = time.perf_counter()
+        for _ in range(runs):
+            self.run()
+        if self.ids.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.compile_s = time.perf_counter() - start
 
 
 class OnKernel:
@@ -52,31 +54,12 @@ class OnKernel:
             return self.call.run()
 
 
-def _compile_s(call: Any, runs: int = 1) -> float:
-    """Seconds of so many first runs, in which code is compiled."""
-    start = time.perf_counter()
-    for _ in range(runs):
-        call.run()
-    if call.ids.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-class Call:
-    """What the calls below share: each run overwrites what the last one left."""
-
-    compile_s: float | None = None
-
-    def reset(self) -> None:
-        """Nothing to undo."""
-
-
-class CompiledPrefill(Call):
+class CompiledForward(Call):
     """A forward pass without a static cache, compiled; keys and values are made too."""
 
-    def __init__(self, call: Any, attention: str, device: str) -> None:
+    def __init__(self, call: Any, attention: str, compile: Compile) -> None:
         self.ids, self.attention = call.ids, attention
-        model, options = call.model, dict(call.options)
+        model, options, device = call.model, dict(call.options), call.ids.device.type
 
         def forward(ids: torch.Tensor) -> Any:
             with one_row(device):
@@ -86,8 +69,8 @@ class CompiledPrefill(Call):
             kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]
             return out.logits, kept
 
-        self._forward = compiled(forward, device)
-        self.compile_s = _compile_s(self)
+        self._forward = compile(forward, device)
+        self.compile()
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n or 1, vocab)."""
@@ -132,12 +115,6 @@ class Static(Call):
 class StaticPrefill(Static):
     """A prompt into a static cache, after a prefix if one is named."""
 
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        super().__init__(model, ids, point)
-        if point.recipe.runtime == "compile":
-            self.decoder.compile_prefill()
-            self.compile_s = _compile_s(self)
-
     def run(self) -> torch.Tensor:
         """Logits (batch, n - prefix or 1, vocab), once the prefix is copied in."""
         self._copy_prefix()
@@ -174,35 +151,8 @@ class StaticGenerate(Static):
         return self.decoder.state.tokens[:, n : n + new].clone()
 
 
-class Transformers(Call):
-    """model.generate() with its static cache and its own compilation of the forward.
-
-    On a CPU transformers compiles only when told to by a private switch of its
-    CompileConfig, which is set here: the fastest that it offers on each device.
-    """
-
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        from transformers import CompileConfig
-
-        self.model, self.ids, self.attention = model, ids, point.recipe.attention
-        self.mask, new = torch.ones_like(ids), point.workload.new_tokens
-        self.options: dict[str, Any] = {
-            "max_new_tokens": new,
-            "min_new_tokens": new,
-            "do_sample": False,
-            "cache_implementation": "static",
-        }
-        if ids.device.type == "cpu":
-            config = CompileConfig(mode="default")
-            config._compile_all_devices = True  # type: ignore[assignment]
-            self.options["compile_config"] = config
-        self.compile_s = _compile_s(self, 2)  # the second one finds the first's cache
-
-    def run(self) -> torch.Tensor:
-        """Token ids (batch, new_tokens)."""
-        with kernel_of(self.attention):
-            out = self.model.generate(  # type: ignore[operator]
-                self.ids, attention_mask=self.mask, **self.options
-            )
-        tokens: torch.Tensor = out[:, self.ids.shape[1] :]
-        return tokens
+STATIC_CALLS: dict[str, Callable[..., Static]] = {
+    "prefill": StaticPrefill,
+    "decode": StaticDecode,
+    "generate": StaticGenerate,
+}
