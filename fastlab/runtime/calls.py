@@ -1,4 +1,4 @@
-"""Calls that a runtime makes ready: forwards, steps and generations that can be timed.
+"""Calls beside those of `models`: on static caches, compiled, by generate().
 
 Each has run(), reset(), and compile_s: the seconds that compiling took, None without.
 """
@@ -6,15 +6,14 @@ Each has run(), reset(), and compile_s: the seconds that compiling took, None wi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from fastlab.runtime.attention import kernel_of
-from fastlab.runtime.compiled import one_row
-from fastlab.runtime.decode import Compile, Decoder
+from fastlab.runtime.compiled import Compile, one_row
+from fastlab.runtime.decode import Decoder
 from fastlab.spec.point import Point
 
 
@@ -45,8 +44,10 @@ class OnKernel:
     """Another call, with torch's attention on the kernel that is named."""
 
     def __init__(self, call: Any, attention: str) -> None:
-        self.call, self.attention, self.reset = call, attention, call.reset
-        self.release = getattr(call, "release", call.reset)
+        self.call, self.attention = call, attention
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.call, name)
 
     def run(self) -> torch.Tensor:
         """What the call returns."""
@@ -57,9 +58,9 @@ class OnKernel:
 class CompiledForward(Call):
     """A forward pass without a static cache, compiled; keys and values are made too."""
 
-    def __init__(self, call: Any, attention: str, compile: Compile) -> None:
-        self.ids, self.attention = call.ids, attention
-        model, options, device = call.model, dict(call.options), call.ids.device.type
+    def __init__(self, call: Any, compile: Compile) -> None:
+        self.ids, device = call.ids, call.ids.device.type
+        model, options = call.model, dict(call.options)
 
         def forward(ids: torch.Tensor) -> Any:
             with one_row(device):
@@ -74,8 +75,7 @@ class CompiledForward(Call):
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n or 1, vocab)."""
-        with kernel_of(self.attention):
-            logits: torch.Tensor = self._forward(self.ids)[0]
+        logits: torch.Tensor = self._forward(self.ids)[0]
         return logits
 
 
@@ -106,53 +106,62 @@ class Static(Call):
         if self.prefix:
             decoder.forward(ids[:, : self.prefix], 0, 1)
             self._rows = [rows[:, :, : self.prefix].clone() for rows in buffers]
-
-    def _copy_prefix(self) -> None:
-        for rows, buffer in zip(self._rows, self.held, strict=False):
-            buffer[:, :, : self.prefix].copy_(rows)
-
-
-class StaticPrefill(Static):
-    """A prompt into a static cache, after a prefix if one is named."""
+        if work.phase == "decode":
+            decoder.prefill(ids)
 
     def run(self) -> torch.Tensor:
-        """Logits (batch, n - prefix or 1, vocab), once the prefix is copied in."""
-        self._copy_prefix()
+        """Logits (batch, n - prefix or 1, vocab), or token ids (batch, new_tokens)."""
+        if self.work.phase == "decode":
+            return self.decoder.advance()
+        for rows, buffer in zip(self._rows, self.held, strict=False):
+            buffer[:, :, : self.prefix].copy_(rows)
+        return self._prefill() if self.work.phase == "prefill" else self._generate()
+
+    def _prefill(self) -> torch.Tensor:
         keep = 1 if self.work.logits == "last" else 0
         return self.decoder.forward(self.ids[:, self.prefix :], self.prefix, keep)
 
-
-class StaticDecode(Static):
-    """One step after a prompt in a static cache; reset() only moves the position."""
-
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        super().__init__(model, ids, point)
-        self.decoder.prefill(ids)
-
-    def run(self) -> torch.Tensor:
-        """Logits (batch, 1, vocab) of the position after the prompt's."""
-        return self.decoder.advance()
-
-    def reset(self) -> None:
-        """Back to the end of the prompt."""
-        self.decoder.rewind(self.ids.shape[1])
-
-
-class StaticGenerate(Static):
-    """Prefill and greedy decoding on a static cache, without a host synchronisation."""
-
-    def run(self) -> torch.Tensor:
-        """Token ids (batch, new_tokens)."""
-        self._copy_prefix()
+    def _generate(self) -> torch.Tensor:
+        """Greedy, without a host synchronisation."""
         self.decoder.start(self.ids, self.prefix)
         n, new = self.ids.shape[1], self.work.new_tokens
         for _ in range(1, new, self.decoder.unroll):
             self.decoder.advance()
         return self.decoder.state.tokens[:, n : n + new].clone()
 
+    def reset(self) -> None:
+        """A decode step goes back to the end of the prompt."""
+        if self.work.phase == "decode":
+            self.decoder.rewind(self.ids.shape[1])
 
-STATIC_CALLS: dict[str, Callable[..., Static]] = {
-    "prefill": StaticPrefill,
-    "decode": StaticDecode,
-    "generate": StaticGenerate,
-}
+
+class Generate(Call):
+    """model.generate() with its static cache and its own compilation of the forward.
+
+    On a CPU transformers compiles only when told to by a private switch of its
+    CompileConfig, which is set here: the fastest that it offers on each device.
+    """
+
+    def __init__(self, model: nn.Module, ids: torch.Tensor, new: int) -> None:
+        from transformers import CompileConfig
+
+        self.model, self.ids, self.mask = model, ids, torch.ones_like(ids)
+        self.options: dict[str, Any] = {
+            "max_new_tokens": new,
+            "min_new_tokens": new,
+            "do_sample": False,
+            "cache_implementation": "static",
+        }
+        if ids.device.type == "cpu":
+            config = CompileConfig(mode="default")
+            config._compile_all_devices = True  # type: ignore[assignment]
+            self.options["compile_config"] = config
+        self.compile(2)  # the second one finds the first's cache
+
+    def run(self) -> torch.Tensor:
+        """Token ids (batch, new_tokens)."""
+        out = self.model.generate(  # type: ignore[operator]
+            self.ids, attention_mask=self.mask, **self.options
+        )
+        tokens: torch.Tensor = out[:, self.ids.shape[1] :]
+        return tokens

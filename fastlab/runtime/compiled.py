@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 Step = Callable[[], torch.Tensor]
+Compile = Callable[[Callable[..., Any], str], Callable[..., Any]]  # for a device
 HALF = (torch.float16, torch.bfloat16)
 STREAMS = 4  # parts of a weight that are read side by side
 LARGE = 2**20  # weights from which that pays: smaller ones come from the caches

@@ -17,15 +17,13 @@ from torch import nn
 from fastlab.machine import Here
 from fastlab.runtime.attention import attention_of, visible
 from fastlab.runtime.cache import State, dtype_of, static_cache
-from fastlab.runtime.compiled import Step, compiled, one_row, rows_together
-from fastlab.runtime.engines import engine_of
+from fastlab.runtime.compiled import Compile, Step, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import ENGINES
 
 Forward = Callable[..., torch.Tensor]
-Compile = Callable[[Callable[..., Any], str], Callable[..., Any]]  # and for a device
 RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
 
 
@@ -166,8 +164,10 @@ class Decoder:
 
     def _make_call(self) -> None:
         """Make what takes `unroll` steps, compiled and captured where asked for."""
+        from fastlab.runtime.engines import RUN  # which imports this module
+
         start = time.perf_counter()
-        self._call = engine_of(self.runtime).steps(self)
+        self._call = RUN[self.runtime].steps(self)
         if not ENGINES[self.runtime].compiled:
             return
         # From an empty cache; the prompt overwrites what this leaves behind.

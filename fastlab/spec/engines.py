@@ -1,7 +1,7 @@
 """Runtimes: what runs a model's calls, where each fits, and what refuses it. No torch.
 
-Adding one is adding its line to ENGINES, and how it makes a call ready as ENGINE of
-fastlab/runtime/engines/NAME.py. All others ask here.
+Adding one is adding its line to ENGINES, and to RUN in runtime/engines.py how it makes
+calls ready. All others ask here.
 """
 
 from __future__ import annotations

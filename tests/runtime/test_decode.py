@@ -163,7 +163,7 @@ def test_bad_prompts(ids: torch.Tensor, words: str) -> None:
 @pytest.mark.parametrize(
     ("over", "words"),
     [
-        ({"runtime": "jit"}, "runtime='jit' is not one of eager, compile, decoder"),
+        ({"runtime": "jit"}, "runtime='jit' is not one of eager, compile, autotuned"),
         ({"max_len": 65}, "max_len=65 must be a whole number from 1 to 64"),
         ({"unroll": 0}, "unroll=0 must be"),
         ({"cache": "none"}, "cache='none' is not one of static"),
