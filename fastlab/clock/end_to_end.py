@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from fastlab.clock.clocks import clock_for
-from fastlab.clock.microbench import Work, settings_for
+from fastlab.clock.microbench import settings_for
 from fastlab.clock.microbenchmarks import STREAMED
 from fastlab.clock.stored_benchmarks import TIMED
 from fastlab.clock.timing import Settings, time_call
@@ -107,15 +107,11 @@ def host_seconds(device: Device) -> dict[str, float]:
 def compiled_seconds(device: Device) -> tuple[float, float]:
     """Host seconds per launch within compiled code, and per call of it.
 
-    From decode steps of one layer and of several, which take some seconds to compile; 0
-    where no compiler is found, since nothing that is compiled can run there.
+    From decode steps of one layer and of several, which take some seconds to compile.
     """
     how = {"family": "llama", "phase": "decode", "runtime": "decoder", **TINY}
     points = [point_of(layers=layers, **how) for layers in COMPILED_LAYERS]
-    try:
-        (few, many), (first, second) = _beyond_kernels(points, device).tolist()
-    except (RuntimeError, OSError):  # what inductor raises is a RuntimeError
-        return 0.0, 0.0
+    (few, many), (first, second) = _beyond_kernels(points, device).tolist()
     each = max((many - few) / (second - first), 0.0)
     return each, max(few - first * each, 0.0)
 
@@ -150,7 +146,7 @@ def _seconds_per_byte(size: int, precision: str) -> float:
             F.linear(x, next(turn))
 
     with numerics(precision):
-        samples = time_call(Work(through_all), settings_for("cpu"), clock_for("cpu"))
+        samples = time_call(through_all, settings_for("cpu"), clock_for("cpu"))
     return min(samples.device_ns) / 1e9 / (len(weights) * one.nbytes)
 
 
@@ -198,12 +194,15 @@ def replay_overhead() -> float:
     with torch.cuda.graph(graph):
         x.add_(1)
     settings = Settings.for_device("cuda", budget_s=0.2, warmup_s=0.05, cache="warm")
-    samples = time_call(Work(graph.replay), settings, clock_for("cuda"))
+    samples = time_call(graph.replay, settings, clock_for("cuda"))
     return min(samples.e2e_ns) / 1e9
 
 
-def with_host(profile: Profile, device: Device) -> Profile:
-    """The profile with what launching and cache levels cost."""
+def with_host(profile: Profile, device: Device, compiling: bool) -> Profile:
+    """The profile with what launching and cache levels cost.
+
+    compiling: whether anything can be compiled; else what it costs the host stays 0.
+    """
     levels = {p: slowdowns(device.kind, p) for p in device.peak_flops}
     profile = replace(
         profile,
@@ -212,6 +211,8 @@ def with_host(profile: Profile, device: Device) -> Profile:
     )
     host = host_seconds(replace(device, fits=profile))
     profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
+    if not compiling:
+        return profile
     each, call = compiled_seconds(replace(device, fits=profile))
     return replace(profile, compiled_s=each, call_s=call)
 

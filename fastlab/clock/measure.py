@@ -79,7 +79,6 @@ class Bench:
     profile: Device
     clock: Clock
     name: str
-    latency: str = "auto"
     judge: bool = True
     trained: Trained | None = None
     _reference: Reference | None = field(default=None, repr=False)
@@ -93,16 +92,18 @@ class Bench:
         device: str = "auto",
         settings: Settings | None = None,
         profile: Device | None = None,
-        latency: str = "auto",
         trained: Trained | None = None,
     ) -> Bench:
         """A device of this machine; ValueError if it has no such device."""
         kind = machine.torch_device(device)
-        settings = settings or Settings.for_device(kind)
-        profile = profile or this_device(kind)
-        name = machine.device_name(kind)
-        clock = clock_for(kind)
-        return cls(kind, settings, profile, clock, name, latency, trained=trained)
+        return cls(
+            kind,
+            settings or Settings.for_device(kind),
+            profile or this_device(kind),
+            clock_for(kind),
+            machine.device_name(kind),
+            trained=trained,
+        )
 
     def use_model(self, point: Point, model: nn.Module | None) -> None:
         """Use `model` for points that share this one's shape, weights and precision."""
@@ -116,7 +117,7 @@ class Bench:
         if reason := unsupported(point, machine.Here(self.kind)):
             return replace(record, status="unsupported", reason=reason)
         try:
-            [expected] = estimate([point], self.profile, model=self.latency)
+            [expected] = estimate([point], self.profile)
             record = replace(record, estimate=expected)
             self._refuse_hopeless(expected)
             return self._measured(record)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 from fastlab.health.hardware import NO_DEVICE
@@ -48,8 +47,7 @@ def measured(run: Callable[[], Any], kind: str) -> Measurement:
 
     times = {"budget_s": BUDGETS[kind], "warmup_s": BUDGETS[kind] / 2}
     settings = Settings.for_device(kind, n_min=5, **times)
-    call = SimpleNamespace(run=run, reset=lambda: None)
-    return time_call(call, settings, clock_for(kind))
+    return time_call(run, settings, clock_for(kind))
 
 
 def monotonic(kind: str) -> Finding:
