@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastlab.spec import GRID_FIELDS, Point, grid
-from fastlab.spec.engines import RUNTIMES
+from fastlab.spec.engines import ENGINES
 from fastlab.spec.grids import FLAT, trained_source
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def main() -> None:
 
 
 NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
+UNROLLING = [engine.name for engine in ENGINES.values() if engine.unrolls]
 HELP = {
     "model": "preset (gpt2, llama-3.1-8b, ...), hub name or folder",
     "family": "gpt2, llama, qwen3 or bert [gpt2]",
@@ -63,8 +64,8 @@ HELP = {
     "precision": "fp32, tf32, fp16, bf16, autocast-bf16, int8, int4-g128, ... [fp32]",
     "attention": "sdpa, eager, flex, or one kernel: sdpa-flash, sdpa-math ... [sdpa]",
     "cache": "KV cache: dynamic, none, static, static-int8, static-fp8",
-    "runtime": f"{', '.join(RUNTIMES)} [eager]",
-    "unroll": "decode steps in one call of decoder or graph [1]",
+    "runtime": ", ".join(f"{e.name} ({e.about})" for e in ENGINES.values()),
+    "unroll": f"decode steps in one call of {' or '.join(UNROLLING)} [1]",
     "scope": "quantized weights: layers, head (those too) or all [layers]",
     "distill_steps": "steps of learning from the dense model after pruning [0]",
     "prune_layers": "share of the layers that is cut [0]",

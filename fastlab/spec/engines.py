@@ -34,13 +34,13 @@ class Hardware(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """A runtime. caches: those that it decodes with; encodes: it runs bert too.
+    """A runtime. caches: those that it decodes with; encodes: whether it runs bert.
 
-    compiled: its code is, unless ours is False by transformers itself. In code that we
-    compile, a product of one row may become a loop, and so does flex attention.
-    replays: decode steps are CUDA graphs on a GPU. unrolls: one call may take several
-    decode steps. launches: of the host for each token, beside its forward pass. kinds:
-    of devices that can run it, () = all, and why others cannot.
+    compiled: whether its code is; ours: by fastlab, not by transformers itself, so that
+    a product of one row may become a loop and flex attention a kernel. replays: decode
+    steps are CUDA graphs on a GPU. unrolls: one call may take several decode steps.
+    launches: of the host for each token, beside its forward pass. kinds: of devices
+    that can run it, () = all, and why others cannot. about: for help.
     """
 
     name: str
@@ -70,7 +70,7 @@ ENGINES = {
     for engine in (
         Engine(
             "eager",
-            "operation by operation",
+            "operation by operation: the default",
             caches=CACHES,
             encodes=True,
             compiled=False,
@@ -79,7 +79,7 @@ ENGINES = {
         Engine("compile", "torch.compile of the forward pass", encodes=True),
         Engine(
             "autotuned",
-            'the same with mode="max-autotune"; compiling takes minutes',
+            'the same with mode="max-autotune": kernels chosen by timing several',
             encodes=True,
         ),
         Engine(

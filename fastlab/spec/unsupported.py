@@ -6,6 +6,7 @@ from fastlab.spec.engines import GPUS, STATIC, Hardware
 from fastlab.spec.point import Point
 
 CUDA_ONLY = ("sdpa-efficient", "sdpa-cudnn", "flex")
+FP8 = (8, 9)  # the least compute capability with it
 HALF_ONLY = ("sdpa-flash", "sdpa-cudnn")  # on a GPU
 
 
@@ -38,10 +39,10 @@ def _flex_or_kernel(point: Point, gpu: bool) -> str:
 
 
 def _on_gpu(point: Point, device: Hardware) -> str:
-    recipe, work, known = point.recipe, point.workload, device.capability()
+    recipe, work = point.recipe, point.workload
     masked = work.phase != "prefill" or work.prefix_len > 0
     fp32 = recipe.format.dense in ("fp32", "tf32") and not recipe.format.autocast
-    if recipe.cache == "static-fp8" and known is not None and known < (8, 9):
+    if recipe.cache == "static-fp8" and (device.capability() or FP8) < FP8:
         return "cache static-fp8 needs compute capability 8.9 or higher"
     if recipe.attention == "sdpa-flash" and recipe.cache in STATIC and masked:
         return "attention sdpa-flash takes no mask, which a static cache needs"

@@ -28,7 +28,9 @@ FAMILIES = ("llama", "qwen3", "gpt2")
 
 
 @pytest.mark.parametrize("unroll", [1, 4])
-@pytest.mark.parametrize("runtime", ["eager", "compile", "decoder", "graph"])
+@pytest.mark.parametrize(
+    "runtime", ["eager", "compile", "autotuned", "decoder", "graph"]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_and_one_graph(family: str, runtime: str, unroll: int) -> None:
     with numerics("fp32"):
