@@ -146,10 +146,9 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
 
 def _with_refusals(rows: pd.DataFrame, device: Device) -> pd.DataFrame:
     """What the device cannot run is no longer missing, but unsupported."""
-    rows = rows.copy()
-    for at, point in zip(rows.index, points_of(rows), strict=True):
-        reason = unsupported(point, device)
-        if reason and rows.loc[at, "status"] == MISSING:
+    rows, absent = rows.copy(), rows[rows["status"] == MISSING]
+    for at, point in zip(absent.index, points_of(absent), strict=True):
+        if reason := unsupported(point, device):
             rows.loc[at, ["status", "reason"]] = "unsupported", reason
             rows.loc[at, list(ESTIMATED)] = None
     return rows

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastlab.runtime.attention import kernel_of
 from fastlab.runtime.compiled import Compile, one_row
 from fastlab.runtime.decode import Decoder
 from fastlab.spec.point import Point
@@ -38,21 +37,6 @@ class Call:
         if self.ids.device.type == "cuda":
             torch.cuda.synchronize()
         self.compile_s = time.perf_counter() - start
-
-
-class OnKernel:
-    """Another call, with torch's attention on the kernel that is named."""
-
-    def __init__(self, call: Any, attention: str) -> None:
-        self.call, self.attention = call, attention
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.call, name)
-
-    def run(self) -> torch.Tensor:
-        """What the call returns."""
-        with kernel_of(self.attention):
-            return self.call.run()
 
 
 class CompiledForward(Call):

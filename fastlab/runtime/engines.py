@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import sdpa_kernel
 
 from fastlab import models
 from fastlab.machine import Here
 from fastlab.runtime.attention import BACKENDS, kernel_of
-from fastlab.runtime.calls import CompiledForward, Generate, OnKernel, Static
+from fastlab.runtime.calls import CompiledForward, Generate, Static
 from fastlab.runtime.compiled import Step, captured, compiled
 from fastlab.runtime.decode import Decoder
 from fastlab.spec.point import Point
@@ -33,7 +34,9 @@ def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
     attention = point.recipe.attention
     with kernel_of(attention):
         call = RUN[point.recipe.runtime].call(model, point, device)
-    return OnKernel(call, attention) if attention in BACKENDS else call
+    if attention in BACKENDS:
+        call.run = sdpa_kernel(BACKENDS[attention])(call.run)  # entered by each run
+    return call
 
 
 class Eager:
