@@ -6,7 +6,6 @@ longer fit the caches of a CPU, complete a calibration.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -139,11 +138,10 @@ def _seconds_per_byte(size: int, precision: str) -> float:
     x = torch.randn(1, WIDTH).to(dtype)
     one = torch.randn(WIDTH, WIDTH).to(dtype)
     weights = [one.clone() for _ in range(max(1, size // one.nbytes))]
-    turn = itertools.cycle(weights)
 
     def through_all() -> None:
-        for _ in weights:
-            F.linear(x, next(turn))
+        for weight in weights:
+            F.linear(x, weight)
 
     with numerics(precision):
         samples = time_call(through_all, settings_for("cpu"), clock_for("cpu"))
@@ -224,15 +222,15 @@ def with_whole_calls(profile: Profile, device: Device, compiling: bool) -> Profi
     points = [point for p in (*dense, *packed) for point in whole_points(p, kind)]
     points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
     seconds = [seconds_of(point, kind) for point in points]
-    ways = [way_of(p.recipe.precision, p.recipe.runtime != "eager") for p in points]
+    ways = [way_of(p.recipe.precision, p.recipe.engine.compiled) for p in points]
     known, whole = replace(device, fits=profile), {}
     for way in dict.fromkeys(ways):
         mine = [n for n, name in enumerate(ways) if name == way]
         whole[way] = call_overhead_factor(
             [points[n] for n in mine], [seconds[n] for n in mine], known
         )
-    names = [f"{way}: {point.label}" for way, point in zip(ways, points, strict=True)]
-    calls = [[name, took] for name, took in zip(names, seconds, strict=True)]
+    named = zip(ways, points, seconds, strict=True)
+    calls = [[f"{way}: {point.label}", took] for way, point, took in named]
     profile = replace(profile, whole=whole, provenance={"whole_calls": calls})
     stretch = stretched(points, seconds, replace(device, fits=profile), len(whole))
     return replace(profile, stretch=stretch)

@@ -82,7 +82,6 @@ class Static(Call):
             runtime="eager" if prefills else recipe.runtime,
             unroll=recipe.unroll,
             attention=recipe.attention,
-            compile_prefill=recipe.attention == "flex",
         )
         self.compile_s, buffers = decoder.compile_s, decoder.cache.buffers
         self.held = buffers if prefills else [*buffers, decoder.state.tokens]

@@ -45,7 +45,6 @@ class Decoder:
         unroll: int = 1,
         sampling: Sampling = GREEDY,
         attention: str = "sdpa",
-        compile_prefill: bool = False,
     ) -> None:
         self.model, self.batch, self.max_len = model, batch, max_len
         self.runtime, self.unroll, self.sampling = runtime, unroll, sampling
@@ -57,7 +56,7 @@ class Decoder:
             self.state = State(self.cache, batch)
         self.device = self.state.token.device.type
         self._prefill = self.forward_function()
-        if compile_prefill:
+        if attention == "flex":  # a kernel where it is compiled alone
             self.compile_prefill()
         self._make_call()
 

@@ -82,7 +82,8 @@ def test_a_quantized_cache_compiles_to_the_same_numbers(cache: str) -> None:
 
 def test_compiled_prefill() -> None:
     model, ids = tiny("llama"), prompts(1, 7)
-    decoder = Decoder(model, 1, 40, runtime="eager", compile_prefill=True)
+    decoder = Decoder(model, 1, 40, runtime="eager")
+    decoder.compile_prefill()
     assert torch.equal(decoder.generate(ids, 5), generated(model, ids, 5))
 
 
