@@ -90,10 +90,6 @@ class Here(NamedTuple):
         """Why nothing can be compiled for it here, "" where it can."""
         return compiler_refusal(self.kind)
 
-    def capability(self) -> tuple[int, int] | None:
-        """An NVIDIA GPU's compute capability."""
-        return _capability() if self.kind == "cuda" else None
-
 
 def unsupported_reason(kind: str, precision: str) -> str:
     """Why this device cannot really run a precision, "" where it can.

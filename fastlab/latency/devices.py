@@ -99,10 +99,6 @@ class Device:
         """Nothing: of a device that is not at hand a compiler is taken for granted."""
         return ""
 
-    def capability(self) -> tuple[int, int] | None:
-        """None: datasheets tell peaks instead."""
-        return None
-
     def product_rate(self, precision: str) -> float:
         """Peak FLOP/s of products in a recipe's precision; ValueError as `peak`.
 

@@ -5,9 +5,9 @@ And products with one row, where the library is slow at them on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import FunctionType, MappingProxyType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 Step = Callable[[], torch.Tensor]
-Compile = Callable[[Callable[..., Any], str], Callable[..., Any]]  # for a device
+Compiler = Callable[[Callable[..., Any], str], Callable[..., Any]]  # for a device
 HALF = (torch.float16, torch.bfloat16)
 STREAMS = 4  # parts of a weight that are read side by side
 LARGE = 2**20  # weights from which that pays: smaller ones come from the caches
@@ -31,9 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def compiled(
-    function: Callable[..., Any],
-    device: str = "cpu",
-    more: Mapping[str, Any] = MappingProxyType({}),
+    function: Callable[..., Any], device: str = "cpu", **more: Any
 ) -> Callable[..., Any]:
     """`function` compiled to one graph with fixed shapes; a break in it is an error.
 
@@ -50,7 +48,7 @@ def compiled(
         function.__defaults__,
         function.__closure__,
     )
-    options = {**more, **OPTIONS["cuda" if device == "cuda" else "cpu"]}
+    options = more | OPTIONS["cuda" if device == "cuda" else "cpu"]
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from fastlab.machine import Here
 from fastlab.runtime.attention import attention_of, visible
 from fastlab.runtime.cache import State, dtype_of, static_cache
-from fastlab.runtime.compiled import Compile, Step, compiled, one_row, rows_together
+from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
@@ -107,7 +107,7 @@ class Decoder:
         """Within it, the model attends as the decoder was asked to."""
         return attention_of(self.model, self.attention)
 
-    def compile_prefill(self, compile: Compile = compiled) -> None:
+    def compile_prefill(self, compile: Compiler = compiled) -> None:
         """From now on prefill runs compiled, anew for each length of prompt."""
         self._prefill = compile(self.forward_function(compiled=True), self.device)
 

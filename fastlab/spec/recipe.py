@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fastlab.spec.checks import Spec, make
-from fastlab.spec.engines import CACHES, ENGINES, RUNTIMES, STATIC, Engine
+from fastlab.spec.engines import CACHES, ENGINES, RUNTIMES, Engine
 from fastlab.spec.precision import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
@@ -159,8 +159,8 @@ class Recipe(Spec):
     def _check_runtime(self, family: str, phase: str) -> None:
         engine = self.engine
         this = f"; this is phase={phase!r} with cache={self.cache!r}"
-        if family == "bert" and (not engine.encodes or self.cache in STATIC):
-            able = [name for name, engine in ENGINES.items() if engine.encodes]
+        if family == "bert" and "prefill" not in engine.phases:
+            able = [name for name, one in ENGINES.items() if "prefill" in one.phases]
             self.refuse("runtime", f"must be {' or '.join(able)} for bert")
         if phase not in engine.phases:
             self.refuse("runtime", f"needs phase {' or '.join(engine.phases)}{this}")

@@ -6,7 +6,6 @@ from fastlab.spec.engines import GPUS, STATIC, Hardware
 from fastlab.spec.point import Point
 
 CUDA_ONLY = ("sdpa-efficient", "sdpa-cudnn", "flex")
-FP8 = (8, 9)  # the least compute capability with it
 HALF_ONLY = ("sdpa-flash", "sdpa-cudnn")  # on a GPU
 
 
@@ -14,7 +13,7 @@ def unsupported(point: Point, device: Hardware) -> str | None:
     """Why the device cannot run the point, named before any work; None where it can.
 
     device: a Device of a datasheet or calibration, or `machine.Here`, which also looks
-    for a compiler and the GPU's compute capability.
+    for a compiler.
     """
     recipe = point.recipe
     reason = device.lacks(recipe.precision) or recipe.engine.unsupported(device)
@@ -42,8 +41,8 @@ def _on_gpu(point: Point, device: Hardware) -> str:
     recipe, work = point.recipe, point.workload
     masked = work.phase != "prefill" or work.prefix_len > 0
     fp32 = recipe.format.dense in ("fp32", "tf32") and not recipe.format.autocast
-    if recipe.cache == "static-fp8" and (device.capability() or FP8) < FP8:
-        return "cache static-fp8 needs compute capability 8.9 or higher"
+    if recipe.cache == "static-fp8" and (missing := device.lacks("fp8")):
+        return f"cache static-fp8: {missing}"
     if recipe.attention == "sdpa-flash" and recipe.cache in STATIC and masked:
         return "attention sdpa-flash takes no mask, which a static cache needs"
     if recipe.attention in HALF_ONLY and fp32:

@@ -22,7 +22,7 @@ POINTS = [
 
 
 WHERE = [(point, "cuda") for point in POINTS]
-WHERE += [(point, "cpu") for point in POINTS if not point.recipe.engine.kinds]
+WHERE += [(point, "cpu") for point in POINTS if not point.recipe.engine.on_gpus]
 
 
 @pytest.mark.parametrize(("point", "kind"), WHERE)
