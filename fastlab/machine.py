@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastlab.spec.checks import check_choice
 from fastlab.spec.formats import FORMATS, Format
@@ -69,6 +69,20 @@ def cpu_flags() -> set[str]:
     """Instruction-set flags of the CPU, empty where the system does not list them."""
     found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
     return set(found[1].split()) if found else set()
+
+
+class Here(NamedTuple):
+    """This machine's device, as `spec.unsupported` asks it: what it lacks is probed."""
+
+    kind: str
+
+    def lacks(self, precision: str) -> str:
+        """Why it cannot really run a precision, "" where it can."""
+        return unsupported_reason(self.kind, precision)
+
+    def lacks_compiler(self) -> str:
+        """Why nothing can be compiled for it here, "" where it can."""
+        return compiler_refusal(self.kind)
 
 
 def unsupported_reason(kind: str, precision: str) -> str:

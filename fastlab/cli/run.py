@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from fastlab.cli.points import device_option, echo_table, main, shown
+from fastlab.spec.engines import ENGINES
 
 SHOWN_ROWS = 12
-RUNTIME_HELP = "with --stream: eager, decoder (compiled), or graph (NVIDIA GPUs)"
+STREAMING = [name for name, engine in ENGINES.items() if "decode" in engine.phases]
+RUNTIME_HELP = f"with --stream: {', '.join(STREAMING)}"
 
 
 @main.command()

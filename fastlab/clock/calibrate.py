@@ -20,8 +20,7 @@ import torch
 from fastlab import machine
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.cpu_contention import CpuContention, is_contended
-from fastlab.clock.microbench import Work
-from fastlab.clock.timing import Call, Settings, time_call
+from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.costs import LAUNCHES, costs_of
 from fastlab.latency.devices import Device
 from fastlab.models import DTYPES, build, numerics, prepare
@@ -76,7 +75,7 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     ).stamped()
 
 
-def _fastest(call: Call, kind: str, settings: Settings) -> float:
+def _fastest(call: Any, kind: str, settings: Settings) -> float:
     """Seconds of the fastest sample: a rate at its best, whoever else is busy."""
     with torch.inference_mode():
         return max(min(time_call(call, settings, clock_for(kind)).device_ns), 1) / 1e9
@@ -90,7 +89,7 @@ def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
         x, w = torch.randn(m, k, **like), torch.randn(n, k, **like)
         with numerics(precision):
             work = partial(torch.nn.functional.linear, x, w)
-            rates.append(2 * m * n * k / _fastest(Work(work), kind, settings))
+            rates.append(2 * m * n * k / _fastest(work, kind, settings))
     return max(rates)
 
 
@@ -101,7 +100,7 @@ def copy_bandwidth(kind: str, settings: Settings, size: int = 0) -> float:
     """
     size = size or COPY_BYTES[kind]
     source = torch.ones(size // 4, device=kind)
-    work = Work(partial(torch.empty_like(source).copy_, source))
+    work = partial(torch.empty_like(source).copy_, source)
     return 2 * size / _fastest(work, kind, settings)
 
 

@@ -6,7 +6,6 @@ longer fit the caches of a CPU, complete a calibration.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from fastlab.clock.clocks import clock_for
-from fastlab.clock.microbench import Work, settings_for
+from fastlab.clock.microbench import settings_for
 from fastlab.clock.microbenchmarks import STREAMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.calibrated import host_work
@@ -106,15 +105,11 @@ def host_seconds(device: Device) -> dict[str, float]:
 def compiled_seconds(device: Device) -> tuple[float, float]:
     """Host seconds per launch within compiled code, and per call of it.
 
-    From decode steps of one layer and of several, which take some seconds to compile; 0
-    where no compiler is found, since nothing that is compiled can run there.
+    From decode steps of one layer and of several, which take some seconds to compile.
     """
     how = {"family": "llama", "phase": "decode", "runtime": "decoder", **TINY}
     points = [point_of(layers=layers, **how) for layers in COMPILED_LAYERS]
-    try:
-        (few, many), (first, second) = _beyond_kernels(points, device).tolist()
-    except (RuntimeError, OSError):  # what inductor raises is a RuntimeError
-        return 0.0, 0.0
+    (few, many), (first, second) = _beyond_kernels(points, device).tolist()
     each = max((many - few) / (second - first), 0.0)
     return each, max(few - first * each, 0.0)
 
@@ -142,14 +137,13 @@ def _seconds_per_byte(size: int, precision: str) -> float:
     x = torch.randn(1, WIDTH).to(dtype)
     one = torch.randn(WIDTH, WIDTH).to(dtype)
     weights = [one.clone() for _ in range(max(1, size // one.nbytes))]
-    turn = itertools.cycle(weights)
 
     def through_all() -> None:
-        for _ in weights:
-            F.linear(x, next(turn))
+        for weight in weights:
+            F.linear(x, weight)
 
     with numerics(precision):
-        samples = time_call(Work(through_all), settings_for("cpu"), clock_for("cpu"))
+        samples = time_call(through_all, settings_for("cpu"), clock_for("cpu"))
     return min(samples.device_ns) / 1e9 / (len(weights) * one.nbytes)
 
 
@@ -197,12 +191,15 @@ def replay_overhead() -> float:
     with torch.cuda.graph(graph):
         x.add_(1)
     settings = Settings.for_device("cuda", budget_s=0.2, warmup_s=0.05, cache="warm")
-    samples = time_call(Work(graph.replay), settings, clock_for("cuda"))
+    samples = time_call(graph.replay, settings, clock_for("cuda"))
     return min(samples.e2e_ns) / 1e9
 
 
-def with_host(profile: Profile, device: Device) -> Profile:
-    """The profile with what launching and cache levels cost."""
+def with_host(profile: Profile, device: Device, compiling: bool) -> Profile:
+    """The profile with what launching and cache levels cost.
+
+    compiling: whether anything can be compiled; else what it costs the host stays 0.
+    """
     levels = {p: slowdowns(device.kind, p) for p in device.peak_flops}
     profile = replace(
         profile,
@@ -211,6 +208,8 @@ def with_host(profile: Profile, device: Device) -> Profile:
     )
     host = host_seconds(replace(device, fits=profile))
     profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
+    if not compiling:
+        return profile
     each, call = compiled_seconds(replace(device, fits=profile))
     return replace(profile, compiled_s=each, call_s=call)
 
@@ -222,15 +221,15 @@ def with_whole_calls(profile: Profile, device: Device, compiling: bool) -> Profi
     points = [point for p in (*dense, *packed) for point in whole_points(p, kind)]
     points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
     seconds = [seconds_of(point, kind) for point in points]
-    ways = [way_of(p.recipe.precision, p.recipe.runtime != "eager") for p in points]
+    ways = [way_of(p.recipe.precision, p.recipe.engine.compiled) for p in points]
     known, whole = replace(device, fits=profile), {}
     for way in dict.fromkeys(ways):
         mine = [n for n, name in enumerate(ways) if name == way]
         whole[way] = call_overhead_factor(
             [points[n] for n in mine], [seconds[n] for n in mine], known
         )
-    names = [f"{way}: {point.label}" for way, point in zip(ways, points, strict=True)]
-    calls = [[name, took] for name, took in zip(names, seconds, strict=True)]
+    named = zip(ways, points, seconds, strict=True)
+    calls = [[f"{way}: {point.label}", took] for way, point, took in named]
     profile = replace(profile, whole=whole, provenance={"whole_calls": calls})
     stretch = stretched(points, seconds, replace(device, fits=profile), len(whole))
     return replace(profile, stretch=stretch)

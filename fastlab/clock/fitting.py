@@ -53,7 +53,7 @@ def calibrate_fully(
         microbench.timed(bench, device, precision, clock)
         for precision, bench in (progress(plan) if progress else plan)
     ]
-    profile = with_host(Profile(fits_of(samples, device)), device)
+    profile = with_host(Profile(fits_of(samples, device)), device, compiling)
     profile = with_whole_calls(profile, device, compiling)
     seconds, cores = time.monotonic() - began, others.cores()
     provenance = {**profile.provenance, **_provenance(seconds, cores)}

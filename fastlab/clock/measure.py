@@ -27,12 +27,12 @@ from fastlab.models import implementation_of, numerics
 from fastlab.record import Effective, Estimate, Quality, Record
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
-from fastlab.runtime.unsupported import unsupported_reason as runtime_unsupported
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
 from fastlab.shrink.recipes import build
 from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
+from fastlab.spec.unsupported import unsupported
 from fastlab.words import si
 
 CACHED_BYTES = 500 * 2**20  # weights below this are served from a GPU's L2 in part
@@ -79,7 +79,6 @@ class Bench:
     profile: Device
     clock: Clock
     name: str
-    latency: str = "auto"
     judge: bool = True
     trained: Trained | None = None
     _reference: Reference | None = field(default=None, repr=False)
@@ -93,16 +92,18 @@ class Bench:
         device: str = "auto",
         settings: Settings | None = None,
         profile: Device | None = None,
-        latency: str = "auto",
         trained: Trained | None = None,
     ) -> Bench:
         """A device of this machine; ValueError if it has no such device."""
         kind = machine.torch_device(device)
-        settings = settings or Settings.for_device(kind)
-        profile = profile or this_device(kind)
-        name = machine.device_name(kind)
-        clock = clock_for(kind)
-        return cls(kind, settings, profile, clock, name, latency, trained=trained)
+        return cls(
+            kind,
+            settings or Settings.for_device(kind),
+            profile or this_device(kind),
+            clock_for(kind),
+            machine.device_name(kind),
+            trained=trained,
+        )
 
     def use_model(self, point: Point, model: nn.Module | None) -> None:
         """Use `model` for points that share this one's shape, weights and precision."""
@@ -113,12 +114,10 @@ class Bench:
         """The record of one point. Raises only DeviceLost and KeyboardInterrupt."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = Record(point, self.name, self.settings.to_dict(), "ok", at_utc=at)
-        reason = machine.unsupported_reason(self.kind, point.recipe.precision)
-        reason = reason or runtime_unsupported(point, self.kind)
-        if reason:
+        if reason := unsupported(point, machine.Here(self.kind)):
             return replace(record, status="unsupported", reason=reason)
         try:
-            [expected] = estimate([point], self.profile, model=self.latency)
+            [expected] = estimate([point], self.profile)
             record = replace(record, estimate=expected)
             self._refuse_hopeless(expected)
             return self._measured(record)

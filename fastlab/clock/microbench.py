@@ -8,10 +8,6 @@ eager code runs it, and counted by the same function of `cost/kinds.py` as the m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from fastlab.clock.clocks import Clock
@@ -44,16 +40,6 @@ STORED_COUNTS = counts("fp32")
 COMPILED_COUNTS, COMPILED_STORED = counts("compiler"), counts("fp32", "compiler")
 
 
-@dataclass
-class Work:
-    """A plain function as a call that a clock can time."""
-
-    run: Callable[[], Any]
-
-    def reset(self) -> None:
-        """Nothing to undo."""
-
-
 def settings_for(kind: str) -> Settings:
     """Timing settings of one microbenchmark: about 0.3 s, cold L2 on a GPU."""
     budget = {"budget_s": 0.25, "warmup_s": 0.03, "warmup_cap_s": 0.3}
@@ -71,7 +57,7 @@ def timed(
     """One benchmark, made and timed on the device at hand; its median as a sample."""
     settings = settings or settings_for(device.kind)
     with numerics(precision):
-        work = Work(bench.make(device.kind, DTYPES[FORMATS[precision].dense]))
+        work = bench.make(device.kind, DTYPES[FORMATS[precision].dense])
         seconds = time_call(work, settings, clock).seconds
     return Sample.of(bench.op, seconds, precision, device.name)
 

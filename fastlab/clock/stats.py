@@ -1,4 +1,4 @@
-"""Statistics of timing samples: pure functions that delete no sample, and a stop rule.
+"""Statistics of timing samples: pure functions that delete no sample.
 
 The interval of the median follows measuring.md section 3: order statistics (no
 assumption on the noise), widened where neighbouring samples resemble each other.
@@ -7,7 +7,6 @@ assumption on the noise), widened where neighbouring samples resemble each other
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,36 +17,24 @@ from scipy.special import bdtrik
 # narrow picks lucky narrow ones, which costs up to 2 points (test_stats simulates it).
 TAIL = 0.02
 SURE_FROM = 6  # 2 x 0.5^6 = 3 %; with fewer, even min..max is no 95 % interval
-P90_FROM, P99_FROM = 64, 662  # MLPerf's binomial rule at 99 % confidence
-SLOW_NS, SLOW_N_MIN = 200_000_000, 10  # a call over 200 ms is judged from 10 samples
+P90_FROM = 64  # MLPerf's binomial rule at 99 % confidence
 
 
 @dataclass(frozen=True)
 class Summary:
     """Statistics in the unit of the samples; low..high holds the median at 95 %.
 
-    cv is std / mean; `outliers` counts samples beyond Tukey's fences, none is removed;
-    p10 and p90 are None below 64 samples, p99 below 662.
+    spread: interquartile range as a fraction of the median. p10, p90: None below 64
+    samples.
     """
 
     n: int
     median: float
     low: float
     high: float
-    mean: float
-    std: float
-    cv: float
-    iqr: float
-    min: float
+    spread: float
     p10: float | None
     p90: float | None
-    p99: float | None
-    outliers: int
-
-    @property
-    def spread(self) -> float:
-        """Interquartile range as a fraction of the median."""
-        return self.iqr / self.median if self.median else math.inf
 
 
 def _array(samples: ArrayLike) -> NDArray[np.float64]:
@@ -117,45 +104,8 @@ def rank_correlation(samples: ArrayLike) -> float:
 
 def summary(samples: ArrayLike) -> Summary:
     """Every statistic of the samples, in their unit; ValueError without samples."""
-    values = _array(samples)
-    n, mean = values.size, float(values.mean())
-    low, high = median_interval(values)
-    p10, q1, q3, p90, p99 = np.quantile(values, (0.1, 0.25, 0.75, 0.9, 0.99)).tolist()
-    fence = 1.5 * (q3 - q1)
-    outliers = (values < q1 - fence) | (values > q3 + fence)
-    std = float(values.std(ddof=1)) if n > 1 else 0.0
-    return Summary(
-        n=n,
-        median=median(values),
-        low=low,
-        high=high,
-        mean=mean,
-        std=std,
-        cv=std / mean if mean else 0.0,
-        iqr=q3 - q1,
-        min=float(values.min()),
-        p10=p10 if n >= P90_FROM else None,
-        p90=p90 if n >= P90_FROM else None,
-        p99=p99 if n >= P99_FROM else None,
-        outliers=int(outliers.sum()),
-    )
-
-
-@dataclass(frozen=True)
-class StopRule:
-    """When to stop: see the fields of the same names in timing.Settings."""
-
-    target: float
-    n_min: int
-    n_max: int
-    budget_s: float
-
-    def verdict(self, samples_ns: Sequence[int], elapsed_s: float) -> str | None:
-        """Why to stop now, "converged", "n_max" or "budget"; None to go on."""
-        n, slow = len(samples_ns), median(samples_ns) > SLOW_NS
-        fewest = max(min(self.n_min, SLOW_N_MIN) if slow else self.n_min, SURE_FROM)
-        if n >= fewest and half_width(samples_ns) <= self.target:
-            return "converged"
-        if n >= self.n_max:
-            return "n_max"
-        return "budget" if elapsed_s >= self.budget_s else None
+    values, middle = _array(samples), median(samples)
+    p10, q1, q3, p90 = np.quantile(values, (0.1, 0.25, 0.75, 0.9)).tolist()
+    spread = (q3 - q1) / middle if middle else math.inf
+    tails = (p10, p90) if values.size >= P90_FROM else (None, None)
+    return Summary(values.size, middle, *median_interval(values), spread, *tails)

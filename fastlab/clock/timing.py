@@ -7,13 +7,13 @@ tested with a scripted one (tests/clock/test_timing.py) and without a GPU.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from fastlab.clock.clocks import Clock, GpuState
-from fastlab.clock.stats import StopRule, Summary, median, summary
+from fastlab.clock.stats import SURE_FROM, Summary, half_width, median, summary
 from fastlab.record import FLAGS, Measurement
 from fastlab.spec.checks import check_choice, check_count, make
 
@@ -21,6 +21,7 @@ CACHES = ("cold", "warm")
 FEWEST = 3  # taken even over budget: one sample would be an interval of no width
 REDOS, PAUSE_S, PAUSE_GROWTH = 3, 0.05, 1.5  # for throttled blocks, per measurement
 LAUNCH_SHARE, NOISY_SPREAD = 0.9, 0.10
+SLOW_NS, SLOW_N_MIN = 200_000_000, 10  # a call over 200 ms is judged from 10 samples
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "cuda": {"target": 0.01, "budget_s": 10.0, "n_min": 50, "n_max": 2000, "block": 10}
@@ -79,6 +80,16 @@ class Settings:
         """Every field by name, ready for JSON."""
         return asdict(self)
 
+    def verdict(self, samples_ns: Sequence[int], elapsed_s: float) -> str | None:
+        """Why to stop now, "converged", "n_max" or "budget"; None to go on."""
+        n, slow = len(samples_ns), median(samples_ns) > SLOW_NS
+        fewest = max(min(self.n_min, SLOW_N_MIN) if slow else self.n_min, SURE_FROM)
+        if n >= fewest and half_width(samples_ns) <= self.target:
+            return "converged"
+        if n >= self.n_max:
+            return "n_max"
+        return "budget" if elapsed_s >= self.budget_s else None
+
 
 class Call(Protocol):
     """What is timed: run(); reset() comes before each run, outside the clock."""
@@ -87,13 +98,26 @@ class Call(Protocol):
     def reset(self) -> None: ...
 
 
-def time_call(call: Call, settings: Settings, clock: Clock) -> Measurement:
-    """Time `call` and say how sure the figure is; what run() raises is passed on.
+@dataclass(frozen=True)
+class Work:
+    """A plain function as a call, with nothing to undo between runs."""
+
+    run: Callable[[], Any]
+
+    def reset(self) -> None:
+        """Nothing."""
+
+
+def time_call(
+    call: Call | Callable[[], Any], settings: Settings, clock: Clock
+) -> Measurement:
+    """Time a call or a function and say how sure the figure is; its errors pass on.
 
     No sample is dropped but in blocks redone on a throttled GPU: those always raise the
     flag "throttled", also where the redone block was clean.
     """
-    bench, states = _Bench(call, settings, clock), [clock.state()]
+    asked: Any = call if hasattr(call, "run") else Work(call)
+    bench, states = _Bench(asked, settings, clock), [clock.state()]
     with _gc_off():
         first_ns, _ = bench.round_trip(first=True)
         warmups, typical_ns = bench.warm_up(first_ns)
@@ -165,7 +189,6 @@ class _Bench:
 
     def sample(self, typical_ns: float, seen: list[GpuState]) -> tuple[list[int], str]:
         wanted, start = self.settings, self.clock.now_ns()
-        rule = StopRule(wanted.target, wanted.n_min, wanted.n_max, wanted.budget_s)
         samples: list[int] = []
         redone, stopped = 0, None
         while stopped is None:
@@ -179,7 +202,7 @@ class _Bench:
                 redone += 1
                 continue
             samples += block
-            stopped = rule.verdict(samples, self._since(start))
+            stopped = wanted.verdict(samples, self._since(start))
         return samples, stopped
 
     def round_trips(self, samples: list[int]) -> list[tuple[int, ...]]:

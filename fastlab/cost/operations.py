@@ -14,7 +14,7 @@ from fastlab.cost import ops
 from fastlab.cost.attention import attention, reuse
 from fastlab.cost.fusion import fuse_all, fused
 from fastlab.cost.ops import Operation
-from fastlab.cost.passes import COMPILED_BY_US, ForwardPass, passes
+from fastlab.cost.passes import ForwardPass, passes
 from fastlab.cost.products import head_product, product
 from fastlab.spec.formats import table_bytes
 from fastlab.spec.point import Point
@@ -40,7 +40,7 @@ def forward(step: ForwardPass, times: int = 1) -> Iterator[Operation]:
     layer: Iterable[Operation] = _layer(step)
     last: Iterable[Operation] = (*_end(step), *_sampling(step))
     if step.compiled:
-        loops = step.recipe.runtime in COMPILED_BY_US
+        loops = step.recipe.engine.ours
         first, layer, last = fuse_all(first), fused(layer, loops), fused(last, loops)
     yield from _repeated(first, times, step.compiled)
     yield from _repeated(layer, times * step.shape.layers, step.compiled)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastlab.spec.engines import STATIC
 from fastlab.spec.formats import Format
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import STATIC, Recipe, bucket
+from fastlab.spec.recipe import Recipe, bucket
 from fastlab.spec.shape import ModelShape
-
-REPLAYED = ("graph", "transformers")  # decode steps are CUDA graphs, on a GPU
-COMPILED_BY_US = ("compile", "decoder", "graph")
 
 
 class ForwardPass(NamedTuple):
@@ -114,7 +112,7 @@ def _step(
         recipe.attention != "eager" and not strided,
         keys,
         static and past > 0,
-        recipe.runtime != "eager" and (decodes or point.workload.phase == "prefill"),
+        recipe.engine.compiled and (decodes or point.workload.phase == "prefill"),
         static and decodes,
         recipe.storage,
     )
@@ -122,4 +120,4 @@ def _step(
 
 def compiled_calls(point: Point) -> int:
     """Calls of compiled code: one, or one for `unroll` decode steps; 0 if eager."""
-    return max(calls(point), 1) if point.recipe.runtime != "eager" else 0
+    return max(calls(point), 1) if point.recipe.engine.compiled else 0

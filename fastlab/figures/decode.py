@@ -21,6 +21,7 @@ from fastlab.spec.checks import check_choice
 from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
+from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, factor, percent, power, times
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     whose weights are not quantized. KL is against fp32, 0 for fp32 itself. profile:
     of the rows' device; what is missing since it cannot run there then says so.
     """
-    rows = with_quality(_with_refusals(rows, profile.kind) if profile else rows)
+    rows = with_quality(_with_refusals(rows, profile) if profile else rows)
     rows = rows.assign(rung=[rung_of(row) for row in rows.to_dict("records")])
     ran, tokens = rows["measured_ms"].notna(), rows["batch"] * rows["new_tokens"]
     for rate, ms in RATES.items():
@@ -127,14 +128,11 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     return rows[list(RUNG)]
 
 
-def _with_refusals(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """What a device of this kind cannot run is no longer missing, but unsupported."""
-    from fastlab.runtime.unsupported import unsupported_reason
-
-    rows = rows.copy()
-    for at, point in zip(rows.index, points_of(rows), strict=True):
-        reason = unsupported_reason(point, kind)
-        if reason and rows.loc[at, "status"] == MISSING:
+def _with_refusals(rows: pd.DataFrame, device: Device) -> pd.DataFrame:
+    """What the device cannot run is no longer missing, but unsupported."""
+    rows, absent = rows.copy(), rows[rows["status"] == MISSING]
+    for at, point in zip(absent.index, points_of(absent), strict=True):
+        if reason := unsupported(point, device):
             rows.loc[at, ["status", "reason"]] = "unsupported", reason
             rows.loc[at, list(ESTIMATED)] = None
     return rows

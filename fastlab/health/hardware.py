@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from fastlab import machine
 from fastlab.health.report import Finding, Subject
+from fastlab.spec.engines import ENGINES
 from fastlab.spec.formats import DENSE
 from fastlab.words import si
 
@@ -57,7 +58,8 @@ def precisions(subject: Subject) -> Iterator[Finding]:
 def compiler(subject: Subject) -> Iterator[Finding]:
     """Whether runtimes other than eager can run: they are compiled."""
     reason = machine.compiler_refusal(subject.kind)
-    words = reason or "there; runtimes compile, decoder and graph can run"
+    *names, last = [name for name, engine in ENGINES.items() if engine.compiled]
+    words = reason or f"there; runtimes {', '.join(names)} and {last} can run"
     yield Finding("compiler", None if reason else True, words)
 
 

@@ -43,12 +43,11 @@ def fastest(run: Callable[[], Any], kind: str) -> float:
 def measured(run: Callable[[], Any], kind: str) -> Measurement:
     """A short timing of `run` by fastlab's own clock."""
     from fastlab.clock.clocks import clock_for
-    from fastlab.clock.microbench import Work
     from fastlab.clock.timing import Settings, time_call
 
     times = {"budget_s": BUDGETS[kind], "warmup_s": BUDGETS[kind] / 2}
     settings = Settings.for_device(kind, n_min=5, **times)
-    return time_call(Work(run), settings, clock_for(kind))
+    return time_call(run, settings, clock_for(kind))
 
 
 def monotonic(kind: str) -> Finding:

@@ -157,7 +157,7 @@ def call_overhead_factor(cost: Costs, point: Point, profile: Profile) -> np.ndar
     """[operations] what each takes within a call beyond its time alone: factors."""
     recipe, prefills = point.recipe, point.workload.phase == "prefill"
     factors = np.full(len(cost.times), profile.call_overhead_factor(recipe.precision))
-    if recipe.runtime != "eager" and not prefills:  # a compiled prefill has eager's
+    if recipe.engine.compiled and not prefills:  # a compiled prefill has eager's
         factors[cost.compiled] = profile.call_overhead_factor(recipe.precision, True)
     return factors
 

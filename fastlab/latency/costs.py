@@ -11,7 +11,7 @@ import numpy as np
 
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import Operation
-from fastlab.cost.passes import REPLAYED, compiled_calls
+from fastlab.cost.passes import compiled_calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
 from fastlab.spec.point import Point
@@ -23,7 +23,6 @@ COUNTED = (
     *("kv_read_bytes", "kv_write_bytes", "launches"),
 )
 _NO_DIMS = (0,) * 6
-GENERATE_LAUNCHES = 14  # of generate() for each token beside the forward pass
 
 
 class Timing(NamedTuple):
@@ -98,7 +97,7 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
     classes = tuple(map(class_of, ops))
     dense = point.recipe.format.dense
     precisions = tuple([op.precision or dense for op in ops])
-    if point.recipe.runtime == "eager":
+    if not point.recipe.engine.compiled:
         compiled, host = np.zeros(len(ops), bool), Host(totals[LAUNCHES])
     else:
         compiled = np.array([op.compiled for op in ops])
@@ -123,8 +122,7 @@ def _host(
     point: Point, launches: np.ndarray, compiled: np.ndarray, graphs: bool
 ) -> Host:
     eager, calls = int(launches[~compiled].sum()), compiled_calls(point)
-    if point.recipe.runtime == "transformers":  # it chooses tokens outside of its code
-        eager += GENERATE_LAUNCHES * calls
-    if graphs and point.recipe.runtime in REPLAYED:
+    eager += point.recipe.engine.launches * calls  # around its compiled code
+    if graphs and point.recipe.engine.replays:
         return Host(eager, replays=calls)
     return Host(eager, compiled=int(launches[compiled].sum()), calls=calls)

@@ -20,6 +20,7 @@ from fastlab.spec.checks import (
     digest,
     make,
 )
+from fastlab.spec.engines import GPUS
 from fastlab.spec.formats import FORMATS
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
@@ -92,24 +93,33 @@ class Device:
 
     def can(self, precision: str) -> bool:
         """Whether the device has a peak for products in a recipe's precision."""
-        form = FORMATS[precision]
-        if form.needs_peak and form.weights not in self.peak_flops:
-            return False
+        return not self.lacks(precision)
+
+    def lacks(self, precision: str) -> str:
+        """Why it has no peak for products in a recipe's precision, "" where it has."""
         try:
-            return self.product_rate(precision) > 0
-        except ValueError:
-            return False
+            self.product_rate(precision)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def lacks_compiler(self) -> str:
+        """Nothing: of a device that is not at hand a compiler is taken for granted."""
+        return ""
 
     def product_rate(self, precision: str) -> float:
         """Peak FLOP/s of products in a recipe's precision; ValueError as `peak`.
 
         Weights alone are unpacked to the dense precision, autocast computes in its own.
         Quantized activations take the peak of their own format, except that int8 falls
-        back to the dense precision: every device can multiply whole numbers somehow.
+        back to the dense precision: every device can multiply whole numbers somehow. So
+        does a calibrated GPU for fp8, whose peak no calibration measures.
         """
         made = FORMATS[precision]
-        if made.dynamic and (made.needs_peak or made.weights in self.peak_flops):
+        if made.dynamic and made.weights in self.peak_flops:
             return self.peak(made.weights)
+        if made.needs_peak and not (self.calibrated and self.kind in GPUS):
+            self.peak(made.weights)  # without it a device does not run it at all
         return self.peak(made.autocast or made.dense)
 
     def ridge(self, precision: str) -> float:

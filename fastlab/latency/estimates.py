@@ -14,6 +14,7 @@ from fastlab.latency.devices import Device
 from fastlab.record import Estimate
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
+from fastlab.spec.unsupported import unsupported
 
 CHUNK = 1000  # points at a time: bounds the memory of many long generations
 
@@ -24,14 +25,17 @@ def estimate(
     """What each point should cost on the device, in order.
 
     model: "roofline", "calibrated", or "auto": calibrated where the device has fits for
-    the point's precision. ValueError for an unknown model, for a precision that the
-    device cannot do, or for "calibrated" without fits.
+    the point's precision. ValueError for an unknown model, for what the device cannot
+    run (`unsupported`), or for "calibrated" without fits.
     """
     check_choice("model", model, ("auto", *MODELS))
     if isinstance(points, Point):
         raise TypeError("points must be a list of points: estimate([point], device)")
     if not isinstance(device, Device):
         raise TypeError(f"device={device!r} must be a Device: fl.device({device!r})")
+    for point in points:
+        if reason := unsupported(point, device):
+            raise ValueError(reason)
     found = [e for chunk in _chunks(points) for e in _estimates(chunk, device, model)]
     return found
 

@@ -15,6 +15,7 @@ from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
+from fastlab.spec.unsupported import unsupported
 from fastlab.words import si
 
 LABEL = "estimated, not calibrated"
@@ -80,8 +81,9 @@ def offer(request: Request, device: Device) -> Offer:
     """One device's offer; a request that does not fit or cannot run is refused."""
     whole, first = request.point("generate"), request.point("prefill")
     precision = request.recipe.precision
-    if not device.can(precision):
-        return Offer(device.name, f"no {precision}")
+    if reason := unsupported(whole, device):
+        why = reason if device.can(precision) else f"no {precision}"
+        return Offer(device.name, why)
     batch = largest_batch(whole, device.memory_bytes)
     if batch < request.batch:
         return Offer(device.name, _too_large(whole, device), largest_batch=batch)

@@ -13,7 +13,8 @@ from torch import nn
 from transformers.cache_utils import Cache, StaticLayer
 
 from fastlab.spec.checks import check_choice, check_count
-from fastlab.spec.recipe import STATIC, bucket
+from fastlab.spec.engines import STATIC
+from fastlab.spec.recipe import bucket
 
 
 class Place:

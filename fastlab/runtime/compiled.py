@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 Step = Callable[[], torch.Tensor]
+Compiler = Callable[[Callable[..., Any], str], Callable[..., Any]]  # for a device
 HALF = (torch.float16, torch.bfloat16)
 STREAMS = 4  # parts of a weight that are read side by side
 LARGE = 2**20  # weights from which that pays: smaller ones come from the caches
@@ -29,9 +30,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def compiled(function: Callable[..., Any], device: str = "cpu") -> Callable[..., Any]:
+def compiled(
+    function: Callable[..., Any], device: str = "cpu", **more: Any
+) -> Callable[..., Any]:
     """`function` compiled to one graph with fixed shapes; a break in it is an error.
 
+    more: options of torch.compile beside OPTIONS.
     torch counts recompilations by code object and gives up after a few. Each call here
     gets a copy of the code, so that models and lengths do not count together, and what
     was compiled goes when the function goes.
@@ -44,7 +48,7 @@ def compiled(function: Callable[..., Any], device: str = "cpu") -> Callable[...,
         function.__defaults__,
         function.__closure__,
     )
-    options = OPTIONS["cuda" if device == "cuda" else "cpu"]
+    options = more | OPTIONS["cuda" if device == "cuda" else "cpu"]
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
 

@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from fastlab.machine import Here
 from fastlab.runtime.attention import attention_of, visible
 from fastlab.runtime.cache import State, dtype_of, static_cache
-from fastlab.runtime.compiled import Step, captured, compiled, one_row, rows_together
+from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
+from fastlab.spec.engines import ENGINES
 
 Forward = Callable[..., torch.Tensor]
-RUNTIMES = ("eager", "compile", "decoder", "graph")
+RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
 
 
 class Decoder:
     """Generates `batch` sequences of at most `max_len` positions on one static cache.
 
-    runtime: eager; compile = the forward pass compiled, the rest eager; decoder = whole
-    steps compiled; graph = those as a CUDA graph. unroll: steps in one call. A new
+    runtime: one of spec/engines.py that decodes. unroll: steps in one call. A new
     prompt resets the position and compiles nothing. compile_s is what compiling (and
     capturing) took, None where nothing is compiled.
     """
@@ -44,7 +45,6 @@ class Decoder:
         unroll: int = 1,
         sampling: Sampling = GREEDY,
         attention: str = "sdpa",
-        compile_prefill: bool = False,
     ) -> None:
         self.model, self.batch, self.max_len = model, batch, max_len
         self.runtime, self.unroll, self.sampling = runtime, unroll, sampling
@@ -55,8 +55,8 @@ class Decoder:
             self.cache = static_cache(model, batch, max_len, cache)
             self.state = State(self.cache, batch)
         self.device = self.state.token.device.type
-        self._prefill = self._forward_function()
-        if compile_prefill:
+        self._prefill = self.forward_function()
+        if attention == "flex":  # a kernel where it is compiled alone
             self.compile_prefill()
         self._make_call()
 
@@ -99,18 +99,22 @@ class Decoder:
         end = past + ids.shape[1]
         rows = torch.arange(past, end, device=ids.device)
         mask = visible(rows, end, self.dtype, self.attention) if past else None
-        with attention_of(self.model, self.attention):
+        with self.attending():
             logits: torch.Tensor = self._prefill(ids, mask, rows[None], keep)
         return logits
 
-    def compile_prefill(self) -> None:
+    def attending(self) -> AbstractContextManager[None]:
+        """Within it, the model attends as the decoder was asked to."""
+        return attention_of(self.model, self.attention)
+
+    def compile_prefill(self, compile: Compiler = compiled) -> None:
         """From now on prefill runs compiled, anew for each length of prompt."""
-        self._prefill = compiled(self._forward_function(one=True), self.device)
+        self._prefill = compile(self.forward_function(compiled=True), self.device)
 
     @torch.inference_mode()
     def advance(self) -> torch.Tensor:
         """Take `unroll` steps; the last one's logits (batch, 1, vocab). Only queued."""
-        with attention_of(self.model, self.attention):
+        with self.attending():
             logits: torch.Tensor = self._call()
         return logits
 
@@ -159,39 +163,31 @@ class Decoder:
 
     def _make_call(self) -> None:
         """Make what takes `unroll` steps, compiled and captured where asked for."""
-        if self.runtime == "eager":
-            self._call = self._steps(self._forward_function(), self.unroll)
-            return
+        from fastlab.runtime.engines import RUN  # which imports this module
+
         start = time.perf_counter()
-        forward = self._forward_function(one=True)
-        if self.runtime == "compile":
-            self._call = self._steps(compiled(forward, self.device), self.unroll)
-        else:
-            count = self.unroll if self.runtime == "decoder" else 1
-            self._call = compiled(self._steps(forward, count), self.device)
+        self._call = RUN[self.runtime].steps(self)
+        if not ENGINES[self.runtime].compiled:
+            return
         # From an empty cache; the prompt overwrites what this leaves behind.
         self.rewind(0)
         self.advance()
         self.rewind(0)
-        if self.runtime == "graph":
-            with torch.inference_mode(), attention_of(self.model, self.attention):
-                self._call = captured(self._call, self.unroll)
-            self.rewind(0)
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.compile_s = time.perf_counter() - start
 
-    def _forward_function(self, one: bool = False) -> Forward:
+    def forward_function(self, compiled: bool = False) -> Forward:
         """(ids, mask, positions, keep) -> the last `keep` positions' logits.
 
-        one: it is to be compiled, and products of one row may take another way.
+        compiled: it is to be, and products of one row may take another way.
         """
         model, cache, device = self.model, self.cache, self.device
 
         def forward(ids: Any, mask: Any, positions: Any, keep: int = 1) -> torch.Tensor:
-            cut_out = device == "cpu" and keep and ids.shape[1] > 1
-            together = rows_together(model) if cut_out and not one else nullcontext()
-            with one_row(device) if one else together:
+            cut_out = not compiled and keep and device == "cpu" and ids.shape[1] > 1
+            together = rows_together(model) if cut_out else nullcontext()
+            with one_row(device) if compiled else together:
                 out = model(
                     ids,
                     attention_mask=mask,
@@ -205,7 +201,7 @@ class Decoder:
 
         return forward
 
-    def _steps(self, forward: Forward, count: int) -> Step:
+    def steps(self, forward: Forward, count: int) -> Step:
         """() -> logits (batch, 1, vocab) of the last of `count` steps."""
         cache, state, sampling = self.cache, self.state, self.sampling
         place, attention, dtype = cache.place, self.attention, self.dtype
@@ -227,10 +223,9 @@ class Decoder:
         check_count("unroll", self.unroll, high=64)
         most = getattr(self.model.config, "max_position_embeddings", self.max_len)
         check_count("max_len", self.max_len, high=most)
-        if self.runtime == "graph" and not torch.cuda.is_available():
-            raise ValueError(
-                "runtime='graph' needs an NVIDIA GPU: CUDA replays the graph"
-            )
+        here = Here(next(self.model.parameters()).device.type)
+        if reason := ENGINES[self.runtime].unsupported(here):
+            raise ValueError(reason)
 
     def _check_ids(self, ids: torch.Tensor) -> None:
         if ids.ndim != 2 or ids.shape[0] != self.batch:

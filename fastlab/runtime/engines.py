@@ -1,55 +1,42 @@
-"""prepare(): a point's call, by the runtime, cache and attention that it names."""
+"""prepare(): a point's call, made ready by the runtime, cache and attention it names.
+
+What a runtime is and where it fits stands in spec/engines.py; what it does, here.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import sdpa_kernel
 
 from fastlab import models
-from fastlab.runtime.attention import kernel_of
-from fastlab.runtime.compiled import compiled, one_row
+from fastlab.machine import Here
+from fastlab.runtime.attention import BACKENDS, kernel_of
+from fastlab.runtime.compiled import Compiler, Step, captured, compiled, one_row
 from fastlab.runtime.decode import Decoder
-from fastlab.runtime.unsupported import unsupported_reason
+from fastlab.spec.engines import STATIC
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import STATIC
+from fastlab.spec.unsupported import unsupported
 
 
 def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
     """The point's call on the model: run(), reset(), compile_s; see `models.prepare`.
 
     Everything is compiled, captured and filled when this returns. Raises ValueError for
-    what `unsupported_reason` names.
+    what is `unsupported` on this machine's device.
     """
-    reason = unsupported_reason(point, device)
-    if reason:
+    if reason := unsupported(point, Here(device)):
         raise ValueError(reason)
-    ids = models.prompt_ids(point, device)
-    recipe, phase = point.recipe, point.workload.phase
-    if recipe.runtime == "transformers":
-        return Transformers(model, ids, point)
-    if recipe.cache in STATIC:
-        kinds = {"prefill": StaticPrefill, "decode": StaticDecode}
-        return kinds.get(phase, StaticGenerate)(model, ids, point)
-    call = models.prepare(model, point, device)
-    if recipe.runtime == "compile":
-        return CompiledPrefill(call, recipe.attention, device)
-    return OnKernel(call, recipe.attention) if "-" in recipe.attention else call
-
-
-class OnKernel:
-    """Another call, with torch's attention on the kernel that is named."""
-
-    def __init__(self, call: Any, attention: str) -> None:
-        self.call, self.attention, self.reset = call, attention, call.reset
-        self.release = getattr(call, "release", call.reset)
-
-    def run(self) -> torch.Tensor:
-        """What the call returns."""
-        with kernel_of(self.attention):
-            return self.call.run()
+    attention = point.recipe.attention
+    with kernel_of(attention):
+        call = RUN[point.recipe.runtime].call(model, point, device)
+    if attention in BACKENDS:
+        call.run = sdpa_kernel(BACKENDS[attention])(call.run)  # entered by each run
+    return call
 
 
 def _compile_s(call: Any, runs: int = 1) -> float:
@@ -71,11 +58,11 @@ class Call:
         """Nothing to undo."""
 
 
-class CompiledPrefill(Call):
+class CompiledForward(Call):
     """A forward pass without a static cache, compiled; keys and values are made too."""
 
-    def __init__(self, call: Any, attention: str, device: str) -> None:
-        self.ids, self.attention = call.ids, attention
+    def __init__(self, call: Any, compile: Compiler) -> None:
+        self.ids, device = call.ids, call.ids.device.type
         model, options = call.model, dict(call.options)
 
         def forward(ids: torch.Tensor) -> Any:
@@ -86,13 +73,12 @@ class CompiledPrefill(Call):
             kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]
             return out.logits, kept
 
-        self._forward = compiled(forward, device)
+        self._forward = compile(forward, device)
         self.compile_s = _compile_s(self)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, n or 1, vocab)."""
-        with kernel_of(self.attention):
-            logits: torch.Tensor = self._forward(self.ids)[0]
+        logits: torch.Tensor = self._forward(self.ids)[0]
         return logits
 
 
@@ -115,7 +101,6 @@ class Static(Call):
             runtime="eager" if prefills else recipe.runtime,
             unroll=recipe.unroll,
             attention=recipe.attention,
-            compile_prefill=recipe.attention == "flex",
         )
         self.compile_s, buffers = decoder.compile_s, decoder.cache.buffers
         self.held = buffers if prefills else [*buffers, decoder.state.tokens]
@@ -123,69 +108,46 @@ class Static(Call):
         if self.prefix:
             decoder.forward(ids[:, : self.prefix], 0, 1)
             self._rows = [rows[:, :, : self.prefix].clone() for rows in buffers]
-
-    def _copy_prefix(self) -> None:
-        for rows, buffer in zip(self._rows, self.held, strict=False):
-            buffer[:, :, : self.prefix].copy_(rows)
-
-
-class StaticPrefill(Static):
-    """A prompt into a static cache, after a prefix if one is named."""
-
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        super().__init__(model, ids, point)
-        if point.recipe.runtime == "compile":
-            self.decoder.compile_prefill()
-            self.compile_s = _compile_s(self)
+        if work.phase == "decode":
+            decoder.prefill(ids)
 
     def run(self) -> torch.Tensor:
-        """Logits (batch, n - prefix or 1, vocab), once the prefix is copied in."""
-        self._copy_prefix()
+        """Logits (batch, n - prefix or 1, vocab), or token ids (batch, new_tokens)."""
+        if self.work.phase == "decode":
+            return self.decoder.advance()
+        for rows, buffer in zip(self._rows, self.held, strict=False):
+            buffer[:, :, : self.prefix].copy_(rows)
+        return self._prefill() if self.work.phase == "prefill" else self._generate()
+
+    def _prefill(self) -> torch.Tensor:
         keep = 1 if self.work.logits == "last" else 0
         return self.decoder.forward(self.ids[:, self.prefix :], self.prefix, keep)
 
-
-class StaticDecode(Static):
-    """One step after a prompt in a static cache; reset() only moves the position."""
-
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
-        super().__init__(model, ids, point)
-        self.decoder.prefill(ids)
-
-    def run(self) -> torch.Tensor:
-        """Logits (batch, 1, vocab) of the position after the prompt's."""
-        return self.decoder.advance()
-
-    def reset(self) -> None:
-        """Back to the end of the prompt."""
-        self.decoder.rewind(self.ids.shape[1])
-
-
-class StaticGenerate(Static):
-    """Prefill and greedy decoding on a static cache, without a host synchronisation."""
-
-    def run(self) -> torch.Tensor:
-        """Token ids (batch, new_tokens)."""
-        self._copy_prefix()
+    def _generate(self) -> torch.Tensor:
+        """Greedy, without a host synchronisation."""
         self.decoder.start(self.ids, self.prefix)
         n, new = self.ids.shape[1], self.work.new_tokens
         for _ in range(1, new, self.decoder.unroll):
             self.decoder.advance()
         return self.decoder.state.tokens[:, n : n + new].clone()
 
+    def reset(self) -> None:
+        """A decode step goes back to the end of the prompt."""
+        if self.work.phase == "decode":
+            self.decoder.rewind(self.ids.shape[1])
 
-class Transformers(Call):
+
+class Generate(Call):
     """model.generate() with its static cache and its own compilation of the forward.
 
     On a CPU transformers compiles only when told to by a private switch of its
     CompileConfig, which is set here: the fastest that it offers on each device.
     """
 
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
+    def __init__(self, model: nn.Module, ids: torch.Tensor, new: int) -> None:
         from transformers import CompileConfig
 
-        self.model, self.ids, self.attention = model, ids, point.recipe.attention
-        self.mask, new = torch.ones_like(ids), point.workload.new_tokens
+        self.model, self.ids, self.mask = model, ids, torch.ones_like(ids)
         self.options: dict[str, Any] = {
             "max_new_tokens": new,
             "min_new_tokens": new,
@@ -196,13 +158,101 @@ class Transformers(Call):
             config = CompileConfig(mode="default")
             config._compile_all_devices = True  # type: ignore[assignment]
             self.options["compile_config"] = config
-        self.compile_s = _compile_s(self, 2)  # the second one finds the first's cache
+        self.compile_s = _compile_s(self, 2)  # the second finds the first's cache
 
     def run(self) -> torch.Tensor:
         """Token ids (batch, new_tokens)."""
-        with kernel_of(self.attention):
-            out = self.model.generate(  # type: ignore[operator]
-                self.ids, attention_mask=self.mask, **self.options
-            )
+        out = self.model.generate(  # type: ignore[operator]
+            self.ids, attention_mask=self.mask, **self.options
+        )
         tokens: torch.Tensor = out[:, self.ids.shape[1] :]
         return tokens
+
+
+class Eager:
+    """Operation by operation; what every runtime may override."""
+
+    def call(self, model: nn.Module, point: Point, device: str) -> Any:
+        """The point's call, ready to run."""
+        if point.recipe.cache in STATIC:
+            return Static(model, models.prompt_ids(point, device), point)
+        return models.prepare(model, point, device)
+
+    def steps(self, decoder: Decoder) -> Step:
+        """() -> logits of the last of `decoder.unroll` steps."""
+        return decoder.steps(decoder.forward_function(), decoder.unroll)
+
+
+class Compile(Eager):
+    """Forward passes compiled; the rest is eager."""
+
+    def compile(self, function: Callable[..., Any], device: str) -> Callable[..., Any]:
+        """The function compiled for a device."""
+        return compiled(function, device)
+
+    def call(self, model: nn.Module, point: Point, device: str) -> Any:
+        """The point's call, compiled."""
+        call = super().call(model, point, device)
+        if not isinstance(call, Static):
+            return CompiledForward(call, self.compile)
+        if point.workload.phase == "prefill":
+            call.decoder.compile_prefill(self.compile)
+            call.compile_s = _compile_s(call)
+        return call
+
+    def steps(self, decoder: Decoder) -> Step:
+        """Compiled forward passes, each followed by the choice of a token."""
+        forward = decoder.forward_function(compiled=True)
+        return decoder.steps(self.compile(forward, decoder.device), decoder.unroll)
+
+
+class Autotuned(Compile):
+    """The same with mode="max-autotune", its CUDA graphs left to runtime graph.
+
+    Kernels of products are chosen by timing several: minutes on a large model.
+    """
+
+    def compile(self, function: Callable[..., Any], device: str) -> Callable[..., Any]:
+        """The function compiled for a device, and tuned on it."""
+        mode = torch._inductor.list_mode_options("max-autotune-no-cudagraphs")
+        return compiled(function, device, **mode)
+
+
+class Transformers(Eager):
+    """Whole generations by transformers."""
+
+    def call(self, model: nn.Module, point: Point, device: str) -> Any:
+        """The generation, compiled."""
+        ids = models.prompt_ids(point, device)
+        return Generate(model, ids, point.workload.new_tokens)
+
+
+class Steps(Eager):
+    """Whole decode steps compiled as one function, the choice of tokens included."""
+
+    def steps(self, decoder: Decoder, count: int = 0) -> Step:
+        """`count` steps in one call, as many as are unrolled where that is 0."""
+        forward = decoder.forward_function(compiled=True)
+        return compiled(decoder.steps(forward, count or decoder.unroll), decoder.device)
+
+
+class Graph(Steps):
+    """Steps compiled one by one, and captured in one CUDA graph."""
+
+    def steps(self, decoder: Decoder, count: int = 1) -> Step:
+        """A replay of the graph: one launch."""
+        step = super().steps(decoder, count)
+        with torch.inference_mode(), decoder.attending():
+            decoder.rewind(0)
+            step()  # it is compiled before it is captured
+            return captured(step, decoder.unroll)
+
+
+RUN = {
+    "eager": Eager(),
+    "compile": Compile(),
+    "autotuned": Autotuned(),
+    "transformers": Transformers(),
+    "decoder": Steps(),
+    "graph": Graph(),
+}

@@ -71,7 +71,7 @@ def held_out(
 
 
 def _way(point: Point, names: Sequence[str]) -> str:
-    recipe, compiled = point.recipe, point.recipe.runtime != "eager"
+    recipe, compiled = point.recipe, point.recipe.engine.compiled
     known = {"phase": point.workload.phase, "compiled": compiled, **vars(recipe)}
     return " ".join(str(known[name]) for name in names)
 

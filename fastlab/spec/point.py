@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from fastlab.spec.checks import Spec, check_names, choice, count, did_you_mean, digest
+from fastlab.spec.engines import PHASES
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe
 from fastlab.spec.shape import ModelShape, override, widened
 
-PHASES = ("prefill", "decode", "generate")
 LOGITS = ("all", "last")
 
 
@@ -139,7 +139,8 @@ class Point:
         """
         if self.shape.family == "bert":
             return "none"
-        grows = self.recipe.runtime == "eager" or self.workload.phase == "prefill"
+        prefills = self.workload.phase == "prefill"
+        grows = prefills or "dynamic" in self.recipe.engine.caches
         return "dynamic" if grows else "static"
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fastlab.spec.checks import Spec, choice, count
+from fastlab.spec.engines import CACHES, ENGINES, RUNTIMES, Engine
 from fastlab.spec.formats import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
@@ -16,10 +17,6 @@ ATTENTIONS = (
     *("sdpa", "eager", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn"),
     "flex",
 )
-CACHES = ("dynamic", "none", "static", "static-int8", "static-fp8")
-STATIC = tuple(name for name in CACHES if name.startswith("static"))
-RUNTIMES = ("eager", "compile", "transformers", "decoder", "graph")
-OURS = ("decoder", "graph")  # the runtimes of fastlab's own decoder
 SCOPES = ("layers", "head", "all")
 KV_SCALE_BYTES = 4  # of the scale of one key or value in a quantized cache
 SMALLER: dict[str, type[Spec]] = {
@@ -40,10 +37,8 @@ class Recipe(Spec):
     attention: sdpa leaves the kernel to torch, sdpa-<kernel> names it, eager is plain
     matrix products, flex is flex_attention. cache: static ones are allocated once, of a
     bucketed length, their keys and values kept as they are or in int8 or fp8 with one
-    scale per token and head. runtime: eager; compile = torch.compile of the forward
-    pass; transformers = its own static cache with automatic compilation; decoder =
-    fastlab's decode step compiled as one graph; graph = that, replayed as a CUDA graph.
-    scope: a head is quantized too, with "all" the input embeddings as well.
+    scale per token and head. runtime: one of spec/engines.py. scope: a head is
+    quantized too, with "all" the input embeddings as well.
     """
 
     KEPT: ClassVar = ("precision",)
@@ -66,8 +61,9 @@ class Recipe(Spec):
         if self.scope != "layers" and self.precision not in QUANTIZED:
             needs = f"needs a quantized precision ({', '.join(QUANTIZED)})"
             self.refuse("scope", f"{needs}; precision={self.precision!r} is none")
-        if self.unroll > 1 and self.runtime not in OURS:
-            needs = f"needs runtime {' or '.join(OURS)}"
+        if self.unroll > 1 and not self.engine.unrolls:
+            able = [name for name, engine in ENGINES.items() if engine.unrolls]
+            needs = f"needs runtime {' or '.join(able)}"
             alone = f"runtime={self.runtime!r} takes one step at a time"
             self.refuse("unroll", f"{needs}; {alone}")
         if self.distill_steps and not self.prunes:
@@ -88,7 +84,7 @@ class Recipe(Spec):
         if storage == "csr" and "-" in self.attention:
             why = "their products come out transposed, which single kernels refuse"
             self.refuse("attention", f"must be sdpa or eager with csr weights: {why}")
-        if storage in ("csr", "2:4") and self.runtime != "eager":
+        if storage in ("csr", "2:4") and self.engine.compiled:
             self.refuse("runtime", f"must be eager with weights stored as {storage}")
 
     @property
@@ -121,6 +117,11 @@ class Recipe(Spec):
         return *made, self.sparsity, self.sharing
 
     @property
+    def engine(self) -> Engine:
+        """What the runtime is and does."""
+        return ENGINES[self.runtime]
+
+    @property
     def format(self) -> Format:
         """What the precision is made of."""
         return FORMATS[self.precision]
@@ -144,22 +145,19 @@ class Recipe(Spec):
                 check_weight(self.sparsity, name, n, k)
 
     def _check_runtime(self, family: str, phase: str) -> None:
-        static, runtime = self.cache in STATIC, self.runtime
+        engine = self.engine
         this = f"; this is phase={phase!r} with cache={self.cache!r}"
-        if family == "bert" and (static or runtime not in ("eager", "compile")):
-            self.refuse("runtime", "must be eager or compile for bert")
-        ready = phase == "generate" and self.cache == "static"
-        if runtime == "transformers" and not ready:
-            self.refuse("runtime", f"is generate with cache='static'{this}")
-        if runtime in OURS and (phase == "prefill" or not static):
-            needs = f"needs phase decode or generate and cache {', '.join(STATIC)}"
-            self.refuse("runtime", needs + this)
+        if family == "bert" and "prefill" not in engine.phases:
+            able = [name for name, one in ENGINES.items() if "prefill" in one.phases]
+            self.refuse("runtime", f"must be {' or '.join(able)} for bert")
+        if phase not in engine.phases:
+            self.refuse("runtime", f"needs phase {' or '.join(engine.phases)}{this}")
+        if phase != "prefill" and self.cache not in engine.caches:
+            only = f"decodes with cache {', '.join(engine.caches)} only"
+            why = "the shapes of compiled code must not change"
+            self.refuse("runtime", f"{only}: {why}{this}")
         if self.unroll > 1 and phase != "generate":
             self.refuse("unroll", f"must be 1 in phase {phase}")
-        if runtime == "compile" and phase != "prefill" and self.cache == "dynamic":
-            never, allowed = "cannot decode with cache='dynamic'", ", ".join(STATIC)
-            why = "its shapes change with each token"
-            self.refuse("runtime", f"{never}: {why}; allowed: none, {allowed}")
 
 
 PLAIN = Recipe()

@@ -138,7 +138,6 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     monkeypatch.setattr("fastlab.clock.microbench.LARGEST_BYTES", {"cpu": 2**22})
     monkeypatch.setattr(end_to_end, "settings_for", lambda kind: quick)
     monkeypatch.setattr(end_to_end, "LEVELS", (2**22, STREAMED))
-    monkeypatch.setattr(end_to_end, "compiled_seconds", lambda device: (1e-5, 2e-4))
     monkeypatch.setattr(fitting, "compiles", lambda kind: False)
     device, samples = fitting.calibrate_fully("cpu", counts=FEW)
     packed = [p for p in TIMED if not machine.unsupported_reason("cpu", p)]
@@ -151,7 +150,7 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     dense = {(kind, p) for kind in FEW for p in ("fp32", "fp16", "bf16")}
     made = {("linear", p) for p in packed} | {(k, "fp32") for k in STORED_COUNTS}
     assert pairs == dense | made
-    assert (device.fits.compiled_s, device.fits.call_s) == (1e-5, 2e-4)
+    assert (device.fits.compiled_s, device.fits.call_s) == (0.0, 0.0)
     assert set(device.fits.host_s) == set(FAMILIES)
     assert device.fits.dispatch_s == max(device.fits.host_s.values()) >= 0
     assert device.fits.levels["bf16"][-1] == (STREAMED, 1.0)

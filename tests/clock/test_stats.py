@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlab.clock.stats import (
-    StopRule,
     half_width,
     inflation,
     median,
@@ -17,8 +16,9 @@ from fastlab.clock.stats import (
     rank_correlation,
     summary,
 )
+from fastlab.clock.timing import Settings
 
-RULE = StopRule(target=0.01, n_min=50, n_max=2000, budget_s=10.0)
+RULE = Settings.for_device("cuda")  # 1 %, 50 to 2,000 samples, 10 s
 TRUE_NS = 1_000_000.0
 samples = st.lists(st.integers(1, 10**12), min_size=1, max_size=80)
 
@@ -104,27 +104,15 @@ def test_ties_share_their_rank():
     assert rank_correlation([1, 1, 2, 2]) == rank_correlation([5, 5, 9, 9])
 
 
-@pytest.mark.parametrize(
-    ("n", "has_p90", "has_p99"),
-    [(63, False, False), (64, True, False), (662, True, True)],
-)
-def test_tails_need_samples(n, has_p90, has_p99):
+@pytest.mark.parametrize(("n", "has_tails"), [(63, False), (64, True)])
+def test_tails_need_samples(n, has_tails):
     stats = summary(range(n))
-    assert (stats.p90 is not None, stats.p10 is not None) == (has_p90, has_p90)
-    assert (stats.p99 is not None) == has_p99
-
-
-def test_outliers_are_counted_and_kept():
-    stats = summary([10] * 10 + [11] * 10 + [1000])
-    assert (stats.outliers, stats.n) == (1, 21)
-    assert stats.mean > stats.median
+    assert (stats.p90 is not None, stats.p10 is not None) == (has_tails, has_tails)
 
 
 def test_summary_by_hand():
     stats = summary([1, 2, 3, 4, 10])
-    assert (stats.n, stats.median, stats.mean, stats.min, stats.iqr) == (5, 3, 4, 1, 2)
-    assert stats.std == pytest.approx(math.sqrt(50 / 4))
-    assert stats.cv == pytest.approx(stats.std / 4)
+    assert (stats.n, stats.median, stats.low, stats.high) == (5, 3, 1, 10)
     assert stats.spread == pytest.approx(2 / 3)
 
 
@@ -133,7 +121,7 @@ def test_every_row_of_samples_has_a_summary(values):
     stats = summary(values)
     assert stats.low <= stats.median <= stats.high
     assert stats.low > 0
-    assert all(math.isfinite(x) for x in (stats.std, stats.cv, stats.iqr, stats.spread))
+    assert math.isfinite(stats.spread)
 
 
 @given(samples, st.integers(1, 1000))
@@ -159,7 +147,7 @@ def test_slow_calls_need_fewer_samples():
 
 
 def test_fewer_than_six_samples_never_converge():
-    eager = StopRule(target=0.5, n_min=1, n_max=100, budget_s=1.0)
+    eager = Settings.for_device("cpu", target=0.5, n_min=1, n_max=100)
     assert eager.verdict([5] * 5, 0.0) is None
     assert eager.verdict([5] * 6, 0.0) == "converged"
 
@@ -183,7 +171,7 @@ def test_coverage_on_correlated_noise(spread):
 @pytest.mark.parametrize(("correlation", "least"), [(0.0, 0.94), (0.8, 0.85)])
 @pytest.mark.parametrize("spread", [0.05, 0.1])
 def test_coverage_under_the_cpu_settings(correlation, least, spread):
-    rule = StopRule(target=0.05, n_min=20, n_max=1000, budget_s=2.0)
+    rule = Settings.for_device("cpu")  # 5 %, 20 to 1,000 samples
     assert _coverage(rule, 5, correlation, spread, runs=300) >= least
 
 

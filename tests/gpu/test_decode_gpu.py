@@ -11,12 +11,13 @@ from torch._dynamo.utils import counters
 
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
+from fastlab.machine import Here
 from fastlab.models import numerics
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.engines import prepare
 from fastlab.runtime.sampling import Sampling
-from fastlab.runtime.unsupported import unsupported_reason
 from fastlab.spec import point_of
+from fastlab.spec.unsupported import unsupported
 from tests.runtime.tiny import generated, prompts, tiny
 
 pytestmark = [
@@ -27,7 +28,9 @@ FAMILIES = ("llama", "qwen3", "gpt2")
 
 
 @pytest.mark.parametrize("unroll", [1, 4])
-@pytest.mark.parametrize("runtime", ["eager", "compile", "decoder", "graph"])
+@pytest.mark.parametrize(
+    "runtime", ["eager", "compile", "autotuned", "decoder", "graph"]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_and_one_graph(family: str, runtime: str, unroll: int) -> None:
     with numerics("fp32"):
@@ -95,7 +98,7 @@ def test_attention_kernels_agree(attention: str) -> None:
     usual, named = (
         point_of(**sizes, runtime="decoder", attention=a) for a in ("sdpa", attention)
     )
-    assert unsupported_reason(named, "cuda") == ""
+    assert unsupported(named, Here("cuda")) is None
     with numerics("bf16"):
         expected = prepare(build(usual, "cuda"), usual, "cuda").run().float()
         found = prepare(build(named, "cuda"), named, "cuda").run().float()

@@ -21,8 +21,11 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
-@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.recipe.runtime)
+WHERE = [(point, "cuda") for point in POINTS]
+WHERE += [(point, "cpu") for point in POINTS if not point.recipe.engine.on_gpus]
+
+
+@pytest.mark.parametrize(("point", "kind"), WHERE)
 def test_shares_sum_to_the_estimate(point, kind: str, profile: Device) -> None:
     fits = replace(calibrated(profile, dispatch_s=3e-6).fits, call_s=1e-3)
     whole = {"fp32": 1.2, "fp32 compiled": 0.9}

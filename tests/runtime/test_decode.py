@@ -82,7 +82,8 @@ def test_a_quantized_cache_compiles_to_the_same_numbers(cache: str) -> None:
 
 def test_compiled_prefill() -> None:
     model, ids = tiny("llama"), prompts(1, 7)
-    decoder = Decoder(model, 1, 40, runtime="eager", compile_prefill=True)
+    decoder = Decoder(model, 1, 40, runtime="eager")
+    decoder.compile_prefill()
     assert torch.equal(decoder.generate(ids, 5), generated(model, ids, 5))
 
 
@@ -163,7 +164,7 @@ def test_bad_prompts(ids: torch.Tensor, words: str) -> None:
 @pytest.mark.parametrize(
     ("over", "words"),
     [
-        ({"runtime": "jit"}, "runtime='jit' is not one of eager, compile, decoder"),
+        ({"runtime": "jit"}, "runtime='jit' is not one of eager, compile, autotuned"),
         ({"max_len": 65}, "max_len=65 must be a whole number from 1 to 64"),
         ({"unroll": 0}, "unroll=0 must be"),
         ({"cache": "none"}, "cache='none' is not one of static"),
@@ -176,5 +177,5 @@ def test_bad_decoders(over: dict, words: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_graph_needs_a_gpu() -> None:
-    with pytest.raises(ValueError, match="runtime='graph' needs an NVIDIA GPU"):
+    with pytest.raises(ValueError, match="runtime graph needs an NVIDIA GPU"):
         Decoder(tiny("gpt2"), 1, 40, runtime="graph")

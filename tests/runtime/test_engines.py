@@ -8,14 +8,19 @@ from typing import Any
 import pytest
 import torch
 
+from fastlab.latency.devices import device
+from fastlab.latency.estimates import estimate
+from fastlab.machine import Here
 from fastlab.models import numerics
 from fastlab.runtime.cache import dtype_of
-from fastlab.runtime.engines import prepare
-from fastlab.runtime.unsupported import unsupported_reason
+from fastlab.runtime.engines import RUN, prepare
 from fastlab.shrink.recipes import build
 from fastlab.spec import Point, point_of
 from fastlab.spec.recipe import ATTENTIONS, CACHES, RUNTIMES
+from fastlab.spec.unsupported import unsupported
 from tests.runtime.tiny import HIDDEN, SHAPES, generated, tiny
+
+PAIR = ("compile", "autotuned")
 
 
 def point(family: str = "llama", layers: int = 1, **over: Any) -> Point:
@@ -60,6 +65,33 @@ def test_the_last_rows_reach_our_own_head_side_by_side(cache: str, apart: bool) 
     assert seen[-1].shape == (2, 1, HIDDEN["llama"])
     assert seen[-1].stride(0) == HIDDEN["llama"] * (9 if apart else 1)
     assert not model.lm_head._forward_pre_hooks
+
+
+def test_every_runtime_has_its_two_halves() -> None:
+    """What it is, without torch, and what makes its calls ready."""
+    assert tuple(RUN) == RUNTIMES
+
+
+def test_autotuned_is_compile_with_another_mode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The compiler is a stand-in, as tuning takes longer than all tests here."""
+    asked: list[dict[str, Any]] = []
+
+    def stand_in(function: Any, options: dict[str, Any], **_: Any) -> Any:
+        asked.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", stand_in)
+    for over in ({}, {"cache": "static"}, {"phase": "decode"}):
+        runs = [prepare(tiny("llama"), point(runtime=r, **over)).run() for r in PAIR]
+        torch.testing.assert_close(*runs)
+        plain, tuned = asked[-2:]
+        mode = torch._inductor.list_mode_options("max-autotune-no-cudagraphs")
+        assert mode["max_autotune"]
+        assert tuned == plain | mode
+        same = [estimate([point(runtime=r, **over)], device("h200")) for r in PAIR]
+        assert same[0] == same[1]
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static-int8"])
@@ -142,7 +174,7 @@ def test_lower_precisions_decode_compiled(precision: str) -> None:
 )
 def test_refusals(over: dict[str, Any], kind: str, words: str) -> None:
     asked = point(**({"phase": "decode"} | over))
-    assert words in unsupported_reason(asked, kind)
+    assert words in unsupported(asked, Here("cpu") if kind == "cpu" else device("h200"))
     if kind == "cpu":
         with pytest.raises(ValueError, match=words):
             prepare(tiny("llama"), asked)
@@ -151,11 +183,10 @@ def test_refusals(over: dict[str, Any], kind: str, words: str) -> None:
 def test_an_old_gpu_has_no_fp8_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = point(phase="decode", cache="static-fp8")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
-    assert "static-fp8 needs compute capability 8.9" in unsupported_reason(
-        asked, "cuda"
-    )
+    reason = unsupported(asked, Here("cuda"))
+    assert "static-fp8: fp8 needs an NVIDIA GPU with compute capability 8.9" in reason
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert unsupported_reason(asked, "cuda") == ""
+    assert unsupported(asked, Here("cuda")) is None
 
 
 def test_every_point_is_refused_or_says_so_early(
@@ -173,7 +204,7 @@ def test_every_point_is_refused_or_says_so_early(
         except ValueError:
             continue
         for kind in ("cpu", "cuda"):
-            possible += not unsupported_reason(asked, kind)
+            possible += unsupported(asked, Here(kind)) is None
     assert possible > 100
 
 
@@ -182,8 +213,9 @@ def test_without_a_compiler_compiled_runtimes_are_refused_by_name(
 ) -> None:
     monkeypatch.setattr("fastlab.machine.which", lambda name: None)
     point = point_of(model="tiny-llama", phase="decode", runtime="decoder")
-    assert unsupported_reason(point, "cpu") == (
+    assert unsupported(point, Here("cpu")) == (
         "runtime decoder: torch.compile needs a C++ compiler (g++ or clang++), "
         "and none is here"
     )
-    assert unsupported_reason(point_of(model="tiny-llama", phase="decode"), "cpu") == ""
+    eager = point_of(model="tiny-llama", phase="decode")
+    assert unsupported(eager, Here("cpu")) is None
