@@ -67,8 +67,8 @@ def given(about: str, default: Any = MISSING, **rule: Any) -> Any:
 
 
 def choice(about: str, allowed: Iterable[Any], default: Any = MISSING) -> Any:
-    """A field that must be one of the allowed values."""
-    return given(about, default, allowed=tuple(allowed))
+    """A field that must be one of the allowed values; a mapping says what each is."""
+    return given(about, default, allowed=allowed)
 
 
 def count(about: str, default: Any = MISSING, low: int = 1, high: int = 2**31) -> Any:

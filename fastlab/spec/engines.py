@@ -70,4 +70,4 @@ ALL = (
     Engine("graph", "that, replayed as a CUDA graph", **STEPS, **GRAPH),
 )
 ENGINES = {engine.name: engine for engine in ALL}
-RUNTIMES = tuple(ENGINES)
+RUNTIMES = {engine.name: engine.about for engine in ALL}

@@ -42,6 +42,8 @@ def about(name: str) -> str:
     cls, field = FLAT[name]
     blank = "none" if field.name in SWITCHES.get(cls, ()) else field.default
     words, allowed = field.metadata["about"], field.metadata.get("allowed", ())
+    if isinstance(allowed, Mapping):
+        allowed = [f"{value} ({meaning})" for value, meaning in allowed.items()]
     words += f": {', '.join(map(str, allowed))}" if allowed else ""
     if blank in (None, MISSING):
         return words

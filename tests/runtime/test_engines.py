@@ -16,7 +16,8 @@ from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import RUN, prepare
 from fastlab.shrink.recipes import build
 from fastlab.spec import Point, point_of
-from fastlab.spec.recipe import ATTENTIONS, CACHES, RUNTIMES
+from fastlab.spec.engines import CACHES, RUNTIMES
+from fastlab.spec.recipe import ATTENTIONS
 from fastlab.spec.unsupported import unsupported
 from tests.runtime.tiny import HIDDEN, SHAPES, generated, tiny
 
@@ -69,7 +70,7 @@ def test_the_last_rows_reach_our_own_head_side_by_side(cache: str, apart: bool) 
 
 def test_every_runtime_has_its_two_halves() -> None:
     """What it is, without torch, and what makes its calls ready."""
-    assert tuple(RUN) == RUNTIMES
+    assert [*RUN] == [*RUNTIMES]
 
 
 def test_autotuned_is_compile_with_another_mode(
