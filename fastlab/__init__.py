@@ -22,7 +22,7 @@ if "torch" not in sys.modules:
 _HOMES = {
     "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "PRESETS", "grid"),
     "fastlab.spec.pruning": ("Pruning",),
-    "fastlab.spec.sparsity": ("Sparsity",),
+    "fastlab.spec.storage": ("Sparsity",),
     "fastlab.cost.operations": ("operations",),
     "fastlab.cost.memory": ("parameters", "kv_cache_bytes"),
     "fastlab.cost.article": ("article_as_printed", "article_corrected"),

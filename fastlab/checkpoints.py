@@ -13,8 +13,8 @@ from torch import nn
 
 from fastlab.models import DTYPES
 from fastlab.spec.checks import check_choice
+from fastlab.spec.formats import FORMATS, PRECISIONS
 from fastlab.spec.hub import check_source
-from fastlab.spec.precision import FORMATS, PRECISIONS
 
 
 def load(

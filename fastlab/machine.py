@@ -15,16 +15,10 @@ from shutil import which
 from typing import Any
 
 from fastlab.spec.checks import check_choice
-from fastlab.spec.precision import FORMATS
+from fastlab.spec.formats import FORMATS, Format
 
 DEVICE_KINDS = ("cuda", "cpu")  # fastest first
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "matplotlib", "triton")
-
-# Instructions without which a CPU only emulates a format (names of /proc/cpuinfo).
-_NATIVE = {
-    "bf16": {"avx512_bf16", "amx_bf16", "avx10_2", "bf16"},
-    "fp16": {"avx512_fp16", "amx_fp16", "avx10_2", "asimdhp"},
-}
 
 
 def torch_device(wanted: str = "auto") -> str:
@@ -82,43 +76,36 @@ def unsupported_reason(kind: str, precision: str) -> str:
 
     A format that is only emulated counts as one that it cannot run.
     """
-    made = FORMATS[precision]
-    if made.weights and (reason := _product_refusal(kind, precision)):
+    form = FORMATS[precision]
+    dense = form.autocast or form.dense
+    reason = _refusal(kind, form)
+    if reason or dense == precision:
         return reason
-    dense = made.autocast or made.dense
-    if dense == "fp32":
-        return ""
-    reason = _cuda_unsupported(dense) if kind == "cuda" else _cpu_refusal(dense)
-    same = dense == precision or not reason
-    return reason if same else f"{precision} computes in {dense}: {reason}"
+    reason = _refusal(kind, FORMATS[dense])
+    return reason and f"{precision} computes in {dense}: {reason}"
 
 
-# Products of quantized weights by private names in torch: one that a release drops
-# makes a precision unsupported, and nothing else.
-_PRODUCTS = {
-    ("cpu", "int8", False): "_weight_int8pack_mm",
-    ("cpu", "int8", True): "_int_mm",
-    ("cuda", "int8", True): "_int_mm",
-    ("cpu", "int4", False): "_weight_int4pack_mm_for_cpu",
-    ("cuda", "int4", False): "_weight_int4pack_mm",
-    ("cuda", "fp8", True): "_scaled_mm",
-}
-
-
-def _product_refusal(kind: str, precision: str) -> str:
-    """Why a device has no product of a precision's quantized weights, or ""."""
+def _refusal(kind: str, form: Format) -> str:
+    """Why a device does not run a format itself, "" where it does."""
     import torch
 
-    made = FORMATS[precision]
-    if made.weights == "fp8" and (kind != "cuda" or _capability() < (8, 9)):
-        return f"{precision} needs an NVIDIA GPU with compute capability 8.9 or higher"
-    if made.weights == "int4" and kind == "cuda" and _capability() < (8, 0):
-        return f"{precision} needs compute capability 8.0 or higher"
-    product = _PRODUCTS.get((kind, made.weights, made.dynamic))
-    if product and not hasattr(torch.ops.aten, product):
-        return (
-            f"{precision} needs aten.{product}, which torch {torch.__version__} lacks"
-        )
+    least, name = ".".join(map(str, form.capability)), form.name
+    gpu = "an NVIDIA GPU with " if form.gpu_only else ""
+    needs = f"{name} needs {gpu}compute capability {least} or higher"
+    if kind == "cuda" and form.capability and _capability() < form.capability:
+        if form.weights:
+            return needs
+        if torch.version.hip is None:
+            has = "this GPU has {}.{}".format(*_capability())
+            return f"{name} is emulated below compute capability {least}; {has}"
+    if kind == "cpu" and form.gpu_only:
+        return needs
+    flags = cpu_flags() if kind == "cpu" and form.cpu_flags else set()
+    if flags and not flags & form.cpu_flags:
+        return f"{name} is emulated on this CPU (no {name} instructions)"
+    operator = form.operators.get(kind, "")
+    if operator and not hasattr(torch.ops.aten, operator):
+        return f"{name} needs aten.{operator}, which torch {torch.__version__} lacks"
     return ""
 
 
@@ -139,25 +126,6 @@ def compiler_refusal(kind: str) -> str:
     if any(which(name) for name in known if name):
         return ""
     return "torch.compile needs a C++ compiler (g++ or clang++), and none is here"
-
-
-def _cuda_unsupported(precision: str) -> str:
-    import torch
-
-    major, minor = _capability()
-    if precision in ("bf16", "tf32") and major < 8 and torch.version.hip is None:
-        has = f"this GPU has {major}.{minor}"
-        return f"{precision} is emulated below compute capability 8.0; {has}"
-    return ""
-
-
-def _cpu_refusal(precision: str) -> str:
-    if precision == "tf32":
-        return "tf32 needs an NVIDIA GPU with compute capability 8.0 or higher"
-    flags = cpu_flags()
-    if not flags or flags & _NATIVE[precision]:
-        return ""
-    return f"{precision} is emulated on this CPU (no {precision} instructions)"
 
 
 def memory_bytes(kind: str) -> int:

@@ -11,16 +11,24 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
-from fastlab.spec.precision import FORMATS
-from fastlab.spec.shape import ModelShape
+from fastlab.spec.shape import GROUPED, ModelShape
 
-DTYPES = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
+
+
+def config_sizes(shape: ModelShape) -> dict[str, int]:
+    """The sizes of a shape by the names of its family's transformers config."""
+    sizes = {
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "num_attention_heads": shape.heads,
+        "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
+    }
+    if shape.family in GROUPED:
+        sizes |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    return sizes
 
 
 def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
@@ -28,18 +36,13 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     from transformers import AutoConfig
 
     options: dict[str, Any] = {
+        **config_sizes(shape),
         "vocab_size": shape.vocab,
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
         "max_position_embeddings": shape.max_positions,
         "tie_word_embeddings": shape.tied,
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "attn_implementation": attention,
     }
-    if shape.family in ("llama", "qwen3"):
-        options |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
     return AutoConfig.for_model(shape.family, **options)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHAPE = ("family", "layers", "hidden", "precision", "phase")  # what is read first
 FOUND = (
     *("estimated_ms", "measured_ms", "ratio", "ttft_ms", "tpot_ms", "tokens_per_s"),
-    *("n", "status"),
+    *("n", "status", "rates"),
 )
 
 

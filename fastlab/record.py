@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from fastlab.spec.checks import canonical, digest, make
@@ -19,7 +19,10 @@ SCHEMA = 1
 STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
 FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "shared_cpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
+BUSY = " (busy)"  # ends the name of a profile that a busy machine was calibrated for
 KEPT_SAMPLES = 500
+PLAIN = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
+PARTS = ("estimate", "measured", "quality", "effective")  # of a record, or None
 _CRC = re.compile(r',"crc32":([0-9]+)')
 _SAMPLES = re.compile(r'_ns":\[[^\]]*\]')  # quotes within strings are escaped
 
@@ -51,6 +54,11 @@ class Estimate:
     high_s: float
     bound: str
     extrapolated: bool = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether it was made with rates that were measured on a busy machine."""
+        return self.profile.endswith(BUSY)
 
 
 @dataclass(frozen=True)
@@ -163,10 +171,8 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of one store line, without its crc32."""
-        parts = ("estimate", "measured", "quality", "effective")
         measured = self.measured.trimmed() if self.measured else None
-        values = {n: getattr(self, n) for n in parts} | {"measured": measured}
-        plain = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
+        values = {n: getattr(self, n) for n in PARTS} | {"measured": measured}
         return {
             "schema": SCHEMA,
             "kind": "record",
@@ -175,23 +181,17 @@ class Record:
             "env": self.env,
             "settings": dict(self.settings),
             "point": self.point.to_dict(),
-            **{n: getattr(self, n) for n in plain},
-            **{n: _as_dict(v) for n, v in values.items()},
+            **{n: getattr(self, n) for n in PLAIN},
+            **{n: v and asdict(v) for n, v in values.items()},
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """The record of one store line; raises KeyError or ValueError if it is none."""
-        parts: dict[str, type] = {
-            "estimate": Estimate,
-            "measured": Measurement,
-            "quality": Quality,
-            "effective": Effective,
-        }
-        values = {n: _from_dict(c, data.get(n)) for n, c in parts.items()}
-        names = "device settings status reason env run attempt round at_utc key"
-        values.update({n: data[n] for n in names.split()})
-        return cls(point=Point.from_dict(data["point"]), **values)
+        own = [f.name for f in fields(cls)]
+        given = {n: data.get(n) if n in PARTS else data[n] for n in own}
+        made: Record = make(cls, given)
+        return made
 
 
 def row_key(point: Point, device: str, settings: Mapping[str, Any]) -> str:
@@ -237,17 +237,3 @@ def _thin(samples: tuple[int, ...], keep: int) -> tuple[int, ...]:
         return samples
     step = (len(samples) - 1) / (keep - 1)
     return tuple(samples[round(i * step)] for i in range(keep))
-
-
-def _as_dict(value: Any) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(value).items()}
-
-
-def _from_dict(cls: Any, data: Mapping[str, Any] | None) -> Any:
-    if data is None:
-        return None
-    return make(
-        cls, {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    )

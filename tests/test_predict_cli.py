@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from click.testing import CliRunner
 
 from fastlab.cli import main
-from fastlab.cli.points import HELP
 from fastlab.clock import calibrate
 from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
 from fastlab.reading import texts
 from fastlab.spec import GRID_FIELDS, point_of
+from fastlab.spec.grids import about
 
 
 def predict(*args: str):
@@ -51,10 +49,11 @@ def test_any_recipe_is_predicted(how: tuple[str, ...]) -> None:
 
 
 def test_every_option_says_what_it_is() -> None:
-    assert set(HELP) == set(GRID_FIELDS)
-    shown = predict("--help").output
-    assert "--kv-heads" in shown
-    assert "--prefix-len" in shown
+    shown = " ".join(predict("--help").output.split())
+    for name in GRID_FIELDS:
+        assert f"--{name.replace('_', '-')} A[,B...] {about(name)}" in shown
+    assert about("logits") == "positions scored in a prefill: all, last [all]"
+    assert about("share_bits").endswith("2, 3, 4, 6 [none]")
 
 
 def test_a_missing_size_is_named_as_an_option() -> None:
@@ -121,8 +120,9 @@ def test_operations_tell_causal_work_where_it_is_less() -> None:
 def test_what_an_estimate_is_made_from_is_told(monkeypatch, profile):
     said = "estimated, not calibrated: at all that the datasheet promises"
     assert said in predict("--model", "gpt2").output
-    busy = calibrate.marked_busy(replace(profile, profile="calibrated"))
+    busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
     monkeypatch.setattr(calibrate, "this_device", lambda *_: busy)
     done = CliRunner().invoke(main, ["predict", "--model", "gpt2"])
-    assert "calibrated on a busy machine: do not trust it" in done.output
+    assert "with rates of a busy machine: other programs took 1.2 cores" in done.output
+    assert f"({busy.profile})" in done.output and busy.profile.endswith(" (busy)")
     assert said not in done.output

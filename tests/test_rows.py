@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fastlab as fl
 from fastlab import reading
 from fastlab import rows as verbs
+from fastlab.clock.calibrate import marked_busy
 from fastlab.record import Quality
 from fastlab.rows import settled
 from fastlab.spec import grid
@@ -70,6 +71,13 @@ def test_estimates_made_afresh_are_of_one_device(rows, points):
     known = found[found["estimated_ms"].notna()]
     ratio = known["measured_ms"] / known["estimated_ms"].astype(float)
     np.testing.assert_allclose(known["ratio"].astype(float), ratio)
+
+
+def test_rates_of_a_busy_machine_are_told_with_each_estimate(rows, device):
+    busy = marked_busy(device, "other programs took 1.2 cores")
+    found = fl.estimated(rows, busy)
+    assert set(found["rates"]) == {"busy machine"} == set(reading.short(found)["rates"])
+    assert "rates" not in reading.short(fl.estimated(found, device))
 
 
 def test_a_speed_up_is_the_baselines_time_over_a_rows_own(rows):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastlab.spec import GRID_FIELDS, Point, grid
-from fastlab.spec.grids import FLAT, trained_source
+from fastlab.spec.grids import FLAT, about, trained_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,47 +41,6 @@ def main() -> None:
 
 
 NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
-HELP = {
-    "model": "preset (gpt2, llama-3.1-8b, ...), hub name or folder",
-    "family": "gpt2, llama, qwen3 or bert [gpt2]",
-    "layers": "number of layers",
-    "hidden": "width of the residual stream",
-    "heads": "query heads [hidden / 64]",
-    "kv_heads": "key and value heads, shared by groups of query heads [heads]",
-    "head_dim": "width of one head [hidden / heads]",
-    "ffn": "inner width of the MLP [4 x hidden; llama, qwen3: 8/3 x hidden]",
-    "vocab": "tokens in the vocabulary",
-    "max_positions": "positions the model can hold: longest prompt and answer",
-    "tied": "true or false: the head is the embedding's own weights",
-    "phase": "prefill, decode (one token) or generate [prefill]",
-    "batch": "sequences at a time [1]",
-    "prompt_len": "tokens in the prompt; in decode, those cached [128]",
-    "new_tokens": "tokens that a generation writes [32]",
-    "logits": "positions scored in a prefill: all or last [all]",
-    "prefix_len": "tokens of the prompt whose cached rows are reused [0]",
-    "precision": "fp32, tf32, fp16, bf16, autocast-bf16, int8, int4-g128, ... [fp32]",
-    "attention": "sdpa, eager, flex, or one kernel: sdpa-flash, sdpa-math ... [sdpa]",
-    "cache": "KV cache: dynamic, none, static, static-int8, static-fp8",
-    "runtime": "eager, compile, transformers, decoder or graph [eager]",
-    "unroll": "decode steps in one call of decoder or graph [1]",
-    "scope": "quantized weights: layers, head (those too) or all [layers]",
-    "distill_steps": "steps of learning from the dense model after pruning [0]",
-    "prune_layers": "share of the layers that is cut [0]",
-    "prune_heads": "share of the heads, in whole groups [0]",
-    "prune_ffn": "share of the FFN channels [0]",
-    "prune_hidden": "share of the hidden width [0]",
-    "prune_importance": "magnitude, activation, taylor or random [magnitude]",
-    "prune_layer_choice": "uniform, first, last, influence, loss, ... [uniform]",
-    "prune_multiple": "round ffn and hidden to multiples of it [1]",
-    "prune_seed": "of random choices [0]",
-    "sparse_ratio": "share of zeros in each row of a weight [0]",
-    "sparse_pattern": "N:M, N weights left of every M, as 2:4",
-    "sparse_method": "magnitude or wanda [magnitude]",
-    "sparse_storage": "dense, csr or 2:4 [dense]",
-    "share_bits": "weights as indices into tables: 2, 3, 4 or 6 bits [0 = not]",
-    "share_rows": "output rows that share a table [0 = all]",
-    "weights": "random:<seed>, or trained: the model's own [random:0]",
-}
 DEVICE_HELP = "auto, cuda or cpu: a device of this machine"
 device_option = click.option(
     "--device", default="auto", show_default=True, help=DEVICE_HELP
@@ -98,8 +57,8 @@ def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for each field of a point; commas separate several values."""
     for name in reversed(GRID_FIELDS):
         flag = "--" + name.replace("_", "-")
-        about = HELP.get(name, "")
-        command = click.option(flag, name, metavar="A[,B...]", help=about)(command)
+        words = about(name)
+        command = click.option(flag, name, metavar="A[,B...]", help=words)(command)
     return command
 
 
@@ -205,7 +164,8 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     lost = [n for n in ("kl_nats", "bits_per_byte") if n in rows]
     lost = [name for name in lost if rows[name].notna().any()]
     why = ["reason"] if rows["reason"].astype(bool).any() else []
-    names = ["rung", *shape, *apart, *call, *times, "status", *lost, *why]
+    busy = ["rates"] if "rates" in rows and rows["rates"].notna().any() else []
+    names = ["rung", *shape, *apart, *call, *times, *busy, "status", *lost, *why]
     return rows[[name for name in dict.fromkeys(names) if name in rows]]
 
 

@@ -69,15 +69,14 @@ def _echo_unfit(points: list[Point], profile: Device) -> None:
 
 def _echo_trust(profile: Device) -> None:
     """What an estimate is made from, where that is less than a quiet calibration."""
-    from fastlab.clock.calibrate import BUSY, is_busy
     from fastlab.latency.whatif import LABEL, TYPICAL
 
     if not profile.calibrated:
         compute, memory = TYPICAL
         usual = f"`fastlab devices` takes {compute} of peak, {memory} of bandwidth"
         click.echo(f"{LABEL}: at all that the datasheet promises; {usual}")
-    if is_busy(profile):
-        click.echo(f"calibrated {BUSY}: do not trust it (see `fastlab doctor`)")
+    if profile.trust:
+        click.echo(f"{profile.trust}; `fastlab doctor` says what to do")
 
 
 def _estimate_table(points: list[Point], profile: Device) -> pd.DataFrame:

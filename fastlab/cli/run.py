@@ -66,7 +66,7 @@ def generate(
     """Continue PROMPT with a real model: text in, text out."""
     from fastlab import machine
     from fastlab.spec.checks import check_choice, check_count
-    from fastlab.spec.precision import PRECISIONS
+    from fastlab.spec.formats import PRECISIONS
 
     check_choice("precision", precision, PRECISIONS)
     check_count("new_tokens", new_tokens)

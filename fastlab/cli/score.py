@@ -22,8 +22,8 @@ SHOWN = 10  # reasons for skipping a row that are listed one by one
 
 CLAIMED = 85  # % of rows within intervals that promise 90
 CROWDED = (
-    "other programs took this machine's cores meanwhile (`top` lists them): do not "
-    "trust this profile, which serves ten minutes; close them and calibrate again"
+    "do not trust this profile, which serves ten minutes; close other programs (`top` "
+    "lists them) and calibrate again"
 )
 
 
@@ -38,7 +38,7 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
     At most 100 microbenchmarks for each precision are timed and fitted. Estimates and
     `fastlab score` use the profile from then on.
     """
-    from fastlab.clock.calibrate import is_busy, this_device
+    from fastlab.clock.calibrate import this_device
 
     if out and (quick or show):
         other = "--quick" if quick else "--show"
@@ -52,8 +52,8 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
         click.echo(json.dumps(profile.to_dict(), indent=1))
     else:
         profile = _calibrate(device, out)
-    if is_busy(profile):
-        click.echo(CROWDED, err=True)
+    if profile.busy:
+        click.echo(f"{profile.busy}: {CROWDED}", err=True)
 
 
 def _calibrate(device: str, out: str | None) -> Device:
@@ -114,6 +114,8 @@ def score(folder: str, holdout: str, model: str) -> None:
     if len(skipped) > SHOWN:
         click.echo(f"skipped {len(skipped) - SHOWN} more", err=True)
     _echo_board(board)
+    if device.trust:
+        click.echo(device.trust, err=True)
 
 
 def _rows_elsewhere(folder: Path, bad: list[str]) -> str:

@@ -26,8 +26,8 @@ from fastlab.latency.costs import LAUNCHES, costs_of
 from fastlab.latency.devices import Device
 from fastlab.models import DTYPES, build, numerics, prepare
 from fastlab.spec.checks import digest
+from fastlab.spec.formats import DENSE
 from fastlab.spec.grids import point_of
-from fastlab.spec.precision import DENSE
 
 # (m, n, k) of the products whose best rate is the peak: as large as a big model's, and
 # on a CPU a prompt through one of GPT-2's MLP layers.
@@ -38,7 +38,7 @@ PRODUCTS = {
 COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}  # far beyond an L2; a CPU's L3 if it can be
 
 UNSETTLED = 1.5  # two looks further apart than this say that the machine was busy
-BUSY, BUSY_S = "on a busy machine", 600.0  # such a profile is good for so many seconds
+BUSY_S = 600.0  # for so long a busy machine's profile serves
 
 # Tiny forwards whose time is all overhead: a kernel's own work is negligible there.
 LAUNCH_POINTS = tuple(
@@ -131,27 +131,29 @@ def this_device(kind: str = "auto", refresh: bool = False) -> Device:
     """The calibrated profile of the device at hand, measured once and then kept.
 
     `refresh` measures again. Where other programs took our cores, or a second look
-    disagrees, that profile says so in its source, and serves ten minutes only.
+    disagrees, that profile says so (`Device.busy`), and serves ten minutes only.
     """
     kind = machine.torch_device(kind)
     device = None if refresh else kept(kind)
     if device is None:
         others = CpuContention()
         device = calibrate(kind)
-        if is_contended(others.cores(), kind) or not settled(device):
-            device = marked_busy(device)
+        busy = busy_words(others.cores(), kind)
+        if not busy and not settled(device):
+            busy = "a second look found other rates"
+        device = marked_busy(device, busy)
         keep(device)
     return device
 
 
-def marked_busy(device: Device) -> Device:
-    """The device with a source that says so; see `this_device`."""
-    return replace(device, source=f"{device.source}, {BUSY}").stamped()
+def busy_words(cores: float | None, kind: str) -> str:
+    """What others that took so many cores of ours did; "" where they left enough."""
+    return f"other programs took {cores:.1f} cores" if is_contended(cores, kind) else ""
 
 
-def is_busy(device: Device) -> bool:
-    """Whether the device was calibrated while other programs took its cores."""
-    return BUSY in device.source
+def marked_busy(device: Device, busy: str) -> Device:
+    """The device with what was busy while it was calibrated, if anything was."""
+    return replace(device, busy=busy).stamped() if busy else device
 
 
 def kept(kind: str) -> Device | None:
@@ -162,7 +164,7 @@ def kept(kind: str) -> Device | None:
         stale = time.time() - path.stat().st_mtime > BUSY_S
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return None if is_busy(device) and stale else device
+    return None if device.busy and stale else device
 
 
 def settled(device: Device) -> bool:

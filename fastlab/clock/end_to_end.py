@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbench import Work, settings_for
 from fastlab.clock.microbenchmarks import STREAMED
-from fastlab.clock.stored_benchmarks import TIMED
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.calibrated import host_work
 from fastlab.latency.costs import LAUNCHES, costs_of, costs_on
@@ -29,9 +28,9 @@ from fastlab.latency.profile import Profile, way_of
 from fastlab.models import DTYPES, numerics
 from fastlab.runtime.engines import prepare
 from fastlab.shrink.recipes import build
+from fastlab.spec.formats import DENSE, TIMED
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
-from fastlab.spec.precision import DENSE
 from fastlab.spec.shape import FAMILIES
 
 LEVELS = tuple(STREAMED // 16 * 2**n for n in (0, 2, 4, 5, 6, 7))  # bytes of weights

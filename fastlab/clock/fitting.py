@@ -16,16 +16,17 @@ from typing import Any
 
 from fastlab import machine
 from fastlab.clock import microbench
-from fastlab.clock.calibrate import calibrate, marked_busy
+from fastlab.clock.calibrate import busy_words, calibrate, marked_busy
 from fastlab.clock.clocks import clock_for
-from fastlab.clock.cpu_contention import CpuContention, is_contended
+from fastlab.clock.cpu_contention import CpuContention
 from fastlab.clock.end_to_end import with_host, with_whole_calls
 from fastlab.clock.microbenchmarks import Benchmark
-from fastlab.clock.stored_benchmarks import TIMED, compiles
+from fastlab.clock.stored_benchmarks import compiles
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import fit
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import Sample, class_of
+from fastlab.spec.formats import TIMED
 
 Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
 
@@ -39,7 +40,7 @@ def calibrate_fully(
 
     About 30 s a precision on a GPU, a minute on two CPU cores. `progress` wraps the
     list of (precision, benchmark) that is worked through. If other programs took our
-    cores meanwhile, the device's source says so.
+    cores meanwhile, the device says so (`busy`).
     """
     began, others = time.monotonic(), CpuContention()
     device = calibrate(kind)
@@ -57,7 +58,7 @@ def calibrate_fully(
     seconds, cores = time.monotonic() - began, others.cores()
     provenance = {**profile.provenance, **_provenance(seconds, cores)}
     device = replace(device, fits=replace(profile, provenance=provenance)).stamped()
-    return marked_busy(device) if is_contended(cores, device.kind) else device, samples
+    return marked_busy(device, busy_words(cores, device.kind)), samples
 
 
 def _provenance(seconds: float, cores_of_others: float | None) -> dict[str, Any]:

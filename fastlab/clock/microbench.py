@@ -18,26 +18,30 @@ from fastlab.clock.clocks import Clock
 from fastlab.clock.microbenchmarks import CANDIDATES, Benchmark
 from fastlab.clock.stored_benchmarks import STORED_CANDIDATES, packed_products
 from fastlab.clock.timing import Settings, time_call
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample, work_of
 from fastlab.models import DTYPES, numerics
-from fastlab.spec.precision import FORMATS, QUANTIZED
+from fastlab.spec.formats import FORMATS, QUANTIZED
 
 LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left out
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
-# How many of each class: 100 in all, with those of compiled code.
-COUNTS = {
-    **{"linear": 21, "biased": 7, "conv1d": 10, "strided": 6, "prefill": 14},
-    **{"decode": 12, "norm": 7, "elementwise": 8, "gelu": 3, "embedding": 3, "copy": 3},
-}
+POOLS = CANDIDATES | STORED_CANDIDATES
+
+
+def counts(*needs: str) -> dict[str, int]:
+    """How many benchmarks of each class that needs just this; see `cost.classes`."""
+    asked = {name: one.timed for name, one in CLASSES.items() if one.needs == needs}
+    return {name: count for name, count in asked.items() if count}
+
+
+COUNTS = counts() | counts("cpu")  # 100 in all, with those of compiled code
 PACKED_COUNTS = {"linear": 24}  # of a quantized precision, whose rest runs dense
 # Of weights stored sparse or shared, timed in fp32: sparse products know no other on a
 # CPU, and a look-up is one of whole numbers.
-STORED_COUNTS = {"csr": 16, "palette": 12}
+STORED_COUNTS = counts("fp32")
 # Of compiled code: a second or so each to compile on a CPU.
-COMPILED_COUNTS = {"gemv": 6}
-COMPILED_STORED = {"palette-compiled": 6}
-POOLS = CANDIDATES | STORED_CANDIDATES
+COMPILED_COUNTS, COMPILED_STORED = counts("compiler"), counts("fp32", "compiler")
 
 
 @dataclass

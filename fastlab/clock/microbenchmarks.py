@@ -6,26 +6,19 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from fastlab.cost import ops
+from fastlab.cost.classes import CLASSES
 from fastlab.cost.ops import Operation
 
 Run = Callable[[], Any]
 Pool = Callable[[int], list["Benchmark"]]  # by the bytes of a value
 STREAMED = 2**26  # on a CPU weights take turns over so many bytes: no model's are hot
-WIDTHS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 14336)
-VOCABULARIES = (2048, 8192, 32000, 128256)
-NORM_WIDTHS = (256, 768, 2048, 4096)
-WIDEST = 8  # outputs of a layer's product for each input, or inputs for each output
-ROWS = (1, 8, 32, 128, 512, 1024, 2048, 4096, 8192)
-SIZES = tuple((n, k) for n in WIDTHS for k in WIDTHS if max(n, k) <= WIDEST * min(n, k))
-ALL_SIZES = (*SIZES, *itertools.product(VOCABULARIES, WIDTHS))  # with those of heads
-HEADS = ((4, 4), (8, 2), (12, 12), (16, 16), (16, 8), (32, 8), (32, 32))
-LENGTHS = (128, 512, 1024, 2048, 4096)
 
 
 @dataclass(frozen=True)
@@ -174,27 +167,10 @@ def cache_append(batch: int, past: int, kv: int, a: int) -> Benchmark:
     return Benchmark(ops.cache_append("cache", batch, added, past, kv, 64, a), build)
 
 
-# A second each, where they are slow: no larger ones.
-STRIDED = [
-    case
-    for case in itertools.product((1, 4), (2048, 8192, 32000), (256, 1024))
-    if case[0] * case[1] * case[2] <= 2**25
-]
-PROMPTS = [(n, 0) for n in sorted((32, 256, *LENGTHS))]  # new positions, and past ones
-STEPS = [(1, n) for n in (16, *LENGTHS, 8192)]
-CALLS = (HEADS, (64, 128))  # of attention: heads, and their width
-CANDIDATES: dict[str, Pool] = {
-    "linear": over(product, ["linear"], ROWS, ALL_SIZES),
-    "biased": over(product, ["biased"], ROWS, SIZES),
-    "conv1d": over(product, ["conv1d"], ROWS, SIZES),
-    "strided": over(strided, STRIDED),
-    "prefill": over(attention, (1, 2, 8), PROMPTS, *CALLS),
-    "decode": over(attention, (1, 2, 8), STEPS, *CALLS),
-    "norm": over(norm, ROWS, NORM_WIDTHS, ("layer", "rms")),
-    "elementwise": over(
-        elementwise, [2**n for n in range(8, 25, 2)], ("add", "gelu", "swiglu")
-    ),
-    "gelu": over(elementwise, [2**n for n in range(8, 25, 4)], ["erf"]),
-    "embedding": over(embedding, ROWS, (256, 1024, 4096)),
-    "copy": over(cache_append, (1, 8), (0, 128, 1024, 4096), [kv for _, kv in HEADS]),
+RUNS: dict[str, Callable[..., Benchmark]] = {
+    **{kind: partial(product, kind) for kind in ("linear", "biased", "conv1d")},
+    **{"strided": strided, "prefill": attention, "decode": attention, "norm": norm},
+    **{"elementwise": elementwise, "gelu": elementwise, "embedding": embedding},
+    "copy": cache_append,
 }
+CANDIDATES = {name: over(make, *CLASSES[name].axes) for name, make in RUNS.items()}

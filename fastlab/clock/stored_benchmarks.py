@@ -5,89 +5,55 @@ code, that a calibration can time. They run as the modules of shrink/ and runtim
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from fastlab.clock.microbenchmarks import ALL_SIZES, Benchmark, New, Pool, Run, over
+from fastlab.clock.microbenchmarks import Benchmark, New, Pool, Run, over
 from fastlab.cost import ops
+from fastlab.cost.classes import CLASSES, SIZES
 from fastlab.cost.fusion import alone
-from fastlab.cost.products import PACKED_ROWS, SCALE_BYTES
+from fastlab.cost.products import packed_product
 from fastlab.cost.stored import csr_product, lookup
 from fastlab.runtime.compiled import compiled, one_row
-from fastlab.shrink import linears, rounding
-from fastlab.shrink.stored import CsrLinear, LutLinear
-from fastlab.spec.precision import FORMATS, Format, stored_bytes
-from fastlab.spec.sharing import BITS, Sharing
-from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
+from fastlab.shrink.kernels import quantized_linear
+from fastlab.shrink.share import LutLinear
+from fastlab.shrink.sparsify import CsrLinear
+from fastlab.spec.formats import FORMATS, Format
+from fastlab.spec.storage import Sharing, Sparsity, sparse_bytes, zeros_per_row
 
-# One group of int4 stands for the others, which differ in bytes alone.
-TIMED = ("int8", "int8-dynamic", "int4-g128", "fp8-dynamic")
 PACKED_M = (1, 4, 16, 64, 256, 1024)
 MOST = 2**25  # weights of one product: more take long to quantize
-RATIOS, SPARSE_M = (0.5, 0.8, 0.9, 0.95), (1, 16, 128)
-STORED = ((256, 256), (768, 768), (3072, 768), (768, 3072), (2048, 2048), (4096, 2048))
-# (n, k) of one row: from the widths of small models to the heads of large ones.
-ONE_ROW = (
-    *((256, 256), (768, 768), (2048, 512), (768, 2048), (2048, 2048), (8192, 768)),
-    *((32000, 1024), (4096, 4096), (14336, 4096), (4096, 14336), (128256, 4096)),
-)
 
 
 def packed_products(precision: str) -> list[Benchmark]:
     """Products of a quantized precision, over rows and widths of models.
 
-    int8 weights alone are multiplied as stored up to PACKED_ROWS rows only.
+    Of no more rows than are multiplied as stored: with more, weights are widened.
     """
-    most = {"int8": PACKED_ROWS, "int4": 256}.get(precision.partition("-g")[0], 1024)
+    form = FORMATS[precision]
+    most = min(form.packed_rows, form.timed_rows)
     return [
-        _packed(precision, m, n, k)
-        for n, k in ALL_SIZES
+        _packed(form, m, n, k)
+        for n, k in SIZES
         for m in PACKED_M
         if n * k <= MOST and m <= most
     ]
 
 
-def _packed(precision: str, m: int, n: int, k: int) -> Benchmark:
-    form, a = FORMATS[precision], 2
-    moved = a * m * (k + n)
-    if form.dynamic:
-        moved = m * (k + SCALE_BYTES) + (4 if form.weights == "int8" else a) * m * n
-    op = ops.linear("packed", m, n, k, a, a)._replace(
-        weight_bytes=stored_bytes(form, n, k, a),
-        activation_bytes=moved,
-        precision=precision,
-    )
-
+def _packed(form: Format, m: int, n: int, k: int) -> Benchmark:
     def build(new: New) -> Run:
-        x, first = new(m, k), linears.quantized_linear(new(n, k), None, form)
-        turn = new.turn(first, sum(p.nbytes for p in first.parameters()))
-        if form.dynamic:
-            return _of_codes(turn, x, form)
-        return lambda: next(turn).product(x)
+        x, first = new(m, k), quantized_linear(form, new(n, k), None)
+        return first.timed(x, new.turn(first, first.weight_bytes()))
 
-    return Benchmark(op, build)
-
-
-def _of_codes(turn: Any, x: torch.Tensor, form: Format) -> Run:
-    """The product alone of rows that are codes already: all around it is counted apart.
-
-    As the modules do it: few rows of int8 on a CPU go through the weight-only product.
-    """
-    if form.weights == "fp8":
-        codes, scales = rounding.fp8_activations(x)
-        return lambda: next(turn).of_codes(codes, scales, x.dtype)
-    codes, _ = rounding.int8_activations(x)
-    dense = codes.to(x.dtype)
-    if len(x) <= linears.DYNAMIC_ROWS and x.device.type == "cpu":
-        return lambda: linears.Int8Linear.product(next(turn), dense)
-    return lambda: linears.int_product(codes, next(turn).weight)
+    return Benchmark(packed_product(form, "packed", m, n, k, 2), build)
 
 
 def sparse_rows(a: int) -> list[Benchmark]:
     """Products of compressed rows; nothing unless values are fp32 (a = 4 bytes)."""
-    cases = itertools.product(RATIOS, SPARSE_M, STORED) if a == 4 else ()
+    cases = itertools.product(*CLASSES["csr"].axes) if a == 4 else ()
     return [_sparse(Sparsity(r, storage="csr"), m, n, k) for r, m, (n, k) in cases]
 
 
@@ -162,7 +128,9 @@ def one_row_product(size: tuple[int, int], a: int) -> Benchmark:
 
 STORED_CANDIDATES: dict[str, Pool] = {
     "csr": sparse_rows,
-    "palette": over(looked_up, [False], BITS, STORED),
-    "palette-compiled": over(looked_up, [True], BITS, STORED),
-    "gemv": over(one_row_product, ONE_ROW),
+    "palette": over(partial(looked_up, False), *CLASSES["palette"].axes),
+    "palette-compiled": over(
+        partial(looked_up, True), *CLASSES["palette-compiled"].axes
+    ),
+    "gemv": over(one_row_product, *CLASSES["gemv"].axes),
 }

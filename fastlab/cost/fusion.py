@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fastlab.cost.classes import CLASSES
 from fastlab.cost.ops import PRODUCTS, Operation
 
-ROWS = ("linear", "biased", "strided")  # products that may become loops
 JOINING = ("residual1", "residual2", "q.norm", "k.norm")  # what comes next takes these
 
 
@@ -33,7 +33,7 @@ def fused(ops: Iterable[Operation], loops: bool = True) -> list[Operation]:
             kept.append(alone(op, waiting))
             waiting = 0
         else:
-            kept.append(alone(op) if loops or op.kind not in ROWS else op)
+            kept.append(alone(op) if loops or not _may_loop(op) else op)
     where = next((i for i, op in enumerate(kept) if op.kind == "norm"), None)
     if where is not None:
         moved = kept[where].activation_bytes + waiting
@@ -59,12 +59,17 @@ def alone(op: Operation, more: int = 0) -> Operation:
         # product of one row is no library call: it goes into the kernel beside it.
         launches = 2 if op.dims[1] == 1 else 3
         return op._replace(activation_bytes=op.fused_bytes, launches=launches)
-    if op.kind in ROWS and op.dims[0] == 1 and not op.precision:
-        return op._replace(kind="gemv")
+    kind = CLASSES[op.kind].compiled or op.kind
+    if _may_loop(op) and op.dims[0] == 1 and not op.precision:
+        return op._replace(kind=kind)
     if op.fused_bytes < 0:
         return op
-    kind = "palette-compiled" if op.kind == "palette" else op.kind
     return op._replace(kind=kind, activation_bytes=op.fused_bytes + more, launches=1)
+
+
+def _may_loop(op: Operation) -> bool:
+    """Whether a compiler may write a product of one row as a loop of its own."""
+    return op.kind in PRODUCTS and bool(CLASSES[op.kind].compiled)
 
 
 def fuse_all(ops: Iterable[Operation]) -> list[Operation]:

@@ -8,15 +8,13 @@ from typing import NamedTuple
 
 from fastlab.cost.attention import row_bytes, widths
 from fastlab.cost.operations import products_of
-from fastlab.cost.passes import VALUE_BYTES, ForwardPass, passes
-from fastlab.cost.products import dequantizes
+from fastlab.cost.passes import ForwardPass, passes
 from fastlab.cost.stored import CODE, INDEX
+from fastlab.spec.formats import FORMATS, stored_bytes, table_bytes
 from fastlab.spec.point import Point
-from fastlab.spec.precision import stored_bytes, table_bytes
-from fastlab.spec.recipe import bucket, weights_of
+from fastlab.spec.recipe import bucket, kv_row_bytes, weights_of
 from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
-from fastlab.spec.sharing import palette_bytes
-from fastlab.spec.sparsity import sparse_bytes
+from fastlab.spec.storage import palette_bytes, sparse_bytes
 
 RESERVE = 0.08  # the share of a device's memory that no model gets
 
@@ -39,7 +37,7 @@ def parameters(shape: ModelShape) -> int:
 
 def value_bytes(point: Point) -> int:
     """Bytes of one stored weight or activation under the point's precision."""
-    return VALUE_BYTES[point.recipe.format.dense]
+    return point.recipe.format.value
 
 
 def weight_bytes(point: Point) -> int:
@@ -79,12 +77,12 @@ def _saved_outside(point: Point) -> int:
     if scope == "all":
         saved += table - table_bytes(made, s.vocab, s.hidden, value)
     if s.tied:  # one of the two was no tensor of its own; int8 ones share again
-        shared = scope == "all" and made.weights == "int8"
+        shared = scope == "all" and made.shares_table
         saved -= table - stored_bytes(made, s.vocab, s.hidden, value) * shared
     return saved
 
 
-class Held(NamedTuple):
+class MemoryFootprint(NamedTuple):
     """Bytes alive at the fullest moment of a call.
 
     kv_cache: keys and values held when it ends, all of a static cache; live: the most
@@ -101,7 +99,7 @@ class Held(NamedTuple):
         return self.weights + self.kv_cache + self.live
 
 
-def held(point: Point) -> Held:
+def memory_footprint(point: Point) -> MemoryFootprint:
     """What a call holds in memory: weights, KV cache and live activations."""
     steps = passes(point)
     live = max([_live(step) for step, _ in groupby(steps)])
@@ -111,17 +109,17 @@ def held(point: Point) -> Held:
     else:
         rows, row = work.positions, s.kv_heads * s.head_dim * sum(widths(last))
     kv_cache = s.layers * work.batch * rows * row if last.cached else 0
-    return Held(weight_bytes(point), kv_cache, live)
+    return MemoryFootprint(weight_bytes(point), kv_cache, live)
 
 
 def kv_cache_bytes(point: Point) -> int:
     """Bytes of keys and values held when the call ends; all of a static cache."""
-    return held(point).kv_cache
+    return memory_footprint(point).kv_cache
 
 
 def peak_bytes(point: Point) -> int:
     """Estimated most bytes alive at once: weights, KV cache and live activations."""
-    return held(point).peak
+    return memory_footprint(point).peak
 
 
 def _live(step: ForwardPass) -> int:
@@ -169,9 +167,11 @@ def _cast_live(step: ForwardPass) -> int:
     inner, head = a * s.ffn * s.hidden, a * s.vocab * s.hidden
     if step.format.autocast:
         return max(inner, head)
-    rows = step.batch * step.scored
-    whole = dequantizes(step, rows) and step.recipe.scope != "layers"
-    return max(inner * dequantizes(step, step.rows), head * whole)
+    layer, whole = (
+        step.format.dequantizes(rows, step.compiled)
+        for rows in (step.rows, step.batch * step.scored)
+    )
+    return max(inner * layer, head * (whole and step.recipe.scope != "layers"))
 
 
 def _attention_live(step: ForwardPass, stream: int) -> int:
@@ -207,3 +207,22 @@ def largest_batch(point: Point, memory_bytes: int, reserve: float = RESERVE) -> 
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def decode_bytes(point: Point, weight_bytes: int) -> int:
+    """Bytes that one decode step must read, of so many that all weights take as stored.
+
+    Weights, keys and values, with scales, but for the input embedding table, of which
+    one row is read: the definition of memory bandwidth utilization (MBU) that gpt-fast
+    uses, with the KV cache added. Over a generation the mean of its steps.
+    """
+    shape, work, recipe = point.built_shape, point.workload, point.recipe
+    made, value = recipe.format, value_bytes(point)
+    own_head = not shape.tied or (made.weights and recipe.scope != "layers")
+    whole = made if recipe.scope == "all" else FORMATS[made.dense]
+    table = table_bytes(whole, shape.vocab, shape.hidden, value) if own_head else 0
+    if shape.family in LEARNED_POSITIONS:
+        table += shape.max_positions * shape.hidden * value
+    positions = work.batch * (work.prompt_len + (work.new_tokens + 1) // 2)
+    row = 2 * shape.kv_heads * kv_row_bytes(recipe.cache, value, shape.head_dim)
+    return weight_bytes - table + positions * shape.layers * row

@@ -16,8 +16,8 @@ from fastlab.cost.fusion import fuse_all, fused
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import COMPILED_BY_US, ForwardPass, passes
 from fastlab.cost.products import head_product, product
+from fastlab.spec.formats import table_bytes
 from fastlab.spec.point import Point
-from fastlab.spec.precision import table_bytes
 from fastlab.spec.recipe import PLAIN
 from fastlab.spec.shape import GROUPED
 

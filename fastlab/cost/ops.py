@@ -1,9 +1,10 @@
 """What one operation of each kind costs: FLOPs, bytes and kernels launched.
 
-One small function per kind. Adding an operation is adding a function here and naming
-it in the family's layer (`operations.py`). FLOPs = 2 x MACs, and only matrix products
-have any; everything else costs bytes and launches. `a` = bytes of one activation,
-`w` = bytes of one weight; other letters are element counts or sizes.
+One small function per kind. Adding an operation is adding a function here and its class
+to classes.py, naming it in the family's layer (`operations.py`), and what runs it in
+clock/microbenchmarks.py. FLOPs = 2 x MACs, and only matrix products have any;
+everything else costs bytes and launches. `a` = bytes of one activation, `w` = bytes of
+one weight; other letters are element counts or sizes.
 
 Bytes of elementwise work are those that transformers' eager code moves, kernel by
 kernel, since that is the runtime they are compared with.
@@ -14,14 +15,9 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-# Matrix products: plain, with a bias, and GPT-2's, whose weight is transposed; of one
-# row in code that we compile, where it may be a loop of the compiler's own; of each
-# sequence's last position, cut out of all of them; with weights in compressed sparse
-# rows, and with 2 of 4 left.
-PRODUCTS = ("linear", "biased", "conv1d", "gemv", "strided", "csr", "semi")
-# Look-ups of whole weights: eager kernels, and one that is compiled, whose work is not
-# in its bytes.
-LOOKUPS = ("palette", "palette-compiled")
+from fastlab.cost.classes import of_form
+
+PRODUCTS = of_form("product")  # matrix products; libraries run them at many speeds
 
 
 class Operation(NamedTuple):

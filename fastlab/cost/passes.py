@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fastlab.spec.formats import Format
 from fastlab.spec.point import Point
-from fastlab.spec.precision import Format
 from fastlab.spec.recipe import STATIC, Recipe, bucket
 from fastlab.spec.shape import ModelShape
 
-VALUE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 REPLAYED = ("graph", "transformers")  # decode steps are CUDA graphs, on a GPU
 COMPILED_BY_US = ("compile", "decoder", "graph")
 
@@ -108,8 +107,8 @@ def _step(
         new,
         past,
         scored,
-        VALUE_BYTES[made.dense],
-        VALUE_BYTES[made.autocast or made.dense],
+        made.value,
+        made.narrow,
         recipe.cache != "none",
         static,
         recipe.attention != "eager" and not strided,

@@ -16,11 +16,10 @@ from fastlab.cost import ops
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import ForwardPass
 from fastlab.cost.stored import stored_product
-from fastlab.spec.precision import stored_bytes
+from fastlab.spec.formats import Format, stored_bytes
 
 QUANTIZE_LAUNCHES, RESCALE_LAUNCHES = 8, 3  # of rows of x, of the int32 result
 SCALE_BYTES = 4  # of one row of activations
-PACKED_ROWS = 16  # with more, int8 weights are widened: shrink.linears.INT8_ROWS
 
 
 def product(
@@ -79,49 +78,52 @@ def _autocast(step: ForwardPass, core: Operation, narrow: bool) -> Iterator[Oper
     yield ops.of_written(core)._replace(precision=step.format.autocast)
 
 
+def packed_product(
+    form: Format, name: str, m: int, n: int, k: int, a: int
+) -> Operation:
+    """The product alone, by weights as stored; of rows that are codes if dynamic."""
+    moved = a * m * (k + n)
+    if form.dynamic:
+        moved = m * (k + SCALE_BYTES) + (form.sum_bytes or a) * m * n
+    return ops.linear(name, m, n, k, a, a)._replace(
+        weight_bytes=stored_bytes(form, n, k, a),
+        activation_bytes=moved,
+        precision=form.name,
+    )
+
+
 def _quantized(
     step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool
 ) -> Iterator[Operation]:
     """A product with quantized weights, by what its format makes of it."""
     form, a = step.format, step.value
-    stored = stored_bytes(form, n, k, a) + (a * n if bias else 0)
-    core = ops.linear(name, m, n, k, a, a)
-    if dequantizes(step, m):
+    packed = packed_product(form, name, m, n, k, a)
+    stored = packed.weight_bytes + (a * n if bias else 0)
+    if form.dequantizes(m, step.compiled):
         # To the dense precision, a dense product, times the scales.
         yield ops.pointwise(f"{name}.widen", a * n * k, a * n * k, weights=stored)
-        yield ops.of_written(core)
+        yield ops.of_written(ops.linear(name, m, n, k, a, a))
         yield ops.elementwise(f"{name}.rescale", m * n, a, 2, 1, 0)
     else:
-        core = core._replace(weight_bytes=stored, precision=step.recipe.precision)
-        yield from _dynamic(core, a, form.weights) if form.dynamic else (core,)
+        packed = packed._replace(weight_bytes=stored)
+        yield from _dynamic(form, packed, a) if form.dynamic else (packed,)
     if bias:
         yield ops.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)
 
 
-def _dynamic(core: Operation, a: int, weights: str) -> Iterator[Operation]:
-    """Rows of x quantized, multiplied as such; int8 sums are int32 and rescaled."""
-    name, (m, n, k) = core.name, core.dims
+def _dynamic(form: Format, packed: Operation, a: int) -> Iterator[Operation]:
+    """Rows of x quantized, multiplied as such; integer sums are rescaled."""
+    name, (m, n, k) = packed.name, packed.dims
     # One byte a number and a scale a row, by way of fp32: cast (16 bit only), abs,
     # amax, clamp, scale, divide, round, clamp, cast.
     rows, cast = m * (k + SCALE_BYTES), a == 2
     moved = (4 * 10 + (a + 4) * cast) * m * k + rows
     launches = QUANTIZE_LAUNCHES + cast
     yield ops.pointwise(f"{name}.quantize", moved, a * m * k + rows, launches)
-    whole = weights == "int8"
-    yield core._replace(activation_bytes=rows + (4 if whole else a) * m * n)
-    if whole:  # times the scales of row and column in fp32, and cast back
-        moved, fused = m * n * (4 * 5 + a), m * n * (4 - a)  # what follows reads int32
+    yield packed
+    if sums := form.sum_bytes:  # times both scales in fp32; fused, sums stay
+        moved, fused = (
+            m * n * (4 * 5 + a),
+            m * n * (sums - a),
+        )
         yield ops.pointwise(f"{name}.rescale", moved, fused, RESCALE_LAUNCHES)
-
-
-def dequantizes(step: ForwardPass, m: int) -> bool:
-    """Whether weights are written out dense before a product of m rows.
-
-    int4 products never do, int8 ones with more rows than the packed operator takes;
-    fp8 has none, but a compiler fuses the widening into a product of one row.
-    """
-    if step.format.dynamic:
-        return False
-    if step.format.weights == "fp8":
-        return m > 1 or not step.compiled
-    return step.format.weights == "int8" and m > PACKED_ROWS

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from fastlab.cost import ops
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import ForwardPass
-from fastlab.spec.sharing import Sharing, palette_bytes
-from fastlab.spec.sparsity import sparse_bytes, zeros_per_row
+from fastlab.spec.storage import Sharing, palette_bytes, sparse_bytes, zeros_per_row
 
 WIDE = 4  # bytes of a number in CSR products: torch's CPU one wants fp32
 CODE, INDEX = 1, 8  # bytes of an unpacked code, and of the index torch gathers by

@@ -18,9 +18,9 @@ from fastlab.figures.layers import bars, drawn, level, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
 from fastlab.rows import only, over, points_of
+from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
-from fastlab.spec.precision import QUANTIZED
 from fastlab.words import digits, factor, percent, times
 
 if TYPE_CHECKING:

@@ -59,7 +59,8 @@ def batch_knee(
     table = pd.concat(both[: 1 + bool(len(known))], ignore_index=True)
     shown = ["series", "precision", "batch", "estimated_ms", *ENDS, "measured_ms"]
     shown += [*OWN_ENDS, "ratio", "tokens_per_s", "bound", "n", "timed", "fits", "knee"]
-    return Figure(panels, title, table[shown], (9.0, 6.6), columns=1, share="x")
+    look: dict[str, Any] = {"columns": 1, "share": "x", "note": device.trust}
+    return Figure(panels, title, table[shown], (9.0, 6.6), **look)
 
 
 def _described(curves: pd.DataFrame, device: Device) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import color_of
 from fastlab.latency.costs import WEIGHTS, costs_of
+from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.point import Point, Workload
-from fastlab.spec.precision import QUANTIZED
 from fastlab.spec.recipe import Recipe, kv_row_bytes
 from fastlab.spec.shape import ModelShape
 from fastlab.words import plain, si

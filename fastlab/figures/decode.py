@@ -18,9 +18,9 @@ from fastlab.latency.devices import Device
 from fastlab.reading import nothing_measured
 from fastlab.rows import ESTIMATED, MEASURED, MISSING, points_of, with_quality
 from fastlab.spec.checks import check_choice
+from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
-from fastlab.spec.precision import QUANTIZED
 from fastlab.words import digits, factor, percent, power, times
 
 if TYPE_CHECKING:

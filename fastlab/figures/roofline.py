@@ -108,7 +108,7 @@ def roofline(rows: pd.DataFrame, device: Device) -> Figure:
     title = f"{device.name} ({what}): hollow marks are estimates"
     title += f"\nof the {precisions[-1]} peak the best product reaches {each}"
     table = pd.concat([rows, *(roof.rows for roof in roofs)], ignore_index=True)
-    return Figure([panel], title, table, (9.6, 6.2))
+    return Figure([panel], title, table, (9.6, 6.2), note=device.trust)
 
 
 def _axes(x: Limits, y: Limits) -> tuple[Axis, Axis]:
@@ -208,8 +208,9 @@ def roofs(point: Point, *devices: Device | None) -> Explorer:
         works = [Workload(phase, batch, prompt_len) for phase in phases]
         calls = [Point(shape, work, Recipe(precision)) for work in works]
         said = "; ".join(_utilization(estimated(calls, device), device))
-        note = f"batch {batch}, {prompt_len:,} tokens: {said}"
-        return replace(roofline(on_the_roof(calls, device), device), note=note)
+        figure = roofline(on_the_roof(calls, device), device)
+        note = f"batch {batch}, {prompt_len:,} tokens: {said}; {figure.note}"
+        return replace(figure, note=note.removesuffix("; "))
 
     work = point.workload
     start = {"batch": work.batch, "prompt_len": work.prompt_len}

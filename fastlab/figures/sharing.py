@@ -13,8 +13,8 @@ from fastlab.figures.layers import bars, drawn, gridlines, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import FAINT, GREEN, GREY, MARKERS, color_of
 from fastlab.reading import written
-from fastlab.spec.precision import FORMATS, stored_bytes
-from fastlab.spec.sharing import BITS, Sharing, palette_bytes, tables_of
+from fastlab.spec.formats import FORMATS, stored_bytes
+from fastlab.spec.storage import BITS, Sharing, palette_bytes, tables_of
 from fastlab.words import digits, percent, si, times
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ class Scheme(NamedTuple):
 
     def rounded(self, weight: Tensor) -> Tensor:
         """A weight (n, k) as this way gives it back."""
-        from fastlab.shrink.linears import quantized_linear
+        from fastlab.shrink.kernels import quantized_linear
 
         if self.kind in SHARED:
             return clustered(weight, self.bits, SHARED[self.kind])[0]
         if self.kind == UNIFORM:
             return uniform(weight, self.bits, GROUP)
-        return quantized_linear(weight, None, FORMATS[self.kind]).dense()
+        return quantized_linear(FORMATS[self.kind], weight, None).dense()
 
 
 def schemes(bits: Sequence[int]) -> list[Scheme]:

@@ -26,8 +26,8 @@ from fastlab.figures.roofline import batches_to, device_menu
 from fastlab.figures.style import color_of, look_of
 from fastlab.latency.devices import Device
 from fastlab.rows import ESTIMATED, MEASURED, over, table, with_missing
+from fastlab.spec.formats import FORMATS
 from fastlab.spec.point import Point, Workload, lengthened, vary
-from fastlab.spec.precision import FORMATS
 from fastlab.spec.recipe import Recipe
 from fastlab.words import digits, factor, times
 
@@ -59,7 +59,7 @@ def curves(
     recipes = [
         Recipe(name, runtime=point.recipe.runtime)
         for name in dict.fromkeys([baseline, *precisions])
-        if runs(device, name, point)
+        if device.can(name) and divides(point, name)
     ]
     works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
     steps = [replace(point, recipe=r, workload=work) for r in recipes for work in works]
@@ -69,20 +69,11 @@ def curves(
     return over(rows, precision=baseline)
 
 
-def runs(device: Device, precision: str, point: Point | None = None) -> bool:
-    """Whether the device can do a precision, and its groups divide a point's widths.
-
-    fp8 is done only where there is a peak for it.
-    """
-    kind = FORMATS[precision]
-    able = device.can(precision) and (
-        kind.weights != "fp8" or "fp8" in device.peak_flops
-    )
-    if not able or not point or not kind.group:
-        return able
-    shape = point.shape
+def divides(point: Point, precision: str) -> bool:
+    """Whether the groups of a precision divide the widths of the point's model."""
+    group, shape = FORMATS[precision].group, point.shape
     widths = (shape.hidden, shape.heads * shape.head_dim, shape.ffn)
-    return not any(width % kind.group for width in widths)
+    return not group or not any(width % group for width in widths)
 
 
 def by_batch(
@@ -244,5 +235,5 @@ def paying(
         hidden=around(HIDDEN, hidden),
         cached=around(LENGTHS, cached),
         runtime=["eager", "decoder"],
-        device={n: one for n, one in offered.items() if runs(one, baseline)},
+        device={n: one for n, one in offered.items() if one.can(baseline)},
     )

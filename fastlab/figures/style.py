@@ -10,25 +10,13 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm, to_rgb
 
-# Told apart under protan, deutan and tritan simulation: the worst pair is 34 apart
-# (CIE76, Machado 2009). A colour means one thing in all notebooks.
-BLACK, BLUE, RED, PURPLE, BROWN = "#000000", "#0072B2", "#D55E00", "#7a21dd", "#a96b59"
-GREEN, PINK, ORANGE = "#009E73", "#CC79A7", "#E69F00"  # no precision has these
+from fastlab.spec.formats import FORMATS
+
+# A colour means one thing in all notebooks; those of precisions are in spec.formats.
+BLACK, GREEN, PINK, ORANGE = "#000000", "#009E73", "#CC79A7", "#E69F00"
 GREY, PALE, FAINT = "#666666", "#e8e8e8", "#bdbdbd"
-COLORS = {
-    **{"fp32": BLACK, "tf32": BROWN, "bf16": BLUE, "fp16": BLUE},
-    **{"int8": RED, "int4": PURPLE},
-    # Farther than 27 from one another and all above in the same simulations;
-    # precisions that share a colour are told apart by label, fill and dash.
-    **dict.fromkeys(("int4-g32", "int4-g64", "int4-g128"), PURPLE),
-    "int8-dynamic": "#781800",
-    **dict.fromkeys(("autocast-fp16", "autocast-bf16"), "#9090a8"),
-    **dict.fromkeys(("fp8", "fp8-dynamic"), "#601860"),
-}
+COLORS = {name: form.color for name, form in FORMATS.items()}
 MARKERS = {"prefill": "o", "decode": "^", "generate": "s"}
-# What shares its colour with another format is drawn with half-filled markers.
-FILLS = dict.fromkeys(("fp16", "autocast-fp16", "fp8-dynamic", "int4-g64"), "left")
-FILLS |= {"int4-g32": "bottom"}
 TITLE, TEXT, SMALL = 12, 11, 10  # points, at 100 pixels an inch
 WIDEST = 11.0  # inches: what is wider is shrunk by a notebook until its text is small
 # Four steps of cividis: told apart without hue too; hatches are the second channel.
@@ -42,11 +30,9 @@ def color_of(precision: object) -> str:
 
 def look_of(precision: object, phase: object = "prefill") -> dict[str, Any]:
     """Colour, marker and fill of a precision's mark in a phase, as `points` takes."""
-    return {
-        "color": color_of(precision),
-        "marker": MARKERS.get(str(phase), "D"),
-        "fill": FILLS.get(str(precision), "full"),
-    }
+    form, marker = FORMATS.get(str(precision)), MARKERS.get(str(phase), "D")
+    fill = form.fill if form else "full"
+    return {"color": color_of(precision), "marker": marker, "fill": fill}
 
 
 def luminance(color: Any) -> float:

@@ -12,6 +12,11 @@ from fastlab.words import si
 
 LEAST_FREE = 2**30
 SHOWN_LINES = 3
+BAD_FIX = (
+    "bad lines are skipped, their points measured again by the same sweep; delete the "
+    "lines named here to be rid of this"
+)
+TAIL_FIX = "start the same sweep again: it sets the tail aside and goes on"
 
 
 def results(_: Subject) -> Iterator[Finding]:
@@ -47,11 +52,9 @@ def data(_: Subject) -> Iterator[Finding]:
         yield Finding("data/devices.csv", True, f"{len(devices())} devices")
     except (OSError, ValueError) as error:
         yield Finding("data/devices.csv", False, str(error), fix)
-    found = reference_devices()
-    said = f"rows to replay: {found}"
-    if found == "nothing":
-        said = "no rows to replay: notebooks measure on this machine"
-    yield Finding("data/reference", None if found == "nothing" else True, said)
+    found, none = reference_devices(), "no rows to replay: notebooks measure here"
+    ok = None if found == "nothing" else True
+    yield Finding("data/reference", ok, f"rows to replay: {found}" if ok else none)
 
 
 def store(subject: Subject) -> Iterator[Finding]:
@@ -71,14 +74,11 @@ def store(subject: Subject) -> Iterator[Finding]:
     if health.bad:
         lines = [f"{b.file} line {b.line}: {b.why}" for b in health.bad[:SHOWN_LINES]]
         said += f"; {len(health.bad)} bad: {'; '.join(lines)}"
-    fix = "bad lines are skipped, their points measured again by the same sweep; "
-    fix += "delete the lines named here to be rid of this"
-    yield Finding("store", not health.bad, said, fix)
+    yield Finding("store", not health.bad, said, BAD_FIX)
     # A row cut off by a kill; those already set aside (.torn) are no trouble.
     live = [name for name in health.torn if not name.endswith(".torn")]
-    if live:
-        fix = "start the same sweep again: it sets the tail aside and goes on"
-        yield Finding("store tail", False, f"torn: {', '.join(live)}", fix)
-    elif health.torn:
+    said = f"torn: {', '.join(live)}"
+    if not live:
         said = f"set aside earlier: {', '.join(health.torn)}"
-        yield Finding("store tail", True, said)
+    if health.torn:
+        yield Finding("store tail", not live, said, TAIL_FIX)

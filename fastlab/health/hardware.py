@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from fastlab import machine
 from fastlab.health.report import Finding, Subject
-from fastlab.spec.precision import DENSE
+from fastlab.spec.formats import DENSE
 from fastlab.words import si
 
 NO_DEVICE = "there is no device to check it on"

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-VERDICTS = {True: "OK", False: "FAIL", None: "SKIP"}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -30,7 +28,7 @@ class Finding:
     @property
     def verdict(self) -> str:
         """OK, FAIL or SKIP."""
-        return VERDICTS[self.ok]
+        return {True: "OK", False: "FAIL", None: "SKIP"}[self.ok]
 
     def __str__(self) -> str:
         fix = f"\n     fix: {self.fix}" if self.ok is False else ""
@@ -59,24 +57,19 @@ class Report:
 
     def _repr_html_(self) -> str:
         """What is broken or skipped, and what is fine one click away."""
-        fine = _table(f for f in self.findings if f.ok)
-        other = _table(f for f in self.findings if not f.ok)
-        folded = f"<details><summary>what is OK</summary>{fine}</details>"
-        return f"<p><b>{self.summary}</b></p>{other}{folded}"
+        fine, other = (
+            [f for f in self.findings if (f.ok is True) == ok] for ok in (1, 0)
+        )
+        folded = f"<details><summary>what is OK</summary>{_table(fine)}</details>"
+        return f"<p><b>{self.summary}</b></p>{_table(other)}{folded}"
 
 
 def _table(findings: Iterable[Finding]) -> str:
-    rows = [
-        _row("td", f.verdict, f.name, f.said, f.fix if f.ok is False else "")
-        for f in findings
-    ]
-    head = _row("th", "verdict", "what", "said", "fix")
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _row(tag: str, *words: str) -> str:
-    cells = (f'<{tag} style="text-align:left">{html.escape(w)}</{tag}>' for w in words)
-    return f"<tr>{''.join(cells)}</tr>"
+    rows = [("verdict", "what", "said", "fix")]
+    rows += [(f.verdict, f.name, f.said, f.fix * (f.ok is False)) for f in findings]
+    cells = [[f"<td>{html.escape(word)}</td>" for word in row] for row in rows]
+    lines = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+    return f'<table style="text-align:left">{lines}</table>'
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,12 @@ from packaging.version import Version
 from fastlab.health.report import Finding, Subject
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTION = "fastlab-notebooks"
 INSTALL = (
     "run `make test`, or `.venv/bin/python -m pip install -e .` in the repository, "
     "then restart the kernel"
 )
 NOTEBOOKS_ONLY = ("ipywidgets", "papermill", "jupyterlab")
 WITHOUT = {"nvidia-ml-py": "throttling and other processes on the GPU go unseen"}
-
-
 _LINE = re.compile(r'^\s*"(?P<needs>[^"]+)",\s*# (?P<reason>.+)$', re.MULTILINE)
 
 
@@ -66,11 +63,7 @@ def python_range(pyproject: str) -> str:
 
 def python(_: Subject) -> Iterator[Finding]:
     """Whether this Python is one that fastlab is tested on."""
-    text, has = _pyproject(), platform.python_version()
-    if text:
-        wanted = python_range(text)
-    else:
-        wanted = str(metadata.metadata(DISTRIBUTION)["Requires-Python"])
+    wanted, has = python_range(_pyproject()), platform.python_version()
     fix = f"make a new environment with a Python {wanted}: `make test PYTHON=...`"
     ok = Version(has) in SpecifierSet(wanted, prereleases=True)
     yield Finding("python", ok, f"{has} is {'' if ok else 'not '}in {wanted}", fix)
@@ -78,7 +71,7 @@ def python(_: Subject) -> Iterator[Finding]:
 
 def packages(_: Subject) -> Iterator[Finding]:
     """Every dependency's version here, against its range in pyproject.toml."""
-    for need in needs(_pyproject()) if _pyproject() else _installed_needs():
+    for need in needs(_pyproject()):
         name, wanted = need.name, Requirement(need.text).specifier
         try:
             has = metadata.version(name)
@@ -104,16 +97,5 @@ def _missing(need: Need) -> Finding:
 
 
 def _pyproject() -> str:
-    """The text of the checkout's pyproject.toml, "" where there is none."""
-    path = ROOT / "pyproject.toml"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _installed_needs() -> Iterator[Need]:
-    """The dependencies of the installed distribution, and those of its extra gpu."""
-    for line in map(Requirement, metadata.requires(DISTRIBUTION) or ()):
-        for extra in ("", "gpu"):
-            if line.marker is None or line.marker.evaluate({"extra": extra}):
-                text = f"{line.name}{line.specifier}"
-                yield Need(text, "see pyproject.toml", extra)
-                break
+    """The text of the checkout's pyproject.toml; without one fastlab does not work."""
+    return (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 from fastlab.health.hardware import NO_DEVICE
@@ -44,12 +43,12 @@ def fastest(run: Callable[[], Any], kind: str) -> float:
 def measured(run: Callable[[], Any], kind: str) -> Measurement:
     """A short timing of `run` by fastlab's own clock."""
     from fastlab.clock.clocks import clock_for
+    from fastlab.clock.microbench import Work
     from fastlab.clock.timing import Settings, time_call
 
     times = {"budget_s": BUDGETS[kind], "warmup_s": BUDGETS[kind] / 2}
     settings = Settings.for_device(kind, n_min=5, **times)
-    call = SimpleNamespace(run=run, reset=lambda: None)
-    return time_call(call, settings, clock_for(kind))
+    return time_call(Work(run), settings, clock_for(kind))
 
 
 def monotonic(kind: str) -> Finding:
@@ -87,14 +86,15 @@ def known_product(kind: str) -> Finding:
     """
     (small, large), (low, high) = SIZES[kind], RATES[kind]
     for _ in range(TRIES):
-        times = [fastest(product(size, kind), kind) for size in (small, large)]
-        first, second = (max(seconds, 1e-12) for seconds in times)
+        first, second = (
+            max(fastest(product(n, kind), kind), 1e-12) for n in SIZES[kind]
+        )
         growth, rate = second / first, 2 * large**3 / second
         plausible = GROWTH[0] <= growth <= GROWTH[1] and low <= rate <= high
         if plausible:
             break
-    said = f"{large}^3 takes {growth:.1f} x the time of {small}^3 (8 x the FLOPs), "
-    said += f"{rate / 1e12:.3g} TFLOP/s"
+    said = f"{large}^3 takes {growth:.1f} x the time of {small}^3 (8 x the FLOPs)"
+    said += f", {rate / 1e12:.3g} TFLOP/s"
     return Finding("known product", plausible, said, QUIET)
 
 
@@ -108,10 +108,10 @@ def do_bench_agrees(kind: str) -> Finding:
     # Clocks drift over seconds, so that ours and theirs alternate.
     ratios = (seconds(run, kind) / _do_bench_seconds(run) for _ in range(TRIES))
     best = next((r for r in ratios if abs(r - 1) <= AGREEMENT), None)
-    if best is None:
-        words = f"ours and triton's do_bench differ by more than {AGREEMENT:.0%}"
-        return Finding("do_bench", False, words, QUIET)
-    return Finding("do_bench", True, f"ours / triton's do_bench = {best:.4f}")
+    said = f"ours and triton's do_bench differ by more than {AGREEMENT:.0%}"
+    if best is not None:
+        said = f"ours / triton's do_bench = {best:.4f}"
+    return Finding("do_bench", best is not None, said, QUIET)
 
 
 def _do_bench_seconds(run: Callable[[], Any]) -> float:
@@ -122,16 +122,17 @@ def _do_bench_seconds(run: Callable[[], Any]) -> float:
 
 NONE_YET = "none is kept: the first estimate measures this machine, in some seconds"
 HALF = "peak, bandwidth and launches only: `fastlab calibrate` fits the rest"
-CROWDED = "do not trust it: close other programs, then run `fastlab calibrate`"
+CROWDED = "close other programs (`top` lists them), then run `fastlab calibrate`"
 UNLIKE = "other programs are running, or it needs a new `fastlab calibrate`"
 
 
 def profile(subject: Subject) -> Iterator[Finding]:
     """How much was calibrated, when, and whether the machine is still as fast.
 
-    Never a failure: it may be the other programs of this moment.
+    Broken where the machine was busy when it was made. That it is slower now is no
+    failure: it may be the other programs of this moment.
     """
-    from fastlab.clock.calibrate import alike, is_busy, kept, now_to_then
+    from fastlab.clock.calibrate import alike, kept, now_to_then
 
     if not subject.kind:
         return
@@ -143,8 +144,9 @@ def profile(subject: Subject) -> Iterator[Finding]:
     if device.fits is not None:
         points, seconds = device.fits.count, device.fits.seconds
         said = f"{device.source}, {points} points in {seconds:.0f} s"
-    if is_busy(device):
-        yield Finding("profile", None, f"{said}; {CROWDED}")
+    if device.busy:
+        said += f"; made on a busy machine: {device.busy}"
+        yield Finding("profile", False, said, CROWDED)
         return
     launches, rate = now_to_then(device)
     said += f"; launches now x{launches:.2f}, fp32 products x{rate:.2f}"

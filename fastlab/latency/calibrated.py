@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.costs import (
     CAUSAL,
     KV_READ,
@@ -25,7 +26,7 @@ from fastlab.latency.costs import (
 )
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile
-from fastlab.latency.samples import ATTENTION, DIMS, GENERATED, Work, work
+from fastlab.latency.samples import GENERATED, Work, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
 
@@ -34,25 +35,13 @@ STRETCHED = 0.05  # share of the time beyond the calibrated range that is worth 
 UNKNOWN = math.log(2.0)  # half an interval of a class that was not calibrated
 
 
-_Fitted = tuple[str, str, bool]  # class, precision, whether it runs compiled
-
-
-class _Each(NamedTuple):
+class Each(NamedTuple):
     """Of every operation: seconds, half-width, [3] parts, and whether it is beyond."""
 
     seconds: np.ndarray
     half: np.ndarray
     parts: np.ndarray
     outside: np.ndarray
-
-
-class _Total(NamedTuple):
-    """Of every point: seconds of its operations, half-width, longest part, beyond."""
-
-    seconds: np.ndarray
-    half: np.ndarray
-    bound: np.ndarray
-    beyond: np.ndarray
 
 
 @latency_model("calibrated")
@@ -68,12 +57,12 @@ def calibrated(
                 "run `fastlab calibrate`, or choose model='roofline'"
             )
     assert profile is not None
-    each = _operations(costs, points, device, profile)
-    total = _totals([cost.times for cost in costs], each)
-    both = list(zip(costs, points, strict=True))
-    hosts = [host_work(c, p, profile, device.kind) for c, p in both]
-    rows = zip(hosts, *total, strict=True)
-    return [_timing(device.kind, profile.stretch, *row) for row in rows]
+    each = each_operation(costs, points, device, profile)
+    totals = _totals([cost.times for cost in costs], each)
+    return [
+        _timing(host_work(cost, point, profile, device.kind), device, *total)
+        for cost, point, *total in zip(costs, points, *totals, strict=True)
+    ]
 
 
 class HostWork(NamedTuple):
@@ -96,7 +85,8 @@ def host_work(cost: Costs, point: Point, profile: Profile, kind: str) -> HostWor
     return HostWork(launching, host.replays * profile.replay_s)
 
 
-def _totals(times: Sequence[np.ndarray], each: _Each) -> _Total:
+def _totals(times: Sequence[np.ndarray], each: Each) -> tuple[np.ndarray, ...]:
+    """Of every point: seconds of its operations, half-width, longest part, beyond."""
     owner = np.repeat(np.arange(len(times)), [len(one) for one in times])
 
     def total(values: np.ndarray) -> np.ndarray:
@@ -111,33 +101,39 @@ def _totals(times: Sequence[np.ndarray], each: _Each) -> _Total:
     longest = np.where(parts == parts.max(axis=0), parts, 0.0)
     bound = np.stack([total(part) for part in longest]).argmax(axis=0)
     beyond = total(seconds * each.outside) > STRETCHED * work_s
-    return _Total(work_s, np.sqrt(variance) / work_s, bound, beyond)
+    return work_s, np.sqrt(variance) / work_s, bound, beyond
 
 
 def _timing(
-    kind: str,
-    stretch: float,
     host: HostWork,
+    device: Device,
     work_s: float,
     half: float,
     bound: int,
     beyond: bool,
 ) -> Timing:
-    busy, name = work_s + host.replaying, BOUNDS[bound]
-    if kind == "cpu":
+    busy, name = float(work_s) + host.replaying, BOUNDS[bound]
+    if device.kind == "cpu":
         seconds = busy + host.launching
     else:
         seconds = max(busy, host.launching)
         name = "launch" if host.launching > busy else name
-    width = math.exp(half * stretch)
-    low, high = seconds / width, seconds * width
-    return Timing(float(seconds), float(low), float(high), name, bool(beyond))
+    width = math.exp(half * device.fits.stretch) if device.fits else 1.0
+    return Timing(seconds, seconds / width, seconds * width, name, bool(beyond))
 
 
-def _operations(
+def each_operation(
     costs: Sequence[Costs], points: Sequence[Point], device: Device, profile: Profile
-) -> _Each:
-    of, codes = _coded(costs)
+) -> Each:
+    """Every operation of the calls, one after the other, as the profile's fits time it.
+
+    Fits are asked once for all operations of a class, precision and way of running.
+    """
+    known = [
+        zip(c.classes, c.precisions, c.compiled.tolist(), strict=True) for c in costs
+    ]
+    codes: dict[tuple[str, str, bool], int] = {}
+    of = np.array([codes.setdefault(one, len(codes)) for each in known for one in each])
     times = np.concatenate([cost.times for cost in costs])
     matrix = np.concatenate([cost.matrix for cost in costs]) / times[:, None]
     slow = [slowdown(c, p, profile) for c, p in zip(costs, points, strict=True)]
@@ -145,7 +141,7 @@ def _operations(
     matrix[:, [WEIGHTS, KV_READ]] *= np.repeat(slow, sizes)[:, None]
     dims = np.concatenate([cost.dims for cost in costs])
     n = len(of)
-    each = _Each(np.empty(n), np.empty(n), np.empty((3, n)), np.zeros(n, bool))
+    each = Each(np.empty(n), np.empty(n), np.empty((3, n)), np.zeros(n, bool))
     for (kind, precision, compiled), code in codes.items():
         at = of == code
         fit = fit_of(kind, precision, compiled, device, profile)
@@ -155,23 +151,6 @@ def _operations(
     both = zip(costs, points, strict=True)
     beyond = np.concatenate([call_overhead_factor(c, p, profile) for c, p in both])
     return each._replace(seconds=each.seconds * beyond, parts=each.parts * beyond)
-
-
-def _coded(costs: Sequence[Costs]) -> tuple[np.ndarray, dict[_Fitted, int]]:
-    """The code of every operation's class, precision and way, and what codes mean.
-
-    Most points have the same operations in the same order: these are coded once.
-    """
-    codes: dict[_Fitted, int] = {}
-    alike: dict[tuple[object, ...], np.ndarray] = {}
-    found = []
-    for cost in costs:
-        which = cost.classes, cost.precisions, cost.compiled.tobytes()
-        if which not in alike:
-            each = zip(*which[:2], cost.compiled.tolist(), strict=True)
-            alike[which] = np.array([codes.setdefault(c, len(codes)) for c in each])
-        found.append(alike[which])
-    return np.concatenate(found), codes
 
 
 def call_overhead_factor(cost: Costs, point: Point, profile: Profile) -> np.ndarray:
@@ -209,7 +188,7 @@ def fit_of(
         return ClassFit(
             kind, precision, device.name, rates, None, UNKNOWN, nowhere, nowhere, 0
         )
-    called = fit.kind in (*DIMS, *ATTENTION) and fit.kind not in GENERATED
+    called = CLASSES[fit.kind].form != "bytes" and fit.kind not in GENERATED
     if called or device.kind != "cpu" or not compiled:
         return fit
     rates = {k: v for k, v in fit.parameters.items() if k != "overhead_s"}

@@ -18,6 +18,10 @@ from fastlab.spec.point import Point
 
 # Columns of a point's cost matrix, one row per operation, times already multiplied in.
 FLOPS, CAUSAL, WEIGHTS, ACTIVATIONS, KV_READ, KV_WRITE, LAUNCHES = range(7)
+COUNTED = (
+    *("flops", "flops_causal", "weight_bytes", "activation_bytes"),
+    *("kv_read_bytes", "kv_write_bytes", "launches"),
+)
 _NO_DIMS = (0,) * 6
 GENERATE_LAUNCHES = 14  # of generate() for each token beside the forward pass
 
@@ -64,6 +68,7 @@ class Costs(NamedTuple):
     host: Host
 
 
+EACH = ("matrix", "times", "dims", "classes", "precisions", "compiled")  # by operation
 LatencyModel = Callable[[Sequence[Costs], Sequence[Point], Device], list[Timing]]
 MODELS: dict[str, LatencyModel] = {}
 
@@ -83,7 +88,7 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
     """The cost matrix of a point and its exact totals; graphs: as a GPU runs it."""
     ops = operations(point)
     fields = list(zip(*ops, strict=True))  # by columns: 10,000 points take a second
-    times, counts = fields[2], fields[3:10]
+    times, counts = fields[2], fields[3:10]  # those of COUNTED
     totals = tuple([sum(map(mul, times, column)) for column in counts])
     often = np.array(times, float)
     matrix = np.array(counts, float).T * often[:, None]

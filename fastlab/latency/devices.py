@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import difflib
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fastlab.latency.profile import Profile
-from fastlab.spec.checks import check_choice, check_count, check_names, digest
-from fastlab.spec.precision import FORMATS
+from fastlab.record import BUSY
+from fastlab.spec.checks import (
+    check_choice,
+    check_count,
+    check_names,
+    check_number,
+    digest,
+    make,
+)
+from fastlab.spec.formats import FORMATS
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
@@ -54,19 +61,20 @@ class Device:
     date: str
     profile: str  # "datasheet:<alias>" or "calibrated:<8 hex of the content>"
     fits: Profile | None = field(default=None, hash=False, repr=False)
+    busy: str = ""  # what else went on while it was calibrated
 
     def __post_init__(self) -> None:
         """Refuse a kind, precision or number that no device can have (ValueError)."""
         check_choice("kind", self.kind, KINDS)
         check_names("peak_flops", self.peak_flops, PRECISIONS)
         for precision, rate in self.peak_flops.items():
-            _check_number(f"peak_flops[{precision}]", rate)
+            check_number(f"peak_flops[{precision}]", rate)
         check_count("memory_bytes", self.memory_bytes, 1, 2**63)
         check_count("l2_bytes", self.l2_bytes, 0, 2**63)
-        _check_number("bandwidth", self.bandwidth)
-        _check_number("launch_s", self.launch_s, zero=True)
+        check_number("bandwidth", self.bandwidth)
+        check_number("launch_s", self.launch_s, zero=True)
         if self.price_per_hour is not None:
-            _check_number("price_per_hour", self.price_per_hour, zero=True)
+            check_number("price_per_hour", self.price_per_hour, zero=True)
         peaks = {p: float(rate) for p, rate in self.peak_flops.items()}
         object.__setattr__(self, "peak_flops", peaks)
 
@@ -84,6 +92,9 @@ class Device:
 
     def can(self, precision: str) -> bool:
         """Whether the device has a peak for products in a recipe's precision."""
+        form = FORMATS[precision]
+        if form.needs_peak and form.weights not in self.peak_flops:
+            return False
         try:
             return self.product_rate(precision) > 0
         except ValueError:
@@ -97,7 +108,7 @@ class Device:
         back to the dense precision: every device can multiply whole numbers somehow.
         """
         made = FORMATS[precision]
-        if made.dynamic and (made.weights == "fp8" or made.weights in self.peak_flops):
+        if made.dynamic and (made.needs_peak or made.weights in self.peak_flops):
             return self.peak(made.weights)
         return self.peak(made.autocast or made.dense)
 
@@ -106,25 +117,29 @@ class Device:
         return self.product_rate(precision) / self.bandwidth
 
     def stamped(self) -> Device:
-        """This device with a profile named by its content: "calibrated:<8 hex>"."""
+        """This device with a profile named by its content: "calibrated:<8 hex>".
+
+        Where the machine was busy the name ends with that, wherever estimates take it.
+        """
         content = {k: v for k, v in self.to_dict().items() if k != "profile"}
-        return replace(self, profile=f"calibrated:{digest(content)[:8]}")
+        name = f"calibrated:{digest(content)[:8]}"
+        return replace(self, profile=name + BUSY * bool(self.busy))
+
+    @property
+    def trust(self) -> str:
+        """Why its estimates are not to be trusted, in words; "" where nothing is."""
+        rates = "rates of a busy machine"
+        return f"estimated with {rates}: {self.busy}" if self.busy else ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, SI units, one entry a field; `fits` only if it has any."""
-        data = asdict(self)
-        return data if self.fits else {k: v for k, v in data.items() if k != "fits"}
+        """Plain JSON types, SI units, one entry a field; `fits`, `busy` if any."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("fits", "busy")}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Device:
         """The inverse of `to_dict`; ValueError names an unknown or missing field."""
-        names = [f.name for f in fields(cls)]
-        check_names("Device", data, names)
-        missing = [name for name in names if name not in data and name != "fits"]
-        if missing:
-            raise ValueError(f"Device lacks {', '.join(missing)}")
-        found = data.get("fits")
-        return cls(**{**data, "fits": Profile.from_dict(found) if found else None})
+        made: Device = make(cls, data)
+        return made
 
 
 def devices(path: str | Path | None = None) -> list[Device]:
@@ -154,23 +169,13 @@ def _key(name: str) -> str:
     return _MAKERS.sub("", re.sub("[^a-z0-9]", "", name.lower()))
 
 
-def _check_number(what: str, value: Any, zero: bool = False) -> None:
-    """Raise ValueError unless `value` is a finite number above 0 (or 0, if said)."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and (value > 0 or (zero and value == 0))):
-        bound = ">= 0" if zero else "> 0"
-        raise ValueError(f"{what}={value!r} must be a finite number {bound}")
-
-
 def _default_path() -> Path:
-    """data/devices.csv of the checkout, else of the package; or FileNotFoundError."""
-    here = Path(__file__).resolve()
-    places = [here.parents[n] / "data" / "devices.csv" for n in (2, 1)]
-    for place in places:
-        if place.is_file():
-            return place
+    """data/devices.csv of the checkout, or FileNotFoundError."""
+    path = Path(__file__).resolve().parents[2] / "data" / "devices.csv"
+    if path.is_file():
+        return path
     raise FileNotFoundError(
-        f"{places[0]} is missing: fastlab needs the data folder of its repository;"
+        f"{path} is missing: fastlab needs the data folder of its repository;"
         " run from a checkout, or pass path="
     )
 
@@ -194,13 +199,14 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
     for column in _TEXTS:
         if not row[column]:
             raise ValueError(f"{where}, column {column}: must not be empty")
+    check_choice(f"{where}, column kind", row["kind"], KINDS)
     aliases = tuple(row["aliases"].split(";"))
     peaks = {p: _number(row, p, where, 1e12) for p in PRECISIONS if row[p]}
     numbers = {f: _number(row, c, where, k) for f, (c, k) in _NUMBERS.items()}
     price = row["price_per_hour_usd"]
     made = Device(
         name=row["name"],
-        kind=_kind(row, where),
+        kind=row["kind"],
         peak_flops=peaks,
         bandwidth=numbers["bandwidth"],
         memory_bytes=round(numbers["memory_bytes"]),
@@ -214,20 +220,11 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
     return made, aliases
 
 
-def _kind(row: Mapping[str, str], where: str) -> str:
-    """The `kind` of a row, or ValueError with the place."""
-    try:
-        check_choice("kind", row["kind"], KINDS)
-    except ValueError as error:
-        raise ValueError(f"{where}, column kind: {error}") from None
-    return row["kind"]
-
-
 def _number(row: Mapping[str, str], column: str, where: str, unit: float = 1) -> float:
     """A cell as a positive number times `unit`, or ValueError with the place."""
     try:
         value = float(row[column])
-        _check_number(column, value)
+        check_number(column, value)
     except (TypeError, ValueError):
         problem = f"{row[column]!r} is not a positive number"
         raise ValueError(f"{where}, column {column}: {problem}") from None

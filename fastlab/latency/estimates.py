@@ -7,20 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastlab.cost.memory import held, parameters
+from fastlab.cost.memory import memory_footprint, parameters
 from fastlab.latency import calibrated, roofline  # noqa: F401  they register themselves
-from fastlab.latency.costs import (
-    ACTIVATIONS,
-    CAUSAL,
-    FLOPS,
-    KV_READ,
-    KV_WRITE,
-    LAUNCHES,
-    MODELS,
-    WEIGHTS,
-    Timing,
-    costs_on,
-)
+from fastlab.latency.costs import COUNTED, MODELS, Timing, costs_on
 from fastlab.latency.devices import Device
 from fastlab.record import Estimate
 from fastlab.spec.checks import check_choice
@@ -75,20 +64,14 @@ def _model_for(precision: str, device: Device) -> str:
 def _estimate(
     point: Point, device: Device, model: str, total: tuple[int, ...], timing: Timing
 ) -> Estimate:
-    memory = held(point)
+    memory = memory_footprint(point)
     return Estimate(
         model=model,
         profile=device.profile,
         parameters=parameters(point.built_shape),
-        flops=total[FLOPS],
-        flops_causal=total[CAUSAL],
-        weight_bytes=total[WEIGHTS],
-        activation_bytes=total[ACTIVATIONS],
-        kv_read_bytes=total[KV_READ],
-        kv_write_bytes=total[KV_WRITE],
+        **dict(zip(COUNTED, total, strict=True)),
         kv_cache_bytes=memory.kv_cache,
         peak_bytes=memory.peak,
-        launches=total[LAUNCHES],
         seconds=timing.seconds,
         low_s=timing.low,
         high_s=timing.high,

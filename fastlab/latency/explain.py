@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from fastlab.cost.operations import operations
-from fastlab.latency.calibrated import (
-    call_overhead_factor,
-    columns_of,
-    datasheet,
-    fit_of,
-    host_work,
-    slowdown,
-)
-from fastlab.latency.costs import (
-    KV_READ,
-    LAUNCHES,
-    MODELS,
-    WEIGHTS,
-    Costs,
-    Host,
-    costs_on,
-)
+from fastlab.latency.calibrated import each_operation, host_work
+from fastlab.latency.costs import EACH, LAUNCHES, MODELS, Costs, Host, costs_on
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.latency.profile import Profile, formula, parts_of
+from fastlab.latency.profile import Profile
 from fastlab.spec.point import Point
 
 STEPS = ("math", "+ bytes", "+ launches", "+ nearby", "+ whole call", "+ host")
@@ -37,61 +21,28 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
 
     Calibrated: the sum is estimate(...).seconds; "+ nearby" (the fit's residual) and
     "+ whole call" may be negative. Without fits for the precision: the lower end of the
-    roofline.
+    roofline, which counts launches once, on the host.
     """
     costs, fits = costs_on(point, device), device.fits
-    profile = fits if fits and fits.holds(point.recipe.precision) else None
-    slow = slowdown(costs, point, profile) if profile else 1.0
-    matrix = costs.matrix / costs.times[:, None]
-    matrix[:, [WEIGHTS, KV_READ]] *= slow
-    each = np.array(
-        [
-            _operation(matrix[i : i + 1], costs, i, device, profile)
-            for i in range(len(costs.classes))
-        ]
-    )
-    alone = each.sum(axis=1)
-    beyond = (
-        call_overhead_factor(costs, point, profile) if profile else np.ones(len(alone))
-    )
-    parts = [*each.sum(axis=0).tolist(), float((beyond - 1) @ alone)]
-    host = _host(sum(parts), costs, point, device, profile)
-    return dict(zip(STEPS, [*parts, host], strict=True))
-
-
-def _operation(
-    row: np.ndarray,
-    costs: Costs,
-    i: int,
-    device: Device,
-    profile: Profile | None,
-) -> np.ndarray:
-    # [4] seconds of one kind of operation, all its times together.
-    kind, precision = costs.classes[i], costs.precisions[i]
-    columns = columns_of(kind, row, costs.dims[i : i + 1])
-    if profile:
-        fit = fit_of(kind, precision, bool(costs.compiled[i]), device, profile)
-        rates, whole = fit.parameters, fit.predict(columns)[0][0]
-    else:  # the roofline counts launches once, on the host
-        rates = datasheet(device, precision) | {"overhead_s": 0.0}
-        whole = formula(rates, columns)[0]
-    math, _, launches = parts_of(rates, columns)[:, 0]
-    plain = formula(rates, columns)[0]
-    steps = [math, plain - launches - math, launches, whole - plain]
-    return np.array(steps) * costs.times[i]
-
-
-def _host(
-    busy: float, costs: Costs, point: Point, device: Device, profile: Profile | None
-) -> float:
-    """Seconds that the host adds; a GPU's host queues ahead of its work."""
-    if profile is None:
-        launching, replaying = costs.totals[LAUNCHES] * device.launch_s, 0.0
-    else:
+    known = fits is not None and fits.holds(point.recipe.precision)
+    profile = fits if known and fits else Profile(())
+    on = device if known else replace(device, launch_s=0.0)
+    # Estimates of profiles that know less: what each knowledge adds is the difference.
+    alone = replace(profile, whole={})
+    formula = replace(alone, fits=tuple(replace(f, residual=None) for f in alone.fits))
+    each = [
+        each_operation([costs], [point], on, one) for one in (formula, alone, profile)
+    ]
+    math, _, launches = (each[0].parts @ costs.times).tolist()
+    by_formula, near, busy = (float(one.seconds @ costs.times) for one in each)
+    steps = [math, by_formula - launches - math, launches, near - by_formula]
+    launching, replaying = costs.totals[LAUNCHES] * device.launch_s, 0.0
+    if known:
         launching, replaying = host_work(costs, point, profile, device.kind)
-    if device.kind == "cpu":
-        return launching + replaying
-    return replaying + max(launching - busy - replaying, 0.0)
+    if device.kind != "cpu":  # a GPU's host queues ahead of its work
+        launching = max(launching - busy - replaying, 0.0)
+    steps += [busy - near, launching + replaying]
+    return dict(zip(STEPS, steps, strict=True))
 
 
 HOST = "launches"
@@ -123,15 +74,6 @@ def breakdown(point: Point, device: Device, model: str = "auto") -> list[Share]:
 
 def _only(costs: Costs, i: int) -> Costs:
     """One operation of a call, dispatched by nobody."""
-    totals = (*costs.totals[:LAUNCHES], 0)
-    one = slice(i, i + 1)
-    return costs._replace(
-        matrix=costs.matrix[one],
-        totals=totals,
-        times=costs.times[one],
-        dims=costs.dims[one],
-        classes=costs.classes[one],
-        precisions=costs.precisions[one],
-        compiled=costs.compiled[one],
-        host=Host(),
-    )
+    every = costs._asdict()
+    one = {name: column[i : i + 1] for name, column in every.items() if name in EACH}
+    return costs._replace(**one, totals=(*costs.totals[:LAUNCHES], 0), host=Host())

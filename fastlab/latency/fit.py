@@ -15,28 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from fastlab.cost.ops import PRODUCTS
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, formula
 from fastlab.latency.residual import residual
-from fastlab.latency.samples import DIMS, Sample, Work, class_of, work_of
-from fastlab.spec.precision import FORMATS
+from fastlab.latency.samples import Sample, Work, class_of, work_of
+from fastlab.spec.formats import FORMATS
 
 LEVEL = 0.9  # share of operations that should lie within their interval
 NOISE = 0.1  # log error below which the fit trusts a point fully
 
-# (typical value, sd of its log). Peak and bandwidth: as shares of the device's.
+# (typical value, sd of its log), bandwidth as a share of the device's; what differs by
+# class is in CLASSES.
 PRIORS = {
-    "peak": (0.75, 0.5),
     "bandwidth": (0.8, 0.5),
     "overhead_s": (5e-6, 1.5),
     "sharpness": (1.0, 0.7),  # p - 1
     "row_s": (1e-9, 2.0),
 }
-# Of products of compressed rows, and of rows that are cut out: less, and little known.
-SLOW, SLOW_PEAK = ("csr", "strided"), (0.1, 1.5)
-DEPTH_PRIOR = dict.fromkeys(PRODUCTS, (1e-9, 2.0))
-DEPTH_PRIOR |= dict.fromkeys(("prefill", "decode"), (1e-11, 2.0))
+DEPTH_SD = 2.0
 
 
 def fit(
@@ -64,7 +61,7 @@ def fit(
     left = np.log(times / formula(found, work))
     # Movers of bytes have one dimension, which the bandwidth explains: a residual there
     # made 9 of 12 fits worse on points left out (the ablations of notebook 04).
-    sized = good[0].kind in DIMS and "residual" not in without
+    sized = CLASSES[kind].form != "bytes" and "residual" not in without
     rest = residual(work.places, left) if sized else None
     low, high = work.places.min(axis=0), work.places.max(axis=0)
     ends = (tuple(low.tolist()), tuple(high.tolist()))
@@ -102,19 +99,18 @@ def _priors(
     kind: str, samples: Sequence[Sample], device: Device
 ) -> dict[str, tuple[float, float]]:
     # In the units of the parameters: a share of the peak becomes FLOP/s.
-    found = dict(PRIORS)
-    share, sd = found["bandwidth"]
-    found["bandwidth"] = (share * device.bandwidth, sd)
-    share, sd = SLOW_PEAK if kind in SLOW else found["peak"]
-    del found["peak"]
-    sharpness, row = found.pop("sharpness"), found.pop("row_s")
+    known, precision = CLASSES[kind], samples[0].precision
+    share, sd = PRIORS["bandwidth"]
+    found = {"bandwidth": (share * device.bandwidth, sd)}
+    found["overhead_s"] = PRIORS["overhead_s"]
     if any(sample.flops for sample in samples):
-        found["peak"] = (share * device.product_rate(samples[0].precision), sd)
-        found["sharpness"] = sharpness
-    if kind in DEPTH_PRIOR and kind != "strided":  # its few samples do not tell it
-        found["depth_s"] = DEPTH_PRIOR[kind]
-    if kind in PRODUCTS and FORMATS[samples[0].precision].dynamic:
-        found["row_s"] = row
+        share, sd = known.peak
+        found["peak"] = (share * device.product_rate(precision), sd)
+        found["sharpness"] = PRIORS["sharpness"]
+    if known.depth_s:
+        found["depth_s"] = (known.depth_s, DEPTH_SD)
+    if known.form == "product" and FORMATS[precision].dynamic:
+        found["row_s"] = PRIORS["row_s"]
     return found
 
 

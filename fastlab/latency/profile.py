@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fastlab.cost.ops import LOOKUPS, PRODUCTS
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.residual import Residual
 from fastlab.latency.samples import Work
-from fastlab.spec.checks import check_names, make
-from fastlab.spec.precision import DENSE, FORMATS, QUANTIZED
+from fastlab.spec.checks import check_names, check_number
+from fastlab.spec.formats import DENSE, FORMATS, calibrated_alike
 
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
-# Where a class was not timed, the one most like it serves: kinds that only move bytes
-# are much alike, and so are products. Not the sparse rows of a CPU, which are far
-# slower, nor look-ups (on a CPU, a third of the rate of elementwise kernels).
-STAND_IN = {
-    **dict.fromkeys(("norm", "copy", "embedding", "gelu"), "elementwise"),
-    **{kind: "linear" for kind in PRODUCTS if kind != "csr"},
-}
-
-INT4 = tuple(one for one in QUANTIZED if one.startswith("int4"))
 
 
 @dataclass(frozen=True)
@@ -64,24 +55,6 @@ class ClassFit:
         above = work.places > np.array(self.high) + EDGE
         return np.any(below | above, axis=1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ClassFit:
-        """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
-        given = dict(data)
-        for name in ("low", "high", "skipped"):
-            given[name] = tuple(given.get(name, ()))
-        if given.get("residual"):
-            left = dict(given["residual"])
-            left["points"] = tuple(map(tuple, left["points"]))
-            left = {k: tuple(v) if isinstance(v, list) else v for k, v in left.items()}
-            given["residual"] = make(Residual, left)
-        fitted: ClassFit = make(cls, given)
-        return fitted
-
 
 def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
     """[3, n] seconds that compute, memory and everything else take by themselves."""
@@ -105,12 +78,6 @@ def formula(p: Mapping[str, float], work: Work) -> np.ndarray:
 def way_of(precision: str, compiled: bool) -> str:
     """How calls run that have a factor of their own in common."""
     return f"{precision} compiled" if compiled else precision
-
-
-def _check_seconds(name: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}={value!r} must be a finite number >= 0")
 
 
 @dataclass(frozen=True)
@@ -142,7 +109,7 @@ class Profile:
     def __post_init__(self) -> None:
         self._check_whole()
         for name in ("dispatch_s", "replay_s", "compiled_s", "call_s", "stretch"):
-            _check_seconds(name, getattr(self, name))
+            check_number(name, getattr(self, name), zero=True)
         seen = [(one.kind, one.precision) for one in self.fits]
         twice = sorted({pair for pair in seen if seen.count(pair) > 1})
         if twice:
@@ -154,7 +121,7 @@ class Profile:
         ways = [way_of(name, how) for how in (False, True) for name in FORMATS]
         check_names("whole", self.whole, ways)
         for way, factor in self.whole.items():
-            _check_seconds(f"whole[{way!r}]", factor)
+            check_number(f"whole[{way!r}]", factor, zero=True)
 
     def find(self, kind: str, precision: str) -> ClassFit | None:
         """The fit for a class of operations at a precision, None where there is none.
@@ -164,9 +131,10 @@ class Profile:
         for others; a look-up is one of whole numbers, whatever values it finds.
         """
         known = {(one.kind, one.precision): one for one in self.fits}
-        alike = DENSE if kind in LOOKUPS else INT4
-        names = [precision, *(alike if precision in alike else ())]
-        pairs = [(k, p) for k in (kind, STAND_IN.get(kind, kind)) for p in names]
+        names = calibrated_alike(precision)
+        if CLASSES[kind].form == "look-up" and precision in DENSE:
+            names += DENSE
+        pairs = [(k, p) for k in (kind, CLASSES[kind].like) for p in names]
         return next((known[pair] for pair in pairs if pair in known), None)
 
     def holds(self, precision: str) -> bool:
@@ -184,8 +152,7 @@ class Profile:
         Where a precision was not timed, that of the dense one around it serves.
         """
         made = FORMATS[precision]
-        alike = INT4 if precision in INT4 else ()
-        names = (precision, *alike, made.autocast or made.dense)
+        names = (*calibrated_alike(precision), made.autocast or made.dense)
         ways = [way_of(name, compiled) for name in names]
         return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 
@@ -206,15 +173,3 @@ class Profile:
     def seconds(self) -> float:
         """How long the calibration took, as its provenance says; 0 if it does not."""
         return float(self.provenance.get("seconds", 0.0))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Profile:
-        """The inverse of `to_dict`, also after JSON; ValueError names a wrong field."""
-        fits = tuple(ClassFit.from_dict(one) for one in data.get("fits", ()))
-        levels = {k: tuple(map(tuple, v)) for k, v in data.get("levels", {}).items()}
-        made: Profile = make(cls, {**data, "fits": fits, "levels": levels})
-        return made

@@ -42,8 +42,8 @@ def roofline(
     each row computes in, by default the point's own; launches: those of the host, by
     default all.
     """
-    if point.recipe.format.weights == "fp8":
-        device.peak("fp8")  # a device without it is not meant to run it at all
+    if (form := point.recipe.format).needs_peak:
+        device.peak(form.weights)  # a device without it is not meant to run it at all
     names = precisions or [point.recipe.precision] * len(costs)
     peaks = {name: device.product_rate(name) for name in set(names)}
     own = [peaks[name] for name in names] if len(peaks) > 1 else peaks[names[0]]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from fastlab.cost.ops import LOOKUPS, PRODUCTS, Operation
+from fastlab.cost.classes import CLASSES, DIMS, of_form
+from fastlab.cost.ops import Operation
+from fastlab.spec.checks import check_number
 
-ATTENTION = ("prefill", "decode", "plain")
-GENERATED = ("gemv", "palette-compiled")  # timed as compiled calls of one kernel each
-DIMS = {**dict.fromkeys(PRODUCTS, 3), "attention": 6, **dict.fromkeys(LOOKUPS, 2)}
+ATTENTION = of_form("attention")
+GENERATED = tuple(name for name, one in CLASSES.items() if one.generated)
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ class Sample:
 
     def fault(self) -> str:
         """Why this sample cannot be used; "" if it can."""
-        for name, allowed in (("seconds", "> 0"), ("bytes", "> 0"), ("flops", ">= 0")):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or value < 0 or (value == 0 and allowed == "> 0"):
-                return f"{name}={value!r} must be a finite number {allowed}"
-        needed = DIMS.get(self.kind, len(self.dims))
+        try:
+            for name in ("seconds", "bytes", "flops"):
+                check_number(name, getattr(self, name), zero=name == "flops")
+        except ValueError as error:
+            return str(error)
+        form = CLASSES[ATTENTION[0] if self.kind == "attention" else self.kind].form
+        needed = DIMS[form] or len(self.dims)
         past = 2 if self.kind == "attention" else None  # the one that may be 0
         whole = all(n > 0 for i, n in enumerate(self.dims) if i != past)
         if len(self.dims) != needed or not whole:
@@ -83,15 +84,15 @@ def work(
     dims: np.ndarray,
 ) -> Work:
     """The columns of operations of one class; dims [n, DIMS], else unread."""
-    none = np.zeros(len(flops))
-    if kind in PRODUCTS:
+    form, none = CLASSES[kind].form, np.zeros(len(flops))
+    if form == "product":
         places, depth, rows = dims[:, :3], dims[:, 2], dims[:, 0]
-    elif kind in ATTENTION:
+    elif form == "attention":
         batch, new, past, heads, kv_heads, d = dims.T
         keys = past + new
         places, depth = np.stack([batch, keys, heads, kv_heads, d], 1), keys * d
         rows = none
-    elif kind in LOOKUPS:
+    elif form == "look-up":
         places, depth, rows = dims[:, :2], none, none
     else:
         places, depth, rows = (moved / launches)[:, None], none, none

@@ -49,7 +49,7 @@ def text_loss(
     check_tokenizer(tokenizer, model.config.vocab_size)
     rows, sizes = blocks_and_bytes(tokenizer, text, block)
     nats = block_nats(model, rows, batch)
-    low, high = bootstrap_ratio(nats / math.log(2), sizes)
+    low, high = bootstrap_ratio(nats / math.log(2), sizes.sum(1))
     tokens = len(rows) * block
     return TextLoss(
         bits_per_byte=float(nats.sum() / math.log(2) / sizes.sum()),

@@ -136,11 +136,9 @@ def whole_blocks(ids: torch.Tensor, block: int) -> torch.Tensor:
 def blocks_and_bytes(
     tokenizer: Any, text: str, block: int
 ) -> tuple[torch.Tensor, NDArray[np.int64]]:
-    """A text's `whole_blocks`, and the UTF-8 bytes (blocks,) of what each predicts.
-
-    A block's first id is only read, so that its bytes run from its second token to the
-    next block's second one.
+    """A text's `whole_blocks`, and the UTF-8 bytes (blocks, block) of what each token
+    of them predicts: a block's first id is only read.
     """
     ids, starts = encode(tokenizer, text)
-    edges = np.append(starts, len(text.encode()))[1::block]
-    return whole_blocks(ids, block), np.diff(edges)
+    rows, sizes = whole_blocks(ids, block), np.diff(starts, append=len(text.encode()))
+    return rows, sizes[1 : len(rows) * block + 1].reshape(-1, block)

@@ -10,21 +10,10 @@ from typing import Any
 
 from fastlab.notebook.parameters import check_parameters
 from fastlab.notebook.run import SOURCES, results_root
-from fastlab.spec.checks import check_choice
-from fastlab.spec.point import PHASES
-from fastlab.spec.precision import PRECISIONS
-from fastlab.spec.shape import FAMILIES, ModelShape
+from fastlab.spec.checks import check_rule
+from fastlab.spec.grids import FLAT
 
 RUN_TYPE = "application/vnd.fastlab.run+json"
-# What parameters of these names may hold, in whatever notebook.
-CHOICES = {
-    "source": SOURCES,
-    "family": FAMILIES,
-    "precision": PRECISIONS,
-    "precisions": PRECISIONS,
-    "phases": PHASES,
-}
-SIZES: dict[str, Any] = {"layers": 1, "hidden": 64}
 
 
 class NotebookFailed(RuntimeError):
@@ -54,13 +43,16 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_values(parameters: Mapping[str, Any]) -> None:
-    """Raise ValueError for a choice or a size of a model that no notebook knows."""
+    """Raise ValueError for a value that no point, or no notebook, can have.
+
+    Parameters are named as the fields of points are, lists of them in the plural.
+    """
+    rules: dict[str, Any] = {name: own.metadata for name, (_, own) in FLAT.items()}
+    rules["source"] = {"allowed": SOURCES}
     for name, given in parameters.items():
+        rule = rules.get(name) or rules.get(name.removesuffix("s"), {})
         for value in given if isinstance(given, list) else [given]:
-            if name in CHOICES:
-                check_choice(name, value, CHOICES[name])
-            elif name in SIZES:
-                ModelShape("gpt2", **(SIZES | {name: value}))
+            check_rule(name, value, rule)
 
 
 def _executed_path(notebook: Path) -> Path:

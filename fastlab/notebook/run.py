@@ -20,9 +20,9 @@ from fastlab.reading import sample_counts
 from fastlab.record import Record
 from fastlab.rows import table, with_missing
 from fastlab.spec.checks import check_choice, check_names
+from fastlab.spec.formats import DENSE
 from fastlab.spec.grids import GRID_FIELDS, grid
 from fastlab.spec.point import Point
-from fastlab.spec.precision import DENSE
 from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.store import Store
 
@@ -160,7 +160,17 @@ class Run:
 
     @property
     def caption(self) -> str:
-        """Measured or replayed, on what, and when: for figures."""
+        """Measured or replayed, on what, and when: for figures.
+
+        And whether estimates are made with rates of a busy machine.
+        """
+        from fastlab.clock.calibrate import kept
+
+        used = self.reference.profile if self.reference else kept(self.kind)
+        return f"{self._source}; {used.trust}" if used and used.trust else self._source
+
+    @property
+    def _source(self) -> str:
         if self.reference is None:
             return f"measured on {self.device}, {self.settings.cache} cache"
         stored = self.reference.rows(self.points)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,17 +53,20 @@ def held_out(
     places, left = _places(points, estimates), np.log(measured / raw[:, 0])
     ways = np.array([[_way(point, names) for names in WAYS] for point in points])
     made = raw.copy()
-    for way in np.unique(ways[:, 0]):
-        mine = ways[:, 0] == way
-        alike = [ways[:, level] == ways[mine, level][0] for level in range(len(WAYS))]
-        for fold in np.unique(folds):
-            held, others = mine & (folds == fold), [a & (folds != fold) for a in alike]
-            rest = next((a for a in others if a.sum() >= ENOUGH), others[-1])
-            if held.any() and rest.any():
-                known = _offsets(ways[rest], left[rest])
-                own = np.array([_offset(way, known) for way in ways])
-                rows = raw, own, places, left, folds
-                made[held] = _corrected(*rows, held, rest)
+    for way, fold in sorted(set(zip(ways[:, 0], folds, strict=True))):
+        held = (ways[:, 0] == way) & (folds == fold)
+        known = [
+            (ways[:, i] == w) & (folds != fold) for i, w in enumerate(ways[held][0])
+        ]
+        rest = next((rows for rows in known if rows.sum() >= ENOUGH), known[-1])
+        own = _offsets(ways, left, rest)
+        if rest.sum() >= ENOUGH:
+            shift, half = _around(places, left - own, folds, held, rest)
+            middle = raw[held, 0] * np.exp(own[held] + shift)
+            ends = middle[:, None] * np.exp(np.stack([-half, half], 1))
+            made[held] = np.column_stack([middle, ends])
+        elif rest.any():
+            made[held] = raw[held] * np.exp(own[held])[:, None]
     return Predicted(*made.T)
 
 
@@ -73,43 +76,35 @@ def _way(point: Point, names: Sequence[str]) -> str:
     return " ".join(str(known[name]) for name in names)
 
 
-def _offsets(ways: np.ndarray, left: np.ndarray) -> dict[str, float]:
-    """The median of each way that enough rows have; of the widest in any case."""
-    found = {}
-    for level in range(len(WAYS)):
-        for way in np.unique(ways[:, level]):
-            mine = left[ways[:, level] == way]
-            if len(mine) >= FEWEST or level == len(WAYS) - 1:
-                found[str(way)] = float(np.median(mine))
+def _offsets(ways: np.ndarray, left: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """[n] the median of what the rest leave that run the same way.
+
+    The narrowest way that enough of them run; the widest in any case.
+    """
+    found, widest = np.zeros(len(left)), len(WAYS) - 1
+    for level in range(widest, -1, -1):
+        for way in np.unique(ways[rest, level]):
+            mine = ways[:, level] == way
+            known = left[mine & rest]
+            if len(known) >= FEWEST or level == widest:
+                found[mine] = np.median(known)
     return found
 
 
-def _offset(ways: np.ndarray, known: Mapping[str, float]) -> float:
-    # From the narrowest way that is known to the widest, which is.
-    return next((known[way] for way in ways if way in known), 0.0)
-
-
-def _corrected(
-    raw: np.ndarray,
-    own: np.ndarray,
+def _around(
     places: np.ndarray,
     left: np.ndarray,
     folds: np.ndarray,
     held: np.ndarray,
     rest: np.ndarray,
-) -> np.ndarray:
-    """[held, 3] seconds, low and high, from the rows that are at rest.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correction of log seconds of those held out, by the rest; half an interval.
 
-    The interval is as wide as whole folds needed it that were left out of those.
+    It is as wide as whole folds needed it that were left out of the rest.
     """
-    if rest.sum() < ENOUGH:
-        return raw[held] * np.exp(own[held])[:, None]
-    found = residual(places[rest], left[rest] - own[rest])
+    found = residual(places[rest], left[rest])
     shift, sd = found.at(places[held])
-    middle = raw[held, 0] * np.exp(own[held] + shift)
-    half = conformal(np.divide(*found.left_out(folds[rest]))) * sd
-    ends = middle[:, None] * np.exp(np.stack([-half, half], 1))
-    return np.column_stack([middle, ends])
+    return shift, conformal(np.divide(*found.left_out(folds[rest]))) * sd
 
 
 def _places(points: Sequence[Point], estimates: Sequence[Estimate]) -> np.ndarray:

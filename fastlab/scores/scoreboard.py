@@ -108,17 +108,22 @@ def score(
     device's own peaks). ValueError as `predictions`.
     """
     made = predictions(records, device, holdout, model)
-    points, measured, found = made.points, made.measured, made.found
-    sheet = datasheet or _datasheet(device)
-    methods = _methods(made.rows, made.estimates, measured, made.folds, sheet)
-    groups = _groups(points, made.estimates, found.seconds, measured)
-    pairs = speedups(points, found.seconds, measured)
-    tables = (made.errors(), *methods), tuple(groups), tuple(pairs)
-    alone = Predicted(*np.array([_interval(e) for e in made.estimates]).T)
-    widths = [(each.coverage(measured), each.half_width) for each in (found, alone)]
-    width = widths[0] + widths[1]
-    cost = (device.fits.count, device.fits.seconds) if device.fits else (0, 0.0)
-    return Scoreboard(device.name, holdout, *tables, *width, *cost, tuple(made.skipped))
+    ends = np.array([(e.seconds, e.low_s, e.high_s) for e in made.estimates])
+    found, alone, measured = made.found, Predicted(*ends.T), made.measured
+    return Scoreboard(
+        device.name,
+        holdout,
+        (made.errors(), *_methods(made, datasheet or _datasheet(device))),
+        tuple(_groups(made)),
+        tuple(speedups(made.points, found.seconds, measured)),
+        found.coverage(measured),
+        found.half_width,
+        alone.coverage(measured),
+        alone.half_width,
+        device.fits.count if device.fits else 0,
+        device.fits.seconds if device.fits else 0.0,
+        tuple(made.skipped),
+    )
 
 
 def predictions(
@@ -133,7 +138,15 @@ def predictions(
     devices, fewer than two values of `holdout`, or an unknown name.
     """
     check_choice("holdout", holdout, (*HOLDOUTS, ROWS))
-    rows, skipped = _usable(records, device)
+    rows, skipped = [], []
+    for record in records:
+        if record.device != device.name:
+            other = f"a row of {record.device} cannot be scored against"
+            raise ValueError(f"{other} {device.name}")
+        if fault := _fault(record, device):
+            skipped.append(f"{record.point.label}: {fault}")
+        else:
+            rows.append(record)
     points, measured = [row.point for row in rows], np.array(list(map(_seconds, rows)))
     folds = _folds(points, holdout)
     estimates = estimate(points, device, model)
@@ -141,8 +154,8 @@ def predictions(
     return Predictions(rows, estimates, folds, found, skipped)
 
 
-def _interval(one: Estimate) -> tuple[float, float, float]:
-    return one.seconds, one.low_s, one.high_s
+def _seconds(row: Record) -> float:
+    return row.measured.seconds if row.measured else math.nan
 
 
 def _datasheet(device: Device) -> Device:
@@ -152,33 +165,12 @@ def _datasheet(device: Device) -> Device:
         return device
 
 
-def _seconds(row: Record) -> float:
-    return row.measured.seconds if row.measured else math.nan
-
-
-def _usable(
-    records: Iterable[Record], device: Device
-) -> tuple[list[Record], list[str]]:
-    rows, skipped = [], []
-    for record in records:
-        if record.device != device.name:
-            raise ValueError(
-                f"a row of {record.device} cannot be scored against {device.name}"
-            )
-        fault = _fault(record, device)
-        if fault:
-            skipped.append(f"{record.point.label}: {fault}")
-        else:
-            rows.append(record)
-    return rows, skipped
-
-
 def _fault(record: Record, device: Device) -> str:
     if record.status != "ok":
         return f"status {record.status} {record.reason}".strip()
     if record.measured is None:
         return "not measured"
-    if not (math.isfinite(record.measured.seconds) and record.measured.seconds > 0):
+    if not 0 < record.measured.seconds < math.inf:
         return f"seconds={record.measured.seconds!r} must be finite and > 0"
     precision = record.point.recipe.precision
     return "" if device.can(precision) else f"no {precision} peak"
@@ -198,62 +190,49 @@ def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
     return np.array([names.index(value) for value in values])
 
 
-def _methods(
-    rows: Sequence[Record],
-    estimates: Sequence[Estimate],
-    measured: np.ndarray,
-    folds: np.ndarray,
-    sheet: Device,
-) -> Iterator[Errors]:
-    points = [row.point for row in rows]
-    as_is = np.array([e.seconds for e in estimates])
-    yield Errors.of("fastlab, no row used", as_is, measured)
-    article = _one_constant(np.array([_article(p) for p in points]), measured, folds)
-    yield Errors.of("article x constant", article, measured)
-    peak = [
-        costs_of(p).totals[FLOPS] / sheet.product_rate(p.recipe.precision)
-        for p in points
+def _methods(made: Predictions, sheet: Device) -> Iterator[Errors]:
+    """Errors of what one would use instead, each on the same rows."""
+    points, measured, folds = made.points, made.measured, made.folds
+    printed = np.array([_article(point) for point in points])
+    ratio = measured / printed
+    constant = {fold: np.median(ratio[folds != fold]) for fold in np.unique(folds)}
+    rates = np.array([sheet.product_rate(p.recipe.precision) for p in points])
+    flops = np.array([costs_of(point).totals[FLOPS] for point in points])
+    halves = [
+        (r.measured.high_s - r.measured.low_s) / 2 for r in made.rows if r.measured
     ]
-    yield Errors.of("FLOPs / datasheet peak", np.array(peak), measured)
-    for name, shares in EFFICIENCIES.items():
-        seconds = np.array([_roofline(p, sheet, *shares) for p in points])
+    found = {
+        "fastlab, no row used": np.array([e.seconds for e in made.estimates]),
+        "article x constant": printed * np.array([constant[fold] for fold in folds]),
+        "FLOPs / datasheet peak": flops / rates,
+    }
+    for name, (compute, memory) in EFFICIENCIES.items():
+        peaks, bandwidth = compute * rates, memory * sheet.bandwidth
+        pairs = zip(points, peaks, strict=True)
+        found[name] = np.array([_roofline(p, peak, bandwidth) for p, peak in pairs])
+    found[NOISE] = measured + np.array(halves)
+    for name, seconds in found.items():
         yield Errors.of(name, seconds, measured)
-    halves = [(r.measured.high_s - r.measured.low_s) / 2 for r in rows if r.measured]
-    yield Errors.of(NOISE, measured + np.array(halves), measured)
 
 
 def _article(point: Point) -> float:
-    rows = sum(step.rows for step in passes(point))
-    built = point.built_shape
+    rows, built = sum(step.rows for step in passes(point)), point.built_shape
     return float(article_as_printed(rows, built.layers, built.hidden))
 
 
-def _one_constant(
-    guess: np.ndarray, measured: np.ndarray, folds: np.ndarray
-) -> np.ndarray:
-    ratio = measured / guess
-    fitted = {fold: np.median(ratio[folds != fold]) for fold in np.unique(folds)}
-    return guess * np.array([fitted[fold] for fold in folds])
-
-
-def _roofline(point: Point, sheet: Device, compute: float, memory: float) -> float:
+def _roofline(point: Point, peak: float, bandwidth: float) -> float:
     matrix = costs_of(point).matrix
-    flops = matrix[:, CAUSAL] / (compute * sheet.product_rate(point.recipe.precision))
-    moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1) / (memory * sheet.bandwidth)
-    return float(np.maximum(flops, moved).sum())
+    moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1)
+    return float(np.maximum(matrix[:, CAUSAL] / peak, moved / bandwidth).sum())
 
 
-def _groups(
-    points: Sequence[Point],
-    estimates: Sequence[Estimate],
-    predicted: np.ndarray,
-    measured: np.ndarray,
-) -> Iterator[Errors]:
+def _groups(made: Predictions) -> Iterator[Errors]:
     names = {
-        "regime": [e.bound for e in estimates],
-        "precision": [p.recipe.precision for p in points],
-        "phase": [p.workload.phase for p in points],
+        "regime": [e.bound for e in made.estimates],
+        "precision": [p.recipe.precision for p in made.points],
+        "phase": [p.workload.phase for p in made.points],
     }
+    predicted, measured = made.found.seconds, made.measured
     for title, values in names.items():
         for value in sorted(set(values)):
             mine = np.array(values) == value

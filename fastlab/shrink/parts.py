@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.shrink.linears import Int8Embedding, Quantized
-from fastlab.shrink.stored import StoredLinear, bytes_of
+from fastlab.shrink.kernels import Quantized, StoredLinear, bytes_of
+from fastlab.shrink.kernels.int8 import Int8Embedding
 
 
 def linear_names(model: nn.Module, scope: str) -> list[str]:
@@ -51,8 +51,8 @@ def quantized_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def precision_of(model: nn.Module) -> str:
     """The quantized precision of a model's linears, "" for a dense model."""
-    linears = (m for _, m in quantized_modules(model) if isinstance(m, Quantized))
-    return next((linear.precision for linear in linears), "")
+    linears = (m for m in model.modules() if isinstance(m, Quantized))
+    return next((linear.form.name for linear in linears), "")
 
 
 def name_of(model: nn.Module, wanted: nn.Module) -> str:

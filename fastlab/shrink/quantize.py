@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastlab.shrink import parts, rounding
-from fastlab.shrink.linears import (
-    ROW_KINDS,
-    Int8Embedding,
+from fastlab.shrink import parts
+from fastlab.shrink.kernels import (
     Quantized,
+    StoredLinear,
+    linear_of,
     quantized_linear,
 )
-from fastlab.shrink.stored import StoredLinear
+from fastlab.shrink.kernels.int8 import Int8Embedding, rounded
 from fastlab.spec.checks import check_choice
-from fastlab.spec.precision import FORMATS, QUANTIZED
+from fastlab.spec.formats import FORMATS, INT8, QUANTIZED
 from fastlab.spec.recipe import SCOPES, Recipe
 
 
@@ -50,15 +50,16 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
     if scope == "all":
         name = parts.name_of(model, model.get_input_embeddings())
         parts.replace_each(
-            model, [name], lambda _, w, __: Int8Embedding(*rounding.int8_rows(w))
+            model, [name], lambda _, w, __: Int8Embedding(**rounded(w, INT8))
         )
         table = model.get_submodule(name)
-    made = FORMATS[spec]
+    form = FORMATS[spec]
 
     def quantized(name: str, weight: Tensor, bias: Tensor | None) -> Quantized:
-        if table is not None and name == tied and made.weights == "int8":
-            return ROW_KINDS[spec](table.weight, table.scales, bias)
-        return quantized_linear(weight.contiguous(), bias, made)
+        if table is not None and name == tied and form.shares_table:
+            own = {"weight": table.weight, "scales": table.scales}
+            return linear_of(form, len(weight), bias, own)
+        return quantized_linear(form, weight.contiguous(), bias)
 
     return parts.replace_each(model, names, quantized)
 
@@ -70,11 +71,6 @@ def _check(model: nn.Module, names: list[str], precision: str) -> None:
             raise ValueError(f"{name} is quantized already; {needs}")
         if isinstance(module, StoredLinear):
             raise ValueError(f"{name} is stored sparse or as a palette; {needs}")
-    group = FORMATS[precision].group
-    for name in names if group else ():
+    for name in names:
         width = parts.dense_weight(model.get_submodule(name)).shape[1]
-        if width % group:
-            raise ValueError(
-                f"precision={precision!r}: groups of {group} do not divide the "
-                f"{width} inputs of {name}"
-            )
+        FORMATS[precision].check_group(width, f"the {width} inputs of {name}")

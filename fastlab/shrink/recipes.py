@@ -21,8 +21,8 @@ from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
+from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.point import Point, Workload
-from fastlab.spec.precision import PRECISIONS, QUANTIZED
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import PLAIN, SCOPES, Recipe
 
@@ -176,7 +176,6 @@ def load(
     if is_saved(source):
         return _load_saved(Path(source), device, precision)
     precision = precision or "fp32"
-    check_choice("precision", precision, PRECISIONS)
     check_choice("scope", scope, SCOPES)
     model, tokenizer = checkpoints.load(source, device, precision)
     if precision in QUANTIZED:

@@ -7,6 +7,7 @@ The manifest (fastlab.json) says what each quantized module is and what the file
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastlab.shrink import parts
-from fastlab.shrink.linears import ROW_KINDS, Int4Linear, Int8Embedding, Quantized
+from fastlab.shrink.kernels import Quantized, linear_of
+from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.spec.checks import check_choice
+from fastlab.spec.formats import FORMATS, QUANTIZED
 from fastlab.spec.hub import sha256_of
-from fastlab.spec.precision import QUANTIZED
 
 MANIFEST = "fastlab.json"
 WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
@@ -27,10 +29,8 @@ _FIELDS = (
     *("schema", "precision", "model", "attention", "modules", "shared"),
     *("tensors", "file"),
 )
-_LEAVES = ("packed", "pairs", "weight", "scales", "bias")
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (*ROW_KINDS.values(), Int4Linear, Int8Embedding)
-}
+EMBEDDING = Int8Embedding.__name__
+_KINDS = dict.fromkeys([*(FORMATS[name].linear for name in QUANTIZED), EMBEDDING])
 
 
 def save_quantized(
@@ -72,8 +72,7 @@ def _described(module: nn.Module) -> dict[str, Any]:
     described: dict[str, Any] = {"kind": type(module).__name__}
     if isinstance(module, Quantized):
         described["shape"] = [module.out_features, module.in_features]
-    if isinstance(module, Int4Linear):
-        described["group"] = module.group
+        described |= {"group": module.form.group} if module.form.group else {}
     return described
 
 
@@ -84,8 +83,9 @@ def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     shared = {n: first[id(t)] for n, t in named if first[id(t)] != n}
     tensors = {n: t.detach().cpu().contiguous() for n, t in named if n not in shared}
     for name, module in parts.quantized_modules(model):
-        if isinstance(module, Int4Linear):
-            tensors[f"{name}.packed"] = module.plain.cpu().contiguous()
+        if isinstance(module, Quantized):
+            for leaf, tensor in module.portable().items():
+                tensors[f"{name}.{leaf}"] = tensor.cpu().contiguous()
     return tensors, shared
 
 
@@ -148,7 +148,7 @@ def load_quantized(folder: str | Path, device: str = "cpu") -> nn.Module:
     if {name: _kind(t) for name, t in held.items()} != manifest["tensors"]:
         raise ValueError(f"the tensors of {WEIGHTS} are not those of {MANIFEST}")
     held |= {name: held[first] for name, first in manifest["shared"].items()}
-    _fill(model, manifest["modules"], held)
+    _fill(model, manifest, held)
     return model.eval().requires_grad_(False)
 
 
@@ -165,21 +165,25 @@ def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
     return model
 
 
-def _fill(model: nn.Module, modules: dict[str, Any], held: dict[str, Tensor]) -> None:
+def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -> None:
     """Put quantized modules in place, and every tensor that the file holds.
 
     Names that share a tensor share one parameter.
     """
     single = {id(t): nn.Parameter(t, requires_grad=False) for t in held.values()}
     fixed = {name: single[id(tensor)] for name, tensor in held.items()}
-    for name, described in modules.items():
-        full = {leaf: f"{name}.{leaf}" for leaf in _LEAVES}
-        own: dict[str, Any] = {n: fixed[f] for n, f in full.items() if f in fixed}
-        if described["kind"] != "Int8Embedding":
-            own.setdefault("bias", None)
-        if described["kind"] == "Int4Linear":
-            own |= {"packed": own["packed"].data, "n": described["shape"][0]}
-        model.set_submodule(name, _KINDS[described["kind"]](**own))
+    leaves: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, values in fixed.items():
+        owner, _, leaf = name.rpartition(".")
+        leaves[owner][leaf] = values
+    form = FORMATS[manifest["precision"]]
+    for name, described in manifest["modules"].items():
+        own = leaves[name]
+        if described["kind"] == EMBEDDING:
+            model.set_submodule(name, Int8Embedding(**own))
+        else:
+            n, bias = described["shape"][0], own.pop("bias", None)
+            model.set_submodule(name, linear_of(form, n, bias, own))
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue

@@ -1,4 +1,4 @@
-"""Dense model -> the same model with weights that share values, tensor by tensor."""
+"""Weights that share values: modules of indices into tables, found by k-means."""
 
 from __future__ import annotations
 
@@ -7,12 +7,49 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink import parts
-from fastlab.shrink.stored import LutLinear, pack
-from fastlab.spec.sharing import Sharing, tables_of
+from fastlab.shrink.kernels import StoredLinear, fixed
+from fastlab.spec.storage import Sharing, tables_of
 
 SAMPLE = 2**22  # values at most that a table is fitted to, and indexed at once
 ROUNDS = 100  # of Lloyd's algorithm; it mostly stops by itself before
 POINTS = 1024  # quantiles that the first centres are placed by
+
+
+class LutLinear(StoredLinear):
+    """Each weight is an index into its group's table of values.
+
+    packed: the indices as bit planes (see pack); tables: (groups of rows, 2^bits)
+    in the dense dtype. The whole weight is looked up in every call: smaller, not
+    faster.
+    """
+
+    def __init__(
+        self, packed: Tensor, tables: Tensor, n: int, k: int, bias: Tensor | None
+    ) -> None:
+        super().__init__(n, k, bias)
+        self.packed, self.tables = fixed(packed), fixed(tables)
+
+    def dense(self) -> Tensor:
+        n, k = self.out_features, self.in_features
+        codes = unpack(self.packed, n * k).view(len(self.tables), -1)
+        return torch.gather(self.tables, 1, codes.long()).view(n, k)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 codes (m,) -> bytes (bits, m / 8, up): a plane for each bit of a code."""
+    eights = functional.pad(codes, (0, -len(codes) % 8)).view(-1, 8)
+    places = torch.arange(8, dtype=torch.uint8, device=codes.device)
+    planes = [((eights >> bit & 1) << places).sum(1) for bit in range(bits)]
+    return torch.stack(planes).to(torch.uint8)
+
+
+def unpack(packed: Tensor, count: int) -> Tensor:
+    """The uint8 codes (count,) from which `pack` made the bytes."""
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    codes = torch.zeros(packed.shape[1], 8, dtype=torch.uint8, device=packed.device)
+    for bit, plane in enumerate(packed):
+        codes |= (plane[:, None] >> places & 1) << bit
+    return codes.view(-1)[:count]
 
 
 def share(model: nn.Module, sharing: Sharing) -> nn.Module:

@@ -1,18 +1,69 @@
-"""Dense model -> the same model with zeros among its weights, tensor by tensor."""
+"""Zeros among a model's weights: which ones, and modules that do not store them."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastlab.shrink import parts
+from fastlab.shrink.kernels import StoredLinear, blocks, fixed
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
-from fastlab.shrink.stored import CsrLinear, SemiSparseLinear
-from fastlab.spec.sparsity import SEMI_COLUMNS, SEMI_ROWS, Sparsity, zeros_per_row
+from fastlab.spec.storage import Sparsity, check_weight, zeros_per_row
 
-BLOCK = 2**22  # weights ranked at once: bounds the fp32 scores and their order
+
+class CsrLinear(StoredLinear):
+    """Compressed sparse rows: fp32 values, int32 columns, int32 starts of the rows.
+
+    torch's CPU product of them is for fp32 and fp64 only: other activations are
+    widened, and the result is narrowed again.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight.shape[0], weight.shape[1], bias)
+        with warnings.catch_warnings():  # "in beta state", once a process
+            warnings.simplefilter("ignore", UserWarning)
+            rows = weight.detach().float().to_sparse_csr()
+        self.starts = fixed(rows.crow_indices().to(torch.int32))
+        self.columns = fixed(rows.col_indices().to(torch.int32))
+        self.values = fixed(rows.values())
+
+    @property
+    def rows(self) -> Tensor:
+        """The stored parts as one CSR tensor (n, k), nothing copied."""
+        size = (self.out_features, self.in_features)
+        return torch.sparse_csr_tensor(
+            self.starts, self.columns, self.values, size, check_invariants=False
+        )
+
+    def product(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        if len(wide) == 1:
+            return torch.mv(self.rows, wide[0])[None].to(x.dtype)
+        return torch.mm(self.rows, wide.t().contiguous()).t().to(x.dtype)
+
+    def dense(self) -> Tensor:
+        return self.rows.to_dense()
+
+
+class SemiSparseLinear(StoredLinear):
+    """2:4 weights for sparse tensor cores: half the values, and where they were."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight.shape[0], weight.shape[1], bias)
+        packed = torch.sparse.to_sparse_semi_structured(weight.detach().contiguous())
+        self.weight = nn.Parameter(packed, requires_grad=False)
+
+    def product(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)
+
+    def dense(self) -> Tensor:
+        return self.weight.to_dense()
+
+
 STORED = {"csr": CsrLinear, "2:4": SemiSparseLinear}
 
 
@@ -41,16 +92,10 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
 
 def _check(name: str, dense: nn.Module, sparsity: Sparsity) -> None:
     weight = parts.dense_weight(dense)
-    n, k = weight.shape
-    zeros_per_row(sparsity, k)
     reason = storage_refusal(sparsity.storage, weight.device, weight.dtype)
     if reason:
         raise ValueError(f"storage={sparsity.storage!r}: {reason}")
-    if sparsity.storage == "2:4" and (n % SEMI_ROWS or k % SEMI_COLUMNS):
-        raise ValueError(
-            f"storage='2:4': {n} outputs and {k} inputs of {name} must be multiples "
-            f"of {SEMI_ROWS} and {SEMI_COLUMNS}"
-        )
+    check_weight(sparsity, name, *weight.shape)
 
 
 def storage_refusal(storage: str, device: torch.device, dtype: torch.dtype) -> str:
@@ -98,5 +143,5 @@ def zeros_of(weight: Tensor, sparsity: Sparsity, norms: Tensor | None = None) ->
 @torch.no_grad()
 def zero_out(weight: Tensor, sparsity: Sparsity, norms: Tensor | None = None) -> None:
     """Set `zeros_of` a weight (n, k) to zero, in place, block by block."""
-    for part in weight.split(max(1, BLOCK // weight.shape[1])):
+    for part in blocks(weight):
         part.masked_fill_(zeros_of(part, sparsity, norms), 0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastlab.learning.checkpoint import OnRow
 from fastlab.learning.text import Corpus, corpus_of
-from fastlab.learning.tokens import check_tokenizer, encode, token_ids, whole_blocks
+from fastlab.learning.tokens import blocks_and_bytes, check_tokenizer, token_ids
 from fastlab.spec.hub import local_folder, read_shape, weights_id
 from fastlab.spec.point import Point
 
@@ -99,10 +99,6 @@ class Trained:
         Ids (blocks, block + 1), and the UTF-8 bytes (blocks, block) of what each
         position predicts. ValueError for a text shorter than one block.
         """
-        text = self.corpus.held_out
-        ids, starts = encode(self.tokenizer, text)
-        rows = whole_blocks(ids, block)
-        sizes = np.diff(np.append(starts, len(text.encode())))
-        sizes = sizes[1 : len(rows) * block + 1].reshape(-1, block)
+        rows, sizes = blocks_and_bytes(self.tokenizer, self.corpus.held_out, block)
         every = -(-len(rows) // most)
         return rows[::every], sizes[::every]

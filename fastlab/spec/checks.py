@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
-from typing import Any, ClassVar
+from dataclasses import MISSING, field, fields, is_dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
@@ -27,7 +29,7 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
 def check_choice(
     field: str,
     value: object,
-    allowed: Iterable[str],
+    allowed: Iterable[Any],
     others: Mapping[str, str] | None = None,
 ) -> None:
     """Raise ValueError naming field, value and choices unless `value` is a choice.
@@ -37,8 +39,9 @@ def check_choice(
     allowed = list(allowed)
     if value not in allowed:
         meant = (others or {}).get(str(value), str(value))
-        hint = did_you_mean(meant, allowed)
-        raise ValueError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
+        words = [str(name) for name in allowed]
+        hint = did_you_mean(meant, words)
+        raise ValueError(f"{field}={value!r} is not one of {', '.join(words)}{hint}")
 
 
 def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> None:
@@ -48,6 +51,37 @@ def check_count(field: str, value: object, low: int = 1, high: int = 2**31) -> N
         raise ValueError(
             f"{field}={value!r} must be a whole number from {low} to {high}"
         )
+
+
+def check_number(field: str, value: Any, zero: bool = False) -> None:
+    """Raise ValueError unless `value` is a finite number above 0 (or 0, if said)."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and (value > 0 or (zero and value == 0))):
+        bound = ">= 0" if zero else "> 0"
+        raise ValueError(f"{field}={value!r} must be a finite number {bound}")
+
+
+def given(about: str, default: Any = MISSING, **rule: Any) -> Any:
+    """A dataclass field of a Spec, with the words that help with it."""
+    return field(default=default, metadata={"about": about, **rule})
+
+
+def choice(about: str, allowed: Iterable[Any], default: Any = MISSING) -> Any:
+    """A field that must be one of the allowed values."""
+    return given(about, default, allowed=tuple(allowed))
+
+
+def count(about: str, default: Any = MISSING, low: int = 1, high: int = 2**31) -> Any:
+    """A field that must be a whole number from `low` to `high`."""
+    return given(about, default, low=low, high=high)
+
+
+def check_rule(field: str, value: object, rule: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a value is as the metadata of its field say."""
+    if "allowed" in rule:
+        check_choice(field, value, rule["allowed"])
+    elif "low" in rule:
+        check_count(field, value, rule["low"], rule["high"])
 
 
 def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
@@ -69,7 +103,10 @@ def digest(data: Any) -> str:
 
 
 def make(cls: Any, data: Mapping[str, Any]) -> Any:
-    """An instance of a spec class from a mapping; unknown or absent names raise."""
+    """A dataclass from plain JSON values; ValueError for unknown or absent names.
+
+    Lists become tuples, and mappings dataclasses, where its fields are such.
+    """
     check_names(cls.__name__, data, [f.name for f in fields(cls)])
     required = [
         f.name
@@ -78,7 +115,27 @@ def make(cls: Any, data: Mapping[str, Any]) -> Any:
     ]
     if absent := [name for name in required if name not in data]:
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
-    return cls(**data)
+    hints = _hints(cls)
+    return cls(**{name: _shaped(hints[name], value) for name, value in data.items()})
+
+
+_hints = lru_cache(get_type_hints)
+
+
+def _shaped(hint: Any, value: Any) -> Any:
+    """A plain value as the type of a field wants it."""
+    args, origin = get_args(hint), get_origin(hint)
+    if origin is tuple and isinstance(value, list):
+        plain = args[0] in (int, float, str)
+        return tuple(value if plain else (_shaped(args[0], one) for one in value))
+    if origin is Mapping and isinstance(value, Mapping):
+        return {name: _shaped(args[1], one) for name, one in value.items()}
+    part: Any = next((one for one in (hint, *args) if is_dataclass(one)), None)
+    if part is None or value is None or isinstance(value, part):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{part.__name__}={value!r} must be a mapping of its fields")
+    return make(part, value)
 
 
 class Spec:
@@ -88,6 +145,11 @@ class Spec:
     """
 
     KEPT: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Any:
+        """The instance whose `to_dict` is `data`; unknown or absent names raise."""
+        return make(cls, data)
 
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: KEPT, others where they are not what follows from those."""
@@ -100,12 +162,14 @@ class Spec:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _check_choice(self, field: str, allowed: Iterable[str]) -> None:
-        check_choice(field, getattr(self, field), allowed)
-
-    def _check_counts(self, *names: str, low: int = 1, high: int = 2**31) -> None:
-        for field in names:
-            check_count(field, getattr(self, field), low, high)
+    def _check_fields(self) -> None:
+        """Raise ValueError unless all that is given is as its field's `choice` or
+        `count` says; None is not given where it is the default.
+        """
+        for own in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, own.name)
+            if value is not None or own.default is not None:
+                check_rule(own.name, value, own.metadata)
 
     def refuse(self, field: str, why: str) -> None:
         """Raise ValueError naming field and value."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from fastlab.spec.checks import check_names
@@ -14,8 +14,7 @@ from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import SMALLER, Recipe
 from fastlab.spec.shape import ModelShape, find_shape
-from fastlab.spec.sharing import Sharing
-from fastlab.spec.sparsity import Sparsity
+from fastlab.spec.storage import Sharing, Sparsity
 
 # Flat names are the fields' own, those of a recipe's parts with the part's verb first.
 VERBS: dict[type, str] = {Pruning: "prune_", Sparsity: "sparse_", Sharing: "share_"}
@@ -29,7 +28,24 @@ FLAT: dict[str, tuple[type, Field[Any]]] = {
     for field in fields(cls)
     if field.name not in SMALLER
 }
-GRID_FIELDS = (*FLAT, "model", "weights")
+OTHERS = {
+    "model": "preset (gpt2, llama-3.1-8b, ...), hub name or folder",
+    "weights": "random:<seed>, or trained: the model's own [random:0]",
+}
+GRID_FIELDS = (*FLAT, *OTHERS)
+
+
+def about(name: str) -> str:
+    """What a flat field is, its choices, and [what it is where it is not given]."""
+    if name in OTHERS:
+        return OTHERS[name]
+    cls, field = FLAT[name]
+    blank = "none" if field.name in SWITCHES.get(cls, ()) else field.default
+    words, allowed = field.metadata["about"], field.metadata.get("allowed", ())
+    words += f": {', '.join(map(str, allowed))}" if allowed else ""
+    if blank in (None, MISSING):
+        return words
+    return f"{words} [{str(blank).removesuffix('.0')}]"
 
 
 def grid(**lists: Any) -> list[Point]:

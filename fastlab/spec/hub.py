@@ -78,8 +78,7 @@ def sha256_of(*files: Path) -> str:
     sha = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:
-            while block := handle.read(2**22):
-                sha.update(block)
+            hashlib.file_digest(handle, lambda: sha)
     return sha.hexdigest()
 
 

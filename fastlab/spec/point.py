@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, check_names, did_you_mean, digest, make
+from fastlab.spec.checks import Spec, check_names, choice, count, did_you_mean, digest
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe
 from fastlab.spec.shape import ModelShape, override, widened
@@ -23,36 +23,30 @@ class Workload(Spec):
     """One call: prefill of a prompt, one decode step, or a whole generation.
 
     decode = one new token per sequence with prompt_len tokens cached; generate =
-    prefill, then new_tokens tokens in all (the first comes from the prefill).
-    logits = for which positions the head runs. Where there is no choice the usual name
-    is kept: a decode step has one position ("all"), a generation needs "last".
-    prefix_len = how many of the prompt's tokens come from a reused prefix: their keys
-    and values are copied, not computed.
+    prefill, then new_tokens tokens in all (the first comes from the prefill). Where
+    there is no choice of logits the usual name is kept: a decode step has one position
+    ("all"), a generation needs "last". Keys and values of a prefix are copied.
     """
 
     KEPT: ClassVar = ("phase", "batch", "prompt_len")
-    phase: str = "prefill"
-    batch: int = 1
-    prompt_len: int = 128
-    new_tokens: int = None  # type: ignore[assignment]
-    logits: str = "all"
-    prefix_len: int = 0
+    phase: str = choice("what is run (decode: one token)", PHASES, "prefill")
+    batch: int = count("sequences at a time", 1)
+    prompt_len: int = count("tokens in the prompt; in decode, those cached", 128)
+    new_tokens: int = count("tokens that a generation writes [32]", None, low=0)
+    logits: str = choice("positions scored in a prefill", LOGITS, "all")
+    prefix_len: int = count("tokens of the prompt in a reused prefix", 0, low=0)
 
     def __post_init__(self) -> None:
-        self._check_choice("phase", PHASES)
-        self._check_counts("batch", "prompt_len")
-        self._check_choice("logits", LOGITS)
+        self._check_fields()
         usual = {"prefill": 0, "decode": 1, "generate": 32}[self.phase]
         if self.new_tokens is None:
             self._set(new_tokens=usual)
-        self._check_counts("new_tokens", low=0)
         if self.phase != "prefill":
             self._set(logits="last" if self.phase == "generate" else "all")
         if self.phase == "generate" and self.new_tokens < 1:
             self.refuse("new_tokens", "must be 1 or more in phase generate")
         if self.phase != "generate" and self.new_tokens != usual:
             self.refuse("new_tokens", f"must be {usual} in phase {self.phase}")
-        self._check_counts("prefix_len", low=0)
         if self.prefix_len and self.phase == "decode":
             why = "there the whole prompt is cached"
             self.refuse("prefix_len", f"must be 0 in phase decode: {why}")
@@ -168,9 +162,9 @@ class Point:
         """The point whose `to_dict` is `data`; raises ValueError on unknown fields."""
         check_names("point", data, [f.name for f in fields(cls)])
         return cls(
-            make(ModelShape, data["shape"]),
-            make(Workload, data.get("workload", {})),
-            make(Recipe, data.get("recipe", {})),
+            ModelShape.from_dict(data["shape"]),
+            Workload.from_dict(data.get("workload", {})),
+            Recipe.from_dict(data.get("recipe", {})),
             data.get("weights", "random:0"),
         )
 

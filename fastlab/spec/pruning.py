@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
-from fastlab.spec.checks import Spec
+from fastlab.spec.checks import Spec, choice, count, given
 from fastlab.spec.shape import GROUPED, ModelShape
 
 IMPORTANCES = ("magnitude", "activation", "taylor", "random")
@@ -24,30 +24,26 @@ class Pruning(Spec):
     importance: which heads, channels and hidden units stay: those of the largest
     magnitude, activation or first-order Taylor term, or random ones. layer_choice:
     which layers go: the first, the last, those between evenly spaced ones ("uniform"),
-    or those of the least block influence, loss without them, or magnitude. multiple:
-    ffn and hidden are rounded to the nearest multiple of it. seed: of "random".
+    or those of the least block influence, loss without them, or magnitude.
 
     Every layer loses as much, so that a config can say what is left. A field that
     decides nothing here takes its default: equal prunings are equal. Raises ValueError
     naming field, value and what is allowed.
     """
 
-    layers: float = 0.0
-    heads: float = 0.0
-    ffn: float = 0.0
-    hidden: float = 0.0
-    importance: str = "magnitude"
-    layer_choice: str = "uniform"
-    multiple: int = 1
-    seed: int = 0
+    layers: float = given("share of the layers that is cut", 0.0)
+    heads: float = given("share of the heads, in whole groups", 0.0)
+    ffn: float = given("share of the FFN channels", 0.0)
+    hidden: float = given("share of the hidden width", 0.0)
+    importance: str = choice("what makes a unit stay", IMPORTANCES, "magnitude")
+    layer_choice: str = choice("which layers go", LAYER_CHOICES, "uniform")
+    multiple: int = count("ffn and hidden are rounded to it", 1, high=2**20)
+    seed: int = count("of random choices", 0, low=0)
 
     def __post_init__(self) -> None:
         for name in RATIOS:
             check_ratio(name, getattr(self, name))
-        self._check_choice("importance", IMPORTANCES)
-        self._check_choice("layer_choice", LAYER_CHOICES)
-        self._check_counts("multiple", high=2**20)
-        self._check_counts("seed", low=0)
+        self._check_fields()
         narrower = any(getattr(self, name) for name in WIDTHS)
         ways = self.layers and self.layer_choice, narrower and self.importance
         decides = {"layer_choice": self.layers, "importance": narrower}

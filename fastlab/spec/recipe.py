@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, make
-from fastlab.spec.precision import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
+from fastlab.spec.checks import Spec, choice, count
+from fastlab.spec.formats import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import ModelShape
-from fastlab.spec.sharing import Sharing, tables_of
-from fastlab.spec.sparsity import SEMI_COLUMNS, SEMI_ROWS, Sparsity, zeros_per_row
+from fastlab.spec.storage import Sharing, Sparsity, check_weight, tables_of
 
 ATTENTIONS = (
     *("sdpa", "eager", "sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn"),
@@ -23,7 +22,11 @@ RUNTIMES = ("eager", "compile", "transformers", "decoder", "graph")
 OURS = ("decoder", "graph")  # the runtimes of fastlab's own decoder
 SCOPES = ("layers", "head", "all")
 KV_SCALE_BYTES = 4  # of the scale of one key or value in a quantized cache
-SMALLER = {"pruning": Pruning, "sparsity": Sparsity, "sharing": Sharing}
+SMALLER: dict[str, type[Spec]] = {
+    "pruning": Pruning,
+    "sparsity": Sparsity,
+    "sharing": Sharing,
+}
 
 
 @dataclass(frozen=True)
@@ -40,34 +43,26 @@ class Recipe(Spec):
     scale per token and head. runtime: eager; compile = torch.compile of the forward
     pass; transformers = its own static cache with automatic compilation; decoder =
     fastlab's decode step compiled as one graph; graph = that, replayed as a CUDA graph.
-    unroll: decode steps in one compiled call or graph. scope: which weights a quantized
-    precision quantizes: those of the layers, the output head too ("head"), or the input
-    embeddings as well ("all").
+    scope: a head is quantized too, with "all" the input embeddings as well.
     """
 
     KEPT: ClassVar = ("precision",)
-    precision: str = "fp32"
-    attention: str = "sdpa"
-    cache: str = None  # type: ignore[assignment]  # as Point says
-    runtime: str = "eager"
-    unroll: int = 1
-    scope: str = "layers"
+    precision: str = choice("what is stored and computed in", PRECISIONS, "fp32")
+    attention: str = choice("its kernel", ATTENTIONS, "sdpa")
+    cache: str = choice("KV cache [dynamic or, compiled, static]", CACHES, None)
+    runtime: str = choice("what runs it", RUNTIMES, "eager")
+    unroll: int = count("decode steps in one compiled call or graph", 1, high=64)
+    scope: str = choice("which weights a precision quantizes", SCOPES, "layers")
     pruning: Pruning = NOTHING_CUT
-    distill_steps: int = 0
+    distill_steps: int = count("steps of learning after pruning", 0, low=0)
     sparsity: Sparsity | None = None
     sharing: Sharing | None = None
 
     def __post_init__(self) -> None:
         for name, kind in SMALLER.items():
             if isinstance(value := getattr(self, name), Mapping):
-                self._set(**{name: make(kind, value)})
-        self._check_choice("precision", PRECISIONS)
-        self._check_choice("attention", ATTENTIONS)
-        if self.cache is not None:
-            self._check_choice("cache", CACHES)
-        self._check_choice("runtime", RUNTIMES)
-        self._check_counts("unroll", high=64)
-        self._check_choice("scope", SCOPES)
+                self._set(**{name: kind.from_dict(value)})
+        self._check_fields()
         if self.scope != "layers" and self.precision not in QUANTIZED:
             needs = f"needs a quantized precision ({', '.join(QUANTIZED)})"
             self.refuse("scope", f"{needs}; precision={self.precision!r} is none")
@@ -75,7 +70,6 @@ class Recipe(Spec):
             needs = f"needs runtime {' or '.join(OURS)}"
             alone = f"runtime={self.runtime!r} takes one step at a time"
             self.refuse("unroll", f"{needs}; {alone}")
-        self._check_counts("distill_steps", low=0)
         if self.distill_steps and not self.prunes:
             why = "the dense model has nothing to recover"
             self.refuse("distill_steps", f"needs something that is pruned: {why}")
@@ -139,21 +133,15 @@ class Recipe(Spec):
     def check_fit(self, shape: ModelShape, phase: str) -> None:
         """Raise ValueError where it cannot run a model of such a (built) shape."""
         self._check_runtime(shape.family, phase)
-        group, heads = self.format.group, shape.heads * shape.head_dim
+        heads = shape.heads * shape.head_dim
         widths = {"hidden": shape.hidden, "heads x head_dim": heads, "ffn": shape.ffn}
         for name, width in widths.items():
-            if group and width % group:
-                why = f"groups of {group} do not divide {name}={width}"
-                raise ValueError(f"precision={self.precision!r}: {why}")
+            self.format.check_group(width, f"{name}={width}")
         for name, n, k in weights_of(shape):
             if self.sharing is not None:
                 tables_of(self.sharing, n)
             if self.sparsity is not None:
-                zeros_per_row(self.sparsity, k)
-            if self.storage == "2:4" and (n % SEMI_ROWS or k % SEMI_COLUMNS):
-                rule = f"must be multiples of {SEMI_ROWS} and {SEMI_COLUMNS}"
-                size = f"{n} outputs and {k} inputs of {name}"
-                raise ValueError(f"storage='2:4': {size} {rule}")
+                check_weight(self.sparsity, name, n, k)
 
     def _check_runtime(self, family: str, phase: str) -> None:
         static, runtime = self.cache in STATIC, self.runtime

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastlab.spec.checks import Spec, check_choice
+from fastlab.spec.checks import Spec, check_choice, choice, count, given
 
 # What a family brings when nothing is said: the defaults of its transformers config.
 _USUAL: dict[str, dict[str, Any]] = {
@@ -41,9 +41,8 @@ def _defaults(
 ) -> dict[str, Any]:
     """What each optional field is when it is not given (given ones help decide)."""
     if head_dim is None:
-        given = isinstance(heads, int) and heads > 0
-        head_dim = max(1, hidden // heads) if given else default_head_dim(hidden)  # type: ignore[operator]
-    usual = max(1, hidden // head_dim) if head_dim else 1
+        head_dim = max(1, hidden // heads) if heads else default_head_dim(hidden)
+    usual = max(1, hidden // head_dim)
     return {
         "heads": usual,
         "kv_heads": usual if heads is None else heads,
@@ -57,31 +56,24 @@ def _defaults(
 class ModelShape(Spec):
     """The sizes of a transformer; whatever is left None follows from family and hidden.
 
-    hidden = width of the residual stream, head_dim = width of one head, kv_heads =
-    heads of keys and values (GQA), ffn = width of the MLP, tied = the output head is
-    the embedding table. Raises ValueError naming the field, its value and what is
-    allowed.
+    Raises ValueError naming the field, its value and what is allowed.
     """
 
-    family: str
-    layers: int
-    hidden: int
-    heads: int = None  # type: ignore[assignment]
-    kv_heads: int = None  # type: ignore[assignment]
-    head_dim: int = None  # type: ignore[assignment]
-    ffn: int = None  # type: ignore[assignment]
-    vocab: int = None  # type: ignore[assignment]
-    max_positions: int = None  # type: ignore[assignment]
-    tied: bool = None  # type: ignore[assignment]
+    family: str = choice("architecture [gpt2]", FAMILIES)
+    layers: int = count("number of layers", high=1024)
+    hidden: int = count("width of the residual stream", low=2, high=2**20)
+    heads: int = count("query heads [hidden / 64]", None)
+    kv_heads: int = count("heads of keys and values, fewer in GQA [heads]", None)
+    head_dim: int = count("width of one head [hidden / heads]", None)
+    ffn: int = count("width of the MLP [4 x hidden; qwen3 3 x, llama 8/3 x]", None)
+    vocab: int = count("tokens in the vocabulary", None)
+    max_positions: int = count("longest prompt and answer together", None)
+    tied: bool = given("true or false: the head is the embedding table", None)
 
     def __post_init__(self) -> None:
-        self._check_choice("family", FAMILIES)
-        self._check_counts("layers", high=1024)
-        self._check_counts("hidden", low=2, high=2**20)
+        self._check_fields()
         usual = _defaults(self.family, self.hidden, self.heads, self.head_dim)
         self._set(**{n: v for n, v in usual.items() if getattr(self, n) is None})
-        self._check_counts("heads", "kv_heads", "head_dim", "ffn", "vocab")
-        self._check_counts("max_positions")
         if not isinstance(self.tied, bool):
             self.refuse("tied", "must be true or false")
         if self.heads % self.kv_heads:

@@ -35,7 +35,7 @@ def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(
     monkeypatch.setattr(module, "calibrate", lambda kind: calls.append(kind) or profile)
     monkeypatch.setattr(module, "launch_overhead", lambda kind, settings: 1.1e-5)
     monkeypatch.setattr(module, "matmul_rate", lambda kind, p, settings: 0.6e12)
-    assert "on a busy machine" in module.this_device("cpu").source
+    assert module.this_device("cpu").busy == "a second look found other rates"
     module.this_device("cpu")
     assert len(calls) == 1
     path = module.profile_path("cpu")
@@ -79,7 +79,8 @@ def test_a_crowded_machine_marks_what_was_measured_on_it(
     monkeypatch.setattr(module, "calibrate", lambda kind: profile)
     monkeypatch.setattr(module, "settled", lambda device: True)
     monkeypatch.setattr(module, "is_contended", lambda cores, kind: True)
+    monkeypatch.setattr(module.CpuContention, "cores", lambda self: 1.2)
     found = module.this_device("cpu")
-    assert module.is_busy(found)
-    assert found.source == "made up, on a busy machine"
-    assert not module.is_busy(profile)
+    assert found.busy == "other programs took 1.2 cores"
+    assert Device.from_dict(found.to_dict()) == found
+    assert "busy" not in profile.to_dict()

@@ -28,12 +28,13 @@ from fastlab.clock.microbench import (
     timed,
 )
 from fastlab.clock.microbenchmarks import CANDIDATES, STREAMED, Benchmark
-from fastlab.clock.stored_benchmarks import TIMED, packed_products
+from fastlab.clock.stored_benchmarks import packed_products
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.samples import GENERATED, class_of
 from fastlab.spec import FAMILIES, point_of
+from fastlab.spec.formats import TIMED
 from fastlab.sweeps.reference import Reference
 
 FEW = {"linear": 8, "prefill": 6, "decode": 6, "norm": 4, "elementwise": 4}
@@ -203,10 +204,10 @@ def test_a_calibration_among_other_programs_is_kept_and_warned_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stored = Reference(Path(__file__).parents[2] / "data/reference/xeon-2-threads")
-    busy = calibrate.marked_busy(stored.profile)
+    busy = calibrate.marked_busy(stored.profile, "other programs took 1.2 cores")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: (busy, []))
     done = CliRunner().invoke(main, ["calibrate", "--device", "cpu"])
     assert done.exit_code == 0, done.output
-    assert "other programs took this machine's cores meanwhile" in done.output
-    assert calibrate.is_busy(calibrate.this_device("cpu"))
+    assert "took 1.2 cores: do not trust this profile" in done.output
+    assert calibrate.this_device("cpu").busy

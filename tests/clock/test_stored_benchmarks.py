@@ -15,12 +15,8 @@ from fastlab.clock import fitting
 from fastlab.clock import stored_benchmarks as unpacked
 from fastlab.clock.microbench import COUNTS, POOLS, STORED_COUNTS, chosen
 from fastlab.clock.microbenchmarks import STREAMED, Benchmark
-from fastlab.clock.stored_benchmarks import (
-    RATIOS,
-    SPARSE_M,
-    compiles,
-    sparse_rows,
-)
+from fastlab.clock.stored_benchmarks import compiles, sparse_rows
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.calibrated import datasheet
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
@@ -28,20 +24,21 @@ from fastlab.latency.fit import fit
 from fastlab.latency.profile import Profile, formula
 from fastlab.latency.samples import Sample, work_of
 from fastlab.spec import point_of
-from fastlab.spec.sharing import BITS
+from fastlab.spec.storage import BITS
 
 TRUTH = {"peak": 9e10, "bandwidth": 2e10, "overhead_s": 1e-5}
 
 
 def test_ratios_rows_and_bits_are_all_among_the_chosen(profile: Device) -> None:
+    ratios, rows, _ = CLASSES["csr"].axes
     benches = chosen(profile, "fp32", STORED_COUNTS)
     assert len(benches) == sum(STORED_COUNTS.values())
     csr = [b.op for b in benches if b.op.kind == "csr"]
-    assert {op.dims[0] for op in csr} == set(SPARSE_M)
+    assert {op.dims[0] for op in csr} == set(rows)
     k = {op.dims: op.activation_bytes // (4 * op.dims[0]) - op.dims[1] for op in csr}
     found = {round(1 - left / k[m, n, left], 2) for m, n, left in k}
     assert found >= {0.5, 0.95}
-    assert found <= set(RATIOS)
+    assert found <= set(ratios)
     assert {b.op.dims[1] for b in benches if b.op.kind == "palette"} == set(BITS)
 
 

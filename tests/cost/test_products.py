@@ -10,14 +10,12 @@ import torch
 from fastlab.cost.memory import kv_cache_bytes, weight_bytes
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import Operation
-from fastlab.cost.products import PACKED_ROWS
 from fastlab.latency.costs import costs_of
 from fastlab.models import build, numerics, prepare
-from fastlab.shrink.linears import INT8_ROWS
 from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.quantize import quantize
 from fastlab.spec import Point, point_of
-from fastlab.spec.precision import QUANTIZED, stored_bytes, table_bytes
+from fastlab.spec.formats import FORMATS, INT8, QUANTIZED, stored_bytes, table_bytes
 from tests.cost.test_operations import Kernels, total
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-qwen3", "tiny-bert")
@@ -50,12 +48,8 @@ def test_launches_are_those_that_torch_dispatches(model: str, precision: str) ->
     assert total(point, "launches") == pytest.approx(kernels.count, rel=0.08)
 
 
-def test_the_rows_that_packed_products_take_are_those_of_the_modules() -> None:
-    assert PACKED_ROWS == INT8_ROWS
-
-
 @pytest.mark.parametrize("scope", ["layers", "head", "all"])
-@pytest.mark.parametrize("precision", [p for p in QUANTIZED if p != "int4-g128"])
+@pytest.mark.parametrize("precision", [p for p in QUANTIZED if FORMATS[p].group <= 64])
 @pytest.mark.parametrize("model", [*FAMILIES, "tied"])
 def test_weights_take_what_the_model_holds(
     model: str, precision: str, scope: str
@@ -95,7 +89,7 @@ def test_many_rows_widen_int8_weights_first() -> None:
     """One row too many: n k bytes and scales read, 2 n k written, read by bf16."""
     few, many = (
         named(point_of(model="tiny-llama", precision="int8", prompt_len=n))
-        for n in (PACKED_ROWS, PACKED_ROWS + 1)
+        for n in (INT8.packed_rows, INT8.packed_rows + 1)
     )
     made = point_of(model="tiny-llama", precision="int8").recipe.format
     assert "q.widen" not in few
@@ -103,7 +97,8 @@ def test_many_rows_widen_int8_weights_first() -> None:
     assert many["q.widen"].activation_bytes == 2 * 64 * 64
     assert many["q"].weight_bytes == 0
     assert many["q"].precision == ""
-    assert many["q"].activation_bytes == 2 * (64 * 64 + (PACKED_ROWS + 1) * (64 + 64))
+    rows = INT8.packed_rows + 1
+    assert many["q"].activation_bytes == 2 * (64 * 64 + rows * (64 + 64))
 
 
 def test_dynamic_rows_are_a_byte_a_number_and_a_scale() -> None:

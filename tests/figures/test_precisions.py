@@ -16,9 +16,8 @@ from fastlab.clock.timing import Settings
 from fastlab.figures import precisions as made
 from fastlab.figures import speedups as fast
 from fastlab.figures.labels import LINE
-from fastlab.figures.style import COLORS, GREY
+from fastlab.figures.style import GREY
 from fastlab.record import Effective, Quality
-from fastlab.spec.precision import PRECISIONS
 from fastlab.words import times
 from tests.cells import run_cells
 from tests.figures.checks import faults
@@ -79,10 +78,6 @@ def texts(figure, panel=0):
     return [text.get_text() for text in figure.draw().axes[panel].texts]
 
 
-def test_every_precision_has_a_colour():
-    assert set(PRECISIONS) <= set(COLORS)
-
-
 def test_a_speedup_is_the_baselines_time_over_ones_own(rows):
     for phase in ("prefill", "decode"):
         base, own = (one(rows, precision=p, phase=phase) for p in ("bf16", "int8"))
@@ -118,9 +113,9 @@ def test_what_was_not_measured_has_no_speedup_but_a_status(device):
 
 
 def test_formats_that_a_device_lacks_or_that_do_not_divide_have_no_curve(device):
-    assert not fast.runs(fl.device("t4"), "fp8")
-    assert not fast.runs(fl.device("t4"), "bf16")
-    assert fast.runs(device, "fp8-dynamic")
+    assert not fl.device("t4").can("fp8")
+    assert not fl.device("t4").can("bf16")
+    assert device.can("fp8-dynamic")
     (point,) = fl.grid(family="llama", layers=1, hidden=192, vocab=512, phase="decode")
     curves = fast.curves(point, device, ["int4-g64", "int4-g128"], 2)
     assert curves["precision"].unique().tolist() == ["bf16", "int4-g64"]

@@ -28,7 +28,7 @@ from fastlab.spec.pruning import (
     RATIOS,
     pruned_shape,
 )
-from fastlab.spec.sparsity import Sparsity, sparse_bytes
+from fastlab.spec.storage import Sparsity, sparse_bytes
 from fastlab.words import percent, times
 from tests.cells import Shows, run_cells
 from tests.figures.checks import faults

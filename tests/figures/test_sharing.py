@@ -17,7 +17,7 @@ from fastlab.record import Effective
 from fastlab.shrink import parts
 from fastlab.shrink.share import lut_linear, share
 from fastlab.spec import Point
-from fastlab.spec.sharing import Sharing
+from fastlab.spec.storage import Sharing
 from tests.cells import run_cells
 from tests.figures.made import record
 from tests.pins import compare

@@ -13,13 +13,14 @@ import torch
 from fastlab import machine
 from fastlab.clock.quality import Reference, quality_of
 from fastlab.models import numerics, prepare
-from fastlab.shrink import parts, rounding
-from fastlab.shrink.linears import Int4Linear, quantized_linear
+from fastlab.shrink import parts
+from fastlab.shrink.kernels import int4, quantized_linear
+from fastlab.shrink.kernels.int4 import Int4Linear
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
 from fastlab.shrink.saved import load_quantized, save_quantized
 from fastlab.spec import point_of
-from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes
+from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes
 from tests.shrink.test_quantize_linears import by_dense, sqnr_db
 
 pytestmark = [
@@ -37,7 +38,7 @@ def skip_unable(precision: str) -> None:
 def on_gpu(precision: str, n: int, k: int) -> tuple[torch.nn.Module, torch.Tensor]:
     generator = torch.Generator("cuda").manual_seed(0)
     weight = torch.randn(n, k, generator=generator, device="cuda").bfloat16()
-    return quantized_linear(weight, None, FORMATS[precision]), weight
+    return quantized_linear(FORMATS[precision], weight, None), weight
 
 
 @pytest.mark.parametrize("rows", [1, 16, 17, 64])
@@ -56,7 +57,7 @@ def test_products_in_every_shape(precision: str, n: int, k: int, rows: int) -> N
     assert held == stored_bytes(FORMATS[precision], n, k)
 
 
-@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("group", [32, 64, 128, 256])
 @pytest.mark.parametrize("k", [128, 160, 192, 4096])
 def test_int4_codes_are_packed_for_tensor_cores(group: int, k: int) -> None:
     if k % group:
@@ -65,9 +66,9 @@ def test_int4_codes_are_packed_for_tensor_cores(group: int, k: int) -> None:
     module, _ = on_gpu(f"int4-g{group}", 80, k)
     assert isinstance(module, Int4Linear) and module.layout == "cuda"
     codes = torch.randint(16, (80, k), device="cuda", dtype=torch.uint8)
-    plain = rounding.to_bytes(codes)
-    packed = rounding.pack(plain, "cuda")
-    assert torch.equal(rounding.unpack(packed, 80, k, "cuda"), plain)
+    plain = int4.to_bytes(codes)
+    packed = int4.pack(plain, "cuda")
+    assert torch.equal(int4.unpack(packed, 80, k, "cuda"), plain)
     x = torch.randn(3, k, device="cuda", dtype=torch.bfloat16)
     assert sqnr_db(by_dense(module, x), module(x)) > 40
 
@@ -87,7 +88,7 @@ def test_compiled_and_eager_agree(precision: str) -> None:
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
 def test_models_and_their_quality(name: str, precision: str) -> None:
     skip_unable(precision)
-    point = point_of(model=name, precision=precision, scope="all", hidden=128)
+    point = point_of(model=name, precision=precision, scope="all", hidden=256)
     got, reason = quality_of(point, build(point, "cuda"), "cuda", Reference("cuda"))
     assert reason == "" and got is not None
     assert 0 < got.kl_nats < 1e-2

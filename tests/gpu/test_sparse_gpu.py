@@ -12,12 +12,10 @@ from fastlab.models import numerics, prepare
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.recipes import build
 from fastlab.shrink.share import lut_linear, share
-from fastlab.shrink.sparsify import sparsify, storage_refusal
-from fastlab.shrink.stored import SemiSparseLinear
+from fastlab.shrink.sparsify import SemiSparseLinear, sparsify, storage_refusal
 from fastlab.spec import point_of
 from fastlab.spec.pruning import Pruning
-from fastlab.spec.sharing import BITS, Sharing, palette_bytes
-from fastlab.spec.sparsity import Sparsity, sparse_bytes
+from fastlab.spec.storage import BITS, Sharing, Sparsity, palette_bytes, sparse_bytes
 from tests.shrink.test_quantize_linears import sqnr_db
 
 pytestmark = [

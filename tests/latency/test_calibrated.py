@@ -20,6 +20,7 @@ from fastlab.latency.fit import fit
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import Sample, class_of, work_of
 from fastlab.spec import Point, grid, point_of
+from fastlab.spec.checks import make
 
 from .fitting import calibrated, products
 
@@ -70,7 +71,7 @@ def test_a_gpu_takes_the_longer_of_the_two(known: Device) -> None:
 def test_a_graph_takes_one_replay(known: Device) -> None:
     """One dispatch, of 20 us, for the whole graph."""
     host = module.HostWork(0.0, 2e-5)
-    timing = module._timing("cuda", 1.0, host, 1e-3, 0.1, 1, False)
+    timing = module._timing(host, replace(known, kind="cuda"), 1e-3, 0.1, 1, False)
     assert timing == Timing(
         pytest.approx(1.02e-3),
         pytest.approx(1.02e-3 / math.exp(0.1)),
@@ -181,15 +182,15 @@ def test_extrapolation_is_flagged(known: Device) -> None:
 def test_a_little_extrapolation_is_no_news(known: Device) -> None:
     """Only operations that take more than STRETCHED of the time raise the flag."""
     times = [np.array([1.0, 1.0])]
-    each = module._Each(
+    each = module.Each(
         np.array([STRETCHED / 2, 1.0]),
         np.full(2, 0.1),
         np.ones((3, 2)),
         np.array([True, False]),
     )
-    assert not module._totals(times, each).beyond[0]
+    assert not module._totals(times, each)[-1][0]
     flipped = each._replace(outside=~each.outside)
-    assert module._totals(times, flipped).beyond[0]
+    assert module._totals(times, flipped)[-1][0]
 
 
 def test_what_was_not_calibrated_is_flagged_and_wide(profile: Device) -> None:
@@ -224,7 +225,7 @@ def test_a_profile_has_one_fit_of_each(known: Device) -> None:
     with pytest.raises(ValueError, match="more than one fit of linear fp32"):
         Profile((known.fits.fits[0], known.fits.fits[0]))
     with pytest.raises(ValueError, match="unknown Profile field 'speed'"):
-        Profile.from_dict({"fits": [], "speed": 3})
+        make(Profile, {"fits": [], "speed": 3})
 
 
 def test_the_operations_of_a_point_are_columns() -> None:

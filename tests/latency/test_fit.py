@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from fastlab.latency.residual import residual
 from fastlab.latency.samples import Sample, Work, class_of, work_of
 from fastlab.scores.ablation import VARIANTS, ablations
 from fastlab.scores.errors import Errors
+from fastlab.spec.checks import make
 
 from .fitting import TRUTH, attentions, elementwise, products
 
@@ -218,20 +219,20 @@ seconds = st.floats(1e-6, 1.0)
 def test_any_fit_survives_json(profile: Device, times: list[float]) -> None:
     pairs = zip(products(), times, strict=True)
     made = fit([replace(s, seconds=t) for s, t in pairs], profile)
-    assert ClassFit.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-    again = ClassFit.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert make(ClassFit, json.loads(json.dumps(asdict(made)))) == made
+    again = make(ClassFit, json.loads(json.dumps(asdict(made))))
     work = work_of(products())
     assert np.array_equal(again.predict(work), made.predict(work))
     assert (made.predict(work)[0] > 0).all()
 
 
 def test_a_fit_of_the_wrong_fields_is_named(profile: Device) -> None:
-    data = fit(products(), profile).to_dict()
+    data = asdict(fit(products(), profile))
     with pytest.raises(ValueError, match="unknown ClassFit field 'colour'"):
-        ClassFit.from_dict(data | {"colour": 1})
+        make(ClassFit, data | {"colour": 1})
     del data["parameters"]
     with pytest.raises(ValueError, match="ClassFit needs parameters"):
-        ClassFit.from_dict(data)
+        make(ClassFit, data)
 
 
 def test_conformal_is_the_ceiling_quantile() -> None:

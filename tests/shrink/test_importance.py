@@ -172,9 +172,9 @@ def test_probes_leave_no_trace() -> None:
 
 
 def test_equal_scores_leave_the_first_units() -> None:
-    assert best(torch.tensor([1.0, 3.0, 3.0, 3.0, 0.0]), 2).tolist() == [1, 2]
+    assert best(torch.tensor([1.0, 3.0, 3.0, 3.0, 0.0]), 2, "").tolist() == [1, 2]
     with pytest.raises(ValueError, match="not finite"):
-        best(torch.tensor([1.0, torch.nan]), 1)
+        best(torch.tensor([1.0, torch.nan]), 1, "")
 
 
 def test_one_row_of_ids_is_enough() -> None:

@@ -12,11 +12,12 @@ from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
 from fastlab.models import numerics, prepare, prompt_ids
 from fastlab.shrink import parts
-from fastlab.shrink.linears import Int8Embedding, Quantized
+from fastlab.shrink.kernels import Quantized
+from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
 from fastlab.spec import Recipe, point_of
-from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes, table_bytes
+from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
 from tests.shrink.test_quantize_linears import sqnr_db
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-qwen3", "tiny-bert")
@@ -38,7 +39,7 @@ def logits(model: nn.Module, point: Any) -> torch.Tensor:
 def test_every_family_stays_near_its_dense_self(
     name: str, precision: str, scope: str
 ) -> None:
-    point = point_of(model=name, prompt_len=9, hidden=128)
+    point = point_of(model=name, prompt_len=9, hidden=256)
     dense = build(point)
     exact = logits(dense, point)
     floors = {"int8": 33, "int8-dynamic": 29, "fp8": 21, "fp8-dynamic": 18}
@@ -82,7 +83,7 @@ def expected_bytes(model: nn.Module, precision: str, shape: Any, value: int) -> 
 
 @pytest.mark.parametrize("precision", QUANTIZED)
 def test_the_bytes_of_a_model_are_those_of_the_formula(precision: str) -> None:
-    point = point_of(model="tiny-llama", precision=precision, hidden=128)
+    point = point_of(model="tiny-llama", precision=precision, hidden=256)
     model = build(point)
     expected = expected_bytes(model, precision, point.shape, 2)
     assert parts.stored_weight_bytes(model) == expected

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fastlab.shrink import linears, rounding
-from fastlab.shrink.linears import Int4Linear, quantized_linear
-from fastlab.spec.precision import FORMATS, QUANTIZED, stored_bytes, table_bytes
+from fastlab.shrink import kernels
+from fastlab.shrink.kernels import int4, int8, quantized_linear
+from fastlab.shrink.kernels.int4 import Int4Linear
+from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
 
-INT4 = [name for name in QUANTIZED if FORMATS[name].group]
+INT4 = [name for name in QUANTIZED if FORMATS[name].weights == "int4"]
 
 
 def sqnr_db(exact: Tensor, got: Tensor) -> float:
@@ -30,7 +31,7 @@ def made(
     generator = torch.Generator().manual_seed(n * k)
     weight = torch.randn(n, k, generator=generator).to(dtype)
     bias = torch.randn(n, generator=generator).to(dtype)
-    return quantized_linear(weight, bias, FORMATS[precision])
+    return quantized_linear(FORMATS[precision], weight, bias)
 
 
 def by_dense(module: Any, x: Tensor) -> Tensor:
@@ -38,9 +39,13 @@ def by_dense(module: Any, x: Tensor) -> Tensor:
     return nn.functional.linear(x, module.dense().to(x.dtype), module.bias)
 
 
+def int8_rows(weight: Tensor) -> list[Tensor]:
+    return [*int8.rounded(weight, FORMATS["int8"]).values()]
+
+
 def test_int8_rows_by_hand() -> None:
     """Largest 2.54: scale 0.02; 1.27 / 0.02 = 63.5 rounds to even 64."""
-    codes, scales = rounding.int8_rows(torch.tensor([[2.54, -1.0, 0.0], [0, 0, 0]]))
+    codes, scales = int8_rows(torch.tensor([[2.54, -1.0, 0.0], [0, 0, 0]]))
     assert codes.tolist() == [[127, -50, 0], [0, 0, 0]]
     assert scales[0].item() == pytest.approx(0.02)
 
@@ -48,7 +53,7 @@ def test_int8_rows_by_hand() -> None:
 def test_int4_groups_by_hand() -> None:
     """0, 1, ..., 15 twice: codes as they are, s = 1, and the code 8 stands for 8."""
     weight = torch.arange(16.0).repeat(1, 2)
-    codes, pairs = rounding.int4_groups(weight, 16)
+    codes, pairs = int4.int4_groups(weight, 16)
     assert codes.tolist() == [[*range(16), *range(16)]]
     assert pairs.shape == (2, 1, 2)
     assert pairs.tolist() == [[[1, 8]], [[1, 8]]]
@@ -58,7 +63,7 @@ def test_int4_groups_by_hand() -> None:
 @given(st.integers(1, 40), st.sampled_from([32, 64, 96, 160]), st.integers(0, 99))
 def test_no_code_is_further_than_half_a_scale(n: int, k: int, seed: int) -> None:
     weight = torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
-    codes, scales = rounding.int8_rows(weight)
+    codes, scales = int8_rows(weight)
     error = (codes * scales[:, None] - weight).abs()
     assert bool((error <= scales[:, None] * 0.5001).all())
 
@@ -71,23 +76,23 @@ def test_no_code_is_further_than_half_a_scale(n: int, k: int, seed: int) -> None
 )
 def test_what_is_packed_comes_out_again(n: int, k: int, layout: str) -> None:
     codes = torch.randint(16, (n, k), generator=torch.Generator().manual_seed(n * k))
-    plain = rounding.to_bytes(codes.to(torch.uint8))
-    assert torch.equal(rounding.to_codes(plain).long(), codes)
-    packed = rounding.pack(plain, layout)
+    plain = int4.to_bytes(codes.to(torch.uint8))
+    assert torch.equal(int4.to_codes(plain).long(), codes)
+    packed = int4.pack(plain, layout)
     assert packed.numel() * packed.element_size() == n * k // 2
-    assert torch.equal(rounding.unpack(packed, n, k, layout), plain)
+    assert torch.equal(int4.unpack(packed, n, k, layout), plain)
 
 
 def test_blocks_are_packed_as_the_whole_is() -> None:
     codes = torch.randint(16, (592, 64), dtype=torch.int32)
     whole = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 2)
-    plain = rounding.to_bytes(codes.to(torch.uint8))
-    assert torch.equal(rounding.pack(plain, "cpu"), whole)
+    plain = int4.to_bytes(codes.to(torch.uint8))
+    assert torch.equal(int4.pack(plain, "cpu"), whole)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("precision", QUANTIZED)
-@pytest.mark.parametrize(("n", "k"), [(48, 128), (33, 256), (7, 128)])
+@pytest.mark.parametrize(("n", "k"), [(48, 256), (33, 512), (7, 256)])
 def test_stored_bytes_are_those_of_the_formula(
     precision: str, n: int, k: int, dtype: torch.dtype
 ) -> None:
@@ -108,6 +113,7 @@ def test_the_formula_by_hand() -> None:
     assert bytes_of["int8"] == bytes_of["int8-dynamic"] == 16_777_216 + 8_192
     assert bytes_of["fp8"] == 16_777_216 + 16_384
     assert bytes_of["int4-g128"] == 8_388_608 + 524_288
+    assert bytes_of["int4-g256"] == 8_388_608 + 262_144
     assert bytes_of["int4-g32"] == 8_388_608 + 2_097_152
     assert stored_bytes(FORMATS["int4-g128"], 50257, 768) == 50272 * (384 + 24)
     assert table_bytes(FORMATS["int4-g32"], 1000, 64) == 64_000 + 2_000
@@ -118,8 +124,8 @@ def test_the_formula_by_hand() -> None:
 def test_the_product_is_that_of_the_dequantized_weight(
     precision: str, rows: int
 ) -> None:
-    module = made(precision, 48, 128)
-    x = torch.randn(2, rows, 128, generator=torch.Generator().manual_seed(1))
+    module = made(precision, 48, 256)
+    x = torch.randn(2, rows, 256, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         got, expected = module(x), by_dense(module, x)
     assert got.shape == (2, rows, 48) and got.dtype == x.dtype
@@ -134,7 +140,7 @@ def test_a_wide_weight_is_widened_in_blocks(
 ) -> None:
     module, x = made(precision, 48, 128), torch.randn(40, 128)
     whole = module(x)
-    monkeypatch.setattr(linears, "WIDENED", 7 * 128)
+    monkeypatch.setattr(kernels, "BLOCK", 7 * 128)
     torch.testing.assert_close(module(x), whole, rtol=1e-5, atol=1e-4)
 
 
@@ -151,7 +157,7 @@ def test_the_plain_path_agrees_with_the_cpus_int4_product(
 ) -> None:
     x = torch.randn(3, 256)
     fast = made("int4-g64", 48, 256)
-    monkeypatch.setattr(rounding, "layout_for", lambda device, dtype: "plain")
+    monkeypatch.setattr(int4, "layout_for", lambda device, dtype: "plain")
     plain = made("int4-g64", 48, 256)
     assert isinstance(fast, Int4Linear) and fast.layout == "cpu"
     assert isinstance(plain, Int4Linear) and plain.layout == "plain"
@@ -167,7 +173,7 @@ def test_weights_packed_elsewhere_are_refused() -> None:
 
 
 FLOORS = {"int8": 40, "int8-dynamic": 36, "fp8": 30, "fp8-dynamic": 27}
-FLOORS |= {"int4-g32": 22, "int4-g64": 21, "int4-g128": 20}
+FLOORS |= {"int4-g32": 22, "int4-g64": 21, "int4-g128": 20, "int4-g256": 19}
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)
@@ -200,7 +206,7 @@ def test_eight_layers_keep_their_signal(
         else:
             weight.uniform_(-(512**-0.5), 512**-0.5, generator=generator)
         exact = exact @ weight.t()
-        got = quantized_linear(weight, None, FORMATS[precision])(got)
+        got = quantized_linear(FORMATS[precision], weight, None)(got)
     assert sqnr_db(exact, got) > floor
 
 
@@ -209,9 +215,9 @@ def test_the_search_for_a_range_never_hurts(
     precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(3))
-    searched = quantized_linear(weight, None, FORMATS[precision]).dense()
-    monkeypatch.setattr(rounding, "CLIPS", (1.0,))
-    whole = quantized_linear(weight, None, FORMATS[precision]).dense()
+    searched = quantized_linear(FORMATS[precision], weight, None).dense()
+    monkeypatch.setattr(int4, "CLIPS", (1.0,))
+    whole = quantized_linear(FORMATS[precision], weight, None).dense()
     assert sqnr_db(weight, searched) > sqnr_db(weight, whole)
 
 

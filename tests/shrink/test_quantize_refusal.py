@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fastlab import machine
-from fastlab.spec.precision import PRECISIONS, QUANTIZED
+from fastlab.spec.formats import PRECISIONS, QUANTIZED
 
 ALL_FLAGS = {"avx512_bf16", "avx512_fp16", "amx_bf16"}
 

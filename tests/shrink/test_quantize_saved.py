@@ -16,7 +16,7 @@ from fastlab.shrink import parts
 from fastlab.shrink.recipes import build, load
 from fastlab.shrink.saved import MANIFEST, WEIGHTS, load_quantized, save_quantized
 from fastlab.spec import point_of
-from fastlab.spec.precision import QUANTIZED
+from fastlab.spec.formats import QUANTIZED
 
 
 def logits(model: nn.Module, point: Any) -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_logits_are_bit_equal_after_loading(
     tmp_path: Path, name: str, precision: str, scope: str
 ) -> None:
     point = point_of(
-        model=name, precision=precision, scope=scope, prompt_len=7, hidden=128
+        model=name, precision=precision, scope=scope, prompt_len=7, hidden=256
     )
     model = build(point)
     manifest = save_quantized(model, tmp_path)

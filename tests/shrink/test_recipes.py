@@ -19,7 +19,7 @@ from fastlab.shrink.recipes import build, smaller
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec import Point, point_of
-from fastlab.spec.sparsity import Sparsity
+from fastlab.spec.storage import Sparsity
 from fastlab.sweeps.files import read_sweep
 
 CUTS: list[dict[str, Any]] = [

@@ -12,10 +12,17 @@ from fastlab.shrink import parts
 from fastlab.shrink import share as palettes
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
-from fastlab.shrink.share import codebooks_of, fitted, lut_linear, share
-from fastlab.shrink.stored import LutLinear, pack, unpack
+from fastlab.shrink.share import (
+    LutLinear,
+    codebooks_of,
+    fitted,
+    lut_linear,
+    pack,
+    share,
+    unpack,
+)
 from fastlab.spec import point_of
-from fastlab.spec.sharing import BITS, Sharing, palette_bytes
+from fastlab.spec.storage import BITS, Sharing, palette_bytes
 from tests.shrink.small import FAMILIES, logits_of, small, token_rows
 from tests.shrink.test_quantize_linears import sqnr_db
 

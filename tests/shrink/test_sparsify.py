@@ -10,16 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fastlab.shrink import parts
-from fastlab.shrink import sparsify as masks
+from fastlab.shrink import kernels, parts
 from fastlab.shrink.sparsify import (
+    CsrLinear,
     sparsify,
     storage_refusal,
     zero_out,
     zeros_of,
 )
-from fastlab.shrink.stored import CsrLinear
-from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
+from fastlab.spec.storage import Sparsity, sparse_bytes, zeros_per_row
 from tests.shrink.small import FAMILIES, logits_of, small, token_rows
 
 IDS = token_rows()
@@ -79,7 +78,7 @@ def test_wanda_by_hand() -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = weight_of(33, 24)
     whole = zeros_of(weight, Sparsity(0.5))
-    monkeypatch.setattr(masks, "BLOCK", 24 * 4)
+    monkeypatch.setattr(kernels, "BLOCK", 24 * 4)
     zero_out(weight, Sparsity(0.5))
     assert torch.equal(weight == 0, whole)
 

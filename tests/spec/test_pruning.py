@@ -10,8 +10,14 @@ from hypothesis import strategies as st
 
 from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, Pruning, pruned_shape
 from fastlab.spec.shape import FAMILIES, PRESETS, ModelShape
-from fastlab.spec.sharing import Sharing, palette_bytes, tables_of
-from fastlab.spec.sparsity import Sparsity, sparse_bytes, zeros_per_row
+from fastlab.spec.storage import (
+    Sharing,
+    Sparsity,
+    palette_bytes,
+    sparse_bytes,
+    tables_of,
+    zeros_per_row,
+)
 
 
 def sizes(shape: ModelShape) -> tuple[int, ...]:

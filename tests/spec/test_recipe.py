@@ -3,7 +3,7 @@
 import pytest
 
 from fastlab.spec import ModelShape, Point, Recipe, Workload, point_of
-from fastlab.spec.precision import FORMATS, PRECISIONS
+from fastlab.spec.formats import FORMATS, PRECISIONS
 from fastlab.spec.recipe import bucket
 
 LLAMA = {"family": "llama", "layers": 2, "hidden": 128, "heads": 4, "vocab": 256}
@@ -71,7 +71,9 @@ def test_what_does_not_fit_is_refused_by_name(fields, words):
 
 def test_formats():
     assert PRECISIONS[:4] == ("fp32", "tf32", "fp16", "bf16")
-    assert FORMATS["int4-g64"] == ("bf16", "", "int4", 64, False)
+    form = FORMATS["int4-g64"]
+    assert (form.dense, form.weights, form.group, form.bits) == ("bf16", "int4", 64, 4)
+    assert (FORMATS["tf32"].value, FORMATS["autocast-bf16"].narrow) == (4, 2)
 
 
 @pytest.mark.parametrize(

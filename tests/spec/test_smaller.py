@@ -14,8 +14,7 @@ from fastlab.spec import Point, point_of
 from fastlab.spec.grids import FLAT, flat, grid, trained_source
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import Recipe
-from fastlab.spec.sharing import Sharing
-from fastlab.spec.sparsity import Sparsity
+from fastlab.spec.storage import Sharing, Sparsity
 
 SIZES = {"layers": 4, "hidden": 128, "heads": 4, "ffn": 512, "vocab": 256}
 LLAMA = {"family": "llama", **SIZES}

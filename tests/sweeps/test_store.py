@@ -33,7 +33,7 @@ from fastlab.record import (
 )
 from fastlab.spec import FAMILIES, PRECISIONS, ModelShape, Point, Recipe, Workload
 from fastlab.spec.checks import digest
-from fastlab.spec.precision import FORMATS
+from fastlab.spec.formats import FORMATS
 from fastlab.sweeps.store import Health, Store
 
 ENV = {"device": "cpu", "versions": {"torch": "2.13"}, "threads": 2, "command": "x"}

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from fastlab.cost.memory import decode_bytes
 from fastlab.record import Effective, Measurement, Record
-from fastlab.rows import decode_bytes, table
+from fastlab.rows import table
 from fastlab.spec import point_of
 
 SIZES = {"family": "llama", "layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2}
@@ -56,13 +57,13 @@ def record(seconds: float = 1e-3, device: str = "a chip", **over: Any) -> Record
     ],
 )
 def test_bytes_of_a_step(over: dict[str, Any], expected: int) -> None:
-    assert decode_bytes(record(**over)) == expected
+    assert decode_bytes(record(**over).point, WHOLE) == expected
 
 
 def test_learned_positions_are_a_table_too() -> None:
     sizes = {"family": "gpt2", "kv_heads": 4, "max_positions": 200, "ffn": 256}
     gpt2 = record(precision="fp32", cache="none", tied=True, **sizes)
-    assert decode_bytes(gpt2) == WHOLE - 200 * 64 * 4
+    assert decode_bytes(gpt2.point, WHOLE) == WHOLE - 200 * 64 * 4
 
 
 def test_utilization_columns() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastlab.shrink.kernels import blocks
 from fastlab.shrink.pruning import probes
 from fastlab.shrink.pruning.module_map import Part, is_transposed, parts_of
 from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
 
-BLOCK = 2**22  # weights squared at once: bounds the fp32 copies that this makes
+MEASURES = {"influence": probes.block_influence, "loss": probes.losses_without}
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
     scope = Scope(model, parts, shape, layers)
     units: dict[str, Any] = {}
     counts = {"heads": after.kv_heads, "ffn": after.ffn, "hidden": after.hidden}
-    for axis, count in counts.items():
-        if getattr(pruning, axis):
-            merits = scores(scope, pruning, axis, ids)
-            units[axis] = {place: best(s, count) for place, s in merits.items()}
+    for axis in (name for name in counts if getattr(pruning, name)):
+        merits = scores(scope, pruning, axis, ids).items()
+        where = axis if axis == "hidden" else axis + " in layer {}"
+        units[axis] = {n: best(s, counts[axis], where.format(n)) for n, s in merits}
     if pruning.hidden:
         units["hidden"] = units["hidden"][-1]
     return Kept(after, layers, **units)
@@ -99,25 +100,22 @@ def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
 def _layers(
     scope: Scope, pruning: Pruning, count: int, ids: Tensor | None
 ) -> tuple[int, ...]:
-    have = scope.shape.layers
-    choice = "last" if count == have else pruning.layer_choice
-    if choice == "first":
-        return scope.layers[have - count :]
-    if choice == "last":
-        return scope.layers[:count]
-    if choice == "uniform":
-        return evenly(have, count)
+    have, choice = scope.shape.layers, pruning.layer_choice
+    placed = {
+        "first": scope.layers[have - count :],
+        "last": scope.layers[:count],
+        "uniform": evenly(have, count),
+    }
+    if count == have or choice in placed:
+        return placed.get(choice, scope.layers)
     if choice == "magnitude":
         merits = _layer_magnitudes(scope)
     elif choice == "random":
-        source = torch.Generator().manual_seed(pruning.seed)
-        merits = torch.rand(have, generator=source)
+        merits = torch.rand(have, generator=torch.Generator().manual_seed(pruning.seed))
     else:
         assert ids is not None
-        influence = choice == "influence"
-        measure = probes.block_influence if influence else probes.losses_without
-        merits = measure(scope.model, ids)
-    return tuple(best(merits, count).tolist())
+        merits = MEASURES[choice](scope.model, ids)
+    return tuple(best(merits, count, "the layers").tolist())
 
 
 def evenly(have: int, count: int) -> tuple[int, ...]:
@@ -135,10 +133,13 @@ def _layer_magnitudes(scope: Scope) -> Tensor:
     return torch.tensor(list(squares.values())).sqrt()
 
 
-def best(score: Tensor, count: int) -> Tensor:
-    """The places of the `count` largest scores, ascending; of equal ones the first."""
+def best(score: Tensor, count: int, of: str) -> Tensor:
+    """The places of the `count` largest scores, ascending; of equal ones the first.
+
+    Raises ValueError for scores, `of` something, that are not finite.
+    """
     if not bool(torch.isfinite(score).all()):
-        raise ValueError("the scores of the layers are not finite")
+        raise ValueError(f"the scores of {of} are not finite")
     return score.argsort(descending=True, stable=True)[:count].sort().values
 
 
@@ -153,23 +154,17 @@ def scores(
     stream on the ids, if its channels were independent. hidden: that of the norms'
     outputs. taylor: as `probes.taylor_terms` says. random: by the seed.
 
-    A unit whose output weights are zero scores 0 in all but random. Raises ValueError
-    for scores that are not finite.
+    A unit whose output weights are zero scores 0 in all but random.
     """
     places = (-1,) if axis == "hidden" else scope.layers
     if pruning.importance == "random":
         source = torch.Generator().manual_seed(pruning.seed)
-        size = scope.units(axis)
-        return {place: torch.rand(size, generator=source) for place in places}
-    if pruning.importance == "magnitude":
+        merits = [torch.rand(scope.units(axis), generator=source) for _ in places]
+    elif pruning.importance == "magnitude":
         merits = [_magnitude(scope, axis, place) for place in places]
     else:
         assert ids is not None
         merits = _measured(scope, pruning.importance, axis, ids)
-    for place, score in zip(places, merits, strict=True):
-        if not bool(torch.isfinite(score).all()):
-            where = "" if place < 0 else f" in layer {place}"
-            raise ValueError(f"the scores of {axis}{where} are not finite")
     return dict(zip(places, merits, strict=True))
 
 
@@ -240,6 +235,5 @@ def column_squares(module: nn.Module) -> Tensor:
 
 def _squares(weight: Any, axis: int) -> Tensor:
     """Sums of squares over one axis of a matrix, block by block."""
-    blocks = weight.split(max(1, BLOCK // weight.shape[1]))
-    squares: list[Any] = [block.float().square().sum(axis) for block in blocks]
+    squares: list[Any] = [part.float().square().sum(axis) for part in blocks(weight)]
     return torch.cat(squares) if axis == 1 else sum(squares)

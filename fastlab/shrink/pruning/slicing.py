@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from fastlab.models import config_sizes
 from fastlab.shrink.parts import tied_head
 from fastlab.shrink.pruning.importance import Kept, choose
 from fastlab.shrink.pruning.module_map import is_transposed, parts_of, stack_of
 from fastlab.spec.pruning import Pruning
-from fastlab.spec.shape import GROUPED, ModelShape
+from fastlab.spec.shape import ModelShape
 
 
 def cut(model: Any, kept: Kept) -> None:
@@ -105,15 +106,7 @@ def _tell_sizes(module: Any) -> None:
 def _tell(model: Any, kept: Kept) -> None:
     """Write the shape into the config, and where modules keep copies of its sizes."""
     shape, config = kept.shape, model.config
-    said = {
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
-    }
-    if shape.family in GROUPED:
-        said |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
-    for name, value in said.items():
+    for name, value in config_sizes(shape).items():
         setattr(config, name, value)
     if kinds := getattr(config, "layer_types", None):
         config.layer_types = [kinds[layer] for layer in kept.layers]

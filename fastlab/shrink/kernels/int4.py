@@ -1,4 +1,4 @@
-"""Weights and activations -> integers (or fp8) and scales; 4-bit codes as bytes.
+"""4-bit weights with a scale and a zero point per group of inputs of each row.
 
 Plain bytes hold two codes each, the even column in the high half. What torch's kernels
 want differs with the device and even with a CPU's instructions; `unpack` learns that
@@ -7,54 +7,25 @@ order by packing the numbers of the positions, so that files can hold plain byte
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-LEAST = 2.0**-24  # scale, of rows of zeros: it can be divided by
-FP8 = torch.float8_e4m3fn
-BLOCK = 2**22  # weights rounded at once: bounds the fp32 copies that rounding makes
-CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried for int4
+from fastlab.shrink.kernels import LEAST, Quantized, by_blocks, fixed
+from fastlab.spec.formats import INT4, Format
 
-# torch's int4 product of each layout but "plain"; a layout has the name of its device
-PRODUCTS = {"cpu": "_weight_int4pack_mm_for_cpu", "cuda": "_weight_int4pack_mm"}
+CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried
 BLOCK_ROWS = 256  # packed at once; a multiple of every kernel's own block of rows
+# torch's int4 product of each layout but "plain"; a layout has the name of its device.
+PRODUCTS = INT4.operators
 
 
-def int8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, k) -> int8 (n, k) and scales (n,) in the weight's dtype: w = q s.
-
-    Symmetric, each row by its own largest value. The scale is rounded to its dtype
-    first, so that q is the nearest integer under the scale that is really stored.
-    """
-    codes, scales = _by_rows(lambda rows: _int8(rows, weight.dtype), weight)
-    return codes, scales.squeeze(1)
-
-
-def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, k) -> int8 (m, k) and fp32 scales (m, 1), each row by its largest value."""
-    return _int8(x, torch.float32)
-
-
-def _int8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    exact = x.float()
-    scales = (exact.abs().amax(-1, keepdim=True) / 127).clamp(min=LEAST).to(dtype)
-    return torch.round(exact / scales.float()).clamp(-127, 127).to(torch.int8), scales
-
-
-def fp8_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, k) -> float8_e4m3fn (n, k) and fp32 scales (n,): w = q s."""
-    codes, scales = _by_rows(fp8_activations, weight)
-    return codes, scales.squeeze(1)
-
-
-def fp8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, k) -> float8_e4m3fn (m, k) and fp32 scales (m, 1)."""
-    largest = torch.finfo(FP8).max
-    exact = x.float()
-    scales = (exact.abs().amax(-1, keepdim=True) / largest).clamp(min=LEAST)
-    return (exact / scales).clamp(-largest, largest).to(FP8), scales
+def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
+    """The codes of `int4_groups` as plain bytes, and pairs; rows filled up."""
+    codes, pairs = int4_groups(weight, form.group)
+    extra = (0, 0, 0, -len(codes) % form.row_multiple)
+    plain = functional.pad(to_bytes(codes), extra)
+    return {"packed": plain, "pairs": functional.pad(pairs, extra)}
 
 
 def int4_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +35,7 @@ def int4_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
     code 8. Asymmetric; of a few narrower ranges each group takes the one with the
     least squared error.
     """
-    values, pairs = _by_rows(lambda rows: _int4_block(rows, group), weight)
+    values, pairs = by_blocks(lambda rows: _int4_block(rows, group), weight)
     return values, pairs.transpose(0, 1).contiguous()
 
 
@@ -95,13 +66,45 @@ def _int4_fit(
     return q.add_(8), scale, zero, error.square_().sum(-1)
 
 
-def _by_rows(
-    function: Callable[[Tensor], tuple[Tensor, Tensor]], weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    rows = max(1, BLOCK // weight.shape[1])
-    parts = [function(part) for part in weight.split(rows)]
-    first, second = zip(*parts, strict=True)
-    return torch.cat(first), torch.cat(second)
+class Int4Linear(Quantized):
+    """4-bit weights with a scale and a zero point per group of inputs of each row.
+
+    packed: the codes, given as plain bytes, kept in the order of the device; pairs:
+    scales and zero points (k / group, n, 2) in the dense dtype. Rows are filled up to a
+    multiple of 16.
+    """
+
+    def __init__(
+        self, form: Format, n: int, bias: Tensor | None, packed: Tensor, pairs: Tensor
+    ) -> None:
+        super().__init__(form, n, 2 * packed.shape[1], bias)
+        self.layout = layout_for(packed.device, pairs.dtype)
+        self.packed, self.pairs = fixed(pack(packed, self.layout)), fixed(pairs)
+
+    def portable(self) -> dict[str, Tensor]:
+        """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
+        n, k = self.pairs.shape[1], self.in_features
+        return {"packed": unpack(self.packed, n, k, self.layout)}
+
+    def product(self, x: Tensor) -> Tensor:
+        """torch's int4 product of this device, else by the dequantized weight."""
+        if self.layout == "plain":
+            return super().product(x)
+        if x.device.type != self.layout:
+            raise RuntimeError(
+                f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
+                "quantize on the device that runs them, or save and load there"
+            )
+        multiply = getattr(torch.ops.aten, PRODUCTS[self.layout])
+        rows = x.contiguous().to(self.pairs.dtype)
+        y = multiply(rows, self.packed, self.form.group, self.pairs)
+        return y[:, : self.out_features].to(x.dtype)
+
+    def dense(self) -> Tensor:
+        codes = to_codes(self.portable()["packed"]).unflatten(1, (-1, self.form.group))
+        scale, zero = self.pairs.transpose(0, 1).unbind(-1)
+        grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
+        return grouped.flatten(1)[: self.out_features]
 
 
 def layout_for(device: torch.device, dtype: torch.dtype) -> str:
@@ -111,7 +114,7 @@ def layout_for(device: torch.device, dtype: torch.dtype) -> str:
         return "plain"
     if layout == "cpu":
         return "cpu"
-    able = torch.cuda.get_device_capability(device) >= (8, 0)
+    able = torch.cuda.get_device_capability(device) >= INT4.capability
     return "cuda" if able and dtype == torch.bfloat16 else "plain"
 
 

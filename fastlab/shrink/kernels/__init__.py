@@ -1,0 +1,145 @@
+"""Linear modules on weights that are not dense, one file a format; what they share.
+
+Each holds what it stores as `nn.Parameter`s without gradient, so that a model's bytes
+are those of its parameters, and knows `dense()`: the weight (n, k) it stands for. A
+format's row in spec/formats.py names its file and its class. The file's `rounded`
+quantizes a weight: (n, k) and the format -> the class's parameters by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastlab.spec.formats import Format
+
+LEAST = 2.0**-24  # scale, of rows of zeros: it can be divided by
+BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this makes
+
+
+class StoredLinear(nn.Module):
+    """What all of them share: y = x W^T + b with W (n, k) as stored."""
+
+    def __init__(self, n: int, k: int, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = n, k
+        self.bias = None if bias is None else fixed(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., k) -> (..., n) in the dtype of x."""
+        y = self.product(x.reshape(-1, self.in_features))
+        if self.bias is not None:
+            y = y + self.bias
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+    def product(self, x: Tensor) -> Tensor:
+        """(m, k) -> (m, n), without the bias: by the dense weight, if not better."""
+        return functional.linear(x, self.dense().to(x.dtype))
+
+    def dense(self) -> Tensor:
+        """The weight (n, k) that the stored one stands for."""
+        raise NotImplementedError
+
+    def weight_bytes(self) -> int:
+        """Bytes of the weight as stored, without the bias."""
+        return sum(bytes_of(w) for name, w in self.named_parameters() if name != "bias")
+
+
+class Quantized(StoredLinear):
+    """Codes and scales of a format; its parameters by name are what a file holds."""
+
+    def __init__(self, form: Format, n: int, k: int, bias: Tensor | None) -> None:
+        super().__init__(n, k, bias)
+        self.form = form
+
+    def portable(self) -> dict[str, Tensor]:
+        """Parameters that a file holds otherwise than this device does, by name."""
+        return {}
+
+    def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
+        """What a calibration times: x (m, k) times the next of modules like this one.
+
+        Only the product: what quantizes x before it is counted apart.
+        """
+        return lambda: next(turn).product(x)
+
+
+class RowLinear(Quantized):
+    """Weights of a byte with a scale per output row; activations as they come."""
+
+    def __init__(
+        self, form: Format, n: int, bias: Tensor | None, weight: Tensor, scales: Tensor
+    ) -> None:
+        super().__init__(form, n, weight.shape[1], bias)
+        self.weight, self.scales = fixed(weight), fixed(scales)
+
+    def product(self, x: Tensor) -> Tensor:
+        """x W^T with the weight widened to the dtype of x, block by block on a CPU.
+
+        There a whole widened weight would be new pages of memory in each call, which
+        cost more than the product (4096 x 4096 on 64 rows: 15 ms, in blocks 7). On a
+        GPU a compiler fuses the widening into the product; eager code writes it first.
+        """
+        whole = x.device.type != "cpu" or torch.compiler.is_compiling()
+        parts = [self.weight] if whole else blocks(self.weight)
+        products = [functional.linear(x, part.to(x.dtype)) for part in parts]
+        y = products[0] if len(products) == 1 else torch.cat(products, dim=1)
+        return y * self.scales.to(x.dtype)
+
+    def dense(self) -> Tensor:
+        return self.weight.to(self.scales.dtype) * self.scales[:, None]
+
+
+def kernel_of(form: Format) -> Any:
+    """The file of a quantized format."""
+    return import_module(f"{__name__}.{form.weights}")
+
+
+def linear_of(
+    form: Format, n: int, bias: Tensor | None, held: Mapping[str, Tensor]
+) -> Quantized:
+    """The module of n outputs whose parameters, by name, are as a file holds them."""
+    made: Quantized = getattr(kernel_of(form), form.linear)(form, n, bias, **held)
+    return made
+
+
+def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quantized:
+    """The module of a format for a dense weight (n, k); its group must divide k."""
+    return linear_of(form, len(weight), bias, kernel_of(form).rounded(weight, form))
+
+
+def fixed(values: Tensor) -> nn.Parameter:
+    """The values as a parameter without gradient; one that has none stays itself."""
+    if isinstance(values, nn.Parameter) and not values.requires_grad:
+        return values
+    return nn.Parameter(values.detach(), requires_grad=False)
+
+
+def bytes_of(weight: Any) -> int:
+    """Bytes of a weight as stored; of a 2:4 one its values and their places, once."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        return int(weight.numel() * weight.element_size())
+    names, _ = weight.__tensor_flatten__()
+    inner = {id(t): t for t in (getattr(weight, name) for name in names)}
+    return sum(map(bytes_of, inner.values()))
+
+
+def blocks(weight: Tensor) -> tuple[Tensor, ...]:
+    """A weight (n, k) in blocks of rows, of BLOCK values or one row at most."""
+    return weight.split(max(1, BLOCK // weight.shape[1]))
+
+
+def by_blocks(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A function of rows, of a weight (n, k) block by block."""
+    first, second = zip(*map(function, blocks(weight)), strict=True)
+    return torch.cat(first), torch.cat(second)

@@ -1,0 +1,108 @@
+"""int8 weights with a scale for each output row: w = q s; and the token table.
+
+The products have private names in torch: each use is guarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastlab.shrink.kernels import LEAST, RowLinear, by_blocks, fixed
+from fastlab.spec.formats import INT8, Format
+
+aten = torch.ops.aten
+DYNAMIC_ROWS = 4  # up to so many go through the product of dense activations on a CPU
+
+
+def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
+    """(n, k) -> int8 weight (n, k) and scales (n,) in the dense dtype: w = q s.
+
+    Symmetric, each row by its own largest value. The scale is rounded to its dtype
+    first, so that q is the nearest integer under the scale that is really stored.
+    """
+    codes, scales = by_blocks(lambda rows: _int8(rows, weight.dtype), weight)
+    return {"weight": codes, "scales": scales.squeeze(1)}
+
+
+def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(m, k) -> int8 (m, k) and fp32 scales (m, 1), each row by its largest value."""
+    return _int8(x, torch.float32)
+
+
+def _int8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    exact = x.float()
+    scales = (exact.abs().amax(-1, keepdim=True) / 127).clamp(min=LEAST).to(dtype)
+    return torch.round(exact / scales.float()).clamp(-127, 127).to(torch.int8), scales
+
+
+class Int8Linear(RowLinear):
+    """int8 weights; on a CPU torch's own product multiplies a few rows by them."""
+
+    def product(self, x: Tensor) -> Tensor:
+        if _has_int8_product(x, INT8.packed_rows):
+            return aten._weight_int8pack_mm(x, self.weight, self.scales.to(x.dtype))
+        return super().product(x)
+
+
+def _has_int8_product(x: Tensor, rows: int) -> bool:
+    # It loads rows of weights as aligned vectors without a remainder: other widths than
+    # multiples of 16, and weights that begin elsewhere than at 16 bytes, crash it.
+    fits = x.shape[0] <= rows and x.shape[1] % 16 == 0
+    return x.device.type == "cpu" and fits and hasattr(aten, "_weight_int8pack_mm")
+
+
+class Int8DynamicLinear(Int8Linear):
+    """int8 weights and int8 activations, these with a scale per row of each call."""
+
+    def product(self, x: Tensor) -> Tensor:
+        """Exact int32 sums of the codes, times both scales, in the dtype of x.
+
+        For very few rows on a CPU the codes go through the weight-only product as
+        dense values, which hold them exactly.
+        """
+        codes, scales = int8_activations(x)
+        if _has_int8_product(x, DYNAMIC_ROWS):
+            return (super().product(codes.to(x.dtype)) * scales).to(x.dtype)
+        sums = int_product(codes, self.weight)
+        return (sums * scales * self.scales.float()).to(x.dtype)
+
+    def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
+        codes, _ = int8_activations(x)
+        dense = codes.to(x.dtype)
+        if len(x) <= DYNAMIC_ROWS and x.device.type == "cpu":
+            return lambda: Int8Linear.product(next(turn), dense)
+        return lambda: int_product(codes, next(turn).weight)
+
+
+def int_product(x: Tensor, weight: Tensor) -> Tensor:
+    """int8 (m, k) x int8 (n, k) -> (m, n): int32 where torch multiplies integers.
+
+    CUDA's product wants more than 16 rows, and n and k to be multiples of 8: too few
+    rows are filled up with zeros, other widths are multiplied in fp32.
+    """
+    n, k = weight.shape
+    cuda, rows = x.device.type == "cuda", x.shape[0]
+    if (cuda and (n % 8 or k % 8)) or not hasattr(torch, "_int_mm"):
+        return functional.linear(x.float(), weight.float())
+    if cuda and rows <= 16:
+        x = functional.pad(x, (0, 0, 0, 32 - rows))
+    return torch._int_mm(x, weight.t())[:rows]
+
+
+class Int8Embedding(nn.Module):
+    """A token table of int8 rows, each with a scale; looked up in the scales' dtype."""
+
+    def __init__(self, weight: Tensor, scales: Tensor) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.weight, self.scales = fixed(weight), fixed(scales)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) ids -> (..., width)."""
+        scales = self.scales[ids]
+        return self.weight[ids].to(scales.dtype) * scales[..., None]
