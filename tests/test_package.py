@@ -139,7 +139,7 @@ def test_no_text_installs_a_package_of_our_name() -> None:
 
 
 # Over the 300 lines that a module may have, and by how much they may be: only less.
-LONG = {"figures/roofline.py": 521, "figures/sweep.py": 342}
+LONG: dict[str, int] = {}
 
 
 def test_modules_stay_small() -> None:

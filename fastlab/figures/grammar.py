@@ -7,16 +7,26 @@ one needs is a `drawn` layer or the figure's own `finish`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure as Picture
 
+from fastlab.figures.layers import diagonal, points
 from fastlab.figures.painting import legend, paint, write_words
-from fastlab.figures.panels import KINDS, Layer, Panel, drawn_columns
-from fastlab.figures.style import TITLE
+from fastlab.figures.panels import (
+    ENDS,
+    KINDS,
+    OWN_ENDS,
+    Axis,
+    Layer,
+    Panel,
+    drawn_columns,
+)
+from fastlab.figures.style import TITLE, look_of
 from fastlab.words import digits, plain
 
 if TYPE_CHECKING:
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_TOLD = 480  # characters of an alt text; the rest is in the folded table
+MANY, ROOM = 100, 8  # marks that crowd a square, and keys that fit into it
 FEW = 3  # marks of a layer that are told one by one
 
 
@@ -114,6 +125,40 @@ class Figure:
 def nothing(why: str) -> Figure:
     """A figure that says why there is nothing to draw."""
     return Figure([], why, size=(8.0, 1.2))
+
+
+def against(
+    rows: pd.DataFrame,
+    title: str,
+    x: Axis,
+    y: Axis,
+    columns: tuple[str, str] = ("estimated_ms", "measured_ms"),
+    behind: Sequence[Layer] = (),
+    names: Mapping[str, str] | None = None,
+) -> Figure:
+    """Marks of each precision and phase around the diagonal, log-log, in a square.
+
+    columns: of x and y; names: what a precision is called in the key. More than MANY
+    rows have no intervals, which would cover them.
+    """
+    drawn = [rows[list(columns)], *(one.rows[[one.x, one.y]] for one in behind)]
+    every = np.concatenate([table.to_numpy(float) for table in drawn])
+    low, high = every.min() / 1.6, every.max() * 1.6
+    groups = list(rows.groupby(["precision", "phase"], sort=False))
+    first, second = columns
+    look: dict[str, Any] = {"size": 7 if len(rows) <= MANY else 4.5}
+    if len(rows) <= MANY and first == "estimated_ms":
+        look |= {"across": ENDS, "ends": OWN_ENDS}
+    say = (names or {}).get
+    layers = [
+        points(own, first, second, f"{say(p, p)} {phase}", **look, **look_of(p, phase))
+        for (p, phase), own in groups
+    ]
+    x, y = (replace(axis, scale="log", limits=(low, high)) for axis in (x, y))
+    crowded = len(groups) > ROOM
+    key, decor = "beside" if crowded else "lower right", [diagonal(low, high)]
+    panel = Panel(x, y, [*behind, *layers], "", key, decor=decor, square=True)
+    return Figure([panel], title, rows, (8.8 if crowded else 7.2, 6.8))
 
 
 def _head(panel: Panel) -> str:

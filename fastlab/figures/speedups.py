@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlab.figures.explorer import Explorer, around, explore
-from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.grammar import Figure, against, nothing
 from fastlab.figures.layers import even_at, gridlines, level, line, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.precisions import (
@@ -24,7 +24,6 @@ from fastlab.figures.precisions import (
 )
 from fastlab.figures.roofline import batches_to, device_menu
 from fastlab.figures.style import color_of, look_of
-from fastlab.figures.sweep import against
 from fastlab.latency.devices import Device
 from fastlab.rows import ESTIMATED, MEASURED, over, table, with_missing
 from fastlab.spec.formats import FORMATS

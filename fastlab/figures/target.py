@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure
@@ -14,13 +15,9 @@ from fastlab.figures.layers import tiles
 from fastlab.figures.panels import Axis, Panel
 from fastlab.latency.devices import Device
 from fastlab.latency.whatif import LABEL, typical
-from fastlab.rows import COLUMNS, estimated
-from fastlab.spec.grids import flat
+from fastlab.rows import estimated
 from fastlab.spec.point import Point
 from fastlab.words import digits
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OTHER_16 = {"bf16": "fp16", "fp16": "bf16"}
 TARGETS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # ms
@@ -32,18 +29,15 @@ def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFr
     Datasheets are taken at typical efficiencies: estimated, not calibrated. A device
     without bf16 gets fp16, and the other way round.
     """
-    import pandas as pd
-
-    ms = ["estimated_ms", "estimated_low_ms", "estimated_high_ms"]
-    names, tables = ["device", "basis", "step", "precision", *ms, "bound"], []
+    tables = []
     for device in devices:
-        able = [flat(_as_it_can(point, device)) for point in steps.values()]
-        rates = device if device.calibrated else typical(device)
-        rows = estimated(pd.DataFrame(able, columns=[*COLUMNS]), rates)
+        able = [_as_it_can(point, device) for point in steps.values()]
+        rows = estimated(able, device if device.calibrated else typical(device))
         basis = "calibrated" if device.calibrated else LABEL
-        rows = rows.assign(device=device.name, basis=basis, step=[*steps])
-        tables.append(rows[names].astype(dict.fromkeys(ms, float)))
-    return pd.concat(tables, ignore_index=True)
+        tables.append(rows.assign(device=device.name, basis=basis, step=[*steps]))
+    ms = ["estimated_ms", "estimated_low_ms", "estimated_high_ms"]
+    found = pd.concat(tables, ignore_index=True).astype(dict.fromkeys(ms, float))
+    return found[["device", "basis", "step", "precision", *ms, "bound"]]
 
 
 def _as_it_can(point: Point, device: Device) -> Point:
@@ -57,38 +51,26 @@ def _as_it_can(point: Point, device: Device) -> Point:
 def targets(table: pd.DataFrame, target_ms: float, call: str = "") -> Figure:
     """Estimated ms of `steps_on`: a line for each device, a column for each step.
 
-    Blue cells come under the target; the first of a line is framed; what a device
+    Blue cells come under the target; the first of a line has a tick; what a device
     cannot run is a dash.
     """
+    under = table[table["estimated_ms"] <= target_ms].groupby("device")["step"].first()
+    firsts = under.reindex(table["device"].unique(), fill_value="")
+    first = table["device"].map(firsts) == table["step"]
+    said = np.select([first, table["estimated_ms"].isna()], ["✓ ", "–"], "")
+    look: dict[str, Any] = {"norm": lambda ms: 0.2 * (ms <= target_ms), "cmap": "Blues"}
+    rows = table.assign(first=first, said=said)
+    named = "step", "device", "estimated_ms", "estimated ms"
     basis = dict(zip(table["device"], table["basis"], strict=True))
     devices = {device: f"{device}\n({how})" for device, how in basis.items()}
-    steps = list(dict.fromkeys(table["step"]))
-    under = table[table["estimated_ms"] <= target_ms].groupby("device")["step"].first()
-    firsts = {device: under.get(device, "") for device in devices}
-    rows = table.assign(
-        first=table["device"].map(firsts) == table["step"],
-        dash=np.where(table["estimated_ms"].isna(), "–", ""),
-    )
-
-    def frame(axes: Any) -> None:
-        from matplotlib.patches import Rectangle
-
-        for y, step in enumerate(firsts.values()):
-            if step:
-                at = steps.index(step) - 0.47, y - 0.45
-                axes.add_patch(Rectangle(at, 0.94, 0.9, fill=False, lw=2, zorder=5))
-
-    look: dict[str, Any] = {"norm": lambda ms: 0.2 * (ms <= target_ms), "cmap": "Blues"}
-    named = "step", "device", "estimated_ms", "estimated ms"
-    counts = {step: [*firsts.values()].count(step) for step in (*steps, "")}
-    each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items() if n]
+    at = Axis("step: estimated milliseconds", names=list(table["step"].unique()))
+    cells = tiles(rows, *named, words="said", **look)
+    panel = Panel(at, Axis("device", names=devices), [cells])
+    counts = firsts.value_counts().reindex([*at.names, ""]).dropna().astype(int)
+    each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items()]
     title = f"{call}: what comes under {digits(target_ms)} ms?\n"
     title += f"Of {len(firsts)} devices: {', '.join(each)}"
-    at = Axis("step: estimated milliseconds", names=steps)
-    on = Axis("device", names=devices)
-    panel = Panel(at, on, [tiles(rows, *named, words="dash", **look)], decor=[frame])
-    size = (9.8, 1.6 + 0.45 * len(firsts))
-    return Figure([panel], title, rows, size)
+    return Figure([panel], title, rows, (9.8, 1.6 + 0.45 * len(firsts)))
 
 
 def target(

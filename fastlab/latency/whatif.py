@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fastlab.cost.memory import largest_batch, peak_bytes
+from fastlab.cost.operations import operations
+from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.roofline import EFFICIENCIES
@@ -111,3 +113,20 @@ def _cost(seconds: float, price_per_hour: float | None) -> float | None:
     if price_per_hour is None:
         return None
     return 1000 * seconds * price_per_hour / SECONDS_PER_HOUR
+
+
+def knee(point: Point, device: Device) -> float:
+    """Batch at which a decode step's linear layers reach the ridge; inf if they never.
+
+    FLOPs and activations grow with the batch B, weights do not:
+    B flops / (weights + B activations) = ridge, solved for B.
+    """
+    one = replace(point, workload=replace(point.workload, batch=1))
+    linears = [op for op in operations(one) if op.kind in PRODUCTS]
+    flops, weights, activations = (
+        sum(op.times * getattr(op, name) for op in linears)
+        for name in ("flops", "weight_bytes", "activation_bytes")
+    )
+    ridge = device.ridge(point.recipe.precision)
+    left = flops - ridge * activations
+    return ridge * weights / left if left > 0 else float("inf")

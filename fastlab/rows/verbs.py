@@ -77,14 +77,18 @@ def with_missing(
     return only(pd.concat(kept, ignore_index=True), points)
 
 
-def estimated(rows: pd.DataFrame, device: Device | None) -> pd.DataFrame:
+def estimated(
+    rows: pd.DataFrame | Iterable[Point], device: Device | None
+) -> pd.DataFrame:
     """The rows with estimates made afresh, all with one device, so that they compare.
 
-    Where the device cannot do a row's precision its estimate is missing; without a
-    device the rows' own estimates stay.
+    Points become rows. Where the device cannot do a row's precision its estimate is
+    missing; without a device the rows' own estimates stay.
     """
     import pandas as pd
 
+    if not isinstance(rows, pd.DataFrame):
+        rows = pd.DataFrame([flat(point) for point in rows], columns=list(COLUMNS))
     if device is None or not len(rows):
         return rows.copy()
     points = points_of(rows)

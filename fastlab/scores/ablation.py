@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +15,6 @@ from fastlab.latency.samples import Sample, work_of
 from fastlab.scores.errors import Errors
 
 VARIANTS = {
-    "full model": (),
-    "without residual": ("residual",),
     "without overlap exponent (max)": ("sharpness",),
     "without overhead": ("overhead_s",),
     "without depth": ("depth_s",),
@@ -28,18 +27,21 @@ def ablations(
 ) -> list[Errors]:
     """The fit with and without each term, scored on samples it did not see.
 
-    Each sample in turn, or each of `folds` parts, is predicted by a fit of the others.
-    Then the datasheet's roofline, typical efficiencies, and FLOPs / peak. ValueError as
-    `fit`.
+    Each sample by itself, or each of `folds` parts where the fit can spare them, is
+    predicted by a fit of the others. Then the datasheet's roofline, typical
+    efficiencies, and FLOPs / peak.
+    ValueError as `fit`.
     """
     good, _ = usable(samples)
     times = np.array([sample.seconds for sample in good])
-    whole = fit(good, device).parameters
-    kept = {k: v for k, v in VARIANTS.items() if not v or v[0] in {*whole, "residual"}}
-    found = {
-        name: _left_out(good, device, terms, folds or len(good))
-        for name, terms in kept.items()
-    }
+    whole, count = fit(good, device).parameters, len(good)
+    if folds is None or count - math.ceil(count / folds) < len(whole):
+        folds = count
+    full, plain = _left_out(good, device, (), folds)
+    found = {"full model": full, "without residual": plain}
+    for name, terms in VARIANTS.items():
+        if terms[0] in whole:
+            found[name] = _left_out(good, device, terms, folds)[0]
     found |= _baselines(good, device)
     return [Errors.of(name, seconds, times) for name, seconds in found.items()]
 
@@ -47,13 +49,17 @@ def ablations(
 def _left_out(
     samples: Sequence[Sample], device: Device, without: Sequence[str], folds: int
 ) -> np.ndarray:
-    fold = np.arange(len(samples)) % min(folds, len(samples))
-    seconds = np.empty(len(samples))
+    """[2, n] seconds by fits of the other parts: with the residual, and before it."""
+    fold = np.arange(len(samples)) % folds
+    seconds = np.empty((2, len(samples)))
     for number in np.unique(fold):
         rest = [s for s, own in zip(samples, fold, strict=True) if own != number]
-        held = [s for s, own in zip(samples, fold, strict=True) if own == number]
+        held = work_of(
+            [s for s, own in zip(samples, fold, strict=True) if own == number]
+        )
         fitted = fit(rest, device, without)
-        seconds[fold == number] = fitted.predict(work_of(held))[0]
+        each = fitted.predict(held)[0], formula(fitted.parameters, held)
+        seconds[:, fold == number] = each
     return seconds
 
 

@@ -93,9 +93,13 @@ def _flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation; NaN for fewer than 3 pairs or a constant side."""
+    """Rank correlation; NaN for fewer than 3 pairs or a constant side.
+
+    Values with the same 7 digits are ties, or else rounding would rank them.
+    """
     from scipy.stats import rankdata  # 0.5 s, and only the score needs it
 
+    a, b = (np.array([float(f"{value:.6e}") for value in side]) for side in (a, b))
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

@@ -12,11 +12,13 @@ import pytest
 import fastlab as fl
 from fastlab.clock import microbench
 from fastlab.cost.ops import PRODUCTS
+from fastlab.figures import batches
 from fastlab.figures import roofline as roofs
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import Sample
+from fastlab.latency.whatif import knee
 from fastlab.sweeps.reference import references
-from tests.cells import run_cells
+from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
 from tests.pins import compare
 
@@ -45,30 +47,44 @@ def products(calls, device):
 
 @pytest.fixture(scope="module")
 def run():
-    model = {"family": "llama", "layers": 4, "hidden": 512, "kv_heads": 2}
-    work = {"vocab": 8192, "phase": "decode", "batch": [1, 4], "prompt_len": 32}
+    model = {"family": "llama", "layers": 6, "hidden": 1024, "vocab": 8192}
+    work = {"phase": "decode", "batch": [1, 4, 16, 64], "prompt_len": 64}
     pair = {"precision": ["fp32", "bf16"]}
     return fl.start("03_roofline", source="replay", **model, **work, **pair)
 
 
 @pytest.fixture(scope="module")
-def timed(run):
+def benchmarked(run):
     return benchmarks(run, list(PAIR))
+
+
+@pytest.fixture(scope="module")
+def timed(benchmarked):
+    return benchmarked["timed"]
 
 
 def benchmarks(run, precisions):
     """What the lesson's cells make of timed products and attentions."""
     given = {"run": run, "precisions": precisions, "microbenchmarks": 1}
     names = ("measured-roof", "benchmarks")
-    return run_cells("03_roofline", *names, **given, pd=pd, np=np)["timed"]
+    return run_cells("03_roofline", *names, **given, pd=pd, np=np)
+
+
+@pytest.fixture(scope="module")
+def path(benchmarked):
+    """Estimated FLOP/s of one layer, as the lesson's cell makes it."""
+    given = {name: benchmarked[name] for name in ("able", "device", "timed", "run")}
+    shelf = Shows()
+    run_cells("03_roofline", "under-its-roof", **given | {"run": shelf}, pd=pd, np=np)
+    return shelf.shown["measured_roof"]
 
 
 @pytest.fixture(scope="module")
 def steps():
-    grid = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
-    return roofs.batch_curves(
-        fl.grid(**grid, prompt_len=[128, 2048]), fl.device("h200")
-    )
+    """A decode step of a large model, on a host and as if launches were free."""
+    given = {"model": "llama-3.1-8b", "cached_lens": [128, 2048], "usable": ["bf16"]}
+    given |= {"sheet": fl.device("h200"), "basis": "", "bars": "", "replace": replace}
+    return run_cells("03_roofline", "knee", **given, pd=pd)["figure"]
 
 
 def pick(table, **values):
@@ -122,7 +138,7 @@ def test_a_precision_that_the_device_lacks_is_left_out(calls):
 
 def test_bounds_of_decode_are_memory_and_launches(calls):
     given = {"calls": calls, "sheet": fl.device("h200")}
-    table = run_cells("03_roofline", "bounds", "three-clocks", **given)["shown"]
+    table = run_cells("03_roofline", "bounds", "three-clocks", **given, pd=pd)["shown"]
     row = pick(table, phase="decode", precision="bf16")
     # 8 us x 1,301 launches; 16 GB of weights and cache at 4.8 TB/s
     assert row["launches ms"] == pytest.approx(10.408)
@@ -135,27 +151,30 @@ def test_bounds_of_decode_are_memory_and_launches(calls):
     assert compare("03_roofline_04", table) == []
 
 
-def test_the_roofline_has_a_corner_for_each_roof_and_an_arrow_for_each_product(
+def test_by_hand_the_roofline_is_the_smaller_of_peak_and_intensity_times_bandwidth():
+    """128 FLOP per byte: 128 x 4.8 TB/s = 614 TFLOP/s, below the peak of 989."""
+    found = run_cells("03_roofline", "by-hand", "by-hand-check")
+    assert found["bound"].tolist() == ["memory"] * 4 + ["compute"] * 3
+    rows = found["shown"]
+    np.testing.assert_allclose(rows["TFLOP/s"], rows["fastlab TFLOP/s"])
+    np.testing.assert_allclose(rows["TFLOP/s"][:4] / rows["FLOP per byte"][:4], 4.8)
+
+
+def test_the_roofline_has_a_corner_for_each_roof_and_a_line_for_each_product(
     products, device
 ):
     figure = roofs.roofline(products, device)
     assert faults(figure) == []
     axes = figure.draw().axes[0]
-    texts = [text.get_text() for text in axes.texts]
-    assert {"ridge 100", "ridge 400", "10 GB/s", "bf16: 4 TFLOP/s"} <= set(texts)
-    assert texts.count("") == 10  # arrows
-    assert "fp32 roof: 1 TFLOP/s at 100. bf16 roof: 4 TFLOP/s at 400" in figure.tell()
+    texts = {text.get_text() for text in axes.texts}
+    corners = {"fp32: 1 TFLOP/s\nridge at 100", "bf16: 4 TFLOP/s\nridge at 400"}
+    assert corners | {*roofs.GROUPS.values()} <= texts
+    assert "1 T at 100, 1 T at 30,000" in figure.tell()
+    assert sum(line.get_linewidth() == 0.8 for line in axes.lines) >= 10 + 2
     roof = {line.get_linestyle() for line in axes.lines if line.get_linewidth() == 1.8}
     assert roof == {"--"}  # of a datasheet
     measured = roofs.roofline(products, replace(device, **CALIBRATED)).draw().axes[0]
     assert "--" not in {line.get_linestyle() for line in measured.lines}
-
-
-def test_names_stand_where_no_arrow_arrives(products, device):
-    """Prefill climbs from roof to roof: named at fp32. Decode moves along: at bf16."""
-    (panel,) = roofs.roofline(products, device).panels
-    named = [layer.name for layer in panel.layers if layer.words]
-    assert named == ["prefill fp32", "decode bf16"]
 
 
 @pytest.mark.parametrize("state", [{}, {"batch": 64}, {"batch": 1024}])
@@ -206,8 +225,8 @@ def test_no_product_beats_the_measured_peak(folder):
             assert one.flops / one.seconds <= 1.05 * profile.peak(one.precision)
 
 
-def test_the_measured_roof_is_filled_and_tells_what_is_reached(run, timed):
-    figure = roofs.measured_roof(timed, run.profile, 2048)
+def test_the_measured_roof_is_filled_and_tells_what_is_reached(path, timed):
+    figure = path
     share = (timed["FLOP/s"] / timed["roof"])[timed["precision"] == "fp32"]
     assert f"reaches {100 * share.median():.0f} % in fp32" in figure.title
     assert (
@@ -220,6 +239,14 @@ def test_the_measured_roof_is_filled_and_tells_what_is_reached(run, timed):
     assert compare("03_roofline_measured_roof", measured) == []
 
 
+def test_a_layers_path_climbs_and_stays_below_the_flat_roof(path, run):
+    rows = path.table[path.table["operation"].str.startswith("estimate", na=False)]
+    for precision, own in rows.groupby("precision"):
+        assert own["FLOP per byte"].is_monotonic_increasing
+        assert own["FLOP/s"].max() <= run.profile.peak(precision)
+        assert own["FLOP/s"].iloc[-1] > 10 * own["FLOP/s"].iloc[0]
+
+
 def test_a_datasheet_is_found_for_a_gpu_and_not_for_a_cpu(run):
     assert roofs.datasheet(run.profile) is None
     assert roofs.datasheet(None) is None
@@ -227,8 +254,9 @@ def test_a_datasheet_is_found_for_a_gpu_and_not_for_a_cpu(run):
     assert roofs.datasheet(gpu) == fl.device("h200")
 
 
-def test_both_roofs_are_drawn_where_there_is_a_datasheet(timed, device):
-    figure = roofs.measured_roof(timed, replace(device, **CALIBRATED), 512)
+def test_both_roofs_are_drawn_where_there_is_a_datasheet(timed, path, device):
+    rows = path.table[path.table["operation"].str.startswith("estimate", na=False)]
+    figure = roofs.measured_roof(timed, replace(device, **CALIBRATED), rows)
     assert faults(figure) == []
     for axes in figure.draw().axes:
         lines = [n.get_linestyle() for n in axes.lines if n.get_linewidth() == 1.8]
@@ -245,16 +273,9 @@ def test_benchmarks_are_timed_here_where_none_are_stored(monkeypatch, device):
     monkeypatch.setattr(microbench, "chosen", lambda *_: [None])
     monkeypatch.setattr(microbench, "timed", lambda *_: sample)
     here = Mock(profile=device, is_replay=False, kind="cpu")
-    row = benchmarks(here, ["fp32"]).iloc[0]
+    row = benchmarks(here, ["fp32"])["timed"].iloc[0]
     assert (row["FLOP/s"], row["FLOP per byte"]) == (pytest.approx(12e6), 0.5)
     assert row["roof"] == pytest.approx(0.5 * 10e9)
-
-
-def test_a_layers_path_climbs_and_stays_below_the_flat_roof(run, device):
-    for one in (run.profile, device):
-        path = roofs.layer_path(one, "fp32", 2048)
-        assert path["FLOP per byte"].is_monotonic_increasing
-        assert path["FLOP/s"].max() <= one.peak("fp32")
 
 
 # --- batches
@@ -264,41 +285,51 @@ def test_the_knee_of_a_square_layer_by_hand():
     # all linears are at the ridge there: intensity at the knee equals the ridge
     point = fl.grid(model="llama-3.1-8b", phase="decode", precision="bf16")[0]
     h200 = fl.device("h200")
-    at = roofs.batched(point, round(roofs.knee(point, h200)))
+    work = replace(point.workload, batch=round(knee(point, h200)))
+    at = replace(point, workload=work)
     linears = [op for op in fl.operations(at) if op.kind in PRODUCTS]
     flops = sum(op.times * op.flops for op in linears)
     moved = sum(op.times * op.bytes for op in linears)
-    assert round(roofs.knee(point, h200)) == 223
+    assert work.batch == 223
     assert flops / moved == pytest.approx(h200.ridge("bf16"), rel=5e-3)
 
 
 def test_a_knee_beyond_what_activations_allow_is_never(device):
     point = fl.grid(model="tiny-llama", phase="decode", precision="fp32")[0]
-    assert roofs.knee(point, device) == float("inf")
+    assert knee(point, device) == float("inf")
 
 
-def test_a_batch_curve_is_the_estimate_and_says_when_memory_is_full():
-    work = {"phase": "decode", "precision": "bf16", "prompt_len": 2048}
-    h200, (point,) = fl.device("h200"), fl.grid(model="llama-3.1-8b", **work)
-    curve = roofs.batch_curve(point, h200, [1, 256, 1024])
-    (estimate,) = fl.estimate([roofs.batched(point, 256)], h200)
-    row = pick(curve, batch=256)
+def test_lines_of_batches_are_estimates_and_end_where_memory_is_full(steps):
+    """With 2,048 cached the H200 is full before batch 512; eager takes launches."""
+    lines, work = steps.table, {"phase": "decode", "precision": "bf16"}
+    assert lines["series"].nunique() == 4
+    grid = fl.grid(model="llama-3.1-8b", **work, prompt_len=2048, batch=256)
+    (estimate,) = fl.estimate(grid, fl.device("h200"))
+    row = pick(lines, batch=256, series="bf16: 2,048 cached, eager")
     assert row["estimated_ms"] == pytest.approx(estimate.seconds * 1e3)
     assert row["tokens_per_s"] == pytest.approx(256 / estimate.seconds)
-    assert curve["fits"].tolist() == [True, True, False]
-    free = roofs.batch_curve(point, replace(h200, launch_s=0.0), [1])
-    assert free["estimated_ms"].item() < 4 < curve["estimated_ms"].iloc[0]
+    full = lines[~lines["fits"]]
+    assert full["batch"].min() == 512
+    assert full["series"].str.startswith("bf16: 2,048 cached").all()
+    first = lines[lines["batch"] == 1].set_index("series")["estimated_ms"]
+    assert first["bf16: 128 cached, no launches"] < 4 < first["bf16: 128 cached, eager"]
     assert roofs.batches_to(12) == [1, 2, 3, 4, 6, 8, 12]
+    assert faults(steps) == []
+    for axes in steps.draw().axes:
+        # two lines end at one batch: two crosses, one name
+        assert [t.get_text() for t in axes.texts].count("memory full") == 1
+        crosses = [n for n in axes.lines if n.get_marker() == "x"]
+        assert sum(len(n.get_xdata()) for n in crosses) == 2
 
 
 def test_the_batch_figure_has_two_panels_marks_and_knees(run):
-    rows = run.rows()
-    curves = roofs.batch_curves(run.points, run.profile, 256)
-    assert list(curves["series"].unique()) == [f"{p}: 32 cached, eager" for p in PAIR]
-    figure = roofs.batch_knee(curves, "a title", rows)
+    many = [replace(p.workload, batch=256) for p in run.points]
+    wide = [replace(p, workload=w) for p, w in zip(run.points, many, strict=True)]
+    curves = fl.estimated([*run.points, *dict.fromkeys(wide)], run.profile)
+    figure = batches.batch_knee(curves, run.profile, run.rows())
     assert faults(figure) == []
+    knees = figure.table.groupby("precision")["knee"].first()
     _, lower = figure.draw().axes
-    knees = curves.groupby("precision")["knee"].first()
     ridge = f"fp32 ridge\nat batch {knees['fp32']:.3g}"
     assert ridge in [text.get_text() for text in lower.texts]
     turns = f"fp32 at batch {knees['fp32']:.3g}, bf16 at batch {knees['bf16']:.0f}"
@@ -306,23 +337,6 @@ def test_the_batch_figure_has_two_panels_marks_and_knees(run):
     measured = figure.table[figure.table["series"] == "measured"]
     assert compare("03_roofline_measured_knee", measured) == []
     assert compare("03_roofline_08", measured) == []
-
-
-def test_lines_end_where_memory_is_full(steps):
-    assert steps["series"].nunique() == 4
-    figure = roofs.batch_knee(steps, "a title")
-    assert faults(figure) == []
-    for axes in figure.draw().axes:
-        # two lines end at one batch: two crosses, one name
-        assert [t.get_text() for t in axes.texts].count("memory full") == 1
-        crosses = [n for n in axes.lines if n.get_marker() == "x"]
-        assert sum(len(n.get_xdata()) for n in crosses) == 2
-
-
-def test_lines_that_run_together_have_one_name_for_what_bounds_them(steps):
-    upper, _ = roofs.batch_knee(steps, "a title").draw().axes
-    names = [text.get_text() for text in upper.texts]
-    assert [names.count(n) for n in ("launch", "memory", "compute")] == [1, 3, 1]
 
 
 # --- the explorer
@@ -357,5 +371,10 @@ def test_exercise_answers_follow_from_the_operations():
     assert EXERCISES["03_1"].answer(64, 256, 4) == pytest.approx(op.flops / op.bytes)
     ridge = fl.device("a100").ridge("bf16")
     assert EXERCISES["03_2"].answer == pytest.approx(ridge)
-    bf16 = fl.device("h200").ridge("bf16")
-    assert EXERCISES["03_3"].answer == pytest.approx(bf16 / 2, rel=1e-3)
+    asked = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
+    rows = fl.estimated(fl.grid(**asked, batch=[1, 256, 384, 1024]), fl.device("h200"))
+    known = [*EXERCISES["03_3"].wrong, {"answer": EXERCISES["03_3"].answer}]
+    told = {one["answer"]["batch"]: one["answer"]["estimated_ms"] for one in known}
+    assert dict(zip(rows.batch, rows.estimated_ms, strict=True)) == pytest.approx(
+        told, rel=2e-3
+    )

@@ -45,9 +45,11 @@ def test_an_unsettled_cell_is_marked_and_leaves_the_scale_alone(changed, n, spre
     wild = changed(0, measured=measurement(9.0, n, spread))
     figure = sweep.heatmaps(wild, "prefill", "fp32")
     assert texts(figure)[0] == "~9,000"
-    bar = figure.draw().axes[-2]
-    assert "few samples" in bar.get_xlabel()
-    assert "9,000" not in [t.get_text() for t in bar.get_xticklabels()]
+    assert "~ few samples" in figure.title
+    faces = [patch.get_facecolor() for patch in figure.draw().axes[0].patches]
+    calm = sweep.heatmaps(changed(0, measured=None), "prefill", "fp32").draw()
+    rest = [patch.get_facecolor() for patch in calm.axes[0].patches]
+    assert faces[1:] == rest[1:]
 
 
 def test_heatmaps_refuse_what_they_cannot_show(rows):
@@ -65,8 +67,10 @@ def test_the_scatter_draws_every_point_and_says_how_good_they_are(rows):
     assert found == "measured / estimated: median ÷1.18, 8 of 16 within ×1.25"
     assert worst.startswith("farthest llama 2x256 bf16") and "÷2.00" in worst
     (panel,) = figure.panels
-    assert sum(len(layer.rows) for layer in panel.layers) == 16
-    assert [layer.name for layer in panel.layers] == [
+    ring, *layers = panel.layers  # around the farthest
+    assert len(ring.rows) == 1
+    assert sum(len(layer.rows) for layer in layers) == 16
+    assert [layer.name for layer in layers] == [
         *("fp32 prefill", "fp32 decode", "bf16 prefill", "bf16 decode"),
     ]
     assert faults(figure) == []
@@ -102,9 +106,23 @@ def test_what_has_not_settled_is_marked(changed):
     assert any(text.startswith("~×") for text in texts(figure))
 
 
+def test_by_hand_depth_is_a_straight_line_and_a_layer_has_the_counted_flops(rows):
+    """Time is made 3 + 2 x layers: both come out, whatever the width."""
+    first = rows[(rows.phase == "prefill") & (rows.precision == "fp32")]
+    first = first.assign(measured_ms=3.0 + 2.0 * first.layers)
+    given = {"family": "llama", "prompt_len": 128, "batch": 1, "phases": ["prefill"]}
+    cells = "by-hand", "by-hand-widths", "by-hand-check"
+    found = run_cells("05_layers", *cells, **given, first=first, pd=pd)["shown"]
+    assert found["once ms"].tolist() == pytest.approx([3.0, 3.0])
+    assert found["ms a layer"].tolist() == pytest.approx([2.0, 2.0])
+    assert 3 < found["× FLOPs"].iloc[-1] < 4  # twice as wide; attention grows less
+
+
 def operations(point, device):
     given = {"run": Mock(points=[point], profile=device)}
-    return run_cells("05_layers_by_hidden", "operations", "dearest", **given)["ops"]
+    return run_cells("05_layers_by_hidden", "operations", "dearest", **given, pd=pd)[
+        "ops"
+    ]
 
 
 def test_the_operations_table_adds_up(points, device):
@@ -125,6 +143,21 @@ def test_without_a_device_operations_are_ordered_by_their_flops(points, device):
         assert "ms" not in found
         assert found["GFLOP"].is_monotonic_decreasing
         assert found["share"].sum() == pytest.approx(1)
+
+
+def test_the_rows_that_exercise_4_names_are_estimates():
+    from fastlab.notebook.exercises import EXERCISES
+
+    known = [EXERCISES["05_4"].answer, *(w["answer"] for w in EXERCISES["05_4"].wrong)]
+    for row in known:
+        shape = {"layers": row["layers"], "hidden": row["hidden"]}
+        (found,) = fl.estimate(
+            grid(family="llama", vocab=8192, **shape), fl.device("t4")
+        )
+        assert (found.parameters, found.launches) == (
+            row["parameters"],
+            row["launches"],
+        )
 
 
 # --- explorers
@@ -154,7 +187,7 @@ def test_the_curve_agrees_with_the_rows_where_there_are_rows(chosen, device):
 
 def test_without_a_profile_only_measured_depths_have_a_curve(chosen):
     assert sweep.curve(chosen, None, 3).empty
-    figure = sweep.by_hidden(chosen, sweep.curve(chosen, None, 3), 3, [])
+    figure = sweep.by_hidden(chosen, sweep.curve(chosen, None, 3), 3, chosen)
     assert "estimated only" in figure.title
 
 

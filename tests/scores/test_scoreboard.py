@@ -210,3 +210,5 @@ def test_spearman_by_hand() -> None:
     )
     assert spearman(np.arange(9.0), np.exp(np.arange(9.0))) == pytest.approx(1)
     assert math.isnan(spearman(np.ones(5), np.arange(5.0)))
+    rounded = 1 + 1e-15 * np.array([3, 1, 2.0, 0])  # no order, but that of rounding
+    assert math.isnan(spearman(rounded, np.arange(4.0)))
