@@ -21,7 +21,6 @@ LISTS = json.loads((HERE / "lists.json").read_text(encoding="utf-8"))
 QUICK: dict[str, dict[str, Any]] = {
     "02_time_it_properly": {"n_max": 70, "budget_s": 0.5, "compiler": "eager"},
     "08_decode_and_cache": {"train_s": 0.5},
-    "09_distill_and_share": {"steps": 2},
     "10_the_article_case": {"distill_steps": 1},
 }
 
