@@ -33,6 +33,7 @@ NAMES = {
     "prefill": "Reading {:,} tokens (prefill)",
     "decode": "Writing one more (decode)",
 }
+NOTHING = "Nothing is measured"
 RANDOM = "random weights: KL is no quality of a trained model"
 FASTER = "times faster than the dense fp32 model"
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
@@ -185,9 +186,8 @@ def claims(lines: pd.DataFrame) -> Figure:
         bars(rows[own], "gain", "total", name, color=GREY, ends=("low", "high"), **look)
         for name, (own, look) in looks.items()
     ]
-    most = rows[clocked]["gain"].max()
-    title = f"Measured at most {_said(times, most)} of {times(THOUSANDS)}"
-    title = title if clocked.any() else "Nothing is measured"
+    most = _said(times, rows[clocked]["gain"].max())
+    title = f"Measured at most {most} of {times(THOUSANDS)}" if most else NOTHING
     said = ["at least ×2,000", *map(times, lines["gain"][1:])]
     notes = [("speed-up", said), ("of 2,000", shares)]
     ends = min(0.9, 0.7 * float(lines["gain"].min())), 1.5 * THOUSANDS

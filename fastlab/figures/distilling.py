@@ -24,7 +24,6 @@ LOOKS: dict[str, tuple[str, str, str]] = {  # of live students: colour, marker, 
 }
 COLORS = {"dense": BLACK, "from scratch": GREY, "distilled": PINK}  # of stored runs
 DASHES = ("-", "--", ":", "-.")  # of runs of one kind
-SHARES = (1e-5, 1e-4, 0.001, 0.01, 0.1, 1)  # that an axis names
 GOAL = 1.03  # within 3 % of the dense model
 COUNTS: Any = "{:,.0f}".format
 
@@ -62,17 +61,16 @@ def recovery(table: pd.DataFrame) -> Figure:
     for rows, room, under in ((far, rooms[0], []), (~far, rooms[1], [behind])):
         ticks = tick * np.arange(np.ceil(room[0] / tick), room[1] / tick)
         look: tuple[Any, ...] = ("linear", "{:.3g}".format, ticks.tolist(), room)
-        bits = Axis("bits per byte: lower is better", *look)
+        bits = Axis("bits per byte", *look)
         drawn = [*under, *_students(table[rows])]
         panels.append(Panel(steps, bits, drawn, key="edge", decor=[gridlines()]))
     apart = rooms[0][0] > rooms[1][1]
     title = f"{percent(table['prune_layers'].iloc[0])} of the layers cut; {last} steps "
     title += f"bring back {_recovered(table[~far], dense)}"
-    title += "\n(one scale, but the axis is broken)" * apart
+    title += "\n(lower is better" + "; one scale, but the axis is broken" * apart + ")"
     how: dict[str, Any] = {"columns": 1, "heights": spans, "share": "x"}
-    how["finish"] = _broken if apart else None
-    rows = pd.concat([table, flat], ignore_index=True)
-    return Figure(panels, title, rows, (10.4, 6.4), **how)
+    how |= {"rows": pd.concat([table, flat]), "finish": _broken if apart else None}
+    return Figure(panels, title, size=(10.4, 6.4), **how)
 
 
 def _room(values: Sequence[float] | pd.Series) -> tuple[float, float]:
@@ -128,22 +126,15 @@ def students(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     import pandas as pd
 
     taught, pairs = runs["kind"] == "distilled", runs[runs["kind"] != "dense"]
-    text = (
-        "bits_per_byte",
-        "bits per byte",
-        "learning from the text, ◆ all of the text",
-    )
+    text = "bits_per_byte", "bits per byte", "learning from the text, ◆ all of it"
     teacher = "loss", "nats per token", "the loss of distilling, from the teacher"
-    panels = [
-        _learning(runs[~taught], curves, *text),
-        _learning(runs[taught], curves, *teacher),
-        _pairs(pairs),
+    panels = [_learning(runs[~taught], curves, *text)]
+    panels += [_learning(runs[taught], curves, *teacher), _pairs(pairs)]
+    said = [
+        f"{more(known.min())} to {more(known.max())} {when}"
+        for name, when in (("before", "when cut"), ("after", "when taught"))
+        if len(known := pairs[name].dropna())
     ]
-    said = []
-    for name, when in (("before", "when cut"), ("after", "when taught")):
-        known = pairs[name].dropna()
-        ends = f"{more(known.min())} to {more(known.max())}"
-        said += [f"{ends} {when}"] if len(known) else []
     title = f"Bits per byte over the dense model's: {', '.join(said) or 'none judged'}"
     rows = pd.concat([runs, curves], ignore_index=True)
     below = 0.6 + 0.6 * len(pairs)
@@ -160,11 +151,11 @@ def _learning(
         color, name = COLORS[run["kind"]], f"{run['kind']} {run['shape']}"
         own = curves[curves["name"] == run["name"]].dropna(subset=[column])
         layers.append(line(own, "step", column, name, color=color, dash=dash))
-        if column == "bits_per_byte":
+        if column in run:
             end = run.to_frame().T
             layers.append(points(end, "steps", column, color=color, marker="D"))
-    steps = Axis("steps", "log", COUNTS)
-    return Panel(steps, Axis(label), layers, title, key="edge", decor=[gridlines()])
+    axes = Axis("steps", "log", COUNTS), Axis(label)
+    return Panel(*axes, layers, title, key="edge", decor=[gridlines()])
 
 
 def _pairs(pairs: pd.DataFrame) -> Panel:
@@ -179,10 +170,8 @@ def _pairs(pairs: pd.DataFrame) -> Panel:
         layers.append(points(own, "whole", "name", f"{kind}: whole text", **look))
     values = pairs[["before", "after", "whole"]].to_numpy(float)
     low, high = min(np.nanmin(values), 1) / 1.08, np.nanmax(values) * 1.1
-    places = (1, 1.05, 1.1, 1.2) if high < 1.37 else (1, 1.2, 1.5, 2, 3, 5)
-    ticks = [place for place in places if place <= high]
     label = "bits per byte on held-out text, of the dense model's"
-    ratio = Axis(label, "log", "×{:g}".format, ticks, (low, high))
+    ratio = Axis(label, "log", "×{:g}".format, limits=(low, high))
     names, moved = {}, []
     for _, row in pairs.iterrows():
         size = f"{si(row['parameters'])} parameters, {row['steps']:,} steps"
@@ -206,17 +195,18 @@ def softened(table: pd.DataFrame, text: str) -> Figure:
     table: token, then a column of shares for each temperature. All panels have one log
     scale: T divides distances on it.
     """
-    names = [str(name) for name in table.columns if name != "token"]
+    names = [str(name) for name in table if name != "token"]
     low = table[names].to_numpy(float).min() / 1.6
-    ticks = [tick for tick in SHARES if tick >= low]
     write = lambda v: f"{100 * v:.3g} %"  # noqa: E731
-    share = Axis("probability", "log", write, ticks, (low, 1.3))
+    share = Axis("probability", "log", write, limits=(low, 1.3))
     token, panels = Axis("", names=list(table["token"])), []
     for name in names:
         rest = f"{name}\nall others: {percent(1 - table[name].sum())}"
-        notes = [("", table[name].map(percent).tolist())]
-        dots = [points(table, name, "token", name)]
-        panels.append(Panel(share, token, dots, rest, notes=notes))
+        notes, dots = (
+            [("", [*table[name].map(percent)])],
+            points(table, name, "token", name),
+        )
+        panels.append(Panel(share, token, [dots], rest, notes=notes))
     first = table.iloc[0]
     said = ", ".join(f"{percent(first[name])} at {name}" for name in names)
     title = f"The teacher's next token after {text!r}: {first['token']!r} {said}"

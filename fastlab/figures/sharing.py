@@ -46,16 +46,14 @@ def stored(table: pd.DataFrame) -> Figure:
     kl = Axis("KL against the dense model, nats per token", "log")
     ends = ("kl_low", "kl_high") if table["kl_low"].notna().any() else ()
     noises, losses = _ways(table, "sqnr_db"), _ways(table, "kl_nats", ends=ends)
-    heads = "weights: higher is better", "text: lower is better"
-    panels = [
-        Panel(bits, Axis("SQNR, dB"), noises, heads[0], "lower right", **look),
-        Panel(bits, kl, losses, heads[1], **look),
-    ]
+    above, at = "weights: higher is better", "lower right"
+    panels = [Panel(bits, Axis("SQNR, dB"), noises, above, at, **look)]
+    panels.append(Panel(bits, kl, losses, "text: lower is better", **look))
     int8 = digits(table[table["kind"] == "int8"]["kl_nats"].iloc[0])
     least = table[table["bits"] == table["bits"].min()]
     costs = [percent(v - 1) for v in sorted(least["of_dense"])]
-    few = f"{least['bits'].iloc[0]} bits cost {costs[0]} to {costs[-1]} more bits"
-    title = f"What a bit buys: {few} per byte; int8 is {int8} nats from dense"
+    title = f"What a bit buys: {least['bits'].iloc[0]} bits cost {costs[0]} to "
+    title += f"{costs[-1]} more bits per byte; int8 is {int8} nats from dense"
     return Figure(panels, title, table, (11, 5.4))
 
 
@@ -82,10 +80,8 @@ def lookups(table: pd.DataFrame) -> Figure:
     phases = dict(iter(table.groupby("phase", sort=False)))
     panels = [_milliseconds(own, str(phase), ways) for phase, own in phases.items()]
     sizes = table.drop_duplicates("storage")
-    weights = [
-        bars(own, "weights_mb", "storage", name, color=color, thick=0.5)
-        for name, color, own in _groups(sizes)
-    ]
+    at = "weights_mb", "storage"
+    weights = [bars(own, *at, n, color=c, thick=0.5) for n, c, own in _groups(sizes)]
     said = [si(1e6 * mb, "B") for mb in sizes["weights_mb"]]
     panels.append(Panel(Axis("MB"), ways, weights, "all weights", notes=[("\n", said)]))
     slower = []
@@ -152,19 +148,17 @@ def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
     low, high = groups.aminmax(dim=1, keepdim=True)
     step = ((high - low) / (2**bits - 1)).clamp(min=2.0**-24)
     even = ((groups - low) / step).round() * step + low
-    errors = palette.dense() - weight, even.view(n, k) - weight
-    with np.errstate(divide="ignore"):
-        ratios = [float(weight.norm()) / np.float64(error.norm()) for error in errors]
-    noises = 20 * np.log10(ratios)
+    errors = [(w - weight).norm() for w in (palette.dense(), even.view(n, k))]
+    noises = [20 * float((weight.norm() / error).log10()) for error in errors]
     size = palette_bytes(sharing, n, k, VALUE)
-    part = f" (drawn: the first {rows} rows)".replace("first 1 rows", "first row")
+    many = f"{tables} table{'s' * (tables > 1)} of {2**bits} values"
     title = (
-        f"{name}, {n} x {k}: indices of {bits} bits and {tables} "
-        f"table{'s' * (tables > 1)} of {2**bits} values{part * bool(rows)}\n"
-        f"{size:,} bytes, {8 * size / n / k:.2f} bits a weight; SQNR "
-        f"{noises[0]:.1f} dB, evenly spaced {noises[1]:.1f} dB"
+        f"{name}, {n} x {k}: indices of {bits} bits and {many}"
+        f"{' (drawn: the first)' * (tables > 1)}\n{size:,} bytes, "
+        f"{8 * size / n / k:.2f} bits a weight; SQNR {noises[0]:.1f} dB, "
+        f"evenly spaced {noises[1]:.1f} dB"
     )
-    note = f"a table's values are bf16; {2 * n * k / size:.1f} times fewer bytes than "
+    note = f"values of tables are bf16; {2 * n * k / size:.1f} times fewer bytes than "
     note += f"bf16 (int4-g64: {4.5 * n * k / 8:,.0f})"
     panel = _heap(groups[0], palette.tables[0], even[0].unique())
     return Figure([panel], title, size=(9.6, 4.2), note=note)
