@@ -6,10 +6,18 @@ the package takes no time and needs neither torch nor pandas.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Threads of OpenMP spin while they wait for each other: beside a busy program a product
+# of 2 ms then takes up to 75. libgomp reads this once, when torch loads it; with so few
+# turns the wait is short, and a quiet machine is as fast as without.
+if "torch" not in sys.modules:
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOMES = {
     "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "PRESETS", "grid"),
@@ -51,13 +59,10 @@ _HOMES = {
     "fastlab.notebook.run": ("start",),
     "fastlab.notebook.generation": ("train_tiny_lm", "tiny_lm_folder", "stream_text"),
     "fastlab.notebook.progress": ("status", "steps"),
-    "fastlab.notebook.series": ("series",),
 }
 _MODULES = {
     "figures": "fastlab.figures",
     "check": "fastlab.notebook.exercises",
-    "traps": "fastlab.clock.traps",
-    "drift": "fastlab.clock.drift",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -201,7 +201,8 @@ def _size_bytes(text: str) -> int:
 def environment(kind: str) -> dict[str, Any]:
     """Who measured: device, versions, host, threads, commit, command; plain JSON.
 
-    The driver and CUDA version stand under "versions" where there is a GPU.
+    The driver and CUDA version stand under "versions" where there is a GPU. gomp_spin:
+    how long OpenMP's threads spin as they wait, "" where that was left to libgomp.
     """
     import torch
 
@@ -210,6 +211,7 @@ def environment(kind: str) -> dict[str, Any]:
         "versions": versions(),
         "host": socket.gethostname(),
         "threads": torch.get_num_threads(),
+        "gomp_spin": os.environ.get("GOMP_SPINCOUNT", ""),
         "commit": commit(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

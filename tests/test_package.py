@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,35 @@ def test_importing_takes_less_than_a_third_of_a_second() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
     assert float(run.stdout) < 0.3
+
+
+SPINS = """
+import sys
+sys.modules.update(dict.fromkeys({loaded}))  # an entry that stands for it
+import fastlab
+sys.modules.pop("torch", None)
+from fastlab.machine import environment
+print(repr(environment("cpu")["gomp_spin"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "loaded", "spins"),
+    [({}, [], "'20000'"), ({"GOMP_SPINCOUNT": "7"}, [], "'7'"), ({}, ["torch"], "''")],
+)
+def test_waiting_threads_spin_little_if_nobody_said_and_torch_is_not_loaded(
+    given: dict[str, str], loaded: list[str], spins: str
+) -> None:
+    others = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    code = SPINS.format(loaded=loaded)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=others | given,
+    )
+    assert run.stdout.strip() == spins, run.stderr
 
 
 def test_every_old_name_that_has_a_new_one_leads_to_it() -> None:

@@ -1,4 +1,8 @@
-"""Traps in timing code: samples as they came, few of them, drift, and first calls."""
+"""Traps in timing code: samples as they came, few of them, drift, and first calls.
+
+Rows of samples have a line for each call, in the order taken: series, and ms. The trap
+is the first series.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from fastlab.clock import stats
-from fastlab.clock.drift import TRUE_MEDIAN, Simulated, resampled
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, level, line, points
@@ -22,12 +25,9 @@ from fastlab.words import digits, factor, percent, times
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from fastlab.clock.traps import Series
-
 # The trap comes first, and is grey; what is measured with care is black.
 LOOKS = ({"color": GREY, "marker": "^"}, {"color": BLACK, "marker": "o"})
 DASHES = {"you report": (GREY, "--"), "all of ours": (BLACK, "-")}
-SIZES = (3, 10, 30, 100)  # sample counts that people use
 FAR = 0.05  # a median that is off by more than this fraction
 FACTORS = (1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 300, 1000)  # on an axis
 TRIES, INTERVALS = 100, 60  # drawn of each size, and in each panel
@@ -37,38 +37,41 @@ MS = Axis("milliseconds: log scale", "log")
 # --- figures
 
 
-def strips(series: Sequence[Series]) -> Figure:
+def strips(samples: pd.DataFrame, first: int = 0) -> Figure:
     """Every sample in the order taken, beside its ECDF; two series, ms on a log axis.
 
-    The trap comes first. First calls are hollow and ringed; the bar runs from p10 to
-    p90 where 64 samples or more allow it, the dash in it is the median.
+    first: so many calls of the first series are hollow and ringed. The bar runs from
+    p10 to p90 where 64 samples or more allow it, the dash in it is the median.
     """
+    every = [_told(own) for _, own in _series(samples)]
     left, right, told = [], [], []
-    for place, one in enumerate(series):
-        rows, ends = _samples(one), ("median_ms", "p10_ms", "p90_ms")
-        draw = partial(_strip, place=place, first=one.first)
-        left.append(drawn(draw, rows, "series", "ms", one.name, ends=ends))
+    for place, rows in enumerate(every):
+        name, ends = rows["series"].iloc[0], ("median_ms", "p10_ms", "p90_ms")
+        draw = partial(_strip, place=place, first=first * (not place))
+        left.append(drawn(draw, rows, "series", "ms", name, ends=ends))
         look: Any = {"color": LOOKS[place]["color"], "dash": ("--", "-")[place]}
         look["steps"] = True
-        right.append(line(rows.sort_values("share"), "share", "ms", one.name, **look))
-        called = f", first call {digits(rows['ms'][0])} ms" if one.first else ""
-        told.append(f"{one.name}: median {digits(rows['median_ms'][0])} ms{called}")
-    names = Axis("every sample, in the order taken", names=[one.name for one in series])
+        right.append(line(rows.sort_values("share"), "share", "ms", name, **look))
+        told.append(f"{name}: median {digits(rows['median_ms'].iloc[0])} ms")
+    if first:
+        told[0] += f", first call {digits(every[0]['ms'].iloc[0])} ms"
+    names = Axis("every sample, in the order taken", names=[one.name for one in left])
     share = Axis("share of samples below", "linear", percent, (0, 0.5, 1), (0, 1))
     panels = [Panel(names, MS, left), Panel(share, MS, right)]
     look = {"widths": (1.7, 1), "share": "y", "size": (10, 4.8)}
-    rows = pd.concat([layer.rows for layer in left], ignore_index=True)
+    rows = pd.concat(every, ignore_index=True)
     return Figure(panels, "; ".join(told), rows, key="outside lower center", **look)
 
 
-def _samples(one: Series) -> pd.DataFrame:
-    """Each sample with the share of all that is not above it; median, p10 and p90."""
-    ms = np.array(one.ns) / 1e6
+def _told(samples: pd.DataFrame) -> pd.DataFrame:
+    """Of one series: the call, the share of all not above it, median, p10 and p90."""
+    # time.time() may step back, and its steps are coarse: no time is below 1 ns.
+    ms = samples["ms"].clip(lower=1e-6).to_numpy()
     summary, order = stats.summary(ms), np.argsort(np.argsort(ms, kind="stable"))
-    columns = {"series": one.name, "call": range(1, len(ms) + 1), "ms": ms}
     ends = {"p10_ms": summary.p10, "p90_ms": summary.p90}
-    rows = pd.DataFrame(columns | {"share": (order + 1) / len(ms)} | ends)
-    return rows.assign(median_ms=summary.median).astype(dict.fromkeys(ends, float))
+    rows = samples[["series"]].assign(call=range(1, len(ms) + 1), ms=ms)
+    rows = rows.assign(share=(order + 1) / len(ms), median_ms=summary.median, **ends)
+    return rows.astype(dict.fromkeys(ends, float))
 
 
 def _strip(axes: Axes, rows: pd.DataFrame, place: int, first: int) -> None:
@@ -89,34 +92,34 @@ def _strip(axes: Axes, rows: pd.DataFrame, place: int, first: int) -> None:
     axes.text(bar + 0.05, middle, f"{digits(middle)} ms\nn = {len(ms)}", **text)
 
 
-def sample_size_effect(series: Series, sizes: Sequence[int] = SIZES) -> Figure:
+def sample_size_effect(tries: pd.DataFrame) -> Figure:
     """Medians of few samples over that of all: dots, and where 90 % of them lie.
 
-    The pale band is within 5 % of the full sample's median.
+    tries: samples (how many), ratio. The pale band is within 5 % of all.
     """
-    medians = np.array([resampled(series.ns, n) for n in sizes])
-    low, middle, high = np.quantile(medians, (0.05, 0.5, 0.95), axis=1)
-    off = np.mean(np.abs(medians - 1) > FAR, axis=1)
-    columns = {"samples": sizes, "low": low, "median": middle, "high": high, "off": off}
-    summary, tries = pd.DataFrame(columns), pd.DataFrame(medians[:, :TRIES].T)
-    tries = tries.set_axis(sizes, axis=1).melt(var_name="samples", value_name="ratio")
-    label = f"median of few / median of all {len(series.ns)}"
+    of_size = tries.groupby("samples", sort=False)["ratio"]
+    summary = of_size.quantile([0.05, 0.5, 0.95]).unstack()
+    summary = summary.set_axis(["low", "median", "high"], axis=1).reset_index()
+    off = of_size.agg(lambda ratio: np.mean(abs(ratio - 1) > FAR)).to_numpy()
+    dots = tries[of_size.cumcount() < TRIES]
     far, strayed = f"{100 * FAR:g} %", [percent(share) for share in off]
+    ticks = _round(dots["ratio"].min(), dots["ratio"].max())
     panel = Panel(
-        Axis(label, "log", factor, _round(tries["ratio"].min(), tries["ratio"].max())),
-        Axis("", names={str(n): f"{n} samples" for n in sizes}),
+        Axis("median of few / median of all", "log", factor, ticks),
+        Axis("", names={str(n): f"{n} samples" for n in summary["samples"]}),
         [
-            drawn(_dots, tries, "ratio", "samples", "tries", write=times),
+            drawn(_dots, dots, "ratio", "samples", "tries", write=times),
             drawn(_spans, summary, "median", "samples", ends=("low", "high")),
         ],
         notes=[(f"off by more\nthan {far}", strayed)],
         decor=[lambda axes: axes.axvspan(1 - FAR, 1 + FAR, color=PALE), level(1, "x")],
     )
+    sizes = summary["samples"].iloc
     title = (
         f"off by more than {far}: {strayed[0]} of medians of {sizes[0]}, {strayed[-1]} "
         f"of those of {sizes[-1]}\ndots: what you would have reported; bar: 90 % of it"
     )
-    rows = pd.concat([summary, tries], ignore_index=True)
+    rows = pd.concat([summary.assign(off=off), dots], ignore_index=True)
     return Figure([panel], title, rows, (9.4, 4.2))
 
 
@@ -139,32 +142,29 @@ def _spans(axes: Axes, rows: pd.DataFrame) -> None:
     axes.plot(rows["median"], range(len(rows)), "|", color=BLACK, ms=16)
 
 
-def intervals(simulations: Sequence[Simulated]) -> Figure:
-    """Sixty simulated intervals in each panel; those that miss the truth stand out.
+def intervals(simulated: pd.DataFrame) -> Figure:
+    """Sixty simulated intervals in each panel; those that miss the truth, 1, stand out.
 
-    Drawn are those with the most correlated noise; the table has all simulations.
+    simulated: correlation, interval (its kind), low, high. Drawn are those with the
+    most correlated noise; the table has all.
     """
-    worst = max(one.correlation for one in simulations)
-    panels = [_dance(one) for one in simulations if one.correlation == worst]
-    every = [
-        {
-            "noise": f"AR({one.correlation:g})" if one.correlation else "independent",
-            "interval": one.interval,
-            "samples taken": np.median(one.taken),
-            "runs": len(one.low),
-            "coverage": one.coverage,
-        }
-        for one in simulations
+    each = simulated.assign(holds=simulated["low"].le(1) & simulated["high"].ge(1))
+    kinds = each.groupby(["correlation", "interval"], sort=False)
+    summary = kinds.agg(runs=("holds", "size"), coverage=("holds", "mean"))
+    worst = each["correlation"].max()
+    panels = [
+        _dance(rows, f"{kind} interval: {percent(rows['holds'].mean())} hold the truth")
+        for (noise, kind), rows in kinds
+        if noise == worst
     ]
     drawn_rows = [layer.rows for panel in panels for layer in panel.layers]
     title = f"simulated, neighbours correlate by {worst:g}: thick lines miss the truth"
-    rows = pd.concat([pd.DataFrame(every), *drawn_rows], ignore_index=True)
+    rows = pd.concat([summary.reset_index(), *drawn_rows], ignore_index=True)
     return Figure(panels, title, rows, (10, 4.4), share="xy")
 
 
-def _dance(one: Simulated) -> Panel:
-    columns = {"interval": one.interval, "low": one.low, "high": one.high}
-    rows = pd.DataFrame(columns | {"holds": one.holds})[:INTERVALS]
+def _dance(rows: pd.DataFrame, title: str) -> Panel:
+    rows = rows[:INTERVALS].drop(columns="correlation")
     rows.insert(0, "run", range(1, len(rows) + 1))
 
     def draw(axes: Axes, rows: pd.DataFrame) -> None:
@@ -176,8 +176,8 @@ def _dance(one: Simulated) -> Panel:
         Axis("interval of the median / true median"),
         Axis("one simulated measurement a line"),
         [drawn(draw, rows, "low", "run", ends=("high",))],
-        f"{one.interval} interval: {percent(one.coverage)} hold the truth",
-        decor=[level(TRUE_MEDIAN, "x", BLACK, "-")],
+        title,
+        decor=[level(1, "x", BLACK, "-")],
     )
 
 
@@ -207,46 +207,50 @@ TRAPS: dict[str, tuple[bool, Callable[[Sequence[float]], Any]]] = {
 }
 
 
-def samples_taken(naive: Series, ours: Series, caption: str = "") -> Explorer:
+def samples_taken(rows: pd.DataFrame, caption: str = "") -> Explorer:
     """What you would have reported of few samples, or in a trap, beside all of ours."""
-    most = min(len(naive.ns), len(ours.ns))
+    most = int(_series(rows).size().min())
     return explore(
-        lambda samples, trap: reported(naive, ours, trap, samples),
+        lambda samples, trap: reported(rows, trap, samples),
         *({"samples": min(3, most), "trap": "naive loop, median"}, caption),
         samples=(1, most),
         trap=list(TRAPS),
     )
 
 
-def compared(naive: Series, ours: Series, trap: str, samples: int) -> pd.DataFrame:
+def compared(samples: pd.DataFrame, trap: str, used: int) -> pd.DataFrame:
     """What is reported from the first samples, and the full answer, in ms."""
+    naive, ours = (own["ms"].to_numpy() for _, own in _series(samples))
     from_naive, report = TRAPS[trap]
-    chosen = (naive if from_naive else ours).ns[:samples]
-    answers = (("you report", chosen, report), ("all of ours", ours.ns, _median))
-    lines = [
-        (name, len(ns), *work([one / 1e6 for one in ns])) for name, ns, work in answers
-    ]
+    chosen = (naive if from_naive else ours)[:used]
+    answers = (("you report", chosen, report), ("all of ours", ours, _median))
+    lines = [(name, len(ms), *work(ms)) for name, ms, work in answers]
     return pd.DataFrame(lines, columns=["report", "call", "low_ms", "ms", "high_ms"])
 
 
-def reported(naive: Series, ours: Series, trap: str, samples: int) -> Figure:
+def _series(samples: pd.DataFrame) -> Any:
+    return samples.groupby("series", sort=False)
+
+
+def reported(samples: pd.DataFrame, trap: str, used: int) -> Figure:
     """The first samples, what was reported from them, and the full answer; ms.
 
     The other samples stay pale, and the axes as they are while controls move.
     """
-    answers = compared(naive, ours, trap, samples)
-    rows = _samples(naive if TRAPS[trap][0] else ours)[["series", "call", "ms"]]
+    answers = compared(samples, trap, used)
+    (_, naive), (_, ours) = _series(samples)
+    rows = _told(naive if TRAPS[trap][0] else ours)[["series", "call", "ms"]]
     look: dict[str, Any] = {"color": FAINT, "size": 4}
-    layers = [points(rows[samples:], "call", "ms", "not looked at", **look)]
+    layers = [points(rows[used:], "call", "ms", "not looked at", **look)]
     look = {**LOOKS[0], "size": 5}
-    layers += [points(rows[:samples], "call", "ms", "the samples used", **look)]
+    layers += [points(rows[:used], "call", "ms", "the samples used", **look)]
     for n, name in ((1, "all of ours"), (0, "you report")):
         row, ends = answers[n : n + 1], ("low_ms", "high_ms")
         layers += [drawn(_answer, row, "call", "ms", name, "line", ends=ends)]
-    every = np.array([*naive.ns, *ours.ns]) / 1e6
+    every = samples["ms"].clip(lower=1e-6)
     ms = replace(MS, limits=(every.min() / 1.2, every.max() * 1.2))
     calls = Axis("call, in the order taken", limits=(0, len(rows) + 1))
-    title = f"{trap}, n = {samples}: {_verdict(*answers.to_dict('records'))}"
+    title = f"{trap}, n = {used}: {_verdict(*answers.to_dict('records'))}"
     table = pd.concat([answers, rows], ignore_index=True)
     return Figure([Panel(calls, ms, layers)], title, table, (8.0, 4.6))
 

@@ -1,4 +1,4 @@
-"""Progress that fits the place: a tqdm bar in a terminal, one line in a notebook."""
+"""Progress in a notebook: one line of a cell's output. Elsewhere nothing is shown."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ StepDone = Callable[[object], None]
 PAUSE_S = 0.1  # between two pictures of a line
 
 
-def line() -> NotebookLine | TerminalLine:
-    """A new line, for a notebook or for a terminal."""
-    return NotebookLine() if in_notebook() else TerminalLine()
-
-
 def status(what: str) -> AbstractContextManager[StepDone]:
     """Says what is going on in the `with` block, and at its end how long it took.
 
     Nothing is written in between, by no thread either: what is timed stays undisturbed.
     """
-    return line().steps(0, what)
+    return NotebookLine().steps(0, what)
 
 
 def steps(total: int, what: str) -> AbstractContextManager[StepDone]:
@@ -33,7 +28,7 @@ def steps(total: int, what: str) -> AbstractContextManager[StepDone]:
 
     The line says how many are done, the time left, and the last one's word.
     """
-    return line().steps(total, what)
+    return NotebookLine().steps(total, what)
 
 
 def in_notebook() -> bool:
@@ -57,7 +52,9 @@ class NotebookLine:
         self._output: Any = None
 
     def write(self, markup: str) -> None:
-        """Show this HTML in place of what stood there."""
+        """Show this HTML in place of what stood there; nothing outside a notebook."""
+        if not in_notebook():
+            return
         from IPython.display import HTML, display
 
         content = HTML(f'<span class="fastlab-progress">{markup}</span>')
@@ -108,30 +105,3 @@ def _bar(n: int, total: int, began: float, label: str) -> str:
     left = f", about {spent / n * (total - n):.0f} s left" if n else ""
     bar = f'<progress value="{n}" max="{total}"></progress>'
     return f"{bar} {n} of {total}{left}: {html.escape(label)}"
-
-
-class TerminalLine:
-    """tqdm on stderr, silent where that is no terminal."""
-
-    def points(self, points: Sequence[Point]) -> Iterable[Point]:
-        """The points under a bar with the time left."""
-        from fastlab.sweeps.run import terminal_progress
-
-        return terminal_progress(points)
-
-    @contextmanager
-    def steps(self, total: int, what: str) -> Iterator[StepDone]:
-        """A bar with the time left and the last step's word; of no steps the words
-        alone. Gone when it is over.
-        """
-        from tqdm import tqdm
-
-        form = None if total else "{desc} ..."
-        look: dict[str, Any] = {"bar_format": form, "leave": False, "disable": None}
-        with tqdm(total=total, desc=what, **look) as bar:
-
-            def done(said: object) -> None:
-                bar.set_postfix_str(_words(said), refresh=False)
-                bar.update()
-
-            yield done

@@ -15,7 +15,7 @@ from fastlab import machine
 from fastlab.clock.timing import Settings
 from fastlab.figures.shown import show
 from fastlab.latency.devices import Device
-from fastlab.notebook.progress import line
+from fastlab.notebook.progress import NotebookLine
 from fastlab.reading import sample_counts
 from fastlab.record import Record
 from fastlab.rows import table, with_missing
@@ -152,7 +152,7 @@ class Run:
         from fastlab.clock.measure import Bench
         from fastlab.sweeps.run import measured, rows_of
 
-        shown = line()
+        shown = NotebookLine()
         with shown.steps(0, "measuring what this device can do"):
             bench = Bench.for_device(self.kind, self.settings, trained=self.trained)
         list(measured(self.points, self.store, bench, shown.points))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
+
 import fastlab as fl
-from fastlab.clock.traps import Series
 from fastlab.figures import (
     counts,
     decode,
@@ -35,10 +36,14 @@ def rows_by_hand() -> tuple[list[Any], Device]:
     return [record(point, device, 1.2) for point in grid(**SIZES, **CALLS)], device
 
 
-def series(name: str, ms: int) -> Series:
-    """Fifty samples around so many milliseconds."""
-    ns = [ms * 1_000_000 + 10_000 * (n % 7) for n in range(50)]
-    return Series.naive(name, [each / 1e9 for each in ns], first=1)
+def samples() -> pd.DataFrame:
+    """Two series of fifty samples, around 9 and around 10 milliseconds."""
+    each = [
+        {"series": name, "ms": ms + 0.01 * (n % 7)}
+        for name, ms in (("naive", 9), ("ours", 10))
+        for n in range(50)
+    ]
+    return pd.DataFrame(each)
 
 
 def point() -> Point:
@@ -82,8 +87,6 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "palettes": lambda: sharing.palettes(weights()),
     "paying": lambda: precisions.paying(point(), fl.device("h200")),
     "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
-    "samples_taken": lambda: timing.samples_taken(
-        series("naive", 9), series("ours", 10)
-    ),
+    "samples_taken": lambda: timing.samples_taken(samples()),
     "target": lambda: target.target(_paths(), [fl.device("t4")]),
 }

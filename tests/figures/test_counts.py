@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
+from fastlab.cost import operations
 from fastlab.cost.operations import PARTS, total
 from fastlab.figures import counts
 from fastlab.figures.style import STACKED
@@ -17,6 +18,7 @@ from tests.pins import compare
 
 NOTEBOOK = "01_count"
 
+NAMES = ("BYTES", "bytes_by_kind", "flops_by_part", "part_of")
 STATE = {"layers": 16, "hidden": 2048, "prompt_len": 512, "batch": 1}
 STATE |= {"queries_per_kv": 4, "phase": "prefill"}
 
@@ -33,8 +35,13 @@ def cells(point):
     decode = fl.grid(model="llama-3.2-1b", phase="decode", **work)[0]
     given = {"prefill": point, "decode": decode, "work": work, "batch": 64}
     given |= {"prompt_len": 512, "prompt_lens": [128, 512, 2048, 8192, 32768]}
-    given |= {"hiddens": [256, 512, 1024, 2048, 4096], "model": "llama-3.2-1b"}
+    given |= {
+        "pd": pd,
+        "hiddens": [256, 512, 1024, 2048, 4096],
+        "model": "llama-3.2-1b",
+    }
     names = ("operations", "sums", "shares", "bytes", "cache", "cache-sizes", "article")
+    given |= {name: getattr(operations, name) for name in NAMES}
     return run_cells(NOTEBOOK, *names, "audit", **given, run=Mock())
 
 
@@ -64,13 +71,20 @@ def test_the_operations_add_up_in_the_last_line(cells, point):
     assert set(rest["part"]) == {"", *PARTS}
 
 
+@pytest.mark.parametrize("model", ["llama-3.2-1b", "gpt2", "qwen3-0.6b", "bert"])
+def test_a_layer_by_hand_costs_what_the_operations_say(model):
+    """The check's assertions hold: FLOPs and bytes to the last, with biases or not."""
+    point = fl.grid(model=model, prompt_len=64, precision="bf16")[0]
+    given = {"prefill": point, "prompt_len": 64, "precision": "bf16"}
+    names = ("by-hand-layer", "by-hand-cost", "by-hand-check")
+    table = run_cells(NOTEBOOK, *names, **given)["shown"]
+    assert table["product"].iloc[-1] == "attention"
+
+
 def test_torch_agrees_on_every_point(cells):
     points = fl.grid(model=["tiny-gpt2", "tiny-llama"], phase=["prefill", "decode"])
     given = {name: cells[name] for name in ("pd", "flops_by_part")}
-    table = run_cells(
-        NOTEBOOK, "families", "agreement", run=Mock(points=points), **given
-    )
-    table = table["rows"]
+    table = run_cells(NOTEBOOK, "families", run=Mock(points=points), **given)["rows"]
     assert list(table["ratio"]) == [1.0] * 4
     assert list(table["parameters"]) == list(table["torch_parameters"])
     assert list(table["phase"]) == ["prefill", "decode"] * 2

@@ -1,87 +1,91 @@
-"""Tables, figures and the explorer of timing traps, from fixed samples."""
+"""Figures, explorer and cells of timing traps, from fixed samples."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import fastlab as fl
-from fastlab.clock.drift import Simulated
-from fastlab.clock.traps import Series
+from fastlab.clock import stats
 from fastlab.figures import timing
-from fastlab.record import Measurement, Record
-from fastlab.spec import grid
-from fastlab.sweeps import reference as stored
-from fastlab.sweeps.store import Store
-from fastlab.words import digits
+from fastlab.record import Measurement
+from fastlab.words import digits, times
 from tests.cells import run_cells
+from tests.clock.test_timing import MS, FakeClock
 from tests.pins import compare
 
 NOTEBOOK = "02_time_it_properly"
 
-MS = 1_000_000
-NAIVE = Series("naive loop", (90 * MS, 20 * MS, *[10 * MS] * 98), first=2)
-OURS = Series("our clock", tuple((9 + n % 3) * MS for n in range(100)))
+NAIVE = [90, 20, *[10] * 98]
+OURS = [9 + n % 3 for n in range(100)]
 ON_GPU = Measurement(0.01, 0.009, 0.011, 3, False, "budget", "cold", 5, 0.5, ("noisy",))
-ON_GPU = replace(ON_GPU, device_ns=(9 * MS, 10 * MS, 11 * MS), e2e_ns=(12 * MS,))
-ON_GPU = replace(ON_GPU, enqueue_ns=(2 * MS,))
 
 
-def simulated(kind="plain"):
-    low, high = np.array([0.9, 1.1, 0.8, 1.0]), np.array([1.1, 1.2, 0.9, 1.3])
-    return Simulated(0.8, kind, low, high, np.array([50, 60, 70, 80]))
+def rows(**series):
+    named = [pd.DataFrame({"series": name, "ms": ms}) for name, ms in series.items()]
+    return pd.concat(named)
+
+
+BOTH = rows(naive=NAIVE, ours=OURS)
 
 
 def lines(table):
     return [list(row) for row in table.to_numpy()]
 
 
-def test_the_three_times_of_a_call_stand_apart_above_stored_ones(monkeypatch, tmp_path):
-    mine, other = grid(family="llama", layers=[1, 2], hidden=64, vocab=512)
-    folder = tmp_path / "box"
-    with Store(folder) as store:
-        store.begin({})
-        for point in (mine, other):
-            at = "2026-01-02T03:04:05.000+00:00"
-            record = Record(point, "H200", {}, "ok", measured=ON_GPU, at_utc=at)
-            store.append(record)
-    (folder / "run.json").write_text("{}")
-    monkeypatch.setattr(stored, "FOLDER", tmp_path)
-    given = {"run": Mock(kind="cpu", points=[mine]), "device_name": str}
-    table = run_cells(NOTEBOOK, "queue", "queueing", every=ON_GPU, **given)["shown"]
-    assert lines(table) == [
-        ["cpu", "this call", 10, 12, 2],
-        ["H200, stored 2026-01-02", "prefill", 10, 12, 2],
-    ]
-    on_cpu = replace(ON_GPU, enqueue_ns=())
-    table = run_cells(NOTEBOOK, "queue", "queueing", every=on_cpu, **given)["shown"]
-    assert table["queueing_ms"][0] == "no queue"
+def by_hand(**names):
+    return run_cells(NOTEBOOK, "by-hand-interval", "by-hand-loop", **names)
+
+
+def test_the_interval_by_hand_is_the_plain_one():
+    interval, rng = by_hand()["interval"], np.random.default_rng(0)
+    for n in (1, 5, 6, 7, 20, 63, 64, 200, 1000, 5000):
+        ns = rng.lognormal(size=n)
+        assert tuple(interval(ns)) == stats.plain_interval(ns)
+
+
+@pytest.mark.parametrize(
+    ("n", "budget_s", "taken"), [(4, 9, 4), (99, 0.05, 5), (9, 0, 3)]
+)
+def test_the_loop_by_hand_warms_up_and_ends_with_its_budget(n, budget_s, taken):
+    """Calls of 5 ms on a scripted clock."""
+    clock = FakeClock(device_ns=[0], enqueue_ns=5 * MS)
+    space = by_hand()
+    space["now"] = lambda: int(clock.now_ns())
+    ns = space["timed"](clock.run, n, budget_s)
+    assert ns.tolist() == [5 * MS] * len(ns)
+    assert len(ns) == taken
 
 
 def test_first_calls_beside_the_median_of_the_others():
-    given = {"naive": NAIVE, "eager": ON_GPU, "np": np, "pd": pd}
-    given |= {"compiled": "no compiler", "guess_factor": 2.0}
-    table = run_cells(NOTEBOOK, "first-calls", **given)["shown"].set_index("call")
-    assert table["ratio"].dropna().to_dict() == pytest.approx(
-        {"model, prefill": 9, "one layer": 50, "your guess": 2}
-    )
-    assert table.loc["model, prefill", ["first_ms", "median_ms"]].tolist() == [90, 10]
-    assert table.loc["one layer, compiled", "note"] == "no compiler"
-    given |= {"compiled": ON_GPU, "guess_factor": None}
-    table = run_cells(NOTEBOOK, "first-calls", **given)["shown"]
+    late = {"model, prefill": (90, 10, ""), "one layer": (500, 10, "")}
+    late["one layer, compiled"] = np.nan, np.nan, "no compiler"
+    given = {"late": late, "guess_factor": 2.0, "pd": pd}
+    table = run_cells(NOTEBOOK, "first-table", **given)["shown"]
+    assert table["ratio"].tolist()[:2] == [9, 50] and table["ratio"].iloc[-1] == 2
+    assert table["note"][2] == "no compiler"
     assert compare(f"{NOTEBOOK}_07", table) == []
 
 
+def test_a_compiler_that_is_not_there_is_told_in_words():
+    def fail(token):
+        raise RuntimeError("no C++ compiler found\n" * 50)
+
+    given = {"seconds": [1.0, 0.5], "layers_here": {"one": fail}, "token": None}
+    given |= {"timed": None, "n_max": 3, "budget_s": 1, "np": np, "now": int}
+    space = run_cells(NOTEBOOK, "first-calls", **given, partial=Mock())
+    assert space["late"]["one"][2].startswith("RuntimeError: no C++ compiler found")
+    assert space["late"]["model, prefill"] == (1000, 500, "")
+
+
 def test_drift_in_a_table():
-    steps = Series("steps", (*[1 * MS] * 50, *[2 * MS] * 50))
-    names = {"naive": "naive loop", "ours": "our clock, warm cache"}
-    names |= {"warm": "warm", "cold": "cold"}
-    given = {name: replace(steps, name=said) for name, said in names.items()}
-    table = run_cells(NOTEBOOK, "drift", "intervals", np=np, pd=pd, **given)["shown"]
+    steps = np.array([*[1 * MS] * 50, *[2 * MS] * 50])
+    given = {"series": {"naive loop": steps, "careful loop": steps}, "stats": stats}
+    given |= {"warm": steps, "cold": steps, "np": np, "pd": pd, "digits": digits}
+    given |= {"times": times, "interval": stats.plain_interval}
+    table = run_cells(NOTEBOOK, "drift", **given)["shown"]
     row = lines(table)[0]
     assert row[:3] == ["naive loop", 100, 1.5]
     assert row[3] > 0.9
@@ -90,63 +94,84 @@ def test_drift_in_a_table():
     assert compare(f"{NOTEBOOK}_10", table) == []
 
 
+def test_plain_intervals_miss_the_truth_on_drifting_clocks_and_corrected_ones_hold():
+    kinds = {"plain": stats.plain_interval, "corrected": stats.median_interval}
+    given = {"kinds": kinds, "drift_runs": 300, "np": np, "pd": pd}
+    space = run_cells(NOTEBOOK, "coverage", **given)
+    told = space["run"].shown["intervals"].table.dropna(subset="coverage")
+    coverage = told.set_index(["correlation", "interval"])["coverage"]
+    assert 0.4 < coverage[0.8, "plain"] < 0.65
+    assert min(coverage[0.8, "corrected"], coverage[0, "plain"]) > 0.9
+    assert space["noisy"].std() == pytest.approx(0.02, rel=0.1)
+    assert stats.rank_correlation(space["noisy"].ravel()) == pytest.approx(
+        0.8, abs=0.03
+    )
+
+
 def test_the_clocks_in_a_table():
-    table = run_cells(NOTEBOOK, "time", pd=pd)["shown"]
-    assert list(table["clock"]) == ["time.time", "time.perf_counter_ns"]
-    assert list(table["can be set"]) == ["yes: it may even go back", "no"]
+    import time
+
+    table = run_cells(NOTEBOOK, "time", pd=pd, np=np, time=time)["shown"]
+    assert list(table["clock"]) == ["time", "perf_counter"]
+    assert list(table["can be set"]) == [True, False]
+    wall = table["smallest step, ns"][0]
+    assert wall >= np.spacing(time.time()) * 1e9 / 2  # 238 ns since 2004
 
 
-def test_the_report_says_every_field_and_why_it_stopped(monkeypatch):
-    monkeypatch.setattr(fl, "time_call", lambda *_: ON_GPU)
-    given = {"call": None, "clock": None, "run": Mock(), "digits": digits, "pd": pd}
-    table = run_cells(NOTEBOOK, "report", "meaning", "said", **given)["shown"]
-    table = table.set_index("field")
-    assert table["value"].to_dict() == {
-        **{"seconds": "10.0 ms", "low_s, high_s": "9.00 to 11.0 ms", "n": 3},
-        **{"stopped": "budget", "converged": "no", "flags": "noisy"},
-        **{"cache": "cold", "warmup_calls": 5, "first_call_s": "500 ms"},
+def test_the_report_says_every_field():
+    table = run_cells(NOTEBOOK, "report", measured=ON_GPU, pd=pd)["shown"]
+    assert table.set_index("field")["value"].to_dict() == {
+        **{"seconds": 0.01, "low_s": 0.009, "high_s": 0.011, "n": 3},
+        **{"stopped": "budget", "flags": "noisy", "cache": "cold"},
+        **{"warmup_calls": 5, "first_call_s": 0.5},
     }
-    assert table.loc["stopped", "meaning"] == "the time for sampling was spent"
-    assert compare(f"{NOTEBOOK}_13", table.reset_index()) == []
 
 
 def test_the_strips_show_every_sample_and_ring_the_first():
-    figure = timing.strips([NAIVE, OURS])
+    figure = timing.strips(BOTH, first=2)
     left, right = figure.draw().axes
     assert [len(dots.get_offsets()) for dots in left.collections] == [98, 2, 100]
     texts = [text.get_text() for text in left.texts]
     assert texts == ["first calls", "10.0 ms\nn = 100", "10.0 ms\nn = 100"]
     assert [line.get_ydata().max() for line in right.lines] == [90, 11]
     assert figure.title.startswith(
-        "naive loop: median 10.0 ms, first call 90.0 ms; our"
+        "naive: median 10.0 ms, first call 90.0 ms; ours: median"
     )
     assert len(figure.table) == 200
 
 
 def test_few_samples_have_no_p10_to_p90_bar():
-    few = timing.strips([Series("few", OURS.ns[:63]), OURS]).table
+    few = timing.strips(rows(few=OURS[:63], ours=OURS)).table
     assert few.groupby("series")["p10_ms"].count().to_dict() == {
         "few": 0,
-        "our clock": 100,
+        "ours": 100,
     }
 
 
 def test_medians_of_few_samples_stray_and_the_axis_holds_all_tries():
-    figure = timing.sample_size_effect(NAIVE, [3, 10])
+    given = {"mine": np.array(NAIVE), "here": "here", "np": np, "pd": pd}
+    space = run_cells(NOTEBOOK, "few", **given)
+    figure = space["run"].shown["few"]
     (axes,) = figure.draw().axes
     low, high = axes.get_xlim()
     ratios = figure.table["ratio"].dropna()
     assert low < ratios.min() <= ratios.max() < high
-    assert [t.get_text() for t in axes.get_yticklabels()] == ["3 samples", "10 samples"]
-    flat = timing.sample_size_effect(Series("flat", (MS,) * 9), [3]).table.iloc[0]
-    assert (flat["low"], flat["high"], flat["off"]) == (1, 1, 0)
-    three, thirty = timing.sample_size_effect(OURS, [3, 31]).table["off"].dropna()
-    assert three > thirty
+    sizes = [f"{n} samples" for n in (3, 10, 30, 100)]
+    assert [t.get_text() for t in axes.get_yticklabels()] == sizes
+    spreads = space["few"].groupby("samples")["ratio"].std().tolist()
+    assert spreads == sorted(spreads, reverse=True)
+    assert compare(f"{NOTEBOOK}_few", figure.table) == []
+    flat = timing.sample_size_effect(pd.DataFrame({"samples": 3, "ratio": [1.0] * 9}))
+    assert flat.table.loc[0, ["low", "high", "off"]].tolist() == [1, 1, 0]
 
 
 def test_intervals_that_miss_stand_out():
-    both = [simulated(), simulated("corrected")]
-    figure = timing.intervals([*both, replace(simulated(), correlation=0.0)])
+    ends = {"low": [0.9, 1.1, 0.8, 1.0], "high": [1.1, 1.2, 0.9, 1.3]}
+    each = [
+        pd.DataFrame({"correlation": r, "interval": kind, **ends})
+        for r, kind in ((0.8, "plain"), (0.8, "corrected"), (0.0, "plain"))
+    ]
+    figure = timing.intervals(pd.concat(each))
     assert [panel.title for panel in figure.panels] == [
         "plain interval: 50 % hold the truth",
         "corrected interval: 50 % hold the truth",
@@ -156,11 +181,11 @@ def test_intervals_that_miss_stand_out():
     (intervals,) = figure.draw().axes[0].collections
     assert intervals.get_linewidth() == [1, 3, 3, 1]
     told = figure.table[figure.table["runs"].notna()]
-    columns = ["noise", "interval", "samples taken", "runs", "coverage"]
+    columns = ["correlation", "interval", "runs", "coverage"]
     assert lines(told[columns]) == [
-        ["AR(0.8)", "plain", 65, 4, 0.5],
-        ["AR(0.8)", "corrected", 65, 4, 0.5],
-        ["independent", "plain", 65, 4, 0.5],
+        [0.8, "plain", 4, 0.5],
+        [0.8, "corrected", 4, 0.5],
+        [0.0, "plain", 4, 0.5],
     ]
 
 
@@ -177,14 +202,14 @@ def test_intervals_that_miss_stand_out():
     ],
 )
 def test_what_you_would_have_reported(trap, taken, value):
-    answers = timing.compared(NAIVE, OURS, trap, taken)[["low_ms", "ms", "high_ms"]]
+    answers = timing.compared(BOTH, trap, taken)[["low_ms", "ms", "high_ms"]]
     assert answers.iloc[0].tolist() == pytest.approx(value)
     assert answers["ms"][1] == 10
     assert answers["low_ms"][1] <= 10 <= answers["high_ms"][1]
 
 
 def test_the_figure_marks_what_was_taken_and_its_axes_stay():
-    figures = [timing.reported(NAIVE, OURS, "naive loop, median", n) for n in (3, 80)]
+    figures = [timing.reported(BOTH, "naive loop, median", n) for n in (3, 80)]
     axes = [figure.draw().axes[0] for figure in figures]
     pale, used = axes[0].lines[:2]
     assert (len(pale.get_xdata()), len(used.get_xdata())) == (97, 3)
@@ -192,7 +217,7 @@ def test_the_figure_marks_what_was_taken_and_its_axes_stay():
 
 
 def test_one_change_is_one_redraw_that_says_its_state():
-    box = timing.samples_taken(NAIVE, OURS, "measured on a box").widget()
+    box = timing.samples_taken(BOTH, "measured on a box").widget()
     assert (box.controls["samples"].value, len(box.controls["samples"].options)) == (
         *(3, 100),
     )

@@ -30,8 +30,9 @@ from fastlab.notebook.kinds import (
 )
 
 NAMES = sorted(EXERCISES)
+ONE_OF_EACH = list({type(EXERCISES[name]): name for name in NAMES}.values())
 ROUNDED = [(name, n) for name in NAMES for n in range(len(EXERCISES[name].wrong))]
-LONG = ["01_3", "03_2", "08_2", "08_3"]
+LONG = ["03_2", "08_2", "08_3"]
 
 
 class Hostile:
@@ -110,7 +111,7 @@ def test_an_exercise_has_three_wrong_answers_with_different_hints(name):
     assert all(type(text) is str for text in [*hints, EXERCISES[name].why])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 @pytest.mark.parametrize("answer", [None, ..., lambda *_: None, lambda *_: ...])
 def test_nothing_done_is_not_attempted(name, answer):
     verdict = fresh(name)(answer)
@@ -123,7 +124,7 @@ def test_nothing_done_is_not_attempted(name, answer):
     assert verdict.words == NOT_ATTEMPTED
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 @pytest.mark.parametrize(
     "answer",
     ["4", True, 1j, [4], {}, math.nan, math.inf, 10**400, object(), Hostile(), str],
@@ -163,7 +164,7 @@ def test_a_long_number_may_be_rounded_to_two_digits_or_more(name, digits):
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
-        *(("01_3", 300), ("01_3", 262), ("01_3", 265), ("02_2", 660), ("02_2", 663)),
+        *(("10_1", 80), ("10_1", 76), ("10_1", 78)),
         *(("03_3", 100), ("03_3", 104), ("04_2", 1.3), ("04_3", 12), ("05_1", 4.1)),
         *(("09_2", 20), ("08_3", 10_000), ("08_3", 14_400), ("10_2", 0.7)),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -57,7 +56,7 @@ def test_an_error_passes_and_the_line_says_so(outputs):
 
 
 def test_all_of_a_line_is_one_output(outputs, points):
-    line = progress.line()
+    line = progress.NotebookLine()
     with line.steps(0, "calibration"):
         pass
     assert list(line.points(points[:2])) == points[:2]
@@ -78,20 +77,12 @@ def test_a_step_is_told_by_a_word_or_by_a_row_of_numbers(outputs, monkeypatch):
 
 
 def test_nothing_to_measure_is_said(outputs):
-    assert list(progress.line().points([])) == []
+    assert list(progress.NotebookLine().points([])) == []
     assert "all points were measured before" in outputs[0].written[-1]
 
 
-def test_a_pipe_gets_nothing(capsys, points):
+def test_outside_a_notebook_nothing_is_shown(capsys, points):
     with fl.status("work"):
         pass
-    assert list(progress.line().points(points[:2])) == points[:2]
+    assert list(progress.NotebookLine().points(points[:2])) == points[:2]
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_terminal_shows_the_words_and_wipes_them(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with fl.status("work"):
-        shown = capsys.readouterr().err
-    assert "work ..." in shown
-    assert capsys.readouterr().err.strip("\r ") == ""

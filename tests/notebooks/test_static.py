@@ -57,6 +57,13 @@ def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
+def test_the_first_notebook_links_to_every_other():
+    first = NOTEBOOKS[0].read_text(encoding="utf-8")
+    for path in NOTEBOOKS[1:]:
+        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
+        assert f"| [{title[2:]}]({path.name}) |" in first
+
+
 def test_valid_with_stable_ids(book):
     nbformat.validate(book)
     assert (book.nbformat, book.nbformat_minor) == (4, 5)
