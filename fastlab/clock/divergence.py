@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastlab.learning.likelihood import bootstrap_ratio
+from fastlab.learning.tokens import bootstrap_ratio
 from fastlab.record import Quality
 
 CHUNK = 32  # positions compared at once: few enough for a vocabulary of 152k in fp64

@@ -8,9 +8,11 @@ workload, so that one reference serves every row on the same weights.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,11 +23,13 @@ from torch import Tensor, nn
 from fastlab import machine
 from fastlab.clock.divergence import compare_logits, quality_from
 from fastlab.cost.memory import parameters
+from fastlab.learning.tokens import block_nats, blocks_and_bytes, token_ids
 from fastlab.models import numerics, prompt_ids
 from fastlab.record import Quality
 from fastlab.runtime.cache import static_cache
 from fastlab.shrink.recipes import build
-from fastlab.shrink.trained import Trained
+from fastlab.shrink.trained import CHARACTERS, Trained
+from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import PLAIN
 from fastlab.words import si
@@ -52,7 +56,8 @@ class Questions(NamedTuple):
     @classmethod
     def of_text(cls, trained: Trained, length: int, most: int) -> Questions:
         """At most so many blocks of held-out text, evenly spread over it."""
-        rows, sizes = trained.judged(length, most)
+        text = trained.tokenizer, trained.corpus.held_out
+        rows, sizes = blocks_and_bytes(*text, length, most)
         return cls(rows[:, :-1].contiguous(), rows[:, 1:].contiguous(), sizes)
 
     @property
@@ -189,3 +194,71 @@ def logits_of(
             options = {"use_cache": False}
         logits: Tensor = model(ids, **options).logits[0]
         return logits.to(torch.float32)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Blocks of held-out text, and what the dense fp32 model says to each token.
+
+    logits (length, vocab) of each block.
+    """
+
+    questions: Questions
+    logits: list[Tensor]
+
+    @classmethod
+    def of(cls, trained: Trained, dense: nn.Module, blocks: int = 8) -> Evaluator:
+        """At most so many blocks of BLOCK tokens, evenly spread over the text.
+
+        They are shorter where the model or the text has no more; ValueError for a text
+        too short for that.
+        """
+        check_count("blocks", blocks)
+        most: int = dense.config.max_position_embeddings  # type: ignore[assignment,union-attr]
+        length, text = min(BLOCK, most), trained.corpus.held_out
+        if len(text) <= CHARACTERS * length:
+            tokens = len(token_ids(trained.tokenizer, text))
+            length = max(1, min(length, tokens - 1))
+        questions = Questions.of_text(trained, length, blocks)
+        return cls(questions, [logits_of(dense, row) for row in questions.ids.split(1)])
+
+    def quality(self, model: nn.Module) -> Quality:
+        """What a model lost against the dense one; intervals from 8 blocks on."""
+        return self.questions.judge(self.logits, partial(logits_of, model), sha="")
+
+    def bits_per_byte(self, model: nn.Module) -> float:
+        """Of the text under a model, in the state of training it may be in."""
+        ids, targets, sizes = self.questions
+        assert targets is not None and sizes is not None
+        nats = block_nats(model, torch.cat([ids, targets[:, -1:]], 1))
+        return float(nats.sum() / math.log(2) / sizes.sum())
+
+    @cached_property
+    def dense(self) -> float:
+        """Bits per byte of the dense model on these blocks."""
+        own = iter(self.logits)
+        itself = self.questions.judge(self.logits, lambda _: next(own), sha="")
+        return float(itself.dense_bits_per_byte or 0)
+
+    @property
+    def words(self) -> str:
+        """How much text judges."""
+        count, length = self.questions.ids.shape
+        return f"{count} held-out blocks of {length} tokens"
+
+
+def same_text(trained: Trained) -> str:
+    """Whether the model's run.json was judged on the text at hand, in words."""
+    path = trained.folder / "run.json"
+    if not path.exists():
+        return "no run.json beside the weights: what they once reached is not known"
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    sha = kept.get("text", {}).get("held_out_sha256") or kept.get("held_out_sha256")
+    reached = kept["held_out"]["bits_per_byte"]
+    if sha and sha != trained.corpus.held_out_sha256:
+        return (
+            "the held-out text is another one here (another Python, or your own text): "
+            f"stored figures were judged on theirs ({reached:.3f} bits per byte), "
+            "live ones on yours, with the dense model judged anew"
+        )
+    return f"the held-out text is that of run.json: {reached:.3f} bits per byte in all"

@@ -6,13 +6,7 @@ or the vocabulary head, and gets its own multiplications wrong.
 
 from __future__ import annotations
 
-# What section 4.3 of the article prints for (n, L, H), beside what its formula gives.
-PRINTED = {(1024, 12, 768): 1.25e9, (1024, 3, 512): 1.5e9}
-PRINTED_16_BIT = 1.5e8 / 8  # "1.5e8" where the line above says 1.5e9
-PRINTED_OPTIMISED = 1.75e7
-PRINTED_BOTH_PASSES = 2 * 1.25e9  # inference has no backward pass
-
-LINES = {  # of that section: what is wrong with each
+LINES = {  # of the article's section 4.3: what is wrong with each
     "forward: 2·12·(1024·768²)": (
         "one H×H product a layer; there are 12, attention, and the head"
     ),

@@ -1,133 +1,50 @@
 """The article's case: each step by its formula, by FLOPs, estimated and by the clock.
 
-What is faster is told over the first step, the dense model in fp32.
+Speed-ups are over the first step, the dense model in fp32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab import machine
-from fastlab.cost import article
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, drawn, level, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
-from fastlab.rows import only, over, points_of
-from fastlab.spec.formats import QUANTIZED
-from fastlab.spec.grids import point_of
-from fastlab.spec.point import Point
+from fastlab.rows import over
 from fastlab.words import digits, factor, percent, times
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TOPICS = Path(__file__).parents[2] / "data" / "article.yaml"
-# 12 layers of 768 become 3 of 512: three quarters of the depth, a third of the width.
-CUT: dict[str, Any] = {
-    **{"prune_layers": 0.75, "prune_heads": 0.33, "prune_hidden": 0.33},
-    **{"prune_ffn": 0.33, "prune_multiple": 64},
-}
-LAST = "last logits"  # our own further step: the head for one position only
-LATER = ("compiled", LAST, "8 bit")  # steps that the article's "optimised" covers
-PRINTED = {
-    **{"dense": article.PRINTED_BOTH_PASSES, "16 bit": article.PRINTED_16_BIT},
-    **{"pruned": article.PRINTED[1024, 3, 512], "compiled": article.PRINTED_OPTIMISED},
-}
-# What the article's optimised code saves: 1.875e7 becomes 1.75e7.
-OPTIMISED_CLAIM = article.PRINTED_16_BIT / article.PRINTED_OPTIMISED
-# What it divides its operations by.
-DIVIDED = {"16 bit": 8.0} | dict.fromkeys(LATER, 8.0 * OPTIMISED_CLAIM)
-POSITIONS = 1024  # of GPT-2, and the article's n
 THOUSANDS = 2000.0  # the least that "thousands of times" can mean
 SOURCES = {
     **{"printed": "the article's numbers", "formula": "its formula, worked out"},
     **{"flops": "FLOPs, counted", "estimated": "time, estimated"},
     "measured": "time, measured",
 }
+ASKED = ("printed", "formula", "flops", "estimated_ms", "measured_ms")
 WORDS: dict[str, Any] = {"va": "center", "color": GREY, "fontsize": SMALL}
 STAIRS = {"printed": (0, (5, 2)), "formula": (0, (1, 1.5)), "flops": "-"}
 NAMES = {
     "prefill": "Reading {:,} tokens (prefill)",
     "decode": "Writing one more (decode)",
 }
-ASKED = ("printed", "formula", "flops", "estimated_ms", "measured_ms")
+NOTHING = "Nothing is measured"
 RANDOM = "random weights: KL is no quality of a trained model"
 FASTER = "times faster than the dense fp32 model"
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
 
 
-# --- the steps and their rows
+def speedups(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of steps with X_gain: the dense step's X over theirs, for each of SOURCES.
 
-
-def path(added: Mapping[str, Mapping[str, Any]], **common: Any) -> dict[str, Point]:
-    """step -> point: each adds its fields to all before; none that changes nothing."""
-    steps: dict[str, Point] = {}
-    for name, fields in added.items():
-        common |= fields
-        if (point := point_of(**common)) not in steps.values():
-            steps[name] = point
-    return steps
-
-
-def case_points(
-    layers: int = 12,
-    hidden: int = 768,
-    prompt_len: int = POSITIONS,
-    formats: Sequence[str] = ("bf16", "int8"),
-    compiled: bool = True,
-) -> dict[str, dict[str, Point]]:
-    """phase -> step -> point, of a gpt2 with random weights.
-
-    formats: that of "16 bit", then that of "8 bit", which decoding alone has, output
-    head too. A decode step is the one that fills position `prompt_len`.
+    rows: step, phase and ASKED. Times also get their interval's ends, X_gain_low and
+    X_gain_high.
     """
-    shape: dict[str, Any] = {"family": "gpt2", "layers": layers, "hidden": hidden}
-    shape["max_positions"] = max(POSITIONS, prompt_len)
-    graph = "graph" if machine.torch_device() == "cuda" else "decoder"
-    reads, writes = ({"runtime": runtime} for runtime in ("compile", graph))
-    steps = {"dense": {}, "pruned": CUT, "16 bit": {"precision": formats[0]}}
-    head = {"scope": "head"} if formats[-1] in QUANTIZED else {}
-    last = {"precision": formats[1], **head} if formats[1:] else {}
-    reading = steps | {"compiled": reads if compiled else {}, LAST: {"logits": "last"}}
-    writing = steps | {"compiled": writes if compiled else {}, "8 bit": last}
-    cached = max(prompt_len - 1, 1)
-    return {
-        "prefill": path(reading, phase="prefill", prompt_len=prompt_len, **shape),
-        "decode": path(writing, phase="decode", prompt_len=cached, **shape),
-    }
-
-
-def case_rows(
-    rows: pd.DataFrame, paths: Mapping[str, Mapping[str, Point]]
-) -> pd.DataFrame:
-    """The rows of each path's steps, with what the article says, and all speed-ups.
-
-    X_gain: the dense model's X over this one's, above 1 is faster. formula: what the
-    article's 2 L n H^2 gives for what is built; printed: what it prints, for its own
-    sizes. It says nothing of decoding.
-    """
-    steps = {point: name for own in paths.values() for name, point in own.items()}
-    rows = only(rows, steps)
-    here = points_of(rows)
-    built = [(p.built_shape.layers, p.built_shape.hidden) for p in here]
-    sizes = [
-        (p.workload.prompt_len, *size) for p, size in zip(here, built, strict=True)
-    ]
-    rows = rows.assign(
-        step=[steps[point] for point in here],
-        built=[f"{layers} x {hidden}" for layers, hidden in built],
-        formula=[article.article_as_printed(*size) for size in sizes],
-    )
-    reads, step = rows["phase"] == "prefill", rows["step"]
-    divided = rows["formula"] / step.map(DIVIDED).fillna(1)
-    own = {size for size, read in zip(sizes, reads, strict=True) if read}
-    printed = step.map(PRINTED).where(reads & (own == {*article.PRINTED}))
-    rows = rows.assign(formula=divided.where(reads), printed=printed)
     rows = over(rows, ["phase"], ASKED, step="dense")
     for what in ("estimated", "measured"):
         for end, other in (("low", "high"), ("high", "low")):
@@ -140,21 +57,8 @@ def _said(write: Any, value: Any) -> str:
     return "" if value is None or value != value else write(float(value))
 
 
-def topics() -> pd.DataFrame:
-    """The 22 things that the article names, where each is settled, what is there."""
-    import pandas as pd
-    import yaml
-
-    lines = enumerate(yaml.safe_load(TOPICS.read_text(encoding="utf-8")), start=1)
-    columns = ["no.", "the article names", "notebook", "there is"]
-    return pd.DataFrame([(n, *line) for n, line in lines], columns=columns)
-
-
-# --- figures
-
-
 def staircase(rows: pd.DataFrame, model: str = "") -> Figure:
-    """A panel for each path of `case_rows`: its steps downwards, speed-ups log.
+    """A panel for each phase of `speedups`: its steps downwards, gains on a log scale.
 
     Stairs: the article's numbers (dashed), its formula worked out (dotted), FLOPs
     (solid). Hollow marks are estimates with their interval, filled ones measured.
@@ -177,11 +81,11 @@ def staircase(rows: pd.DataFrame, model: str = "") -> Figure:
     return Figure(panels, _totals(paths), rows, size, 1 + judged, **how)
 
 
-def _totals(own: Sequence[pd.DataFrame]) -> str:
+def _totals(paths: Sequence[pd.DataFrame]) -> str:
     """What the article prints, the total of each path by the clock, what it cost."""
-    printed, said = own[0]["printed_gain"].dropna(), []
+    printed, said = paths[0]["printed_gain"].dropna(), []
     claim = f" and prints {factor(printed.iloc[-1])}" if len(printed) else ""
-    for rows in own:
+    for rows in paths:
         what = "measured" if rows["measured_gain"].notna().any() else "estimated"
         verb = "reading" if rows["phase"].iloc[0] == "prefill" else "writing"
         total, bits = (rows[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
@@ -207,8 +111,8 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
         for precision, one in rows.groupby("precision", sort=False):
             look = mark | look_of(precision, phase)
             layers.append(points(one, f"{what}_gain", "step", what, **look))
-    told = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
-    layers += [_stair(rows, what) for what in told]
+    drawn = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
+    layers += [_stair(rows, what) for what in drawn]
     clock = zip(rows["measured_ms"], rows["status"], strict=True)
     notes = [
         ("clock", [_said(factor, gain) for gain in rows["measured_gain"]]),
@@ -217,18 +121,14 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
     if rows["bits_per_byte"].isna().all():
         lost = zip(rows["kl_nats"], rows["top1"], strict=True)
         each = [f"{_said(digits, kl)} ({_said(percent, top)})" for kl, top in lost]
-        notes.append(("KL (top-1)", [text if len(text) > 4 else "" for text in each]))
+        notes.append(("KL (top-1)", [text.removesuffix(" ()") for text in each]))
     title = f"{model}: " * bool(model) + NAMES[phase].format(rows["prompt_len"].iloc[0])
     more: dict[str, Any] = {"notes": notes, "note_width": 0.12}
-    more["decor"] = [level(1, "x"), *([_thousands] if "printed" in told else [])]
+    more["decor"] = [level(1, "x"), *([_thousands] if "printed" in drawn else [])]
+    each_step = zip(rows["step"], rows["built"], rows["precision"], strict=True)
+    names = {step: f"{step}\n{on}, {how}" for step, on, how in each_step}
     x = Axis(FASTER, "log", factor, TICKS, ends)
-    return Panel(x, _steps(rows), layers, title, **more)
-
-
-def _steps(rows: pd.DataFrame) -> Axis:
-    """A line for each step: its name, what is built, in which format."""
-    each = zip(rows["step"], rows["built"], rows["precision"], strict=True)
-    return Axis("", names={step: f"{step}\n{on}, {how}" for step, on, how in each})
+    return Panel(x, Axis("", names=names), layers, title, **more)
 
 
 def _stair(rows: pd.DataFrame, what: str) -> Layer:
@@ -259,8 +159,7 @@ def _bits(rows: pd.DataFrame) -> Panel:
         for precision, one in rows.groupby("precision", sort=False)
     ]
     bits = rows["bits_per_byte"].astype(float)
-    over_dense = zip(bits, bits / bits.iloc[0], strict=True)
-    said = [f"{_said(digits, one)}  {_more(ratio)}" for one, ratio in over_dense]
+    said = [f"{_said(digits, b)}  {_more(b / bits.iloc[0])}" for b in bits]
     names = Axis("", names=dict.fromkeys(rows["step"], ""))
     axis, decor = Axis("bits per byte (lower is better)"), [level(bits.iloc[0], "x")]
     return Panel(axis, names, layers, notes=[("over dense", said)], decor=decor)
@@ -277,8 +176,7 @@ def claims(lines: pd.DataFrame) -> Figure:
     rows = lines.assign(total=lines["path"] + ": " + lines["by"])
     rows["of thousands"] = shares
     *_, flops, estimate, measured = SOURCES.values()
-    counted = rows["by"].isin([flops, estimate])
-    clocked = rows["by"] == measured
+    counted, clocked = rows["by"].isin([flops, estimate]), rows["by"] == measured
     looks: dict[str, tuple[Any, dict[str, Any]]] = {
         "the article": (~counted & ~clocked, {"hollow": True, "hatch": "///"}),
         "counted or estimated": (counted, {"hollow": True}),
@@ -288,9 +186,8 @@ def claims(lines: pd.DataFrame) -> Figure:
         bars(rows[own], "gain", "total", name, color=GREY, ends=("low", "high"), **look)
         for name, (own, look) in looks.items()
     ]
-    most = rows[clocked]["gain"].max()
-    title = f"Measured at most {_said(times, most)} of {times(THOUSANDS)}"
-    title = title if clocked.any() else "Nothing is measured"
+    most = _said(times, rows[clocked]["gain"].max())
+    title = f"Measured at most {most} of {times(THOUSANDS)}" if most else NOTHING
     said = ["at least ×2,000", *map(times, lines["gain"][1:])]
     notes = [("speed-up", said), ("of 2,000", shares)]
     ends = min(0.9, 0.7 * float(lines["gain"].min())), 1.5 * THOUSANDS

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from fastlab import machine
+from fastlab.checkpoints import load
 from fastlab.learning.loop import Plan, Trainer
+from fastlab.learning.tokens import text_loss
 
 STATE = "state.pt"
 CURVE = "curve.jsonl"
@@ -55,6 +58,34 @@ def export_model(
     tokenizer.save_pretrained(folder)
 
 
+def export_run(
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    curve: list[Row],
+    held_out: str,
+    block: int,
+    **about: Any,
+) -> None:
+    """Export a trained model, with run.json: what it reaches as it is read back.
+
+    about: more fields of run.json.
+    """
+    device = next(model.parameters()).device.type
+    export_model(model, tokenizer, folder)
+    model, tokenizer = load(folder, device)
+    environment = machine.environment(device)
+    run = {
+        **{name: environment[name] for name in ("command", "versions", "device")},
+        **about,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": curve[-1]["seconds"],
+        "held_out": asdict(text_loss(model, tokenizer, held_out, block)),
+        "curve": summary_of(curve),
+    }
+    write_json(folder / "run.json", run)
+
+
 @dataclass
 class Session:
     """Steps of a trainer, and where its run is kept; without a folder nothing is.
@@ -79,14 +110,7 @@ class Session:
         if path and path.exists():
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.trainer.restore(state)
-            self.curve = state.get("curve") or self._copied()
-
-    def _copied(self) -> list[Row]:
-        """The curve of a run whose state was kept before it held one."""
-        path = Path(self.folder or "") / CURVE
-        lines = path.read_text().splitlines() if path.exists() else []
-        rows = [json.loads(line) for line in lines]
-        return [row for row in rows if row["step"] <= self.trainer.step]
+            self.curve = state["curve"]
 
     def plan(self, steps: int) -> None:
         """So many steps in all, unless the run has a plan from before its stop."""

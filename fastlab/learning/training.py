@@ -16,21 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastlab import machine
-from fastlab.checkpoints import load
 from fastlab.learning.checkpoint import (
     Evaluate,
     OnRow,
     Row,
     Session,
-    export_model,
-    summary_of,
+    export_run,
     write_json,
 )
-from fastlab.learning.likelihood import block_nats, text_loss
 from fastlab.learning.loop import Trainer, Training, next_token_loss
 from fastlab.learning.text import Corpus, corpus_of
-from fastlab.learning.tokens import Blocks, blocks_and_bytes, make_tokenizer, token_ids
+from fastlab.learning.tokens import (
+    Blocks,
+    block_nats,
+    blocks_and_bytes,
+    make_tokenizer,
+    token_ids,
+)
 from fastlab.models import build
 from fastlab.spec import ModelShape, Point
 
@@ -96,7 +98,9 @@ def train(
     elif steps is not None:
         session.plan(steps)
     session.run(on_row, minutes)
-    _export(session, run, corpus, tokenizer, Path(out or folder / "final"))
+    finished = model, tokenizer, session.curve, corpus.held_out, how.block
+    about = _about(run, trainer, corpus)
+    export_run(Path(out or folder / "final"), *finished, **about)
     return session.curve
 
 
@@ -135,43 +139,27 @@ def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, torch.Ten
 
 def _sampled_loss(tokenizer: Any, corpus: Corpus, block: int) -> Evaluate:
     """Bits per byte of some blocks of the held-out text, evenly spread over it."""
-    rows, sizes = blocks_and_bytes(tokenizer, corpus.held_out, block)
-    every = max(1, len(rows) // SAMPLE_BLOCKS)
-    sample, total = rows[::every], float(sizes[::every].sum())
+    rows, sizes = blocks_and_bytes(tokenizer, corpus.held_out, block, SAMPLE_BLOCKS)
+    total = float(sizes.sum())
 
     def loss(model: Any) -> float:
-        return round(float(block_nats(model, sample).sum()) / math.log(2) / total, 5)
+        return round(float(block_nats(model, rows).sum()) / math.log(2) / total, 5)
 
     return loss
 
 
-def _export(
-    session: Session, run: Run, corpus: Corpus, tokenizer: Any, out: Path
-) -> None:
-    """Write the model in bf16, its tokenizer and run.json, as judged when read back."""
-    trainer = session.trainer
-    export_model(trainer.model, tokenizer, out)
-    model, tokenizer = load(out, run.device)
-    judged = text_loss(model, tokenizer, corpus.held_out, run.how.block)
-    environment = machine.environment(run.device)
-    write_json(
-        out / "run.json",
-        {
-            **{name: environment[name] for name in ("command", "versions", "device")},
-            "run": run.to_dict(),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "steps": trainer.step,
-            "tokens": trainer.step * run.how.batch * run.how.block,
-            "seconds": round(trainer.seconds, 1),
-            "text": {
-                "source": corpus.source,
-                "train_bytes": len(corpus.train.encode()),
-                "train_tokens": len(trainer.blocks.ids),
-                "train_sha256": corpus.train_sha256,
-                "held_out_bytes": len(corpus.held_out.encode()),
-                "held_out_sha256": corpus.held_out_sha256,
-            },
-            "held_out": asdict(judged),
-            "curve": summary_of(session.curve),
+def _about(run: Run, trainer: Trainer, corpus: Corpus) -> dict[str, Any]:
+    """What run.json tells of a training run and of its text."""
+    return {
+        "run": run.to_dict(),
+        "steps": trainer.step,
+        "tokens": trainer.step * run.how.batch * run.how.block,
+        "text": {
+            "source": corpus.source,
+            "train_bytes": len(corpus.train.encode()),
+            "train_tokens": len(trainer.blocks.ids),
+            "train_sha256": corpus.train_sha256,
+            "held_out_bytes": len(corpus.held_out.encode()),
+            "held_out_sha256": corpus.held_out_sha256,
         },
-    )
+    }

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastlab import checkpoints, machine, models
-from fastlab.learning.checkpoint import Row, export_model, summary_of, write_json
+from fastlab import checkpoints, models
+from fastlab.learning.checkpoint import export_run
 from fastlab.learning.distilling import DistillConfig, distill
-from fastlab.learning.likelihood import text_loss
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import token_ids
 from fastlab.shrink.pruning.slicing import prune
@@ -110,8 +109,11 @@ def healed(
     options: dict[str, Any] = {"config": CONFIG, "how": _how(student)}
     options |= {"folder": folder, "on_row": trained.on_row}
     rows = distill(student, teacher, text, steps, **options)
-    export_model(student, tokenizer, folder / KEPT)
-    _write_run(folder / KEPT, recipe, trained, rows, device)
+    about: dict[str, Any] = {"teacher": trained.weights, "recipe": recipe.to_dict()}
+    about |= {"lesson": asdict(CONFIG), "how": asdict(options["how"])}
+    about |= {"held_out_sha256": trained.corpus.held_out_sha256}
+    judged = trained.corpus.held_out, options["how"].block
+    export_run(folder / KEPT, student, tokenizer, rows, *judged, **about)
     return folder / KEPT
 
 
@@ -137,26 +139,6 @@ def _how(student: Any) -> Training:
     """How a student learns: in blocks no longer than what it has positions for."""
     most = student.config.max_position_embeddings
     return replace(HOW, block=min(HOW.block, most))
-
-
-def _write_run(
-    folder: Path, recipe: Recipe, trained: Trained, rows: list[Row], device: str
-) -> None:
-    model, tokenizer = checkpoints.load(folder, device)
-    corpus, environment, how = trained.corpus, machine.environment(device), _how(model)
-    run = {
-        **{name: environment[name] for name in ("command", "versions", "device")},
-        "teacher": trained.weights,
-        "recipe": recipe.to_dict(),
-        "lesson": asdict(CONFIG),
-        "how": asdict(how),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(rows[-1]["seconds"], 1),
-        "held_out_sha256": corpus.held_out_sha256,
-        "held_out": asdict(text_loss(model, tokenizer, corpus.held_out, how.block)),
-        "curve": summary_of(rows),
-    }
-    write_json(folder / "run.json", run)
 
 
 def load(

@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fastlab.learning.checkpoint import OnRow
 from fastlab.learning.text import Corpus, corpus_of
-from fastlab.learning.tokens import blocks_and_bytes, check_tokenizer, token_ids
+from fastlab.learning.tokens import check_tokenizer, token_ids
+from fastlab.spec.checks import did_you_mean
 from fastlab.spec.hub import local_folder, read_shape, weights_id
 from fastlab.spec.point import Point
 
@@ -23,10 +22,20 @@ CHARACTERS = 12  # of text, for one token: more than any tokenizer needs
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
 
 
-def checkpoint_folder(name: str) -> str:
-    """The folder of a model under data/checkpoints; any other name as it is."""
-    folder = CHECKPOINTS / name
-    return str(folder) if name and folder.is_dir() else name
+def checkpoint_folder(name: str, field: str = "model") -> str:
+    """The folder of a model under data/checkpoints; a path or owner/name as it is.
+
+    ValueError for any other name, as the value of `field`.
+    """
+    kept = sorted(file.parent.name for file in CHECKPOINTS.glob("*/config.json"))
+    if name in kept:
+        return str(CHECKPOINTS / name)
+    if "/" not in name and not Path(name or "-").exists():
+        raise ValueError(
+            f"{field}={name!r} is no folder and no owner/name of the hub; under "
+            f"data/checkpoints: {', '.join(kept)}{did_you_mean(name, kept)}"
+        )
+    return name
 
 
 @dataclass(frozen=True)
@@ -92,13 +101,3 @@ class Trained:
                 f"text of {len(passages[0])} tokens is shorter than one row of {length}"
             )
         return torch.stack(whole).long()
-
-    def judged(self, block: int, most: int) -> tuple[torch.Tensor, NDArray[np.int64]]:
-        """At most so many blocks of held-out text, evenly spread over it.
-
-        Ids (blocks, block + 1), and the UTF-8 bytes (blocks, block) of what each
-        position predicts. ValueError for a text shorter than one block.
-        """
-        rows, sizes = blocks_and_bytes(self.tokenizer, self.corpus.held_out, block)
-        every = -(-len(rows) // most)
-        return rows[::every], sizes[::every]

@@ -52,12 +52,12 @@ def point() -> Point:
     return grid(model="llama-3.2-1b", prompt_len=512)[0]
 
 
-def tiny_llama() -> Any:
-    """A model of two layers whose rows groups of 16 divide, and groups of 64 do not."""
-    from fastlab.models import build
+def weights() -> dict[str, Any]:
+    """Weights whose rows groups of 16 divide, and groups of 64 only of one."""
+    import torch
 
-    shape = grid(model="tiny-llama", heads=4, kv_heads=2, head_dim=16)[0].shape
-    return build(Point(shape))
+    source = torch.Generator().manual_seed(0)
+    return {f"{n} x 32": torch.randn(n, 32, generator=source) for n in (64, 32)}
 
 
 def _cutting() -> Explorer:
@@ -87,7 +87,7 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     )["shown"],
     "layers_by_hidden": _sweep,
     "leave_out": lambda: scores.leave_out(*rows_by_hand()),
-    "palettes": lambda: sharing.palettes(tiny_llama()),
+    "palettes": lambda: sharing.palettes(weights()),
     "paying": lambda: speedups.paying(point(), fl.device("h200")),
     "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
     "samples_taken": lambda: timing.samples_taken(samples()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pathlib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -23,9 +24,30 @@ LOST = Quality("dense fp32", "0" * 64, 0.26, 0.012, 9.0)
 TEXT = Quality("dense fp32", "1" * 64, 0.1, 0.9, 9.0, 1.47, 1.4, 1.55, 1.47)
 
 
+def case_points(
+    layers=12, hidden=768, prompt_len=1024, formats=("bf16", "int8"), **more
+):
+    """phase -> step -> point, as the notebook's cells make them."""
+    names = {"layers": layers, "hidden": hidden, "prompt_len": prompt_len}
+    names |= {"formats": list(formats), "compiled": True} | more
+    return run_cells("10", "case", "paths", **names)["paths"]
+
+
+def case_rows(records, paths, layers=12, hidden=768, prompt_len=1024):
+    """Rows of steps, as the notebook's cell makes them of a run's."""
+    names = {"layers": layers, "hidden": hidden, "prompt_len": prompt_len}
+    names |= {"case": article, "run": SimpleNamespace(rows=lambda: fl.table(records))}
+    names["run"].profile = None
+    names["named"] = {p: step for own in paths.values() for step, p in own.items()}
+    return run_cells("10", "by-hand", "rows", **names | {"reading": READING})["steps"]
+
+
+READING = ("dense", "pruned", "16 bit", "compiled", "last logits")
+
+
 @pytest.fixture(scope="module")
 def paths():
-    return article.case_points()
+    return case_points()
 
 
 def measured(steps, quality=LOST, first=None):
@@ -43,14 +65,14 @@ def measured(steps, quality=LOST, first=None):
 @pytest.fixture(scope="module")
 def rows(paths):
     records = [record for steps in paths.values() for record in measured(steps)]
-    return article.case_rows(fl.table(records), paths)
+    return case_rows(records, paths)
 
 
 @pytest.fixture(scope="module")
 def judged(paths):
     worse = replace(TEXT, bits_per_byte=2.94, low=2.8, high=3.1)
     records = measured(paths["prefill"], worse, TEXT)
-    return article.case_rows(fl.table(records), {"prefill": paths["prefill"]})
+    return case_rows(records, {"prefill": paths["prefill"]})
 
 
 def prefill(rows):
@@ -84,9 +106,7 @@ def words(figure):
 
 
 def test_the_path_is_the_articles_own(paths):
-    assert list(paths["prefill"]) == [
-        *("dense", "pruned", "16 bit", "compiled", "last logits")
-    ]
+    assert list(paths["prefill"]) == list(READING)
     assert list(paths["decode"]) == ["dense", "pruned", "16 bit", "compiled", "8 bit"]
     every = [point for steps in paths.values() for point in steps.values()]
     built = [(p.built_shape.layers, p.built_shape.hidden) for p in every]
@@ -99,13 +119,13 @@ def test_the_path_is_the_articles_own(paths):
 
 
 def test_steps_that_change_nothing_are_left_out():
-    found = article.case_points(4, 192, 16, ["fp32"], compiled=False)
+    found = case_points(4, 192, 16, ["fp32"], compiled=False)
     assert list(found["prefill"]) == ["dense", "pruned", "last logits"]
     assert list(found["decode"]) == ["dense", "pruned"]
 
 
 def test_a_longer_prompt_than_gpt2_has_positions_for_gets_them():
-    point = article.case_points(prompt_len=2000)["prefill"]["dense"]
+    point = case_points(prompt_len=2000)["prefill"]["dense"]
     assert point.shape.max_positions == 2000
 
 
@@ -116,7 +136,6 @@ def test_what_the_article_prints_and_what_its_formula_gives(rows):
     assert math.isnan(table["printed_gain"].iloc[4])
     worked = [1, 9, 72, 72 * 1.875 / 1.75, 72 * 1.875 / 1.75]
     assert list(table["formula_gain"]) == pytest.approx(worked)
-    assert pytest.approx(1.0714, rel=1e-4) == article.OPTIMISED_CLAIM
 
 
 def test_flops_are_those_of_the_corrected_formula(rows):
@@ -128,8 +147,8 @@ def test_flops_are_those_of_the_corrected_formula(rows):
 
 
 def test_of_other_sizes_nothing_is_printed_and_of_decoding_nothing_claimed(rows):
-    steps = {"prefill": article.case_points(8, 512, 256)["prefill"]}
-    table = article.case_rows(fl.table(measured(steps["prefill"])), steps)
+    steps = {"prefill": case_points(8, 512, 256)["prefill"]}
+    table = case_rows(measured(steps["prefill"]), steps, 8, 512, 256)
     assert table["printed_gain"].isna().all()
     assert table["formula_gain"].notna().all()
     decode = rows[rows["phase"] == "decode"]
@@ -156,12 +175,13 @@ def test_each_steps_own_factor(rows):
     assert list(found["KL, nats"][1:]) == [0.26] * 4
 
 
-def test_a_step_without_a_row_says_so_and_keeps_its_estimate(paths):
+def test_a_step_without_a_row_says_so_and_keeps_its_estimate(paths, monkeypatch):
     steps = {"prefill": paths["prefill"]}
     points, device = list(steps["prefill"].values()), fl.device("h200")
     stored = fl.table(measured(steps["prefill"])[1:])
     whole = fl.rows.with_missing(stored, points, device.name, device)
-    table = article.case_rows(whole, steps)
+    monkeypatch.setattr(fl, "table", lambda _: whole)
+    table = case_rows([], steps)
     assert list(table["status"]) == ["missing", "ok", "ok", "ok", "ok"]
     assert table["estimated_ms"].notna().all()
     assert table["measured_gain"].isna().all()  # nothing to compare with
@@ -216,7 +236,7 @@ def test_claims_tell_measured_from_not(rows):
 
 
 def test_nothing_to_show_is_said():
-    table = article.case_rows(fl.table([]), {"prefill": {}})
+    table = case_rows([], {"prefill": {}})
     figure = article.staircase(table, "the live model")
     assert "the live model: nothing was run" in figure.tell()
     shelf = Shelf()
@@ -227,12 +247,20 @@ def test_nothing_to_show_is_said():
 
 def test_the_stored_rows_give_the_pinned_numbers(paths):
     points = [point for steps in paths.values() for point in steps.values()]
-    run = fl.start("10_the_article_case", "replay", points)
-    rows = article.case_rows(fl.estimated(run.rows(), run.profile), paths)
+    names = {"case": article, "layers": 12, "hidden": 768, "prompt_len": 1024}
+    names["named"] = {p: step for own in paths.values() for step, p in own.items()}
+    names["run"] = fl.start("10_the_article_case", "replay", points)
+    names["reading"] = READING
+    rows = run_cells("10", "by-hand", "rows", **names)["steps"]
     reads = prefill(article.staircase(rows).table)  # its rows had no decode steps
     assert compare("10_the_article_case_staircase", reads) == []
     assert compare("10_the_article_case_07", factors(rows)) == []
-    assert compare("10_the_article_case_12", article.topics()) == []
+    assert compare("10_the_article_case_12", topics()) == []
+
+
+def topics():
+    names = {"pathlib": pathlib, "pd": pd}
+    return run_cells("10", "settled", **names)["topics"]
 
 
 def test_targets_by_device(paths):
@@ -279,7 +307,7 @@ def test_the_explorer_moves_every_step(paths):
 
 
 def test_the_22_things_are_all_told_and_their_notebooks_exist():
-    table = article.topics()
+    table = topics()
     assert list(table["no."]) == list(range(1, 23))
     told = [where for where in table["notebook"] if where not in ("all", "open")]
     parts = {p for where in told for p in where.replace(" to ", ", ").split(", ")}

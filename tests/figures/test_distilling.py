@@ -6,19 +6,19 @@ import json
 import math
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.clock.evaluator import Evaluator
+from fastlab.clock.quality import Evaluator
 from fastlab.figures import distilling
 from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.spec import Point, Workload
-from fastlab.spec.pruning import pruned_shape
 from fastlab.spec.shape import ModelShape
 from tests.cells import run_cells
 from tests.figures.checks import faults
@@ -28,8 +28,10 @@ SHAPE = ModelShape(
 )
 CUT = fl.Recipe(pruning=fl.Pruning(layers=0.5, layer_choice="influence"))
 LESSON, STEPS = fl.DistillConfig(2.0, 0.9), 4
+CUT_FIELDS = {"prune_layers": 0.5, "prune_layer_choice": "influence"}
 STUDENTS = list(distilling.LOOKS)
-USED = ("grid", "build", "built", "Point", "figures", "Training")
+HOME = Path(fl.__file__).parents[1] / "data" / "checkpoints"
+USED = ("grid", "build", "Point", "figures", "Training")
 USED += ("distill", "DistillConfig")
 
 
@@ -45,7 +47,11 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dense(trained):
-    return fl.built(trained)
+    return fl.build(*fl.grid(**base(trained)), trained=trained)
+
+
+def base(trained):
+    return {"model": trained.source, "weights": "trained", "prompt_len": 1}
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +78,11 @@ def learn(trained, dense, judge, place, stop=None):
 
     verbs = SimpleNamespace(**{name: getattr(fl, name) for name in USED}, steps=counted)
     shelf = Shelf(place)
-    names = {"trained": trained, "dense": dense, "judge": judge, "cut": CUT}
-    names |= {"lesson": LESSON, "steps": STEPS, "temperature": 2.0, "prune_layers": 0.5}
+    names = {"trained": trained, "dense": dense, "judge": judge, "cut": CUT_FIELDS}
+    names |= {"base": base(trained), "from_teacher": LESSON, "steps": STEPS}
+    names |= {"temperature": 2.0, "prune_layers": 0.5, "home": HOME}
     names |= {"fl": verbs, "pd": pd, "run": shelf, "guess_share": None}
-    return run_cells("09", "students", "live", "guess", **names)["learned"]
+    return run_cells("09", "students", "live", "recovery", **names)["learned"]
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +105,6 @@ def test_each_student_is_judged_before_and_while_it_learns(learned, judge):
         assert list(own["step"]) == [0, 1, 2, 3, 4]
     ratio = learned["bits_per_byte"] / judge.dense
     assert list(learned["of_dense"]) == pytest.approx(list(ratio))
-    halved = fl.parameters(pruned_shape(SHAPE, CUT.pruning))
-    assert set(learned["parameters"]) == {halved}
     starts = learned[learned["step"] == 0].set_index("student")["bits_per_byte"]
     taught, alone, scratch = starts[STUDENTS]
     assert taught == alone != scratch
@@ -135,7 +140,8 @@ def test_what_was_recovered_by_hand():
     steps = {"student": [STUDENTS[0]] * 2, "step": [0, 4], "bits_per_byte": [1.6, 1.3]}
     scratch = {"student": STUDENTS[2:], "step": 4, "bits_per_byte": 1.4}
     table = pd.concat([pd.DataFrame(steps), pd.DataFrame(scratch)])
-    title = distilling.recovery(table.assign(of_dense=1.3), 1.0, 0.5).title
+    table = table.assign(of_dense=table["bits_per_byte"], prune_layers=0.5)
+    title = distilling.recovery(table).title
     assert "4 steps bring back 50 % (learns from the teacher)" in title
     assert distilling.more(1.531) == "+53 %"
     assert distilling.more(0.9923) == "−0.77 %"
@@ -153,50 +159,58 @@ def stored(folder, name, bits, run):
 
 
 @pytest.fixture
-def shelf(tmp_path, trained, monkeypatch):
+def shelf(tmp_path, trained):
     """A dense model, one from scratch, a student that has the teacher's weights."""
-    monkeypatch.setattr("fastlab.shrink.trained.CHECKPOINTS", tmp_path)
-    text = {"train_bytes": 300, "train_tokens": 100}
+    place, text = tmp_path / "data/checkpoints", {"train_bytes": 300}
+    text["train_tokens"] = 100
     for name, layers, steps, bits in (("big", 4, 20, 1.0), ("new", 2, 10, 1.5)):
         run = {"run": {"shape": SHAPE.to_dict() | {"layers": layers}}, "steps": steps}
-        stored(tmp_path, name, bits, run | {"text": text, "parameters": 100 * layers})
-    shutil.copytree(trained.folder, tmp_path / "student" / "final")
+        stored(place, name, bits, run | {"text": text, "parameters": 100 * layers})
+    shutil.copytree(trained.folder, place / "student" / "final")
     recipe = {"pruning": {"layers": 0.5, "layer_choice": "last"}, "distill_steps": 10}
-    stored(tmp_path, "student/final", 1.1, {"recipe": recipe, "parameters": 200})
+    run = {"recipe": recipe, "parameters": 200, "teacher": trained.weights}
+    stored(place, "student/final", 1.1, run)
     return tmp_path
 
 
 def test_stored_runs_are_told_apart_and_compared(shelf, trained, judge):
-    names = {"trained": trained, "judge": judge, "run": Shelf(shelf), "fl": fl}
-    found = run_cells("09", "kept", "pairs", **names)
-    runs, pairs = found["stored"], found["pairs"]
-    assert list(runs["name"]) == ["big", "new", "student"]
-    assert list(runs["kind"]) == ["dense", "from scratch", "distilled"]
+    names = {"trained": trained, "judge": judge, "base": base(trained)}
+    names["pathlib"] = SimpleNamespace(Path=lambda _: shelf / "fastlab" / "x.py")
+    found = run_cells("09", "kept", "judged", "shapes", "pairs", **names)
+    runs = found["runs"].set_index("name")
+    assert dict(runs["kind"]) == {
+        **{"big": "dense", "new": "from scratch", "student": "distilled"}
+    }
     assert list(runs["layers"]) == [4, 2, 4]
     assert list(runs["steps"]) == [20, 10, 10]
     # 2 nats a token, a token for three bytes: 2 / ln 2 / 3 bits per byte.
-    first = runs["curve"][0][0]["bits_per_byte"]
+    first = found["curves"].set_index(["name", "step"])["bits_per_byte"]["big", 10]
     assert first == pytest.approx(2 / math.log(2) / 3)
-    assert list(pairs["whole"]) == pytest.approx([1.5, 1.1])
-    assert pairs[["before", "after"]].iloc[0].isna().all()
-    assert pairs["before"].iloc[1] > 0
-    assert pairs["after"].iloc[1] == pytest.approx(1, rel=1e-2)  # kept in bf16
-    figure = distilling.students(runs, pairs)
+    assert list(runs["whole"]) == pytest.approx([1, 1.5, 1.1])
+    assert runs[["before", "after"]].iloc[:2].isna().all(axis=None)
+    assert runs["before"]["student"] > 0
+    assert runs["after"]["student"] == pytest.approx(1, rel=1e-2)  # kept in bf16
+    figure = found["run"].shown["students"]
     assert faults(figure) == []
     assert "+10 %" in dict(figure.panels[2].notes)["◆"]
     assert len(figure.table) == 3 + 3 * 2  # the runs, and two steps of each
 
 
-def test_the_committed_runs_are_read():
-    runs = distilling.kept()
-    assert "dense" in set(runs["kind"])
-    assert (runs["bits_per_byte"] < 1.6).any()
+def test_the_committed_lesson_is_shown_where_nobody_learns():
+    names = {"home": HOME, "rows": [], "pd": pd, "guess_share": 0.4}
+    found = run_cells("09", "recovery", **names)
+    assert found["won_back"][STUDENTS[0]] == pytest.approx(0.388, abs=0.001)
+    figure = found["run"].shown["recovery"]
+    assert faults(figure) == []
+    assert "20 steps bring back 39 % (learns from the teacher), 26 %" in figure.title
 
 
 def test_both_halves_of_the_broken_axis_have_one_scale(learned, judge):
     far = learned.copy()
     far.loc[far["student"] == distilling.SCRATCH, "bits_per_byte"] += 5
-    figure = distilling.recovery(far, judge.dense, 0.5)
+    far["of_dense"] = far["bits_per_byte"] / judge.dense
+    figure = distilling.recovery(far)
+    assert faults(figure) == []
     picture = figure.draw()
     picture.draw_without_rendering()
     heights = [axes.get_window_extent().height for axes in picture.axes]
@@ -245,5 +259,5 @@ def test_a_text_shorter_than_a_block_is_judged_in_shorter_ones(trained, tmp_path
     (tmp_path / "short.txt").write_text("\n".join(f"line {n}" for n in range(520)))
     short = fl.Trained(trained.source, [str(tmp_path / "short.txt")])
     held = short.tokenizer(short.corpus.held_out)["input_ids"]
-    judge = Evaluator.of(short, fl.built(short), 4)
+    judge = Evaluator.of(short, fl.build(*fl.grid(**base(short)), trained=short), 4)
     assert judge.questions.ids.shape[1] == min(64, len(held) - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -12,11 +13,12 @@ from matplotlib.figure import Figure
 import fastlab as fl
 from fastlab.figures import sharing
 from fastlab.figures.labels import name_marks
+from fastlab.learning.checkpoint import export_model
+from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.record import Effective
-from fastlab.shrink import parts
-from fastlab.shrink.share import lut_linear, share
-from fastlab.spec import Point
+from fastlab.shrink.share import lut_linear
+from fastlab.spec import point_of
 from fastlab.spec.storage import Sharing
 from tests.cells import run_cells
 from tests.figures.made import record
@@ -26,76 +28,53 @@ SIZE = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512, "prompt_len
 SIZE |= {"phase": ["prefill", "decode"]}
 
 
-def tiny_llama():
-    """A model of two layers whose rows groups of 16 divide, and groups of 64 do not."""
-    shape = fl.grid(model="tiny-llama", heads=4, kv_heads=2, head_dim=16)[0].shape
-    return build(Point(shape))
-
-
 def normal(n=64, k=192):
     return torch.randn(n, k, generator=torch.Generator().manual_seed(0))
 
 
+BY_HAND = run_cells("09", "by-hand-loss", "by-hand-palette", "by-hand-uniform")
+
+
+def test_the_palette_by_hand_is_that_of_the_package():
+    for bits in (2, 3):
+        ours = lut_linear(normal(), None, Sharing(bits)).dense()
+        by_hand = BY_HAND["palette"](normal(), bits)
+        errors = [float((normal() - w).norm()) for w in (by_hand, ours)]
+        assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+        assert errors[1] < (normal() - BY_HAND["uniform"](normal(), bits)).norm()
+
+
 def test_evenly_spaced_values_by_hand():
     weight = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, 0.4, 2.4, 3.0]])
-    assert sharing.uniform(weight, 2).tolist() == [[0, 1, 2, 3], [0, 0, 2, 3]]
-    halves = sharing.uniform(torch.tensor([[0.0, 3.0, 5.0, 8.0]]), 2, 2)
-    assert halves.tolist() == [[0, 3, 5, 8]]
+    found = BY_HAND["uniform"](weight, 2, group=8)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 1, 2, 3], [0, 0, 2, 3]]))
+    halves = BY_HAND["uniform"](torch.tensor([[0.0, 3.0, 5.0, 8.0]]), 2, 2)
+    torch.testing.assert_close(halves, torch.tensor([[0.0, 3, 5, 8]]))
 
 
-def sqnr(weight, rounded):
-    return sharing.decibels([weight], [rounded])
-
-
-def test_sqnr_by_hand():
-    weight = torch.tensor([[3.0, 4.0]])
-    assert sqnr(weight, torch.tensor([[3.0, 3.5]])) == pytest.approx(20)
-    assert sqnr(weight, weight) == math.inf
-
-
-def test_bytes_by_hand():
-    sizes = {(s.kind, s.bits): s.size(512, 192) for s in sharing.schemes([2, 3, 4, 6])}
-    assert sizes[sharing.ONE, 3] == 36_864 + 16
-    assert sizes[sharing.EACH, 3] == 36_864 + 512 * 16
-    # 98,304 weights in 1,536 groups with a scale and a zero point of 2 bytes each.
-    assert sizes[sharing.UNIFORM, 3] == 36_864 + 1536 * 4
-    assert sizes["int4-g64", 4] == 49_152 + 1536 * 4
-    assert sizes["int8", 8] == 98_304 + 512 * 2
-
-
-STORED = [s for s in sharing.schemes([2, 3]) if s.kind != sharing.UNIFORM]
-
-
-@pytest.mark.parametrize("way", STORED, ids=str)
-def test_bytes_are_those_of_the_modules_that_store_weights(way):
-    model = tiny_llama().to(torch.bfloat16)
-    names = parts.linear_names(model, "layers")
-    shapes = [parts.dense_weight(model.get_submodule(n)).shape for n in names]
-    if way.kind in sharing.SHARED:
-        model = share(model, Sharing(way.bits, sharing.SHARED[way.kind]))
-    else:
-        model = fl.quantize(model, way.kind)
-    modules = [model.get_submodule(n) for n in names]
-    held = [p for m in modules for p in (*m.parameters(), *m.buffers())]
-    stored = sum(p.numel() * p.element_size() for p in held)
-    assert stored == sum(way.size(*shape) for shape in shapes)
-
-
-@pytest.mark.parametrize("way", sharing.schemes([2, 3, 4, 6])[:7], ids=str)
-def test_rounding_is_what_the_modules_give_back(way):
-    rows = sharing.SHARED[way.kind]
-    dense = lut_linear(normal(), None, Sharing(way.bits, rows)).dense()
-    torch.testing.assert_close(way.rounded(normal()), dense)
-
-
-@pytest.mark.parametrize("bits", [2, 3])
-@pytest.mark.parametrize("rows", [0, 1, 16])
-def test_few_bits_are_better_spent_where_the_weights_are(bits, rows):
-    weight = normal()
-    shared, values = sharing.clustered(weight, bits, rows)
-    even = sharing.uniform(weight, bits, rows * weight.shape[1])
-    assert sqnr(weight, shared) > sqnr(weight, even)
-    assert values.shape == ((len(weight) // rows if rows else 1), 2**bits)
+def test_every_way_is_judged_at_the_bytes_it_takes(tmp_path):
+    """Of 64 x 32 weights and the like: 3 bits and a table, 3 bits and a scale a 64."""
+    text = "".join(f"{n} cats and {n * n} dogs\n" for n in range(4000))
+    (tmp_path / "own.txt").write_text(text)
+    sizes = {"family": "llama", "layers": 1, "hidden": 64, "heads": 2, "ffn": 64}
+    sizes |= {"vocab": 300, "max_positions": 64, "tied": True, "prompt_len": 1}
+    export_model(build(point_of(**sizes)), make_tokenizer(text, 300), tmp_path)
+    names = {"model": "own", "bits": [3, 6], "blocks": 1, "text": tmp_path / "own.txt"}
+    names |= {"base": {"model": str(tmp_path), "weights": "trained", "prompt_len": 1}}
+    names |= {"pd": pd, "math": math, **BY_HAND}
+    found = run_cells("09", "teacher", "ways", "rounding", "bytes", **names)
+    lost = found["lost"].set_index(["kind", "bits"])
+    assert len(lost) == 7
+    each = 64 * 64  # weights of each of the 7 linears
+    taken = lost["bits_per_weight"].to_dict()
+    assert taken["palette, one table", 3] == pytest.approx(3 + 8 * 16 / each)
+    assert taken["palette, a table a row", 3] == pytest.approx(3 + 8 * 16 / 64)
+    assert taken["uniform, groups of 64", 3] == pytest.approx(3.5)
+    assert taken["int8", 8] == pytest.approx(8 + 16 / 64)
+    assert taken["int4-g64", 4] == pytest.approx(4.5)
+    assert lost["sqnr_db"]["palette, one table"].between(10, 35).all()
+    assert (lost["kl_nats"] > 0).all()
+    assert found["run"].shown["stored"].title.startswith("What a bit buys: 3 bits cost")
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +174,9 @@ def test_a_weight_taken_apart_tells_its_bytes(rows, count):
     assert f"{count} table" in figure.title
 
 
-def test_the_explorer_offers_every_linear_and_rows_that_divide_it():
-    explorer = sharing.palettes(tiny_llama())
-    names = explorer.options["weight"]
-    assert names[0] == "layer 0: self_attn.q_proj"
-    assert names[-1] == "layer 1: mlp.down_proj"
-    assert len(names) == 14
-    kept = {n: explorer.options["rows"]({"weight": n}) for n in names}
-    assert kept["layer 0: self_attn.k_proj"] == {"1": 1, "4": 4, "16": 16, "all": 0}
+def test_the_explorer_offers_rows_that_divide_a_weight():
+    explorer = sharing.palettes({"q": normal(), "k": normal(32)})
+    kept = {n: explorer.options["rows"]({"weight": n}) for n in ("q", "k")}
+    assert kept["q"] == {"1": 1, "4": 4, "16": 16, "64": 64, "all": 0}
+    assert kept["k"] == {"1": 1, "4": 4, "16": 16, "all": 0}
     assert "values of the table" in explorer.picture(rows=16)

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab.learning.likelihood import block_nats, bootstrap_ratio, text_loss
 from fastlab.learning.text import (
     Corpus,
     file_corpus,
@@ -24,10 +23,13 @@ from fastlab.learning.text import (
 )
 from fastlab.learning.tokens import (
     Blocks,
+    block_nats,
     blocks_and_bytes,
+    bootstrap_ratio,
     byte_offsets,
     encode,
     make_tokenizer,
+    text_loss,
     token_ids,
     whole_blocks,
 )

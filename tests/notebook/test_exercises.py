@@ -32,7 +32,7 @@ from fastlab.notebook.kinds import (
 NAMES = sorted(EXERCISES)
 ONE_OF_EACH = list({type(EXERCISES[name]): name for name in NAMES}.values())
 ROUNDED = [(name, n) for name in NAMES for n in range(len(EXERCISES[name].wrong))]
-LONG = ["03_2", "08_2", "08_3", "09_1", "10_1", "10_2"]
+LONG = ["03_2", "08_2", "08_3"]
 
 
 class Hostile:
@@ -164,9 +164,8 @@ def test_a_long_number_may_be_rounded_to_two_digits_or_more(name, digits):
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
-        *(("10_1", 80), ("10_1", 76), ("10_1", 78)),
         *(("03_3", 100), ("03_3", 104), ("04_2", 1.3), ("04_3", 12), ("05_1", 4.1)),
-        *(("09_2", 20), ("08_3", 10_000), ("08_3", 14_400), ("10_2", 0.7)),
+        *(("08_3", 10_000), ("08_3", 14_400)),
     ],
 )
 def test_what_is_no_rounding_and_a_neighbour_of_a_short_number_fail(name, answer):
@@ -174,7 +173,7 @@ def test_what_is_no_rounding_and_a_neighbour_of_a_short_number_fail(name, answer
 
 
 def test_a_wrong_answer_may_be_rounded_as_well():
-    assert fresh("10_2")(0.33).words == "that is the share of the layers"
+    assert fresh("08_2")(5.3).words.startswith("that is 256 / 4800")
 
 
 @pytest.mark.parametrize("answer", ["bc", "", " ", "cd", "bb", "abcd"])
@@ -232,7 +231,7 @@ def test_a_misspelt_name_is_told_the_nearest():
     with pytest.raises(AttributeError, match="'answers': a name is as in q05_1"):
         _ = fl.check.answers
     assert not hasattr(fl.check, "__wrapped__")
-    assert "q10_4" in dir(fl.check)
+    assert "q10_3" in dir(fl.check)
 
 
 def test_without_the_notebooks_it_says_where_exercises_are(monkeypatch, tmp_path):

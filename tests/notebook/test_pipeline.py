@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from fastlab.spec import point_of
 from tests.cells import run_cells
 
 SIZES = {"layers": 4, "hidden": 96, "heads": 6, "kv_heads": 2, "head_dim": 16}
+CUT = {"prune_layers": 0.75, "prune_hidden": 0.33, "prune_ffn": 0.33}
 SIZES |= {"ffn": 96, "vocab": 300, "max_positions": 64, "tied": True}
 CELLS = ("student", "models", "bench", "judged")
 
@@ -34,9 +37,10 @@ def model(tmp_path_factory) -> Path:
 def run_live(model, *cells, place=None, name=None, **parameters):
     """The names after the live cells of notebook 10, run on the CPU."""
     names = {"prompt_len": 1024, "distill_steps": 3, "formats": ["bf16", "int8"]}
-    names |= {"compiled": True, "fl": fl, "case": article} | parameters
-    names |= {"live_model": str(model / "model") if name is None else name}
-    names |= {"live_text": str(model / "own.txt")}
+    names |= {"compiled": True, "case": article, "cut": CUT} | parameters
+    names |= {"accumulate": accumulate, "or_": operator.or_}
+    names["live_model"] = str(model / "model") if name is None else name
+    names |= {"folder": names["live_model"], "live_text": str(model / "own.txt")}
     settings = fl.Settings.for_device("cpu", budget_s=0.02)
     names["run"] = SimpleNamespace(
         kind="cpu", settings=settings, path=lambda name: place / name
@@ -70,9 +74,10 @@ def test_no_model_and_nothing_runs(model, tmp_path):
     assert not (tmp_path / "student").exists()
 
 
-def test_a_name_that_is_none_is_told(model):
-    with pytest.raises(OSError, match="no-such-model"):
-        run_live(model, name="no-such-model")
+def test_a_name_that_is_none_is_refused_before_any_work():
+    names = {"live_model": "stdlib-12x19", "paths": {}, "source": "auto"}
+    with pytest.raises(ValueError, match=r"live_model='std.*: stdlib-12x192"):
+        run_cells("10", "start", **names, budget_s=0.1)
 
 
 def test_a_count_below_zero_is_refused(model):
@@ -113,7 +118,9 @@ def test_the_student_is_kept_and_as_small_as_was_said(ran):
 
 def test_the_run_becomes_a_staircase(ran):
     _, found = ran
-    rows = article.case_rows(fl.table(found["records"]), {"prefill": found["live"]})
+    names = {name: found[name] for name in ("records", "live", "losses", "bench")}
+    names |= {"case": article, "live_model": "tiny", "divided": {"16 bit": 8}}
+    rows = run_cells("10", "live-stairs", **names)["alive"]
     assert list(rows["step"]) == list(found["live"])
     assert rows["bits_per_byte"].iloc[:3].notna().all()
     panels = article.staircase(rows).panels

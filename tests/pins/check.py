@@ -20,7 +20,6 @@ ROOT = HERE.parents[1]
 LISTS = json.loads((HERE / "lists.json").read_text(encoding="utf-8"))
 QUICK: dict[str, dict[str, Any]] = {
     "02_time_it_properly": {"n_max": 70, "budget_s": 0.5, "compiler": "eager"},
-    "09_distill_and_share": {"steps": 2},
     "10_the_article_case": {"distill_steps": 1},
 }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fastlab.learning.likelihood import block_nats
+from fastlab.learning.tokens import block_nats
 from fastlab.shrink import parts
 from fastlab.shrink.pruning.importance import (
     Kept,
