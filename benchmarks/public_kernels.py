@@ -81,7 +81,7 @@ def products(folder: Path, dtype: str) -> Rows:
     for line in lines(folder, "gemm"):
         if line["dtype"] == dtype:
             m, n, k = (int(line[name]) for name in "mnk")
-            op = ops.linear("gemm", m, n, k, size, size)
+            op = ops.linear("gemm", (m, n, k), size)
             op = op._replace(activation_bytes=size * m * k + 2 * m * n)
             found.append(Sample.of(op, float(line["latency_ms"]) / 1e3, precision))
             shapes.append((n, k))
@@ -97,7 +97,8 @@ def attentions(folder: Path, phase: str) -> Rows:
         )
         length = int(line["seq_len" if phase == "prefill" else "kv_len"])
         new, past = (length, 0) if phase == "prefill" else (1, length)
-        op = ops.attention(phase, int(line["batch_size"]), new, past, *layout, 2)
+        dims = (int(line["batch_size"]), new, past, *layout)
+        op = ops.attention(phase, dims, 2)
         found.append(Sample.of(op, float(line["latency_ms"]) / 1e3, "bf16"))
         shapes.append(layout)
     return rows(found, shapes)

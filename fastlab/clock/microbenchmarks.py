@@ -75,7 +75,7 @@ def product(kind: str, m: int, size: tuple[int, int], a: int) -> Benchmark:
             "conv1d": lambda: torch.addmm(bias, x, next(turn)),
         }[kind]
 
-    return Benchmark(ops.linear(kind, m, n, k, a, a, kind != "linear", kind), build)
+    return Benchmark(ops.linear(kind, (m, n, k), a, kind != "linear", kind), build)
 
 
 def strided(sizes: tuple[int, int, int], a: int) -> Benchmark:
@@ -86,7 +86,7 @@ def strided(sizes: tuple[int, int, int], a: int) -> Benchmark:
         x, turn = new(batch, 16, k)[:, -1:], new.turn(new(n, k))
         return lambda: F.linear(x, next(turn))
 
-    return Benchmark(ops.linear("head", batch, n, k, a, a, kind="strided"), build)
+    return Benchmark(ops.linear("head", sizes, a, kind="strided"), build)
 
 
 def attention(
@@ -101,7 +101,7 @@ def attention(
         how: dict[str, Any] = {"is_causal": new_rows > 1, "enable_gqa": q != kv}
         return lambda: F.scaled_dot_product_attention(query, keys, values, **how)
 
-    op = ops.attention("attention", batch, new_rows, past, q, kv, d, a)
+    op = ops.attention("attention", (batch, new_rows, past, q, kv, d), a)
     return Benchmark(op, build)
 
 
@@ -117,7 +117,7 @@ def norm(rows: int, width: int, kind: str, a: int) -> Benchmark:
         return layer if kind == "layer" else lambda: rms(x)
 
     count = ops.layer_norm if kind == "layer" else ops.rms_norm
-    return Benchmark(count("norm", rows, width, a, a), build)
+    return Benchmark(count("norm", rows, width, a), build)
 
 
 def elementwise(size: int, name: str, a: int) -> Benchmark:
@@ -153,7 +153,7 @@ def embedding(rows: int, width: int, a: int) -> Benchmark:
         table, ids = new(8192, width), torch.randint(8192, (1, rows), device=new.device)
         return lambda: F.embedding(ids, table)
 
-    return Benchmark(ops.embedding("embed", rows, width, a, a), build)
+    return Benchmark(ops.embedding("embed", rows, width, a), build)
 
 
 def cache_append(batch: int, past: int, kv: int, a: int) -> Benchmark:

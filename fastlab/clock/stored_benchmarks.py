@@ -22,7 +22,7 @@ from fastlab.shrink.kernels import quantized_linear
 from fastlab.shrink.share import LutLinear
 from fastlab.shrink.sparsify import CsrLinear
 from fastlab.spec.formats import FORMATS, Format
-from fastlab.spec.storage import Sharing, Sparsity, sparse_bytes, zeros_per_row
+from fastlab.spec.storage import Sharing, Sparsity, zeros_per_row
 
 PACKED_M = (1, 4, 16, 64, 256, 1024)
 MOST = 2**25  # weights of one product: more take long to quantize
@@ -48,7 +48,7 @@ def _packed(form: Format, m: int, n: int, k: int) -> Benchmark:
         x, first = new(m, k), quantized_linear(form, new(n, k), None)
         return first.timed(x, new.turn(first, first.weight_bytes()))
 
-    return Benchmark(packed_product(form, "packed", m, n, k, 2), build)
+    return Benchmark(packed_product(form, "packed", (m, n, k), 2), build)
 
 
 def sparse_rows(a: int) -> list[Benchmark]:
@@ -68,8 +68,7 @@ def _sparse(sparsity: Sparsity, m: int, n: int, k: int) -> Benchmark:
         turn = new.turn(first, first.weight_bytes())
         return lambda: next(turn).product(x)
 
-    size = sparse_bytes(sparsity, n, k)
-    return Benchmark(csr_product("csr", m, n, k, left, size), build)
+    return Benchmark(csr_product("csr", (m, n, k), sparsity), build)
 
 
 def looked_up(fused: bool, bits: int, size: tuple[int, int], a: int) -> Benchmark:
@@ -123,7 +122,7 @@ def one_row_product(size: tuple[int, int], a: int) -> Benchmark:
         run = compiled(product, new.device)
         return lambda: run(x, next(turn))
 
-    return Benchmark(alone(ops.linear("row", 1, n, k, a, a)), build)
+    return Benchmark(alone(ops.linear("row", (1, n, k), a)), build)
 
 
 STORED_CANDIDATES: dict[str, Pool] = {

@@ -109,8 +109,8 @@ def _fused(step: ForwardPass) -> Operation:
     s, a = step.shape, step.narrow
     past = step.keys - step.new
     causal = s.family != "bert" and not step.masked
-    heads = (s.heads, s.kv_heads, s.head_dim)
-    fused = ops.attention("attention", step.batch, step.new, past, *heads, a, causal)
+    dims = (step.batch, step.new, past, s.heads, s.kv_heads, s.head_dim)
+    fused = ops.attention("attention", dims, a, causal)
     if step.format.autocast:
         fused = fused._replace(precision=step.format.autocast)
     if not (step.packed_cache and step.masked):

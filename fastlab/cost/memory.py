@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
 from fastlab.cost.attention import row_bytes, widths
-from fastlab.cost.operations import products_of
 from fastlab.cost.passes import ForwardPass, passes
 from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.formats import FORMATS, stored_bytes, table_bytes
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import bucket, kv_row_bytes, weights_of
+from fastlab.spec.recipe import Recipe, bucket, kv_row_bytes, weights_of
 from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
 from fastlab.spec.storage import palette_bytes, sparse_bytes
 
@@ -22,37 +22,29 @@ RESERVE = 0.08  # the share of a device's memory that no model gets
 def parameters(shape: ModelShape) -> int:
     """Number of parameters of the transformers model, a tied head counted once."""
     h, f, v = shape.hidden, shape.ffn, shape.vocab
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     head = 0 if shape.tied else v * h
+    layer = sum(n * k for _, n, k in weights_of(shape))
     if shape.family in LEARNED_POSITIONS:
-        layer = 4 * h * h + 2 * h * f + 9 * h + f  # biases 3H + H + F + H, norms 4H
+        layer += 9 * h + f  # biases 3H + H + F + H, norms 4H
         body = v * h + shape.max_positions * h + shape.layers * layer
         # bert: two types and a norm before, the head's transform and its norm after
         outside = 4 * h + h * h + 3 * h + v if shape.family == "bert" else 2 * h + head
         return body + outside
-    norms = 2 * h + (2 * shape.head_dim if shape.family == "qwen3" else 0)
-    layer = h * (q + 2 * kv) + q * h + 3 * h * f + norms
+    layer += 2 * h + (2 * shape.head_dim if shape.family == "qwen3" else 0)  # norms
     return v * h + shape.layers * layer + h + head
-
-
-def value_bytes(point: Point) -> int:
-    """Bytes of one stored weight or activation under the point's precision."""
-    return point.recipe.format.value
 
 
 def weight_bytes(point: Point) -> int:
     """Bytes of all weights as stored, scales included, a shared tensor once."""
-    s, value = point.built_shape, value_bytes(point)
-    dense = parameters(s) * value
-    if not point.recipe.format.weights and point.recipe.storage == "dense":
-        return dense
-    layer = sum(_saved(point, n, k) for _, n, k in products_of(point))
-    return dense - s.layers * layer - _saved_outside(point)
+    s = point.built_shape
+    layer = sum(_saved(point.recipe, n, k) for _, n, k in weights_of(s))
+    dense = parameters(s) * point.recipe.format.value
+    return dense - s.layers * layer - _saved_outside(s, point.recipe)
 
 
-def _saved(point: Point, n: int, k: int) -> int:
+def _saved(recipe: Recipe, n: int, k: int) -> int:
     """Bytes that a weight (n, k) of a layer takes less than a dense one."""
-    recipe, value = point.recipe, value_bytes(point)
+    value = recipe.format.value
     if recipe.sharing is not None:
         stored = palette_bytes(recipe.sharing, n, k, value)
     elif recipe.sparsity is not None and recipe.storage != "dense":
@@ -62,23 +54,21 @@ def _saved(point: Point, n: int, k: int) -> int:
     return n * k * value - stored
 
 
-def _saved_outside(point: Point) -> int:
+def _saved_outside(s: ModelShape, recipe: Recipe) -> int:
     """The same of the head and the token table, as far as the scope goes.
 
     A tied head gets a copy of its own, unless the table is int8 as the head is.
     """
-    s, made, scope = point.built_shape, point.recipe.format, point.recipe.scope
+    made, scope, sizes = recipe.format, recipe.scope, (s.vocab, s.hidden)
     if scope == "layers":
         return 0
-    value = value_bytes(point)
-    table = s.vocab * s.hidden * value
-    saved = table - stored_bytes(made, s.vocab, s.hidden, value)
-    saved += _saved(point, s.hidden, s.hidden) * (s.family == "bert")
+    table = s.vocab * s.hidden * made.value
+    head = stored_bytes(made, *sizes, made.value)
+    saved = table - head + _saved(recipe, s.hidden, s.hidden) * (s.family == "bert")
     if scope == "all":
-        saved += table - table_bytes(made, s.vocab, s.hidden, value)
+        saved += table - table_bytes(made, *sizes, made.value)
     if s.tied:  # one of the two was no tensor of its own; int8 ones share again
-        shared = scope == "all" and made.shares_table
-        saved -= table - stored_bytes(made, s.vocab, s.hidden, value) * shared
+        saved -= table - head * (scope == "all" and made.shares_table)
     return saved
 
 
@@ -194,19 +184,12 @@ def largest_batch(point: Point, memory_bytes: int, reserve: float = RESERVE) -> 
     `reserve` is the share of the memory left to the driver, the runtime's workspaces
     and fragmentation.
     """
-    room = memory_bytes * (1 - reserve)
 
-    def fits(batch: int) -> bool:
+    def peak(batch: int) -> int:
         work = replace(point.workload, batch=batch)
-        return peak_bytes(replace(point, workload=work)) <= room
+        return peak_bytes(replace(point, workload=work))
 
-    low, high = 0, 1
-    while fits(high) and high < 2**30:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return bisect_right(range(1, 2**30), memory_bytes * (1 - reserve), key=peak)
 
 
 def decode_bytes(point: Point, weight_bytes: int) -> int:
@@ -217,7 +200,7 @@ def decode_bytes(point: Point, weight_bytes: int) -> int:
     uses, with the KV cache added. Over a generation the mean of its steps.
     """
     shape, work, recipe = point.built_shape, point.workload, point.recipe
-    made, value = recipe.format, value_bytes(point)
+    made, value = recipe.format, recipe.format.value
     own_head = not shape.tied or (made.weights and recipe.scope != "layers")
     whole = made if recipe.scope == "all" else FORMATS[made.dense]
     table = table_bytes(whole, shape.vocab, shape.hidden, value) if own_head else 0

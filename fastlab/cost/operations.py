@@ -18,7 +18,6 @@ from fastlab.cost.passes import ForwardPass, passes
 from fastlab.cost.products import head_product, product
 from fastlab.spec.formats import table_bytes
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import PLAIN
 from fastlab.spec.shape import GROUPED
 
 
@@ -68,17 +67,10 @@ def _sampling(step: ForwardPass) -> Iterator[Operation]:
         yield ops.elementwise("sample", values, step.narrow, 1, 7, fused=1)
 
 
-def products_of(point: Point) -> list[tuple[str, int, int]]:
-    """(name, outputs, inputs) of the matrix products of one layer, as if dense."""
-    step = passes(point)[0]._replace(format=PLAIN.format, storage="dense")
-    products = (op for op in _layer(step) if op.kind in ops.PRODUCTS)
-    return [(op.name, op.dims[1], op.dims[2]) for op in products]
-
-
 def _embedding(step: ForwardPass) -> Operation:
     """The rows of the token table, unpacked where it is quantized too."""
     h, a, rows = step.shape.hidden, step.value, step.rows
-    plain = ops.embedding("embed.tokens", rows, h, a, a)
+    plain = ops.embedding("embed.tokens", rows, h, a)
     if step.recipe.scope != "all":
         return plain
     return plain._replace(
@@ -100,8 +92,8 @@ def _begin(step: ForwardPass) -> Iterator[Operation]:
         yield ops.elementwise("rope.angles", step.new * s.head_dim, 4, 10, 11)
         return
     if s.family == "bert":
-        yield ops.embedding("embed.types", t, s.hidden, a, a)
-    yield ops.embedding("embed.positions", step.new, s.hidden, a, a)
+        yield ops.embedding("embed.types", t, s.hidden, a)
+    yield ops.embedding("embed.positions", step.new, s.hidden, a)
     if s.family == "gpt2":
         yield ops.residual_add("embed.add", t * s.hidden, a)
     else:
@@ -111,7 +103,7 @@ def _begin(step: ForwardPass) -> Iterator[Operation]:
 
 def _norm(step: ForwardPass, name: str) -> Operation:
     kind = ops.rms_norm if step.shape.family in GROUPED else ops.layer_norm
-    return kind(name, step.rows, step.shape.hidden, step.value, step.value)
+    return kind(name, step.rows, step.shape.hidden, step.value)
 
 
 def _layer(step: ForwardPass) -> Iterator[Operation]:
@@ -123,7 +115,7 @@ def _layer(step: ForwardPass) -> Iterator[Operation]:
     yield from _projections(step, biased)
     yield from attention(step)
     heads = s.heads * s.head_dim
-    yield from product(step, "out", t, s.hidden, heads, biased, narrow=True)
+    yield from product(step, "out", (t, s.hidden, heads), biased, narrow=True)
     yield ops.residual_add("residual1", t * s.hidden, step.value)
     yield _norm(step, "norm2" if before else "norm1")
     yield from _mlp(step, biased)
@@ -138,10 +130,10 @@ def _projections(step: ForwardPass, biased: bool) -> Iterator[Operation]:
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
     apart = (("q", q), ("k", kv), ("v", kv))
     for name, width in (("qkv", 3 * h),) if s.family == "gpt2" else apart:
-        yield from product(step, name, t, width, h, biased)
+        yield from product(step, name, (t, width, h), biased)
     if s.family == "qwen3":
-        yield ops.rms_norm("q.norm", t * s.heads, s.head_dim, a, a)
-        yield ops.rms_norm("k.norm", t * s.kv_heads, s.head_dim, a, a)
+        yield ops.rms_norm("q.norm", t * s.heads, s.head_dim, a)
+        yield ops.rms_norm("k.norm", t * s.kv_heads, s.head_dim, a)
     if s.family in GROUPED:
         yield ops.rope("rope.q", t * q, a)
         yield ops.rope("rope.k", t * kv, a)
@@ -150,26 +142,26 @@ def _projections(step: ForwardPass, biased: bool) -> Iterator[Operation]:
 def _mlp(step: ForwardPass, biased: bool) -> Iterator[Operation]:
     s, t, h, f = step.shape, step.rows, step.shape.hidden, step.shape.ffn
     if s.family in GROUPED:
-        yield from product(step, "mlp.gate", t, f, h)
-    yield from product(step, "mlp.up", t, f, h, biased)
+        yield from product(step, "mlp.gate", (t, f, h))
+    yield from product(step, "mlp.up", (t, f, h), biased)
     if s.family in GROUPED:
         yield ops.swiglu("mlp.swiglu", t * f, step.narrow)
     elif s.family == "bert":
         yield ops.gelu("mlp.gelu", t * f, step.narrow)
     else:
         yield ops.gelu_tanh("mlp.gelu", t * f, step.value)
-    yield from product(step, "mlp.down", t, h, f, biased, narrow=s.family != "gpt2")
+    yield from product(step, "mlp.down", (t, h, f), biased, s.family != "gpt2")
 
 
 def _end(step: ForwardPass) -> Iterator[Operation]:
     """What follows the layers: bert transforms all rows before the head."""
     s, t, encoder = step.shape, step.rows, step.shape.family == "bert"
     if encoder:
-        yield from head_product(step, "head.transform", t, s.hidden, s.hidden, True)
+        yield from head_product(step, "head.transform", (t, s.hidden, s.hidden), True)
         yield ops.gelu("head.gelu", t * s.hidden, step.narrow)
     yield _norm(step, "head.norm" if encoder else "norm")
-    scored = step.batch * step.scored
-    yield from head_product(step, "head", scored, s.vocab, s.hidden, encoder)
+    dims = (step.batch * step.scored, s.vocab, s.hidden)
+    yield from head_product(step, "head", dims, encoder)
 
 
 PARTS = ("projections", "attention", "MLP", "head")

@@ -3,8 +3,8 @@
 One small function per kind. Adding an operation is adding a function here and its class
 to classes.py, naming it in the family's layer (`operations.py`), and what runs it in
 clock/microbenchmarks.py. FLOPs = 2 x MACs, and only matrix products have any;
-everything else costs bytes and launches. `a` = bytes of one activation, `w` = bytes of
-one weight; other letters are element counts or sizes.
+everything else costs bytes and launches. `a` = bytes of one value, an activation's or a
+weight's; other letters are element counts or sizes.
 
 Bytes of elementwise work are those that transformers' eager code moves, kernel by
 kernel, since that is the runtime they are compared with.
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from fastlab.cost.classes import of_form
 
 PRODUCTS = of_form("product")  # matrix products; libraries run them at many speeds
+Dims = tuple[int, int, int]  # (m, n, k) of a product: rows, outputs, inputs
 
 
 class Operation(NamedTuple):
@@ -56,24 +57,13 @@ class Operation(NamedTuple):
 
 
 def linear(
-    name: str,
-    m: int,
-    n: int,
-    k: int,
-    a: int,
-    w: int,
-    bias: bool = False,
-    kind: str = "linear",
+    name: str, dims: Dims, a: int, bias: bool = False, kind: str = "linear"
 ) -> Operation:
-    """y[m, n] = x[m, k] W[k, n] (+ b): 2 m n k FLOPs.
-
-    kind: one of PRODUCTS; libraries run them at different speeds.
-    """
+    """y[m, n] = x[m, k] W[k, n] (+ b): 2 m n k FLOPs; kind: one of PRODUCTS."""
+    m, n, k = dims
     kind = "biased" if bias and kind == "linear" else kind
-    flops = 2 * m * n * k
-    weights = w * (k * n + (n if bias else 0))
-    moved = a * m * (k + n)
-    return Operation(name, kind, 1, flops, flops, weights, moved, dims=(m, n, k))
+    flops, weights = 2 * m * n * k, a * n * (k + bias)
+    return Operation(name, kind, 1, flops, flops, weights, a * m * (k + n), dims=dims)
 
 
 def of_written(product: Operation) -> Operation:
@@ -83,27 +73,20 @@ def of_written(product: Operation) -> Operation:
 
 
 def attention(
-    name: str,
-    batch: int,
-    new: int,
-    past: int,
-    heads: int,
-    kv_heads: int,
-    d: int,
-    a: int,
-    causal: bool = True,
+    name: str, dims: tuple[int, ...], a: int, causal: bool = True
 ) -> Operation:
     """Fused attention: q k^T and p v, 4 d FLOPs for each (query, key) pair and head.
 
-    Scores never leave the chip; keys and values are read once for each kv head.
+    dims as in Operation. Scores never leave the chip; keys and values are read once for
+    each kv head.
     """
+    batch, new, past, heads, kv_heads, d = dims
     pairs = new * (past + new)
     # a causal mask lets query i see past + i + 1 keys
     kept = new * past + new * (new + 1) // 2 if causal else pairs
     per_pair = 4 * batch * heads * d
     queries, keys = 2 * batch * new * heads * d, 2 * batch * (past + new) * kv_heads * d
     costs = (1, per_pair * pairs, per_pair * kept, 0, a * queries, a * keys)
-    dims = (batch, new, past, heads, kv_heads, d)
     return Operation(name, "attention", *costs, dims=dims)
 
 
@@ -142,13 +125,13 @@ def pointwise(
     return Operation(name, kind, *costs, launches=launches, fused_bytes=fused)
 
 
-def layer_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
+def layer_norm(name: str, rows: int, width: int, a: int) -> Operation:
     """One fused kernel: read, write, scale and shift."""
     moved = 2 * a * rows * width
-    return pointwise(name, moved, moved, weights=2 * w * width, kind="norm")
+    return pointwise(name, moved, moved, weights=2 * a * width, kind="norm")
 
 
-def rms_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
+def rms_norm(name: str, rows: int, width: int, a: int) -> Operation:
     """transformers' RMSNorm: pow, mean, add, rsqrt, mul, mul, in fp32.
 
     pow (r, w), mean (r), mul (r, w) move 4-byte values, the last mul (r, w) the
@@ -156,8 +139,7 @@ def rms_norm(name: str, rows: int, width: int, a: int, w: int) -> Operation:
     """
     elements, cast = rows * width, a == 2
     moved = elements * (5 * 4 + 2 * a + 2 * (a + 4) * cast)
-    fused = 2 * a * elements
-    return pointwise(name, moved, fused, 6 + 2 * cast, w * width, "norm")
+    return pointwise(name, moved, 2 * a * elements, 6 + 2 * cast, a * width, "norm")
 
 
 def elementwise(
@@ -190,10 +172,10 @@ gelu = partial(elementwise, passes=2, launches=1, kind="gelu")
 swiglu = partial(elementwise, passes=5, launches=2, fused=3)
 
 
-def embedding(name: str, rows: int, width: int, a: int, w: int) -> Operation:
+def embedding(name: str, rows: int, width: int, a: int) -> Operation:
     """Table look-up: only the rows that are asked for are read."""
-    size = rows * width
-    return Operation(name, "embedding", 1, 0, 0, w * size, a * size)
+    size = a * rows * width
+    return Operation(name, "embedding", weight_bytes=size, activation_bytes=size)
 
 
 def cache_append(

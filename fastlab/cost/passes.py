@@ -116,8 +116,3 @@ def _step(
         static and decodes,
         recipe.storage,
     )
-
-
-def compiled_calls(point: Point) -> int:
-    """Calls of compiled code: one, or one for `unroll` decode steps; 0 if eager."""
-    return max(calls(point), 1) if point.recipe.engine.compiled else 0

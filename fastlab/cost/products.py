@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from fastlab.cost import ops
-from fastlab.cost.ops import Operation
+from fastlab.cost.ops import Dims, Operation
 from fastlab.cost.passes import ForwardPass
 from fastlab.cost.stored import stored_product
 from fastlab.spec.formats import Format, stored_bytes
@@ -23,43 +23,36 @@ SCALE_BYTES = 4  # of one row of activations
 
 
 def product(
-    step: ForwardPass,
-    name: str,
-    m: int,
-    n: int,
-    k: int,
-    bias: bool = False,
-    narrow: bool = False,
+    step: ForwardPass, name: str, dims: Dims, bias: bool = False, narrow: bool = False
 ) -> Iterable[Operation]:
     """y[m, n] = x[m, k] W[k, n] (+ b) of a layer, under the step's precision.
 
     narrow: under autocast x comes in 16 bit, since a product made it.
     """
     if step.storage != "dense":
-        return stored_product(step, name, m, n, k, bias)
+        return stored_product(step, name, dims, bias)
     if step.format.weights:
-        return _quantized(step, name, m, n, k, bias)
+        return _quantized(step, name, dims, bias)
     # GPT-2 keeps the weights of its layers transposed, and all of them have biases.
     kind = "conv1d" if bias and step.shape.family == "gpt2" else "linear"
-    a = step.narrow if step.format.autocast else step.value
-    core = ops.linear(name, m, n, k, a, a, bias, kind)
+    core = ops.linear(name, dims, step.narrow, bias, kind)
     return _autocast(step, core, narrow) if step.format.autocast else (core,)
 
 
 def head_product(
-    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool = False
+    step: ForwardPass, name: str, dims: Dims, bias: bool = False
 ) -> Iterable[Operation]:
     """The same of what follows the layers: never sparse or shared, nor quantized
     where the recipe's scope leaves it dense.
     """
     left = step.storage != "dense" or step.recipe.scope == "layers"
     if (step.format.weights and not left) or step.format.autocast:
-        return product(step, name, m, n, k, bias)
+        return product(step, name, dims, bias)
     # Of many rows the last: transformers cuts them out where they lie. Our own
     # runtimes copy them first.
     ours = (step.static or step.compiled) and step.recipe.runtime != "transformers"
     kind = "strided" if step.scored < step.new and not ours else "linear"
-    return (ops.linear(name, m, n, k, step.value, step.value, bias, kind),)
+    return (ops.linear(name, dims, step.value, bias, kind),)
 
 
 def _autocast(step: ForwardPass, core: Operation, narrow: bool) -> Iterator[Operation]:
@@ -78,14 +71,13 @@ def _autocast(step: ForwardPass, core: Operation, narrow: bool) -> Iterator[Oper
     yield ops.of_written(core)._replace(precision=step.format.autocast)
 
 
-def packed_product(
-    form: Format, name: str, m: int, n: int, k: int, a: int
-) -> Operation:
+def packed_product(form: Format, name: str, dims: Dims, a: int) -> Operation:
     """The product alone, by weights as stored; of rows that are codes if dynamic."""
+    m, n, k = dims
     moved = a * m * (k + n)
     if form.dynamic:
         moved = m * (k + SCALE_BYTES) + (form.sum_bytes or a) * m * n
-    return ops.linear(name, m, n, k, a, a)._replace(
+    return ops.linear(name, dims, a)._replace(
         weight_bytes=stored_bytes(form, n, k, a),
         activation_bytes=moved,
         precision=form.name,
@@ -93,16 +85,16 @@ def packed_product(
 
 
 def _quantized(
-    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool
+    step: ForwardPass, name: str, dims: Dims, bias: bool
 ) -> Iterator[Operation]:
     """A product with quantized weights, by what its format makes of it."""
-    form, a = step.format, step.value
-    packed = packed_product(form, name, m, n, k, a)
+    form, a, (m, n, k) = step.format, step.value, dims
+    packed = packed_product(form, name, dims, a)
     stored = packed.weight_bytes + (a * n if bias else 0)
     if form.dequantizes(m, step.compiled):
         # To the dense precision, a dense product, times the scales.
         yield ops.pointwise(f"{name}.widen", a * n * k, a * n * k, weights=stored)
-        yield ops.of_written(ops.linear(name, m, n, k, a, a))
+        yield ops.of_written(ops.linear(name, dims, a))
         yield ops.elementwise(f"{name}.rescale", m * n, a, 2, 1, 0)
     else:
         packed = packed._replace(weight_bytes=stored)
@@ -122,8 +114,5 @@ def _dynamic(form: Format, packed: Operation, a: int) -> Iterator[Operation]:
     yield ops.pointwise(f"{name}.quantize", moved, a * m * k + rows, launches)
     yield packed
     if sums := form.sum_bytes:  # times both scales in fp32; fused, sums stay
-        moved, fused = (
-            m * n * (4 * 5 + a),
-            m * n * (sums - a),
-        )
+        moved, fused = m * n * (4 * 5 + a), m * n * (sums - a)
         yield ops.pointwise(f"{name}.rescale", moved, fused, RESCALE_LAUNCHES)

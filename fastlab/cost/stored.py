@@ -11,9 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fastlab.cost import ops
-from fastlab.cost.ops import Operation
+from fastlab.cost.ops import Dims, Operation
 from fastlab.cost.passes import ForwardPass
-from fastlab.spec.storage import Sharing, palette_bytes, sparse_bytes, zeros_per_row
+from fastlab.spec.storage import (
+    Sharing,
+    Sparsity,
+    palette_bytes,
+    sparse_bytes,
+    zeros_per_row,
+)
 
 WIDE = 4  # bytes of a number in CSR products: torch's CPU one wants fp32
 CODE, INDEX = 1, 8  # bytes of an unpacked code, and of the index torch gathers by
@@ -24,67 +30,65 @@ TRANSPOSED = ("mlp.down",)
 
 
 def stored_product(
-    step: ForwardPass, name: str, m: int, n: int, k: int, bias: bool
+    step: ForwardPass, name: str, dims: Dims, bias: bool
 ) -> Iterator[Operation]:
     """y[m, n] = x[m, k] W[k, n] (+ b) with W as the recipe stores it."""
     builders = {"palette": _looked_up, "csr": _csr, "2:4": _semi}
-    for op in builders[step.storage](step, name, m, n, k):
-        read = step.value * n if bias and op.name == name else 0
+    for op in builders[step.storage](step, name, dims):
+        read = step.value * dims[1] if bias and op.name == name else 0
         yield op._replace(weight_bytes=op.weight_bytes + read) if read else op
     if bias:
-        yield ops.elementwise(f"{name}.bias", m * n, step.value, 2, 1, 0)
+        yield ops.elementwise(f"{name}.bias", dims[0] * dims[1], step.value, 2, 1, 0)
 
 
-def csr_product(name: str, m: int, n: int, k: int, left: int, stored: int) -> Operation:
-    """y^T[n, m] = W[n, k] x^T[k, m] in fp32, `left` weights in each row of W.
+def csr_product(name: str, dims: Dims, sparsity: Sparsity) -> Operation:
+    """y^T[n, m] = W[n, k] x^T[k, m] in fp32, with `left` weights in each row of W.
 
-    2 m n left FLOPs; stored: bytes of W. dims = (m, n, left): those of the dense
-    product with as many FLOPs.
+    2 m n left FLOPs, and dims those of the dense product with as many.
     """
+    m, n, k = dims
+    left = k - zeros_per_row(sparsity, k)
     flops, moved = 2 * m * n * left, WIDE * m * (k + n)
-    costs = (1, flops, flops, stored, moved)
+    costs = (1, flops, flops, sparse_bytes(sparsity, n, k), moved)
     return Operation(name, "csr", *costs, dims=(m, n, left), precision="fp32")
 
 
-def _csr(step: ForwardPass, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+def _csr(step: ForwardPass, name: str, dims: Dims) -> Iterator[Operation]:
     """x widened and transposed, the product, its result narrowed."""
-    sparsity, cast = step.recipe.sparsity, step.value != WIDE
+    sparsity, cast, (m, n, k) = step.recipe.sparsity, step.value != WIDE, dims
     assert sparsity is not None
     both = step.value + WIDE
     if cast:
         yield ops.pointwise(f"{name}.widen", m * k * both, 0)
     if m > 1 and name not in TRANSPOSED:
         yield Operation(f"{name}.transpose", "copy", activation_bytes=2 * WIDE * m * k)
-    left = k - zeros_per_row(sparsity, k)
-    yield csr_product(name, m, n, k, left, sparse_bytes(sparsity, n, k))
+    yield csr_product(name, dims, sparsity)
     if cast:
         yield ops.pointwise(f"{name}.narrow", m * n * both, 0)
 
 
-def _semi(step: ForwardPass, name: str, m: int, n: int, k: int) -> Iterator[Operation]:
+def _semi(step: ForwardPass, name: str, dims: Dims) -> Iterator[Operation]:
     """Half of the multiplications, half of the values and where they were.
 
     By cuSPARSELt, which writes the result untransposed (torch/sparse/
     semi_structured.py, cusparselt_mm); x is filled up with rows of zeros before.
     """
-    sparsity, a = step.recipe.sparsity, step.value
+    sparsity, a, (m, n, k) = step.recipe.sparsity, step.value, dims
     assert sparsity is not None
     rows, flops = -(-m // SEMI_MULTIPLE) * SEMI_MULTIPLE, m * n * k
     if rows > m:  # zeros written, x read and written over them
         moved = a * k * (rows + 2 * m)
         yield Operation(f"{name}.fill", "copy", activation_bytes=moved, launches=2)
     stored, moved = sparse_bytes(sparsity, n, k, a), a * rows * (k + n)
-    yield Operation(name, "semi", 1, flops, flops, stored, moved, dims=(m, n, k))
+    yield Operation(name, "semi", 1, flops, flops, stored, moved, dims=dims)
 
 
-def _looked_up(
-    step: ForwardPass, name: str, m: int, n: int, k: int
-) -> Iterator[Operation]:
+def _looked_up(step: ForwardPass, name: str, dims: Dims) -> Iterator[Operation]:
     """The weight looked up, and a dense product of what was just written."""
     sharing, a = step.recipe.sharing, step.value
     assert sharing is not None
-    yield lookup(f"{name}.lookup", sharing, n, k, a)
-    yield ops.of_written(ops.linear(name, m, n, k, a, a))
+    yield lookup(f"{name}.lookup", sharing, *dims[1:], a)
+    yield ops.of_written(ops.linear(name, dims, a))
 
 
 def lookup(name: str, sharing: Sharing, n: int, k: int, a: int) -> Operation:

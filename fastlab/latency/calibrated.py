@@ -14,19 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost.classes import CLASSES
-from fastlab.latency.costs import (
-    CAUSAL,
-    KV_READ,
-    KV_WRITE,
-    LAUNCHES,
-    WEIGHTS,
-    Costs,
-    Timing,
-    latency_model,
-)
+from fastlab.latency.costs import CAUSAL, LAUNCHES, MOVED, READ, Costs, Timing
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile
-from fastlab.latency.samples import GENERATED, Work, work
+from fastlab.latency.samples import GENERATED, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
 
@@ -44,19 +35,17 @@ class Each(NamedTuple):
     outside: np.ndarray
 
 
-@latency_model("calibrated")
 def calibrated(
     costs: Sequence[Costs], points: Sequence[Point], device: Device
 ) -> list[Timing]:
     """Seconds from the device's fits; ValueError where it has none for a precision."""
-    profile = device.fits
     for precision in {point.recipe.precision for point in points}:
-        if profile is None or not profile.holds(precision):
+        if not device.holds(precision):
             raise ValueError(
                 f"{device.name} has no calibrated fit for {precision}; "
                 "run `fastlab calibrate`, or choose model='roofline'"
             )
-    assert profile is not None
+    profile = device.fits or Profile(())
     each = each_operation(costs, points, device, profile)
     totals = _totals([cost.times for cost in costs], each)
     return [
@@ -138,14 +127,16 @@ def each_operation(
     matrix = np.concatenate([cost.matrix for cost in costs]) / times[:, None]
     slow = [slowdown(c, p, profile) for c, p in zip(costs, points, strict=True)]
     sizes = [len(cost.times) for cost in costs]
-    matrix[:, [WEIGHTS, KV_READ]] *= np.repeat(slow, sizes)[:, None]
+    matrix[:, READ] *= np.repeat(slow, sizes)[:, None]
     dims = np.concatenate([cost.dims for cost in costs])
     n = len(of)
     each = Each(np.empty(n), np.empty(n), np.empty((3, n)), np.zeros(n, bool))
     for (kind, precision, compiled), code in codes.items():
         at = of == code
         fit = fit_of(kind, precision, compiled, device, profile)
-        columns = columns_of(kind, matrix[at], dims[at])
+        own = matrix[at]
+        costs_s = own[:, CAUSAL], own[:, MOVED].sum(axis=1), own[:, LAUNCHES]
+        columns = work(kind, *costs_s, dims[at])
         each.seconds[at], each.half[at] = fit.predict(columns)
         each.parts[:, at], each.outside[at] = fit.parts(columns), fit.outside(columns)
     both = zip(costs, points, strict=True)
@@ -168,7 +159,7 @@ def slowdown(cost: Costs, point: Point, profile: Profile) -> float:
     They come from the level of the caches that holds all that the call comes back to.
     """
     passes = max(1, point.workload.new_tokens)
-    footprint = (cost.totals[WEIGHTS] + cost.totals[KV_READ]) / passes
+    footprint = sum(cost.totals[column] for column in READ) / passes
     return profile.slowdown(point.recipe.format.dense, footprint)
 
 
@@ -183,22 +174,14 @@ def fit_of(
     """
     fit = profile.find(kind, precision)
     if fit is None:
-        rates = datasheet(device, precision)
-        nowhere = (math.inf,)
-        return ClassFit(
-            kind, precision, device.name, rates, None, UNKNOWN, nowhere, nowhere, 0
-        )
+        rates, nowhere = datasheet(device, precision), (math.inf,)
+        ends = (UNKNOWN, nowhere, nowhere, 0)
+        return ClassFit(kind, precision, device.name, rates, None, *ends)
     called = CLASSES[fit.kind].form != "bytes" and fit.kind not in GENERATED
     if called or device.kind != "cpu" or not compiled:
         return fit
     rates = {k: v for k, v in fit.parameters.items() if k != "overhead_s"}
     return replace(fit, parameters=rates)
-
-
-def columns_of(kind: str, matrix: np.ndarray, dims: np.ndarray) -> Work:
-    """Rows of a cost matrix (of one execution each) as a fit reads them."""
-    moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1)
-    return work(kind, matrix[:, CAUSAL], moved, matrix[:, LAUNCHES], dims)
 
 
 def datasheet(device: Device, precision: str) -> dict[str, float]:

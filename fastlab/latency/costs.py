@@ -1,8 +1,7 @@
-"""What every model of latency is given, and the registry that `model=` names."""
+"""What every model of latency is given: a point's operations as numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import mul
 from typing import NamedTuple
@@ -10,14 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost.operations import operations
-from fastlab.cost.ops import Operation
-from fastlab.cost.passes import compiled_calls
+from fastlab.cost.passes import calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
 from fastlab.spec.point import Point
 
 # Columns of a point's cost matrix, one row per operation, times already multiplied in.
 FLOPS, CAUSAL, WEIGHTS, ACTIVATIONS, KV_READ, KV_WRITE, LAUNCHES = range(7)
+MOVED = slice(WEIGHTS, LAUNCHES)  # all bytes
+READ = [WEIGHTS, KV_READ]  # those that calls come back to
 COUNTED = (
     *("flops", "flops_causal", "weight_bytes", "activation_bytes"),
     *("kv_read_bytes", "kv_write_bytes", "launches"),
@@ -68,18 +68,6 @@ class Costs(NamedTuple):
 
 
 EACH = ("matrix", "times", "dims", "classes", "precisions", "compiled")  # by operation
-LatencyModel = Callable[[Sequence[Costs], Sequence[Point], Device], list[Timing]]
-MODELS: dict[str, LatencyModel] = {}
-
-
-def latency_model(name: str) -> Callable[[LatencyModel], LatencyModel]:
-    """Register a latency model under the name that `model=` takes."""
-
-    def register(function: LatencyModel) -> LatencyModel:
-        MODELS[name] = function
-        return function
-
-    return register
 
 
 @lru_cache(maxsize=4096)
@@ -103,14 +91,11 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
         compiled = np.array([op.compiled for op in ops])
         host = _host(point, matrix[:, LAUNCHES], compiled, graphs)
     if point.recipe.format.weights:
-        inner = [op.times * (op.launches - 1) for op in ops if _quantizes(op)]
-        host = host._replace(inner=sum(inner))
+        within = (".quantize", ".rescale")
+        own = [op for op in ops if not op.compiled and op.name.endswith(within)]
+        host = host._replace(inner=sum(op.times * (op.launches - 1) for op in own))
     totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
     return Costs(matrix, totals, often, dims, classes, precisions, compiled, host)
-
-
-def _quantizes(op: Operation) -> bool:
-    return not op.compiled and op.name.endswith((".quantize", ".rescale"))
 
 
 def costs_on(point: Point, device: Device) -> Costs:
@@ -121,8 +106,9 @@ def costs_on(point: Point, device: Device) -> Costs:
 def _host(
     point: Point, launches: np.ndarray, compiled: np.ndarray, graphs: bool
 ) -> Host:
-    eager, calls = int(launches[~compiled].sum()), compiled_calls(point)
-    eager += point.recipe.engine.launches * calls  # around its compiled code
-    if graphs and point.recipe.engine.replays:
-        return Host(eager, replays=calls)
-    return Host(eager, compiled=int(launches[compiled].sum()), calls=calls)
+    engine, called = point.recipe.engine, max(calls(point), 1)
+    # and around its compiled code
+    eager = int(launches[~compiled].sum()) + engine.launches * called
+    if graphs and engine.replays:
+        return Host(eager, replays=called)
+    return Host(eager, compiled=int(launches[compiled].sum()), calls=called)

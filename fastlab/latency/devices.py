@@ -13,12 +13,13 @@ from typing import Any
 from fastlab.latency.profile import Profile
 from fastlab.record import BUSY
 from fastlab.spec.checks import (
+    Spec,
     check_choice,
-    check_count,
     check_names,
     check_number,
+    choice,
+    count,
     digest,
-    make,
 )
 from fastlab.spec.engines import GPUS
 from fastlab.spec.formats import FORMATS
@@ -33,29 +34,26 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 # that calibrate() replaces it. In a CUDA graph about 1.3 us remain.
 EAGER_LAUNCH_S = 8e-6
 
-# Columns of the CSV that become a number, with the factor to SI units.
-_NUMBERS = {
-    "bandwidth": ("bandwidth_gb_s", 1e9),
-    "memory_bytes": ("memory_gib", 2**30),
-    "l2_bytes": ("l2_mib", 2**20),
-}
+FILE = Path(__file__).resolve().parents[2] / "data" / "devices.csv"
+
 _TEXTS = ("name", "aliases", "kind", "source", "date")
+_NUMBERS = (*PRECISIONS, "bandwidth_gb_s", "memory_gib", "l2_mib")
 _PRICES = ("price_per_hour_usd", "price_source", "price_date", "note")
-_COLUMNS = (*_TEXTS, *PRECISIONS, *(c for c, _ in _NUMBERS.values()), *_PRICES)
+_COLUMNS = (*_TEXTS, *_NUMBERS, *_PRICES)
 
 _MAKERS = re.compile("^(nvidia|tesla|geforce|amd|instinct|apple|google)+")
 
 
 @dataclass(frozen=True)
-class Device:
+class Device(Spec):
     """What a machine could do at best: FLOP/s, bytes/s, bytes, seconds, USD."""
 
     name: str
-    kind: str  # one of KINDS
+    kind: str = choice("what torch runs on it", KINDS)
     peak_flops: Mapping[str, float] = field(hash=False)  # dense FLOP/s; absent = cannot
     bandwidth: float  # bytes/s of main memory
-    memory_bytes: int
-    l2_bytes: int  # last-level cache; 0 = unknown
+    memory_bytes: int = count("main memory", high=2**63)
+    l2_bytes: int = count("last-level cache, 0 = unknown", low=0, high=2**63)
     launch_s: float  # host and device overhead of one kernel launched eagerly
     price_per_hour: float | None  # USD
     source: str  # URL, or "calibrated <utc date>"
@@ -66,18 +64,19 @@ class Device:
 
     def __post_init__(self) -> None:
         """Refuse a kind, precision or number that no device can have (ValueError)."""
-        check_choice("kind", self.kind, KINDS)
+        self._check_fields()
         check_names("peak_flops", self.peak_flops, PRECISIONS)
         for precision, rate in self.peak_flops.items():
             check_number(f"peak_flops[{precision}]", rate)
-        check_count("memory_bytes", self.memory_bytes, 1, 2**63)
-        check_count("l2_bytes", self.l2_bytes, 0, 2**63)
         check_number("bandwidth", self.bandwidth)
         check_number("launch_s", self.launch_s, zero=True)
         if self.price_per_hour is not None:
             check_number("price_per_hour", self.price_per_hour, zero=True)
-        peaks = {p: float(rate) for p, rate in self.peak_flops.items()}
-        object.__setattr__(self, "peak_flops", peaks)
+        self._set(peak_flops={p: float(rate) for p, rate in self.peak_flops.items()})
+
+    def holds(self, precision: str) -> bool:
+        """Whether products in a recipe's precision were calibrated on it."""
+        return self.fits is not None and self.fits.holds(precision)
 
     @property
     def calibrated(self) -> bool:
@@ -145,12 +144,6 @@ class Device:
         """Plain JSON types, SI units, one entry a field; `fits`, `busy` if any."""
         return {k: v for k, v in asdict(self).items() if v or k not in ("fits", "busy")}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Device:
-        """The inverse of `to_dict`; ValueError names an unknown or missing field."""
-        made: Device = make(cls, data)
-        return made
-
 
 def devices(path: str | Path | None = None) -> list[Device]:
     """Every row of devices.csv (default: the repository's), in order."""
@@ -159,19 +152,14 @@ def devices(path: str | Path | None = None) -> list[Device]:
 
 def device(name: str, path: str | Path | None = None) -> Device:
     """The device with torch's name or the alias `name`, in any case; or ValueError."""
-    known = {
-        _key(label): made
-        for made, aliases in _read(path)
-        for label in (made.name, *aliases)
-    }
+    rows = [(made, (made.name, *aliases)) for made, aliases in _read(path)]
+    known = {_key(label): made for made, labels in rows for label in labels}
     if _key(name) in known:
         return known[_key(name)]
     close = difflib.get_close_matches(_key(name), known, n=3)
     names = dict.fromkeys(known[key].name for key in close)
     hint = f"; did you mean {' or '.join(names)}?" if names else ""
-    raise ValueError(
-        f"unknown device {name!r}{hint}; `fastlab devices` lists all of them"
-    )
+    raise ValueError(f"unknown device {name!r}{hint}; `fastlab devices` lists all")
 
 
 def _key(name: str) -> str:
@@ -179,20 +167,13 @@ def _key(name: str) -> str:
     return _MAKERS.sub("", re.sub("[^a-z0-9]", "", name.lower()))
 
 
-def _default_path() -> Path:
-    """data/devices.csv of the checkout, or FileNotFoundError."""
-    path = Path(__file__).resolve().parents[2] / "data" / "devices.csv"
-    if path.is_file():
-        return path
-    raise FileNotFoundError(
-        f"{path} is missing: fastlab needs the data folder of its repository;"
-        " run from a checkout, or pass path="
-    )
-
-
 def _read(path: str | Path | None) -> list[tuple[Device, tuple[str, ...]]]:
     """(device, aliases) of each row; ValueError names the file, line and column."""
-    path = Path(path) if path is not None else _default_path()
+    path = FILE if path is None else Path(path)
+    if path is FILE and not path.is_file():
+        needs = "fastlab needs the data folder of its repository"
+        where = "run from a checkout, or pass path="
+        raise FileNotFoundError(f"{path} is missing: {needs}; {where}")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
@@ -210,28 +191,22 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
         if not row[column]:
             raise ValueError(f"{where}, column {column}: must not be empty")
     check_choice(f"{where}, column kind", row["kind"], KINDS)
-    aliases = tuple(row["aliases"].split(";"))
-    peaks = {p: _number(row, p, where, 1e12) for p in PRECISIONS if row[p]}
-    numbers = {f: _number(row, c, where, k) for f, (c, k) in _NUMBERS.items()}
-    price = row["price_per_hour_usd"]
+    aliases, price = tuple(row["aliases"].split(";")), "price_per_hour_usd"
     made = Device(
-        name=row["name"],
-        kind=row["kind"],
-        peak_flops=peaks,
-        bandwidth=numbers["bandwidth"],
-        memory_bytes=round(numbers["memory_bytes"]),
-        l2_bytes=round(numbers["l2_bytes"]),
+        peak_flops={p: _number(row, p, where, 1e12) for p in PRECISIONS if row[p]},
+        bandwidth=_number(row, "bandwidth_gb_s", where, 1e9),
+        memory_bytes=round(_number(row, "memory_gib", where, 2**30)),
+        l2_bytes=round(_number(row, "l2_mib", where, 2**20)),
         launch_s=EAGER_LAUNCH_S,
-        price_per_hour=_number(row, "price_per_hour_usd", where) if price else None,
-        source=row["source"],
-        date=row["date"],
+        price_per_hour=_number(row, price, where) if row[price] else None,
         profile=f"datasheet:{aliases[0]}",
+        **{name: row[name] for name in ("name", "kind", "source", "date")},
     )
     return made, aliases
 
 
 def _number(row: Mapping[str, str], column: str, where: str, unit: float = 1) -> float:
-    """A cell as a positive number times `unit`, or ValueError with the place."""
+    """A cell as a positive number times `unit` (SI's), or ValueError with the place."""
     try:
         value = float(row[column])
         check_number(column, value)

@@ -1,6 +1,6 @@
 """Points x Device -> estimates: seconds with an interval, counts, and what bounds them.
 
-Every model of latency is one registered function, which `model=` names.
+Every model of latency is one function, which `model=` names in MODELS.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastlab.cost.memory import memory_footprint, parameters
-from fastlab.latency import calibrated, roofline  # noqa: F401  they register themselves
-from fastlab.latency.costs import COUNTED, MODELS, Timing, costs_on
+from fastlab.latency.calibrated import calibrated
+from fastlab.latency.costs import COUNTED, Timing, costs_on
 from fastlab.latency.devices import Device
+from fastlab.latency.roofline import rooflines
 from fastlab.record import Estimate
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
 from fastlab.spec.unsupported import unsupported
 
+MODELS = {"roofline": rooflines, "calibrated": calibrated}
 CHUNK = 1000  # points at a time: bounds the memory of many long generations
 
 
@@ -36,18 +38,15 @@ def estimate(
     for point in points:
         if reason := unsupported(point, device):
             raise ValueError(reason)
-    found = [e for chunk in _chunks(points) for e in _estimates(chunk, device, model)]
-    return found
-
-
-def _chunks(points: Sequence[Point]) -> list[Sequence[Point]]:
-    return [points[i : i + CHUNK] for i in range(0, len(points), CHUNK)]
+    chunks = (points[i : i + CHUNK] for i in range(0, len(points), CHUNK))
+    return [e for chunk in chunks for e in _estimates(chunk, device, model)]
 
 
 def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Estimate]:
-    used = {point.recipe.precision for point in points}
-    chosen = {p: _model_for(p, device) if model == "auto" else model for p in used}
-    names = [chosen[point.recipe.precision] for point in points]
+    precisions = [point.recipe.precision for point in points]
+    known = {p: device.holds(p) for p in set(precisions)}
+    auto = ["calibrated" if known[p] else "roofline" for p in precisions]
+    names = auto if model == "auto" else [model] * len(points)
     costs = [costs_on(point, device) for point in points]
     found: dict[int, Timing] = {}
     for name in set(names):
@@ -58,11 +57,6 @@ def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Esti
         _estimate(point, device, names[i], costs[i].totals, found[i])
         for i, point in enumerate(points)
     ]
-
-
-def _model_for(precision: str, device: Device) -> str:
-    known = device.fits is not None and device.fits.holds(precision)
-    return "calibrated" if known else "roofline"
 
 
 def _estimate(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from fastlab.cost.operations import operations
 from fastlab.latency.calibrated import each_operation, host_work
-from fastlab.latency.costs import EACH, LAUNCHES, MODELS, Costs, Host, costs_on
+from fastlab.latency.costs import EACH, LAUNCHES, Costs, Host, costs_on
 from fastlab.latency.devices import Device
-from fastlab.latency.estimates import estimate
+from fastlab.latency.estimates import MODELS, estimate
 from fastlab.latency.profile import Profile
 from fastlab.spec.point import Point
 
@@ -23,9 +23,8 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
     "+ whole call" may be negative. Without fits for the precision: the lower end of the
     roofline, which counts launches once, on the host.
     """
-    costs, fits = costs_on(point, device), device.fits
-    known = fits is not None and fits.holds(point.recipe.precision)
-    profile = fits if known and fits else Profile(())
+    costs, known = costs_on(point, device), device.holds(point.recipe.precision)
+    profile = device.fits if known and device.fits else Profile(())
     on = device if known else replace(device, launch_s=0.0)
     # Estimates of profiles that know less: what each knowledge adds is the difference.
     alone = replace(profile, whole={})

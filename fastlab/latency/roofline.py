@@ -10,15 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastlab.latency.costs import (
-    CAUSAL,
-    KV_WRITE,
-    LAUNCHES,
-    WEIGHTS,
-    Costs,
-    Timing,
-    latency_model,
-)
+from fastlab.latency.costs import CAUSAL, LAUNCHES, MOVED, Costs, Timing
 from fastlab.latency.devices import Device
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
@@ -33,7 +25,7 @@ def roofline(
     device: Device,
     precisions: Sequence[str] = (),
     launches: float | None = None,
-) -> tuple[float, float, float, str]:
+) -> Timing:
     """The roofline band, per operation: max(compute, memory) to their sum.
 
     `seconds` is the geometric middle of the band. Fused attention is charged the
@@ -44,34 +36,26 @@ def roofline(
     """
     names = precisions or [point.recipe.precision] * len(costs)
     peaks = {name: device.product_rate(name) for name in set(names)}
-    own = [peaks[name] for name in names] if len(peaks) > 1 else peaks[names[0]]
-    compute = costs[:, CAUSAL] / np.asarray(own)
-    memory = costs[:, WEIGHTS : KV_WRITE + 1].sum(axis=1) / device.bandwidth
-    launch = costs[:, LAUNCHES] * (device.launch_s * _share(costs, launches))
+    compute = costs[:, CAUSAL] / np.array([peaks[name] for name in names])
+    memory = costs[:, MOVED].sum(axis=1) / device.bandwidth
+    every = costs[:, LAUNCHES]
+    share = 1.0 if launches is None else launches / float(every.sum())
+    launch = every * (device.launch_s * share)
     work, launching = float(np.maximum(compute, memory).sum()), float(launch.sum())
     hidden = device.kind != "cpu"
     low = max(work, launching) if hidden else work + launching
     high = float((compute + memory + launch).sum())
-    return (low * high) ** 0.5, low, high, _bound(compute, memory, launch)
-
-
-def _share(costs: np.ndarray, launches: float | None) -> float:
-    """The host's launches, as a share of all kernels that run."""
-    return 1.0 if launches is None else launches / float(costs[:, LAUNCHES].sum())
-
-
-@latency_model("roofline")
-def _rooflines(
-    costs: Sequence[Costs], points: Sequence[Point], device: Device
-) -> list[Timing]:
-    return [
-        Timing(*roofline(c.matrix, p, device, c.precisions, c.totals[LAUNCHES]))
-        for c, p in zip(costs, points, strict=True)
-    ]
-
-
-def _bound(compute: np.ndarray, memory: np.ndarray, launch: np.ndarray) -> str:
-    """What most of the time goes to, each operation counted for its longest part."""
+    # Bound by what most of the time goes to, each operation by its longest part.
     times = np.stack([compute, memory, launch])
     longest = np.bincount(times.argmax(axis=0), times.max(axis=0), minlength=3)
-    return BOUNDS[int(longest.argmax())]
+    return Timing((low * high) ** 0.5, low, high, BOUNDS[int(longest.argmax())])
+
+
+def rooflines(
+    costs: Sequence[Costs], points: Sequence[Point], device: Device
+) -> list[Timing]:
+    """The band of each point, as a latency model gives it."""
+    return [
+        roofline(c.matrix, p, device, c.precisions, c.totals[LAUNCHES])
+        for c, p in zip(costs, points, strict=True)
+    ]

@@ -58,7 +58,6 @@ class Offer:
     seconds: float | None = None
     largest_batch: int = 0
     cost: float | None = None
-    label: str = LABEL
 
 
 def typical(device: Device) -> Device:
@@ -70,49 +69,31 @@ def typical(device: Device) -> Device:
 
 def offers(request: Request, devices: Iterable[Device]) -> list[Offer]:
     """What each device offers, the cheapest first, those that cannot last."""
-    found = [offer(request, device) for device in devices]
-    return sorted(found, key=_rank)
 
+    def rank(one: Offer) -> tuple[bool, bool, float]:
+        return bool(one.refused), one.cost is None, one.cost or one.seconds or 0.0
 
-def _rank(offer: Offer) -> tuple[bool, bool, float]:
-    unpriced = offer.cost is None
-    return bool(offer.refused), unpriced, offer.cost or offer.seconds or 0.0
+    return sorted((offer(request, device) for device in devices), key=rank)
 
 
 def offer(request: Request, device: Device) -> Offer:
     """One device's offer; a request that does not fit or cannot run is refused."""
     whole, first = request.point("generate"), request.point("prefill")
-    precision = request.recipe.precision
+    precision, later = request.recipe.precision, request.new_tokens - 1
     if reason := unsupported(whole, device):
-        why = reason if device.can(precision) else f"no {precision}"
-        return Offer(device.name, why)
+        return Offer(
+            device.name, reason if device.can(precision) else f"no {precision}"
+        )
     batch = largest_batch(whole, device.memory_bytes)
     if batch < request.batch:
-        return Offer(device.name, _too_large(whole, device), largest_batch=batch)
-    total, prefill = (
-        e.seconds for e in estimate([whole, first], typical(device), "roofline")
-    )
-    later = max(request.new_tokens - 1, 1)
-    return Offer(
-        device.name,
-        ttft_s=prefill,
-        tpot_s=(total - prefill) / later if request.new_tokens > 1 else None,
-        seconds=total,
-        largest_batch=batch,
-        cost=_cost(total / request.batch, device.price_per_hour),
-    )
-
-
-def _too_large(point: Point, device: Device) -> str:
-    need, room = peak_bytes(point), device.memory_bytes
-    return f"needs {si(need, 'B')} of {si(room, 'B')}"
-
-
-def _cost(seconds: float, price_per_hour: float | None) -> float | None:
-    """USD for 1,000 requests of so many seconds each."""
-    if price_per_hour is None:
-        return None
-    return 1000 * seconds * price_per_hour / SECONDS_PER_HOUR
+        need, room = si(peak_bytes(whole), "B"), si(device.memory_bytes, "B")
+        return Offer(device.name, f"needs {need} of {room}", largest_batch=batch)
+    both = estimate([whole, first], typical(device), "roofline")
+    total, prefill = (e.seconds for e in both)
+    tpot = (total - prefill) / later if later else None
+    price = device.price_per_hour
+    cost = price and 1000 * (total / request.batch) * price / SECONDS_PER_HOUR
+    return Offer(device.name, "", prefill, tpot, total, batch, cost)
 
 
 def knee(point: Point, device: Device) -> float:

@@ -16,9 +16,8 @@ import numpy as np
 
 from fastlab.cost.article import article_as_printed
 from fastlab.cost.passes import passes
-from fastlab.latency.costs import CAUSAL, FLOPS, KV_WRITE, WEIGHTS, costs_of
-from fastlab.latency.devices import Device
-from fastlab.latency.devices import device as datasheet_row
+from fastlab.latency.costs import CAUSAL, FLOPS, MOVED, costs_of
+from fastlab.latency.devices import Device, devices
 from fastlab.latency.estimates import estimate
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.record import Estimate, Record
@@ -100,12 +99,11 @@ def score(
     device: Device,
     holdout: str = "hidden",
     model: str = "auto",
-    datasheet: Device | None = None,
 ) -> Scoreboard:
     """Score `model` on rows measured on `device`, each value of `holdout` left out.
 
-    `datasheet` feeds the baselines (default: the row of data/devices.csv, or else the
-    device's own peaks). ValueError as `predictions`.
+    The device's row of data/devices.csv feeds the baselines, or else its own peaks.
+    ValueError as `predictions`.
     """
     made = predictions(records, device, holdout, model)
     ends = np.array([(e.seconds, e.low_s, e.high_s) for e in made.estimates])
@@ -113,15 +111,12 @@ def score(
     return Scoreboard(
         device.name,
         holdout,
-        (made.errors(), *_methods(made, datasheet or _datasheet(device))),
+        (made.errors(), *_methods(made, device)),
         tuple(_groups(made)),
         tuple(speedups(made.points, found.seconds, measured)),
-        found.coverage(measured),
-        found.half_width,
-        alone.coverage(measured),
-        alone.half_width,
-        device.fits.count if device.fits else 0,
-        device.fits.seconds if device.fits else 0.0,
+        *(found.coverage(measured), found.half_width),
+        *(alone.coverage(measured), alone.half_width),
+        *((device.fits.count, device.fits.seconds) if device.fits else (0, 0.0)),
         tuple(made.skipped),
     )
 
@@ -158,13 +153,6 @@ def _seconds(row: Record) -> float:
     return row.measured.seconds if row.measured else math.nan
 
 
-def _datasheet(device: Device) -> Device:
-    try:
-        return datasheet_row(device.name)
-    except ValueError:
-        return device
-
-
 def _fault(record: Record, device: Device) -> str:
     if record.status != "ok":
         return f"status {record.status} {record.reason}".strip()
@@ -190,8 +178,9 @@ def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
     return np.array([names.index(value) for value in values])
 
 
-def _methods(made: Predictions, sheet: Device) -> Iterator[Errors]:
+def _methods(made: Predictions, device: Device) -> Iterator[Errors]:
     """Errors of what one would use instead, each on the same rows."""
+    sheet = next((one for one in devices() if one.name == device.name), device)
     points, measured, folds = made.points, made.measured, made.folds
     printed = np.array([_article(point) for point in points])
     ratio = measured / printed
@@ -222,7 +211,7 @@ def _article(point: Point) -> float:
 
 def _roofline(point: Point, peak: float, bandwidth: float) -> float:
     matrix = costs_of(point).matrix
-    moved = matrix[:, WEIGHTS : KV_WRITE + 1].sum(axis=1)
+    moved = matrix[:, MOVED].sum(axis=1)
     return float(np.maximum(matrix[:, CAUSAL] / peak, moved / bandwidth).sum())
 
 

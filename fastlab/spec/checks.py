@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -108,15 +108,15 @@ def make(cls: Any, data: Mapping[str, Any]) -> Any:
     Lists become tuples, and mappings dataclasses, where its fields are such.
     """
     check_names(cls.__name__, data, [f.name for f in fields(cls)])
-    required = [
-        f.name
-        for f in fields(cls)
-        if f.default is MISSING and f.default_factory is MISSING
-    ]
-    if absent := [name for name in required if name not in data]:
+    absent = [f.name for f in fields(cls) if f.name not in data and _required(f)]
+    if absent:
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
     hints = _hints(cls)
     return cls(**{name: _shaped(hints[name], value) for name, value in data.items()})
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 _hints = lru_cache(get_type_hints)
@@ -138,6 +138,11 @@ def _shaped(hint: Any, value: Any) -> Any:
     return make(part, value)
 
 
+def plain(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by name, parts that are a Spec themselves by their canonical fields."""
+    return {n: v.to_dict() if isinstance(v, Spec) else v for n, v in told.items()}
+
+
 class Spec:
     """A frozen dataclass whose canonical fields leave defaults out.
 
@@ -155,7 +160,7 @@ class Spec:
         """Canonical fields: KEPT, others where they are not what follows from those."""
         kept = {name: getattr(self, name) for name in self.KEPT}
         bare = vars(type(self)(**kept))
-        return kept | {n: v for n, v in vars(self).items() if v != bare[n]}
+        return plain(kept | {n: v for n, v in vars(self).items() if v != bare[n]})
 
     def _set(self, **values: Any) -> None:
         """Fill fields in while the frozen instance is made."""

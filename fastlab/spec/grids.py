@@ -12,7 +12,7 @@ from fastlab.spec.checks import check_names
 from fastlab.spec.hub import local_folder, weights_id
 from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
-from fastlab.spec.recipe import SMALLER, Recipe
+from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape, find_shape
 from fastlab.spec.storage import Sharing, Sparsity
 
@@ -26,7 +26,7 @@ FLAT: dict[str, tuple[type, Field[Any]]] = {
     verb + field.name: (cls, field)
     for cls, verb in {ModelShape: "", Workload: "", Recipe: "", **VERBS}.items()
     for field in fields(cls)
-    if field.name not in SMALLER
+    if field.metadata  # a recipe's parts have none
 }
 OTHERS = {
     "model": "preset (gpt2, llama-3.1-8b, ...), hub name or folder",
@@ -126,7 +126,7 @@ def _with_flat_names(words: str, values: dict[str, Any]) -> str:
 
 def _shape_of(model: str | None, over: dict[str, Any]) -> ModelShape:
     if model is not None:
-        return find_shape(model, over)
+        return find_shape(model, **over)
     if missing := [n for n in ("layers", "hidden") if n not in over]:
         raise ValueError(f"{' and '.join(missing)} must be given, or model=a preset")
     return ModelShape(**{"family": "gpt2", **over})

@@ -5,11 +5,10 @@ Canonical JSON leaves defaults out: a field added later changes no old key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, check_names, choice, count, did_you_mean, digest
+from fastlab.spec.checks import Spec, choice, count, did_you_mean, digest, plain
 from fastlab.spec.engines import PHASES
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe
@@ -76,7 +75,7 @@ def check_weights(
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Spec):
     """One question: shape x workload x recipe x weights ("random:<seed>" or trained).
 
     shape is the dense model's; what the recipe's pruning leaves of it is `built_shape`.
@@ -92,8 +91,7 @@ class Point:
     def __post_init__(self) -> None:
         check_weights(self.weights)
         if self.recipe.cache is None:
-            recipe = replace(self.recipe, cache=self._usual_cache)
-            object.__setattr__(self, "recipe", recipe)
+            self._set(recipe=replace(self.recipe, cache=self._usual_cache))
         work, recipe = self.workload, self.recipe
         if self.shape.family == "bert":
             if work.phase != "prefill":
@@ -150,24 +148,11 @@ class Point:
         return int(tail) if kind == "random" else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Canonical dict {weights, shape, workload, recipe}, defaults left out."""
-        recipe = self.recipe.to_dict()
-        if recipe.get("cache") == self._usual_cache:
-            del recipe["cache"]
-        shape, workload = self.shape.to_dict(), self.workload.to_dict()
-        told = {"weights": self.weights, "shape": shape, "workload": workload}
-        return told | {"recipe": recipe}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Point:
-        """The point whose `to_dict` is `data`; raises ValueError on unknown fields."""
-        check_names("point", data, [f.name for f in fields(cls)])
-        return cls(
-            ModelShape.from_dict(data["shape"]),
-            Workload.from_dict(data.get("workload", {})),
-            Recipe.from_dict(data.get("recipe", {})),
-            data.get("weights", "random:0"),
-        )
+        """Canonical {shape, workload, recipe, weights}, their defaults left out."""
+        told = plain(vars(self))
+        if told["recipe"].get("cache") == self._usual_cache:
+            del told["recipe"]["cache"]
+        return told
 
     @property
     def label(self) -> str:

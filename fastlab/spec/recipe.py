@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ from fastlab.spec.checks import Spec, choice, count
 from fastlab.spec.engines import CACHES, ENGINES, RUNTIMES, Engine
 from fastlab.spec.formats import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
-from fastlab.spec.shape import ModelShape
+from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.spec.storage import Sharing, Sparsity, check_weight, tables_of
 
 ATTENTIONS = (
@@ -19,11 +18,6 @@ ATTENTIONS = (
 )
 SCOPES = ("layers", "head", "all")
 KV_SCALE_BYTES = 4  # of the scale of one key or value in a quantized cache
-SMALLER: dict[str, type[Spec]] = {
-    "pruning": Pruning,
-    "sparsity": Sparsity,
-    "sharing": Sharing,
-}
 
 
 @dataclass(frozen=True)
@@ -54,9 +48,6 @@ class Recipe(Spec):
     sharing: Sharing | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in SMALLER.items():
-            if isinstance(value := getattr(self, name), Mapping):
-                self._set(**{name: kind.from_dict(value)})
         self._check_fields()
         if self.scope != "layers" and self.precision not in QUANTIZED:
             needs = f"needs a quantized precision ({', '.join(QUANTIZED)})"
@@ -126,11 +117,6 @@ class Recipe(Spec):
         """What the precision is made of."""
         return FORMATS[self.precision]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Canonical fields: the precision, others where not the default."""
-        told = super().to_dict()
-        return {n: v.to_dict() if n in SMALLER else v for n, v in told.items()}
-
     def check_fit(self, shape: ModelShape, phase: str) -> None:
         """Raise ValueError where it cannot run a model of such a (built) shape."""
         self._check_runtime(shape.family, phase)
@@ -188,12 +174,10 @@ def kv_row_bytes(cache: str, value_bytes: int, head_dim: int) -> int:
 
 
 def weights_of(shape: ModelShape) -> tuple[tuple[str, int, int], ...]:
-    """(name, outputs, inputs) of the matrices of one layer, equal ones once.
-
-    gpt2 holds q, k and v as one.
-    """
+    """(name, outputs, inputs) of the matrices of one layer; gpt2 has q, k, v as one."""
     h, f = shape.hidden, shape.ffn
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    apart = ("q", q, h), ("kv", kv, h)
-    inner = (("qkv", 3 * h, h),) if shape.family == "gpt2" else apart
-    return *inner, ("out", h, q), ("mlp.up", f, h), ("mlp.down", h, f)
+    apart = ("q", q, h), ("k", kv, h), ("v", kv, h)
+    first = (("qkv", 3 * h, h),) if shape.family == "gpt2" else apart
+    gate = (("mlp.gate", f, h),) if shape.family in GROUPED else ()
+    return *first, ("out", h, q), *gate, ("mlp.up", f, h), ("mlp.down", h, f)

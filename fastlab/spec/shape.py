@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,11 +122,12 @@ class ModelShape(Spec):
         return {name: own[name] for name in own if name in told}
 
 
-def find_shape(model: str, over: Mapping[str, Any] | None = None) -> ModelShape:
+def find_shape(model: str, **over: Any) -> ModelShape:
     """A preset, a local folder or a hub name (one with a slash), with overrides."""
     elsewhere = model not in PRESETS and ("/" in model or Path(model).is_dir())
-    found = ModelShape.from_config if elsewhere else ModelShape.preset
-    return override(found(model), dict(over or {}))
+    return override(
+        (ModelShape.from_config if elsewhere else ModelShape.preset)(model), over
+    )
 
 
 def override(shape: ModelShape, over: dict[str, Any]) -> ModelShape:

@@ -367,7 +367,7 @@ def test_exercise_answers_follow_from_the_operations():
     from fastlab.cost import ops
     from fastlab.notebook.exercises import EXERCISES
 
-    op = ops.linear("up", 64, 4 * 256, 256, 4, 4)
+    op = ops.linear("up", (64, 4 * 256, 256), 4)
     assert EXERCISES["03_1"].answer(64, 256, 4) == pytest.approx(op.flops / op.bytes)
     ridge = fl.device("a100").ridge("bf16")
     assert EXERCISES["03_2"].answer == pytest.approx(ridge)

@@ -36,7 +36,7 @@ def timed(ops: Iterator[Operation], precision: str = "fp32") -> list[Sample]:
 def products() -> list[Sample]:
     """27 matrix products from 8 to 2048 wide."""
     sizes = product((8, 128, 2048), repeat=3)
-    return timed(ops.linear("gemm", *size, 4, 4) for size in sizes)
+    return timed(ops.linear("gemm", size, 4) for size in sizes)
 
 
 def attentions(phase: str) -> list[Sample]:
@@ -44,7 +44,7 @@ def attentions(phase: str) -> list[Sample]:
     sizes = product((1, 8), (16, 128, 1024), (2, 16), (2,), (32, 64, 128))
     spans = {"prefill": lambda n: (n, 0), "decode": lambda n: (1, n)}[phase]
     return timed(
-        ops.attention("a", batch, *spans(n), heads, kv, d, 4)
+        ops.attention("a", (batch, *spans(n), heads, kv, d), 4)
         for batch, n, heads, kv, d in sizes
     )
 

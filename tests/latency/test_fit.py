@@ -26,7 +26,7 @@ from .fitting import TRUTH, attentions, elementwise, products
 
 def linear(m: int, n: int, k: int, seconds: float = 1.0) -> Sample:
     """A product of the device with round numbers, in fp32."""
-    op = ops.linear("gemm", m, n, k, 4, 4)
+    op = ops.linear("gemm", (m, n, k), 4)
     return Sample.of(op, seconds, "fp32", "round numbers")
 
 
