@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlab.spec import FAMILIES, PRESETS, ModelShape
+from fastlab.spec import FAMILIES, PRESETS, ModelShape, point_of
 from fastlab.spec.checks import make
-from fastlab.spec.shape import GROUPED, find_shape
+from fastlab.spec.point import vary
+from fastlab.spec.shape import GROUPED, find_shape, widened
 
 
 @st.composite
@@ -46,13 +47,10 @@ def test_what_follows_from_hidden() -> None:
     assert ModelShape("qwen3", 28, 1024).ffn == 3072
 
 
-def test_head_dim_follows_from_heads_and_heads_from_head_dim() -> None:
+def test_heads_follow_from_each_other() -> None:
     assert ModelShape("gpt2", 1, 96, heads=3).head_dim == 32
     assert ModelShape("llama", 1, 4096, head_dim=128).heads == 32
     assert ModelShape("llama", 1, 100).head_dim == 50  # widest even divisor <= 64
-
-
-def test_kv_heads_default_to_heads() -> None:
     assert ModelShape("llama", 1, 256).kv_heads == 4
 
 
@@ -65,37 +63,23 @@ def test_kv_heads_default_to_heads() -> None:
         ({"layers": True}, "layers=True must be a whole number"),
         ({"heads": 5}, "heads=5 x head_dim=12 must equal hidden=64 in family gpt2"),
         ({"kv_heads": 3}, "kv_heads=3 must divide heads=1"),
+        ({"heads": 4, "kv_heads": 2}, "gpt2 has no GQA"),
         ({"tied": "yes"}, "tied='yes' must be true or false"),
-        ({"vocab": -1}, "vocab=-1 must be a whole number from 1"),
+        ({"family": "bert", "tied": False}, "bert's head is its embedding"),
+        ({"family": "llama", "head_dim": 9, "heads": 2}, "head_dim=9 must be even"),
+        ({"hiden": 3}, "unknown ModelShape field 'hiden'; did you mean hidden"),
     ],
 )
 def test_refused_by_field_value_and_what_is_allowed(over: dict, words: str) -> None:
     with pytest.raises(ValueError) as error:
-        ModelShape(**{"family": "gpt2", "layers": 2, "hidden": 64, **over})
+        make(ModelShape, {"family": "gpt2", "layers": 2, "hidden": 64, **over})
     assert words in str(error.value)
-
-
-def test_refused_by_family() -> None:
-    with pytest.raises(ValueError, match="head_dim=9 must be even"):
-        ModelShape("llama", 1, 64, head_dim=9, heads=2)
-    with pytest.raises(ValueError, match="gpt2 has no GQA"):
-        ModelShape("gpt2", 1, 64, heads=4, kv_heads=2)
-    with pytest.raises(ValueError, match="bert's head is its embedding"):
-        ModelShape("bert", 1, 64, tied=False)
-
-
-def test_a_misspelt_field_is_named() -> None:
-    with pytest.raises(ValueError, match="'hiden'; did you mean hidden"):
-        make(ModelShape, {"family": "gpt2", "layers": 1, "hiden": 3})
 
 
 def test_canonical_form_leaves_out_what_follows() -> None:
     shape = ModelShape("gpt2", 12, 768, heads=12, ffn=3072)
     assert shape.to_dict() == {"family": "gpt2", "layers": 12, "hidden": 768}
-
-
-def test_canonical_form_keeps_heads_together() -> None:
-    """heads=16 is what hidden=1024 gives, but not beside head_dim=128."""
+    # heads=16 is what hidden=1024 gives, but not beside head_dim=128
     kept = PRESETS["qwen3-0.6b"].to_dict()
     assert (kept["heads"], kept["kv_heads"], kept["head_dim"]) == (16, 8, 128)
 
@@ -106,11 +90,37 @@ def test_canonical_form_gives_the_shape_back(shape: ModelShape) -> None:
 
 
 def test_override_lets_what_follows_follow() -> None:
-    wider = find_shape("gpt2", {"hidden": 1024})
+    wider = find_shape("gpt2", hidden=1024)
     assert (wider.heads, wider.ffn, wider.vocab) == (16, 4096, 50257)
-    assert find_shape("llama-3.1-8b", {"layers": 4}).kv_heads == 8
+    assert find_shape("llama-3.1-8b", layers=4).kv_heads == 8
 
 
 def test_an_unknown_model_lists_the_presets() -> None:
     with pytest.raises(ValueError, match=r"model='gpt-2' .* did you mean gpt2"):
         find_shape("gpt-2")
+
+
+# --- a point in other sizes keeps its proportions, or says why it cannot
+
+
+def test_a_wider_model_has_more_heads_of_the_same_size() -> None:
+    shape = widened(PRESETS["llama-3.2-1b"], 4096)
+    assert (shape.heads, shape.kv_heads, shape.head_dim) == (64, 16, 64)
+    assert (shape.hidden, shape.ffn, shape.vocab) == (4096, 16384, 128256)
+    narrow = widened(PRESETS["llama-3.2-1b"], 192)
+    assert (narrow.heads, narrow.kv_heads) == (3, 1)  # one is left at least
+    with pytest.raises(ValueError, match="hidden=100 must be a multiple of 64"):
+        vary(point_of(model="gpt2"), "hidden", 100)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_same_width_is_the_same_shape(name: str) -> None:
+    assert widened(PRESETS[name], PRESETS[name].hidden) == PRESETS[name]
+
+
+def test_a_longer_prompt_brings_its_positions() -> None:
+    point = vary(point_of(model="gpt2"), "prompt_len", 4096)
+    assert point.workload.prompt_len == 4096
+    assert point.shape.max_positions == 4097
+    assert vary(point_of(model="gpt2"), "prompt_len", 512).shape.max_positions == 1024
+    assert vary(point_of(model="gpt2"), "layers", 3).shape.layers == 3
