@@ -13,7 +13,7 @@ from fastlab.cost.operations import operations
 from fastlab.models import build
 from fastlab.runtime.engines import prepare
 from fastlab.spec import Point, point_of
-from tests.cost.test_operations import total
+from tests.cost.counting import named, total
 
 
 def calls_of(point: Point) -> int:
@@ -41,7 +41,7 @@ def test_launches_are_the_calls_of_generated_code(model: str, how: dict) -> None
 def test_a_layer_by_hand() -> None:
     """gpt2, 10 rows of 64 in fp32: what is left of norms, residuals and GELU."""
     point = point_of(model="tiny-gpt2", prompt_len=10, runtime="compile", cache="none")
-    ops = {op.name: op for op in operations(point)}
+    ops = named(point)
     stream = 4 * 10 * 64
     assert not {"residual1", "residual2"} & set(ops)
     # in and out; of the sum before it the other input and the sum itself
@@ -54,7 +54,7 @@ def test_a_layer_by_hand() -> None:
 def test_products_stay_and_nothing_moves_more() -> None:
     eager = point_of(model="tiny-qwen3", phase="decode", cache="static")
     fast = point_of(model="tiny-qwen3", phase="decode", runtime="decoder")
-    slow, quick = ({op.name: op for op in operations(p)} for p in (eager, fast))
+    slow, quick = named(eager), named(fast)
     assert total(eager) == total(fast)
     assert total(eager, "weight_bytes") == pytest.approx(
         total(fast, "weight_bytes"), rel=0.01
@@ -70,26 +70,18 @@ def test_products_stay_and_nothing_moves_more() -> None:
     [
         ({}, "gemv"),
         ({"batch": 2}, "linear"),
-        (
-            {"precision": "int8"},
-            "linear",
-        ),  # the library's own product on packed weights
+        ({"precision": "int8"}, "linear"),  # the library's own, on packed weights
         ({"model": "tiny-gpt2"}, "conv1d"),
         ({"runtime": "eager"}, "linear"),
-        (
-            {"runtime": "transformers", "phase": "generate", "new_tokens": 3},
-            "linear",  # it compiles without our loops
-        ),
+        # compiled without our loops
+        ({"runtime": "transformers", "phase": "generate", "new_tokens": 3}, "linear"),
     ],
 )
 def test_one_row_times_a_dense_weight_is_compiled_to_a_loop(
     how: dict, kind: str
 ) -> None:
-    point = point_of(
-        **{"model": "tiny-llama", "phase": "decode", "cache": "static"}
-        | {"runtime": "decoder"}
-        | how
-    )
+    step = {"phase": "decode", "cache": "static", "runtime": "decoder"}
+    point = point_of(**{"model": "tiny-llama"} | step | how)
     *_, down = (op for op in operations(point) if op.name == "mlp.down")
     assert down.kind == kind
     assert down.compiled == (point.recipe.runtime != "eager")
@@ -97,18 +89,9 @@ def test_one_row_times_a_dense_weight_is_compiled_to_a_loop(
 
 def test_eager_attention_keeps_its_products_and_one_softmax() -> None:
     """Scores of 4 bytes written, read, written, read; the rest is q and the output."""
-    point = point_of(
-        model="tiny-gpt2",
-        prompt_len=10,
-        attention="eager",
-        runtime="compile",
-        cache="none",
-    )
-    made = next(op for op in operations(point) if op.kind == "attention")
-    s = point.shape
+    how = {"attention": "eager", "runtime": "compile", "cache": "none"}
+    point = point_of(model="tiny-gpt2", prompt_len=10, **how)
+    made, heads = named(point)["attention"], point.shape.heads
     assert made.launches == 3
-    assert made.activation_bytes == 2 * 4 * 10 * 64 + 4 * 4 * s.heads * 10 * 10
-
-
-def test_nothing_becomes_nothing() -> None:
+    assert made.activation_bytes == 2 * 4 * 10 * 64 + 4 * 4 * heads * 10 * 10
     assert fused([]) == []

@@ -3,9 +3,7 @@
 import csv
 import json
 import math
-import subprocess
-import sys
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,26 +85,16 @@ def test_ridge_point(name: str, ridge: float) -> None:
     assert device(name).ridge("bf16") == pytest.approx(ridge, abs=1)
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [("t4", "bf16"), ("t4", "tf32"), ("a100", "fp8"), ("m1", "int8"), ("v5e", "fp16")],
-)
-def test_what_a_device_cannot_do(name: str, precision: str) -> None:
-    with pytest.raises(ValueError, match=f"has no {precision} peak; it has") as error:
-        device(name).peak(precision)
-    assert device(name).name in str(error.value)
-
-
-def test_peak_error_says_what_it_has() -> None:
-    with pytest.raises(ValueError, match=r"Tesla T4 .*it has fp32, fp16, int8"):
+def test_what_a_device_cannot_do() -> None:
+    with pytest.raises(ValueError, match=r"T4 has no bf16 peak; it has fp32, fp16, in"):
         device("t4").peak("bf16")
-
-
-# Sanity that a sparse or half-rate figure fails.
+    lacks = ("t4", "tf32"), ("a100", "fp8"), ("m1", "int8"), ("v5e", "fp16")
+    assert not any(precision in device(name).peak_flops for name, precision in lacks)
 
 
 @pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
-def test_fp8_and_int8_are_twice_fp16(made: Device) -> None:
+def test_no_figure_is_sparse_or_of_half_rate(made: Device) -> None:
+    """fp8 and int8 are twice fp16, fp16 is twice tf32 and equals bf16."""
     if "fp8" in made.peak_flops:
         ratio = made.peak("fp8") / made.peak("fp16")
         assert ratio == pytest.approx(2, rel=DOUBLING)
@@ -115,10 +103,6 @@ def test_fp8_and_int8_are_twice_fp16(made: Device) -> None:
         expected = 4 if "GeForce" in made.name else 2
         ratio = made.peak("int8") / made.peak("fp16")
         assert ratio == pytest.approx(expected, rel=DOUBLING)
-
-
-@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
-def test_fp16_is_twice_tf32_and_equals_bf16(made: Device) -> None:
     if "tf32" in made.peak_flops:
         ratio = made.peak("fp16") / made.peak("tf32")
         assert ratio == pytest.approx(2, rel=DOUBLING)
@@ -173,26 +157,23 @@ def test_every_row_has_sources_and_dates(row: dict) -> None:
 # Finding
 
 
-@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
-def test_found_by_its_own_name(made: Device) -> None:
-    assert device(made.name) == made
-    assert device(made.name.upper().replace(" ", "-")) == made
-    assert device(made.profile.removeprefix("datasheet:")) == made
+def test_found_by_its_own_name() -> None:
+    for made in ALL:
+        alias = made.profile.removeprefix("datasheet:")
+        for name in (made.name, made.name.upper().replace(" ", "-"), alias):
+            assert device(name) == made
 
 
 @pytest.mark.parametrize(
     ("said", "name"),
     [
         ("H200", "NVIDIA H200"),
-        ("nvidia-h200", "NVIDIA H200"),
         ("nvidiah200", "NVIDIA H200"),
         ("rtx 4090", "NVIDIA GeForce RTX 4090"),
-        ("GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
         ("T4", "Tesla T4"),
         ("A100 40GB", "NVIDIA A100-SXM4-40GB"),
         ("H100_PCIe", "NVIDIA H100 PCIe"),
         ("M2 Max", "Apple M2 Max"),
-        ("AMD Instinct MI300X", "AMD Instinct MI300X"),
         ("tpu v5p", "TPU v5p"),
     ],
 )
@@ -216,10 +197,9 @@ def test_a_near_miss_is_not_a_match(said: str) -> None:
 
 
 def test_unknown_device_says_what_to_do() -> None:
-    with pytest.raises(ValueError) as error:
+    words = r"'h2000'; did you mean NVIDIA H200.*\?; `fastlab devices` lists all"
+    with pytest.raises(ValueError, match=words):
         device("h2000")
-    assert "unknown device 'h2000'; did you mean NVIDIA H200" in str(error.value)
-    assert "`fastlab devices` lists all" in str(error.value)
 
 
 # The CSV, broken
@@ -253,28 +233,20 @@ def test_a_bad_cell_is_named(tmp_path: Path, column: str, cell: str) -> None:
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("column", ["name", "aliases", "source", "date"])
-def test_an_empty_cell_is_named(tmp_path: Path, column: str) -> None:
-    with pytest.raises(ValueError, match=f"line 3 .*column {column}: must not be"):
-        devices(broken(tmp_path, **{column: ""}))
-
-
-def test_a_missing_column_is_named(tmp_path: Path) -> None:
+def test_other_faults_of_the_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"line 3 .*source: must not be empty"):
+        devices(broken(tmp_path, source=""))
     path = tmp_path / "devices.csv"
     path.write_text(CSV.read_text().replace(",l2_mib,", ",cache,", 1))
     with pytest.raises(ValueError, match=r"devices\.csv lacks the columns l2_mib"):
         devices(path)
-
-
-def test_an_unquoted_comma_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "devices.csv"
     path.write_text(CSV.read_text().splitlines()[0] + "\n" + "x," * 40 + "\n")
     with pytest.raises(ValueError, match=r"line 2 .*more cells than columns"):
         devices(path)
 
 
 def test_a_missing_file_says_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "__file__", "/nowhere/fastlab/latency/devices.py")
+    monkeypatch.setattr(module, "FILE", Path("/nowhere/devices.csv"))
     with pytest.raises(FileNotFoundError, match="needs the data folder of its repo"):
         devices()
 
@@ -340,13 +312,10 @@ def test_from_dict_errors_are_worded(over: dict, words: str) -> None:
         Device.from_dict(changed(**over))
 
 
-@pytest.mark.parametrize(
-    "name", [f.name for f in fields(Device) if f.name not in ("fits", "busy")]
-)
-def test_from_dict_names_a_missing_field(name: str) -> None:
+def test_from_dict_names_missing_fields() -> None:
     data = changed()
-    del data[name]
-    with pytest.raises(ValueError, match=f"Device needs {name}"):
+    del data["kind"], data["bandwidth"]
+    with pytest.raises(ValueError, match="Device needs kind, bandwidth"):
         Device.from_dict(data)
 
 
@@ -355,14 +324,4 @@ def test_a_device_is_a_value() -> None:
     made = replace(H200, peak_flops=peaks)
     peaks["bf16"] = 2e12
     assert made.peak("bf16") == 1e12
-    assert len({device("h200"), device("NVIDIA H200")}) == 1
-    with pytest.raises(FrozenInstanceError):
-        made.name = "other"  # type: ignore[misc]
-
-
-def test_no_torch_and_no_pandas() -> None:
-    code = "import fastlab.latency.devices, sys; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert not {"torch", "pandas"} & set(done.stdout.split())
+    assert "fits" not in H200.to_dict()  # as it was before there were any

@@ -78,14 +78,28 @@ def test_prefill_of_a_large_model_is_compute_bound() -> None:
     assert e.low_s > e.flops_causal / 989.5e12
 
 
-def test_a_precision_that_the_device_lacks_is_named() -> None:
-    with pytest.raises(ValueError, match="Tesla T4 has no bf16 peak; it has fp32"):
-        estimate([point_of(model="gpt2", precision="bf16")], device("t4"))
+@pytest.mark.parametrize(
+    ("precision", "name", "words"),
+    [
+        ("bf16", "t4", "Tesla T4 has no bf16 peak; it has fp32"),
+        ("fp8", "a100", r"A100.* has no fp8 peak; it has fp32"),
+        ("fp8-dynamic", "a100", r"A100.* has no fp8 peak; it has fp32"),
+    ],
+)
+def test_a_precision_that_the_device_lacks_is_named(
+    precision: str, name: str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        estimate([point_of(model="gpt2", precision=precision)], device(name))
 
 
-def test_an_unknown_model_of_latency_is_named(profile: Device) -> None:
+def test_what_is_no_list_or_no_model_of_latency_is_refused(profile: Device) -> None:
     with pytest.raises(ValueError, match=r"model='rofline' .* did you mean roofline"):
         estimate([POINT], profile, model="rofline")
+    with pytest.raises(TypeError, match=r"must be a list of points: estimate\(\[point"):
+        estimate(POINT, profile)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be a Device: fl.device\('h200'\)"):
+        estimate([POINT], "h200")  # type: ignore[arg-type]
 
 
 def test_counts_stay_exact_beyond_floats(profile: Device) -> None:
@@ -110,12 +124,6 @@ def test_each_operation_computes_at_its_own_peak(profile: Device) -> None:
     point = point_of(model="tiny-llama", precision="int8-dynamic")
     _, low, _, _ = roofline(rows, point, profile, ("int8-dynamic", "bf16"))
     assert low == pytest.approx(4 + 1)
-
-
-def test_a_device_without_fp8_is_named() -> None:
-    for precision in ("fp8", "fp8-dynamic"):
-        with pytest.raises(ValueError, match=r"A100.* has no fp8 peak; it has fp32"):
-            estimate([point_of(model="gpt2", precision=precision)], device("a100"))
 
 
 def test_fewer_launches_are_less_overhead(profile: Device) -> None:
@@ -145,8 +153,3 @@ def test_an_8b_model_in_each_precision_against_its_bytes() -> None:
         assert e.weight_bytes == pytest.approx(weights, rel=0.005)
         assert weights / 4.8e12 < e.low_s < 1.1 * weights / 4.8e12
         assert e.bound == "memory"
-
-
-def test_a_point_without_a_list_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"must be a list of points: estimate\(\[point"):
-        estimate(point_of(model="gpt2"), device("h200"))  # type: ignore[arg-type]

@@ -50,9 +50,16 @@ def test_no_flops_means_bandwidth_and_overhead(profile: Device) -> None:
 
 def test_parameters_are_recovered(profile: Device) -> None:
     """Exactly enough for the four that cost time; p - 1 stays near its weak prior."""
-    found = dict(fit(products(), profile).parameters)
+    made = fit(products(), profile)
+    found = dict(made.parameters)
     assert found.pop("sharpness") == pytest.approx(TRUTH["sharpness"], rel=0.2)
     assert found == {k: pytest.approx(TRUTH[k], rel=0.03) for k in found}
+    unseen = [linear(100, 700, 300), linear(16, 2000, 64), linear(1024, 256, 1024)]
+    seconds, half = made.predict(work_of(unseen))
+    assert seconds == pytest.approx(formula(TRUTH, work_of(unseen)), rel=0.01)
+    assert (half < 0.05).all()
+    ends = [linear(8, 8, 2048), linear(8, 8, 2200), linear(7, 8, 8)]
+    assert made.outside(work_of(ends)).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
@@ -62,14 +69,6 @@ def test_attention_is_predicted_within_a_percent(profile: Device, phase: str) ->
     assert made.kind == phase
     seconds, _ = made.predict(work_of(samples))
     assert seconds == pytest.approx([s.seconds for s in samples], rel=0.01)
-
-
-def test_unseen_products_are_predicted_within_a_percent(profile: Device) -> None:
-    made = fit(products(), profile)
-    unseen = [linear(100, 700, 300), linear(16, 2000, 64), linear(1024, 256, 1024)]
-    seconds, half = made.predict(work_of(unseen))
-    assert seconds == pytest.approx(formula(TRUTH, work_of(unseen)), rel=0.01)
-    assert (half < 0.05).all()
 
 
 def test_the_residual_is_exact_near_and_nothing_far(profile: Device) -> None:
@@ -84,34 +83,21 @@ def test_the_residual_is_exact_near_and_nothing_far(profile: Device) -> None:
     assert far_sd > 2 * near_sd
 
 
-def test_left_out_is_what_a_fit_without_the_point_says() -> None:
+def test_left_out_is_what_a_fit_without_them_says() -> None:
+    """Points alone, and groups: others of a group give no hint, so that sd grows."""
     draw = np.random.default_rng(0)
     points, values = draw.normal(size=(12, 2)) * 3, draw.normal(size=12) / 5
     found = residual(points, values)
-    error, sd = found.left_out()
-    rest = replace(
-        found, points=found.points[1:], values=found.values[1:]
-    )  # the same reach and variances, the first point gone
-    mean, rest_sd = rest.at(points[:1])
-    assert error[0] == pytest.approx(values[0] - mean[0])
-    assert sd[0] == pytest.approx(rest_sd[0])
-
-
-def test_a_group_left_out_is_what_a_fit_without_it_says() -> None:
-    """CpuContention of the same group give no hint: errors and their sd are larger."""
-    draw = np.random.default_rng(0)
-    points, values = draw.normal(size=(12, 2)) * 3, draw.normal(size=12) / 5
-    found = residual(points, values)
-    groups = np.repeat(["a", "b", "c"], 4)
-    error, sd = found.left_out(groups)
-    rest = replace(found, points=found.points[4:], values=found.values[4:])
-    mean, rest_sd = rest.at(points[:4])
-    assert error[:4] == pytest.approx(values[:4] - mean)
-    assert sd[:4] == pytest.approx(rest_sd)
-    alone, alone_sd = found.left_out()
-    assert (sd >= alone_sd - 1e-12).all()
+    alone, grouped = found.left_out(), found.left_out(np.repeat(["a", "b", "c"], 4))
+    for (error, sd), n in ((alone, 1), (grouped, 4)):
+        # the same reach and variances, the first points gone
+        rest = replace(found, points=found.points[n:], values=found.values[n:])
+        mean, rest_sd = rest.at(points[:n])
+        assert error[:n] == pytest.approx(values[:n] - mean)
+        assert sd[:n] == pytest.approx(rest_sd)
+    assert (grouped[1] >= alone[1] - 1e-12).all()
     one = found.left_out(np.full(12, "a"))  # nothing would be left: points alone
-    assert one[0] == pytest.approx(alone)
+    assert one[0] == pytest.approx(alone[0])
 
 
 def test_intervals_hold_nine_of_ten_and_widen_away(profile: Device) -> None:
@@ -127,12 +113,6 @@ def test_intervals_hold_nine_of_ten_and_widen_away(profile: Device) -> None:
     assert 0.82 <= inside.mean() <= 0.98
     _, away = made.predict(work_of([linear(10**6, 10**6, 10**6)]))
     assert away > np.median(half)
-
-
-def test_beyond_the_calibrated_range(profile: Device) -> None:
-    made = fit(products(), profile)
-    ends = [linear(8, 8, 2048), linear(8, 8, 2200), linear(7, 8, 8)]
-    assert made.outside(work_of(ends)).tolist() == [False, True, True]
 
 
 def test_one_outlier_moves_nothing(profile: Device) -> None:
@@ -151,10 +131,10 @@ def test_only_quantized_products_have_a_cost_per_row(profile: Device) -> None:
 
 
 def test_classes_of_attention() -> None:
-    fused = ops.attention("a", 2, 8, 0, 4, 4, 32, 4)
-    assert class_of(fused) == "prefill"
-    assert class_of(ops.attention("a", 2, 1, 8, 4, 4, 32, 4)) == "decode"
-    assert class_of(ops.attention("a", 2, 1, 0, 4, 4, 32, 4)) == "prefill"
+    kinds = {(8, 0): "prefill", (1, 8): "decode", (1, 0): "prefill"}
+    for (new, past), kind in kinds.items():
+        fused = ops.attention("a", (2, new, past, 4, 4, 32), 4)
+        assert class_of(fused) == kind
     assert class_of(ops.plain_attention(fused, 4, True, True)) == "plain"
 
 
@@ -162,7 +142,6 @@ def test_classes_of_attention() -> None:
     ("over", "words"),
     [
         ({"seconds": float("nan")}, "seconds=nan must be a finite number > 0"),
-        ({"seconds": 0.0}, r"seconds=0.0 must be"),
         ({"seconds": None}, "seconds=None must be"),
         ({"bytes": -4}, "bytes=-4 must be"),
         ({"flops": float("inf")}, "flops=inf must be"),
@@ -196,17 +175,11 @@ def test_mixed_samples_are_refused(profile: Device, over: dict, words: str) -> N
         fit([replace(products()[0], **over), *products()], profile)
 
 
-def test_samples_of_another_device_are_refused(profile: Device) -> None:
+def test_samples_that_do_not_suffice_are_refused(profile: Device) -> None:
     with pytest.raises(ValueError, match="of round numbers do not fit another"):
         fit(products(), replace(profile, name="another"))
-
-
-def test_fewer_points_than_parameters(profile: Device) -> None:
     with pytest.raises(ValueError, match="linear fp32: 4 usable samples for 5 param"):
         fit(products()[:4], profile)
-
-
-def test_no_sample_at_all(profile: Device) -> None:
     with pytest.raises(ValueError, match="no usable sample"):
         fit([], profile)
 
@@ -220,19 +193,7 @@ def test_any_fit_survives_json(profile: Device, times: list[float]) -> None:
     pairs = zip(products(), times, strict=True)
     made = fit([replace(s, seconds=t) for s, t in pairs], profile)
     assert make(ClassFit, json.loads(json.dumps(asdict(made)))) == made
-    again = make(ClassFit, json.loads(json.dumps(asdict(made))))
-    work = work_of(products())
-    assert np.array_equal(again.predict(work), made.predict(work))
-    assert (made.predict(work)[0] > 0).all()
-
-
-def test_a_fit_of_the_wrong_fields_is_named(profile: Device) -> None:
-    data = asdict(fit(products(), profile))
-    with pytest.raises(ValueError, match="unknown ClassFit field 'colour'"):
-        make(ClassFit, data | {"colour": 1})
-    del data["parameters"]
-    with pytest.raises(ValueError, match="ClassFit needs parameters"):
-        make(ClassFit, data)
+    assert (made.predict(work_of(products()))[0] > 0).all()
 
 
 def test_conformal_is_the_ceiling_quantile() -> None:
@@ -261,10 +222,7 @@ def test_ablations_name_every_term_and_baseline(profile: Device) -> None:
     assert table["full model"].median < 1
     for term in ("overhead", "depth", "overlap exponent (max)"):
         assert table[f"without {term}"].mean > 2 * table["full model"].mean
-
-
-def test_ablations_of_what_has_no_flops(profile: Device) -> None:
-    names = [e.name for e in ablations(elementwise(), profile)]
+    names = [e.name for e in ablations(elementwise(), profile)]  # without FLOPs
     assert names[-1] == "datasheet bandwidth"
     assert "without depth" not in names
 

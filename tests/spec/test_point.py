@@ -94,7 +94,7 @@ def test_positions_that_a_call_reaches() -> None:
 
 
 def test_a_static_cache_has_two_lengths_a_doubling() -> None:
-    """The least of 128, 192, 256, 384, ... that holds all; a third is wasted at most."""
+    """The least of 128, 192, 256, ... that holds all: a third is empty at most."""
     lengths = [128, 192, 256, 384, 512, 768]
     assert [bucket(n) for n in (1, 128, 129, 193, 257, 385, 513)] == [128, *lengths]
     assert all(p <= bucket(p) <= 1.5 * p for p in range(128, 20_000, 7))
@@ -224,7 +224,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"runtime": "graph"}, "runtime='graph' needs phase decode or generate"),
     (
         DECODE | {"runtime": "decoder", "cache": "dynamic"},
-        "shapes of compiled code must not change; this is phase='decode' with cache='dy",
+        "of compiled code must not change; this is phase='decode' with cache='dynam",
     ),
     (DECODE | {"runtime": "transformers"}, "'transformers' needs phase generate"),
     ({"prefix_len": 64}, "prefix_len=64 needs a static cache"),
