@@ -143,20 +143,14 @@ def rms_norm(name: str, rows: int, width: int, a: int) -> Operation:
 
 
 def elementwise(
-    name: str,
-    elements: int,
-    a: int,
-    passes: int,
-    launches: int,
-    fused: int = 2,
-    kind: str = "elementwise",
+    name: str, elements: int, a: int, passes: int, launches: int, fused: int = 2
 ) -> Operation:
     """Pointwise kernels that read or write `elements` values `passes` times in all.
 
     fused: passes that are left when all is one kernel.
     """
     one = a * elements
-    return pointwise(name, one * passes, one * fused, launches, kind=kind)
+    return pointwise(name, one * passes, one * fused, launches)
 
 
 # Each of (name, elements, a). x + y: read two, write one. Fused into a norm, which has
@@ -166,10 +160,13 @@ residual_add = partial(elementwise, passes=3, launches=1)
 rope = partial(elementwise, passes=10, launches=5)
 # GPT-2's gelu_new written out: pow, tanh, 4 mul, 2 add = 8 kernels, 18 passes.
 gelu_tanh = partial(elementwise, passes=18, launches=8)
-# The fused GELU: read, write. A kind of its own: on CPUs it is no light kernel.
-gelu = partial(elementwise, passes=2, launches=1, kind="gelu")
 # silu(gate) * up: two kernels, five passes; read two, write one when fused.
 swiglu = partial(elementwise, passes=5, launches=2, fused=3)
+
+
+def gelu(name: str, elements: int, a: int) -> Operation:
+    """The fused GELU: read, write. A kind of its own: on CPUs it is no light kernel."""
+    return pointwise(name, 2 * a * elements, 2 * a * elements, kind="gelu")
 
 
 def embedding(name: str, rows: int, width: int, a: int) -> Operation:

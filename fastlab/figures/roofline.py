@@ -72,7 +72,7 @@ def _products(point: Point, device: Device) -> list[dict[str, Any]]:
     matrix, rows = costs_of(point).matrix, []
     for name in dict.fromkeys((*GROUPS.values(), NO_FLOPS, *names)):
         if (own := matrix[names == name]).size:
-            middle, low, high, bound = model.roofline(own, point, device)
+            middle, low, high, bound, _ = model.roofline(own, point, device)
             flops, moved = own[:, CAUSAL].sum(), own[:, WEIGHTS : KV_WRITE + 1].sum()
             row = {"operation": name, **call, X: flops / moved}
             row |= {Y: flops / middle, "low": flops / high, "high": flops / low}

@@ -16,7 +16,7 @@ import numpy as np
 from fastlab.cost.classes import CLASSES
 from fastlab.latency.costs import CAUSAL, LAUNCHES, MOVED, READ, Costs, Timing
 from fastlab.latency.devices import Device
-from fastlab.latency.profile import ClassFit, Profile
+from fastlab.latency.profile import ClassFit, Profile, parts_of
 from fastlab.latency.samples import GENERATED, work
 from fastlab.record import BOUNDS
 from fastlab.spec.point import Point
@@ -138,7 +138,8 @@ def each_operation(
         costs_s = own[:, CAUSAL], own[:, MOVED].sum(axis=1), own[:, LAUNCHES]
         columns = work(kind, *costs_s, dims[at])
         each.seconds[at], each.half[at] = fit.predict(columns)
-        each.parts[:, at], each.outside[at] = fit.parts(columns), fit.outside(columns)
+        each.parts[:, at] = parts_of(fit.parameters, columns)
+        each.outside[at] = fit.outside(columns)
     both = zip(costs, points, strict=True)
     beyond = np.concatenate([call_overhead_factor(c, p, profile) for c, p in both])
     return each._replace(seconds=each.seconds * beyond, parts=each.parts * beyond)

@@ -95,9 +95,13 @@ class Device(Spec):
         return not self.lacks(precision)
 
     def lacks(self, precision: str) -> str:
-        """Why it has no peak for products in a recipe's precision, "" where it has."""
+        """Why it has no peak for products in a recipe's precision, "" where it has.
+
+        Nor for those that the precision leaves dense: a T4 has int8, and no bf16.
+        """
         try:
             self.product_rate(precision)
+            self.peak(FORMATS[precision].dense)
         except ValueError as error:
             return str(error)
         return ""

@@ -10,8 +10,7 @@ head_dim of attention. rows cost extra only where inputs are quantized row by ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -37,9 +36,7 @@ DEPTH_SD = 2.0
 
 
 def fit(
-    samples: Iterable[Sample],
-    device: Device,
-    without: Sequence[str] = (),
+    samples: Iterable[Sample], device: Device, without: Sequence[str] = ()
 ) -> ClassFit:
     """Fit one class of operations at one precision; `without` drops terms by name.
 
@@ -47,8 +44,9 @@ def fit(
     classes, precisions or devices are mixed, or points fewer than parameters.
     """
     good, skipped = usable(samples)
-    kind, precision = _one_of("class", good, class_of), _only("precision", good)
-    if _only("device", good) not in ("", device.name):
+    kind, precision = _only("class", map(class_of, good)), good[0].precision
+    _only("precision", (sample.precision for sample in good))
+    if _only("device", (sample.device for sample in good)) not in ("", device.name):
         raise ValueError(f"samples of {good[0].device} do not fit {device.name}")
     priors = {k: v for k, v in _priors(kind, good, device).items() if k not in without}
     if len(good) < len(priors):
@@ -63,8 +61,7 @@ def fit(
     # made 9 of 12 fits worse on points left out (the ablations of notebook 04).
     sized = CLASSES[kind].form != "bytes" and "residual" not in without
     rest = residual(work.places, left) if sized else None
-    low, high = work.places.min(axis=0), work.places.max(axis=0)
-    ends = (tuple(low.tolist()), tuple(high.tolist()))
+    ends = [tuple(end(work.places, axis=0).tolist()) for end in (np.min, np.max)]
     width = conformal(left if rest is None else np.divide(*rest.left_out()))
     made = (kind, precision, device.name, found, rest, width, *ends)
     return ClassFit(*made, len(good), tuple(skipped))
@@ -84,12 +81,8 @@ def _listed(skipped: Sequence[str]) -> str:
     return f"; skipped {'; '.join(skipped[:3])}" if skipped else ""
 
 
-def _only(name: str, samples: Sequence[Sample]) -> str:
-    return _one_of(name, samples, lambda sample: getattr(sample, name))
-
-
-def _one_of(name: str, samples: Sequence[Sample], of: Callable[[Any], str]) -> str:
-    found = sorted({of(sample) for sample in samples})
+def _only(name: str, values: Iterable[str]) -> str:
+    found = sorted(set(values))
     if len(found) > 1:
         raise ValueError(f"samples of more than one {name}: {', '.join(found)}")
     return found[0]
@@ -102,7 +95,7 @@ def _priors(
     known, precision = CLASSES[kind], samples[0].precision
     share, sd = PRIORS["bandwidth"]
     found = {"bandwidth": (share * device.bandwidth, sd)}
-    found["overhead_s"] = PRIORS["overhead_s"]
+    found |= {"overhead_s": PRIORS["overhead_s"]}
     if any(sample.flops for sample in samples):
         share, sd = known.peak
         found["peak"] = (share * device.product_rate(precision), sd)

@@ -45,10 +45,6 @@ class ClassFit:
         log_factor, sd = self.residual.at(work.places)
         return seconds * np.exp(log_factor), self.width * sd
 
-    def parts(self, work: Work) -> np.ndarray:
-        """[3, n] seconds of compute, memory and overhead, before the residual."""
-        return parts_of(self.parameters, work)
-
     def outside(self, work: Work) -> np.ndarray:
         """Which operations lie beyond the calibrated range in any dimension."""
         below = work.places < np.array(self.low) - EDGE
@@ -107,21 +103,17 @@ class Profile:
     call_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._check_whole()
-        for name in ("dispatch_s", "replay_s", "compiled_s", "call_s", "stretch"):
-            check_number(name, getattr(self, name), zero=True)
-        seen = [(one.kind, one.precision) for one in self.fits]
-        twice = sorted({pair for pair in seen if seen.count(pair) > 1})
-        if twice:
-            raise ValueError(f"more than one fit of {' '.join(twice[0])}")
-
-    def _check_whole(self) -> None:
         if not isinstance(self.whole, Mapping):
             raise ValueError(f"whole={self.whole!r} must name a factor by way")
         ways = [way_of(name, how) for how in (False, True) for name in FORMATS]
         check_names("whole", self.whole, ways)
         for way, factor in self.whole.items():
             check_number(f"whole[{way!r}]", factor, zero=True)
+        for name in ("dispatch_s", "replay_s", "compiled_s", "call_s", "stretch"):
+            check_number(name, getattr(self, name), zero=True)
+        seen = [(one.kind, one.precision) for one in self.fits]
+        if twice := sorted({pair for pair in seen if seen.count(pair) > 1}):
+            raise ValueError(f"more than one fit of {' '.join(twice[0])}")
 
     def find(self, kind: str, precision: str) -> ClassFit | None:
         """The fit for a class of operations at a precision, None where there is none.

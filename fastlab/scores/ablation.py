@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from fastlab.latency.samples import Sample, work_of
 from fastlab.scores.errors import Errors
 
 VARIANTS = {
-    "without overlap exponent (max)": ("sharpness",),
-    "without overhead": ("overhead_s",),
-    "without depth": ("depth_s",),
-    "without rows": ("row_s",),
+    "without overlap exponent (max)": "sharpness",
+    "without overhead": "overhead_s",
+    "without depth": "depth_s",
+    "without rows": "row_s",
 }
 
 
@@ -39,9 +40,9 @@ def ablations(
         folds = count
     full, plain = _left_out(good, device, (), folds)
     found = {"full model": full, "without residual": plain}
-    for name, terms in VARIANTS.items():
-        if terms[0] in whole:
-            found[name] = _left_out(good, device, terms, folds)[0]
+    for name, term in VARIANTS.items():
+        if term in whole:
+            found[name] = _left_out(good, device, (term,), folds)[0]
     found |= _baselines(good, device)
     return [Errors.of(name, seconds, times) for name, seconds in found.items()]
 
@@ -53,13 +54,10 @@ def _left_out(
     fold = np.arange(len(samples)) % folds
     seconds = np.empty((2, len(samples)))
     for number in np.unique(fold):
-        rest = [s for s, own in zip(samples, fold, strict=True) if own != number]
-        held = work_of(
-            [s for s, own in zip(samples, fold, strict=True) if own == number]
-        )
-        fitted = fit(rest, device, without)
-        each = fitted.predict(held)[0], formula(fitted.parameters, held)
-        seconds[:, fold == number] = each
+        mine = fold == number
+        fitted = fit(compress(samples, ~mine), device, without)
+        held = work_of(list(compress(samples, mine)))
+        seconds[:, mine] = fitted.predict(held)[0], formula(fitted.parameters, held)
     return seconds
 
 

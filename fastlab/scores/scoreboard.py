@@ -17,7 +17,8 @@ import numpy as np
 from fastlab.cost.article import article_as_printed
 from fastlab.cost.passes import passes
 from fastlab.latency.costs import CAUSAL, FLOPS, MOVED, costs_of
-from fastlab.latency.devices import Device, devices
+from fastlab.latency.devices import Device
+from fastlab.latency.devices import device as datasheet_row
 from fastlab.latency.estimates import estimate
 from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.record import Estimate, Record
@@ -56,7 +57,7 @@ class Predictions(NamedTuple):
     @property
     def measured(self) -> np.ndarray:
         """The rows' seconds."""
-        return np.array([_seconds(row) for row in self.rows])
+        return _seconds(self.rows)
 
     def errors(self, name: str = "fastlab, held out") -> Errors:
         """How far off the held-out predictions are."""
@@ -133,27 +134,25 @@ def predictions(
     devices, fewer than two values of `holdout`, or an unknown name.
     """
     check_choice("holdout", holdout, (*HOLDOUTS, ROWS))
-    rows, skipped = [], []
-    for record in records:
-        if record.device != device.name:
-            other = f"a row of {record.device} cannot be scored against"
-            raise ValueError(f"{other} {device.name}")
-        if fault := _fault(record, device):
-            skipped.append(f"{record.point.label}: {fault}")
-        else:
-            rows.append(record)
-    points, measured = [row.point for row in rows], np.array(list(map(_seconds, rows)))
+    every = [(record, _fault(record, device)) for record in records]
+    skipped = [f"{record.point.label}: {fault}" for record, fault in every if fault]
+    rows = [record for record, fault in every if not fault]
+    points, measured = [row.point for row in rows], _seconds(rows)
     folds = _folds(points, holdout)
     estimates = estimate(points, device, model)
     found = held_out(points, estimates, measured, folds)
     return Predictions(rows, estimates, folds, found, skipped)
 
 
-def _seconds(row: Record) -> float:
-    return row.measured.seconds if row.measured else math.nan
+def _seconds(rows: Iterable[Record]) -> np.ndarray:
+    return np.array([row.measured.seconds for row in rows if row.measured])
 
 
 def _fault(record: Record, device: Device) -> str:
+    """Why a row cannot be scored, "" if it can; ValueError for another device's."""
+    if record.device != device.name:
+        other = f"a row of {record.device} cannot be scored against"
+        raise ValueError(f"{other} {device.name}")
     if record.status != "ok":
         return f"status {record.status} {record.reason}".strip()
     if record.measured is None:
@@ -165,10 +164,8 @@ def _fault(record: Record, device: Device) -> str:
 
 
 def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
-    if holdout == ROWS:
-        values = [i % SLICES for i in range(len(points))]
-    else:
-        values = [HOLDOUTS[holdout](point) for point in points]
+    value_of = HOLDOUTS.get(holdout)
+    values = [value_of(p) if value_of else i % SLICES for i, p in enumerate(points)]
     names = sorted(set(values))
     if len(names) < 2:
         raise ValueError(
@@ -178,28 +175,33 @@ def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
     return np.array([names.index(value) for value in values])
 
 
+def _datasheet(device: Device) -> Device:
+    try:
+        return datasheet_row(device.name)
+    except ValueError:
+        return device
+
+
 def _methods(made: Predictions, device: Device) -> Iterator[Errors]:
     """Errors of what one would use instead, each on the same rows."""
-    sheet = next((one for one in devices() if one.name == device.name), device)
+    sheet = _datasheet(device)
     points, measured, folds = made.points, made.measured, made.folds
     printed = np.array([_article(point) for point in points])
     ratio = measured / printed
-    constant = {fold: np.median(ratio[folds != fold]) for fold in np.unique(folds)}
+    constant = np.array([np.median(ratio[folds != fold]) for fold in folds])
     rates = np.array([sheet.product_rate(p.recipe.precision) for p in points])
     flops = np.array([costs_of(point).totals[FLOPS] for point in points])
-    halves = [
-        (r.measured.high_s - r.measured.low_s) / 2 for r in made.rows if r.measured
-    ]
+    timed = [row.measured for row in made.rows if row.measured]
     found = {
         "fastlab, no row used": np.array([e.seconds for e in made.estimates]),
-        "article x constant": printed * np.array([constant[fold] for fold in folds]),
+        "article x constant": printed * constant,
         "FLOPs / datasheet peak": flops / rates,
     }
     for name, (compute, memory) in EFFICIENCIES.items():
         peaks, bandwidth = compute * rates, memory * sheet.bandwidth
         pairs = zip(points, peaks, strict=True)
         found[name] = np.array([_roofline(p, peak, bandwidth) for p, peak in pairs])
-    found[NOISE] = measured + np.array(halves)
+    found[NOISE] = measured + np.array([(one.high_s - one.low_s) / 2 for one in timed])
     for name, seconds in found.items():
         yield Errors.of(name, seconds, measured)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from fastlab.spec.shape import PRESETS, ModelShape
 
@@ -153,8 +153,7 @@ def _hub_answers(model: str) -> bool:
     if constants.HF_HUB_OFFLINE:
         return False
     address = urlsplit(constants.ENDPOINT)
-    proxied = any(name.lower() == "https_proxy" for name in os.environ)
-    if proxied or not address.hostname:
+    if "https" in getproxies() or not address.hostname:
         return True  # only the proxy knows; the hub's own client says what is wrong
     try:
         socket.create_connection((address.hostname, address.port or 443), 3).close()

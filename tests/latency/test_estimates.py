@@ -10,7 +10,7 @@ import pytest
 from fastlab.latency.devices import Device, device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.roofline import roofline
-from fastlab.spec import Point, point_of
+from fastlab.spec import point_of
 
 POINT = point_of(model="tiny-llama")
 
@@ -23,7 +23,7 @@ def costs(*rows: tuple[float, ...]) -> np.ndarray:
 def test_one_operation_by_hand(profile: Device) -> None:
     """1 GFLOP at 1 TFLOP/s = 1 ms; 0.2 GB at 100 GB/s = 2 ms; 3 launches = 30 us."""
     one = costs((1e9, 1e9, 1e8, 5e7, 3e7, 2e7, 3))
-    seconds, low, high, bound = roofline(one, POINT, profile)
+    seconds, low, high, bound, _ = roofline(one, POINT, profile)
     assert low == pytest.approx(2e-3 + 3e-5)
     assert high == pytest.approx(3e-3 + 3e-5)
     assert seconds == pytest.approx((low * high) ** 0.5)
@@ -33,55 +33,44 @@ def test_one_operation_by_hand(profile: Device) -> None:
 def test_the_band_is_taken_for_each_operation(profile: Device) -> None:
     """A compute-bound and a memory-bound one: 1 + 2 ms at least, not max(1, 2)."""
     two = costs((1e9, 1e9, 0, 0, 0, 0, 0), (0, 0, 2e8, 0, 0, 0, 0))
-    _, low, high, _ = roofline(two, POINT, profile)
-    assert low == high == pytest.approx(3e-3)
+    band = roofline(two, POINT, profile)
+    assert band.low == band.high == pytest.approx(3e-3)
 
 
 def test_causal_flops_are_what_a_fused_kernel_does(profile: Device) -> None:
-    _, low, _, bound = roofline(costs((4e9, 2e9, 0, 0, 0, 0, 0)), POINT, profile)
-    assert (low, bound) == (pytest.approx(2e-3), "compute")
-
-
-def test_nothing_but_launches(profile: Device) -> None:
-    assert roofline(costs((0, 0, 0, 0, 0, 0, 7)), POINT, profile)[3] == "launch"
+    band = roofline(costs((4e9, 2e9, 0, 0, 0, 0, 0)), POINT, profile)
+    assert (band.low, band.bound) == (pytest.approx(2e-3), "compute")
+    launches = roofline(costs((0, 0, 0, 0, 0, 0, 7)), POINT, profile)
+    assert launches.bound == "launch"
 
 
 def test_a_gpus_host_runs_ahead_of_it(profile: Device) -> None:
     """Launches hide behind the work at best (max), and add to it at worst (sum)."""
-    gpu = replace(profile, kind="cuda")
     work = costs((1e9, 1e9, 0, 0, 0, 0, 30))  # 1 ms of work, 0.3 ms of launches
-    assert roofline(work, POINT, gpu)[1] == pytest.approx(1e-3)
-    assert roofline(work, POINT, gpu)[2] == pytest.approx(1.3e-3)
+    band = roofline(work, POINT, replace(profile, kind="cuda"))
+    assert (band.low, band.high) == pytest.approx((1e-3, 1.3e-3))
 
 
-def test_decode_of_a_large_model_is_memory_bound() -> None:
+def test_what_bounds_a_large_model() -> None:
     """15 GB of weights at 4.8 TB/s: 3.1 ms at least, whatever the FLOPs."""
     point = point_of(model="llama-3.1-8b", phase="decode", precision="bf16")
     [e] = estimate([point], replace(device("h200"), launch_s=1e-6))
     assert e.bound == "memory"
     assert e.weight_bytes == 2 * (8_030_261_248 - 128256 * 4096) + 2 * 4096
     assert e.low_s > 15.01e9 / 4.8e12
-
-
-def test_eager_decode_is_bound_by_its_launches_even_at_8b() -> None:
-    """1,200 kernels at 8 us of host time outlast the 3.1 ms that memory takes."""
-    point = point_of(model="llama-3.1-8b", phase="decode", precision="bf16")
+    # eager: 1,200 kernels at 8 us of host time outlast the 3.1 ms that memory takes
     [e] = estimate([point], device("h200"))
-    assert e.bound == "launch"
-    assert 8e-3 < e.low_s < 11e-3
-
-
-def test_prefill_of_a_large_model_is_compute_bound() -> None:
-    point = point_of(model="llama-3.1-8b", prompt_len=4096, precision="bf16")
-    [e] = estimate([point], device("h200"))
-    assert e.bound == "compute"
-    assert e.low_s > e.flops_causal / 989.5e12
+    assert e.bound == "launch" and 8e-3 < e.low_s < 11e-3
+    long = point_of(model="llama-3.1-8b", prompt_len=4096, precision="bf16")
+    [e] = estimate([long], device("h200"))
+    assert e.bound == "compute" and e.low_s > e.flops_causal / 989.5e12
 
 
 @pytest.mark.parametrize(
     ("precision", "name", "words"),
     [
         ("bf16", "t4", "Tesla T4 has no bf16 peak; it has fp32"),
+        ("int8-dynamic", "t4", "Tesla T4 has no bf16 peak; it has fp32"),
         ("fp8", "a100", r"A100.* has no fp8 peak; it has fp32"),
         ("fp8-dynamic", "a100", r"A100.* has no fp8 peak; it has fp32"),
     ],
@@ -89,6 +78,7 @@ def test_prefill_of_a_large_model_is_compute_bound() -> None:
 def test_a_precision_that_the_device_lacks_is_named(
     precision: str, name: str, words: str
 ) -> None:
+    assert not device(name).can(precision)
     with pytest.raises(ValueError, match=words):
         estimate([point_of(model="gpt2", precision=precision)], device(name))
 
@@ -105,7 +95,7 @@ def test_what_is_no_list_or_no_model_of_latency_is_refused(profile: Device) -> N
 def test_counts_stay_exact_beyond_floats(profile: Device) -> None:
     """More FLOPs than 2^53: sums are of whole numbers, not of floats."""
     big = {"layers": 999, "hidden": 65_536, "vocab": 50_001, "batch": 7}
-    point: Point = point_of(family="gpt2", prompt_len=1023, **big)
+    point = point_of(family="gpt2", prompt_len=1023, **big)
     [e] = estimate([point], profile)
     n, h = 7 * 1023, 65_536
     layer = 24 * n * h**2 + 4 * 7 * 1023**2 * h
@@ -113,17 +103,17 @@ def test_counts_stay_exact_beyond_floats(profile: Device) -> None:
 
 
 def test_each_operation_computes_at_its_own_peak(profile: Device) -> None:
-    """int8 at 4 TFLOP/s where rows are quantized too; weights alone at bf16's 2."""
+    """int8 at 4 TFLOP/s where rows are quantized too; weights alone at bf16's 2.
+
+    Without a peak of its own int8 is multiplied at the dense precision's.
+    """
     able = replace(profile, peak_flops={**profile.peak_flops, "int8": 4e12})
     rows = costs((8e12, 8e12, 0, 0, 0, 0, 0), (2e12, 2e12, 0, 0, 0, 0, 0))
-    for precision, seconds in (("int8-dynamic", 2 + 1), ("int8", 4 + 1)):
+    cases = ("int8-dynamic", able, 2 + 1), ("int8", able, 4 + 1)
+    for precision, on, seconds in (*cases, ("int8-dynamic", profile, 4 + 1)):
         point = point_of(model="tiny-llama", precision=precision)
-        _, low, _, _ = roofline(rows, point, able, (precision, "bf16"))
-        assert low == pytest.approx(seconds)
-    # without a peak of its own int8 is multiplied at the dense precision's
-    point = point_of(model="tiny-llama", precision="int8-dynamic")
-    _, low, _, _ = roofline(rows, point, profile, ("int8-dynamic", "bf16"))
-    assert low == pytest.approx(4 + 1)
+        band = roofline(rows, point, on, (precision, "bf16"))
+        assert band.low == pytest.approx(seconds)
 
 
 def test_fewer_launches_are_less_overhead(profile: Device) -> None:
