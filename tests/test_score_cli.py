@@ -93,19 +93,6 @@ def test_unknown_names_are_told_what_there_is() -> None:
     assert "did you mean roofline" in refused(REFERENCE, "--model", "rofline")
 
 
-def test_rows_of_two_devices_are_refused(made: Made, records: list[Record]) -> None:
-    other = replace(records[1], device="NVIDIA H200", key="")
-    said = refused(made([records[0], other, *records[2:30]]))
-    assert "a row of NVIDIA H200 cannot be scored against Intel(R) Xeon(R)" in said
-
-
-def test_one_hidden_size_is_too_few(made: Made, records: list[Record]) -> None:
-    one = [r for r in records if r.point.shape.hidden == 256]
-    said = refused(made(one))
-    assert "needs rows of two values of hidden or more; got" in said
-    assert f"{len(one)} usable rows of [256]" in said
-
-
 def test_rows_that_did_not_run_are_listed(made: Made, records: list[Record]) -> None:
     """The first ten of them one by one."""
     oom = {"status": "oom", "reason": "6 GiB too many", "measured": None}

@@ -138,7 +138,7 @@ def elementwise(size: int, name: str, a: int) -> Benchmark:
     return Benchmark(count(called, size, a), build)
 
 
-ELEMENTWISE = {
+ELEMENTWISE: dict[str, tuple[Callable[..., Operation], str]] = {
     "add": (ops.residual_add, "add"),
     "gelu": (ops.gelu_tanh, "gelu"),
     "swiglu": (ops.swiglu, "swiglu"),

@@ -60,16 +60,13 @@ def passes(point: Point) -> list[ForwardPass]:
     may take more steps than there are tokens wanted.
     """
     work, n = point.workload, point.workload.prompt_len
-    new = n - work.prefix_len
-    if work.phase == "prefill":
-        scored = new if work.logits == "all" else 1
-        return [_step(point, new, work.prefix_len, scored)]
-    if work.phase == "decode":
-        return [_decode_step(point, n)]
-    first, count = _step(point, new, work.prefix_len, 1), calls(point)
+    new, count = n - work.prefix_len, calls(point) * point.recipe.unroll
+    scored = new if work.logits == "all" else 1
+    prefills = work.phase != "decode"
+    first = [_step(point, new, work.prefix_len, scored)] if prefills else []
     if point.recipe.cache in STATIC:  # all alike: attention reads the whole cache
-        return [first, *[_decode_step(point, n)] * (count * point.recipe.unroll)]
-    return [first, *[_decode_step(point, n + i) for i in range(count)]]
+        return first + [_decode_step(point, n)] * count
+    return first + [_decode_step(point, n + i) for i in range(count)]
 
 
 def calls(point: Point) -> int:
@@ -97,22 +94,14 @@ def _step(
     # A CSR product of several rows comes out transposed. Fused attention wants each
     # head's numbers side by side: torch falls back to plain products and a softmax.
     strided = recipe.storage == "csr" and batch * new > 1
+    alone = decodes or point.workload.phase == "prefill"
     return ForwardPass(
-        point.built_shape,
-        recipe,
-        made,
-        batch,
-        new,
-        past,
-        scored,
-        made.value,
-        made.narrow,
-        recipe.cache != "none",
-        static,
-        recipe.attention != "eager" and not strided,
-        keys,
-        static and past > 0,
-        recipe.engine.compiled and (decodes or point.workload.phase == "prefill"),
-        static and decodes,
-        recipe.storage,
+        *(point.built_shape, recipe, made, batch, new, past, scored),
+        *(made.value, made.narrow, recipe.cache != "none", static),
+        fused=recipe.attention != "eager" and not strided,
+        keys=keys,
+        masked=static and past > 0,
+        compiled=recipe.engine.compiled and alone,
+        samples=static and decodes,
+        storage=recipe.storage,
     )

@@ -15,10 +15,9 @@ from fastlab.record import BUSY
 from fastlab.spec.checks import (
     Spec,
     check_choice,
+    check_count,
     check_names,
     check_number,
-    choice,
-    count,
     digest,
 )
 from fastlab.spec.engines import GPUS
@@ -49,11 +48,11 @@ class Device(Spec):
     """What a machine could do at best: FLOP/s, bytes/s, bytes, seconds, USD."""
 
     name: str
-    kind: str = choice("what torch runs on it", KINDS)
+    kind: str  # one of KINDS
     peak_flops: Mapping[str, float] = field(hash=False)  # dense FLOP/s; absent = cannot
     bandwidth: float  # bytes/s of main memory
-    memory_bytes: int = count("main memory", high=2**63)
-    l2_bytes: int = count("last-level cache, 0 = unknown", low=0, high=2**63)
+    memory_bytes: int
+    l2_bytes: int  # last-level cache; 0 = unknown
     launch_s: float  # host and device overhead of one kernel launched eagerly
     price_per_hour: float | None  # USD
     source: str  # URL, or "calibrated <utc date>"
@@ -64,7 +63,9 @@ class Device(Spec):
 
     def __post_init__(self) -> None:
         """Refuse a kind, precision or number that no device can have (ValueError)."""
-        self._check_fields()
+        check_choice("kind", self.kind, KINDS)
+        check_count("memory_bytes", self.memory_bytes, 1, 2**63)
+        check_count("l2_bytes", self.l2_bytes, 0, 2**63)
         check_names("peak_flops", self.peak_flops, PRECISIONS)
         for precision, rate in self.peak_flops.items():
             check_number(f"peak_flops[{precision}]", rate)
@@ -196,6 +197,7 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
             raise ValueError(f"{where}, column {column}: must not be empty")
     check_choice(f"{where}, column kind", row["kind"], KINDS)
     aliases, price = tuple(row["aliases"].split(";")), "price_per_hour_usd"
+    texts: Any = ((n, row[n]) for n in ("name", "kind", "source", "date"))
     made = Device(
         peak_flops={p: _number(row, p, where, 1e12) for p in PRECISIONS if row[p]},
         bandwidth=_number(row, "bandwidth_gb_s", where, 1e9),
@@ -204,7 +206,7 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
         launch_s=EAGER_LAUNCH_S,
         price_per_hour=_number(row, price, where) if row[price] else None,
         profile=f"datasheet:{aliases[0]}",
-        **{name: row[name] for name in ("name", "kind", "source", "date")},
+        **dict(texts),
     )
     return made, aliases
 

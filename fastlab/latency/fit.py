@@ -61,9 +61,9 @@ def fit(
     # made 9 of 12 fits worse on points left out (the ablations of notebook 04).
     sized = CLASSES[kind].form != "bytes" and "residual" not in without
     rest = residual(work.places, left) if sized else None
-    ends = [tuple(end(work.places, axis=0).tolist()) for end in (np.min, np.max)]
+    low, high = (tuple(end(work.places, axis=0).tolist()) for end in (np.min, np.max))
     width = conformal(left if rest is None else np.divide(*rest.left_out()))
-    made = (kind, precision, device.name, found, rest, width, *ends)
+    made = kind, precision, device.name, found, rest, width, low, high
     return ClassFit(*made, len(good), tuple(skipped))
 
 

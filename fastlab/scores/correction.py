@@ -55,13 +55,14 @@ def held_out(
     made = raw.copy()
     for way, fold in sorted(set(zip(ways[:, 0], folds, strict=True))):
         held = (ways[:, 0] == way) & (folds == fold)
-        known = [
-            (ways[:, i] == w) & (folds != fold) for i, w in enumerate(ways[held][0])
-        ]
+        known = list(((ways == ways[held][0]) & (folds != fold)[:, None]).T)
         rest = next((rows for rows in known if rows.sum() >= ENOUGH), known[-1])
         own = _offsets(ways, left, rest)
         if rest.sum() >= ENOUGH:
-            shift, half = _around(places, left - own, folds, held, rest)
+            around = residual(places[rest], (left - own)[rest])
+            shift, sd = around.at(places[held])
+            # as wide as whole folds needed it that were left out of the rest
+            half = conformal(np.divide(*around.left_out(folds[rest]))) * sd
             middle = raw[held, 0] * np.exp(own[held] + shift)
             ends = middle[:, None] * np.exp(np.stack([-half, half], 1))
             made[held] = np.column_stack([middle, ends])
@@ -89,22 +90,6 @@ def _offsets(ways: np.ndarray, left: np.ndarray, rest: np.ndarray) -> np.ndarray
             if len(known) >= FEWEST or level == widest:
                 found[mine] = np.median(known)
     return found
-
-
-def _around(
-    places: np.ndarray,
-    left: np.ndarray,
-    folds: np.ndarray,
-    held: np.ndarray,
-    rest: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Correction of log seconds of those held out, by the rest; half an interval.
-
-    It is as wide as whole folds needed it that were left out of the rest.
-    """
-    found = residual(places[rest], left[rest])
-    shift, sd = found.at(places[held])
-    return shift, conformal(np.divide(*found.left_out(folds[rest]))) * sd
 
 
 def _places(points: Sequence[Point], estimates: Sequence[Estimate]) -> np.ndarray:

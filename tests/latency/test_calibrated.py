@@ -199,16 +199,6 @@ def test_a_profile_has_one_fit_of_each(known: Device) -> None:
         make(Profile, {"fits": [], "speed": 3})
 
 
-def test_the_operations_of_a_point_are_columns() -> None:
-    costs = costs_of(POINT)
-    ops = operations(POINT)
-    assert costs.classes == tuple(map(class_of, ops))
-    assert costs.times.tolist() == [op.times for op in ops]
-    assert [tuple(map(int, row)) for row in costs.dims] == [
-        op.dims + (0,) * (6 - len(op.dims)) for op in ops
-    ]
-
-
 def test_far_weights_take_longer(known: Device) -> None:
     """Weights of 6.9 MB at twice the time a byte: as if twice as many were read."""
     levels = {"fp32": ((2**20, 1.0), (2**30, 1.0))}
