@@ -21,7 +21,7 @@ from fastlab.cost.operations import (
 )
 from fastlab.models import build, numerics
 from fastlab.runtime.engines import prepare
-from fastlab.spec import PRESETS, Point, grid, point_of
+from fastlab.spec import PRESETS, Point, point_of
 from fastlab.spec.shape import GROUPED
 from tests.cost.counting import FAMILIES, Kernels, named, total
 from tests.spec.test_point import points
@@ -203,19 +203,6 @@ def test_a_generation_is_a_prefill_and_its_steps() -> None:
         point_of(**both | {"prompt_len": 11}, phase="decode"),
     ]
     assert operations(whole) == [op for part in parts for op in operations(part)]
-
-
-def test_sixteen_bit_halves_weights_not_flops() -> None:
-    full, half = grid(model="gpt2", precision=["fp32", "bf16"])
-    assert total(full) == total(half)
-    assert total(full, "weight_bytes") == 2 * total(half, "weight_bytes")
-
-
-def test_grouped_queries_save_cache_not_attention_flops() -> None:
-    base = {"family": "llama", "layers": 1, "hidden": 256}
-    many, few = (named(point_of(**base, kv_heads=n)) for n in (4, 1))
-    assert many["attention"].flops == few["attention"].flops
-    assert many["cache"].kv_write_bytes == 4 * few["cache"].kv_write_bytes
 
 
 def test_torch_misses_attention_on_cpu_tensors() -> None:

@@ -25,37 +25,42 @@ def sizes(shape: ModelShape) -> tuple[int, ...]:
     return s.layers, s.hidden, s.heads, s.kv_heads, s.head_dim, s.ffn
 
 
-def test_the_articles_case() -> None:
-    """12 x 768 to 3 x 512: heads stay 64 wide, the FFN goes its own way."""
-    pruning = Pruning(layers=3 / 4, heads=1 / 3, hidden=1 / 3, ffn=1 / 3)
-    after = pruned_shape(PRESETS["gpt2"], pruning)
-    assert sizes(after) == (3, 512, 8, 8, 64, 2048)
-    assert after.vocab == 50257 and after.tied
+THIRD = {"heads": 1 / 3, "hidden": 1 / 3, "ffn": 1 / 3}
+GPT2 = ModelShape("gpt2", 2, 480, heads=10)  # heads of 48: pairs make 96
+QWEN3 = ModelShape("qwen3", 2, 1000, heads=4, head_dim=32, ffn=1000)
 
 
-def test_half_of_an_8b() -> None:
-    after = pruned_shape(PRESETS["llama-3.1-8b"], Pruning(layers=0.5, ffn=0.5))
-    assert sizes(after) == (16, 4096, 32, 8, 128, 7168)
-
-
-def test_heads_go_in_groups_and_llamas_width_follows() -> None:
-    """8 groups of 4 heads: a quarter is two groups. 3072 is a multiple of 24 heads."""
-    after = pruned_shape(PRESETS["llama-3.1-8b"], Pruning(heads=0.25, hidden=0.25))
-    assert sizes(after) == (32, 3072, 24, 6, 128, 14336)
-    with pytest.raises(ValueError, match=r"heads=24 must divide hidden=4096 in llama"):
-        pruned_shape(PRESETS["llama-3.1-8b"], Pruning(heads=0.25))
-    after = pruned_shape(PRESETS["qwen3-0.6b"], Pruning(heads=0.25))
-    assert sizes(after) == (28, 1024, 12, 6, 128, 3072)
-
-
-def test_widths_are_rounded_to_the_nearest_multiple() -> None:
-    shape = ModelShape("qwen3", 2, 1000, heads=4, head_dim=32, ffn=1000)
-    assert pruned_shape(shape, Pruning(ffn=0.4)).ffn == 600
-    assert pruned_shape(shape, Pruning(ffn=0.4, multiple=64)).ffn == 576
-    assert pruned_shape(shape, Pruning(hidden=0.4, multiple=128)).hidden == 640
-    gpt2 = ModelShape("gpt2", 2, 480, heads=10)  # heads of 48: pairs make 96
-    both = Pruning(heads=0.5, hidden=0.5, multiple=96)
-    assert sizes(pruned_shape(gpt2, both))[:3] == (2, 288, 6)
+@pytest.mark.parametrize(
+    ("shape", "cut", "after"),
+    [
+        # the article's case: heads stay 64 wide, the FFN goes its own way
+        ("gpt2", {"layers": 3 / 4, **THIRD}, (3, 512, 8, 8, 64, 2048)),
+        ("llama-3.1-8b", {"layers": 0.5, "ffn": 0.5}, (16, 4096, 32, 8, 128, 7168)),
+        # 8 groups of 4 heads: a quarter is two groups; 3072 is a multiple of 24 heads
+        (
+            "llama-3.1-8b",
+            {"heads": 0.25, "hidden": 0.25},
+            (32, 3072, 24, 6, 128, 14336),
+        ),
+        ("qwen3-0.6b", {"heads": 0.25}, (28, 1024, 12, 6, 128, 3072)),
+        # widths are rounded to the nearest multiple
+        (QWEN3, {"ffn": 0.4}, (2, 1000, 4, 4, 32, 600)),
+        (QWEN3, {"ffn": 0.4, "multiple": 64}, (2, 1000, 4, 4, 32, 576)),
+        (QWEN3, {"hidden": 0.4, "multiple": 128}, (2, 640, 4, 4, 32, 1000)),
+        (
+            GPT2,
+            {"heads": 0.5, "hidden": 0.5, "multiple": 96},
+            (2, 288, 6, 6, 48, 1920),
+        ),
+    ],
+)
+def test_shapes_that_are_left(
+    shape: Any, cut: dict[str, Any], after: tuple[int, ...]
+) -> None:
+    before = PRESETS[shape] if isinstance(shape, str) else shape
+    left = pruned_shape(before, Pruning(**cut))
+    assert sizes(left) == after
+    assert (left.vocab, left.tied) == (before.vocab, before.tied)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,11 @@ def test_what_cannot_be_cut_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         pruned_shape(PRESETS[f"tiny-{family}"], Pruning(**over))
+
+
+def test_llamas_width_must_follow_its_heads() -> None:
+    with pytest.raises(ValueError, match=r"heads=24 must divide hidden=4096 in llama"):
+        pruned_shape(PRESETS["llama-3.1-8b"], Pruning(heads=0.25))
 
 
 def test_fields_that_decide_nothing_take_their_default() -> None:
