@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastlab.clock.microbench import POOLS, STORED_COUNTS
+from fastlab.clock.fitting import POOLS, STORED_COUNTS
 from fastlab.latency.samples import GENERATED
 
 pytestmark = [
