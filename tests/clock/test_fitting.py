@@ -228,7 +228,7 @@ def test_compiled_code_is_one_graph_for_all_copies_with_the_same_numbers(
 def test_a_full_calibration_gives_fits_that_estimates_use(
     monkeypatch: pytest.MonkeyPatch, profile: Device, quick: Settings
 ) -> None:
-    """On a stand-in that has fp8 too, as an H100 has: its peak makes it no dense one."""
+    """On a stand-in that multiplies fp8 too, which is no dense precision for that."""
     real = machine.unsupported_reason
     monkeypatch.setattr(
         machine, "unsupported_reason", lambda kind, p: p != TIMED[-1] and real(kind, p)
