@@ -224,16 +224,16 @@ def with_whole_calls(profile: Profile, device: Device, compiling: bool) -> Profi
     packed = [p for p in (*TIMED, "autocast-bf16") if profile.holds(p)]
     points = [point for p in (*dense, *packed) for point in whole_points(p, kind)]
     points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
-    seconds = [seconds_of(point, kind) for point in points]
-    ways = [way_of(p.recipe.precision, p.recipe.engine.compiled) for p in points]
+    calls = [
+        (way_of(p.recipe.precision, p.recipe.engine.compiled), p, seconds_of(p, kind))
+        for p in points
+    ]
     known, whole = replace(device, fits=profile), {}
-    for way in dict.fromkeys(ways):
-        mine = [n for n, name in enumerate(ways) if name == way]
-        whole[way] = call_overhead_factor(
-            [points[n] for n in mine], [seconds[n] for n in mine], known
-        )
-    named = zip(ways, points, seconds, strict=True)
-    calls = [[f"{way}: {point.label}", took] for way, point, took in named]
-    profile = replace(profile, whole=whole, provenance={"whole_calls": calls})
-    stretch = stretched(points, seconds, replace(device, fits=profile), len(whole))
+    for way in dict.fromkeys(way for way, _, _ in calls):
+        _, mine, seconds = zip(*(one for one in calls if one[0] == way), strict=True)
+        whole[way] = call_overhead_factor(mine, seconds, known)
+    took = [[f"{way}: {point.label}", seconds] for way, point, seconds in calls]
+    profile = replace(profile, whole=whole, provenance={"whole_calls": took})
+    known = replace(device, fits=profile)
+    stretch = stretched(points, [s for _, _, s in calls], known, len(whole))
     return replace(profile, stretch=stretch)

@@ -143,7 +143,7 @@ def test_trained_weights_are_judged_on_held_out_text(trained: Trained) -> None:
     assert got is not None, reason
     assert (got.kl_nats, got.top1) == (pytest.approx(0, abs=1e-9), 1)
     whole = text_loss(model, trained.tokenizer, trained.corpus.held_out, 128)
-    asked = reference.questions(point)
+    asked = reference.evaluator(point).questions
     assert asked.sizes is not None
     if len(asked.ids) == whole.blocks:
         assert got.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-5)
