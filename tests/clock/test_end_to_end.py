@@ -124,12 +124,3 @@ def test_each_way_of_running_has_its_own_factor(profile: Device) -> None:
     assert {precision: factor(precision) for precision in eager} == eager
     compiled = {"fp32": 1.0, "bf16": 1.1, "int8": 1.1}
     assert {precision: factor(precision, True) for precision in compiled} == compiled
-
-
-def test_the_calls_that_are_timed_are_of_all_ways() -> None:
-    """Two families in dense precisions; a step of two layers compiled."""
-    families = {p.shape.family for p in end_to_end.whole_points("bf16")}
-    assert families == {"gpt2", "llama"}
-    packed = end_to_end.whole_points("int8")
-    assert [p.workload.phase for p in packed] == ["prefill", "decode"]
-    assert end_to_end.compiled_point("bf16").recipe.runtime == "decoder"

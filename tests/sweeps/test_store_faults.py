@@ -35,16 +35,15 @@ KILLS = 40
 # Linux looks for SIGKILL between the pages of a write, so that lines can tear).
 CHILD = """
 import itertools, os, sys, time
-from fastlab.record import Measurement, Record
-from fastlab.spec import ModelShape, Point
+from fastlab.record import Measurement
 from fastlab.sweeps.store import Store
+from tests.sweeps import made
 folder, start, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-shape, ns = ModelShape.preset("tiny-gpt2"), tuple(range(10**6, 10**6 + 500))
+ns = tuple(range(10**6, 10**6 + 500))
 measured = Measurement(1., 1., 1., 500, True, "", "", 0, 1., (), ns, ns, ns)
 def row(seed):
-    point = Point(shape, weights=f"random:{seed}")
-    return Record(point, "cpu", {}, "ok", measured=measured)
-store = Store(folder).begin({"device": "cpu", "host": "here"})
+    return made.row(seed, measured=measured)
+store = Store(folder).begin(made.ENV)
 print("begun", flush=True)
 """
 APPENDING = """
