@@ -371,36 +371,25 @@ def test_a_misspelt_device_ends_the_command_with_2():
 # ---- the profile
 
 
-def profile_line(monkeypatch, device, launches=1.0, rate=1.0):
-    """What doctor says where `device` is kept and the machine is so fast now."""
-    monkeypatch.setattr(calibrate, "kept", lambda kind: device)
-    monkeypatch.setattr(calibrate, "now_to_then", lambda device: (launches, rate))
-    return found(timing.profile)["profile"]
-
-
-def test_without_a_profile_doctor_says_when_one_is_made(monkeypatch):
-    line = profile_line(monkeypatch, None)
-    assert (line.ok, line.said[:12]) == (None, "none is kept")
-
-
-def test_a_profile_is_compared_with_the_machine_as_it_is_now(monkeypatch, profile):
-    line = profile_line(monkeypatch, profile, 1.2, 0.9)
-    assert line.ok
-    assert line.said.startswith("made up, peak, bandwidth and launches only")
-    assert line.said.endswith("launches now x1.20, fp32 products x0.90")
-    slower = profile_line(monkeypatch, profile, 80.0, 0.3)
-    assert slower.ok is None
-    assert "x80.00, fp32 products x0.30: other programs are running" in slower.said
-
-
-def test_a_profile_of_a_crowded_machine_is_not_to_be_trusted(monkeypatch, profile):
-    busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
-    line = profile_line(monkeypatch, busy)
-    assert line.ok is False
-    assert "on a busy machine: other programs took 1.2 cores" in line.said
-
-
-def test_a_whole_calibration_tells_its_points(monkeypatch):
+@pytest.mark.parametrize(
+    ("which", "now", "ok", "words"),
+    [
+        ("none", (1, 1), None, "none is kept: "),
+        ("short", (1.2, 0.9), True, "up, peak, bandwidth and launches only: "),
+        ("short", (1.2, 0.9), True, "; launches now x1.20, fp32 products x0.90"),
+        ("short", (80, 0.3), None, "x80.00, fp32 products x0.30: other programs are"),
+        ("busy", (1, 1), False, "on a busy machine: other programs took 1.2 cores"),
+        ("whole", (1, 1), True, "397 points in 153 s"),
+    ],
+)
+def test_a_profile_is_compared_with_the_machine_as_it_is_now(
+    monkeypatch, profile, which, now, ok, words
+):
     [stored] = [r for r in references() if r.folder.name == "xeon-2-threads"]
-    line = profile_line(monkeypatch, stored.profile)
-    assert "397 points in 153 s" in line.said
+    busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
+    kept = {"none": None, "short": profile, "busy": busy, "whole": stored.profile}
+    monkeypatch.setattr(calibrate, "kept", lambda kind: kept[which])
+    monkeypatch.setattr(calibrate, "now_to_then", lambda device: now)
+    line = found(timing.profile)["profile"]
+    assert line.ok is ok
+    assert words in line.said
