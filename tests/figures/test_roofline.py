@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.clock import microbench
+from fastlab.clock import fitting
 from fastlab.cost.ops import PRODUCTS
 from fastlab.figures import batches
 from fastlab.figures import roofline as roofs
