@@ -206,7 +206,9 @@ def versions() -> dict[str, str]:
     found = {name: _version(name) for name in PACKAGES}
     found |= {"python": platform.python_version(), "platform": platform.platform()}
     if torch.version.cuda and torch.cuda.is_available():
-        found |= {"cuda": torch.version.cuda, "driver": _driver()}
+        driver = ("--query-gpu=driver_version", "--format=csv,noheader")
+        found["driver"] = output_of("nvidia-smi", *driver)
+        found["cuda"] = torch.version.cuda
     return {name: value for name, value in found.items() if value}
 
 
@@ -219,19 +221,16 @@ def _version(package: str) -> str:
         return ""
 
 
-def _driver() -> str:
-    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-
-
 def commit() -> str:
     """The checkout's commit, "+dirty" where files differ from it; "" outside one."""
     root = str(Path(__file__).parents[1])
-    head = _output("git", "-C", root, "rev-parse", "--short=12", "HEAD")
+    head = output_of("git", "-C", root, "rev-parse", "--short=12", "HEAD")
     tracked = ("status", "--porcelain", "--untracked-files=no")
-    return head + ("+dirty" if head and _output("git", "-C", root, *tracked) else "")
+    return head + ("+dirty" if head and output_of("git", "-C", root, *tracked) else "")
 
 
-def _output(*command: str) -> str:
+def output_of(*command: str) -> str:
+    """What a command prints, without spaces around it; "" where it fails."""
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

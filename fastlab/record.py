@@ -20,6 +20,7 @@ STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
 FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "shared_cpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
 BUSY = " (busy)"  # ends the name of a profile that a busy machine was calibrated for
+SAMPLES = ("device_ns", "e2e_ns", "enqueue_ns")  # of a measurement
 KEPT_SAMPLES = 500
 PLAIN = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
 PARTS = ("estimate", "measured", "quality", "effective")  # of a record, or None
@@ -88,12 +89,8 @@ class Measurement:
 
     def trimmed(self, keep: int = KEPT_SAMPLES) -> Measurement:
         """The same with at most `keep` samples of each kind, evenly spaced."""
-        return replace(
-            self,
-            device_ns=_thin(self.device_ns, keep),
-            e2e_ns=_thin(self.e2e_ns, keep),
-            enqueue_ns=_thin(self.enqueue_ns, keep),
-        )
+        thin: dict[str, Any] = {n: _thin(getattr(self, n), keep) for n in SAMPLES}
+        return replace(self, **thin)
 
 
 @dataclass(frozen=True)

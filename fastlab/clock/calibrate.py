@@ -1,11 +1,12 @@
 """A short measured calibration of the device at hand, kept per machine.
 
-Matrix rate for each precision, copy bandwidth, and the overhead of one launched
+The rate of products in each format, copy bandwidth, and the overhead of one launched
 operation: the three numbers of a roofline, with settings of their own.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from fastlab import machine
 from fastlab.clock.clocks import clock_for
@@ -24,8 +26,9 @@ from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.costs import LAUNCHES, costs_of
 from fastlab.latency.devices import Device
 from fastlab.models import DTYPES, build, numerics, prepare
+from fastlab.shrink.kernels import quantized_linear
 from fastlab.spec.checks import digest
-from fastlab.spec.formats import DENSE
+from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.grids import point_of
 
 # (m, n, k) of the products whose best rate is the peak: as large as a big model's, and
@@ -35,6 +38,12 @@ PRODUCTS = {
     "cpu": ((1024, 3072, 768), (512, 2048, 2048)),
 }
 COPY_BYTES = {"cuda": 2**31, "cpu": 2**28}  # far beyond an L2; a CPU's L3 if it can be
+# By its name in Device.peak_flops, the precision that a peak is measured in.
+PEAKS = {name: name for name in DENSE} | {
+    form.weights: form.name
+    for form in FORMATS.values()
+    if form.needs_peak and form.dynamic
+}
 
 UNSETTLED = 1.5  # two looks further apart than this say that the machine was busy
 BUSY_S = 600.0  # for so long a busy machine's profile serves
@@ -58,12 +67,12 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     """
     kind = machine.torch_device(kind)
     settings = settings or settings_for(kind)
-    real = [p for p in DENSE if not machine.unsupported_reason(kind, p)]
+    real = {k: p for k, p in PEAKS.items() if not machine.unsupported_reason(kind, p)}
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     return Device(
         name=machine.device_name(kind),
         kind=kind,
-        peak_flops={p: matmul_rate(kind, p, settings) for p in real},
+        peak_flops={k: matmul_rate(kind, p, settings) for k, p in real.items()},
         bandwidth=copy_bandwidth(kind, settings),
         memory_bytes=machine.memory_bytes(kind),
         l2_bytes=machine.last_level_cache_bytes(kind),
@@ -82,13 +91,20 @@ def _fastest(call: Any, kind: str, settings: Settings) -> float:
 
 
 def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
-    """Best measured rate of a dense product in FLOP/s, on random data."""
+    """Best measured rate of a product in FLOP/s, on random data.
+
+    Of quantized activations what quantizes them is not timed.
+    """
     rates: list[float] = []
-    like: dict[str, Any] = {"device": kind, "dtype": DTYPES[precision]}
+    form = FORMATS[precision]
+    like: dict[str, Any] = {"device": kind, "dtype": DTYPES[form.dense]}
     for m, n, k in PRODUCTS[kind]:
         x, w = torch.randn(m, k, **like), torch.randn(n, k, **like)
         with numerics(precision):
-            work = partial(torch.nn.functional.linear, x, w)
+            work: Any = partial(F.linear, x, w)
+            if form.weights:
+                stored = quantized_linear(form, w, None)
+                work = stored.timed(x, itertools.repeat(stored))
             rates.append(2 * m * n * k / _fastest(work, kind, settings))
     return max(rates)
 
@@ -138,7 +154,7 @@ def this_device(kind: str = "auto", refresh: bool = False) -> Device:
         others = CpuContention()
         device = calibrate(kind)
         busy = busy_words(others.cores(), kind)
-        if not busy and not settled(device):
+        if not busy and not alike(*now_to_then(device)):
             busy = "a second look found other rates"
         device = marked_busy(device, busy)
         keep(device)
@@ -164,11 +180,6 @@ def kept(kind: str) -> Device | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return None if device.busy and stale else device
-
-
-def settled(device: Device) -> bool:
-    """Whether launches and fp32 products take now what they took in the calibration."""
-    return alike(*now_to_then(device))
 
 
 def now_to_then(device: Device) -> tuple[float, float]:

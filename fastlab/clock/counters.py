@@ -1,7 +1,7 @@
 """What other FLOP counters say of the same model, beside the exact count.
 
-Adding a counter is adding its line to COUNTERS: a label, its package, and a function
-that takes a model and token ids, runs it once, and returns FLOPs (2 for each MAC).
+Adding a counter is adding its line to COUNTERS: a label, its module, and a function
+that takes that, a model and token ids, and returns FLOPs (2 for each MAC) of one run.
 """
 
 from __future__ import annotations
@@ -62,54 +62,56 @@ def counted(point: Point) -> Iterator[Counted]:
         exact, on_meta = total(same, "flops"), torch_flops(same)
         yield Counted("torch on meta", attention, on_meta, on_meta / exact)
         for label, package, count in COUNTERS:
-            flops, said = None, "not installed"
-            if find_spec(package) is not None:
-                flops, said = _run(count, same)
+            flops, said = _run(package, count, same)
             ratio = None if flops is None else flops / exact
             yield Counted(label, attention, flops, ratio, said)
 
 
-def _run(count: Count, point: Point) -> tuple[float | None, str]:
+def _run(package: str, count: Count, point: Point) -> tuple[float | None, str]:
     """FLOPs, or None and why; what a counter prints and warns of is not shown."""
     out, err = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
+    if find_spec(package.partition(".")[0]) is None:
+        return None, "not installed"
     try:
         with out, err, warnings.catch_warnings(action="ignore"), numerics("fp32"):
-            return count(build(point), prompt_ids(point, "cpu")), ""
+            ids = prompt_ids(point, "cpu")
+            return count(import_module(package), build(point), ids), ""
     except Exception as error:  # a stranger's code: its failure is its result
         reason = next(iter(str(error).splitlines()), "")[:60]
         return None, f"fails: {type(error).__name__}: {reason}"
 
 
-def _torch(model: Any, ids: Any) -> float:
+def _torch(_: Any, model: Any, ids: Any) -> float:
     with FlopCounterMode(display=False) as mode:
         model(ids)
     return mode.get_total_flops()
 
 
-def _calflops(model: Any, ids: Any) -> float:
-    shown = ("print_results", "print_detailed", "output_as_string")
-    count = import_module("calflops").calculate_flops
-    return count(model, kwargs={"input_ids": ids}, **dict.fromkeys(shown, False))[0]
+def _calflops(package: Any, model: Any, ids: Any) -> float:
+    quiet = ("print_results", "print_detailed", "output_as_string")
+    how = {"kwargs": {"input_ids": ids}, **dict.fromkeys(quiet, False)}
+    return package.calculate_flops(model, **how)[0]
 
 
-def _ptflops(model: Any, ids: Any) -> float:
-    count = import_module("ptflops").get_model_complexity_info
+def _ptflops(package: Any, model: Any, ids: Any) -> float:
     how: dict[str, Any] = {"as_strings": False, "print_per_layer_stat": False}
     how |= {"input_constructor": lambda _: {"input_ids": ids}, "backend": "pytorch"}
-    return 2 * count(model, tuple(ids.shape), **how)[0]
+    return 2 * package.get_model_complexity_info(model, tuple(ids.shape), **how)[0]
 
 
-def _thop(model: Any, ids: Any) -> float:
-    return 2 * import_module("thop").profile(model, inputs=(ids,), verbose=False)[0]
+def _thop(package: Any, model: Any, ids: Any) -> float:
+    return 2 * package.profile(model, inputs=(ids,), verbose=False)[0]
 
 
-def _fvcore(model: Any, ids: Any) -> float:
-    return 2 * import_module("fvcore.nn").FlopCountAnalysis(model, ids).total()
+def _fvcore(package: Any, model: Any, ids: Any) -> float:
+    return 2 * package.FlopCountAnalysis(model, ids).total()
 
 
-Count = Callable[[Any, Any], float]
-OTHERS = {"calflops": _calflops, "thop": _thop, "ptflops": _ptflops, "fvcore": _fvcore}
+Count = Callable[[Any, Any, Any], float]
 COUNTERS: list[tuple[str, str, Count]] = [
     ("torch on CPU tensors", "torch", _torch),
-    *((package, package, count) for package, count in OTHERS.items()),
+    ("calflops", "calflops", _calflops),
+    ("thop", "thop", _thop),
+    ("ptflops", "ptflops", _ptflops),
+    ("fvcore", "fvcore.nn", _fvcore),
 ]

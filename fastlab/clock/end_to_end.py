@@ -15,8 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from fastlab.clock.clocks import clock_for
-from fastlab.clock.microbench import settings_for
-from fastlab.clock.microbenchmarks import STREAMED
+from fastlab.clock.microbenchmarks import STREAMED, settings_for
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.calibrated import host_work
 from fastlab.latency.costs import LAUNCHES, costs_of, costs_on
@@ -37,6 +36,11 @@ COMPILED = ("fp32", "bf16")  # precisions of which one compiled call is timed
 COMPILED_LAYERS = (1, 5)
 WIDTH = 2048  # of the square product whose weights are read
 TINY: dict[str, Any] = {"hidden": 64, "heads": 2, "vocab": 256}  # no work to speak of
+
+
+def dense_of(device: Device) -> list[str]:
+    """The dense precisions that the device was timed in."""
+    return [precision for precision in DENSE if precision in device.peak_flops]
 
 
 def host_points() -> list[Point]:
@@ -200,7 +204,7 @@ def with_host(profile: Profile, device: Device, compiling: bool) -> Profile:
 
     compiling: whether anything can be compiled; else what it costs the host stays 0.
     """
-    levels = {p: slowdowns(device.kind, p) for p in device.peak_flops}
+    levels = {p: slowdowns(device.kind, p) for p in dense_of(device)}
     profile = replace(
         profile,
         replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
@@ -216,20 +220,20 @@ def with_host(profile: Profile, device: Device, compiling: bool) -> Profile:
 
 def with_whole_calls(profile: Profile, device: Device, compiling: bool) -> Profile:
     """The profile with what timed calls say of their parts' sum and of its interval."""
-    kind, dense = device.kind, device.peak_flops
+    kind, dense = device.kind, dense_of(device)
     packed = [p for p in (*TIMED, "autocast-bf16") if profile.holds(p)]
     points = [point for p in (*dense, *packed) for point in whole_points(p, kind)]
     points += [compiled_point(p, kind) for p in dense if compiling and p in COMPILED]
-    seconds = [seconds_of(point, kind) for point in points]
-    ways = [way_of(p.recipe.precision, p.recipe.engine.compiled) for p in points]
+    calls = [
+        (way_of(p.recipe.precision, p.recipe.engine.compiled), p, seconds_of(p, kind))
+        for p in points
+    ]
     known, whole = replace(device, fits=profile), {}
-    for way in dict.fromkeys(ways):
-        mine = [n for n, name in enumerate(ways) if name == way]
-        whole[way] = call_overhead_factor(
-            [points[n] for n in mine], [seconds[n] for n in mine], known
-        )
-    named = zip(ways, points, seconds, strict=True)
-    calls = [[f"{way}: {point.label}", took] for way, point, took in named]
-    profile = replace(profile, whole=whole, provenance={"whole_calls": calls})
-    stretch = stretched(points, seconds, replace(device, fits=profile), len(whole))
+    for way in dict.fromkeys(way for way, _, _ in calls):
+        _, mine, seconds = zip(*(one for one in calls if one[0] == way), strict=True)
+        whole[way] = call_overhead_factor(mine, seconds, known)
+    took = [[f"{way}: {point.label}", seconds] for way, point, seconds in calls]
+    profile = replace(profile, whole=whole, provenance={"whole_calls": took})
+    known = replace(device, fits=profile)
+    stretch = stretched(points, [s for _, _, s in calls], known, len(whole))
     return replace(profile, stretch=stretch)

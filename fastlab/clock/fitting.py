@@ -1,7 +1,8 @@
-"""The full calibration: microbenchmarks of each precision, and the fits to them.
+"""The full calibration: timed operations of each precision, and the fits to them.
 
-`fastlab calibrate` keeps the result as this machine's profile; estimates then come from
-it (model "calibrated") instead of the roofline of the short calibration.
+At most 100 operations a precision, spread over the sizes that models have; in fp32 a
+third more, of weights stored sparse or shared. Each is run as transformers' eager code
+runs it, and counted by the same function of `cost/ops.py` as the models'.
 """
 
 from __future__ import annotations
@@ -12,23 +13,48 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+
+import numpy as np
 
 from fastlab import machine
-from fastlab.clock import microbench
 from fastlab.clock.calibrate import busy_words, calibrate, marked_busy
-from fastlab.clock.clocks import clock_for
+from fastlab.clock.clocks import Clock, clock_for
 from fastlab.clock.cpu_contention import CpuContention
-from fastlab.clock.end_to_end import with_host, with_whole_calls
-from fastlab.clock.microbenchmarks import Benchmark
-from fastlab.clock.stored_benchmarks import compiles
+from fastlab.clock.end_to_end import dense_of, with_host, with_whole_calls
+from fastlab.clock.microbenchmarks import CANDIDATES, Benchmark, settings_for
+from fastlab.clock.stored_benchmarks import (
+    STORED_CANDIDATES,
+    compiles,
+    packed_products,
+)
+from fastlab.clock.timing import Settings, time_call
+from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import fit
 from fastlab.latency.profile import ClassFit, Profile
-from fastlab.latency.samples import Sample, class_of
-from fastlab.spec.formats import TIMED
+from fastlab.latency.samples import Sample, class_of, work_of
+from fastlab.models import DTYPES, numerics
+from fastlab.spec.formats import FORMATS, QUANTIZED, TIMED
 
+LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left out
+LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
+POOLS = CANDIDATES | STORED_CANDIDATES
 Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
+
+
+def counts(*needs: str) -> dict[str, int]:
+    """How many benchmarks of each class that needs just this; see `cost.classes`."""
+    asked = {name: one.timed for name, one in CLASSES.items() if one.needs == needs}
+    return {name: count for name, count in asked.items() if count}
+
+
+COUNTS = counts() | counts("cpu")  # 100 in all, with those of compiled code
+PACKED_COUNTS = {"linear": 24}  # of a quantized precision, whose rest runs dense
+# Of weights stored sparse or shared, timed in fp32: sparse products know no other on a
+# CPU, and a look-up is one of whole numbers.
+STORED_COUNTS = counts("fp32")
+# Of compiled code: a second or so each to compile on a CPU.
+COMPILED_COUNTS, COMPILED_STORED = counts("compiler"), counts("fp32", "compiler")
 
 
 def calibrate_fully(
@@ -45,51 +71,96 @@ def calibrate_fully(
     began, others = time.monotonic(), CpuContention()
     device = calibrate(kind)
     compiling, clock = compiles(device.kind), clock_for(device.kind)
-    wanted = _wanted(device, counts or microbench.COUNTS, compiling).items()
-    plan = [(p, bench) for p, n in wanted for bench in microbench.chosen(device, p, n)]
+    wanted = wanted_counts(device, counts or COUNTS, compiling).items()
+    plan = [(p, bench) for p, n in wanted for bench in chosen(device, p, n)]
     # In any order: where the machine is now faster, now slower, no class is so alone.
     random.Random(0).shuffle(plan)
     samples = [
-        microbench.timed(bench, device, precision, clock)
+        timed(bench, device, precision, clock)
         for precision, bench in (progress(plan) if progress else plan)
     ]
     profile = with_host(Profile(fits_of(samples, device)), device, compiling)
     profile = with_whole_calls(profile, device, compiling)
-    seconds, cores = time.monotonic() - began, others.cores()
-    provenance = {**profile.provenance, **_provenance(seconds, cores)}
+    cores = others.cores()
+    provenance = {
+        **profile.provenance,
+        "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began, 1),
+        "cores_of_others": cores and round(cores, 2),
+        "commit": machine.commit(),
+        "versions": machine.versions(),
+    }
     device = replace(device, fits=replace(profile, provenance=provenance)).stamped()
     return marked_busy(device, busy_words(cores, device.kind)), samples
 
 
-def _provenance(seconds: float, cores_of_others: float | None) -> dict[str, Any]:
-    return {
-        "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
-        "cores_of_others": cores_of_others and round(cores_of_others, 2),
-        "commit": machine.commit(),
-        "versions": machine.versions(),
-    }
-
-
-def _wanted(
+def wanted_counts(
     device: Device, counts: Mapping[str, int], compiling: bool
 ) -> dict[str, dict[str, int]]:
     """How many benchmarks of each class, for every precision that the device has."""
-    real = [p for p in TIMED if not machine.unsupported_reason(device.kind, p)]
     packed, stored = (
         {name: min(n, counts["linear"]) for name, n in some.items()}
-        for some in (microbench.PACKED_COUNTS, microbench.STORED_COUNTS)
+        for some in (PACKED_COUNTS, STORED_COUNTS)
     )
     dense = dict(counts)
     if device.kind != "cpu":  # where alone rows cut out are a class of their own
         dense.pop("strided", None)
     if compiling:
-        dense, stored = (
-            dense | microbench.COMPILED_COUNTS,
-            stored | microbench.COMPILED_STORED,
-        )
-    wanted = dict.fromkeys(device.peak_flops, dense) | dict.fromkeys(real, packed)
-    return wanted | {"fp32": dense | stored}
+        dense, stored = dense | COMPILED_COUNTS, stored | COMPILED_STORED
+    wanted = dict.fromkeys(dense_of(device), dense)
+    real = [p for p in TIMED if not machine.unsupported_reason(device.kind, p)]
+    return wanted | dict.fromkeys(real, packed) | {"fp32": dense | stored}
+
+
+def chosen(
+    device: Device, precision: str, counts: Mapping[str, int]
+) -> list[Benchmark]:
+    """The benchmarks of a precision: of each class, `counts` far apart from another."""
+    rate = device.product_rate(precision)
+    longest, largest = LONGEST_S[device.kind], LARGEST_BYTES[device.kind]
+    picked = []
+    for name, count in counts.items():
+        if precision in QUANTIZED:
+            pool = packed_products(precision)
+        else:
+            pool = POOLS[name](DTYPES[precision].itemsize)
+        pool = [
+            b
+            for b in pool
+            if b.op.flops_causal / rate + b.op.bytes / device.bandwidth <= longest
+            and b.op.bytes <= largest
+        ]
+        places = work_of([Sample.of(b.op, 1.0, precision) for b in pool]).places
+        picked += [pool[n] for n in spread(places, count)]
+    return picked
+
+
+def spread(places: np.ndarray, count: int) -> list[int]:
+    """Indices of `count` rows of places [n, d], each farthest from those before it.
+
+    The first is the one nearest to the middle (Gonzalez 1985, farthest-first).
+    """
+    scaled = (places - places.mean(axis=0)) / np.maximum(places.std(axis=0), 1e-9)
+    picked = [int((scaled**2).sum(axis=1).argmin())]
+    nearest = ((scaled - scaled[picked[0]]) ** 2).sum(axis=1)
+    while len(picked) < min(count, len(places)):
+        picked.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, ((scaled - scaled[picked[-1]]) ** 2).sum(axis=1))
+    return picked
+
+
+def timed(
+    bench: Benchmark,
+    device: Device,
+    precision: str,
+    clock: Clock,
+    settings: Settings | None = None,
+) -> Sample:
+    """One benchmark, made and timed on the device at hand; its median as a sample."""
+    with numerics(precision):
+        work = bench.make(device.kind, DTYPES[FORMATS[precision].dense])
+        measured = time_call(work, settings or settings_for(device.kind), clock)
+    return Sample.of(bench.op, measured.seconds, precision, device.name)
 
 
 def fits_of(samples: Iterable[Sample], device: Device) -> tuple[ClassFit, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from fastlab.clock.timing import Settings
 from fastlab.cost import ops
 from fastlab.cost.classes import CLASSES
 from fastlab.cost.ops import Operation
@@ -19,6 +20,13 @@ from fastlab.cost.ops import Operation
 Run = Callable[[], Any]
 Pool = Callable[[int], list["Benchmark"]]  # by the bytes of a value
 STREAMED = 2**26  # on a CPU weights take turns over so many bytes: no model's are hot
+
+
+def settings_for(kind: str) -> Settings:
+    """Timing settings of one benchmark: about 0.3 s, cold L2 on a GPU."""
+    budget = {"budget_s": 0.25, "warmup_s": 0.03, "warmup_cap_s": 0.3}
+    fewest = {"n_min": 20, "target": 0.01} if kind == "cuda" else {"n_min": 5}
+    return Settings.for_device(kind, warmup_calls=2, **budget, **fewest)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastlab import machine
 from fastlab.clock.divergence import compare_logits, quality_from
@@ -68,59 +68,112 @@ class Questions(NamedTuple):
             sha.update(self.targets[:, -1].contiguous().numpy().tobytes())
         return sha.hexdigest()
 
-    def judge(
-        self, expected: Sequence[Tensor], answer: Callable[[Tensor], Tensor], sha: str
-    ) -> Quality:
-        """What the answers, logits of ids (1, length), lost against the expected ones.
 
-        An answer may be of the last positions alone.
+@dataclass(frozen=True)
+class Evaluator:
+    """What models are asked, and what the dense fp32 model says: logits of each row."""
+
+    questions: Questions
+    logits: list[Tensor]  # (length, vocab) each
+
+    @classmethod
+    def asked(
+        cls, questions: Questions, dense: nn.Module, device: str = "cpu"
+    ) -> Evaluator:
+        """The dense model's logits are kept on the CPU; the model is not."""
+        rows = questions.ids.split(1)
+        return cls(questions, [logits_of(dense, row, device).cpu() for row in rows])
+
+    @classmethod
+    def of(cls, trained: Trained, dense: nn.Module, blocks: int = 8) -> Evaluator:
+        """At most so many blocks of BLOCK tokens, evenly spread over the held-out text.
+
+        They are shorter where the model or the text has no more; ValueError for a text
+        too short for that.
         """
+        check_count("blocks", blocks)
+        most: int = dense.config.max_position_embeddings  # type: ignore[assignment,union-attr]
+        length, text = min(BLOCK, most), trained.corpus.held_out
+        if len(text) <= CHARACTERS * length:
+            tokens = len(token_ids(trained.tokenizer, text))
+            length = max(1, min(length, tokens - 1))
+        return cls.asked(Questions.of_text(trained, length, blocks), dense)
+
+    def quality(
+        self,
+        model: nn.Module,
+        device: str = "cpu",
+        precision: str = "fp32",
+        cache: str = "none",
+    ) -> Quality:
+        """What a model lost against the dense one; intervals from 8 blocks on.
+
+        With a cache in int8 or fp8 only the second half of each row is compared.
+        """
+        ids, targets, sizes = self.questions
         blocks = []
-        for n, wanted in enumerate(expected):
-            got = answer(self.ids[n : n + 1])
+        for n, wanted in enumerate(self.logits):
+            got = logits_of(model, ids[n : n + 1], device, precision, cache)
             last = slice(-len(got), None)
-            text = None if self.targets is None else self.targets[n][last]
+            text = None if targets is None else targets[n][last]
             blocks.append(compare_logits(wanted[last].to(got.device), got, text))
-        sizes = None if self.sizes is None else self.sizes[:, last].sum(1)
-        return quality_from(blocks, sizes, sha)
+        compared = None if sizes is None else sizes[:, last].sum(1)
+        return quality_from(blocks, compared, self.questions.sha)
+
+    def bits_per_byte(self, model: nn.Module) -> float:
+        """Of the text under a model, in the state of training it may be in."""
+        ids, targets, sizes = self.questions
+        assert targets is not None and sizes is not None
+        nats = block_nats(model, torch.cat([ids, targets[:, -1:]], 1))
+        return float(nats.sum() / math.log(2) / sizes.sum())
+
+    @cached_property
+    def dense(self) -> float:
+        """Bits per byte of the dense model on these blocks."""
+        _, targets, sizes = self.questions
+        assert targets is not None and sizes is not None
+        pairs = zip(self.logits, targets, strict=True)
+        nats = sum(
+            functional.cross_entropy(logits.double(), text, reduction="sum")
+            for logits, text in pairs
+        )
+        return float(nats / math.log(2) / sizes.sum())
+
+    @property
+    def words(self) -> str:
+        """How much text judges."""
+        count, length = self.questions.ids.shape
+        return f"{count} held-out blocks of {length} tokens"
 
 
 @dataclass
 class Reference:
-    """fp32 logits of the weights that were asked for last, kept on the CPU.
+    """The evaluator of the weights that were asked for last.
 
-    trained: where weights that are not random come from. Only the logits stay; the
-    model that gave them is let go.
+    trained: where weights that are not random come from.
     """
 
     kind: str = "cpu"
     trained: Trained | None = None
     _key: tuple[Any, ...] = field(default=(), repr=False)
-    _logits: list[Tensor] = field(default_factory=list, repr=False)
-    _questions: Questions = field(default=None, repr=False)  # type: ignore[assignment]
+    _evaluator: Evaluator | None = field(default=None, repr=False)
 
-    def logits(self, point: Point) -> list[Tensor]:
-        """(length, vocab) in fp32 of each row, from one build or load where not kept.
+    def evaluator(self, point: Point) -> Evaluator:
+        """Of the point's weights, from one build or load where it is not kept.
 
         Raises ValueError for trained weights without a source.
         """
-        rows = self.questions(point).ids.split(1)
-        if not self._logits:
+        if self._evaluator is None or self._key != (point.shape, point.weights):
+            questions = questions_of(point, self.trained, self.kind)
             dense = Point(point.shape, Workload(prompt_len=1), PLAIN, point.weights)
             model = build(dense, self.kind, self.trained)
-            self._logits = [logits_of(model, row, self.kind).cpu() for row in rows]
-        return self._logits
-
-    def questions(self, point: Point) -> Questions:
-        """What models on the point's weights are asked."""
-        if self._key != (point.shape, point.weights):
-            self._questions = questions_of(point, self.trained, self.kind)
-            self._key, self._logits = (point.shape, point.weights), []
-        return self._questions
+            self._evaluator = Evaluator.asked(questions, model, self.kind)
+            self._key = (point.shape, point.weights)
+        return self._evaluator
 
     def unsupported_reason(self, point: Point) -> str:
         """Why the reference cannot be had here, "" where it can or is kept."""
-        if self._logits and self._key == (point.shape, point.weights):
+        if self._key == (point.shape, point.weights):
             return ""
         if point.seed is None and self.trained is None:
             return f"no source of the fp32 weights {point.weights}"
@@ -145,10 +198,9 @@ def quality_of(
     reference = reference or Reference(device)
     if reason := reference.unsupported_reason(point):
         return None, reason
-    way, cache = point.recipe.precision, point.recipe.cache
-    answer = partial(logits_of, model, device=device, precision=way, cache=cache)
-    asked = reference.questions(point)
-    return asked.judge(reference.logits(point), answer, asked.sha), ""
+    precision, cache = point.recipe.precision, point.recipe.cache
+    evaluator = reference.evaluator(point)
+    return evaluator.quality(model, device, precision, cache), ""
 
 
 def questions_of(
@@ -194,57 +246,6 @@ def logits_of(
             options = {"use_cache": False}
         logits: Tensor = model(ids, **options).logits[0]
         return logits.to(torch.float32)
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """Blocks of held-out text, and what the dense fp32 model says to each token.
-
-    logits (length, vocab) of each block.
-    """
-
-    questions: Questions
-    logits: list[Tensor]
-
-    @classmethod
-    def of(cls, trained: Trained, dense: nn.Module, blocks: int = 8) -> Evaluator:
-        """At most so many blocks of BLOCK tokens, evenly spread over the text.
-
-        They are shorter where the model or the text has no more; ValueError for a text
-        too short for that.
-        """
-        check_count("blocks", blocks)
-        most: int = dense.config.max_position_embeddings  # type: ignore[assignment,union-attr]
-        length, text = min(BLOCK, most), trained.corpus.held_out
-        if len(text) <= CHARACTERS * length:
-            tokens = len(token_ids(trained.tokenizer, text))
-            length = max(1, min(length, tokens - 1))
-        questions = Questions.of_text(trained, length, blocks)
-        return cls(questions, [logits_of(dense, row) for row in questions.ids.split(1)])
-
-    def quality(self, model: nn.Module) -> Quality:
-        """What a model lost against the dense one; intervals from 8 blocks on."""
-        return self.questions.judge(self.logits, partial(logits_of, model), sha="")
-
-    def bits_per_byte(self, model: nn.Module) -> float:
-        """Of the text under a model, in the state of training it may be in."""
-        ids, targets, sizes = self.questions
-        assert targets is not None and sizes is not None
-        nats = block_nats(model, torch.cat([ids, targets[:, -1:]], 1))
-        return float(nats.sum() / math.log(2) / sizes.sum())
-
-    @cached_property
-    def dense(self) -> float:
-        """Bits per byte of the dense model on these blocks."""
-        own = iter(self.logits)
-        itself = self.questions.judge(self.logits, lambda _: next(own), sha="")
-        return float(itself.dense_bits_per_byte or 0)
-
-    @property
-    def words(self) -> str:
-        """How much text judges."""
-        count, length = self.questions.ids.shape
-        return f"{count} held-out blocks of {length} tokens"
 
 
 def same_text(trained: Trained) -> str:

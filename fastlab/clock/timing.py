@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from fastlab.clock.clocks import Clock, GpuState
@@ -98,16 +99,6 @@ class Call(Protocol):
     def reset(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Work:
-    """A plain function as a call, with nothing to undo between runs."""
-
-    run: Callable[[], Any]
-
-    def reset(self) -> None:
-        """Nothing."""
-
-
 def time_call(
     call: Call | Callable[[], Any], settings: Settings, clock: Clock
 ) -> Measurement:
@@ -116,7 +107,9 @@ def time_call(
     No sample is dropped but in blocks redone on a throttled GPU: those always raise the
     flag "throttled", also where the redone block was clean.
     """
-    asked: Any = call if hasattr(call, "run") else Work(call)
+    asked: Any = call
+    if not hasattr(call, "run"):  # nothing is to be undone between runs
+        asked = SimpleNamespace(run=call, reset=lambda: None)
     bench, states = _Bench(asked, settings, clock), [clock.state()]
     with _gc_off():
         first_ns, _ = bench.round_trip(first=True)

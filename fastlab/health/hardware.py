@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 
 from fastlab import machine
@@ -30,12 +29,7 @@ def device(subject: Subject) -> Iterator[Finding]:
 
 
 def _driver_sees_a_gpu() -> bool:
-    command = ("nvidia-smi", "--list-gpus")
-    try:
-        run = subprocess.run(command, capture_output=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return run.returncode == 0 and bool(run.stdout.strip())
+    return bool(machine.output_of("nvidia-smi", "--list-gpus"))
 
 
 def precisions(subject: Subject) -> Iterator[Finding]:

@@ -30,16 +30,6 @@ def timer(subject: Subject) -> Iterator[Finding]:
         yield check(subject.kind)
 
 
-def seconds(run: Callable[[], Any], kind: str) -> float:
-    """The median of a short timing of `run`."""
-    return measured(run, kind).seconds
-
-
-def fastest(run: Callable[[], Any], kind: str) -> float:
-    """The shortest of its samples in seconds, which other programs disturb least."""
-    return min(measured(run, kind).device_ns) / 1e9
-
-
 def measured(run: Callable[[], Any], kind: str) -> Measurement:
     """A short timing of `run` by fastlab's own clock."""
     from fastlab.clock.clocks import clock_for
@@ -64,7 +54,7 @@ def monotonic(kind: str) -> Finding:
 
 def empty_call(kind: str) -> Finding:
     """Whether a call that does nothing takes next to no time."""
-    spent = seconds(lambda: None, kind)
+    spent = measured(lambda: None, kind).seconds
     said = f"{spent * 1e6:.2f} us; the limit is {EMPTY_LIMIT_S * 1e6:.0f} us"
     return Finding("empty call", spent < EMPTY_LIMIT_S, said, QUIET)
 
@@ -85,9 +75,9 @@ def known_product(kind: str) -> Finding:
     """
     (small, large), (low, high) = SIZES[kind], RATES[kind]
     for _ in range(TRIES):
-        first, second = (
-            max(fastest(product(n, kind), kind), 1e-12) for n in SIZES[kind]
-        )
+        # The shortest sample, which other programs disturb least.
+        fastest = (min(measured(product(n, kind), kind).device_ns) for n in SIZES[kind])
+        first, second = (max(ns, 1e-3) / 1e9 for ns in fastest)
         growth, rate = second / first, 2 * large**3 / second
         plausible = GROWTH[0] <= growth <= GROWTH[1] and low <= rate <= high
         if plausible:
@@ -105,7 +95,7 @@ def do_bench_agrees(kind: str) -> Finding:
         return Finding("do_bench", None, "triton is not installed")
     run = product(SIZES[kind][1], kind)
     # Clocks drift over seconds, so that ours and theirs alternate.
-    ratios = (seconds(run, kind) / _do_bench_seconds(run) for _ in range(TRIES))
+    ratios = (measured(run, kind).seconds / _do_bench_s(run) for _ in range(TRIES))
     best = next((r for r in ratios if abs(r - 1) <= AGREEMENT), None)
     said = f"ours and triton's do_bench differ by more than {AGREEMENT:.0%}"
     if best is not None:
@@ -113,7 +103,7 @@ def do_bench_agrees(kind: str) -> Finding:
     return Finding("do_bench", best is not None, said, QUIET)
 
 
-def _do_bench_seconds(run: Callable[[], Any]) -> float:
+def _do_bench_s(run: Callable[[], Any]) -> float:
     from triton.testing import do_bench
 
     return float(do_bench(run, warmup=100, rep=500, return_mode="median")) / 1e3

@@ -20,7 +20,6 @@ from fastlab.spec.checks import (
     check_number,
     digest,
 )
-from fastlab.spec.engines import GPUS
 from fastlab.spec.formats import FORMATS
 
 KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
@@ -116,13 +115,12 @@ class Device(Spec):
 
         Weights alone are unpacked to the dense precision, autocast computes in its own.
         Quantized activations take the peak of their own format, except that int8 falls
-        back to the dense precision: every device can multiply whole numbers somehow. So
-        does a calibrated GPU for fp8, whose peak no calibration measures.
+        back to the dense precision: every device can multiply whole numbers somehow.
         """
         made = FORMATS[precision]
         if made.dynamic and made.weights in self.peak_flops:
             return self.peak(made.weights)
-        if made.needs_peak and not (self.calibrated and self.kind in GPUS):
+        if made.needs_peak:
             self.peak(made.weights)  # without it a device does not run it at all
         return self.peak(made.autocast or made.dense)
 

@@ -60,15 +60,11 @@ def _checked(data: Any) -> SweepFile:
     settings = data.get("settings") or {}
     Settings.for_device("cpu", **settings)  # checked here, before any work
     points, about = list(dict.fromkeys(points)), data.get("about") or ""
-    source, text = trained_source(*grids), _texts(data.get("text") or [])
-    return SweepFile(about, points, settings, source, text)
-
-
-def _texts(given: Any) -> tuple[str, ...]:
-    """The files of `text`: one name, or a list of them."""
-    if not isinstance(given, (str, list)):
-        raise ValueError(f"text={given!r} must be a file or a list of files")
-    return (given,) if isinstance(given, str) else tuple(map(str, given))
+    text = data.get("text") or []
+    if not isinstance(text, (str, list)):
+        raise ValueError(f"text={text!r} must be a file or a list of files")
+    texts = (text,) if isinstance(text, str) else tuple(map(str, text))
+    return SweepFile(about, points, settings, trained_source(*grids), texts)
 
 
 def _grid(number: int, lists: Any) -> list[Point]:

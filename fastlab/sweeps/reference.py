@@ -62,9 +62,9 @@ class Reference:
         return sorted(found, key=lambda record: place[record.point])
 
 
-def references(folder: Path | None = None) -> list[Reference]:
+def references() -> list[Reference]:
     """Every device under data/reference that has a run.json."""
-    return [Reference(p.parent) for p in sorted((folder or FOLDER).glob("*/run.json"))]
+    return [Reference(path.parent) for path in sorted(FOLDER.glob("*/run.json"))]
 
 
 def reference_for(points: Iterable[Point]) -> Reference | None:

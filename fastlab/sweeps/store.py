@@ -10,12 +10,13 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import SCHEMA, Measurement, Record, unseal
+from fastlab.record import SAMPLES, SCHEMA, Measurement, Record, unseal
 from fastlab.spec.checks import digest
 from fastlab.sweeps.writer import Writer, store_files, torn_tail
 
@@ -53,7 +54,7 @@ class Health:
     torn: list[str]
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """A folder of records; read it at any time, write between `begin` and `close`.
 
     Raises NotADirectoryError if `folder` is a file; a missing one reads as empty.
@@ -98,9 +99,6 @@ class Store:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -236,6 +234,10 @@ def _joined(one: Measurement, visits: Sequence[Measurement]) -> Measurement:
     seconds, half = [visit.seconds for visit in visits], len(visits) / 2
     noisy = sum("noisy" in visit.flags for visit in visits) > half
     flags = [flag for flag in one.flags if flag != "noisy"]
+    samples: dict[str, Any] = {
+        name: tuple(chain.from_iterable(getattr(visit, name) for visit in visits))
+        for name in SAMPLES
+    }
     return replace(
         one,
         seconds=statistics.median(seconds),
@@ -244,7 +246,5 @@ def _joined(one: Measurement, visits: Sequence[Measurement]) -> Measurement:
         n=sum(visit.n for visit in visits),
         converged=sum(visit.converged for visit in visits) > half,
         flags=tuple([*flags, "noisy"] if noisy else flags),
-        device_ns=tuple(chain.from_iterable(visit.device_ns for visit in visits)),
-        e2e_ns=tuple(chain.from_iterable(visit.e2e_ns for visit in visits)),
-        enqueue_ns=tuple(chain.from_iterable(visit.enqueue_ns for visit in visits)),
+        **samples,
     )

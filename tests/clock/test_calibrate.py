@@ -7,51 +7,51 @@ from pathlib import Path
 
 import pytest
 
+from fastlab import machine
 from fastlab.clock import calibrate as module
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 
 
-def test_a_measured_device_is_a_device(
-    monkeypatch: pytest.MonkeyPatch, quick: Settings
+@pytest.mark.parametrize("fp8", [True, False])
+def test_a_measured_device_has_a_peak_for_all_that_it_can_run(
+    monkeypatch: pytest.MonkeyPatch, quick: Settings, fp8: bool
 ) -> None:
+    """A stand-in for an H100, or an A100: fp8 can be multiplied there, or cannot."""
+    able = {"fp32", "bf16", *["fp8", "fp8-dynamic"] * fp8}
+    monkeypatch.setattr(
+        machine, "unsupported_reason", lambda kind, p: "" if p in able else "no"
+    )
     monkeypatch.setattr(module, "PRODUCTS", {"cpu": ((64, 64, 64),)})
     monkeypatch.setattr(module, "COPY_BYTES", {"cpu": 2**20})
     device = module.calibrate("cpu", quick)
     assert device.calibrated
-    assert device.kind == "cpu"
-    assert 1e3 < device.peak_flops["fp32"] < 1e14
+    assert set(device.peak_flops) == {"fp32", "bf16", *["fp8"] * fp8}
+    assert all(1e3 < rate < 1e14 for rate in device.peak_flops.values())
+    assert [p for p in ("bf16", "int8", "fp8", "fp8-dynamic") if device.can(p)] == [
+        *("bf16", "int8"),
+        *["fp8", "fp8-dynamic"] * fp8,
+    ]
     assert 1e4 < device.bandwidth < 1e13
     assert 1e-7 < device.launch_s < 10
     assert Device.from_dict(device.to_dict()) == device
 
 
-def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(
+@pytest.fixture
+def calls(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: Device
-) -> None:
-    """1.0 TFLOP/s and 10 us before; a second look at 0.6 TFLOP/s disagrees."""
-    calls = []
+) -> list[str]:
+    """Kinds that were calibrated, each to `profile`, on a machine that stays so."""
+    calls: list[str] = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(module, "calibrate", lambda kind: calls.append(kind) or profile)
     monkeypatch.setattr(module, "launch_overhead", lambda kind, settings: 1.1e-5)
-    monkeypatch.setattr(module, "matmul_rate", lambda kind, p, settings: 0.6e12)
-    assert module.this_device("cpu").busy == "a second look found other rates"
-    module.this_device("cpu")
-    assert len(calls) == 1
-    path = module.profile_path("cpu")
-    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 601))
     monkeypatch.setattr(module, "matmul_rate", lambda kind, p, settings: 0.8e12)
-    assert module.this_device("cpu") == profile
-    assert len(calls) == 2
+    monkeypatch.setattr(module, "is_contended", lambda cores, kind: False)
+    return calls
 
 
-def test_a_profile_is_measured_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: Device
-) -> None:
-    calls = []
-    monkeypatch.setattr(module, "settled", lambda device: True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(module, "calibrate", lambda kind: calls.append(kind) or profile)
+def test_a_profile_is_measured_once(calls: list[str], profile: Device) -> None:
     assert module.this_device("cpu") == profile
     assert module.this_device("cpu") == profile
     assert calls == ["cpu"]
@@ -62,22 +62,31 @@ def test_a_profile_is_measured_once(
     assert len(calls) == 3
 
 
+def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch, calls: list[str], profile: Device
+) -> None:
+    """1.0 TFLOP/s and 10 us before; a second look at 0.6 TFLOP/s disagrees."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "matmul_rate", lambda kind, p, settings: 0.6e12)
+        assert module.this_device("cpu").busy == "a second look found other rates"
+    module.this_device("cpu")
+    assert len(calls) == 1
+    path = module.profile_path("cpu")
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 601))
+    assert module.this_device("cpu") == profile
+    assert len(calls) == 2
+
+
 def test_a_folder_that_cannot_be_written_only_costs_the_keeping(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: Device
+    calls: list[str], tmp_path: Path, profile: Device
 ) -> None:
     (tmp_path / "fastlab").write_text("a file where a folder should be")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(module, "calibrate", lambda kind: profile)
-    monkeypatch.setattr(module, "settled", lambda device: True)
     assert module.this_device("cpu") == profile
 
 
 def test_a_crowded_machine_marks_what_was_measured_on_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profile: Device
+    monkeypatch: pytest.MonkeyPatch, calls: list[str], profile: Device
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(module, "calibrate", lambda kind: profile)
-    monkeypatch.setattr(module, "settled", lambda device: True)
     monkeypatch.setattr(module, "is_contended", lambda cores, kind: True)
     monkeypatch.setattr(module.CpuContention, "cores", lambda self: 1.2)
     found = module.this_device("cpu")

@@ -45,28 +45,26 @@ def test_torch_on_cpu_tensors_misses_fused_attention_and_nothing_else(only):
     assert found["torch on meta", "sdpa"].ratio == 1
 
 
-def test_a_counter_that_is_not_installed_says_so(only):
-    found = only(("theirs", "no_such_package_at_all", lambda model, ids: 1.0))
-    said = Counted("theirs", "sdpa", None, None, "not installed")
-    assert found["theirs", "sdpa"] == said
-
-
-def test_a_counter_that_fails_is_a_result(only):
-    def broken(model, ids):
+def test_a_counter_that_lacks_or_fails_says_so_and_one_that_prints_is_quiet(
+    only, capsys
+):
+    def broken(*_):
         raise RuntimeError("cannot\nsee attention")
 
-    assert only(("theirs", "torch", broken))["theirs", "eager"].said == (
-        "fails: RuntimeError: cannot"
-    )
-
-
-def test_what_counters_print_is_kept_quiet(only, capsys):
-    def loud(model, ids):
+    def loud(*_):
         print("layer 1: 3 MMac")
         print("warning", file=sys.stderr)
         return total(LITTLE, "flops") / 2
 
-    assert only(("theirs", "torch", loud))["theirs", "sdpa"].ratio == 0.5
+    found = only(
+        ("absent", "no_such_package_at_all", lambda *_: 1.0),
+        ("broken", "torch", broken),
+        ("loud", "torch", loud),
+    )
+    said = Counted("absent", "sdpa", None, None, "not installed")
+    assert found["absent", "sdpa"] == said
+    assert found["broken", "eager"].said == "fails: RuntimeError: cannot"
+    assert found["loud", "sdpa"].ratio == 0.5
     assert capsys.readouterr() == ("", "")
 
 

@@ -53,9 +53,7 @@ def test_a_moment_or_another_system_tells_nothing(
         stat.write_text(text)
         assert module.all_seconds() is None
     stat.unlink()
-    assert (
-        CpuContention(began=0.0, taken=module.all_seconds(), ours=0.0).cores() is None
-    )
+    assert CpuContention(0.0, module.all_seconds(), 0.0).cores() is None
 
 
 @pytest.mark.parametrize(

@@ -82,30 +82,25 @@ def test_a_weight_is_read_once_each_time_round() -> None:
     assert 1e-12 < end_to_end._seconds_per_byte(2**24, "fp32") < 1e-6
 
 
-def test_intervals_reach_as_far_as_whole_calls_are_off(profile: Device) -> None:
-    """Every call 1.5 half-widths off: t(0.95, 8) = 1.860 of those."""
+@pytest.mark.parametrize(("factors", "expected"), [(0, 1.860), (3, 2.015 * 1.6**0.5)])
+def test_intervals_reach_as_far_as_whole_calls_are_off(
+    profile: Device, factors: int, expected: float
+) -> None:
+    """8 calls 1.5 half-widths off: t(0.95, 8) = 1.860 of those.
+
+    Fitted factors cost degrees of freedom: with 3, t(0.95, 5) = 2.015, x (8 / 5)^(1/2).
+    """
     known = calibrated(profile)
     points = 2 * end_to_end.whole_points("fp32")
     made = estimate(points, known)
     took = [e.seconds * (e.high_s / e.seconds) ** 1.5 for e in made]
-    assert end_to_end.stretched(points, took, known) == pytest.approx(
-        1.860 * 1.5, rel=1e-3
-    )
+    found = end_to_end.stretched(points, took, known, factors)
+    assert found == pytest.approx(1.5 * expected, rel=1e-3)
     wide = replace(known, fits=replace(known.fits, stretch=2.0))
     [narrow, wider] = [estimate(points[:1], d)[0] for d in (known, wide)]
     twice = 2 * math.log(narrow.high_s / narrow.seconds)
     assert math.log(wider.high_s / wider.seconds) == pytest.approx(twice)
     assert wider.seconds == narrow.seconds
-
-
-def test_fitted_factors_cost_degrees_of_freedom(profile: Device) -> None:
-    """8 errors of 1.5 half-widths, 3 fitted: t(0.95, 5) = 2.015, x (8 / 5)^(1/2)."""
-    known = calibrated(profile)
-    points = 2 * end_to_end.whole_points("fp32")
-    made = estimate(points, known)
-    took = [e.seconds * (e.high_s / e.seconds) ** 1.5 for e in made]
-    found = end_to_end.stretched(points, took, known, factors=3)
-    assert found == pytest.approx(2.015 * 1.5 * (8 / 5) ** 0.5, rel=1e-3)
 
 
 def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
@@ -124,23 +119,8 @@ def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
 def test_each_way_of_running_has_its_own_factor(profile: Device) -> None:
     """What was not timed takes that of the dense numbers around it, or none."""
     whole = {"fp32": 1.2, "bf16": 1.5, "bf16 compiled": 1.1, "int4-g128": 1.3}
-    fits = replace(calibrated(profile).fits, whole=whole)
-    assert fits.call_overhead_factor("fp32") == 1.2
-    assert fits.call_overhead_factor("fp32", compiled=True) == 1.0
-    assert fits.call_overhead_factor("bf16", compiled=True) == 1.1
-    assert (
-        fits.call_overhead_factor("int8")
-        == fits.call_overhead_factor("autocast-bf16")
-        == 1.5
-    )
-    assert fits.call_overhead_factor("int8", compiled=True) == 1.1
-    assert fits.call_overhead_factor("int4-g64") == 1.3
-
-
-def test_the_calls_that_are_timed_are_of_all_ways() -> None:
-    """Two families in dense precisions; a step of two layers compiled."""
-    families = {p.shape.family for p in end_to_end.whole_points("bf16")}
-    assert families == {"gpt2", "llama"}
-    packed = end_to_end.whole_points("int8")
-    assert [p.workload.phase for p in packed] == ["prefill", "decode"]
-    assert end_to_end.compiled_point("bf16").recipe.runtime == "decoder"
+    factor = replace(calibrated(profile).fits, whole=whole).call_overhead_factor
+    eager = {"fp32": 1.2, "int8": 1.5, "autocast-bf16": 1.5, "int4-g64": 1.3}
+    assert {precision: factor(precision) for precision in eager} == eager
+    compiled = {"fp32": 1.0, "bf16": 1.1, "int8": 1.1}
+    assert {precision: factor(precision, True) for precision in compiled} == compiled

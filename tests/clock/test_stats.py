@@ -55,20 +55,10 @@ def test_interval_ranks_are_those_of_the_binomial(n):
     low, high = median_interval(values)
     # ppf(0.02) is the first count with P(<= count) >= 2 %: the one below is ours.
     plain = 1 + max(stats.binom.ppf(0.02, n, 0.5) - 1, 0)
+    assert plain_interval(values) == (plain, n + 1 - plain)
     middle, wider = (n + 1) / 2, inflation(values)
     assert middle / low == pytest.approx(1 + (middle / plain - 1) * wider)
     assert high == pytest.approx(middle + (middle - plain) * wider)
-
-
-def test_the_plain_interval_forgets_the_widening_and_nothing_else():
-    rng = np.random.default_rng(0)
-    drifting = 100 + np.cumsum(rng.standard_normal(200))
-    plain, wide = plain_interval(drifting), median_interval(drifting)
-    middle, wider = median(drifting), inflation(drifting)
-    assert wide[1] - middle == pytest.approx((plain[1] - middle) * wider)
-    assert middle / wide[0] - 1 == pytest.approx((middle / plain[0] - 1) * wider)
-    assert plain_interval([1, 9, 5]) == median_interval([1, 9, 5]) == (1, 9)
-    assert plain_interval([7]) == (7, 7)
 
 
 def test_an_interval_of_times_stays_above_zero():
@@ -98,9 +88,7 @@ def test_equal_samples_have_no_correlation_and_no_width():
     assert rank_correlation([7] * 100) == 0
     assert median_interval([7] * 100) == (7, 7)
     assert half_width([7] * 100) == 0
-
-
-def test_ties_share_their_rank():
+    # and ties share their rank
     assert rank_correlation([1, 1, 2, 2]) == rank_correlation([5, 5, 9, 9])
 
 
@@ -131,25 +119,28 @@ def test_the_unit_does_not_matter(values, factor):
     assert scaled == pytest.approx(expected, rel=1e-9, abs=1e-3 * factor)
 
 
-def test_verdicts():
-    wild = [1, 100] * 1000
-    assert RULE.verdict([5] * 50, 0.0) == "converged"
-    assert RULE.verdict([5] * 49, 0.0) is None
-    assert RULE.verdict(wild[:50], 9.9) is None
-    assert RULE.verdict(wild[:50], 10.0) == "budget"
-    assert RULE.verdict(wild, 99.0) == "n_max"
+WILD = [1, 100] * 1000
+SLOW = 200_000_001  # ns: such a call needs fewer samples
+EAGER = Settings.for_device("cpu", target=0.5, n_min=1, n_max=100)
 
 
-def test_slow_calls_need_fewer_samples():
-    assert RULE.verdict([200_000_001] * 10, 0.0) == "converged"
-    assert RULE.verdict([200_000_000] * 10, 0.0) is None
-    assert RULE.verdict([200_000_001] * 9, 0.0) is None
-
-
-def test_fewer_than_six_samples_never_converge():
-    eager = Settings.for_device("cpu", target=0.5, n_min=1, n_max=100)
-    assert eager.verdict([5] * 5, 0.0) is None
-    assert eager.verdict([5] * 6, 0.0) == "converged"
+@pytest.mark.parametrize(
+    ("rule", "samples", "elapsed_s", "verdict"),
+    [
+        (RULE, [5] * 50, 0.0, "converged"),
+        (RULE, [5] * 49, 0.0, None),
+        (RULE, WILD[:50], 9.9, None),
+        (RULE, WILD[:50], 10.0, "budget"),
+        (RULE, WILD, 99.0, "n_max"),
+        (RULE, [SLOW] * 10, 0.0, "converged"),
+        (RULE, [SLOW - 1] * 10, 0.0, None),
+        (RULE, [SLOW] * 9, 0.0, None),
+        (EAGER, [5] * 5, 0.0, None),  # fewer than six never converge
+        (EAGER, [5] * 6, 0.0, "converged"),
+    ],
+)
+def test_verdicts(rule, samples, elapsed_s, verdict):
+    assert rule.verdict(samples, elapsed_s) == verdict
 
 
 # Coverage of the procedure as it is used: look after each block, stop once the interval
@@ -158,32 +149,32 @@ def test_fewer_than_six_samples_never_converge():
 # calls judged from 10 samples: 96 % and 77 %, which is why settings ask for 20 or more.
 
 
-@pytest.mark.parametrize("spread", [0.02, 0.03, 0.05])
-def test_coverage_on_independent_noise(spread):
-    assert _coverage(RULE, 10, 0.0, spread, runs=500) >= 0.94
+CPU_RULE = Settings.for_device("cpu")  # 5 %, 20 to 1,000 samples
 
 
-@pytest.mark.parametrize("spread", [0.005, 0.01, 0.02])
-def test_coverage_on_correlated_noise(spread):
-    assert _coverage(RULE, 10, 0.8, spread, runs=300) >= 0.85
+@pytest.mark.parametrize(
+    ("rule", "correlation", "spreads", "runs", "least"),
+    [
+        (RULE, 0.0, (0.02, 0.03, 0.05), 500, 0.94),
+        (RULE, 0.8, (0.005, 0.01, 0.02), 300, 0.85),
+        (CPU_RULE, 0.0, (0.05, 0.1), 300, 0.94),
+        (CPU_RULE, 0.8, (0.05, 0.1), 300, 0.85),
+    ],
+)
+def test_coverage_of_the_rule_as_it_is_used(rule, correlation, spreads, runs, least):
+    for spread in spreads:
+        assert _coverage(rule, correlation, spread, runs) >= least, spread
 
 
-@pytest.mark.parametrize(("correlation", "least"), [(0.0, 0.94), (0.8, 0.85)])
-@pytest.mark.parametrize("spread", [0.05, 0.1])
-def test_coverage_under_the_cpu_settings(correlation, least, spread):
-    rule = Settings.for_device("cpu")  # 5 %, 20 to 1,000 samples
-    assert _coverage(rule, 5, correlation, spread, runs=300) >= least
-
-
-def _coverage(rule, block, correlation, spread, runs):
+def _coverage(rule, correlation, spread, runs):
     rng = np.random.default_rng(2026)
     rows = (_noise(rng, rule.n_max, correlation, spread) for _ in range(runs))
-    ends = [median_interval(_stopped(rule, block, row)) for row in rows]
+    ends = [median_interval(_stopped(rule, row)) for row in rows]
     return np.mean([low <= TRUE_NS <= high for low, high in ends])
 
 
-def _stopped(rule, block, row):
-    sizes = range(block, len(row) + 1, block)
+def _stopped(rule, row):
+    sizes = range(rule.block, len(row) + 1, rule.block)
     return next(row[:n] for n in sizes if rule.verdict(row[:n], 0.0))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.clock import microbench
+from fastlab.clock import fitting
 from fastlab.cost.ops import PRODUCTS
 from fastlab.figures import batches
 from fastlab.figures import roofline as roofs
@@ -270,8 +270,8 @@ def test_benchmarks_that_cannot_be_are_refused(run):
 
 def test_benchmarks_are_timed_here_where_none_are_stored(monkeypatch, device):
     sample = Sample("linear", (1, 2, 3), 12.0, 24.0, 1e-6, "fp32")
-    monkeypatch.setattr(microbench, "chosen", lambda *_: [None])
-    monkeypatch.setattr(microbench, "timed", lambda *_: sample)
+    monkeypatch.setattr(fitting, "chosen", lambda *_: [None])
+    monkeypatch.setattr(fitting, "timed", lambda *_: sample)
     here = Mock(profile=device, is_replay=False, kind="cpu")
     row = benchmarks(here, ["fp32"])["timed"].iloc[0]
     assert (row["FLOP/s"], row["FLOP per byte"]) == (pytest.approx(12e6), 0.5)

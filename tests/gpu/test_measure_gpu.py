@@ -12,6 +12,7 @@ from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device, device
 from fastlab.models import build, numerics, prepare
 from fastlab.spec import grid, point_of
+from fastlab.spec.formats import QUANTIZED
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,6 +38,8 @@ def test_the_calibrated_device_is_not_faster_than_its_datasheet(here: Device) ->
         pytest.skip(f"{here.name} is not in data/devices.csv")
     for precision, rate in here.peak_flops.items():
         assert 0.2 < rate / sheet.peak(precision) < 1.05, precision
+    able = [p for p in QUANTIZED if not machine.unsupported_reason("cuda", p)]
+    assert [p for p in QUANTIZED if here.can(p)] == able
     assert 0.5 < here.bandwidth / sheet.bandwidth < 1.05
     assert 1e-6 < here.launch_s < 1e-4
 

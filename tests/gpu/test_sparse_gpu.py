@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fastlab.clock.fitting import POOLS, STORED_COUNTS
+from fastlab.latency.samples import GENERATED
 from fastlab.models import numerics, prepare
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.recipes import build
@@ -140,3 +142,14 @@ def test_sharing_on_the_gpu_stays_near() -> None:
         expected = prepare(model, point, "cuda").run().float()
         got = prepare(share(model, Sharing(6)), point, "cuda").run().float()
     assert sqnr_db(expected, got) > 20
+
+
+@pytest.mark.parametrize("kind", [*STORED_COUNTS, *GENERATED])
+def test_what_a_calibration_times_runs_there(kind: str) -> None:
+    pool = sorted(POOLS[kind](4), key=lambda bench: bench.op.bytes)
+    for bench in (pool[0], pool[len(pool) // 2]):
+        run = bench.make("cuda", torch.float32)
+        with torch.inference_mode():
+            out = run()
+        assert out.is_cuda
+        assert bool(torch.isfinite(out).all())

@@ -10,20 +10,15 @@ from fastlab.spec import grid, point_of
 from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.store import Store
 
-ALL = references()
 
-
-@pytest.mark.parametrize("reference", ALL, ids=lambda r: r.folder.name)
-def test_every_reference_is_whole(reference: Reference) -> None:
+@pytest.mark.parametrize("reference", references(), ids=lambda r: r.folder.name)
+def test_every_reference_is_whole_and_names_its_environments(
+    reference: Reference,
+) -> None:
     health = Store(reference.folder).health()
-    assert health.bad == []
-    assert health.torn == []
+    assert (health.bad, health.torn) == ([], [])
     assert {r.device for r in reference.records} == {reference.device}
     assert all(r.status == "ok" for r in reference.records)
-
-
-@pytest.mark.parametrize("reference", ALL, ids=lambda r: r.folder.name)
-def test_every_row_has_its_environment_in_run_json(reference: Reference) -> None:
     run = json.loads((reference.folder / "run.json").read_text())
     assert {r.env for r in reference.records} <= set(run["environments"])
     for environment in run["environments"].values():

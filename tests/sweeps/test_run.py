@@ -11,7 +11,7 @@ from fastlab.clock.clocks import CpuClock
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
-from fastlab.spec import Point, grid, point_of
+from fastlab.spec import Point, grid
 from fastlab.sweeps import run as module
 from fastlab.sweeps.run import measured, plan, rows_of, sweep, tally
 from fastlab.sweeps.store import Store
@@ -53,11 +53,8 @@ def test_rounds_visit_every_point_once_before_any_again(
     going = measured(points, store, bench, quietly, rounds=2)
     first = [next(going) for _ in range(3)]
     going.close()
-    assert [(r.point, r.round) for r in first] == [
-        (points[0], 1),
-        (points[1], 1),
-        (points[0], 2),
-    ]
+    turns = [(points[0], 1), (points[1], 1), (points[0], 2)]
+    assert [(r.point, r.round) for r in first] == turns
     [rest] = measured(points, store, bench, quietly, rounds=2)
     assert (rest.point, rest.round) == (points[1], 2)
     both = rows_of(points, store, bench)
@@ -96,20 +93,8 @@ def test_one_bad_point_ends_nothing(
     assert tally(rows_of(POINTS, store, bench)) == "8 ok"
 
 
-def test_an_interrupted_sweep_keeps_every_finished_row(
-    bench: Bench, tmp_path: Path
-) -> None:
-    store = Store(tmp_path)
-    rows = measured(POINTS, store, bench, quietly)
-    taken = [next(rows), next(rows)]
-    rows.close()
-    left = list(measured(POINTS, store, bench, quietly))
-    assert len(taken) + len(left) == len(POINTS)
-    assert len({r.key for r in store.records()}) == len(POINTS)
-
-
 def test_the_table_has_a_row_for_each_point(
-    tmp_path: Path, quick: Settings, profile: Device, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, quick: Settings, profile: Device
 ) -> None:
     rows = sweep(POINTS, str(tmp_path), quick, "cpu", profile, quietly)
     assert len(rows) == len(POINTS)
@@ -120,19 +105,8 @@ def test_the_table_has_a_row_for_each_point(
     prefill, decode = (rows[rows["phase"] == p] for p in ("prefill", "decode"))
     assert prefill["ttft_ms"].tolist() == prefill["measured_ms"].tolist()
     assert decode["tpot_ms"].tolist() == decode["measured_ms"].tolist()
-    seconds = prefill["measured_ms"] / 1e3
-    per_second = (prefill["prompt_len"] / seconds).tolist()
-    assert prefill["tokens_per_s"].tolist() == pytest.approx(per_second)
-
-
-def test_unsupported_points_are_rows_with_a_reason(
-    tmp_path: Path, quick: Settings, profile: Device
-) -> None:
-    point = point_of(model="tiny-gpt2", precision="tf32")
-    rows = sweep([point], str(tmp_path), quick, "cpu", profile, quietly)
-    assert rows["status"].tolist() == ["unsupported"]
-    assert "needs an NVIDIA GPU" in rows["reason"][0]
-    assert rows["measured_ms"].isna().all()
+    per_second = 1e3 * prefill["prompt_len"] / prefill["measured_ms"]
+    assert prefill["tokens_per_s"].tolist() == pytest.approx(per_second.tolist())
 
 
 def test_every_row_names_its_environment(bench: Bench, tmp_path: Path) -> None:

@@ -28,32 +28,24 @@ def record(seconds: float = 1e-3, device: str = "a chip", **over: Any) -> Record
 
 
 # Keys and values: 2 layers x 2 x 2 heads x 16 = 128 numbers at each of 100 positions.
+BF16, FP32 = ({"precision": name, "tied": True} for name in ("bf16", "fp32"))
+INT8 = {"precision": "int8", "tied": True}
+
+
 @pytest.mark.parametrize(
     ("over", "expected"),
     [
-        ({"precision": "bf16", "tied": True}, WHOLE + 100 * 128 * 2),
-        ({"precision": "bf16", "tied": False}, WHOLE - 500 * 64 * 2 + 100 * 128 * 2),
-        ({"precision": "fp32", "tied": True, "cache": "none"}, WHOLE),
+        (BF16, WHOLE + 100 * 128 * 2),
+        (BF16 | {"tied": False}, WHOLE - 500 * 64 * 2 + 100 * 128 * 2),
+        (FP32 | {"cache": "none"}, WHOLE),
         # int8 KV: a byte each and 4 for each of 8 rows of 16.
-        (
-            {"precision": "fp32", "tied": True, "cache": "static-int8"},
-            WHOLE + 100 * (128 + 8 * 4),
-        ),
+        (FP32 | {"cache": "static-int8"}, WHOLE + 100 * (128 + 8 * 4)),
         # A quantized head has weights of its own; the table stays dense ...
-        (
-            {"precision": "int8", "scope": "head", "tied": True},
-            WHOLE - 500 * 64 * 2 + 100 * 128 * 2,
-        ),
+        (INT8 | {"scope": "head"}, WHOLE - 500 * 64 * 2 + 100 * 128 * 2),
         # ... or is int8 too, with a scale of 2 bytes a row.
-        (
-            {"precision": "int8", "scope": "all", "tied": True},
-            WHOLE - 500 * (64 + 2) + 100 * 128 * 2,
-        ),
+        (INT8 | {"scope": "all"}, WHOLE - 500 * (64 + 2) + 100 * 128 * 2),
         # 99 + 10 / 2 positions on average.
-        (
-            {"precision": "bf16", "tied": True, "phase": "generate", "new_tokens": 10},
-            WHOLE + 104 * 128 * 2,
-        ),
+        (BF16 | {"phase": "generate", "new_tokens": 10}, WHOLE + 104 * 128 * 2),
     ],
 )
 def test_bytes_of_a_step(over: dict[str, Any], expected: int) -> None:
@@ -69,8 +61,8 @@ def test_learned_positions_are_a_table_too() -> None:
 def test_utilization_columns() -> None:
     envs = {"here": {"copy_bytes_per_s": 2e9}}
     rows = [
-        record(1e-3, precision="bf16", tied=True, cache="none"),
-        record(1e-3, "NVIDIA H200", precision="bf16", tied=True, cache="none"),
+        record(1e-3, **BF16, cache="none"),
+        record(1e-3, "NVIDIA H200", **BF16, cache="none"),
         record(1e-3, phase="prefill"),
     ]
     found = table(rows, envs)
