@@ -16,6 +16,23 @@ from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
+# Family -> where its transformers model keeps its layers.
+LAYERS = {
+    **dict.fromkeys(("llama", "qwen3"), "model.layers"),
+    **{"gpt2": "transformer.h", "bert": "bert.encoder.layer"},
+}
+
+
+def stack_of(model: Any) -> nn.ModuleList:
+    """The list of a model's layers; ValueError for a family that is not known."""
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    if family not in LAYERS:
+        raise ValueError(
+            f"model_type={family!r} is not one of {', '.join(LAYERS)}: "
+            "what its weights read and write is not known"
+        )
+    stack: nn.ModuleList = model.get_submodule(LAYERS[family])
+    return stack
 
 
 def config_sizes(shape: ModelShape) -> dict[str, int]:

@@ -1,13 +1,12 @@
-"""A training run in its folder: its steps, loss curve, checkpoints, finished model."""
+"""What a training run leaves in its folder: files that are whole, the finished model."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,9 @@ from torch import nn
 
 from fastlab import machine
 from fastlab.checkpoints import load
-from fastlab.learning.loop import Plan, Trainer
 from fastlab.learning.tokens import text_loss
 
-STATE = "state.pt"
-CURVE = "curve.jsonl"
-Row = dict[str, float]
-OnRow = Callable[[Row], None]
-Evaluate = Callable[[nn.Module], float]
+Row = dict[str, float]  # of a loss curve
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -84,98 +78,6 @@ def export_run(
         "curve": summary_of(curve),
     }
     write_json(folder / "run.json", run)
-
-
-@dataclass
-class Session:
-    """Steps of a trainer, and where its run is kept; without a folder nothing is.
-
-    evaluate: called on the model every evaluate_every steps, its value goes into the
-    curve's rows as "held_out". save_every_s: seconds of work that a kill can lose at
-    most, as long as one step takes less. The curve is part of the checkpoint, so that
-    a run which goes on repeats no step; CURVE is its copy as JSON lines.
-    """
-
-    trainer: Trainer
-    folder: Path | None = None
-    save_every_s: float = 60.0
-    evaluate: Evaluate | None = None
-    evaluate_every: int = 250
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        self.curve: list[Row] = []
-        self._since: list[Row] = []
-        path = self.folder / STATE if self.folder else None
-        if path and path.exists():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.trainer.restore(state)
-            self.curve = state["curve"]
-
-    def plan(self, steps: int) -> None:
-        """So many steps in all, unless the run has a plan from before its stop."""
-        step = self.trainer.step
-        if self.trainer.plan.end is None:
-            decay = self.trainer.how.decay
-            self.trainer.plan = Plan.of(max(1, steps - step), decay, step)
-
-    def finish(self, steps: int | None = None) -> None:
-        """Shrink learning rates from here on and end; usually after a quarter more.
-
-        A run that is finishing already goes on with that, unless steps says otherwise.
-        """
-        step, plan = self.trainer.step, self.trainer.plan
-        if steps is None and plan.decay_from is not None and step > plan.decay_from:
-            return
-        self.trainer.plan = Plan.of(steps or max(1, step // 4), 1.0, step)
-
-    def run(self, on_row: OnRow | None = None, minutes: float | None = None) -> None:
-        """Steps up to the plan's end; with minutes, of which a fifth is for finishing.
-
-        on_row sees a row after each step: {step, loss, rate, seconds}, seconds of that
-        step. Rows of the curve are means over log_every steps.
-        """
-        trainer, saved = self.trainer, time.monotonic()
-        while not trainer.done:
-            row = trainer.advance()
-            self._log(row)
-            if on_row is not None:
-                on_row(row)
-            if time.monotonic() - saved >= self.save_every_s:
-                self.save()
-                saved = time.monotonic()
-            if minutes and trainer.seconds > 48 * minutes and trainer.plan.end is None:
-                self.finish()
-        self.save()
-
-    def save(self) -> None:
-        """Keep state and curve now; a kill at any moment leaves the last whole ones."""
-        if self.folder is None:
-            return
-        state = self.trainer.state() | {"curve": self.curve}
-        lines = "".join(json.dumps(row) + "\n" for row in self.curve)
-        write_atomically(self.folder / STATE, lambda fresh: torch.save(state, fresh))
-        write_atomically(self.folder / CURVE, lambda fresh: fresh.write_text(lines))
-
-    def _log(self, row: Row) -> None:
-        """Add the mean of the steps since the last row to the curve, if one is due."""
-        trainer, last = self.trainer, self.trainer.done
-        self._since.append(row)
-        judged = self.evaluate and (last or not trainer.step % self.evaluate_every)
-        if not (judged or last or not trainer.step % self.log_every):
-            return
-        rows, self._since = self._since, []
-        tokens = len(rows) * trainer.how.batch * trainer.how.block
-        mean = {
-            "step": row["step"],
-            "loss": round(sum(each["loss"] for each in rows) / len(rows), 5),
-            "rate": round(row["rate"], 5),
-            "tokens_per_s": round(tokens / sum(each["seconds"] for each in rows), 1),
-            "seconds": round(trainer.seconds, 1),
-        }
-        if self.evaluate is not None and judged:
-            mean["held_out"] = self.evaluate(trainer.model)
-        self.curve.append(mean)
 
 
 def summary_of(rows: list[Row], count: int = 12) -> list[Row]:

@@ -16,10 +16,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastlab.learning.checkpoint import Evaluate, OnRow, Row, Session
-from fastlab.learning.loop import Loss, Trainer, Training, next_token_loss
+from fastlab.learning.checkpoint import Row
+from fastlab.learning.loop import (
+    Evaluate,
+    Loss,
+    OnRow,
+    Trainer,
+    Training,
+    next_token_loss,
+)
 from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
-from fastlab.spec.checks import check_count
+from fastlab.models import stack_of
+from fastlab.spec.checks import check_choice, check_count
+
+DECODERS = ("gpt2", "llama", "qwen3")  # families that predict the next token
 
 
 @dataclass(frozen=True)
@@ -87,13 +97,13 @@ def distill(
         text = token_ids(tokenizer, text)
     blocks = Blocks(text, how.block, how.batch, how.seed)
     teacher.eval().requires_grad_(False)
-    trainer = Trainer(student, blocks, distill_loss(student, teacher, config), how)
-    place = Path(folder) if folder else None
-    session = Session(trainer, place, save_every_s, evaluate, evaluate_every)
-    session.plan(steps)
-    session.run(on_row)
+    loss, place = distill_loss(student, teacher, config), Path(folder) if folder else None
+    keep = place, save_every_s, evaluate, evaluate_every
+    trainer = Trainer(student, blocks, loss, how, *keep)
+    trainer.plan_steps(steps)
+    trainer.run(on_row)
     student.eval().requires_grad_(False)
-    return session.curve
+    return trainer.curve
 
 
 def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
@@ -107,7 +117,8 @@ def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
         ("student", student, config.layers.keys()),
         ("teacher", teacher, config.layers.values()),
     ):
-        last = len(layers_of(model)) - 1
+        check_choice(f"model_type of the {who}", model.config.model_type, DECODERS)
+        last = len(stack_of(model)) - 1
         for layer in layers:
             if not 0 <= layer <= last:
                 raise ValueError(
@@ -176,7 +187,7 @@ def seen(
         outputs[layer] = (out[0] if isinstance(out, tuple) else out).float()
 
     hooks = [
-        layers_of(model)[layer].register_forward_hook(partial(keep, layer))
+        stack_of(model)[layer].register_forward_hook(partial(keep, layer))
         for layer in layers
     ]
     try:
@@ -185,13 +196,3 @@ def seen(
         for hook in hooks:
             hook.remove()
     return logits.float().flatten(0, 1), outputs
-
-
-def layers_of(model: Any) -> Any:
-    """The list of a decoder's layers; ValueError for families other than the three."""
-    inner = getattr(model, "model", None) or getattr(model, "transformer", None)
-    layers = getattr(inner, "layers", getattr(inner, "h", None))
-    if layers is None:
-        name = type(model).__name__
-        raise ValueError(f"model {name} is not one of gpt2, llama, qwen3")
-    return layers

@@ -16,15 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastlab.learning.checkpoint import (
-    Evaluate,
-    OnRow,
-    Row,
-    Session,
-    export_run,
-    write_json,
-)
-from fastlab.learning.loop import Trainer, Training, next_token_loss
+from fastlab.learning.checkpoint import Row, export_run, write_json
+from fastlab.learning.loop import Evaluate, OnRow, Trainer, Training, next_token_loss
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import (
     Blocks,
@@ -35,6 +28,7 @@ from fastlab.learning.tokens import (
 )
 from fastlab.models import build
 from fastlab.spec import ModelShape, Point
+from fastlab.spec.checks import make
 
 SETTINGS, TOKENIZER, IDS = "settings.json", "tokenizer", "train.npy"
 SAMPLE_BLOCKS = 24  # held-out blocks looked at while training goes on
@@ -55,14 +49,8 @@ class Run:
     evaluate_every: int = 250
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON that `from_dict` reads."""
+        """Plain JSON."""
         return asdict(self) | {"shape": self.shape.to_dict(), "text": list(self.text)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Run:
-        """The run whose `to_dict` is `data`."""
-        shape, how = ModelShape(**data["shape"]), Training(**data["how"])
-        return cls(**data | {"shape": shape, "how": how, "text": tuple(data["text"])})
 
 
 def train(
@@ -89,19 +77,19 @@ def train(
     how, loss = run.how, _sampled_loss(tokenizer, corpus, run.how.block)
     blocks = Blocks(ids, how.block, how.batch, how.seed)
     model = build(Point(run.shape, weights=f"random:{how.seed}"), run.device)
-    trainer = Trainer(model, blocks, next_token_loss(model), how)
-    session = Session(trainer, folder, run.save_every_s, loss, run.evaluate_every)
+    keep = folder, run.save_every_s, loss, run.evaluate_every
+    trainer = Trainer(model, blocks, next_token_loss(model), how, *keep)
     if is_new:  # last, so that what was refused leaves no run behind
         write_json(folder / SETTINGS, run.to_dict())
     if finish:
-        session.finish(steps)
+        trainer.finish(steps)
     elif steps is not None:
-        session.plan(steps)
-    session.run(on_row, minutes)
-    finished = model, tokenizer, session.curve, corpus.held_out, how.block
+        trainer.plan_steps(steps)
+    trainer.run(on_row, minutes)
+    finished = model, tokenizer, trainer.curve, corpus.held_out, how.block
     about = _about(run, trainer, corpus)
     export_run(Path(out or folder / "final"), *finished, **about)
-    return session.curve
+    return trainer.curve
 
 
 def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
@@ -109,7 +97,7 @@ def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
     path = folder / SETTINGS
     if not path.exists():
         return run or Run(), True
-    kept = Run.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    kept: Run = make(Run, json.loads(path.read_text(encoding="utf-8")))
     if run is not None and run != kept:
         plain = [asdict(run), asdict(kept)]
         mine, its = (one.pop("shape") | one.pop("how") | one for one in plain)

@@ -182,8 +182,9 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         if described["kind"] == EMBEDDING:
             model.set_submodule(name, Int8Embedding(**own))
         else:
-            n, bias = described["shape"][0], own.pop("bias", None)
-            model.set_submodule(name, linear_of(form, n, bias, own))
+            bias = own.pop("bias", None)
+            linear = linear_of(form, *described["shape"], bias, own)
+            model.set_submodule(name, linear)
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue

@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from fastlab.learning.tokens import block_nats
+from fastlab.models import stack_of
 from fastlab.shrink import parts
 from fastlab.shrink.pruning.importance import (
     Kept,
@@ -19,7 +20,7 @@ from fastlab.shrink.pruning.importance import (
     row_squares,
     scores,
 )
-from fastlab.shrink.pruning.module_map import parts_of, stack_of
+from fastlab.shrink.pruning.module_map import parts_of
 from fastlab.shrink.pruning.probes import (
     Site,
     block_influence,
