@@ -157,8 +157,20 @@ def prepare(
     return Prefill(model, ids, {"use_cache": cached, "logits_to_keep": keep})
 
 
+class Call:
+    """What is timed: run() makes its inputs' output, reset() undoes what that changed.
+
+    compile_s: seconds that compiling took, None where nothing was compiled.
+    """
+
+    compile_s: float | None = None
+
+    def reset(self) -> None:
+        """Nothing to undo: each run overwrites what the last one left."""
+
+
 @dataclass
-class Prefill:
+class Prefill(Call):
     """One forward pass over ids (batch, n) from an empty cache; returns the logits."""
 
     model: nn.Module
@@ -169,12 +181,9 @@ class Prefill:
         """Logits (batch, n or 1, vocab)."""
         return self.model(self.ids, **self.options).logits
 
-    def reset(self) -> None:
-        """Nothing to undo: the cache is made anew in each run."""
-
 
 @dataclass
-class Decode:
+class Decode(Call):
     """One new token per sequence after a cached prompt; the cache never grows.
 
     transformers' DynamicCache replaces its tensors when it appends, so that putting
@@ -211,7 +220,7 @@ class Decode:
 
 
 @dataclass
-class Generate:
+class Generate(Call):
     """Greedy generation of new_tokens tokens, without a host synchronisation each."""
 
     model: nn.Module

@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder: files that are whole, the finished model."""
+"""What a training run leaves in its folder: whole files, the finished model."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastlab.learning.checkpoint import Row
@@ -65,7 +65,7 @@ class DistillConfig:
 def distill(
     student: nn.Module,
     teacher: nn.Module,
-    text: str | torch.Tensor,
+    text: str | Tensor,
     steps: int,
     *,
     tokenizer: Any = None,
@@ -97,8 +97,8 @@ def distill(
         text = token_ids(tokenizer, text)
     blocks = Blocks(text, how.block, how.batch, how.seed)
     teacher.eval().requires_grad_(False)
-    loss, place = distill_loss(student, teacher, config), Path(folder) if folder else None
-    keep = place, save_every_s, evaluate, evaluate_every
+    loss = distill_loss(student, teacher, config)
+    keep = Path(folder) if folder else None, save_every_s, evaluate, evaluate_every
     trainer = Trainer(student, blocks, loss, how, *keep)
     trainer.plan_steps(steps)
     trainer.run(on_row)
@@ -140,7 +140,7 @@ def distill_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) 
     if not (config.kl or config.hidden):
         return next_token_loss(student)
 
-    def loss_of(ids: torch.Tensor) -> torch.Tensor:
+    def loss_of(ids: Tensor) -> Tensor:
         inputs, targets = ids[:, :-1], ids[:, 1:].flatten()
         with torch.no_grad():
             wanted, theirs = seen(teacher, inputs, config.layers.values())
@@ -155,9 +155,7 @@ def distill_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) 
     return loss_of
 
 
-def soft_loss(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean nats over rows.
 
     Logits (rows, vocab). T^2 keeps the gradient's size where T changes.
@@ -168,20 +166,20 @@ def soft_loss(
     return kl * temperature**2
 
 
-def relative_error(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def relative_error(own: Tensor, other: Tensor) -> Tensor:
     """Mean squared difference over the other's mean square: 0 if equal, 1 for zeros."""
     return F.mse_loss(own, other) / other.square().mean()
 
 
 def seen(
-    model: nn.Module, ids: torch.Tensor, layers: Iterable[int] = ()
-) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    model: nn.Module, ids: Tensor, layers: Iterable[int] = ()
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits (rows, vocab) and what leaves each of `layers`, all in fp32.
 
     Taken at the layers themselves: the last of transformers' hidden_states has been
     through the final norm, the others have not.
     """
-    outputs: dict[int, torch.Tensor] = {}
+    outputs: dict[int, Tensor] = {}
 
     def keep(layer: int, _module: Any, _inputs: Any, out: Any) -> None:
         outputs[layer] = (out[0] if isinstance(out, tuple) else out).float()

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastlab.learning.checkpoint import Row, write_atomically
 from fastlab.learning.tokens import Blocks
 from fastlab.spec.checks import check_choice, check_count
 
-Loss = Callable[[torch.Tensor], torch.Tensor]  # ids (batch, block + 1) -> mean nats
+Loss = Callable[[Tensor], Tensor]  # ids (batch, block + 1) -> mean nats
 OnRow = Callable[[Row], None]
 Evaluate = Callable[[nn.Module], float]
 STATE, CURVE = "state.pt", "curve.jsonl"  # a checkpoint, and its curve as JSON lines
@@ -115,7 +115,7 @@ class Trainer:
     curve's rows as "held_out". The curve is part of the checkpoint, so that a run which
     goes on repeats no step.
 
-    Raises ValueError unless the weights are fp32, and for a checkpoint of another model.
+    Raises ValueError unless the weights are fp32, or for another model's checkpoint.
     """
 
     model: nn.Module
@@ -137,7 +137,8 @@ class Trainer:
             )
         self.model.train().requires_grad_(True)
         self.optimizers = optimizers(self.model, self.how)
-        self._loss_of = torch.compile(self.loss_of) if self.how.compiled else self.loss_of
+        if self.how.compiled:
+            self.loss_of = torch.compile(self.loss_of)
         self.device = next(self.model.parameters()).device
         self.plan, self.step, self.seconds = Plan(), 0, 0.0
         self.curve: list[Row] = []
@@ -205,14 +206,14 @@ class Trainer:
         self.seconds += spent
         return {"step": self.step, "loss": value, "rate": rate, "seconds": spent}
 
-    def _loss(self) -> torch.Tensor:
+    def _loss(self) -> Tensor:
         ids = self.blocks.at(self.step).to(self.device)
         kind, half = self.device.type, self.how.precision == "autocast-bf16"
         cuda = [torch.cuda.current_device()] if kind == "cuda" else []
         autocast = torch.autocast(kind, torch.bfloat16, enabled=half)
         with torch.random.fork_rng(devices=cuda), autocast:
             torch.manual_seed(self.how.seed * 1_000_003 + self.step)  # for dropout
-            return self._loss_of(ids)
+            return self.loss_of(ids)
 
     def _log(self, row: Row) -> None:
         """Add the mean of the steps since the last row to the curve, if one is due."""
@@ -264,7 +265,7 @@ class Trainer:
 def next_token_loss(model: nn.Module) -> Loss:
     """The loss of a language model: mean nats per predicted token."""
 
-    def loss_of(ids: torch.Tensor) -> torch.Tensor:
+    def loss_of(ids: Tensor) -> Tensor:
         logits = model(ids[:, :-1], use_cache=False).logits.float()
         return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastlab.learning.checkpoint import Row, export_run, write_json
 from fastlab.learning.loop import Evaluate, OnRow, Trainer, Training, next_token_loss
@@ -109,7 +110,7 @@ def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
     return kept, False
 
 
-def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, torch.Tensor]:
+def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, Tensor]:
     """A new text's tokenizer and ids, kept with the run; without one, those kept.
 
     They are not made anew: another Python's library has another text.

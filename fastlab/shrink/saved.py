@@ -183,7 +183,7 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
             model.set_submodule(name, Int8Embedding(**own))
         else:
             bias = own.pop("bias", None)
-            linear = linear_of(form, *described["shape"], bias, own)
+            linear = linear_of(form, described["shape"], bias, own)
             model.set_submodule(name, linear)
     for name, old in _named_tensors(model):
         if old.device.type != "meta":

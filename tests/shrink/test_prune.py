@@ -17,7 +17,8 @@ from fastlab.shrink import parts
 from fastlab.shrink.pruning.importance import Kept, choose, evenly
 from fastlab.shrink.pruning.module_map import parts_of
 from fastlab.shrink.pruning.slicing import channels, cut, narrow, prune
-from fastlab.spec.pruning import LAYER_CHOICES, Pruning, pruned_shape
+from fastlab.shrink.quantize import quantize
+from fastlab.spec.pruning import Pruning, pruned_shape
 from fastlab.spec.shape import ModelShape
 from tests.shrink.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows
 
@@ -92,9 +93,17 @@ def silence(module: Any, units: torch.Tensor) -> None:
     parts.dense_weight(module)[:, units] = 0
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor"])
-@pytest.mark.parametrize("axis", ["heads", "ffn"])
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+SILENT = [
+    (family, axis, importance)
+    for family in FAMILIES
+    for axis in ("heads", "ffn")
+    for importance in ("magnitude", "activation", "taylor")
+    if (axis == "ffn" or family in ("llama", "qwen3"))
+    and (family, importance) != ("bert", "taylor")
+]
+
+
+@pytest.mark.parametrize(("family", "axis", "importance"), SILENT)
 def test_units_whose_outputs_are_zero_go_unnoticed(
     family: str, axis: str, importance: str
 ) -> None:
@@ -108,22 +117,6 @@ def test_units_whose_outputs_are_zero_go_unnoticed(
     share = THIRD if axis == "heads" else 0.2
     pruning = Pruning(**{axis: share}, importance=importance)
     prune(model, pruning, token_rows())
-    assert_close(logits_of(model), before, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("family", "importance"),
-    [
-        *(("gpt2", name) for name in ("magnitude", "activation", "taylor")),
-        *(("bert", name) for name in ("magnitude", "activation")),
-    ],
-)
-def test_silent_channels_go_unnoticed_with_biases(family: str, importance: str) -> None:
-    model = small(family)
-    for layer, reader in enumerate(outputs(model, "ffn")):
-        silence(reader, torch.arange(layer, 40, 5))
-    before = logits_of(model)
-    prune(model, Pruning(ffn=0.2, importance=importance), token_rows())
     assert_close(logits_of(model), before, atol=1e-4, rtol=0)
 
 
@@ -260,13 +253,6 @@ def test_layers_keep_their_numbers_and_kinds_in_order() -> None:
     assert [layer.self_attn.layer_idx for layer in stack] == [0, 1]
 
 
-@pytest.mark.parametrize("choice", LAYER_CHOICES)
-def test_every_choice_of_layers_works(choice: str) -> None:
-    model = small("llama")
-    prune(model, Pruning(layers=0.5, layer_choice=choice), token_rows())
-    assert len(model.model.layers) == model.config.num_hidden_layers == 2
-
-
 def test_random_choices_follow_the_seed() -> None:
     model = small("llama")
     chosen = [
@@ -331,10 +317,5 @@ def test_refusals_name_the_reason() -> None:
         prune(model, Pruning(ffn=0.5))
     with pytest.raises(ValueError, match=r"model_type=None is not one of llama"):
         prune(torch.nn.Linear(2, 2), Pruning(ffn=0.5))
-
-
-def test_quantized_models_are_refused() -> None:
-    from fastlab.shrink.quantize import quantize
-
     with pytest.raises(ValueError, match="prune the dense model before"):
         prune(quantize(small("llama"), "int8"), Pruning(ffn=0.5))

@@ -8,7 +8,7 @@ quantizes a weight: (n, k) and the format -> the class's parameters by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -57,8 +57,9 @@ class Quantized(StoredLinear):
     """Codes and scales of a format; its parameters by name are what a file holds."""
 
     def __init__(
-        self, form: Format, n: int, k: int, bias: Tensor | None, **held: Tensor
+        self, form: Format, size: Sequence[int], bias: Tensor | None, **held: Tensor
     ) -> None:
+        n, k = size
         super().__init__(n, k, bias)
         self.form = form
         for name, values in held.items():
@@ -105,17 +106,17 @@ def kernel_of(form: Format) -> Any:
 
 
 def linear_of(
-    form: Format, n: int, k: int, bias: Tensor | None, held: Mapping[str, Tensor]
+    form: Format, size: Sequence[int], bias: Tensor | None, held: Mapping[str, Tensor]
 ) -> Quantized:
-    """The module (n, k) whose parameters, by name, are as a file holds them."""
-    made: Quantized = getattr(kernel_of(form), form.linear)(form, n, k, bias, **held)
+    """The module of a size (n, k) whose parameters, by name, are as a file has them."""
+    made: Quantized = getattr(kernel_of(form), form.linear)(form, size, bias, **held)
     return made
 
 
 def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quantized:
     """The module of a format for a dense weight (n, k); its group must divide k."""
     held = kernel_of(form).rounded(weight, form)
-    return linear_of(form, *weight.shape, bias, held)
+    return linear_of(form, weight.shape, bias, held)
 
 
 def rounded_rows(

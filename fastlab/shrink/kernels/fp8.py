@@ -28,8 +28,8 @@ class Fp8Linear(RowLinear):
 class Fp8DynamicLinear(Fp8Linear):
     """fp8 weights and fp8 activations, these with a scale per row of each call."""
 
-    def __init__(self, form: Format, *size: Any, **held: Tensor) -> None:
-        super().__init__(form, *size, **held)
+    def __init__(self, form: Format, size: Any, bias: Any, **held: Tensor) -> None:
+        super().__init__(form, size, bias, **held)
         where = self.weight.device
         on_gpu = where.type == "cuda" and hasattr(torch, "_scaled_mm")
         able = on_gpu and torch.cuda.get_device_capability(where) >= form.capability

@@ -79,9 +79,11 @@ class Int4Linear(Quantized):
     packed: Tensor
     pairs: Tensor
 
-    def __init__(self, form: Format, *size: Any, packed: Tensor, pairs: Tensor) -> None:
+    def __init__(
+        self, form: Format, size: Any, bias: Any, packed: Tensor, pairs: Tensor
+    ) -> None:
         layout = layout_for(packed.device, pairs.dtype)
-        super().__init__(form, *size, packed=pack(packed, layout), pairs=pairs)
+        super().__init__(form, size, bias, packed=pack(packed, layout), pairs=pairs)
         self.layout = layout
 
     def portable(self) -> dict[str, Tensor]:
