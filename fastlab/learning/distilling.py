@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastlab.learning.checkpoint import Row
 from fastlab.learning.loop import (
     Evaluate,
     Loss,
     OnRow,
+    Row,
     Trainer,
     Training,
     next_token_loss,

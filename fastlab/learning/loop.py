@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Callable
@@ -18,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastlab.learning.checkpoint import Row, write_atomically
 from fastlab.learning.tokens import Blocks
 from fastlab.spec.checks import check_choice, check_count
 
 Loss = Callable[[Tensor], Tensor]  # ids (batch, block + 1) -> mean nats
+Row = dict[str, float]  # of a loss curve
 OnRow = Callable[[Row], None]
 Evaluate = Callable[[nn.Module], float]
 STATE, CURVE = "state.pt", "curve.jsonl"  # a checkpoint, and its curve as JSON lines
@@ -260,6 +261,16 @@ class Trainer:
             optimizer.load_state_dict(values)
         self.plan, self.curve = Plan(*state["plan"]), state["curve"]
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call write(temporary path), then put that file in the place of `path` at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".tmp")
+    write(fresh)
+    with fresh.open("rb+") as handle:
+        os.fsync(handle.fileno())
+    os.replace(fresh, path)
 
 
 def next_token_loss(model: nn.Module) -> Loss:

@@ -9,22 +9,33 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastlab.learning.checkpoint import Row, export_run, write_json
-from fastlab.learning.loop import Evaluate, OnRow, Trainer, Training, next_token_loss
+from fastlab import machine
+from fastlab.checkpoints import export_model, load
+from fastlab.learning.loop import (
+    Evaluate,
+    OnRow,
+    Row,
+    Trainer,
+    Training,
+    next_token_loss,
+    write_atomically,
+)
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import (
     Blocks,
     block_nats,
     blocks_and_bytes,
     make_tokenizer,
+    text_loss,
     token_ids,
 )
 from fastlab.models import build
@@ -91,6 +102,46 @@ def train(
     about = _about(run, trainer, corpus)
     export_run(Path(out or folder / "final"), *finished, **about)
     return trainer.curve
+
+
+def export_run(
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    curve: list[Row],
+    held_out: str,
+    block: int,
+    **about: Any,
+) -> None:
+    """Export a trained model, with run.json: what it reaches as it is read back.
+
+    about: more fields of run.json.
+    """
+    device = next(model.parameters()).device.type
+    export_model(model, tokenizer, folder)
+    model, tokenizer = load(folder, device)
+    environment = machine.environment(device)
+    run = {
+        **{name: environment[name] for name in ("command", "versions", "device")},
+        **about,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": curve[-1]["seconds"],
+        "held_out": asdict(text_loss(model, tokenizer, held_out, block)),
+        "curve": summary_of(curve),
+    }
+    write_json(folder / "run.json", run)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Keep a JSON object, atomically, one field a line."""
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
+
+
+def summary_of(rows: list[Row], count: int = 12) -> list[Row]:
+    """Some rows of a curve, evenly spread, the last among them."""
+    chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    return [rows[n] for n in chosen]
 
 
 def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:

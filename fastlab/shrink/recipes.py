@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastlab import checkpoints, models
-from fastlab.learning.checkpoint import export_run
 from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import token_ids
+from fastlab.learning.training import export_run
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import is_saved, load_quantized, manifest_of

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import fastlab as fl
+from fastlab.checkpoints import export_model
 from fastlab.cost.memory import parameters
-from fastlab.learning.checkpoint import export_model
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.shrink import recipes
