@@ -43,6 +43,7 @@ from fastlab.spec import ModelShape, Point
 from fastlab.spec.checks import make
 
 SETTINGS, TOKENIZER, IDS = "settings.json", "tokenizer", "train.npy"
+CURVE_ROWS = 12  # of the loss curve, evenly spread, the last among them, in run.json
 SAMPLE_BLOCKS = 24  # held-out blocks looked at while training goes on
 SMALL = ModelShape(
     *("llama", 12, 192, 6, 2, 32, 512), vocab=2048, max_positions=1024, tied=True
@@ -121,13 +122,14 @@ def export_run(
     export_model(model, tokenizer, folder)
     model, tokenizer = load(folder, device)
     environment = machine.environment(device)
+    some = {*np.linspace(0, len(curve) - 1, CURVE_ROWS).round().astype(int)}
     run = {
         **{name: environment[name] for name in ("command", "versions", "device")},
         **about,
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": curve[-1]["seconds"],
         "held_out": asdict(text_loss(model, tokenizer, held_out, block)),
-        "curve": summary_of(curve),
+        "curve": [curve[n] for n in sorted(some)],
     }
     write_json(folder / "run.json", run)
 
@@ -136,12 +138,6 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Keep a JSON object, atomically, one field a line."""
     text = json.dumps(data, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
-
-
-def summary_of(rows: list[Row], count: int = 12) -> list[Row]:
-    """Some rows of a curve, evenly spread, the last among them."""
-    chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
-    return [rows[n] for n in chosen]
 
 
 def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:

@@ -116,15 +116,9 @@ def rows_together(model: Any) -> AbstractContextManager[Any]:
 
 
 def _row_sums(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    sums = [(part * x.reshape(1, -1)).sum(dim=-1) for part in _side_by_side(weight)]
+    """W x, where equal parts of a large W become one loop, and what is left another."""
+    each = len(weight) // STREAMS if weight.numel() >= LARGE else len(weight)
+    parts = weight.split(max(1, each))
+    sums = [(part * x.reshape(1, -1)).sum(dim=-1) for part in parts]
     out = torch.cat(sums) if len(sums) > 1 else sums[0]
     return (out if bias is None else out + bias).reshape(*x.shape[:-1], -1)
-
-
-def _side_by_side(weight: Tensor) -> list[Tensor]:
-    """Equal parts of a large weight's rows, which become one loop, and what is left."""
-    if weight.numel() < LARGE:
-        return [weight]
-    each, left = divmod(len(weight), STREAMS)
-    parts = list(weight[: each * STREAMS].split(each))
-    return [*parts, weight[-left:]] if left else parts

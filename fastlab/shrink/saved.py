@@ -99,11 +99,6 @@ def _kind(tensor: Tensor) -> list[Any]:
     return [str(tensor.dtype).removeprefix("torch."), *tensor.shape]
 
 
-def is_saved(source: str | Path) -> bool:
-    """Whether a source is a folder that `save_quantized` wrote."""
-    return (Path(source) / MANIFEST).is_file()
-
-
 def manifest_of(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder, checked.
 

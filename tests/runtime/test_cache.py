@@ -53,25 +53,6 @@ def test_rows_come_back_within_their_rounding(
         assert bool(((whole - back).abs() <= part * most + 1e-9).all())
 
 
-@pytest.mark.parametrize("cache", LAYERS)
-def test_the_device_knows_the_place_as_the_host_does(cache: str) -> None:
-    by_host, by_device = (
-        LAYERS[cache](Place(1, 128, "cpu"), (1, 1, 128, 16), torch.float32)
-        for _ in "ab"
-    )
-    for n in range(5):
-        row = torch.randn(1, 1, 1, 16)
-        by_host.place.past = n
-        by_device.place.past = None
-        by_device.place.position.fill_(n)
-        by_host.update(row, 2 * row)
-        keys, _ = by_device.update(row, 2 * row)
-        assert keys.shape == (1, 1, 128, 16)
-    for a, b in zip(by_host.buffers, by_device.buffers, strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(keys[:, :, :5], by_host.read(5)[0])
-
-
 @pytest.mark.parametrize(
     ("batch", "positions", "cache", "words"),
     [

@@ -23,12 +23,19 @@ BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this mak
 
 
 class StoredLinear(nn.Module):
-    """What all of them share: y = x W^T + b with W (n, k) as stored."""
+    """What all of them share: y = x W^T + b with W (n, k) as stored.
 
-    def __init__(self, n: int, k: int, bias: Tensor | None) -> None:
+    size: (n, k). held: what the weight is stored as, by name.
+    """
+
+    def __init__(
+        self, size: Sequence[int], bias: Tensor | None, **held: Tensor
+    ) -> None:
         super().__init__()
-        self.out_features, self.in_features = n, k
+        self.out_features, self.in_features = size
         self.bias = None if bias is None else fixed(bias)
+        for name, values in held.items():
+            setattr(self, name, fixed(values))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., k) -> (..., n) in the dtype of x."""
@@ -59,11 +66,8 @@ class Quantized(StoredLinear):
     def __init__(
         self, form: Format, size: Sequence[int], bias: Tensor | None, **held: Tensor
     ) -> None:
-        n, k = size
-        super().__init__(n, k, bias)
+        super().__init__(size, bias, **held)
         self.form = form
-        for name, values in held.items():
-            setattr(self, name, fixed(values))
 
     def portable(self) -> dict[str, Tensor]:
         """Parameters that a file holds otherwise than this device does, by name."""
