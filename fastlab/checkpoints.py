@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,21 @@ def load(
         )
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer
+
+
+def export_model(
+    model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a folder that `load` reads: safetensors in dtype, config, tokenizer.
+
+    The model itself keeps its precision.
+    """
+    from transformers import GenerationConfig
+
+    rounded = deepcopy(model).to(dtype)
+    rounded.generation_config = GenerationConfig.from_model_config(rounded.config)
+    rounded.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 @contextmanager

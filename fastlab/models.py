@@ -17,6 +17,23 @@ from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
+# Family -> where its transformers model keeps its layers.
+LAYERS = {
+    **dict.fromkeys(("llama", "qwen3"), "model.layers"),
+    **{"gpt2": "transformer.h", "bert": "bert.encoder.layer"},
+}
+
+
+def stack_of(model: Any) -> nn.ModuleList:
+    """The list of a model's layers; ValueError for a family that is not known."""
+    family = getattr(getattr(model, "config", None), "model_type", None)
+    if family not in LAYERS:
+        raise ValueError(
+            f"model_type={family!r} is not one of {', '.join(LAYERS)}: "
+            "what its weights read and write is not known"
+        )
+    stack: nn.ModuleList = model.get_submodule(LAYERS[family])
+    return stack
 
 
 def config_sizes(shape: ModelShape) -> dict[str, int]:
@@ -141,8 +158,20 @@ def prepare(
     return Prefill(model, ids, {"use_cache": cached, "logits_to_keep": keep})
 
 
+class Call:
+    """What is timed: run() makes its inputs' output, reset() undoes what that changed.
+
+    compile_s: seconds that compiling took, None where nothing was compiled.
+    """
+
+    compile_s: float | None = None
+
+    def reset(self) -> None:
+        """Nothing to undo: each run overwrites what the last one left."""
+
+
 @dataclass
-class Prefill:
+class Prefill(Call):
     """One forward pass over ids (batch, n) from an empty cache; returns the logits."""
 
     model: nn.Module
@@ -153,9 +182,6 @@ class Prefill:
         """Logits (batch, n or 1, vocab)."""
         return self.model(self.ids, **self.options).logits
 
-    def reset(self) -> None:
-        """Nothing to undo: the cache is made anew in each run."""
-
 
 def cache_name(model: nn.Module) -> str:
     """What forward() calls a KV cache, given and returned: `cache` from 5.24 on."""
@@ -164,7 +190,7 @@ def cache_name(model: nn.Module) -> str:
 
 
 @dataclass
-class Decode:
+class Decode(Call):
     """One new token per sequence after a cached prompt; the cache never grows.
 
     transformers' DynamicCache replaces its tensors when it appends, so that putting
@@ -202,7 +228,7 @@ class Decode:
 
 
 @dataclass
-class Generate:
+class Generate(Call):
     """Greedy generation of new_tokens tokens, without a host synchronisation each."""
 
     model: nn.Module

@@ -26,7 +26,7 @@ from fastlab.cost.memory import parameters
 from fastlab.learning.tokens import block_nats, blocks_and_bytes, token_ids
 from fastlab.models import cache_name, numerics, prompt_ids
 from fastlab.record import Quality
-from fastlab.runtime.cache import static_cache
+from fastlab.runtime.cache import StaticKV
 from fastlab.shrink.recipes import build
 from fastlab.shrink.trained import CHARACTERS, Trained
 from fastlab.spec.checks import check_count
@@ -237,7 +237,7 @@ def logits_of(
     options: dict[str, Any] = {}
     with numerics(precision):
         if cache in PACKED:
-            held = static_cache(model, 1, ids.shape[1], cache)
+            held = StaticKV(model, 1, ids.shape[1], cache)
             options = {cache_name(model): held, "use_cache": True}
             first, ids = ids.tensor_split(2, dim=1)
             model(first, **options)

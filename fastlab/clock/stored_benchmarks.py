@@ -89,7 +89,8 @@ def _shared(bits: int, n: int, k: int, new: New) -> LutLinear:
     """A weight (n, k) of random indices into one random table."""
     packed = torch.randint(256, (bits, n * k // 8), dtype=torch.uint8)
     tables = torch.randn(1, 2**bits, dtype=new.dtype).sort().values
-    return LutLinear(packed.to(new.device), tables.to(new.device), n, k, None)
+    held = {"packed": packed.to(new.device), "tables": tables.to(new.device)}
+    return LutLinear((n, k), None, **held)
 
 
 def _dense(module: LutLinear) -> torch.Tensor:

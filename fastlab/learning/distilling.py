@@ -13,13 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastlab.learning.checkpoint import Evaluate, OnRow, Row, Session
-from fastlab.learning.loop import Loss, Trainer, Training, next_token_loss
+from fastlab.learning.loop import (
+    Evaluate,
+    Loss,
+    OnRow,
+    Row,
+    Trainer,
+    Training,
+    next_token_loss,
+)
 from fastlab.learning.tokens import Blocks, check_tokenizer, token_ids
-from fastlab.spec.checks import check_count
+from fastlab.models import stack_of
+from fastlab.spec.checks import check_choice, check_count
+
+DECODERS = ("gpt2", "llama", "qwen3")  # families that predict the next token
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class DistillConfig:
 def distill(
     student: nn.Module,
     teacher: nn.Module,
-    text: str | torch.Tensor,
+    text: str | Tensor,
     steps: int,
     *,
     tokenizer: Any = None,
@@ -87,13 +97,13 @@ def distill(
         text = token_ids(tokenizer, text)
     blocks = Blocks(text, how.block, how.batch, how.seed)
     teacher.eval().requires_grad_(False)
-    trainer = Trainer(student, blocks, distill_loss(student, teacher, config), how)
-    place = Path(folder) if folder else None
-    session = Session(trainer, place, save_every_s, evaluate, evaluate_every)
-    session.plan(steps)
-    session.run(on_row)
+    loss = distill_loss(student, teacher, config)
+    keep = Path(folder) if folder else None, save_every_s, evaluate, evaluate_every
+    trainer = Trainer(student, blocks, loss, how, *keep)
+    trainer.plan_steps(steps)
+    trainer.run(on_row)
     student.eval().requires_grad_(False)
-    return session.curve
+    return trainer.curve
 
 
 def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
@@ -107,7 +117,8 @@ def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
         ("student", student, config.layers.keys()),
         ("teacher", teacher, config.layers.values()),
     ):
-        last = len(layers_of(model)) - 1
+        check_choice(f"model_type of the {who}", model.config.model_type, DECODERS)
+        last = len(stack_of(model)) - 1
         for layer in layers:
             if not 0 <= layer <= last:
                 raise ValueError(
@@ -129,7 +140,7 @@ def distill_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) 
     if not (config.kl or config.hidden):
         return next_token_loss(student)
 
-    def loss_of(ids: torch.Tensor) -> torch.Tensor:
+    def loss_of(ids: Tensor) -> Tensor:
         inputs, targets = ids[:, :-1], ids[:, 1:].flatten()
         with torch.no_grad():
             wanted, theirs = seen(teacher, inputs, config.layers.values())
@@ -144,9 +155,7 @@ def distill_loss(student: nn.Module, teacher: nn.Module, config: DistillConfig) 
     return loss_of
 
 
-def soft_loss(
-    student: torch.Tensor, teacher: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean nats over rows.
 
     Logits (rows, vocab). T^2 keeps the gradient's size where T changes.
@@ -157,26 +166,26 @@ def soft_loss(
     return kl * temperature**2
 
 
-def relative_error(own: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def relative_error(own: Tensor, other: Tensor) -> Tensor:
     """Mean squared difference over the other's mean square: 0 if equal, 1 for zeros."""
     return F.mse_loss(own, other) / other.square().mean()
 
 
 def seen(
-    model: nn.Module, ids: torch.Tensor, layers: Iterable[int] = ()
-) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    model: nn.Module, ids: Tensor, layers: Iterable[int] = ()
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Logits (rows, vocab) and what leaves each of `layers`, all in fp32.
 
     Taken at the layers themselves: the last of transformers' hidden_states has been
     through the final norm, the others have not.
     """
-    outputs: dict[int, torch.Tensor] = {}
+    outputs: dict[int, Tensor] = {}
 
     def keep(layer: int, _module: Any, _inputs: Any, out: Any) -> None:
         outputs[layer] = (out[0] if isinstance(out, tuple) else out).float()
 
     hooks = [
-        layers_of(model)[layer].register_forward_hook(partial(keep, layer))
+        stack_of(model)[layer].register_forward_hook(partial(keep, layer))
         for layer in layers
     ]
     try:
@@ -185,13 +194,3 @@ def seen(
         for hook in hooks:
             hook.remove()
     return logits.float().flatten(0, 1), outputs
-
-
-def layers_of(model: Any) -> Any:
-    """The list of a decoder's layers; ValueError for families other than the three."""
-    inner = getattr(model, "model", None) or getattr(model, "transformer", None)
-    layers = getattr(inner, "layers", getattr(inner, "h", None))
-    if layers is None:
-        name = type(model).__name__
-        raise ValueError(f"model {name} is not one of gpt2, llama, qwen3")
-    return layers

@@ -6,20 +6,27 @@ run which goes on after a stop ends with the very same weights.
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastlab.learning.tokens import Blocks
 from fastlab.spec.checks import check_choice, check_count
 
-Loss = Callable[[torch.Tensor], torch.Tensor]  # ids (batch, block + 1) -> mean nats
+Loss = Callable[[Tensor], Tensor]  # ids (batch, block + 1) -> mean nats
+Row = dict[str, float]  # of a loss curve
+OnRow = Callable[[Row], None]
+Evaluate = Callable[[nn.Module], float]
+STATE, CURVE = "state.pt", "curve.jsonl"  # a checkpoint, and its curve as JSON lines
 NUMERICS = ("fp32", "autocast-bf16")
 LAYER = re.compile(r"(^|\.)(layers|h)\.")  # in the names of a layer's parameters
 
@@ -99,34 +106,86 @@ def optimizers(model: nn.Module, how: Training) -> list[torch.optim.Optimizer]:
     return [adamw, torch.optim.Muon(matrices, lr=how.matrix_lr, weight_decay=decay)]
 
 
+@dataclass
 class Trainer:
-    """A model, its optimizers and the step they have come to.
+    """A model, its optimizers, the step they have come to, and where the run is kept.
 
-    Raises ValueError unless the weights are fp32.
+    folder: of its checkpoint, which it goes on from; None keeps nothing. save_every_s:
+    seconds of work that a kill can lose at most, as long as one step takes less.
+    evaluate: called on the model every evaluate_every steps; its value goes into the
+    curve's rows as "held_out". The curve is part of the checkpoint, so that a run which
+    goes on repeats no step.
+
+    Raises ValueError unless the weights are fp32, or for another model's checkpoint.
     """
 
-    def __init__(
-        self, model: nn.Module, blocks: Blocks, loss_of: Loss, how: Training
-    ) -> None:
-        dtypes = {p.dtype for p in model.parameters()}
+    model: nn.Module
+    blocks: Blocks
+    loss_of: Loss
+    how: Training
+    folder: Path | None = None
+    save_every_s: float = 60.0
+    evaluate: Evaluate | None = None
+    evaluate_every: int = 250
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        dtypes = {p.dtype for p in self.model.parameters()}
         if dtypes != {torch.float32}:
             raise ValueError(
                 f"weights in {', '.join(sorted(map(str, dtypes)))} cannot be trained: "
                 "load the model with precision='fp32'"
             )
-        model.train().requires_grad_(True)
-        self.model, self.blocks, self.how = model, blocks, how
-        self.optimizers = optimizers(model, how)
-        self.loss_of = torch.compile(loss_of) if how.compiled else loss_of
-        self.device = next(model.parameters()).device
+        self.model.train().requires_grad_(True)
+        self.optimizers = optimizers(self.model, self.how)
+        if self.how.compiled:
+            self.loss_of = torch.compile(self.loss_of)
+        self.device = next(self.model.parameters()).device
         self.plan, self.step, self.seconds = Plan(), 0, 0.0
+        self.curve: list[Row] = []
+        self._since: list[Row] = []  # rows of steps that the curve has not yet
+        if self.folder and (path := self.folder / STATE).exists():
+            self._restore(torch.load(path, map_location="cpu", weights_only=True))
 
     @property
     def done(self) -> bool:
         """Whether the plan's last step has been taken."""
         return self.plan.end is not None and self.step >= self.plan.end
 
-    def advance(self) -> dict[str, float]:
+    def plan_steps(self, steps: int) -> None:
+        """So many steps in all, unless the run has a plan from before its stop."""
+        if self.plan.end is None:
+            self.plan = Plan.of(max(1, steps - self.step), self.how.decay, self.step)
+
+    def finish(self, steps: int | None = None) -> None:
+        """Shrink learning rates from here on and end; usually after a quarter more.
+
+        A run that is finishing already goes on with that, unless steps says otherwise.
+        """
+        begun = self.plan.decay_from
+        if steps is not None or begun is None or self.step <= begun:
+            self.plan = Plan.of(steps or max(1, self.step // 4), 1.0, self.step)
+
+    def run(self, on_row: OnRow | None = None, minutes: float | None = None) -> None:
+        """Steps up to the plan's end; with minutes, of which a fifth is for finishing.
+
+        on_row sees a row after each step: {step, loss, rate, seconds}, seconds of that
+        step. Rows of the curve are means over log_every steps.
+        """
+        saved = time.monotonic()
+        while not self.done:
+            row = self.advance()
+            self._log(row)
+            if on_row is not None:
+                on_row(row)
+            if time.monotonic() - saved >= self.save_every_s:
+                self.save()
+                saved = time.monotonic()
+            if minutes and self.seconds > 48 * minutes and self.plan.end is None:
+                self.finish()
+        self.save()
+
+    def advance(self) -> Row:
         """One step: {step, loss in nats per token, rate as a fraction, seconds}.
 
         Raises FloatingPointError where the loss is no finite number.
@@ -148,7 +207,7 @@ class Trainer:
         self.seconds += spent
         return {"step": self.step, "loss": value, "rate": rate, "seconds": spent}
 
-    def _loss(self) -> torch.Tensor:
+    def _loss(self) -> Tensor:
         ids = self.blocks.at(self.step).to(self.device)
         kind, half = self.device.type, self.how.precision == "autocast-bf16"
         cuda = [torch.cuda.current_device()] if kind == "cuda" else []
@@ -157,18 +216,42 @@ class Trainer:
             torch.manual_seed(self.how.seed * 1_000_003 + self.step)  # for dropout
             return self.loss_of(ids)
 
-    def state(self) -> dict[str, Any]:
-        """All that a later Trainer needs to go on from here."""
-        return {
+    def _log(self, row: Row) -> None:
+        """Add the mean of the steps since the last row to the curve, if one is due."""
+        self._since.append(row)
+        due = [self.done or not self.step % self.log_every]
+        if self.evaluate is not None:
+            due.append(self.done or not self.step % self.evaluate_every)
+        if not any(due):
+            return
+        rows, self._since = self._since, []
+        tokens = len(rows) * self.how.batch * self.how.block
+        mean = {
+            "step": row["step"],
+            "loss": round(sum(each["loss"] for each in rows) / len(rows), 5),
+            "rate": round(row["rate"], 5),
+            "tokens_per_s": round(tokens / sum(each["seconds"] for each in rows), 1),
+            "seconds": round(self.seconds, 1),
+        }
+        if self.evaluate is not None and due[1]:
+            mean["held_out"] = self.evaluate(self.model)
+        self.curve.append(mean)
+
+    def save(self) -> None:
+        """Keep state and curve now; a kill at any moment leaves the last whole ones."""
+        if self.folder is None:
+            return
+        state = {
             "model": dict(self.model.named_parameters()),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "plan": [self.plan.decay_from, self.plan.end],
-            "step": self.step,
-            "seconds": self.seconds,
+            **{"step": self.step, "seconds": self.seconds, "curve": self.curve},
         }
+        lines = "".join(json.dumps(row) + "\n" for row in self.curve)
+        write_atomically(self.folder / STATE, lambda fresh: torch.save(state, fresh))
+        write_atomically(self.folder / CURVE, lambda fresh: fresh.write_text(lines))
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state; ValueError where it is of another model or settings."""
+    def _restore(self, state: dict[str, Any]) -> None:
         kept = state["model"]
         sizes = {name: p.shape for name, p in kept.items()}
         if sizes != {name: p.shape for name, p in self.model.named_parameters()}:
@@ -176,14 +259,24 @@ class Trainer:
         self.model.load_state_dict(kept, strict=False)  # no buffers, tied weights once
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        self.plan = Plan(*state["plan"])
+        self.plan, self.curve = Plan(*state["plan"]), state["curve"]
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call write(temporary path), then put that file in the place of `path` at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".tmp")
+    write(fresh)
+    with fresh.open("rb+") as handle:
+        os.fsync(handle.fileno())
+    os.replace(fresh, path)
 
 
 def next_token_loss(model: nn.Module) -> Loss:
     """The loss of a language model: mean nats per predicted token."""
 
-    def loss_of(ids: torch.Tensor) -> torch.Tensor:
+    def loss_of(ids: Tensor) -> Tensor:
         logits = model(ids[:, :-1], use_cache=False).logits.float()
         return nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastlab.learning.text import passages, text_sha256
@@ -59,12 +59,12 @@ def check_tokenizer(tokenizer: Any, vocab: int) -> None:
         )
 
 
-def token_ids(tokenizer: Any, text: str) -> torch.Tensor:
+def token_ids(tokenizer: Any, text: str) -> Tensor:
     """The text as ids (tokens,) int32, without tokens that are not in the text."""
     return encode(tokenizer, text)[0]
 
 
-def encode(tokenizer: Any, text: str) -> tuple[torch.Tensor, NDArray[np.int64]]:
+def encode(tokenizer: Any, text: str) -> tuple[Tensor, NDArray[np.int64]]:
     """Ids (tokens,) int32, and where each token starts: its byte in the UTF-8 text."""
     ids: list[int] = []
     starts = [np.zeros(0, np.int64)]
@@ -109,13 +109,13 @@ class Blocks:
     the seed, so that a run which goes on after a stop reads what it would have read.
     """
 
-    def __init__(self, ids: torch.Tensor, block: int, batch: int, seed: int = 0):
+    def __init__(self, ids: Tensor, block: int, batch: int, seed: int = 0):
         check_length(len(ids), block)
         self.ids, self.block, self.batch, self.seed = ids, block, batch, seed
         # One block is given up where there are several, so that the edges can move.
         self.count = max(1, (len(ids) - 1) // block - 1)
 
-    def at(self, step: int) -> torch.Tensor:
+    def at(self, step: int) -> Tensor:
         """The ids (batch, block + 1) int64 of a step; neighbours overlap by one."""
         rows = []
         room = len(self.ids) - self.count * self.block
@@ -128,29 +128,25 @@ class Blocks:
 
 
 @lru_cache(maxsize=2)
-def _shuffled(seed: int, count: int, room: int) -> tuple[torch.Tensor, int]:
+def _shuffled(seed: int, count: int, room: int) -> tuple[Tensor, int]:
     """An epoch's order of its blocks, and the offset of their edges."""
     source = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=source)
     return order, int(torch.randint(room, (1,), generator=source))
 
 
-def whole_blocks(ids: torch.Tensor, block: int) -> torch.Tensor:
-    """The ids in order as (blocks, block + 1) int64; what is left at the end is cut."""
-    check_length(len(ids), block)
-    return ids.unfold(0, block + 1, block).long()
-
-
 def blocks_and_bytes(
     tokenizer: Any, text: str, block: int, most: int = 0
-) -> tuple[torch.Tensor, NDArray[np.int64]]:
-    """`whole_blocks` of a text, and UTF-8 bytes (blocks, block) of what they predict.
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """A text's ids (blocks, block + 1), and bytes (blocks, block) of what they predict.
 
-    A block's first id is only read, so that its bytes run from its second token to the
-    next block's second one. most: at most so many, evenly spread over the text.
+    What is left at the end is cut. A block's first id is only read, so that its bytes
+    run from its second token to the next block's second one. most: at most so many,
+    evenly spread over the text.
     """
     ids, starts = encode(tokenizer, text)
-    rows = whole_blocks(ids, block)
+    check_length(len(ids), block)
+    rows = ids.unfold(0, block + 1, block).long()
     sizes = np.diff(np.append(starts, len(text.encode())))
     sizes = sizes[1 : len(rows) * block + 1].reshape(-1, block)
     every = -(-len(rows) // (most or len(rows)))
@@ -204,9 +200,7 @@ def text_loss(
 
 
 @torch.inference_mode()
-def block_nats(
-    model: nn.Module, rows: torch.Tensor, batch: int = 8
-) -> NDArray[np.float64]:
+def block_nats(model: nn.Module, rows: Tensor, batch: int = 8) -> NDArray[np.float64]:
     """The loss in nats (blocks,) of each row of ids (blocks, block + 1)."""
     device, training = next(model.parameters()).device, model.training
     nats = []

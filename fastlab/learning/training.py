@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from fastlab.learning.checkpoint import (
+from fastlab import machine
+from fastlab.checkpoints import export_model, load
+from fastlab.learning.loop import (
     Evaluate,
     OnRow,
     Row,
-    Session,
-    export_run,
-    write_json,
+    Trainer,
+    Training,
+    next_token_loss,
+    write_atomically,
 )
-from fastlab.learning.loop import Trainer, Training, next_token_loss
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import (
     Blocks,
     block_nats,
     blocks_and_bytes,
     make_tokenizer,
+    text_loss,
     token_ids,
 )
 from fastlab.models import build
 from fastlab.spec import ModelShape, Point
+from fastlab.spec.checks import make
 
 SETTINGS, TOKENIZER, IDS = "settings.json", "tokenizer", "train.npy"
+CURVE_ROWS = 12  # of the loss curve, evenly spread, the last among them, in run.json
 SAMPLE_BLOCKS = 24  # held-out blocks looked at while training goes on
 SMALL = ModelShape(
     *("llama", 12, 192, 6, 2, 32, 512), vocab=2048, max_positions=1024, tied=True
@@ -55,14 +62,8 @@ class Run:
     evaluate_every: int = 250
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON that `from_dict` reads."""
+        """Plain JSON."""
         return asdict(self) | {"shape": self.shape.to_dict(), "text": list(self.text)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Run:
-        """The run whose `to_dict` is `data`."""
-        shape, how = ModelShape(**data["shape"]), Training(**data["how"])
-        return cls(**data | {"shape": shape, "how": how, "text": tuple(data["text"])})
 
 
 def train(
@@ -89,19 +90,54 @@ def train(
     how, loss = run.how, _sampled_loss(tokenizer, corpus, run.how.block)
     blocks = Blocks(ids, how.block, how.batch, how.seed)
     model = build(Point(run.shape, weights=f"random:{how.seed}"), run.device)
-    trainer = Trainer(model, blocks, next_token_loss(model), how)
-    session = Session(trainer, folder, run.save_every_s, loss, run.evaluate_every)
+    keep = folder, run.save_every_s, loss, run.evaluate_every
+    trainer = Trainer(model, blocks, next_token_loss(model), how, *keep)
     if is_new:  # last, so that what was refused leaves no run behind
         write_json(folder / SETTINGS, run.to_dict())
     if finish:
-        session.finish(steps)
+        trainer.finish(steps)
     elif steps is not None:
-        session.plan(steps)
-    session.run(on_row, minutes)
-    finished = model, tokenizer, session.curve, corpus.held_out, how.block
+        trainer.plan_steps(steps)
+    trainer.run(on_row, minutes)
+    finished = model, tokenizer, trainer.curve, corpus.held_out, how.block
     about = _about(run, trainer, corpus)
     export_run(Path(out or folder / "final"), *finished, **about)
-    return session.curve
+    return trainer.curve
+
+
+def export_run(
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    curve: list[Row],
+    held_out: str,
+    block: int,
+    **about: Any,
+) -> None:
+    """Export a trained model, with run.json: what it reaches as it is read back.
+
+    about: more fields of run.json.
+    """
+    device = next(model.parameters()).device.type
+    export_model(model, tokenizer, folder)
+    model, tokenizer = load(folder, device)
+    environment = machine.environment(device)
+    some = {*np.linspace(0, len(curve) - 1, CURVE_ROWS).round().astype(int)}
+    run = {
+        **{name: environment[name] for name in ("command", "versions", "device")},
+        **about,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": curve[-1]["seconds"],
+        "held_out": asdict(text_loss(model, tokenizer, held_out, block)),
+        "curve": [curve[n] for n in sorted(some)],
+    }
+    write_json(folder / "run.json", run)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Keep a JSON object, atomically, one field a line."""
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda fresh: fresh.write_text(text, encoding="utf-8"))
 
 
 def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
@@ -109,7 +145,7 @@ def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
     path = folder / SETTINGS
     if not path.exists():
         return run or Run(), True
-    kept = Run.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    kept: Run = make(Run, json.loads(path.read_text(encoding="utf-8")))
     if run is not None and run != kept:
         plain = [asdict(run), asdict(kept)]
         mine, its = (one.pop("shape") | one.pop("how") | one for one in plain)
@@ -121,7 +157,7 @@ def _agreed(folder: Path, run: Run | None) -> tuple[Run, bool]:
     return kept, False
 
 
-def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, torch.Tensor]:
+def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, Tensor]:
     """A new text's tokenizer and ids, kept with the run; without one, those kept.
 
     They are not made anew: another Python's library has another text.

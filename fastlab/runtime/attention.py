@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -51,13 +51,13 @@ def kernel_of(attention: str) -> AbstractContextManager[Any]:
 
 def packed(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     **_: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """query (batch, heads, new, d), key, value (batch, kv_heads, n, d) -> attention.
 
     Returns (batch, new, heads, d). Without a mask the new positions see each other
@@ -82,17 +82,17 @@ def packed(
 
 def flex(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     **_: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """The same by flex_attention, with the mask as a change of the scores."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    def masked(score: Any, b: Any, h: Any, q: Any, k: Any) -> torch.Tensor:
+    def masked(score: Any, b: Any, h: Any, q: Any, k: Any) -> Tensor:
         seen = q >= k if attention_mask is None else attention_mask[0, 0, q, k]
         return torch.where(seen, score, -float("inf"))
 
@@ -107,9 +107,7 @@ AttentionInterface.register(PACKED, packed)
 AttentionInterface.register(FLEX, flex)
 
 
-def visible(
-    rows: torch.Tensor, length: int, dtype: torch.dtype, attention: str
-) -> torch.Tensor:
+def visible(rows: Tensor, length: int, dtype: torch.dtype, attention: str) -> Tensor:
     """Mask (1, 1, new, length): a query at `rows[i]` sees keys 0 ... rows[i].
 
     Boolean, or for "eager" what is added to scores: 0, or the least number of dtype.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, StaticLayer
 
 from fastlab.spec.checks import check_choice, check_count
@@ -18,30 +18,41 @@ from fastlab.spec.recipe import bucket
 
 
 class Place:
-    """Where the next keys and values go.
+    """Where the next keys and values go, and the tokens up to there.
 
     position: a tensor () with the number of positions cached. past: the same as a
     number while the host knows it (prefill), None while only the device does (decode).
+    token (batch, 1): the last one. tokens (batch, positions + 2): column p holds the
+    token at position p; what steps beyond the end write goes to the last column, which
+    nobody reads.
     """
 
-    def __init__(self, positions: int, device: torch.device | str) -> None:
+    def __init__(self, batch: int, positions: int, device: Any) -> None:
         self.positions = positions  # at most; steps beyond overwrite the last
         self.position = torch.zeros((), dtype=torch.int64, device=device)
         self.past: int | None = 0
+        self.token = self.position.new_zeros(batch, 1)
+        self.tokens = self.position.new_zeros(batch, positions + 2)
 
-    def rows(self, new: int) -> torch.Tensor:
+    def rows(self, new: int) -> Tensor:
         """Indices (new,) of the rows to write."""
         if self.past is not None:
             return torch.arange(self.past, self.past + new, device=self.position.device)
         steps = torch.arange(new, device=self.position.device)
         return (self.position + steps).clamp(max=self.positions - 1)
 
+    def put(self, token: Tensor, position: Tensor) -> None:
+        """Note `token` (batch, 1) as the one after `position` ()."""
+        self.token.copy_(token)
+        column = (position + 1).clamp(max=self.tokens.shape[1] - 1)
+        self.tokens.index_copy_(1, column.view(1), token)
+
 
 class PlainLayer(StaticLayer):
     """Keys and values (batch, kv_heads, length, head_dim) as they come."""
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, place: Place, size: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__(max_cache_len=size[2])
@@ -54,8 +65,8 @@ class PlainLayer(StaticLayer):
         self.device, self.is_initialized = place.position.device, True
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Write (batch, kv_heads, new, head_dim) in place; what attention reads.
 
         From an empty cache the new ones themselves, else all rows up to the last that
@@ -69,7 +80,7 @@ class PlainLayer(StaticLayer):
             return key_states, value_states
         return self.read(self.get_mask_sizes(key_states.shape[2])[0])
 
-    def read(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, end: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the rows before `end`, in the model's dtype."""
         return self.keys[:, :, :end], self.values[:, :, :end]
 
@@ -77,7 +88,7 @@ class PlainLayer(StaticLayer):
         """Shape and dtype of each buffer."""
         return [(size, self.dtype)] * 2
 
-    def _packed(self, keys: torch.Tensor, values: torch.Tensor) -> list[torch.Tensor]:
+    def _packed(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         """What goes into the rows of each buffer."""
         return [keys.to(self.dtype), values.to(self.dtype)]
 
@@ -105,7 +116,7 @@ class Int8Layer(PlainLayer):
     def _kinds(self, size: tuple[int, ...]) -> list[Any]:
         return [(size, torch.uint8)] * 2 + [((*size[:3], 1), torch.float32)] * 2
 
-    def _packed(self, keys: torch.Tensor, values: torch.Tensor) -> list[torch.Tensor]:
+    def _packed(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         packed, scales = [], []
         for x in (keys.float(), values.float()):
             scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / self.most
@@ -114,7 +125,7 @@ class Int8Layer(PlainLayer):
             scales.append(scale)
         return packed + scales
 
-    def read(self, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, end: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the rows before `end`, in the model's dtype."""
         parts = [buffer[:, :, :end] for buffer in self.buffers]
         keys, values = (
@@ -134,58 +145,32 @@ LAYERS = {"static": PlainLayer, "static-int8": Int8Layer, "static-fp8": Fp8Layer
 
 
 class StaticKV(Cache):
-    """A transformers cache of static layers that share one place.
+    """A cache for transformers on the model's device; its layers share one place.
 
     buffers: every tensor that holds keys, values or scales, layer by layer. length:
-    rows of each, the bucket.
+    rows of each, `bucket(positions)`. Its bytes are 2 x layers x batch x kv_heads x
+    length x `kv_row_bytes(cache, ...)`. ValueError for another cache or a count below
+    one.
     """
 
-    def __init__(self, layers: list[PlainLayer], place: Place) -> None:
-        super().__init__(layers=list(layers))
-        self.place, self.length = place, layers[0].max_cache_len
+    def __init__(
+        self, model: nn.Module, batch: int, positions: int, cache: str = "static"
+    ) -> None:
+        check_choice("cache", cache, STATIC)
+        check_count("batch", batch)
+        check_count("positions", positions)
+        dtype, device = dtype_of(model), next(model.parameters()).device
+        count, heads, width = kv_sizes(model.config)
+        self.place, self.length = Place(batch, positions, device), bucket(positions)
+        size = (batch, heads, self.length, width)
+        layers = [LAYERS[cache](self.place, size, dtype) for _ in range(count)]
+        super().__init__(layers=[*layers])
         self.buffers = [buffer for layer in layers for buffer in layer.buffers]
 
     @property
     def nbytes(self) -> int:
         """Bytes allocated."""
         return sum(buffer.nbytes for buffer in self.buffers)
-
-
-class State:
-    """What a step reads and moves: the last token (batch, 1) and all tokens so far.
-
-    tokens (batch, max_len + 2): column p holds the token at position p; what steps
-    beyond the end write goes to the last column, which nobody reads.
-    """
-
-    def __init__(self, cache: StaticKV, batch: int) -> None:
-        zeros = cache.place.position.new_zeros
-        self.token = zeros(batch, 1)
-        self.tokens = zeros(batch, cache.place.positions + 2)
-
-    def put(self, token: torch.Tensor, position: torch.Tensor) -> None:
-        """Note `token` (batch, 1) as the one after `position` ()."""
-        self.token.copy_(token)
-        column = (position + 1).clamp(max=self.tokens.shape[1] - 1)
-        self.tokens.index_copy_(1, column.view(1), token)
-
-
-def static_cache(
-    model: nn.Module, batch: int, positions: int, cache: str = "static"
-) -> StaticKV:
-    """A cache of `bucket(positions)` rows for `batch` sequences, on the model's device.
-
-    Its bytes are 2 x layers x batch x kv_heads x bucket(positions) x
-    `kv_row_bytes(cache, ...)`. ValueError for another cache or a count below one.
-    """
-    check_choice("cache", cache, STATIC)
-    check_count("batch", batch)
-    check_count("positions", positions)
-    dtype, device = dtype_of(model), next(model.parameters()).device
-    layers, heads, width = kv_sizes(model.config)
-    place = Place(positions, device)
-    size = (batch, heads, bucket(positions), width)
-    return StaticKV([LAYERS[cache](place, size, dtype) for _ in range(layers)], place)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

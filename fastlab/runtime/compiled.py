@@ -11,11 +11,11 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
-Step = Callable[[], torch.Tensor]
+Step = Callable[[], Tensor]
 Compiler = Callable[[Callable[..., Any], str], Callable[..., Any]]  # for a device
 HALF = (torch.float16, torch.bfloat16)
 STREAMS = 4  # parts of a weight that are read side by side
@@ -68,7 +68,7 @@ def captured(step: Step, count: int) -> Step:
         for _ in range(count):
             logits = step()
 
-    def replay() -> torch.Tensor:
+    def replay() -> Tensor:
         graph.replay()
         return logits
 
@@ -108,25 +108,17 @@ def rows_together(model: Any) -> AbstractContextManager[Any]:
     CPU's library is slow at them (the last grid of data/sweeps/reference-cpu.yaml).
     """
 
-    def together(module: nn.Module, args: tuple[torch.Tensor]) -> torch.Tensor:
+    def together(module: nn.Module, args: tuple[Tensor]) -> Tensor:
         return args[0].clone(memory_format=torch.contiguous_format)
 
     hook: Any = model.get_output_embeddings().register_forward_pre_hook(together)
     return hook
 
 
-def _row_sums(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    sums = [(part * x.reshape(1, -1)).sum(dim=-1) for part in _side_by_side(weight)]
+def _row_sums(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x, where equal parts of a large W become one loop, and what is left another."""
+    each = len(weight) // STREAMS if weight.numel() >= LARGE else len(weight)
+    parts = weight.split(max(1, each))
+    sums = [(part * x.reshape(1, -1)).sum(dim=-1) for part in parts]
     out = torch.cat(sums) if len(sums) > 1 else sums[0]
     return (out if bias is None else out + bias).reshape(*x.shape[:-1], -1)
-
-
-def _side_by_side(weight: torch.Tensor) -> list[torch.Tensor]:
-    """Equal parts of a large weight's rows, which become one loop, and what is left."""
-    if weight.numel() < LARGE:
-        return [weight]
-    each, left = divmod(len(weight), STREAMS)
-    parts = list(weight[: each * STREAMS].split(each))
-    return [*parts, weight[-left:]] if left else parts

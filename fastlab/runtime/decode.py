@@ -12,19 +12,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastlab.machine import Here
 from fastlab.models import cache_name
 from fastlab.runtime.attention import attention_of, visible
-from fastlab.runtime.cache import State, dtype_of, static_cache
+from fastlab.runtime.cache import StaticKV, dtype_of
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import ENGINES
 
-Forward = Callable[..., torch.Tensor]
+Forward = Callable[..., Tensor]
 RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
 
 
@@ -53,18 +53,16 @@ class Decoder:
         self.compile_s: float | None = None
         self._check()
         with torch.inference_mode():
-            self.cache = static_cache(model, batch, max_len, cache)
-            self.state = State(self.cache, batch)
-        self.device = self.state.token.device.type
+            self.cache = StaticKV(model, batch, max_len, cache)
+        self.place = self.cache.place
+        self.device = self.place.token.device.type
         self._prefill = self.forward_function()
         if attention == "flex":  # a kernel where it is compiled alone
             self.compile_prefill()
         self._make_call()
 
     @torch.inference_mode()
-    def prefill(
-        self, ids: torch.Tensor, prefixes: Prefixes | None = None
-    ) -> torch.Tensor:
+    def prefill(self, ids: Tensor, prefixes: Prefixes | None = None) -> Tensor:
         """Start anew with prompts ids (batch, n), which take the first token too.
 
         Keys and values of a prefix that `prefixes` holds are copied, not computed, and
@@ -79,29 +77,29 @@ class Decoder:
         return logits
 
     @torch.inference_mode()
-    def start(self, ids: torch.Tensor, past: int = 0) -> torch.Tensor:
+    def start(self, ids: Tensor, past: int = 0) -> Tensor:
         """The same where the cache holds the first `past` positions of ids already."""
         logits = self.forward(ids[:, past:], past, 1)
-        place, n = self.cache.place, ids.shape[1]
+        place, n = self.place, ids.shape[1]
         place.past = None
         place.position.fill_(n)
-        self.state.tokens[:, :n] = ids
+        place.tokens[:, :n] = ids
         before = place.position - 1
-        self.state.put(pick(logits[:, -1], self.sampling, before), before)
+        place.put(pick(logits[:, -1], self.sampling, before), before)
         return logits
 
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, past: int, keep: int) -> torch.Tensor:
+    def forward(self, ids: Tensor, past: int, keep: int) -> Tensor:
         """Logits (batch, keep, vocab) of ids (batch, new) after `past` positions.
 
         keep = how many of the last positions, 0 = all of them. Fills the cache.
         """
-        self.cache.place.past = past
+        self.place.past = past
         end = past + ids.shape[1]
         rows = torch.arange(past, end, device=ids.device)
         mask = visible(rows, end, self.dtype, self.attention) if past else None
         with self.attending():
-            logits: torch.Tensor = self._prefill(ids, mask, rows[None], keep)
+            logits: Tensor = self._prefill(ids, mask, rows[None], keep)
         return logits
 
     def attending(self) -> AbstractContextManager[None]:
@@ -113,22 +111,20 @@ class Decoder:
         self._prefill = compile(self.forward_function(compiled=True), self.device)
 
     @torch.inference_mode()
-    def advance(self) -> torch.Tensor:
+    def advance(self) -> Tensor:
         """Take `unroll` steps; the last one's logits (batch, 1, vocab). Only queued."""
         with self.attending():
-            logits: torch.Tensor = self._call()
+            logits: Tensor = self._call()
         return logits
 
     @torch.inference_mode()
     def rewind(self, position: int) -> None:
         """Go back to where `position` positions were cached and their next is known."""
-        self.cache.place.past = None
-        self.cache.place.position.fill_(position)
-        self.state.token.copy_(self.state.tokens[:, position : position + 1])
+        self.place.past = None
+        self.place.position.fill_(position)
+        self.place.token.copy_(self.place.tokens[:, position : position + 1])
 
-    def generate(
-        self, ids: torch.Tensor, new_tokens: int, eos: Sequence[int] = ()
-    ) -> torch.Tensor:
+    def generate(self, ids: Tensor, new_tokens: int, eos: Sequence[int] = ()) -> Tensor:
         """New tokens (batch, at most new_tokens) after prompts ids (batch, n).
 
         Ends early where every sequence has had one of `eos`, which is looked at every
@@ -138,11 +134,11 @@ class Decoder:
 
     def chunks(
         self,
-        ids: torch.Tensor,
+        ids: Tensor,
         new_tokens: int,
         eos: Sequence[int] = (),
         prefixes: Prefixes | None = None,
-    ) -> Iterator[torch.Tensor]:
+    ) -> Iterator[Tensor]:
         """The same in pieces (batch, k) on the device: the first token, then k each.
 
         After its first eos a sequence goes on with that eos.
@@ -155,7 +151,7 @@ class Decoder:
             if start:
                 self.advance()
             stop = min(start + self.unroll, new_tokens) if start else 1
-            piece = self.state.tokens[:, n + start : n + stop].clone()
+            piece = self.place.tokens[:, n + start : n + stop].clone()
             if eos:
                 piece, ended = after_eos(piece, ended, eos)
             yield piece
@@ -186,7 +182,7 @@ class Decoder:
         model, device = self.model, self.device
         held = {cache_name(model): self.cache, "use_cache": True}
 
-        def forward(ids: Any, mask: Any, positions: Any, keep: int = 1) -> torch.Tensor:
+        def forward(ids: Any, mask: Any, positions: Any, keep: int = 1) -> Tensor:
             cut_out = not compiled and keep and device == "cpu" and ids.shape[1] > 1
             together = rows_together(model) if cut_out else nullcontext()
             with one_row(device) if compiled else together:
@@ -197,23 +193,22 @@ class Decoder:
                     logits_to_keep=keep,
                     **held,
                 )
-            logits: torch.Tensor = out.logits
+            logits: Tensor = out.logits
             return logits
 
         return forward
 
     def steps(self, forward: Forward, count: int) -> Step:
         """() -> logits (batch, 1, vocab) of the last of `count` steps."""
-        cache, state, sampling = self.cache, self.state, self.sampling
-        place, attention, dtype = cache.place, self.attention, self.dtype
+        place, length, sampling = self.place, self.cache.length, self.sampling
+        attention, dtype = self.attention, self.dtype
 
-        def steps() -> torch.Tensor:
+        def steps() -> Tensor:
             for _ in range(count):
                 row = place.rows(1)
-                mask = visible(row, cache.length, dtype, attention)
-                logits = forward(state.token, mask, row[None])
-                token = pick(logits[:, -1], sampling, place.position)
-                state.put(token, place.position)
+                mask = visible(row, length, dtype, attention)
+                logits = forward(place.token, mask, row[None])
+                place.put(pick(logits[:, -1], sampling, place.position), place.position)
                 place.position.add_(1)
             return logits
 
@@ -228,7 +223,7 @@ class Decoder:
         if reason := ENGINES[self.runtime].unsupported(here):
             raise ValueError(reason)
 
-    def _check_ids(self, ids: torch.Tensor) -> None:
+    def _check_ids(self, ids: Tensor) -> None:
         if ids.ndim != 2 or ids.shape[0] != self.batch:
             raise ValueError(
                 f"ids of shape {tuple(ids.shape)} must be ({self.batch}, n): "

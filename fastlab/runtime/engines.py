@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
 from fastlab import models
@@ -49,16 +49,7 @@ def _compile_s(call: Any, runs: int = 1) -> float:
     return time.perf_counter() - start
 
 
-class Call:
-    """What the calls below share: each run overwrites what the last one left."""
-
-    compile_s: float | None = None
-
-    def reset(self) -> None:
-        """Nothing to undo."""
-
-
-class CompiledForward(Call):
+class CompiledForward(models.Call):
     """A forward pass without a static cache, compiled; keys and values are made too."""
 
     def __init__(self, call: Any, compile: Compiler) -> None:
@@ -66,7 +57,7 @@ class CompiledForward(Call):
         model, options = call.model, dict(call.options)
         name = models.cache_name(model)
 
-        def forward(ids: torch.Tensor) -> Any:
+        def forward(ids: Tensor) -> Any:
             with one_row(device):
                 out = model(ids, **options)
             cache = getattr(out, name, None)
@@ -77,20 +68,20 @@ class CompiledForward(Call):
         self._forward = compile(forward, device)
         self.compile_s = _compile_s(self)
 
-    def run(self) -> torch.Tensor:
+    def run(self) -> Tensor:
         """Logits (batch, n or 1, vocab)."""
-        logits: torch.Tensor = self._forward(self.ids)[0]
+        logits: Tensor = self._forward(self.ids)[0]
         return logits
 
 
-class Static(Call):
+class Static(models.Call):
     """A call on a decoder, whose static cache is allocated once.
 
     held: what is there before a run. A prefix's rows are computed here, and copied in
     by each run; without one every run starts from an empty cache.
     """
 
-    def __init__(self, model: nn.Module, ids: torch.Tensor, point: Point) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, point: Point) -> None:
         recipe, work = point.recipe, point.workload
         self.ids, self.work, self.prefix = ids, work, work.prefix_len
         prefills = work.phase == "prefill"
@@ -104,15 +95,15 @@ class Static(Call):
             attention=recipe.attention,
         )
         self.compile_s, buffers = decoder.compile_s, decoder.cache.buffers
-        self.held = buffers if prefills else [*buffers, decoder.state.tokens]
-        self._rows: list[torch.Tensor] = []
+        self.held = buffers if prefills else [*buffers, decoder.place.tokens]
+        self._rows: list[Tensor] = []
         if self.prefix:
             decoder.forward(ids[:, : self.prefix], 0, 1)
             self._rows = [rows[:, :, : self.prefix].clone() for rows in buffers]
         if work.phase == "decode":
             decoder.prefill(ids)
 
-    def run(self) -> torch.Tensor:
+    def run(self) -> Tensor:
         """Logits (batch, n - prefix or 1, vocab), or token ids (batch, new_tokens)."""
         if self.work.phase == "decode":
             return self.decoder.advance()
@@ -120,17 +111,17 @@ class Static(Call):
             buffer[:, :, : self.prefix].copy_(rows)
         return self._prefill() if self.work.phase == "prefill" else self._generate()
 
-    def _prefill(self) -> torch.Tensor:
+    def _prefill(self) -> Tensor:
         keep = 1 if self.work.logits == "last" else 0
         return self.decoder.forward(self.ids[:, self.prefix :], self.prefix, keep)
 
-    def _generate(self) -> torch.Tensor:
+    def _generate(self) -> Tensor:
         """Greedy, without a host synchronisation."""
         self.decoder.start(self.ids, self.prefix)
         n, new = self.ids.shape[1], self.work.new_tokens
         for _ in range(1, new, self.decoder.unroll):
             self.decoder.advance()
-        return self.decoder.state.tokens[:, n : n + new].clone()
+        return self.decoder.place.tokens[:, n : n + new].clone()
 
     def reset(self) -> None:
         """A decode step goes back to the end of the prompt."""
@@ -138,14 +129,14 @@ class Static(Call):
             self.decoder.rewind(self.ids.shape[1])
 
 
-class Generate(Call):
+class Generate(models.Call):
     """model.generate() with its static cache and its own compilation of the forward.
 
     On a CPU transformers compiles only when told to by a private switch of its
     CompileConfig, which is set here: the fastest that it offers on each device.
     """
 
-    def __init__(self, model: nn.Module, ids: torch.Tensor, new: int) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, new: int) -> None:
         from transformers import CompileConfig
 
         self.model, self.ids, self.mask = model, ids, torch.ones_like(ids)
@@ -161,12 +152,12 @@ class Generate(Call):
             self.options["compile_config"] = config
         self.compile_s = _compile_s(self, 2)  # the second finds the first's cache
 
-    def run(self) -> torch.Tensor:
+    def run(self) -> Tensor:
         """Token ids (batch, new_tokens)."""
         out = self.model.generate(  # type: ignore[operator]
             self.ids, attention_mask=self.mask, **self.options
         )
-        tokens: torch.Tensor = out[:, self.ids.shape[1] :]
+        tokens: Tensor = out[:, self.ids.shape[1] :]
         return tokens
 
 

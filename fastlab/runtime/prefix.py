@@ -8,6 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fastlab.spec.checks import check_count
 
@@ -37,7 +38,7 @@ class Prefixes:
     def __init__(self, max_bytes: int = 2**30) -> None:
         check_count("max_bytes", max_bytes)
         self.max_bytes, self.hits = max_bytes, Hits()
-        self._kept: OrderedDict[tuple[int, ...], list[torch.Tensor]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, ...], list[Tensor]] = OrderedDict()
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +49,7 @@ class Prefixes:
         return len(self._kept)
 
     @torch.inference_mode()
-    def restore(self, ids: torch.Tensor, cache: Any) -> int:
+    def restore(self, ids: Tensor, cache: Any) -> int:
         """Copy the longest known prefix of prompts ids (1 or more equal ones, n) in.
 
         Returns its length: positions that need not be computed, 0 if there is none.
@@ -67,7 +68,7 @@ class Prefixes:
         return length
 
     @torch.inference_mode()
-    def keep(self, ids: torch.Tensor, cache: Any) -> None:
+    def keep(self, ids: Tensor, cache: Any) -> None:
         """Keep the rows of prompts ids (batch, n), which the cache holds now.
 
         Nothing is kept of a prompt that is larger than max_bytes or begins another.
@@ -86,7 +87,7 @@ class Prefixes:
             self._kept.popitem(last=False)
 
 
-def _tokens(ids: torch.Tensor) -> tuple[int, ...]:
+def _tokens(ids: Tensor) -> tuple[int, ...]:
     if not bool((ids == ids[:1]).all()):
         raise ValueError("prompts of one batch must be equal to share a prefix")
     return tuple(ids[0].tolist())

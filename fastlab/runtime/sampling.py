@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fastlab.spec.checks import check_count
 
@@ -37,9 +38,7 @@ class Sampling:
 GREEDY = Sampling()
 
 
-def pick(
-    logits: torch.Tensor, sampling: Sampling, position: torch.Tensor
-) -> torch.Tensor:
+def pick(logits: Tensor, sampling: Sampling, position: Tensor) -> Tensor:
     """Next token ids (batch, 1) from logits (batch, vocab) at a position ().
 
     Drawn by the Gumbel trick: the largest of logit / temperature - log(-log u).
@@ -54,7 +53,7 @@ def pick(
     return (scores - (-u.log()).log()).argmax(dim=-1, keepdim=True)
 
 
-def uniform(shape: torch.Size, seed: int, position: torch.Tensor) -> torch.Tensor:
+def uniform(shape: torch.Size, seed: int, position: Tensor) -> Tensor:
     """Numbers (batch, vocab) in (0, 1), the same for the same seed and position."""
     start = _mixed(_mixed(torch.full_like(position, seed) + 1) + position)
     batch = torch.arange(shape[0], device=position.device)[:, None]
@@ -63,7 +62,7 @@ def uniform(shape: torch.Size, seed: int, position: torch.Tensor) -> torch.Tenso
     return ((mixed >> 8).float() + 0.5) * 2.0**-24
 
 
-def _mixed(x: torch.Tensor) -> torch.Tensor:
+def _mixed(x: Tensor) -> Tensor:
     """A 32-bit integer hash (two rounds of xor-shift and multiply), in int64."""
     x = x & _WORD
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & _WORD
@@ -72,8 +71,8 @@ def _mixed(x: torch.Tensor) -> torch.Tensor:
 
 
 def after_eos(
-    piece: torch.Tensor, ended: torch.Tensor | None, eos: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
+    piece: Tensor, ended: Tensor | None, eos: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """`piece` with all that follows a sequence's first eos replaced by it.
 
     ended (batch, 1): that eos, -1 where there was none yet.

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.sampling import GREEDY, Sampling
@@ -43,7 +42,7 @@ class Stream:
 
     decoder: Decoder
     tokenizer: Any
-    ids: torch.Tensor
+    ids: Tensor
     new_tokens: int
     eos: Sequence[int]
     stop: Sequence[str]
@@ -98,7 +97,7 @@ def stream(
         unroll=unroll,
         sampling=sampling,
     )
-    ids, eos = ids.to(decoder.state.token.device), eos_ids(model, tokenizer)
+    ids, eos = ids.to(decoder.place.token.device), eos_ids(model, tokenizer)
     return Stream(decoder, tokenizer, ids, new_tokens, eos, stop)
 
 

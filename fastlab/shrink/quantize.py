@@ -58,7 +58,7 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
     def quantized(name: str, weight: Tensor, bias: Tensor | None) -> Quantized:
         if table is not None and name == tied and form.shares_table:
             own = {"weight": table.weight, "scales": table.scales}
-            return linear_of(form, len(weight), bias, own)
+            return linear_of(form, weight.shape, bias, own)
         return quantized_linear(form, weight.contiguous(), bias)
 
     return parts.replace_each(model, names, quantized)

@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastlab import checkpoints, models
-from fastlab.learning.checkpoint import export_run
 from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import token_ids
+from fastlab.learning.training import export_run
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
-from fastlab.shrink.saved import is_saved, load_quantized, manifest_of
+from fastlab.shrink.saved import MANIFEST, load_quantized, manifest_of
 from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
@@ -106,13 +106,16 @@ def healed(
     student, _ = checkpoints.load(trained.folder, device, "fp32")
     prune(student, recipe.pruning, ids)
     text, steps = token_ids(tokenizer, trained.corpus.train), recipe.distill_steps
-    options: dict[str, Any] = {"config": CONFIG, "how": _how(student)}
-    options |= {"folder": folder, "on_row": trained.on_row}
-    rows = distill(student, teacher, text, steps, **options)
-    about: dict[str, Any] = {"teacher": trained.weights, "recipe": recipe.to_dict()}
-    about |= {"lesson": asdict(CONFIG), "how": asdict(options["how"])}
-    about |= {"held_out_sha256": trained.corpus.held_out_sha256}
-    judged = trained.corpus.held_out, options["how"].block
+    most: Any = student.config.max_position_embeddings  # type: ignore[union-attr]
+    how = replace(HOW, block=min(HOW.block, most))
+    keep: dict[str, Any] = {"folder": folder, "on_row": trained.on_row}
+    rows = distill(student, teacher, text, steps, config=CONFIG, how=how, **keep)
+    about: dict[str, Any] = {
+        **{"teacher": trained.weights, "recipe": recipe.to_dict()},
+        **{"lesson": asdict(CONFIG), "how": asdict(how)},
+        "held_out_sha256": trained.corpus.held_out_sha256,
+    }
+    judged = trained.corpus.held_out, how.block
     export_run(folder / KEPT, student, tokenizer, rows, *judged, **about)
     return folder / KEPT
 
@@ -135,12 +138,6 @@ def student_folder(recipe: Recipe, trained: Trained) -> Path:
     return Path(trained.students) / digest(about)[:16]
 
 
-def _how(student: Any) -> Training:
-    """How a student learns: in blocks no longer than what it has positions for."""
-    most = student.config.max_position_embeddings
-    return replace(HOW, block=min(HOW.block, most))
-
-
 def load(
     source: str | Path,
     device: str = "cpu",
@@ -155,7 +152,7 @@ def load(
     from safetensors only and no code of the repository is run. Raises OSError where
     something is missing, ValueError for a precision that is none or not the folder's.
     """
-    if is_saved(source):
+    if (Path(source) / MANIFEST).is_file():
         return _load_saved(Path(source), device, precision)
     precision = precision or "fp32"
     check_choice("scope", scope, SCOPES)

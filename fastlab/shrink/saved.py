@@ -99,11 +99,6 @@ def _kind(tensor: Tensor) -> list[Any]:
     return [str(tensor.dtype).removeprefix("torch."), *tensor.shape]
 
 
-def is_saved(source: str | Path) -> bool:
-    """Whether a source is a folder that `save_quantized` wrote."""
-    return (Path(source) / MANIFEST).is_file()
-
-
 def manifest_of(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder, checked.
 
@@ -182,8 +177,9 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         if described["kind"] == EMBEDDING:
             model.set_submodule(name, Int8Embedding(**own))
         else:
-            n, bias = described["shape"][0], own.pop("bias", None)
-            model.set_submodule(name, linear_of(form, n, bias, own))
+            bias = own.pop("bias", None)
+            linear = linear_of(form, described["shape"], bias, own)
+            model.set_submodule(name, linear)
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink import parts
-from fastlab.shrink.kernels import StoredLinear, fixed
+from fastlab.shrink.kernels import StoredLinear
 from fastlab.spec.storage import Sharing, tables_of
 
 SAMPLE = 2**22  # values at most that a table is fitted to, and indexed at once
@@ -23,11 +23,8 @@ class LutLinear(StoredLinear):
     faster.
     """
 
-    def __init__(
-        self, packed: Tensor, tables: Tensor, n: int, k: int, bias: Tensor | None
-    ) -> None:
-        super().__init__(n, k, bias)
-        self.packed, self.tables = fixed(packed), fixed(tables)
+    packed: Tensor
+    tables: Tensor
 
     def dense(self) -> Tensor:
         n, k = self.out_features, self.in_features
@@ -71,11 +68,10 @@ def share(model: nn.Module, sharing: Sharing) -> nn.Module:
 @torch.no_grad()
 def lut_linear(weight: Tensor, bias: Tensor | None, sharing: Sharing) -> LutLinear:
     """The look-up module of a dense weight (n, k); its groups must divide n."""
-    n, k = weight.shape
-    groups = weight.reshape(tables_of(sharing, n), -1)
+    groups = weight.reshape(tables_of(sharing, len(weight)), -1)
     tables, codes = codebooks_of(groups, sharing.bits)
     packed = pack(codes.view(-1), sharing.bits)
-    return LutLinear(packed, tables, n, k, bias)
+    return LutLinear(weight.shape, bias, packed=packed, tables=tables)
 
 
 def codebooks_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:

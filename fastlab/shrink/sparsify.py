@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink import parts
-from fastlab.shrink.kernels import StoredLinear, blocks, fixed
+from fastlab.shrink.kernels import StoredLinear, blocks
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
 from fastlab.spec.storage import Sparsity, check_weight, zeros_per_row
 
@@ -22,14 +22,17 @@ class CsrLinear(StoredLinear):
     widened, and the result is narrowed again.
     """
 
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape[0], weight.shape[1], bias)
         with warnings.catch_warnings():  # "in beta state", once a process
             warnings.simplefilter("ignore", UserWarning)
             rows = weight.detach().float().to_sparse_csr()
-        self.starts = fixed(rows.crow_indices().to(torch.int32))
-        self.columns = fixed(rows.col_indices().to(torch.int32))
-        self.values = fixed(rows.values())
+        starts, columns = rows.crow_indices().int(), rows.col_indices().int()
+        held = {"starts": starts, "columns": columns, "values": rows.values()}
+        super().__init__(weight.shape, bias, **held)
 
     @property
     def rows(self) -> Tensor:
@@ -53,7 +56,7 @@ class SemiSparseLinear(StoredLinear):
     """2:4 weights for sparse tensor cores: half the values, and where they were."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape[0], weight.shape[1], bias)
+        super().__init__(weight.shape, bias)
         packed = torch.sparse.to_sparse_semi_structured(weight.detach().contiguous())
         self.weight = nn.Parameter(packed, requires_grad=False)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fastlab.learning.checkpoint import OnRow
+from fastlab.learning.loop import OnRow
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import check_tokenizer, token_ids
 from fastlab.spec.checks import did_you_mean

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from fastlab.checkpoints import export_model
 from fastlab.clock import quality
 from fastlab.clock.divergence import compare_logits, quality_from
 from fastlab.clock.quality import Reference, quality_of, questions_of
-from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer, text_loss
 from fastlab.models import build as dense
 from fastlab.record import Quality

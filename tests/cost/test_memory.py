@@ -10,7 +10,7 @@ import pytest
 from fastlab.clock.peak import peak_bytes as counted_peak
 from fastlab.cost.memory import kv_cache_bytes, largest_batch, parameters, peak_bytes
 from fastlab.models import build, cache_name, numerics
-from fastlab.runtime.cache import static_cache
+from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.engines import prepare
 from fastlab.spec import Point, point_of
 
@@ -72,7 +72,7 @@ def test_a_static_cache_is_as_large_as_it_is_allocated(model: str, cache: str) -
     for precision in ("fp32", "bf16"):
         how = {"cache": cache, "precision": precision, "batch": 3}
         point = point_of(model=model, phase="decode", prompt_len=130, **how)
-        held = static_cache(build(point, "meta"), 3, 131, cache).nbytes
+        held = StaticKV(build(point, "meta"), 3, 131, cache).nbytes
         assert kv_cache_bytes(point) == held
 
 

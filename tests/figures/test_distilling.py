@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
+from fastlab.checkpoints import export_model
 from fastlab.clock.quality import Evaluator
 from fastlab.figures import distilling
-from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.spec import Point, Workload

@@ -11,12 +11,12 @@ import pytest
 
 import fastlab as fl
 from fastlab import models
+from fastlab.checkpoints import export_model
 from fastlab.figures import cuts as cut_figures
 from fastlab.figures import pruning
 from fastlab.figures.cuts import cutting, dense_of, described, paper_flops
 from fastlab.figures.explorer import choices
 from fastlab.figures.layers import even_at
-from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality

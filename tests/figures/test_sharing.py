@@ -11,9 +11,9 @@ import torch
 from matplotlib.figure import Figure
 
 import fastlab as fl
+from fastlab.checkpoints import export_model
 from fastlab.figures import sharing
 from fastlab.figures.labels import name_marks
-from fastlab.learning.checkpoint import export_model
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
 from fastlab.record import Effective

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,14 +23,6 @@ from fastlab.spec import point_of
 
 HOW = Training(batch=4, block=16, warmup=2)
 IDS = torch.randint(512, (600,), generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def model(name: str = "tiny-llama", seed: int = 0, **over: int) -> torch.nn.Module:
@@ -99,46 +92,52 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
         if row["step"] == 4:
             raise KeyboardInterrupt
 
+    options: dict[str, Any] = {"config": config, "how": HOW, "folder": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        distill(
+            model(layers=1),
+            model(seed=1),
+            IDS,
+            6,
+            save_every_s=0,
+            on_row=stop,
+            **options,
+        )
     student = model(layers=1)
-    for attempt in (stop, None):
-        student = model(layers=1)
-        options = {"config": config, "how": HOW, "folder": tmp_path}
-        try:
-            distill(
-                student,
-                model(seed=1),
-                IDS,
-                6,
-                save_every_s=0,
-                on_row=attempt,
-                **options,  # type: ignore[arg-type]
-            )
-        except KeyboardInterrupt:
-            assert attempt is stop
+    distill(student, model(seed=1), IDS, 6, **options)
     pairs = zip(whole.parameters(), student.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_bad_lessons_are_refused() -> None:
-    with pytest.raises(ValueError, match="temperature=0 must be above 0"):
-        DistillConfig(temperature=0)
-    with pytest.raises(ValueError, match=r"kl=1\.5 must be from 0 to 1"):
-        DistillConfig(kl=1.5)
-    with pytest.raises(ValueError, match=r"hidden=1 and layers={} go together"):
-        DistillConfig(hidden=1)
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"temperature": 0}, "temperature=0 must be above 0"),
+        ({"kl": 1.5}, r"kl=1\.5 must be from 0 to 1"),
+        ({"hidden": -1}, "hidden=-1 must be 0 or more"),
+        ({"hidden": 1}, r"hidden=1 and layers={} go together"),
+    ],
+)
+def test_bad_configs_are_refused(over: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        DistillConfig(**over)
 
 
-def test_pairs_that_do_not_fit_are_refused() -> None:
-    teacher = model()
-    with pytest.raises(ValueError, match=r"vocab=300 of the student must be .* 512"):
-        distill(model(vocab=300), teacher, IDS, 1)
-    config = DistillConfig(hidden=1, layers={0: 2})
-    with pytest.raises(ValueError, match="teacher has no layer 2; it has 0 to 1"):
-        distill(model(), teacher, IDS, 1, config=config)
-    config = DistillConfig(hidden=1, layers={0: 0})
-    with pytest.raises(ValueError, match="equal widths; the student has 32"):
-        distill(model(hidden=32), teacher, IDS, 1, config=config)
-    with pytest.raises(ValueError, match="text of 600 tokens is shorter than one"):
-        distill(model(), teacher, IDS, 1, how=Training(block=600))
-    with pytest.raises(ValueError, match="tokenizer=None"):
-        distill(model(), teacher, "some text", 1)
+@pytest.mark.parametrize(
+    ("student", "layers", "text", "block", "words"),
+    [
+        ({"vocab": 300}, {}, IDS, 16, r"vocab=300 of the student must be .* 512"),
+        ({}, {0: 2}, IDS, 16, "teacher has no layer 2; it has 0 to 1"),
+        ({"hidden": 32}, {0: 0}, IDS, 16, "equal widths; the student has 32"),
+        ({}, {}, IDS, 600, "text of 600 tokens is shorter than one"),
+        ({}, {}, "some text", 16, "tokenizer=None"),
+        ({"name": "tiny-bert"}, {}, IDS, 16, "model_type of the student='bert' is not"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(
+    student: dict[str, Any], layers: dict[int, int], text: Any, block: int, words: str
+) -> None:
+    config = DistillConfig(hidden=float(bool(layers)), layers=layers)
+    how = Training(block=block)
+    with pytest.raises(ValueError, match=words):
+        distill(model(**student), model(), text, 1, config=config, how=how)

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 import fastlab as fl
+from fastlab.checkpoints import export_model
 from fastlab.figures import article
-from fastlab.learning.checkpoint import export_model
 from fastlab.learning.text import stdlib_corpus
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.spec import point_of

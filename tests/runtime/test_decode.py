@@ -51,23 +51,6 @@ def test_compiled_tokens_and_one_graph(family: str, runtime: str) -> None:
 
 
 @pytest.mark.parametrize("cache", ["static-int8", "static-fp8"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_quantized_caches_stay_near(family: str, cache: str) -> None:
-    """A step after 20 positions: within 10 % (int8) or 60 % (fp8) of their spread."""
-    model = tiny(family)
-    ids = prompts(2, 20)
-    exact, lossy = (
-        Decoder(model, 2, 40, cache=c, runtime="eager") for c in ("static", cache)
-    )
-    for decoder in (exact, lossy):
-        decoder.prefill(ids)
-    expected, found = exact.advance(), lossy.advance()
-    bound = {"static-int8": 0.1, "static-fp8": 0.6}[cache]
-    assert (expected - found).abs().max() < bound * expected.std()
-    assert not torch.equal(expected, found)
-
-
-@pytest.mark.parametrize("cache", ["static-int8", "static-fp8"])
 def test_a_quantized_cache_compiles_to_the_same_numbers(cache: str) -> None:
     model, ids = tiny("llama"), prompts(2, 9)
     eager = Decoder(model, 2, 40, cache=cache, runtime="eager")
@@ -80,31 +63,6 @@ def test_a_quantized_cache_compiles_to_the_same_numbers(cache: str) -> None:
     assert torch.equal(eager.generate(ids, 9), compiled.generate(ids, 9))
 
 
-def test_compiled_prefill() -> None:
-    model, ids = tiny("llama"), prompts(1, 7)
-    decoder = Decoder(model, 1, 40, runtime="eager")
-    decoder.compile_prefill()
-    assert torch.equal(decoder.generate(ids, 5), generated(model, ids, 5))
-
-
-def test_16_bit_steps_on_a_cpu_take_the_row_sums() -> None:
-    model, ids = tiny("llama").bfloat16(), prompts(1, 7)
-    eager, compiled = (Decoder(model, 1, 40, runtime=r) for r in ("eager", "decoder"))
-    for decoder in (eager, compiled):
-        decoder.prefill(ids)
-    expected, found = eager.advance().float(), compiled.advance().float()
-    assert (expected - found).abs().max() < 0.05 * expected.std()
-
-
-def test_a_step_can_be_taken_again() -> None:
-    decoder = Decoder(tiny("qwen3"), 1, 40, runtime="eager")
-    decoder.prefill(prompts(1, 7))
-    first = decoder.advance().clone()
-    decoder.advance()
-    decoder.rewind(7)
-    assert torch.equal(decoder.advance(), first)
-
-
 def test_every_position_is_used_and_none_beyond() -> None:
     model, ids = tiny("gpt2"), prompts(1, 7)
     decoder = Decoder(model, 1, 64, runtime="eager", unroll=8)
@@ -115,27 +73,17 @@ def test_every_position_is_used_and_none_beyond() -> None:
 
 
 @pytest.mark.parametrize("unroll", [1, 3])
-def test_eos_ends_a_sequence(unroll: int) -> None:
-    model, ids = tiny("llama", layers=2), prompts(1, 7)
-    whole = generated(model, ids, 12)[0].tolist()
-    eos = next(t for t in whole[4:] if t not in whole[:4])
-    place = whole.index(eos)
-    decoder = Decoder(model, 1, 40, runtime="eager", unroll=unroll)
-    found = decoder.generate(ids, 12, eos=[eos])[0].tolist()
-    assert found[: place + 1] == whole[: place + 1]
-    assert set(found[place:]) == {eos}
-    assert place < len(found) <= place + unroll
-
-
-def test_sequences_of_a_batch_end_each_at_its_own() -> None:
+def test_each_sequence_ends_at_its_first_eos(unroll: int) -> None:
     model, ids = tiny("llama", layers=2), prompts(2, 7)
-    whole = generated(model, ids, 12)
-    eos = int(whole[0, 3])
-    found = Decoder(model, 2, 40, runtime="eager").generate(ids, 12, eos=[eos])
-    for row, expected in zip(found.tolist(), whole.tolist(), strict=True):
-        end = expected.index(eos) if eos in expected else len(row)
-        assert row[: end + 1] == expected[: end + 1][: len(row)]
-        assert set(row[end:]) <= {eos}
+    whole = generated(model, ids, 12).tolist()
+    eos = [next(t for t in row[4:] if t not in row[:4]) for row in whole]
+    places = [min(row.index(t) for t in eos if t in row) for row in whole]
+    decoder = Decoder(model, 2, 40, runtime="eager", unroll=unroll)
+    found = decoder.generate(ids, 12, eos=eos).tolist()
+    for row, expected, place in zip(found, whole, places, strict=True):
+        assert row[: place + 1] == expected[: place + 1]
+        assert set(row[place:]) == {expected[place]}
+    assert max(places) < len(found[0]) <= max(places) + unroll
 
 
 def test_sampling_is_the_same_in_every_runtime() -> None:
@@ -173,9 +121,3 @@ def test_bad_prompts(ids: torch.Tensor, words: str) -> None:
 def test_bad_decoders(over: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Decoder(tiny("gpt2"), **({"max_len": 40, "runtime": "eager"} | over))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_graph_needs_a_gpu() -> None:
-    with pytest.raises(ValueError, match="runtime graph needs an NVIDIA GPU"):
-        Decoder(tiny("gpt2"), 1, 40, runtime="graph")

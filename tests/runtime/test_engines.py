@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from fastlab.runtime.engines import RUN, prepare
 from fastlab.shrink.recipes import build
 from fastlab.spec import Point, point_of
 from fastlab.spec.engines import CACHES, RUNTIMES
-from fastlab.spec.recipe import ATTENTIONS
 from fastlab.spec.unsupported import unsupported
 from tests.runtime.tiny import HIDDEN, SHAPES, generated, tiny
 
@@ -188,25 +186,6 @@ def test_an_old_gpu_has_no_fp8_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "static-fp8: fp8 needs an NVIDIA GPU with compute capability 8.9" in reason
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert unsupported(asked, Here("cuda")) is None
-
-
-def test_every_point_is_refused_or_says_so_early(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Of all combinations each can run, or its point or reason says why not."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    possible = 0
-    for attention, cache, runtime, phase in itertools.product(
-        ATTENTIONS, CACHES, RUNTIMES, ("prefill", "decode", "generate")
-    ):
-        over = {"attention": attention, "cache": cache, "runtime": runtime}
-        try:
-            asked = point(phase=phase, **over)
-        except ValueError:
-            continue
-        for kind in ("cpu", "cuda"):
-            possible += unsupported(asked, Here(kind)) is None
-    assert possible > 100
 
 
 def test_without_a_compiler_compiled_runtimes_are_refused_by_name(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from fastlab.runtime.compiled import LARGE, STREAMS, OneRow, _side_by_side
+from fastlab.runtime.compiled import OneRow
 
 
 @pytest.mark.parametrize("rows", [64, 1024, 1027])
@@ -22,17 +22,6 @@ def test_row_sums_are_the_product(rows: int, bias: bool) -> None:
         found = linear(x.bfloat16(), *half)
     assert found.shape == (1, 1, rows)
     assert (found.float() - expected).abs().max() < 0.02 * expected.abs().max()
-
-
-@pytest.mark.parametrize("left", [0, 3])
-def test_a_large_weight_is_read_in_equal_parts_and_a_rest(left: int) -> None:
-    weight = torch.arange(LARGE // 256 + left)[:, None].expand(-1, 256)
-    parts = _side_by_side(weight)
-    assert [len(p) for p in parts] == [LARGE // 256 // STREAMS] * STREAMS + [left] * (
-        left > 0
-    )
-    assert torch.equal(torch.cat(parts), weight)
-    assert len(_side_by_side(weight[:-1] if not left else weight[:8])) == 1
 
 
 def test_more_rows_and_fp32_take_the_usual_way() -> None:

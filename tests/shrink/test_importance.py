@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from fastlab.learning.tokens import block_nats
+from fastlab.models import stack_of
 from fastlab.shrink import parts
 from fastlab.shrink.pruning.importance import (
     Kept,
@@ -19,7 +20,7 @@ from fastlab.shrink.pruning.importance import (
     row_squares,
     scores,
 )
-from fastlab.shrink.pruning.module_map import parts_of, stack_of
+from fastlab.shrink.pruning.module_map import parts_of
 from fastlab.shrink.pruning.probes import (
     Site,
     block_influence,
@@ -152,14 +153,8 @@ def test_the_loss_without_a_layer_is_the_pruned_models(family: str) -> None:
     cut(model, Kept(kept.shape, (0, 2)))
     expected = block_nats(model, IDS).mean() / 8
     assert float(got[1]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_by_loss_the_layers_go_that_are_missed_least() -> None:
-    model = small("llama", 4)
-    losses = losses_without(model, IDS)
-    pruning = Pruning(layers=0.5, layer_choice="loss")
-    missed = losses.topk(2).indices.sort().values
-    assert choose(model, pruning, IDS).layers == tuple(missed.tolist())
+    by_loss = choose(small(family), Pruning(layers=1 / 3, layer_choice="loss"), IDS)
+    assert by_loss.layers == tuple(sorted(got.topk(2).indices.tolist()))
 
 
 def test_probes_leave_no_trace() -> None:
@@ -181,26 +176,3 @@ def test_one_row_of_ids_is_enough() -> None:
     model = small("llama")
     assert check_ids(model, IDS[0]).shape == (1, 9)
     prune(model, Pruning(ffn=0.5, importance="activation"), IDS[0].int())
-
-
-@pytest.mark.parametrize("axis", ["heads", "ffn", "hidden"])
-def test_measured_scores_beat_random_ones(axis: str) -> None:
-    """Units of very different sizes: cutting the least changes the logits least."""
-    kept: dict[str, float] = {}
-    for importance in ("magnitude", "activation", "taylor", "random"):
-        model = small("qwen3", 2)
-        scale_units(model)
-        before = model(IDS).logits
-        cut_model = prune(model, Pruning(**{axis: 1 / 3}, importance=importance), IDS)
-        kept[importance] = float((cut_model(IDS).logits - before).norm())
-    assert max(v for k, v in kept.items() if k != "random") < kept["random"]
-
-
-def scale_units(model: Any) -> None:
-    """Make the second half of all units ten times smaller."""
-    for layer in model.model.layers:
-        layer.mlp.down_proj.weight[:, 20:] *= 0.1
-        layer.self_attn.o_proj.weight[:, 32:] *= 0.1
-        layer.self_attn.o_proj.weight[16:] *= 0.1
-        layer.mlp.down_proj.weight[16:] *= 0.1
-    model.model.embed_tokens.weight[:, 16:] *= 0.1

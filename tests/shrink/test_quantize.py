@@ -10,7 +10,7 @@ from torch import nn
 
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
-from fastlab.models import numerics, prepare, prompt_ids
+from fastlab.models import numerics, prepare
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import Quantized
 from fastlab.shrink.kernels.int8 import Int8Embedding
@@ -21,11 +21,6 @@ from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
 from tests.shrink.test_quantize_linears import sqnr_db
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-qwen3", "tiny-bert")
-# A group of 3 heads a key, heads wider than hidden / heads, an odd vocabulary.
-ODD: dict[str, Any] = {
-    **{"family": "qwen3", "layers": 2, "hidden": 96, "heads": 6, "kv_heads": 2},
-    **{"head_dim": 32, "ffn": 160, "vocab": 331, "tied": False},
-}
 
 
 def logits(model: nn.Module, point: Any) -> torch.Tensor:
@@ -45,15 +40,6 @@ def test_every_family_stays_near_its_dense_self(
     floors = {"int8": 33, "int8-dynamic": 29, "fp8": 21, "fp8-dynamic": 18}
     got = logits(quantize(dense, precision, scope), point)
     assert sqnr_db(exact, got) > floors.get(precision, 11)
-
-
-@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "int4-g32"])
-@pytest.mark.parametrize("scope", ["layers", "all"])
-def test_odd_groups_of_heads(precision: str, scope: str) -> None:
-    point = point_of(**ODD, prompt_len=5)
-    model = build(point)
-    exact = logits(model, point)
-    assert sqnr_db(exact, logits(quantize(model, precision, scope), point)) > 11
 
 
 def test_a_scope_says_which_modules() -> None:
@@ -137,15 +123,6 @@ def test_memory_stays_near_the_dense_models() -> None:
     assert live.peak < dense + 5 * 4 * largest
 
 
-def test_a_quantized_model_generates() -> None:
-    point = point_of(model="tiny-llama", precision="int4-g32", hidden=128)
-    model = build(point)
-    ids = prompt_ids(point, "cpu")[:, :5]
-    with torch.inference_mode():
-        out = model.generate(ids, max_new_tokens=4, do_sample=False)  # type: ignore
-    assert out.shape[1] <= 9
-
-
 def test_a_recipe_is_a_spec() -> None:
     recipe = Recipe("int8", scope="head")
     model = quantize(build(point_of(model="tiny-llama")), recipe)
@@ -155,7 +132,7 @@ def test_a_recipe_is_a_spec() -> None:
 
 
 def test_what_cannot_be_quantized_is_refused_before_anything_changes() -> None:
-    model = build(point_of(**ODD))
+    model = build(point_of(model="tiny-llama", hidden=96))
     with pytest.raises(ValueError, match="precision='bf16' is not one of int8"):
         quantize(model, "bf16")
     with pytest.raises(ValueError, match="scope='some' is not one of layers"):
@@ -166,9 +143,6 @@ def test_what_cannot_be_quantized_is_refused_before_anything_changes() -> None:
     quantize(model, "int8")
     with pytest.raises(ValueError, match="is quantized already"):
         quantize(model, "int8")
-
-
-def test_weights_that_are_not_finite_are_refused() -> None:
     model = build(point_of(model="tiny-llama"))
     model.model.layers[0].mlp.up_proj.weight[3, 3] = torch.nan  # type: ignore
     with pytest.raises(ValueError, match=r"layers.0.mlp.up_proj .* not finite"):

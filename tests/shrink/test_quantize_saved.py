@@ -93,53 +93,53 @@ def test_a_dense_model_is_not_saved_here(tmp_path: Path) -> None:
         save_quantized(build(point_of(model="tiny-llama")), tmp_path)
 
 
-def changed(folder: Path, **values: Any) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(manifest | values))
+def changed(name: str, /, **values: Any) -> Any:
+    """Damage: other values in a JSON file of a folder."""
+
+    def damage(folder: Path) -> None:
+        data = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(data | values))
+
+    return damage
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"schema": 9}, "schema=9 must be 1"),
-        ({"precision": "int3"}, "precision='int3' is not one of int8"),
-        ({"model": "Trainer"}, "model='Trainer' .* is no language model"),
-        ({"modules": {"lm_head": {"kind": "Int2"}}}, "kind of lm_head='Int2' is not"),
-        ({"tensors": {}}, "the tensors of .* are not those of"),
-        ({"file": {"bytes": 3, "sha256": ""}}, "bytes; the manifest says 3"),
-    ],
-)
-def test_a_bad_manifest_says_what_is_wrong(
-    saved: Path, values: dict[str, Any], words: str
+def written(text: str) -> Any:
+    return lambda folder: (folder / MANIFEST).write_text(text)
+
+
+def flipped(folder: Path) -> None:
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(data)
+
+
+DAMAGES = [
+    (changed(MANIFEST, schema=9), "schema=9 must be 1"),
+    (changed(MANIFEST, precision="int3"), "precision='int3' is not one of int8"),
+    (changed(MANIFEST, model="Trainer"), "model='Trainer' .* is no language model"),
+    (
+        changed(MANIFEST, modules={"lm_head": {"kind": "Int2"}}),
+        "kind of lm_head='Int2' is not",
+    ),
+    (changed(MANIFEST, tensors={}), "the tensors of .* are not those of"),
+    (
+        changed(MANIFEST, file={"bytes": 3, "sha256": ""}),
+        "bytes; the manifest says 3",
+    ),
+    (written("{}"), "lacks schema, precision"),
+    (written("no"), "is not JSON"),
+    (flipped, "sha256 is not the one"),
+    (changed("config.json", vocab_size=513), "of the config is not in"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_damaged_folder_says_what_is_wrong(
+    saved: Path, damage: Any, words: str
 ) -> None:
-    changed(saved, **values)
+    damage(saved)
     with pytest.raises(ValueError, match=words):
-        load_quantized(saved)
-
-
-def test_a_manifest_that_is_none(saved: Path) -> None:
-    (saved / MANIFEST).write_text("{}")
-    with pytest.raises(ValueError, match="lacks schema, precision"):
-        load_quantized(saved)
-    (saved / MANIFEST).write_text("no")
-    with pytest.raises(ValueError, match="is not JSON"):
         load_quantized(saved)
     (saved / MANIFEST).unlink()
     with pytest.raises(FileNotFoundError):
-        load_quantized(saved)
-
-
-def test_a_flipped_bit_is_noticed(saved: Path) -> None:
-    data = bytearray((saved / WEIGHTS).read_bytes())
-    data[-1] ^= 1
-    (saved / WEIGHTS).write_bytes(data)
-    with pytest.raises(ValueError, match="sha256 is not the one"):
-        load_quantized(saved)
-
-
-def test_a_config_of_another_shape_is_noticed(saved: Path) -> None:
-    config = json.loads((saved / "config.json").read_text())
-    config["vocab_size"] += 1
-    (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="of the config is not in"):
         load_quantized(saved)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import fastlab as fl
+from fastlab.checkpoints import export_model
 from fastlab.cost.memory import parameters
-from fastlab.learning.checkpoint import export_model
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.shrink import recipes
-from fastlab.shrink.recipes import build, smaller
+from fastlab.shrink.recipes import build
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec import Point, point_of
@@ -64,12 +64,6 @@ def test_importances_of_random_weights_see_random_ids() -> None:
     once, again = build(point), build(point)
     pairs = zip(once.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_text_that_is_needed_is_asked_for() -> None:
-    recipe = fl.Recipe(pruning=fl.Pruning(layers=0.5, layer_choice="loss"))
-    with pytest.raises(ValueError, match="layer_choice='loss'"):
-        smaller(build(point_of(model="tiny-llama")), recipe)
 
 
 @pytest.fixture(scope="module")

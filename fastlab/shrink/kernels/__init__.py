@@ -8,7 +8,7 @@ quantizes a weight: (n, k) and the format -> the class's parameters by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -23,12 +23,19 @@ BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this mak
 
 
 class StoredLinear(nn.Module):
-    """What all of them share: y = x W^T + b with W (n, k) as stored."""
+    """What all of them share: y = x W^T + b with W (n, k) as stored.
 
-    def __init__(self, n: int, k: int, bias: Tensor | None) -> None:
+    size: (n, k). held: what the weight is stored as, by name.
+    """
+
+    def __init__(
+        self, size: Sequence[int], bias: Tensor | None, **held: Tensor
+    ) -> None:
         super().__init__()
-        self.out_features, self.in_features = n, k
+        self.out_features, self.in_features = size
         self.bias = None if bias is None else fixed(bias)
+        for name, values in held.items():
+            setattr(self, name, fixed(values))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., k) -> (..., n) in the dtype of x."""
@@ -56,8 +63,10 @@ class StoredLinear(nn.Module):
 class Quantized(StoredLinear):
     """Codes and scales of a format; its parameters by name are what a file holds."""
 
-    def __init__(self, form: Format, n: int, k: int, bias: Tensor | None) -> None:
-        super().__init__(n, k, bias)
+    def __init__(
+        self, form: Format, size: Sequence[int], bias: Tensor | None, **held: Tensor
+    ) -> None:
+        super().__init__(size, bias, **held)
         self.form = form
 
     def portable(self) -> dict[str, Tensor]:
@@ -75,11 +84,8 @@ class Quantized(StoredLinear):
 class RowLinear(Quantized):
     """Weights of a byte with a scale per output row; activations as they come."""
 
-    def __init__(
-        self, form: Format, n: int, bias: Tensor | None, weight: Tensor, scales: Tensor
-    ) -> None:
-        super().__init__(form, n, weight.shape[1], bias)
-        self.weight, self.scales = fixed(weight), fixed(scales)
+    weight: Tensor
+    scales: Tensor
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T with the weight widened to the dtype of x, block by block on a CPU.
@@ -104,16 +110,34 @@ def kernel_of(form: Format) -> Any:
 
 
 def linear_of(
-    form: Format, n: int, bias: Tensor | None, held: Mapping[str, Tensor]
+    form: Format, size: Sequence[int], bias: Tensor | None, held: Mapping[str, Tensor]
 ) -> Quantized:
-    """The module of n outputs whose parameters, by name, are as a file holds them."""
-    made: Quantized = getattr(kernel_of(form), form.linear)(form, n, bias, **held)
+    """The module of a size (n, k) whose parameters, by name, are as a file has them."""
+    made: Quantized = getattr(kernel_of(form), form.linear)(form, size, bias, **held)
     return made
 
 
 def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quantized:
     """The module of a format for a dense weight (n, k); its group must divide k."""
-    return linear_of(form, len(weight), bias, kernel_of(form).rounded(weight, form))
+    held = kernel_of(form).rounded(weight, form)
+    return linear_of(form, weight.shape, bias, held)
+
+
+def rounded_rows(
+    x: Tensor, kind: torch.dtype, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """(m, k) -> codes (m, k) of a kind of one byte and scales (m, 1): x = codes scales.
+
+    Symmetric, each row by its own largest value. The scale is rounded to its dtype
+    first, so that a code is the nearest under the scale that is really stored.
+    """
+    exact, wide = x.float(), kind.is_floating_point
+    largest = (torch.finfo(kind) if wide else torch.iinfo(kind)).max
+    sizes = exact.abs().amax(-1, keepdim=True)
+    scales = (sizes / largest).clamp(min=LEAST).to(dtype)
+    codes = exact / scales.float()
+    codes = codes if wide else torch.round(codes)
+    return codes.clamp(-largest, largest).to(kind), scales
 
 
 def fixed(values: Tensor) -> nn.Parameter:

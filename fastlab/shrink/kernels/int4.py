@@ -7,11 +7,13 @@ order by packing the numbers of the positions, so that files can hold plain byte
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastlab.shrink.kernels import LEAST, Quantized, by_blocks, fixed
+from fastlab.shrink.kernels import LEAST, Quantized, by_blocks
 from fastlab.spec.formats import INT4, Format
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried
@@ -74,12 +76,15 @@ class Int4Linear(Quantized):
     multiple of 16.
     """
 
+    packed: Tensor
+    pairs: Tensor
+
     def __init__(
-        self, form: Format, n: int, bias: Tensor | None, packed: Tensor, pairs: Tensor
+        self, form: Format, size: Any, bias: Any, packed: Tensor, pairs: Tensor
     ) -> None:
-        super().__init__(form, n, 2 * packed.shape[1], bias)
-        self.layout = layout_for(packed.device, pairs.dtype)
-        self.packed, self.pairs = fixed(pack(packed, self.layout)), fixed(pairs)
+        layout = layout_for(packed.device, pairs.dtype)
+        super().__init__(form, size, bias, packed=pack(packed, layout), pairs=pairs)
+        self.layout = layout
 
     def portable(self) -> dict[str, Tensor]:
         """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""

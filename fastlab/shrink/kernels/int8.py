@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink.kernels import LEAST, RowLinear, by_blocks, fixed
+from fastlab.shrink.kernels import RowLinear, by_blocks, fixed, rounded_rows
 from fastlab.spec.formats import INT8, Format
 
 aten = torch.ops.aten
@@ -20,24 +20,11 @@ DYNAMIC_ROWS = 4  # up to so many go through the product of dense activations on
 
 
 def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
-    """(n, k) -> int8 weight (n, k) and scales (n,) in the dense dtype: w = q s.
-
-    Symmetric, each row by its own largest value. The scale is rounded to its dtype
-    first, so that q is the nearest integer under the scale that is really stored.
-    """
-    codes, scales = by_blocks(lambda rows: _int8(rows, weight.dtype), weight)
+    """(n, k) -> int8 weight (n, k) and scales (n,) in the dense dtype: w = q s."""
+    codes, scales = by_blocks(
+        lambda rows: rounded_rows(rows, torch.int8, weight.dtype), weight
+    )
     return {"weight": codes, "scales": scales.squeeze(1)}
-
-
-def int8_activations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, k) -> int8 (m, k) and fp32 scales (m, 1), each row by its largest value."""
-    return _int8(x, torch.float32)
-
-
-def _int8(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    exact = x.float()
-    scales = (exact.abs().amax(-1, keepdim=True) / 127).clamp(min=LEAST).to(dtype)
-    return torch.round(exact / scales.float()).clamp(-127, 127).to(torch.int8), scales
 
 
 class Int8Linear(RowLinear):
@@ -65,14 +52,14 @@ class Int8DynamicLinear(Int8Linear):
         For very few rows on a CPU the codes go through the weight-only product as
         dense values, which hold them exactly.
         """
-        codes, scales = int8_activations(x)
+        codes, scales = rounded_rows(x, torch.int8)
         if _has_int8_product(x, DYNAMIC_ROWS):
             return (super().product(codes.to(x.dtype)) * scales).to(x.dtype)
         sums = int_product(codes, self.weight)
         return (sums * scales * self.scales.float()).to(x.dtype)
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
-        codes, _ = int8_activations(x)
+        codes, _ = rounded_rows(x, torch.int8)
         dense = codes.to(x.dtype)
         if len(x) <= DYNAMIC_ROWS and x.device.type == "cpu":
             return lambda: Int8Linear.product(next(turn), dense)

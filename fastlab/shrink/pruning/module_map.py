@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from fastlab.models import LAYERS, stack_of
+
 # Family -> "written read" -> the modules that do so; * stands for each layer of LAYERS.
 # Axes: "hidden" (the residual stream), "heads" (query heads x head_dim), "keys" and
 # "values" (key / value heads x head_dim), "qkv" (the three, fused), "ffn", "-" (never
 # pruned), "norm" (units of the residual stream, which a norm scales where they are).
-LAYERS = {
-    **dict.fromkeys(("llama", "qwen3"), "model.layers"),
-    **{"gpt2": "transformer.h", "bert": "bert.encoder.layer"},
-}
 _GATED = {
     "heads hidden": "*.self_attn.q_proj",
     "keys hidden": "*.self_attn.k_proj",
@@ -69,18 +67,6 @@ class Part(NamedTuple):
     written: str
     read: str
     layer: int
-
-
-def stack_of(model: Any) -> nn.ModuleList:
-    """The list of the model's layers; ValueError for a family that is not known."""
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    if family not in LAYERS:
-        raise ValueError(
-            f"model_type={family!r} is not one of {', '.join(LAYERS)}: "
-            "what its weights read and write is not known"
-        )
-    stack: nn.ModuleList = model.get_submodule(LAYERS[family])
-    return stack
 
 
 def parts_of(model: Any) -> list[Part]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink.pruning.module_map import stack_of
+from fastlab.models import stack_of
 
 BATCH = 8  # rows of token ids in one forward pass
 

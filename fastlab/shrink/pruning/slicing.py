@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.models import config_sizes
+from fastlab.models import config_sizes, stack_of
 from fastlab.shrink.parts import tied_head
 from fastlab.shrink.pruning.importance import Kept, choose
-from fastlab.shrink.pruning.module_map import is_transposed, parts_of, stack_of
+from fastlab.shrink.pruning.module_map import is_transposed, parts_of
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
 
