@@ -6,16 +6,16 @@ Numbers look the same in notebooks, figures and the terminal: see `written`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from html import escape
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from pandas.io.formats.style import Styler
 
 from fastlab.rows import QUESTION
 from fastlab.words import digits, factor, percent, times
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from pandas.io.formats.style import Styler
 
 SHAPE = ("family", "layers", "hidden", "precision", "phase")  # what is read first
 FOUND = (
@@ -112,8 +112,6 @@ def written(name: str, value: Any) -> str:
 
 def texts(table: pd.DataFrame, blank: str = "") -> pd.DataFrame:
     """The table's values as `written`, for a terminal."""
-    import pandas as pd
-
     return pd.DataFrame(
         {
             name: [written(str(name), value) or blank for value in table[name]]
@@ -131,26 +129,16 @@ def styled(
     above.
     """
     texts: list[Any] = list(table.select_dtypes(exclude="number").columns)
-    writers = {name: _writer(str(name), decimals) for name in table}
-    style = table.style.format(writers).hide()
+
+    def write(name: str, value: Any) -> str:
+        if decimals is not None and isinstance(value, float) and value == value:
+            return f"{value:,.{decimals}f}"
+        return escape(written(name, value), quote=False)
+
+    style = table.style.format({n: partial(write, str(n)) for n in table}).hide()
     style = style.format_index(escape="html", axis="columns")
     style = style.set_properties(subset=texts, **{"text-align": "left"})
     if caption:
-        style = style.set_caption(_escaped(caption))
+        style = style.set_caption(escape(caption, quote=False))
     heads: list[Any] = [{"selector": "th", "props": "text-align: left"}]
     return style.set_table_styles(dict.fromkeys(texts, heads), overwrite=False)
-
-
-def _writer(name: str, decimals: int | None) -> Any:
-    def write(value: Any) -> str:
-        if decimals is not None and isinstance(value, float) and value == value:
-            return f"{value:,.{decimals}f}"
-        return _escaped(written(name, value))
-
-    return write
-
-
-def _escaped(text: str) -> str:
-    import html
-
-    return html.escape(text, quote=False)

@@ -39,6 +39,13 @@ def percent(share: float) -> str:
     return f"{value:.{places}f} %"
 
 
+def more(ratio: float) -> str:
+    """A ratio as what it is more or less: +53 %, −0.77 %; "" of one, or of none."""
+    if ratio in (1, None) or not math.isfinite(ratio):
+        return ""
+    return f"{'+' if ratio > 1 else '−'}{percent(abs(ratio - 1))}"
+
+
 def si(value: float, unit: str = "") -> str:
     """A number with an SI prefix and three significant digits: 1.24 G, 512 MB."""
     step = 0

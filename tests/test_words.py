@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlab.words import digits, factor, percent, plain, power, si, times
+from fastlab.words import digits, factor, more, percent, plain, power, si, times
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,9 @@ from fastlab.words import digits, factor, percent, plain, power, si, times
         (percent, 0.0013, "0.13 %"),
         (percent, 0.0, "0 %"),
         (percent, float("nan"), ""),
+        (more, 1.531, "+53 %"),
+        (more, 0.9923, "−0.77 %"),
+        (more, 1.0, ""),
         (power, 1.45e10, "1.45·10¹⁰"),
         (power, 3.2e-7, "3.20·10⁻⁷"),
         (plain, 0.5, "0.5"),

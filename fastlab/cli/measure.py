@@ -30,13 +30,18 @@ TEXT_HELP = "text file that judges trained weights [Python's own library]"
 @click.option("--text", multiple=True, help=TEXT_HELP)
 @students_option
 @click.option("--json", "as_json", is_flag=True, help="records as JSON lines")
-def measure(folder: str | None, as_json: bool, **options: Any) -> None:
+def measure(
+    device: str,
+    folder: str | None,
+    text: Any,
+    students: str,
+    as_json: bool,
+    **rest: Any,
+) -> None:
     """Estimate and time points on this machine."""
-    device, text = options.pop("device"), options.pop("text")
-    students = options.pop("students")
-    settings = {name: options.pop(name) for name in ("budget_s", "target")}
-    points, source = given.points_from(options), given.source_of(options)
-    settings = {name: value for name, value in settings.items() if value is not None}
+    asked = {name: rest.pop(name) for name in ("budget_s", "target")}
+    settings = {name: value for name, value in asked.items() if value is not None}
+    points, source = given.points_from(rest), given.source_of(rest)
     bench = given.bench_of(device, source, text, students, settings)
     records = _measured(points, folder, bench)
     if as_json:
@@ -75,7 +80,7 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
 )
 @students_option
 def sweep(
-    file: str, folder: str, for_s: float | None, rounds: int, **options: Any
+    file: str, folder: str, device: str, dry_run: bool, for_s: float | None, **how: Any
 ) -> None:
     """Measure all points of a sweep FILE that the store does not have yet.
 
@@ -86,15 +91,14 @@ def sweep(
     from fastlab.sweeps.store import Store
 
     wanted, store = read_sweep(file), Store(folder)
-    device, students = options["device"], options["students"]
-    trained, text, settings = wanted.trained, wanted.text, wanted.settings
-    bench = given.bench_of(device, trained, text, students, settings)
+    trained, text, rounds = wanted.trained, wanted.text, how["rounds"]
+    bench = given.bench_of(device, trained, text, how["students"], wanted.settings)
     done = store.done(bench.name, bench.settings.to_dict(), rounds)
     left = plan(wanted.points, done, bench)
     here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"
     often = f", {rounds} times each" if rounds > 1 else ""
     click.echo(f"{wanted.about}\n{bench.name}: {here} are in {folder}{often}", err=True)
-    if not options["dry_run"]:
+    if not dry_run:
         _run_sweep(wanted.points, store, bench, for_s or float("inf"), rounds)
 
 

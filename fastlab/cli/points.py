@@ -125,8 +125,7 @@ def _value(name: str, kind: str, text: str) -> Any:
 def profile_of(name: str) -> Device:
     """A datasheet device by name, or "here": this machine's, calibrated."""
     from fastlab.clock.calibrate import this_device
-    from fastlab.latency.devices import device, devices
-    from fastlab.spec.checks import suggest
+    from fastlab.latency.devices import device
 
     if name == "here":
         return this_device()
@@ -134,10 +133,8 @@ def profile_of(name: str) -> Device:
         raise ValueError(f"on={name!r} must be one device; run once for each")
     try:
         return device(name)
-    except ValueError:
-        names = [known.profile.removeprefix("datasheet:") for known in devices()]
-        hint = suggest(name.lower(), ["here", *names])
-        raise ValueError(f"on={name!r} is no known device{hint}") from None
+    except ValueError as error:
+        raise ValueError(f"on={name!r}: {error}, and here is this machine") from None
 
 
 def echo_table(rows: pd.DataFrame, title: str = "") -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -14,12 +16,21 @@ from fastlab.words import digits, percent, si
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.cost.ops import Operation
     from fastlab.latency.devices import Device
     from fastlab.latency.whatif import Offer
 
 CAUSAL = "causal MFLOPs"
 SHOWN_UNFIT = 5  # points without room that are listed one by one
+COUNTS = {  # of an operation: column -> field
+    **{"MFLOPs": "flops", CAUSAL: "flops_causal", "weights": "weight_bytes"},
+    **{"activations": "activation_bytes", "KV read": "kv_read_bytes"},
+    **{"KV written": "kv_write_bytes", "launches": "launches"},
+}
+OFFERED = {  # of an offer: field -> column
+    **{"device": "device", "ttft_s": "TTFT ms", "tpot_s": "TPOT ms"},
+    **{"seconds": "request s", "cost": "USD / 1,000"},
+    **{"largest_batch": "fits to batch", "refused": "why not"},
+}
 
 
 @main.command()
@@ -110,42 +121,28 @@ def _operations_table(point: Point, device: Device) -> pd.DataFrame:
     from fastlab.cost.operations import operations
     from fastlab.latency.explain import breakdown
 
-    shares = breakdown(point, device)
+    shares, ops = breakdown(point, device), operations(point)
     seconds = [share.seconds for share in shares]
     seconds.append(sum(seconds))
-    counts = [_counts(op) for op in operations(point)]
-    totals = {name: sum(row[name] for row in counts) for name in counts[0]}
-    table = pd.DataFrame([*map(_worded, counts), {}, _worded(totals) | {"times": ""}])
+    counts = [[op.times * getattr(op, n) for n in COUNTS.values()] for op in ops]
+    table = pd.DataFrame(counts, columns=[*COUNTS])
+    table.loc[len(shares)] = table.sum()
+    table = table.apply(lambda column: column.map(_writer(str(column.name))))
+    table = table.reindex(range(len(seconds)))  # the host has no counts
     table.insert(0, "operation", [*(share.name for share in shares), "sum"])
     table.insert(1, "ms", [digits(t * 1e3) for t in seconds])
     table.insert(2, "share", [percent(t / seconds[-1]) for t in seconds])
     table.insert(3, "bound", [*(share.bound for share in shares), ""])
-    if totals[CAUSAL] == totals["MFLOPs"]:
+    table.insert(4, "times", pd.Series([str(op.times) for op in ops]))
+    if table[CAUSAL].equals(table["MFLOPs"]):
         del table[CAUSAL]
     return table.fillna("")
 
 
-def _counts(op: Operation) -> dict[str, float]:
-    once = {
-        "times": 1,
-        "MFLOPs": op.flops / 1e6,
-        CAUSAL: op.flops_causal / 1e6,
-        "weights": op.weight_bytes,
-        "activations": op.activation_bytes,
-        "KV read": op.kv_read_bytes,
-        "KV written": op.kv_write_bytes,
-        "launches": op.launches,
-    }
-    return {name: op.times * value for name, value in once.items()}
-
-
-def _worded(counts: dict[str, float]) -> dict[str, str]:
-    words = {"times": "{:.0f}", "launches": "{:.0f}"}
-    words |= dict.fromkeys(("MFLOPs", CAUSAL), "{:,.2f}")
-    return {
-        name: words[name].format(value) if name in words else si(value, "B")
-        for name, value in counts.items()
-    }
+def _writer(name: str) -> Callable[[float], str]:
+    if name == "launches":
+        return "{:.0f}".format
+    return lambda n: f"{n / 1e6:,.2f}" if "FLOPs" in name else si(n, "B")
 
 
 @main.command()
@@ -194,11 +191,11 @@ def _check_no_request(ctx: click.Context) -> None:
 def _datasheets(known: list[Device]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": d.name, "on": d.profile.removeprefix("datasheet:")}
-        | {f"{p} TFLOP/s": f"{v / 1e12:,.4g}" for p, v in d.peak_flops.items()}
+        | {f"{p} TFLOP/s": v / 1e12 for p, v in d.peak_flops.items()}
         | {"bandwidth": si(d.bandwidth, "B/s"), "memory": si(d.memory_bytes, "B")}
-        | {"USD/h": f"{d.price_per_hour:.2f}" if d.price_per_hour else "-"}
+        | {"USD/h": d.price_per_hour}
         for d in known
     ]
     return pd.DataFrame(rows)
@@ -207,22 +204,10 @@ def _datasheets(known: list[Device]) -> pd.DataFrame:
 def _offers_table(found: list[Offer]) -> pd.DataFrame:
     import pandas as pd
 
-    def shown(value: float | None, factor: float, digits: int) -> str:
-        return "-" if value is None else f"{value * factor:,.{digits}f}"
-
-    rows = [
-        {
-            "device": offer.device,
-            "TTFT ms": shown(offer.ttft_s, 1e3, 1),
-            "TPOT ms": shown(offer.tpot_s, 1e3, 2),
-            "request s": shown(offer.seconds, 1, 2),
-            "USD / 1,000": shown(offer.cost, 1, 3),
-            "fits to batch": offer.largest_batch or "-",
-            "why not": offer.refused,
-        }
-        for offer in found
-    ]
-    return pd.DataFrame(rows)
+    rows = pd.DataFrame(map(asdict, found))
+    rows[["ttft_s", "tpot_s"]] *= 1e3
+    rows = rows.replace({"largest_batch": {0: None}})
+    return rows[[*OFFERED]].rename(columns=OFFERED)
 
 
 def _echo_errors() -> None:

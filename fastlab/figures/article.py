@@ -6,19 +6,17 @@ Speed-ups are over the first step, the dense model in fp32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, drawn, level, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
 from fastlab.rows import over
-from fastlab.words import digits, factor, percent, times
-
-if TYPE_CHECKING:
-    import pandas as pd
+from fastlab.words import digits, factor, more, percent, times
 
 THOUSANDS = 2000.0  # the least that "thousands of times" can mean
 SOURCES = {
@@ -90,14 +88,9 @@ def _totals(paths: Sequence[pd.DataFrame]) -> str:
         verb = "reading" if rows["phase"].iloc[0] == "prefill" else "writing"
         total, bits = (rows[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
         said += [f"{what} {factor(total.iloc[-1])} {verb}"] if len(total) else []
-        more = _more(bits.iloc[-1] / bits.iloc[0]) if len(bits) else ""
-        said += [f"for {more} bits per byte"] if more else []
+        cost = more(bits.iloc[-1] / bits.iloc[0]) if len(bits) else ""
+        said += [f"for {cost} bits per byte"] if cost else []
     return f"The article says thousands{claim}; {', '.join(said)}"
-
-
-def _more(ratio: float) -> str:
-    known = ratio == ratio and ratio != 1
-    return f"{ratio - 1:+.1%}".replace("%", " %") if known else ""
 
 
 def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
@@ -123,12 +116,12 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
         each = [f"{_said(digits, kl)} ({_said(percent, top)})" for kl, top in lost]
         notes.append(("KL (top-1)", [text.removesuffix(" ()") for text in each]))
     title = f"{model}: " * bool(model) + NAMES[phase].format(rows["prompt_len"].iloc[0])
-    more: dict[str, Any] = {"notes": notes, "note_width": 0.12}
-    more["decor"] = [level(1, "x"), *([_thousands] if "printed" in drawn else [])]
+    beside: dict[str, Any] = {"notes": notes, "note_width": 0.12}
+    beside["decor"] = [level(1, "x"), *([_thousands] if "printed" in drawn else [])]
     each_step = zip(rows["step"], rows["built"], rows["precision"], strict=True)
     names = {step: f"{step}\n{on}, {how}" for step, on, how in each_step}
     x = Axis(FASTER, "log", factor, TICKS, ends)
-    return Panel(x, Axis("", names=names), layers, title, **more)
+    return Panel(x, Axis("", names=names), layers, title, **beside)
 
 
 def _stair(rows: pd.DataFrame, what: str) -> Layer:
@@ -159,7 +152,7 @@ def _bits(rows: pd.DataFrame) -> Panel:
         for precision, one in rows.groupby("precision", sort=False)
     ]
     bits = rows["bits_per_byte"].astype(float)
-    said = [f"{_said(digits, b)}  {_more(b / bits.iloc[0])}" for b in bits]
+    said = [f"{_said(digits, b)}  {more(b / bits.iloc[0])}" for b in bits]
     names = Axis("", names=dict.fromkeys(rows["step"], ""))
     axis, decor = Axis("bits per byte (lower is better)"), [level(bits.iloc[0], "x")]
     return Panel(axis, names, layers, notes=[("over dense", said)], decor=decor)

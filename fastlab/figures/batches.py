@@ -12,15 +12,13 @@ from fastlab.cost.memory import RESERVE
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
-from fastlab.figures.style import color_of
+from fastlab.figures.style import DASHES, color_of
 from fastlab.latency.devices import Device
 from fastlab.latency.whatif import knee
 from fastlab.rows import compared, points_of
-from fastlab.words import digits, si
+from fastlab.words import digits, plain, si
 
-DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))  # of lines of one colour
 SHORTEST = 4  # batches in a row that are bound by the same: fewer are not named
-COUNT = "{:,.0f}".format
 
 
 def batch_knee(
@@ -40,7 +38,7 @@ def batch_knee(
     widest = int(curves["batch"].max())
     ticks = [4**n for n in range(12) if 4**n <= widest]
     label = "batch (sequences decoded at once)"
-    batch = Axis(label, "log", COUNT, ticks, (0.8, 1.25 * widest))
+    batch = Axis(label, "log", plain, ticks, (0.8, 1.25 * widest))
     ridges = [level(b, "x", color_of(p), ":") for p, b in turns.items()]
     decor = [gridlines(), *ridges]
     upper = [*_lines(curves, "estimated_ms", ENDS), *_bounds(curves)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import Axis, Panel
-from fastlab.figures.style import color_of
+from fastlab.figures.style import DASHES, color_of
 from fastlab.latency.costs import WEIGHTS, costs_of
 from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.point import Point, Workload
@@ -16,10 +18,6 @@ from fastlab.spec.recipe import Recipe, kv_row_bytes
 from fastlab.spec.shape import ModelShape
 from fastlab.words import plain, si
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-DASHES = ("-", "--", ":")
 SHORTEST, LONGEST = 128, 2**20  # contexts
 
 
@@ -41,8 +39,6 @@ def crossings(
 
     context = weights (the head's too) / (batch x bytes of a cached position).
     """
-    import pandas as pd
-
     lines = []
     for precision in precisions:
         step = _step(shape, 1, 2, precision=precision, cache="static")
@@ -67,8 +63,6 @@ def crossover(rows: pd.DataFrame, title: str, context: int | None = None) -> Fig
     cache of all sequences, by how it is kept. A ring marks where both are equal;
     `context` draws a cursor, and the title tells the bytes there.
     """
-    import pandas as pd
-
     ends = pd.DataFrame({"context": [SHORTEST, LONGEST]})
     lines, rings = [], []
     for weights, own in rows.groupby("weights", sort=False):

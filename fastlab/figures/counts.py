@@ -25,9 +25,6 @@ GROUPS = (1, 2, 4, 8, 16, 32)  # query heads that share one KV head
 CAPTION = "counted, not measured: nothing runs, and no device is assumed"
 
 
-# --- figures
-
-
 def flop_shares(lengths: pd.DataFrame, widths: pd.DataFrame) -> Figure:
     """Two stacked bar charts: FLOP shares against prompt length, and against width.
 
@@ -137,9 +134,6 @@ def numbers(point: Point) -> dict[str, int]:
         **{f"{kind} moved": size for kind, size in sizes.items()},
         **{"keys, values moved": keys_values, "KV cache held": kv_cache_bytes(point)},
     }
-
-
-# --- explorer
 
 
 def counts(point: Point) -> Explorer:

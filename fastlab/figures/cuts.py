@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from fastlab.cost.memory import parameters
 from fastlab.cost.operations import operations
@@ -23,9 +25,6 @@ from fastlab.spec.cuts import possible_shares, pruned_point, ways_to_choose
 from fastlab.spec.point import Point
 from fastlab.spec.pruning import NOTHING_CUT, RATIOS, WIDTHS
 from fastlab.words import digits, percent, si, times
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STORED = {"measured_ms": "ms measured", "bits_per_byte": "bits per byte"}
 STORED |= {"dense_bits_per_byte": "of the dense model", "kl_nats": "nats KL"}
@@ -155,8 +154,6 @@ def on_paper(
 
 def _costs(old: Estimate, new: Estimate, clock_s: float) -> pd.DataFrame:
     """Costs before and after, and as shares of those before; of time the ends too."""
-    import pandas as pd
-
     costs = {"parameters": "parameters", "FLOPs": "flops"}
     costs |= {"peak memory": "peak_bytes", "time": "seconds"}
     lines = [(what, getattr(old, n), getattr(new, n)) for what, n in costs.items()]

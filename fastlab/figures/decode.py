@@ -6,9 +6,10 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import bars, gridlines, points
@@ -23,9 +24,6 @@ from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, factor, percent, power, times
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LADDER = Path(__file__).parents[2] / "data" / "points" / "ladder.yaml"
 EAGER = "dynamic"  # transformers' eager decoding: what every rung is compared with

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import Axis, Layer, Panel
-from fastlab.figures.style import BLACK, GREY, PALE, PINK
-from fastlab.words import percent, si
-
-if TYPE_CHECKING:
-    import pandas as pd
+from fastlab.figures.style import BLACK, DASHES, GREY, PALE, PINK
+from fastlab.words import more, percent, plain, si
 
 SCRATCH = "from scratch, learns from the text"
 LOOKS: dict[str, tuple[str, str, str]] = {  # of live students: colour, marker, dash
@@ -23,17 +21,7 @@ LOOKS: dict[str, tuple[str, str, str]] = {  # of live students: colour, marker, 
     SCRATCH: (GREY, "^", "-."),
 }
 COLORS = {"dense": BLACK, "from scratch": GREY, "distilled": PINK}  # of stored runs
-DASHES = ("-", "--", ":", "-.")  # of runs of one kind
 GOAL = 1.03  # within 3 % of the dense model
-COUNTS: Any = "{:,.0f}".format
-
-
-def more(ratio: float) -> str:
-    """A ratio as what it is more or less: +53 %, −0.77 %."""
-    return f"{'+' if ratio >= 1 else '−'}{percent(abs(ratio - 1))}"
-
-
-# --- three students
 
 
 def recovery(table: pd.DataFrame) -> Figure:
@@ -43,8 +31,6 @@ def recovery(table: pd.DataFrame) -> Figure:
     dense model's), prune_layers. The axis breaks where a student from scratch is far
     above the others: its panel is the upper one. Both have one scale: slopes compare.
     """
-    import pandas as pd
-
     last, far = int(table["step"].max()), table["student"] == SCRATCH
     dense = float((table["bits_per_byte"] / table["of_dense"]).iloc[0])
     flat = pd.DataFrame({"student": "the dense model", "step": [0, last]})
@@ -56,7 +42,7 @@ def recovery(table: pd.DataFrame) -> Figure:
     spans = [high - low for low, high in rooms]
     tick = next((s for s in (0.1, 0.2, 0.5, 1, 2) if sum(spans) / s <= 12), 5)
     edges = -0.02 * last, 1.02 * last
-    steps = Axis("steps", "linear", COUNTS, sorted({*table["step"]}), edges)
+    steps = Axis("steps", "linear", plain, sorted({*table["step"]}), edges)
     panels = []
     for rows, room, under in ((far, rooms[0], []), (~far, rooms[1], [behind])):
         ticks = tick * np.arange(np.ceil(room[0] / tick), room[1] / tick)
@@ -112,9 +98,6 @@ def _broken(_: Any, every: Sequence[Any]) -> None:
     every[0].tick_params(axis="x", length=0)
 
 
-# --- stored runs
-
-
 def students(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Stored runs: the curves of training and of distilling, and before against after.
 
@@ -123,8 +106,6 @@ def students(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     and the student, on the blocks at hand), missing where there is none. curves: name,
     step, loss (nats per token), bits_per_byte (of those that learned from the text).
     """
-    import pandas as pd
-
     taught, pairs = runs["kind"] == "distilled", runs[runs["kind"] != "dense"]
     text = "bits_per_byte", "bits per byte", "learning from the text, ◆ all of it"
     teacher = "loss", "nats per token", "the loss of distilling, from the teacher"
@@ -154,7 +135,7 @@ def _learning(
         if column in run:
             end = run.to_frame().T
             layers.append(points(end, "steps", column, color=color, marker="D"))
-    axes = Axis("steps", "log", COUNTS), Axis(label)
+    axes = Axis("steps", "log", plain), Axis(label)
     return Panel(*axes, layers, title, key="edge", decor=[gridlines()])
 
 
@@ -184,9 +165,6 @@ def _pairs(pairs: pd.DataFrame) -> Panel:
     ]
     title = "before → after, on the blocks at hand; ◆ all of the text"
     return Panel(ratio, Axis("", names=names), layers, title, note_width=0.28, **look)
-
-
-# --- what a temperature does
 
 
 def softened(table: pd.DataFrame, text: str) -> Figure:

@@ -15,19 +15,23 @@ Options = Sequence[Any] | Mapping[str, Any] | Callable[[dict[str, Any]], Any]
 
 
 class Explorer:
-    """Controls over a picture, which is drawn anew from rows as they move.
+    """Controls over the picture of `make(**state)`, which is drawn anew as they move.
 
-    In a saved notebook, where no slider lives, the first picture stays.
+    make returns a figure, or says in a text, or in a ValueError, why there is none. A
+    control, one for each further keyword, is a pair (lowest, highest) of whole numbers,
+    a list of values, a dict of text -> value, or a function of the controls before it
+    that returns one of these. start: the values that it begins with. In a saved
+    notebook, where no slider lives, the first picture stays.
     """
 
     def __init__(
         self,
         make: Callable[..., Figure | str],
-        start: Mapping[str, Any],
-        caption: str,
-        controls: Mapping[str, Options],
+        start: Mapping[str, Any] = {},
+        caption: str = "",
+        **controls: Options,
     ):
-        self.make, self.caption, self.options = make, caption, dict(controls)
+        self.make, self.caption, self.options = make, caption, controls
         self.state: dict[str, Any] = {}
         self.offered: dict[str, dict[str, Any]] = {}  # text -> value, by control
         self._settle(start)
@@ -134,20 +138,7 @@ def _still(box: Any) -> str:
     return f"fastlab-still-{box.model_id}" if box else "fastlab-still"
 
 
-def explore(
-    make: Callable[..., Figure | str],
-    start: Mapping[str, Any] | None = None,
-    caption: str = "",
-    **controls: Options,
-) -> Explorer:
-    """An explorer of `make(**state)`, with a control for each keyword.
-
-    A control is a pair (lowest, highest) of whole numbers, a list of values, a dict of
-    text -> value, or a function of the controls before it that returns one of these.
-    start: the values that it begins with. make returns a figure, or says in a text, or
-    in a ValueError, why there is none.
-    """
-    return Explorer(make, start or {}, caption, controls)
+explore = Explorer
 
 
 def choices(options: Options, state: Mapping[str, Any]) -> dict[str, Any]:

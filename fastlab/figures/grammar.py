@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from fastlab.figures.layers import diagonal, points
+from fastlab.figures.layers import diagonal, formats
 from fastlab.figures.painting import legend, paint, write_words
 from fastlab.figures.panels import (
     ENDS,
@@ -26,12 +28,8 @@ from fastlab.figures.panels import (
     Panel,
     drawn_columns,
 )
-from fastlab.figures.style import TITLE, look_of
+from fastlab.figures.style import TITLE
 from fastlab.words import digits, plain
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 MOST_TOLD = 480  # characters of an alt text; the rest is in the folded table
 MANY, ROOM = 100, 8  # marks that crowd a square, and keys that fit into it
@@ -97,8 +95,6 @@ class Figure:
     @property
     def table(self) -> pd.DataFrame:
         """The rows below the figure: given, or those that its layers draw."""
-        import pandas as pd
-
         if self.rows is not None:
             return self.rows
         drawn = [
@@ -134,7 +130,7 @@ def against(
     y: Axis,
     columns: tuple[str, str] = ("estimated_ms", "measured_ms"),
     behind: Sequence[Layer] = (),
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str] = {},
 ) -> Figure:
     """Marks of each precision and phase around the diagonal, log-log, in a square.
 
@@ -144,18 +140,13 @@ def against(
     drawn = [rows[list(columns)], *(one.rows[[one.x, one.y]] for one in behind)]
     every = np.concatenate([table.to_numpy(float) for table in drawn])
     low, high = every.min() / 1.6, every.max() * 1.6
-    groups = list(rows.groupby(["precision", "phase"], sort=False))
     first, second = columns
     look: dict[str, Any] = {"size": 7 if len(rows) <= MANY else 4.5}
     if len(rows) <= MANY and first == "estimated_ms":
         look |= {"across": ENDS, "ends": OWN_ENDS}
-    say = (names or {}).get
-    layers = [
-        points(own, first, second, f"{say(p, p)} {phase}", **look, **look_of(p, phase))
-        for (p, phase), own in groups
-    ]
+    layers = formats(rows, first, second, names, **look)
     x, y = (replace(axis, scale="log", limits=(low, high)) for axis in (x, y))
-    crowded = len(groups) > ROOM
+    crowded = len(layers) > ROOM
     key, decor = "beside" if crowded else "lower right", [diagonal(low, high)]
     panel = Panel(x, y, [*behind, *layers], "", key, decor=decor, square=True)
     return Figure([panel], title, rows, (8.8 if crowded else 7.2, 6.8))

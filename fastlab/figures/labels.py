@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 
 from fastlab.figures.style import SMALL
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 # In printer's points: how far a word stands from its mark, half a mark, half a digit.
 DISTANCES, MARK, DIGIT, HEIGHT = (11, 14, 18, 23, 32, 44, 60, 80), 5.0, 3.6, 5.0
@@ -52,23 +50,12 @@ def edge_names(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
 
 def apart(places: Mapping[str, float], step: float) -> dict[str, float]:
     """Places on a line moved as little as it takes to lie `step` apart, in order."""
+    from scipy.optimize import isotonic_regression  # 0.2 s, for names at an edge only
+
     order = sorted(places, key=lambda name: -places[name])
-    groups: list[list[str]] = []
-    middles: list[float] = []
-    for name in order:
-        groups.append([name])
-        middles.append(places[name])
-        while len(groups) > 1 and (
-            middles[-2] - middles[-1] < step * (len(groups[-2]) + len(groups[-1])) / 2
-        ):
-            last, _ = groups.pop(), middles.pop()
-            groups[-1] += last
-            middles[-1] = float(np.mean([places[one] for one in groups[-1]]))
-    return {
-        name: middle + step * ((len(group) - 1) / 2 - n)
-        for group, middle in zip(groups, middles, strict=True)
-        for n, name in enumerate(group)
-    }
+    steps = step * np.arange(len(order))
+    found = isotonic_regression([places[n] for n in order] + steps, increasing=False)
+    return dict(zip(order, (found.x - steps).tolist(), strict=True))
 
 
 def name_marks(

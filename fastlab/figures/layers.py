@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from fastlab.figures.panels import ENDS, OWN_ENDS, Ends, Layer, Panel
-from fastlab.figures.style import BLACK, GREY, PALE, SMALL, TEXT, ink, readable
+from fastlab.figures.style import BLACK, GREY, PALE, SMALL, TEXT, ink, look_of, readable
 from fastlab.words import digits
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 INTERVAL: dict[str, Any] = {"color": GREY, "lw": 5, "alpha": 0.25}
 
@@ -64,6 +62,17 @@ def points(
 
     both = (*across, *ends)
     return Layer("points", name, rows, x, y, draw, color, "", both, words)
+
+
+def formats(
+    rows: pd.DataFrame, x: str, y: str, names: Mapping[str, str] = {}, **look: Any
+) -> list[Layer]:
+    """Marks of each precision and phase, in their look; names: for the key."""
+    say = names.get
+    return [
+        points(own, x, y, f"{say(p, p)} {phase}", **look_of(p, phase), **look)
+        for (p, phase), own in rows.groupby(["precision", "phase"], sort=False)
+    ]
 
 
 def clocks(rows: pd.DataFrame, y: str, name: str, **look: Any) -> list[Layer]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from fastlab.figures.labels import edge_names, name_marks
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, TEXT, TITLE, readable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def paint(axes: Axes, panel: Panel) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 
 from fastlab.figures.style import BLACK
 from fastlab.words import digits, plain
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 KINDS = {"points": "marks", "line": "lines", "bars": "bars", "tiles": "tiles"}
 Paint = Callable[["Axes", "Panel", "Layer"], None]

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastlab.figures.grammar import Figure
-from fastlab.figures.layers import clocks, points
+import pandas as pd
+
+from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.layers import clocks, formats, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
-from fastlab.figures.style import color_of, look_of
-from fastlab.reading import written
-from fastlab.words import percent, times
-
-if TYPE_CHECKING:
-    import pandas as pd
+from fastlab.figures.style import GREY, color_of, look_of
+from fastlab.reading import name_of, nothing_measured, written
+from fastlab.rows import compared
+from fastlab.words import digits, percent, si, times
 
 GAINS = ("estimated_gain", "measured_gain")
 CALL = ("phase", "batch", "rows", "precision")
@@ -56,9 +56,6 @@ def each_precision(
     """The layers made of each precision's name and rows, in their order."""
     groups = rows.groupby("precision", sort=False)
     return [layer for name, own in groups for layer in make(str(name), own)]
-
-
-# --- time, bytes and quality
 
 
 def trade(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
@@ -140,7 +137,28 @@ def _texts(rows: pd.DataFrame, name: str) -> list[str]:
     return [written(name, value) for value in rows[name]]
 
 
-# --- why, and what compiling changes
+def per_byte(rows: pd.DataFrame) -> Figure:
+    """Measured ms against the bytes that a call moves, log-log, a mark for each row.
+
+    The line is the highest rate of all rows: a row above it waits for something else.
+    """
+    known = compared(rows)
+    if known.empty:
+        return nothing(nothing_measured(rows))
+    known = known.assign(gb_per_s=known["bytes"] / known["measured_ms"] / 1e6)
+    fastest = known.loc[known["gb_per_s"].astype(float).idxmax()]
+    ends, rate = known["bytes"].agg(["min", "max"]), float(fastest["gb_per_s"])
+    said = f"{digits(rate)} GB/s"
+    layers = formats(known, "bytes", "measured_ms", ends=OWN_ENDS)
+    sizes = [step * 10.0**n for n in range(3, 14) for step in (1, 2, 5)]
+    moved = Axis("bytes moved", "log", lambda size: si(size, "B"), sizes)
+    dashed: dict[str, Any] = {"color": GREY, "ls": "--", "lw": 1.2, "label": said}
+    decor = [lambda axes: axes.plot(ends, ends / rate / 1e6, **dashed)]
+    ms = Axis("measured ms", "log", ticks=TICKS)
+    panel = Panel(moved, ms, layers, key="beside", decor=decor)
+    names = [*CALL[:2], "precision", "bytes", "measured_ms", *OWN_ENDS, "gb_per_s"]
+    title = f"The most bytes a second: {said}, {name_of(fastest)}"
+    return Figure([panel], title, known[names], (8.8, 5.2))
 
 
 def reasons(floors: pd.DataFrame, rows: pd.DataFrame, rates: str) -> Figure:

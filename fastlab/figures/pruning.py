@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
 
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import clocks, diagonal, drawn, level, line, points
@@ -17,10 +20,6 @@ from fastlab.figures.style import BLACK, GREY, ORANGE, PINK, look_of
 from fastlab.rows import MISSING
 from fastlab.spec.pruning import RATIOS
 from fastlab.words import digits, factor, percent, plain, times
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
 
 
 def _look(marker: str, color: str, line: str = "-", size: float = 8) -> dict[str, Any]:
@@ -238,8 +237,6 @@ def predicted_vs_measured(rows: pd.DataFrame, title: str) -> Figure:
 
 def _told(*tables: pd.DataFrame, more: Sequence[str] = ()) -> dict[str, Any]:
     """The folded rows of a figure, and a note of those that are not stored."""
-    import pandas as pd
-
     every = [rows.reindex(columns=[*TABLE, *more]) for rows in tables]
     whole = pd.concat([one for one in every if len(one)] or every, ignore_index=True)
     gone = whole.loc[whole["status"] == MISSING, ["kind", "share", "phase"]].to_numpy()

@@ -41,9 +41,6 @@ DEVICES = ("h200", "h100", "a100", "l4", "t4", "rtx4090", "m4-max")
 LEFT, RIGHT = 0.1, 30_000.0  # FLOP per byte: the axis stays as controls move
 
 
-# --- products under a roof
-
-
 def on_the_roof(calls: Iterable[Point], device: Device) -> pd.DataFrame:
     """Each product of each call: FLOPs per byte, and FLOP/s by the roofline's band.
 
@@ -137,9 +134,6 @@ def _roof(
     ]
 
 
-# --- benchmarks under a measured roof
-
-
 def measured_roof(samples: pd.DataFrame, device: Device, path: pd.DataFrame) -> Figure:
     """A panel per precision: microbenchmarks (filled) under the device's measured roof.
 
@@ -185,9 +179,6 @@ def datasheet(device: Device | None) -> Device | None:
         return find_device(device.name) if device else None
     except ValueError:
         return None
-
-
-# --- the explorer
 
 
 def batches_to(most: int) -> list[int]:

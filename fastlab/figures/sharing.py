@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, nothing
@@ -18,7 +19,6 @@ from fastlab.spec.storage import BITS, Sharing, palette_bytes, tables_of
 from fastlab.words import digits, percent, si, times
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor
 
 LOOKS: dict[str, dict[str, Any]] = {
@@ -166,8 +166,6 @@ def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
 
 def _heap(weights: Tensor, table: Tensor, even: Tensor) -> Panel:
     """A histogram of weights, the values of their table, and evenly spaced ones."""
-    import pandas as pd
-
     counts, edges = np.histogram(weights.flatten().tolist(), bins=120)
     heap = pd.DataFrame({"weight": (edges[1:] + edges[:-1]) / 2, "count": counts})
     top = float(counts.max())

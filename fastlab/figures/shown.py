@@ -7,14 +7,12 @@ import html
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
+import pandas as pd
 
 from fastlab.figures.grammar import Figure
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PIXELS = 2  # of the image, for one of the page: sharp on a projector
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure, against, nothing
@@ -25,21 +26,18 @@ from fastlab.figures.precisions import (
 from fastlab.figures.roofline import batches_to, device_menu
 from fastlab.figures.style import color_of, look_of
 from fastlab.latency.devices import Device
-from fastlab.rows import ESTIMATED, MEASURED, over, table, with_missing
+from fastlab.rows import ESTIMATED, MEASURED, estimated, over
 from fastlab.spec.formats import FORMATS
 from fastlab.spec.point import Point, Workload, lengthened, vary
 from fastlab.spec.recipe import Recipe
 from fastlab.words import digits, factor, times
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 HIDDEN = (256, 512, 1024, 2048, 4096, 8192)
 LENGTHS = (32, 64, 512, 2048, 8192)
 MOST = 256  # the largest batch of the explorer
 LIMITS = (0.08, 8.0)  # its axis stays as controls move
-FITTED = ("fitted", "host_ms", "step_ms", "compile_s")
+GAINED = ("ratio", "measured_gain", "fitted", "host_ms", "step_ms", "compile_s")
 USUAL = ("fp32", "bf16", "int8", "int8-dynamic", "int4-g128", "fp8-dynamic")
 
 
@@ -63,10 +61,9 @@ def curves(
     ]
     works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
     steps = [replace(point, recipe=r, workload=work) for r in recipes for work in works]
-    rows = with_missing(table([]), steps, device.name, device)
+    rows = estimated(steps, device).assign(status="estimated", reason="")
     sure = ~rows["extrapolated"].astype(bool) | (rows["precision"] == baseline)
-    rows = rows.assign(status="estimated", reason="", calibrated=sure)
-    return over(rows, precision=baseline)
+    return over(rows.assign(calibrated=sure, device=device.name), precision=baseline)
 
 
 def divides(point: Point, precision: str) -> bool:
@@ -88,8 +85,6 @@ def by_batch(
     Lines are curves(): thin and pale beyond what was calibrated, dashed where
     activations are quantized too. Filled marks are the measured rows.
     """
-    import pandas as pd
-
     lines, marks = calls(lines), calls(rows)
     shown = pd.concat([part for part in (marks, lines) if len(part)], ignore_index=True)
     others = comparable(marks, baseline)
@@ -188,16 +183,8 @@ def over_column(
     last = rows.iloc[-1]
     title += f": {digits(last['measured_ms'])} {unit} at {last[at]:g}, "
     title += f"{times(last['measured_gain'])} over {rows[at].iloc[0]:g}"
-    names = [
-        at,
-        "precision",
-        "runtime",
-        *ESTIMATED,
-        *MEASURED,
-        "ratio",
-        "measured_gain",
-    ]
-    shown = [name for name in (*names, *FITTED) if name in rows]
+    names = (at, "precision", "runtime", *ESTIMATED, *MEASURED, *GAINED)
+    shown = [name for name in names if name in rows]
     return Figure([panel], title, rows[shown], (8.6, 4.6))
 
 

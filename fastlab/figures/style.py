@@ -19,6 +19,7 @@ COLORS = {name: form.color for name, form in FORMATS.items()}
 MARKERS = {"prefill": "o", "decode": "^", "generate": "s"}
 TITLE, TEXT, SMALL = 12, 11, 10  # points, at 100 pixels an inch
 WIDEST = 11.0  # inches: what is wider is shrunk by a notebook until its text is small
+DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))  # of lines of one colour
 # Four steps of cividis: told apart without hue too; hatches are the second channel.
 STACKED = (("#00224e", ""), ("#fdea45", "//"), ("#7c7b78", "\\\\"), ("#c9ba6a", ".."))
 
@@ -57,15 +58,17 @@ def readable(color: str) -> str:
 
 def log_norm(values: Any) -> LogNorm:
     """A log scale over all finite values."""
-    known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
+    known = _finite(values)
     low, high = (known.min(), known.max()) if known.size else (1.0, 10.0)
     return LogNorm(low / 1.05, high * 1.05)
 
 
 def ratio_norm(ratios: Any) -> LogNorm:
     """A log scale centred at one, to a factor of at least 4 on either side."""
-    known = np.asarray(ratios, dtype=float)
-    known = known[np.isfinite(known)]
-    widest = max(4.0, *np.exp(np.abs(np.log(known)))) if known.size else 4.0
+    widest = np.exp(max([np.log(4), *np.abs(np.log(_finite(ratios)))]))
     return LogNorm(1 / widest, widest)
+
+
+def _finite(values: Any) -> np.ndarray:
+    known = np.asarray(values, dtype=float)
+    return known[np.isfinite(known)]

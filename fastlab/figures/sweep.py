@@ -116,9 +116,6 @@ def choose(rows: pd.DataFrame, phase: str, precision: str) -> pd.DataFrame:
     return chosen
 
 
-# --- explorers
-
-
 def layers_by_hidden(
     rows: pd.DataFrame, profile: Device | None = None, caption: str = ""
 ) -> Explorer:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from fastlab.clock import stats
 from fastlab.figures.explorer import Explorer, explore
@@ -22,9 +23,6 @@ from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY, PALE, SMALL
 from fastlab.words import digits, factor, percent, times
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 # The trap comes first, and is grey; what is measured with care is black.
 LOOKS = ({"color": GREY, "marker": "^"}, {"color": BLACK, "marker": "o"})
 DASHES = {"you report": (GREY, "--"), "all of ours": (BLACK, "-")}
@@ -32,9 +30,6 @@ FAR = 0.05  # a median that is off by more than this fraction
 FACTORS = (1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 300, 1000)  # on an axis
 TRIES, INTERVALS = 100, 60  # drawn of each size, and in each panel
 MS = Axis("milliseconds: log scale", "log")
-
-
-# --- figures
 
 
 def strips(samples: pd.DataFrame, first: int = 0) -> Figure:
@@ -179,9 +174,6 @@ def _dance(rows: pd.DataFrame, title: str) -> Panel:
         title,
         decor=[level(1, "x", BLACK, "-")],
     )
-
-
-# --- explorer
 
 
 def _mean(ms: Sequence[float]) -> tuple[float, float, float]:

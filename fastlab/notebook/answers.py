@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,15 @@ import numpy as np
 from fastlab.notebook.expressions import Expression
 
 KINDS = {str: "text", bool: "true or false", float: "no finite number", list: "a list"}
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Whatever is wrong inside is a ValueError that begins with its place."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def kind_of(answer: Any) -> str:
@@ -34,10 +43,8 @@ def number(answer: Any) -> float:
 def array_of(answer: Any) -> np.ndarray:
     """A tensor, an array or a number, as an array of floats."""
     try:
-        if hasattr(answer, "detach"):
-            answer = answer.detach().cpu()
-            answer = answer.float() if answer.is_floating_point() else answer
-        array = np.asarray([] if isinstance(answer, (list, tuple)) else answer)
+        is_tensor = hasattr(answer, "detach")
+        array = np.asarray(answer.detach().cpu().double() if is_tensor else answer)
     except Exception:
         array = np.empty(0)
     if array.dtype.kind not in "biuf" or not array.size:
@@ -48,7 +55,7 @@ def array_of(answer: Any) -> np.ndarray:
 
 
 def result_of(
-    function: Any, names: Sequence[str], values: Sequence[Any], read: Callable
+    function: Any, given: Mapping[str, Any], read: Callable[[Any], Any]
 ) -> Any:
     """What `read` makes of the function's result for these values of its arguments.
 
@@ -57,11 +64,11 @@ def result_of(
     """
     if not callable(function):
         raise ValueError(f"this is {kind_of(function)}: pass the function itself")
-    given = values if isinstance(function, Expression) else map(_handed, values)
-    call = f"your function, called with {', '.join(map(_described, names, values))},"
+    call = f"your function, called with {', '.join(map(_said, given, given.values()))},"
+    is_ours = isinstance(function, Expression)
     try:
         with redirect_stdout(io.StringIO()) as printed:
-            value = function(*given)
+            value = function(*(v if is_ours else _copied(v) for v in given.values()))
     except Exception as error:
         raise ValueError(f"{call} raised {type(error).__name__}: {error}") from None
     if value is None and printed.getvalue():
@@ -74,8 +81,12 @@ def result_of(
         raise ValueError(f"{call} returned something else: {error}") from None
 
 
-def _handed(value: Any) -> Any:
-    """A copy, which the reader's function may write into."""
+def _said(name: str, value: Any) -> str:
+    return f"{name} of shape {value.shape}" if np.ndim(value) else f"{name}={value}"
+
+
+def _copied(value: Any) -> Any:
+    """What the reader's function may write into: a tensor where torch is installed."""
     if not isinstance(value, np.ndarray):
         return value
     try:
@@ -83,10 +94,6 @@ def _handed(value: Any) -> Any:
     except ImportError:
         return value.copy()
     return torch.from_numpy(value.copy())
-
-
-def _described(name: str, value: Any) -> str:
-    return f"{name} of shape {value.shape}" if np.ndim(value) else f"{name}={value}"
 
 
 def row_of(answer: Any, like: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -104,11 +111,9 @@ def row_of(answer: Any, like: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _entry(name: str, value: Any, like: Any) -> Any:
-    if isinstance(like, str):
-        if not isinstance(value, str):
-            raise ValueError(f"{name} is {kind_of(value)}: give text, as {like!r} is")
-        return value
-    try:
-        return number(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    with naming(name):
+        if not isinstance(like, str):
+            return number(value)
+        if isinstance(value, str):
+            return value
+        raise ValueError(f"this is {kind_of(value)}: give text, as {like!r} is")

@@ -8,14 +8,15 @@ reads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fastlab.notebook.kinds import KINDS, Number, Prediction, naming
+from fastlab.notebook.answers import naming
+from fastlab.notebook.kinds import KINDS, Number, Prediction
+from fastlab.spec.checks import suggest
 
 FOLDER = Path(__file__).parents[2] / "notebooks" / "exercises"
 
@@ -50,12 +51,9 @@ def __getattr__(name: str) -> Any:
         return _all()
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    for each in _all().values():
-        if name == f"q{each.name}":
-            return each
-    near = get_close_matches(name, __dir__(), 1)
-    advice = f"did you mean {near[0]}?" if near else "a name is as in q05_1"
-    raise AttributeError(f"there is no exercise {name!r}: {advice}")
+    if found := _all().get(name.removeprefix("q")):
+        return found
+    raise AttributeError(f"there is no exercise {name!r}{suggest(name, __dir__())}")
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,8 @@
 """Expressions in the files of exercises: read safely, never passed to eval.
 
-What a text stands for is put together from its syntax tree: numbers, arrays, the
-operators and functions of `ALLOWED`, and nothing else. A text such as "bf16" may only
-be compared. Numbers are floats, so that a huge power fails at once.
+What a text stands for is put together from its syntax tree: numbers, texts, arguments,
+the operators and functions of `ALLOWED`, and nothing else. Numbers are floats, so that
+a huge power fails at once.
 """
 
 from __future__ import annotations
@@ -19,44 +19,39 @@ import numpy as np
 Term = Callable[[Mapping[str, Any]], Any]
 
 
-def _largest(of_all: Any, of_two: Any) -> Callable[..., Any]:
-    """`max(x, axis=1)` looks along one array, `max(x, y)` takes the larger in places.
-
-    of_all, of_two: np.max and np.maximum, or those of min.
-    """
+def _over(two: np.ufunc) -> Callable[..., Any]:
+    """`max(x, axis=1)` looks along an array, `max(x, y)` at each place of two."""
 
     def call(first: Any, *others: Any, **along: Any) -> Any:
-        return reduce(of_two, others, first) if others else of_all(first, **along)
+        if others:
+            return reduce(two, others, first)
+        return two.reduce(first, **{"axis": None} | along)
 
     return call
-
-
-def _reshape(array: Any, *shape: float) -> Any:
-    return np.reshape(array, [int(size) for size in shape])
 
 
 ALLOWED: dict[Any, Callable[..., Any]] = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul},
     **{ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv},
-    **{ast.Mod: operator.mod, ast.Pow: operator.pow, ast.MatMult: operator.matmul},
-    **{ast.USub: operator.neg, ast.Not: operator.not_},
+    **{ast.Pow: operator.pow, ast.MatMult: operator.matmul, ast.USub: operator.neg},
+    **{ast.And: lambda *each: all(each), ast.Or: lambda *each: any(each)},
     **{ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq},
     **{ast.Gt: operator.gt, ast.GtE: operator.ge, ast.NotEq: operator.ne},
-    **{"max": _largest(np.max, np.maximum), "min": _largest(np.min, np.minimum)},
-    **{"maximum": np.maximum, "minimum": np.minimum, "where": np.where},
+    **{"max": _over(np.maximum), "min": _over(np.minimum), "where": np.where},
+    **{"maximum": np.maximum, "minimum": np.minimum},
     **{"abs": np.abs, "sum": np.sum, "mean": np.mean, "round": np.round},
     **{"sqrt": np.sqrt, "exp": np.exp, "log": np.log, "clip": np.clip},
     **{"ceil": np.ceil, "floor": np.floor, "dot": np.dot, "sort": np.sort},
-    **{"argmax": np.argmax, "transpose": np.transpose, "reshape": _reshape},
+    **{"argmax": np.argmax, "transpose": np.transpose},
+    "reshape": lambda array, *shape: np.reshape(array, [int(n) for n in shape]),
 }
 ALONG = ("axis", "keepdims")  # keywords, each with a whole number, True or False
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A function of floats, arrays and texts, with the text that it was read from."""
+    """A function of floats, arrays and texts."""
 
-    text: str
     arguments: tuple[str, ...]
     term: Term
 
@@ -72,7 +67,7 @@ def expression(text: str, arguments: Sequence[str] = ()) -> Expression:
         term = _compiled(ast.parse(text, mode="eval").body, arguments)
     except (SyntaxError, RecursionError, MemoryError, OverflowError):
         raise ValueError(f"{text[:80]!r} is no expression") from None
-    return Expression(text, tuple(arguments), term)
+    return Expression(tuple(arguments), term)
 
 
 def _plain(value: Any) -> Any:
@@ -85,34 +80,22 @@ def _plain(value: Any) -> Any:
 
 def _compiled(node: ast.expr, names: Sequence[str]) -> Term:
     does: Any = None
+    parts: Sequence[ast.expr] = ()
     along: dict[str, int] = {}
-    parts: list[ast.expr] = []
     match node:
-        case ast.Constant(value=bool()):
-            pass
-        case ast.Constant(value=int() | float() as value):
-            number = float(value)
-            return lambda given: number
+        case ast.Constant(value=value) if type(value) in (int, float, str):
+            constant = _plain(value)
+            return lambda given: constant
         case ast.Name(id=name) if name in names:
             return lambda given: given[name]
-        case ast.IfExp(test=test, body=body, orelse=other):
-            asked, yes, no = (_compiled(each, names) for each in (test, body, other))
-            return lambda given: (yes if asked(given) else no)(given)
-        case ast.BoolOp(op=joined, values=values):
-            some = [_compiled(each, names) for each in values]
-            every = all if isinstance(joined, ast.And) else any
-            return lambda given: float(every(term(given) for term in some))
-        case ast.Compare(
-            left=ast.Name(id=name),
-            ops=[ast.Eq() | ast.NotEq() as sign],
-            comparators=[ast.Constant(value=str(word))],
-        ) if name in names:
-            return lambda given: float(ALLOWED[type(sign)](given[name], word))
+        case ast.BoolOp(op=sign, values=parts):
+            does = type(sign)
         case ast.UnaryOp(op=sign, operand=inner):
             does, parts = type(sign), [inner]
-        case ast.BinOp(left=left, op=sign, right=right):
-            does, parts = type(sign), [left, right]
-        case ast.Compare(left=left, ops=[sign], comparators=[right]):
+        case (
+            ast.BinOp(left=left, op=sign, right=right)
+            | ast.Compare(left=left, ops=[sign], comparators=[right])
+        ):
             does, parts = type(sign), [left, right]
         case ast.Call(func=ast.Name(id=does), args=parts, keywords=keywords):
             along = dict(map(_keyword, keywords))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from fastlab.notebook.answers import array_of, kind_of, number, result_of, row_of
-from fastlab.notebook.expressions import Expression, expression
+from fastlab.notebook import answers
+from fastlab.notebook.answers import naming, number
+from fastlab.notebook.expressions import expression
 
 NOT_ATTEMPTED = "not attempted yet: replace the ... and run this cell again"
 CLOSE = 1e-3  # relative; below it two numbers are the same
 ROUNDED = 0.03  # relative; what rounding to two or three digits may change
+# A verdict's head and colour, by whether it passed; None = not attempted.
+HEADS = {True: ("Right", "#1a7f37"), None: ("Open", "#666666")}
+HEADS |= {False: ("Not yet", "#b35900")}
 
 
 @dataclass(frozen=True)
@@ -27,26 +30,12 @@ class Verdict:
     words: str
 
     def __repr__(self) -> str:
-        return f"{self._mark()[0]}: {self.words}"
+        return f"{HEADS[self.passed][0]}: {self.words}"
 
     def _repr_html_(self) -> str:
-        mark, color = self._mark()
-        mark = f'<b style="color:{color}">{mark}</b>'
-        return f"<p>{mark}: {html.escape(self.words)}</p>"
-
-    def _mark(self) -> tuple[str, str]:
-        if self.passed is None:
-            return "Open", "#666666"
-        return ("Right", "#1a7f37") if self.passed else ("Not yet", "#b35900")
-
-
-@contextmanager
-def naming(place: str) -> Iterator[None]:
-    """Whatever is wrong with data is a ValueError that begins with its place."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(f"{place}: {error}") from error
+        head, color = HEADS[self.passed]
+        words = html.escape(self.words)
+        return f'<p><b style="color:{color}">{head}</b>: {words}</p>'
 
 
 @dataclass(kw_only=True)
@@ -79,14 +68,14 @@ class Number:
     def parse(self, given: Any) -> Any:
         return expression(str(given))()
 
-    def read(self, answer: Any) -> Any:
+    def read(self, answer: Any) -> tuple[Any, ...]:
         return (number(answer),)
 
     def __call__(self, answer: Any = None) -> Verdict:
         """The verdict on an answer of any type; never raises."""
-        if answer is None or answer is ...:
-            return Verdict(None, NOT_ATTEMPTED)
         try:
+            if answer is None or answer is ...:
+                raise NotImplementedError
             verdict = self._verdict(self.read(answer))
         except NotImplementedError:
             return Verdict(None, NOT_ATTEMPTED)
@@ -106,7 +95,7 @@ class Number:
         """What the hint of a wrong answer hangs on."""
         return self.read(self.parse(wrong["answer"]))
 
-    def _verdict(self, given: Any) -> Verdict:
+    def _verdict(self, given: tuple[Any, ...]) -> Verdict:
         if _close(given, self._right):
             return Verdict(True, self.why)
         for same in (_close, _rounded):
@@ -127,9 +116,11 @@ class Choice(Number):
     def parse(self, given: Any) -> Any:
         return given
 
-    def read(self, answer: Any) -> Any:
+    def read(self, answer: Any) -> tuple[Any, ...]:
         if not isinstance(answer, str):
-            raise ValueError(f'this is {kind_of(answer)}: give a letter, as in "a"')
+            raise ValueError(
+                f'this is {answers.kind_of(answer)}: give a letter, as in "a"'
+            )
         if (letter := answer.strip().lower()) not in (letters := [*self.letters]):
             raise ValueError(f"{answer!r} is none of {', '.join(letters)}: give one")
         return (float(ord(letter)),)
@@ -141,17 +132,14 @@ class Formula(Number):
 
     arguments: Sequence[str]
     tries: Sequence[Sequence[Any]]
+    entry: ClassVar[Any] = staticmethod(number)  # what a result is compared as
 
-    def parse(self, given: Any) -> Expression:
+    def parse(self, given: Any) -> Any:
         return expression(str(given), self.arguments)
 
-    def read(self, answer: Any) -> Any:
-        names = self.arguments
-        return tuple(result_of(answer, names, each, self.entry) for each in self.tries)
-
-    def entry(self, result: Any) -> Any:
-        """What a result of the function is compared as."""
-        return number(result)
+    def read(self, answer: Any) -> tuple[Any, ...]:
+        named = [dict(zip(self.arguments, t, strict=True)) for t in self.tries]
+        return tuple(answers.result_of(answer, values, self.entry) for values in named)
 
 
 @dataclass(kw_only=True)
@@ -164,18 +152,18 @@ class Tensor(Formula):
 
     arrays: Sequence[Mapping[str, Any]]
     tries: Sequence[Sequence[Any]] = field(init=False)
+    entry: ClassVar[Any] = staticmethod(answers.array_of)
 
     def __post_init__(self) -> None:
-        random = np.random.default_rng(0)
+        normal = np.random.default_rng(0).standard_normal
         with naming("arrays"):
-            sizes = [[each[name] for name in self.arguments] for each in self.arrays]
-            self.tries = [[_filled(size, random) for size in each] for each in sizes]
+            self.tries = [
+                [normal(n).astype("f4") if isinstance(n, list) else n for n in sizes]
+                for sizes in ([each[a] for a in self.arguments] for each in self.arrays)
+            ]
         super().__post_init__()
 
-    def entry(self, result: Any) -> Any:
-        return array_of(result)
-
-    def _verdict(self, given: Any) -> Verdict:
+    def _verdict(self, given: tuple[Any, ...]) -> Verdict:
         verdict = super()._verdict(given)
         found, right = given[0].shape, self._right[0].shape
         if found == right or verdict.words != self.otherwise:
@@ -202,8 +190,8 @@ class Setting(Number):
     def parse(self, given: Any) -> Any:
         return {**self.text, **given}
 
-    def read(self, answer: Any) -> Any:
-        return row_of(answer, self.text)
+    def read(self, answer: Any) -> tuple[Any, ...]:
+        return answers.row_of(answer, self.text)
 
     def solution(self) -> Verdict:
         """A row that passes, and why."""
@@ -215,7 +203,7 @@ class Setting(Number):
         when(*self.read(self.parse(wrong["answer"])))
         return when
 
-    def _verdict(self, given: Any) -> Verdict:
+    def _verdict(self, given: tuple[Any, ...]) -> Verdict:
         if self._holds(*given):
             return Verdict(True, self.why)
         hints = (hint for when, hint in self._hints if when(*given))
@@ -250,30 +238,22 @@ class Prediction(Setting):
         """No number: only measuring tells."""
         return Verdict(True, f"what you measured; {self.why}")
 
-    def _verdict(self, given: Any) -> Verdict:
+    def _verdict(self, given: tuple[Any, ...]) -> Verdict:
         verdict = super()._verdict(given)
         both = "guessed {:.3g}, measured {:.3g}".format(*given)
         return Verdict(verdict.passed, f"{both}: {verdict.words}")
 
 
-KINDS = {
-    each.__name__.lower(): each
-    for each in (Number, Formula, Choice, Tensor, Setting, Prediction)
-}
-
-
-def _filled(size: Any, random: np.random.Generator) -> Any:
-    if not isinstance(size, list):
-        return size
-    return random.standard_normal(size).astype(np.float32)
+EVERY = (Number, Formula, Choice, Tensor, Setting, Prediction)
+KINDS = {kind.__name__.lower(): kind for kind in EVERY}
 
 
 def _close(given: Sequence[Any], exact: Sequence[Any]) -> bool:
     """Whether all are the same, element by element."""
-    pairs = [(np.asarray(a), np.asarray(b)) for a, b in zip(given, exact, strict=True)]
     return all(
-        a.shape == b.shape and np.allclose(a, b, CLOSE, CLOSE / 100 * np.abs(b).max())
-        for a, b in pairs
+        np.shape(a) == np.shape(b)
+        and np.allclose(a, b, CLOSE, CLOSE / 100 * np.abs(b).max())
+        for a, b in zip(given, exact, strict=True)
     )
 
 
@@ -282,7 +262,6 @@ def _rounded(given: Sequence[Any], exact: Sequence[Any]) -> bool:
     if len(exact) > 1 or np.ndim(exact[0]):
         return False
     value, two, three = exact[0], *(float(f"{exact[0]:.{n}g}") for n in (2, 3))
-    if math.isclose(value, three):
-        return False
     near = [each for each in (two, three) if math.isclose(value, each, rel_tol=ROUNDED)]
-    return any(math.isclose(given[0], each, rel_tol=1e-6) for each in near)
+    same = any(math.isclose(given[0], each, rel_tol=1e-6) for each in near)
+    return same and not math.isclose(value, three)

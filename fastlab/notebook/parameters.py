@@ -14,6 +14,9 @@ from typing import Any
 
 from fastlab.spec.checks import check_names
 
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+WORDS = {"true": True, "false": False, "none": None}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -75,56 +78,32 @@ def check_parameters(
 def typed(parameter: Parameter, value: Any) -> Any:
     """`value` as the type of the parameter's default, or ValueError."""
     default = parameter.default
+    many = isinstance(default, list)
     if isinstance(value, str) and not isinstance(default, str):
-        value = _parsed(value, isinstance(default, list))
-    if isinstance(default, list) and not isinstance(value, list):
+        value = _parsed(value, many)
+    if many and not isinstance(value, list):
         value = [value]
     if isinstance(default, float) and type(value) is int:
         value = float(value)
-    if not _alike(value, default):
+    kinds = {type(each) for each in (default if many else [default])}
+    kinds |= {str, int, float} if default is None else set()
+    right = [not kinds or type(v) in kinds for v in (value if many else [value])]
+    if not right or not all(right):
+        name = NAMES.get(type(default[0] if many and default else default), "a value")
+        words = f"a list of {name.removeprefix('a ')}s" if many else name
         raise ValueError(
-            f"{parameter.name}={value!r} must be {_kind(default)}, "
+            f"{parameter.name}={value!r} must be {words}, "
             f"like {default!r} ({parameter.help or 'see the notebook'})"
         )
     return value
 
 
-def _parsed(text: str, many: bool) -> Any:
+def _parsed(text: str, many: bool = False) -> Any:
+    text = text.strip()
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        value = [_one(part) for part in text.split(",")] if many else _one(text)
+        return [_parsed(part) for part in text.split(",")] if many else text
     return list(value) if isinstance(value, tuple) else value
-
-
-def _one(text: str) -> Any:
-    text = text.strip()
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _alike(value: Any, default: Any) -> bool:
-    if default is None:
-        return value is None or isinstance(value, (int, float, str))
-    if isinstance(default, list):
-        kinds = {type(item) for item in default}
-        return bool(value) and all(not kinds or type(v) in kinds for v in value)
-    return type(value) is type(default)
-
-
-def _kind(default: Any) -> str:
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-    }
-    if isinstance(default, list):
-        inner = names.get(type(default[0]), "values") if default else "values"
-        return f"a list of {inner.removeprefix('a ')}s"
-    return names.get(type(default), "a value")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from fastlab.cost.memory import decode_bytes
 from fastlab.latency.devices import device
 from fastlab.record import Estimate, Measurement, Record
 from fastlab.spec.grids import FLAT, flat
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 QUESTION = (*FLAT, "weights")
 ESTIMATED = ("estimated_ms", "estimated_low_ms", "estimated_high_ms", "bound")
@@ -45,8 +44,6 @@ def table(
     with, where the machine was busy. kl_nats to bits_per_byte: what was lost against
     dense fp32, where it was asked.
     """
-    import pandas as pd
-
     rows = [_row(r) | _utilized(r, envs or {}) for r in records]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
@@ -19,9 +20,6 @@ from fastlab.rows.columns import (
 )
 from fastlab.spec.grids import FLAT, flat, point_of
 from fastlab.spec.point import Point
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LOSSLESS = ("dynamic", "none", "static")  # caches that keep what they are given
 
@@ -61,8 +59,6 @@ def with_missing(
 
     name: of the device that the rows are from; profile: what it is estimated with.
     """
-    import pandas as pd
-
     there = set(points_of(rows))
     absent = [point for point in dict.fromkeys(points) if point not in there]
     if not absent:
@@ -85,8 +81,6 @@ def estimated(
     Points become rows. Where the device cannot do a row's precision its estimate is
     missing; without a device the rows' own estimates stay.
     """
-    import pandas as pd
-
     if not isinstance(rows, pd.DataFrame):
         rows = pd.DataFrame([flat(point) for point in rows], columns=list(COLUMNS))
     if device is None or not len(rows):
@@ -121,8 +115,6 @@ def over(
     columns that are compared. Adds measured_gain and estimated_gain, of flops
     flops_gain; missing where the baseline has no such value.
     """
-    import pandas as pd
-
     apart = {*baseline, "scope"} if "precision" in baseline else {*baseline}
     names = [n for n in (same or (*QUESTION, "device")) if n in rows and n not in apart]
     call = pd.MultiIndex.from_frame(rows[names].astype(object).fillna("").astype(str))
@@ -144,8 +136,6 @@ def with_quality(rows: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.Da
     No workload changes it: it goes by weights, precision and what the cache keeps. The
     dense fp32 model is the reference: it loses nothing.
     """
-    import pandas as pd
-
     asked = [table for table in (rows, known) if table is not None and len(table)]
     pool = pd.concat(asked, ignore_index=True) if asked else rows
     judged = pool[pool["kl_nats"].notna()]
@@ -186,8 +176,6 @@ def settled(rows: pd.DataFrame) -> pd.Series:
 
 def merge_runs(*tables: pd.DataFrame) -> pd.DataFrame:
     """Rows of several tables, each point on each device once."""
-    import pandas as pd
-
     filled = [table for table in tables if len(table)]
     merged = pd.concat(filled, ignore_index=True) if filled else tables[0]
     names = [name for name in (*QUESTION, "device") if name in merged]

@@ -29,6 +29,20 @@ QUIET += ["--disable-background-networking", "--disable-component-update"]
 QUIET += ["--disable-dev-shm-usage", "--disable-default-apps", "--no-first-run"]
 NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 
+# Run All before the kernel has answered runs nothing and says nothing, and a Lab that
+# does not know kernels and sessions yet asks which to take: so 1 of 18 runs failed.
+OPEN = """async path => {
+    const lab = window.jupyterapp
+    await lab.restored
+    await lab.serviceManager.ready
+    await lab.serviceManager.kernelspecs.refreshSpecs()
+    await lab.serviceManager.sessions.refreshRunning()
+    const panel = await lab.commands.execute('docmanager:open', {path})
+    await panel.context.ready
+    await panel.sessionContext.ready
+    await panel.sessionContext.session.kernel.info
+}"""
+
 
 def wait_until(check: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
     """What `check` returns once that is true; an OSError counts as not yet."""
@@ -111,3 +125,20 @@ def browser() -> Iterator[Any]:
         )
         yield made
         made.close()
+
+
+@pytest.fixture
+def blank(browser: Any, lab: Lab) -> Iterator[Any]:
+    """An empty page; the kernels that it started end with it."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(PATIENCE_S * 1e3)
+    yield context.new_page()
+    lab.stop_kernels()
+    context.close()
+
+
+def open_in_lab(page: Any, lab: Lab, name: str) -> None:
+    """The notebook, in a workspace of its own, with its kernel at rest."""
+    page.goto(f"{lab.url}/lab/workspaces/{name[:-6]}?token={lab.token}")
+    page.wait_for_function("() => window.jupyterapp")
+    page.evaluate(OPEN, name)

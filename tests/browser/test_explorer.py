@@ -14,25 +14,13 @@ import papermill
 import pytest
 
 from fastlab.notebook.parameters import check_parameters
+from tests.browser.conftest import open_in_lab
 from tests.notebooks.conftest import NOTEBOOKS, PATIENCE_S, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 KEYS = 4
 IMAGE = ".widget-html figure img"
 HANDLE = ".widget-hslider .noUi-handle"
-# Run All before the kernel has answered runs nothing and says nothing, and a Lab that
-# does not know kernels and sessions yet asks which to take: so 1 of 18 runs failed.
-OPEN = """async path => {
-    const lab = window.jupyterapp
-    await lab.restored
-    await lab.serviceManager.ready
-    await lab.serviceManager.kernelspecs.refreshSpecs()
-    await lab.serviceManager.sessions.refreshRunning()
-    const panel = await lab.commands.execute('docmanager:open', {path})
-    await panel.context.ready
-    await panel.sessionContext.ready
-    await panel.sessionContext.session.kernel.info
-}"""
 IDLE = ".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]"
 ERROR = '.jp-OutputArea [data-mime-type$="error"]'  # after one, no cell runs any more
 ALL_RUN = """error => document.querySelector(error) ||
@@ -64,16 +52,8 @@ def has_widget(path):
 WITH_WIDGET = [path for path in NOTEBOOKS if has_widget(path)]
 
 
-@pytest.fixture
-def page(browser, lab):
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(PATIENCE_S * 1e3)
-    yield context.new_page()
-    context.close()
-
-
 @pytest.fixture(params=WITH_WIDGET, ids=lambda path: path.stem)
-def opened(request, lab, page):
+def opened(request, lab, blank):
     """The notebook, with tiny parameters, open in Lab with its kernel at rest."""
     stem, name = request.param.stem, request.param.name
     given = check_parameters(request.param, TINY[stem]["parameters"])
@@ -81,12 +61,9 @@ def opened(request, lab, page):
     papermill.execute_notebook(
         request.param, out, given, prepare_only=True, kernel_name="python3"
     )
-    page.goto(f"{lab.url}/lab/workspaces/{stem}?token={lab.token}", wait_until="load")
-    page.wait_for_function("() => window.jupyterapp")
-    page.evaluate(OPEN, name)
-    page.wait_for_selector(IDLE)
-    yield page
-    lab.stop_kernels()
+    open_in_lab(blank, lab, name)
+    blank.wait_for_selector(IDLE)
+    return blank
 
 
 def run_all(page):

@@ -10,14 +10,8 @@ import papermill
 import pytest
 from nbconvert import HTMLExporter
 
-from tests.browser.test_explorer import (
-    HANDLE,
-    IMAGE,
-    OPEN,
-    keep_screenshot,
-    run_all,
-)
-from tests.notebooks.conftest import PATIENCE_S
+from tests.browser.conftest import open_in_lab
+from tests.browser.test_explorer import HANDLE, IMAGE, keep_screenshot, run_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 CELL = """
@@ -57,20 +51,9 @@ def saved(lab) -> Path:
 
 
 @pytest.fixture
-def page(browser, lab, saved):
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    context.set_default_timeout(PATIENCE_S * 1e3)
-    page = context.new_page()
-    open_saved(page, lab, saved)
-    yield page
-    lab.stop_kernels()
-    context.close()
-
-
-def open_saved(page, lab, saved):
-    page.goto(f"{lab.url}/lab/workspaces/saved?token={lab.token}", wait_until="load")
-    page.wait_for_function("() => window.jupyterapp")
-    page.evaluate(OPEN, saved.name)
+def page(blank, lab, saved):
+    open_in_lab(blank, lab, saved.name)
+    return blank
 
 
 def test_nbconvert_shows_the_picture(saved):
@@ -108,7 +91,7 @@ def test_a_saved_explorer_shows_its_picture_and_a_living_one_only_the_widget(
     # Run here it is trusted, and then JupyterLab tries the widget although none lives.
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     lab.stop_kernels()
-    open_saved(page, lab, saved)
+    open_in_lab(page, lab, saved.name)
     page.locator(STILL).wait_for(state="visible")
     page.get_by_text("model not found").wait_for(state="visible")
     keep_screenshot(page, "again")

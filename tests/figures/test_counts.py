@@ -12,7 +12,7 @@ from fastlab.cost import operations
 from fastlab.cost.operations import PARTS, total
 from fastlab.figures import counts
 from fastlab.figures.style import STACKED
-from fastlab.words import factor, percent, power, si
+from fastlab.words import factor
 from tests.cells import run_cells
 from tests.pins import compare
 
@@ -150,13 +150,6 @@ def test_the_titles_say_where_the_parts_meet(tables):
     assert len(set(STACKED)) == len(figure.panels[0].layers) == 4
 
 
-def test_only_parts_that_have_room_are_written_in_the_bars(tables):
-    left, _ = counts.flop_shares(*tables).draw().axes
-    said = {text.get_text() for text in left.texts}
-    assert "0.67 %" not in said  # attention at 128 tokens
-    assert "65 %" in said
-
-
 @pytest.mark.parametrize(
     ("change", "count", "told"),
     [
@@ -178,47 +171,6 @@ def test_the_explorer_has_the_factor_of_each_count(point, change, count, told):
     assert factor(table.loc[count, "factor"]) == told
 
 
-def test_the_start_is_the_point_itself(point):
-    explorer = counts.counts(point)
-    assert explorer.state == STATE
-    same = counts.changed(point, **STATE)
-    assert counts.numbers(same) == counts.numbers(point)
-
-
-def test_far_factors_are_arrows_at_the_end_of_the_axis(point):
-    figure = counts.counts(point).make(**(STATE | {"phase": "decode"}))
-    (axes,) = figure.draw().axes
-    assert "<" in [line.get_marker() for line in axes.lines]
-    assert "÷512" in [text.get_text() for text in axes.texts]
-
-
-@pytest.mark.parametrize("model", ["gpt2", "bert", "qwen3-0.6b", "tiny-llama"])
-def test_the_ends_of_every_slider_draw_once(model):
-    box = counts.counts(fl.grid(model=model)[0]).widget()
-    pictures = []
-    box.picture.observe(lambda change: pictures.append(change["new"]), names="value")
-    for control in box.controls.values():
-        for at in (0, -1):
-            before, value = len(pictures), control.options[at][1]
-            moved = value != control.value
-            control.value = value
-            assert len(pictures) - before == moved
-    assert all("<figure>" in picture for picture in pictures)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (999, "999"), (999.6, "1 k"), (1.2358e9, "1.24 G"), (5e20, "500 E")],
-)
-def test_si_prefixes(value, text):
-    assert si(value) == text
-
-
-def test_numbers_in_words():
-    assert si(16.8e6, "B") == "16.8 MB"
-    assert power(14_495_514_624) == "1.45·10¹⁰"
-    assert power(0.00123) == "1.23·10⁻³"
-    told = [factor(f) for f in (4, 1 / 512, 1.6, 1.001, 100)]
-    assert told == ["×4", "÷512", "×1.6", "same", "×100"]
-    shares = [percent(s) for s in (0, 0.061, 0.0013, 0.214, 1)]
-    assert shares == ["0 %", "6.1 %", "0.13 %", "21 %", "100 %"]
+@pytest.mark.parametrize("model", ["gpt2", "bert", "qwen3-0.6b"])
+def test_every_family_has_an_explorer(model):
+    assert "<figure>" in counts.counts(fl.grid(model=model)[0]).picture()

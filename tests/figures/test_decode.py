@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import pathlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 import fastlab as fl
-from fastlab.figures import caches, decode, speedups
+from fastlab.figures import caches, decode
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
 from fastlab.spec.grids import flat
@@ -168,14 +167,6 @@ def test_the_default_ladder_has_stored_rows():
     assert faults(figure) == []
 
 
-def test_precisions_have_panels_of_their_own_and_generations_are_last(table):
-    whole = table.iloc[:1].assign(phase="generate", rung="generate, our decoder")
-    both = pd.concat([whole, table], ignore_index=True)
-    first, *_, last = decode.ladder(both, "title").panels
-    assert (first.title, next(iter(first.y.names))) == ("bf16", "eager, dynamic cache")
-    assert (last.title, list(last.y.names)) == (decode.WHOLE, ["our decoder"])
-
-
 def test_the_ladder_writes_ratios_refusals_and_compile_times(table):
     figure = decode.ladder(table, "title")
     said = texts(figure)
@@ -184,16 +175,6 @@ def test_the_ladder_writes_ratios_refusals_and_compile_times(table):
     assert figure.size[0] <= 11
     told = figure.tell()
     assert "fastest: int4-g64, static, 400/s, ×4.00 over eager" in told
-
-
-def test_a_ladder_of_nothing_measured_still_draws(table):
-    refused = table[table["status"] != "ok"]
-    assert "unsupported: needs X" in texts(decode.ladder(refused, "title"))
-
-
-def test_noisy_bars_are_hatched(table):
-    figure = decode.ladder(table.assign(flags="noisy"), "title").draw()
-    assert any(bar.get_hatch() for bar in figure.axes[0].patches)
 
 
 NOTEBOOK = "08_decode_and_cache"
@@ -297,11 +278,6 @@ def test_one_k_alone_has_no_fit_and_still_draws():
     assert "1.00 ms a token at 2" in figure.tell()
 
 
-def test_nothing_measured_says_so():
-    figure = speedups.over_column(generations({})[:0], "unroll", "k", "title")
-    assert figure.title == "nothing was measured"
-
-
 def test_the_explorer_tells_what_a_step_reads_at_the_cursor():
     given = {"caches": caches, "formats": ("bf16", "int8")}
     explorer = run_cells(NOTEBOOK, "explorer", **given)["shown"]
@@ -310,16 +286,6 @@ def test_the_explorer_tells_what_a_step_reads_at_the_cursor():
     assert "4.29 GB as 16-bit KV, " in figure.title
     assert faults(figure) == []
     assert explorer.options["weights"] == ["bf16", "int8"]
-
-
-def test_text_streams_greedily_and_drawn():
-    given = {"writer": "stdlib-12x192", "pathlib": pathlib, "pd": pd}
-    said = run_cells(NOTEBOOK, "stream", **given)["shown"]
-    assert list(said["way"]) == ["greedy", "drawn"]
-    assert said["tokens"].between(1, 80).all()
-    assert said["text"].str.startswith("def read(").all()
-    assert said["text"].nunique() == 2
-    assert (said["ttft_ms"] > 0).all()
 
 
 def test_a_tiny_model_is_trained_once_and_loads(tmp_path, monkeypatch):

@@ -184,14 +184,6 @@ def test_the_widget_and_a_picture_that_needs_none_are_two_outputs(monkeypatch):
     assert live[WIDGET]["model_id"] == explorer._box.model_id
 
 
-def test_a_picture_can_be_asked_for_without_a_widget():
-    bundle = following()._repr_mimebundle_()
-    assert 'alt="hidden 512 1 1' in bundle["text/html"]
-    assert bundle["text/plain"].endswith(
-        "field hidden, value 512, again as a text, twice 1"
-    )
-
-
 @pytest.mark.slow
 def test_all_of_this_holds_under_the_widgets_of_colab():
     if not (OLD / "ipywidgets").exists():

@@ -12,7 +12,7 @@ from matplotlib import rcParams
 
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.labels import apart
-from fastlab.figures.layers import bars, diagonal, level, line, points, stacked, tiles
+from fastlab.figures.layers import bars, line, points, stacked, tiles
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.shown import show
 from fastlab.figures.style import (
@@ -55,13 +55,6 @@ def test_many_marks_are_told_by_their_range_and_lines_by_their_ends():
     assert "path: 10.0 at 1 to 39.5 at 4" in told
 
 
-def test_hollow_is_estimated_and_filled_is_measured():
-    made = figure(points(ROWS, "x", "y"), points(ROWS, "x", "y", hollow=True))
-    filled, hollow = made.draw().axes[0].lines
-    assert filled.get_markerfacecolor() == "#000000"
-    assert hollow.get_markerfacecolor() == "white"
-
-
 def test_named_lines_stand_in_order_from_the_top_with_their_notes():
     named = pd.DataFrame({"call": ["a", "b"], "ms": [1.0, 2.0]})
     panel = Panel(
@@ -98,11 +91,6 @@ def test_a_tile_is_written_in_a_colour_that_can_be_read():
     dark, bright = made.draw().axes[0].texts
     assert (dark.get_color(), bright.get_color()) == ("white", "#000000")
     assert "measured: 1.00 at 1, 1, 90.0 at 2, 1" in made.tell()
-
-
-def test_an_unknown_category_is_named():
-    with pytest.raises(KeyError, match="c"):
-        Axis("", names=["a", "b"]).place(["c"])
 
 
 def test_a_number_that_is_drawn_and_not_folded_is_found():
@@ -146,14 +134,6 @@ def test_a_figure_of_nothing_says_why():
 def test_the_image_is_twice_as_sharp_as_the_page():
     shown = show(figure(points(ROWS, "x", "y"), size=(5.0, 3.0)))
     assert 450 < int(shown.markup.split('width="')[1].split('"')[0]) < 550
-
-
-def test_an_axis_can_hold_a_diagonal():
-    made = Figure([Panel(Y, Y, [points(ROWS, "y", "y")], decor=[diagonal(1, 100)])])
-    assert {t.get_text() for t in made.draw().axes[0].texts} == {"×2", "×1.25"}
-    lines = [diagonal(1, 100, (), "as promised"), level(5, words="dense")]
-    made = Figure([Panel(Y, Y, [points(ROWS, "y", "y")], decor=lines)])
-    assert {t.get_text() for t in made.draw().axes[0].texts} == {"as promised", "dense"}
 
 
 def test_text_can_be_read_in_every_colour():

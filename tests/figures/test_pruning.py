@@ -15,7 +15,6 @@ from fastlab.checkpoints import export_model
 from fastlab.figures import cuts as cut_figures
 from fastlab.figures import pruning
 from fastlab.figures.cuts import cutting, dense_of, described, paper_flops
-from fastlab.figures.explorer import choices
 from fastlab.figures.layers import even_at
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
@@ -25,7 +24,6 @@ from fastlab.spec.cuts import cut_points, possible_shares, ways_to_choose
 from fastlab.spec.pruning import (
     IMPORTANCES,
     LAYER_CHOICES,
-    RATIOS,
     pruned_shape,
 )
 from fastlab.spec.storage import Sparsity, sparse_bytes
@@ -240,9 +238,6 @@ def test_estimates_that_held_are_counted(cuts):
     assert not faults(figure(100.0))
 
 
-# --- the explorer
-
-
 def test_the_explorer_tells_the_built_shape_and_the_stored_row():
     (dense,) = fl.grid(**LARGE)
     point = fl.grid(**LARGE, prune_ffn=0.5, prune_multiple=64)[0]
@@ -270,26 +265,6 @@ def test_only_what_can_be_cut_is_offered():
     assert possible_shares(gpt2, "heads", {"hidden": 0.5}) == [0.5]
 
 
-@pytest.mark.parametrize("model", ["large", "other"])
-def test_every_state_that_is_offered_has_a_picture(model):
-    points = {"large": fl.grid(**LARGE)[0], "other": fl.grid(**SQUARE)[0]}
-    explorer = cutting(points, made([]), H200)
-    state = {"model": model}
-    for at in (1, -1):
-        for name, options in explorer.options.items():
-            values = list(choices(options, state).values())
-            state[name] = (
-                values[min(at, len(values) - 1)]
-                if name in RATIOS
-                else (state.get(name, values[at]))
-            )
-            whole = explorer.state | dict.fromkeys(RATIOS, 0.0) | state
-            assert isinstance(explorer.make(**whole), fl.figures.grammar.Figure)
-
-
-# --- models at hand
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A checkpoint with random weights, and a text of its own."""
@@ -302,19 +277,6 @@ def trained(tmp_path_factory):
     shape = fl.ModelShape("llama", **small, vocab=300, max_positions=256, tied=True)
     export_model(models.build(fl.Point(shape), "cpu"), tokenizer, folder)
     return fl.Trained(str(folder), text=(str(file),))
-
-
-def test_models_stand_side_by_side(trained):
-    given = SPACE | {"trained": trained, "budget_s": 0.05}
-    given["judged"] = fl.grid(model=str(trained.folder))
-    space = run_cells(NOTEBOOK, "live", "live-judged", **given)
-    table = space["beside"]
-    assert table["model"].tolist() == ["dense", "50% of the layers cut"]
-    assert table["flags"].map(type).eq(str).all()
-    assert table["parameters"].tolist() == [
-        sum(p.numel() for p in m.parameters()) for m in space["pair"].values()
-    ]
-    assert np.isfinite(table[["measured_ms", "bits_per_byte"]].to_numpy()).all()
 
 
 def test_a_student_stands_beside_its_cut_before(trained, monkeypatch):

@@ -94,9 +94,6 @@ def pick(table, **values):
     return row
 
 
-# --- products under a roof
-
-
 def test_the_output_projection_stands_where_arithmetic_puts_it(products):
     # 4096 x 4096 on 1024 rows: 2 m / (4 (1 + 2 m / 4096)) = 341.3 FLOP per byte
     row = pick(products, operation="out", phase="prefill", precision="fp32")
@@ -202,9 +199,6 @@ def test_the_default_figure_has_the_pinned_rows(calls):
     assert compare("03_roofline_roofline", figure.table) == []
 
 
-# --- benchmarks
-
-
 def test_replayed_benchmarks_are_those_of_the_reference(run, timed):
     samples = run.reference.samples
     assert 0 < len(timed) < len(samples)
@@ -247,22 +241,6 @@ def test_a_layers_path_climbs_and_stays_below_the_flat_roof(path, run):
         assert own["FLOP/s"].iloc[-1] > 10 * own["FLOP/s"].iloc[0]
 
 
-def test_a_datasheet_is_found_for_a_gpu_and_not_for_a_cpu(run):
-    assert roofs.datasheet(run.profile) is None
-    assert roofs.datasheet(None) is None
-    gpu = replace(fl.device("h200"), **CALIBRATED)
-    assert roofs.datasheet(gpu) == fl.device("h200")
-
-
-def test_both_roofs_are_drawn_where_there_is_a_datasheet(timed, path, device):
-    rows = path.table[path.table["operation"].str.startswith("estimate", na=False)]
-    figure = roofs.measured_roof(timed, replace(device, **CALIBRATED), rows)
-    assert faults(figure) == []
-    for axes in figure.draw().axes:
-        lines = [n.get_linestyle() for n in axes.lines if n.get_linewidth() == 1.8]
-        assert sorted(lines) == ["-", "--", "-."]
-
-
 def test_benchmarks_that_cannot_be_are_refused(run):
     with pytest.raises(ValueError, match="has no profile for tf32"):
         benchmarks(run, ["tf32"])
@@ -276,9 +254,6 @@ def test_benchmarks_are_timed_here_where_none_are_stored(monkeypatch, device):
     row = benchmarks(here, ["fp32"])["timed"].iloc[0]
     assert (row["FLOP/s"], row["FLOP per byte"]) == (pytest.approx(12e6), 0.5)
     assert row["roof"] == pytest.approx(0.5 * 10e9)
-
-
-# --- batches
 
 
 def test_the_knee_of_a_square_layer_by_hand():
@@ -337,21 +312,6 @@ def test_the_batch_figure_has_two_panels_marks_and_knees(run):
     measured = figure.table[figure.table["series"] == "measured"]
     assert compare("03_roofline_measured_knee", measured) == []
     assert compare("03_roofline_08", measured) == []
-
-
-# --- the explorer
-
-
-def test_every_state_of_the_explorer_is_drawn(calls, run):
-    explorer = roofs.roofs(calls[-1], None, run.profile)
-    assert repr(explorer).endswith("(calibrated), precision bf16")
-    menu = roofs.device_menu(None, run.profile)
-    assert next(iter(menu)) == f"{run.device} (calibrated)"
-    precisions = explorer.options["precision"]
-    for name, values in {"batch": (1, 1024), "prompt_len": (32, 8192)}.items():
-        for value in values:
-            assert "<figure>" in explorer.picture(**{name: value})
-    assert precisions({"device": fl.device("t4")}) == ["fp32", "fp16"]
 
 
 def test_the_explorer_tells_what_bounds_each_call(calls):

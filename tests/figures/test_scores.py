@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -96,9 +95,6 @@ def test_by_hand_a_constant_is_learned_from_other_values_only(reference):
     assert line["times a constant"] < line["no row used"]
 
 
-# --- waterfalls
-
-
 def rows_of(device, factor):
     return fl.table([record(point, device, factor) for point in POINTS])
 
@@ -133,20 +129,6 @@ def test_nothing_measured_is_said(device):
     with pytest.raises(ValueError, match="no rows"):
         scores.waterfalls(fl.table([]), device)
 
-
-def test_a_waterfall_is_drawn_hatched_for_the_residual(device):
-    figure = scores.waterfalls(rows_of(device, 2.0), device)
-    for axes, panel in zip(figure.draw().axes, figure.panels, strict=True):
-        names = [layer.name for layer in panel.layers]
-        assert set(names) == set(panel.y.names)
-        bars = dict(zip(names, axes.patches, strict=True))
-        assert [name for name in names if bars[name].get_hatch()] == ["residual"]
-        ends = {name: bar.get_x() + bar.get_width() for name, bar in bars.items()}
-        assert ends["residual"] == pytest.approx(ends["measured"])
-    assert re.match(r"2 points, medians of \d+ samples", figure.note)
-
-
-# --- the fit's terms, in the cells of the lesson
 
 ABLATED = pd.DataFrame(
     {
@@ -212,9 +194,6 @@ def test_fewer_folds_tell_nearly_the_same_and_classes_of_few_keep_theirs(
     assert 0.8 < (parts["full model"] / every["full model"]).median() < 1.4
 
 
-# --- the scoreboard
-
-
 def test_methods_are_sorted_and_noise_has_no_direction(board):
     figure = scores.methods(board)
     rows, (panel,) = figure.table, figure.panels
@@ -278,9 +257,6 @@ def test_figures_and_tables_have_the_pinned_rows(reference, board, ablated):
     } == {}
 
 
-# --- the explorer
-
-
 def test_the_explorer_predicts_a_value_from_the_others(explorer, reference):
     rows = scores.held_out(reference.records, reference.profile)
     counts = rows["hidden"].value_counts()
@@ -293,34 +269,6 @@ def test_the_explorer_predicts_a_value_from_the_others(explorer, reference):
     assert f"median error {median:.1f} %" in figure.title
     assert len(figure.table) == len(rows)
     assert (figure.table["left_out"] == 512).sum() == len(mine)
-
-
-def test_another_field_brings_its_own_values_and_the_shown_one_is_drawn(explorer):
-    """The old explorer showed 64 over the picture of 512, and 'bert' over 'llama'."""
-    box, seen = explorer.widget(), []
-    box.picture.observe(lambda change: seen.append(change["new"]), names="value")
-    field, value = box.controls["field"], box.controls["left_out"]
-    assert (value.value, value.index) == (512, [v for _, v in value.options].index(512))
-    assert "hidden 512 left out, 106 rows" in box.picture.value
-    field.value = "family"
-    assert [v for _, v in value.options] == ["bert", "gpt2", "llama", "qwen3"]
-    assert value.value == "bert"
-    assert "family bert left out, 24 rows" in box.picture.value
-    value.value = "gpt2"
-    assert "family gpt2 left out, 72 rows" in box.picture.value
-    assert len(seen) == 2
-
-
-def test_limits_stay_as_a_value_moves(explorer):
-    limits = {
-        explorer.make(field="hidden", left_out=value).panels[0].x.limits
-        for value in (64, 512)
-    }
-    assert len(limits) == 1
-
-
-def test_only_fields_with_two_values_are_offered(three, device):
-    assert scores.leave_out(three, device).options["field"] == ["hidden"]
 
 
 def test_nothing_to_leave_out_is_said(three, device):

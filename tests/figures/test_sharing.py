@@ -110,18 +110,6 @@ def test_each_time_stands_over_the_dense_row_of_its_precision(times):
     assert set(times["weights_mb"]) == {2.0}
 
 
-def test_the_figure_of_times_tells_factors_and_megabytes(times):
-    figure = sharing.lookups(times)
-    assert [panel.title for panel in figure.panels] == [
-        *("prefill", "decode", "all weights")
-    ]
-    ((_, gains),) = figure.panels[1].notes
-    assert gains[0] == "1"
-    assert gains[1].startswith("÷")
-    assert figure.panels[2].notes[0][1] == ["2 MB"] * 5
-    assert "nothing measured" in sharing.lookups(times[:0]).tell()
-
-
 def test_stored_times_give_the_speedups_of_the_committed_rows():
     large = SIZE | {"layers": 4, "hidden": 1024, "vocab": 2048, "prompt_len": 128}
     shared = fl.grid(share_bits=[0, 2, 3, 4, 6], **large)
@@ -154,17 +142,6 @@ def test_words_beside_marks_cover_neither_lines_nor_each_other():
         path = line.get_path().transformed(axes.transData)
         assert not path.intersects_bbox(box, filled=False)
         assert not box.count_overlaps(boxes[:n])
-
-
-def test_rows_alike_are_told_apart_by_what_differs():
-    points = fl.grid(share_bits=[0, 2, 3], **SIZE)
-    rows = fl.table([record(point, fl.device("h200"), 1.0) for point in points])
-    short = fl.short(rows)
-    first = ["family", "layers", "hidden", "precision", "phase", "share_bits"]
-    assert list(short)[:6] == first
-    assert not short.iloc[:, :6].duplicated().any()
-    assert "new_tokens" not in short  # the phase tells it already
-    assert "share_bits" not in fl.short(rows[:2])
 
 
 @pytest.mark.parametrize(("rows", "count"), [(0, 1), (1, 96), (16, 6)])

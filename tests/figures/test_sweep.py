@@ -100,12 +100,6 @@ def test_a_line_for_every_point_with_its_ratio(rows):
     assert faults(figure) == []
 
 
-def test_what_has_not_settled_is_marked(changed):
-    figure = sweep.pairs(changed(0, measured=measurement(9.0, n=3)))
-    assert "ratio\n(~ not settled)" in texts(figure)
-    assert any(text.startswith("~×") for text in texts(figure))
-
-
 def test_by_hand_depth_is_a_straight_line_and_a_layer_has_the_counted_flops(rows):
     """Time is made 3 + 2 x layers: both come out, whatever the width."""
     first = rows[(rows.phase == "prefill") & (rows.precision == "fp32")]
@@ -160,9 +154,6 @@ def test_the_rows_that_exercise_4_names_are_estimates():
         )
 
 
-# --- explorers
-
-
 @pytest.fixture
 def chosen(rows):
     return sweep.choose(rows, "prefill", "fp32")
@@ -189,10 +180,6 @@ def test_without_a_profile_only_measured_depths_have_a_curve(chosen):
     assert sweep.curve(chosen, None, 3).empty
     figure = sweep.by_hidden(chosen, sweep.curve(chosen, None, 3), 3, chosen)
     assert "estimated only" in figure.title
-
-
-def test_a_precision_that_the_device_lacks_has_no_curve(chosen, device):
-    assert sweep.curve(chosen, replace(device, peak_flops={"bf16": 1e12}), 4).empty
 
 
 def test_unusual_heads_are_kept_and_nothing_is_put_in_between(device):

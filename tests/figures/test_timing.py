@@ -108,25 +108,6 @@ def test_plain_intervals_miss_the_truth_on_drifting_clocks_and_corrected_ones_ho
     )
 
 
-def test_the_clocks_in_a_table():
-    import time
-
-    table = run_cells(NOTEBOOK, "time", pd=pd, np=np, time=time)["shown"]
-    assert list(table["clock"]) == ["time", "perf_counter"]
-    assert list(table["can be set"]) == [True, False]
-    wall = table["smallest step, ns"][0]
-    assert wall >= np.spacing(time.time()) * 1e9 / 2  # 238 ns since 2004
-
-
-def test_the_report_says_every_field():
-    table = run_cells(NOTEBOOK, "report", measured=ON_GPU, pd=pd)["shown"]
-    assert table.set_index("field")["value"].to_dict() == {
-        **{"seconds": 0.01, "low_s": 0.009, "high_s": 0.011, "n": 3},
-        **{"stopped": "budget", "flags": "noisy", "cache": "cold"},
-        **{"warmup_calls": 5, "first_call_s": 0.5},
-    }
-
-
 def test_the_strips_show_every_sample_and_ring_the_first():
     figure = timing.strips(BOTH, first=2)
     left, right = figure.draw().axes
@@ -214,20 +195,3 @@ def test_the_figure_marks_what_was_taken_and_its_axes_stay():
     pale, used = axes[0].lines[:2]
     assert (len(pale.get_xdata()), len(used.get_xdata())) == (97, 3)
     assert axes[0].get_ylim() == axes[1].get_ylim()
-
-
-def test_one_change_is_one_redraw_that_says_its_state():
-    box = timing.samples_taken(BOTH, "measured on a box").widget()
-    assert (box.controls["samples"].value, len(box.controls["samples"].options)) == (
-        *(3, 100),
-    )
-    pictures = []
-    box.picture.observe(lambda change: pictures.append(change["new"]), names="value")
-    box.controls["samples"].value = 2
-    box.controls["trap"].value = "the fastest call"
-    first, second = pictures
-    assert "n = 2: you report 55.0 ms (20.0 to 90.0), dashed" in first
-    assert "off by ×5.50, and your interval misses it" in first
-    assert "you report 9.00 ms, no interval, dashed" in second
-    assert "off by ÷1.11, and your interval misses it" in second
-    assert "measured on a box</figcaption>" in second

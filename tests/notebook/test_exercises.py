@@ -8,7 +8,6 @@ import math
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,9 +22,9 @@ from fastlab.notebook.expressions import ALLOWED, expression
 from fastlab.notebook.kinds import (
     CLOSE,
     NOT_ATTEMPTED,
-    Choice,
     Formula,
     Prediction,
+    Setting,
     Verdict,
 )
 
@@ -74,9 +73,12 @@ def words(exercise, verdict) -> str:
     return verdict.words.partition(": ")[2] if told else verdict.words
 
 
-def test_every_notebook_has_its_exercises():
+def test_every_notebook_has_exercises_and_twenty_or_more_are_written_or_run():
+    """A function, a row or a measurement is asked for, not a letter or a number."""
     assert {name[:2] for name in NAMES} == {f"{n:02}" for n in range(11)}
-    assert len(list(exercises.FOLDER.iterdir())) == 11
+    made = [n for n in NAMES if isinstance(EXERCISES[n], (Formula, Setting))]
+    assert len(made) >= 20  # tensors are formulas, predictions are settings
+    assert 2 * len(made) >= len(NAMES)
 
 
 def assert_it_knows_right_and_wrong(exercise):
@@ -144,11 +146,6 @@ def test_numbers_of_all_kinds_pass():
         assert fl.check.q05_1(four).passed
 
 
-def test_other_answers_get_the_general_hint():
-    assert "which of the" in fl.check.q05_1(5).words
-    assert "two more layers" in fl.check.q05_2(lambda t2, t4: 1.0).words
-
-
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("digits", [2, 3, 4])
 def test_a_long_number_may_be_rounded_to_two_digits_or_more(name, digits):
@@ -182,13 +179,6 @@ def test_a_choice_is_one_letter_and_no_more(answer):
     assert fresh("04_1")(" B ").passed is True
 
 
-def test_a_function_that_fails_is_told_how():
-    words = fl.check.q05_2(lambda t2: t2).words
-    assert "called with t2=3.0, t4=5.0, raised TypeError" in words
-    assert "returned something else" in fl.check.q05_2(lambda a, b: "9").words
-    assert "pass the function itself" in fl.check.q05_2(9.0).words
-
-
 def test_a_function_that_prints_is_told_to_return(capsys):
     verdict = fresh("05_2")(lambda t2, t4: print(t4 + 2 * (t4 - t2)))
     assert "prints its result: return it instead" in verdict.words
@@ -213,11 +203,6 @@ def test_the_solution_is_offered_after_two_wrong_tries():
     assert exercise(153).words == exercise.why
 
 
-def test_the_solution_on_request_says_why():
-    verdict = fl.check.q05_2.solution()
-    assert verdict.words == f"t4 + 2 * (t4 - t2); {fl.check.q05_2.why}"
-
-
 def test_the_verdict_is_told_in_words_and_html_is_escaped():
     verdict = fresh("04_1")("<script>")
     assert "<script>" not in verdict._repr_html_()
@@ -226,9 +211,9 @@ def test_the_verdict_is_told_in_words_and_html_is_escaped():
 
 
 def test_a_misspelt_name_is_told_the_nearest():
-    with pytest.raises(AttributeError, match=r"'q5_1': did you mean q05_1\?"):
+    with pytest.raises(AttributeError, match=r"'q5_1'; did you mean q05_1\?"):
         _ = fl.check.q5_1
-    with pytest.raises(AttributeError, match="'answers': a name is as in q05_1"):
+    with pytest.raises(AttributeError, match="'answers'; allowed: EXERCISES, q00_1"):
         _ = fl.check.answers
     assert not hasattr(fl.check, "__wrapped__")
     assert "q10_3" in dir(fl.check)
@@ -282,11 +267,6 @@ def test_a_bad_file_is_told_by_exercise_and_field(tmp_path, good, bad, words):
     path.write_text(GOOD.replace(good, bad))
     with pytest.raises(ValueError, match=f"^07.yaml: {words}"):
         list(read_exercises(path))
-
-
-def test_a_choice_has_its_solution_among_the_letters():
-    with pytest.raises(ValueError, match="solution: 'e' is none of a, b"):
-        Choice(name="2", text="e", why="w", wrong=[], otherwise="o", letters="ab")
 
 
 KINDS = """q07_1:
@@ -360,7 +340,7 @@ def test_without_torch_a_function_gets_arrays(kinds, monkeypatch):
         (lambda x, bits: scales(x, bits).T, r"shape is \(1, 3\), not \(3, 1\): o"),
         (lambda x, bits: 0 * scales(x, bits), "^o$"),
         (lambda x, bits: scales(x, bits) / 0, "3 of 3 numbers are NaN or infinite"),
-        (lambda x, bits: scales(x, bits).tolist(), "this is a list: give a tensor"),
+        (lambda x, bits: [*scales(x, bits).tolist(), "a"], "is a list: give a tensor"),
         (lambda x, bits: "9", "this is text: give a tensor"),
         (lambda x, bits: {}, "of type dict: give a tensor"),
         (lambda x, bits: x[:0], "of type Tensor: give a tensor"),
@@ -387,8 +367,7 @@ def test_a_row_may_be_a_dict_a_series_or_a_table_of_one_row(kinds):
     ("change", "said"),
     [
         ({"estimated_ms": math.nan}, "estimated_ms: this is no finite number"),
-        ({"estimated_ms": None}, "estimated_ms: this is of type NoneType"),
-        ({"precision": 8}, "precision is of type int: give text, as 'int8' is"),
+        ({"precision": 8}, "precision: this is of type int: give text, as 'int8' is"),
     ],
 )
 def test_a_wrong_column_is_told_in_words(kinds, change, said):
@@ -436,63 +415,24 @@ def test_a_bad_entry_of_the_new_kinds_is_told_by_its_field(tmp_path, good, bad, 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("-2 ** 2 + 7 // 2 % 2", -3),
-        ("x if x > 2 else 1 / 0", 3),
-        ("1 / 0 if x <= 2 else round(2.5) + floor(x) + ceil(0.1)", 6),
+        ("-2 ** 2 + 7 // 2 + round(2.5) + floor(x) + ceil(0.1)", 5),
         ("max(x, min(1, 2), abs(-5)) + log(exp(2)) + sqrt(4)", 9),
         ("(x == 3) + (x != 3) + (x < 3) + (x >= 3)", 2),
-        ("(x > 2 and x < 4) + (x < 0 or not x == 4) + (x == 4 and 1 / 0)", 2),
+        ("(x > 2 and x < 4) + (x < 0 or x == 4)", 1),
     ],
 )
 def test_an_expression_computes_as_python_does(text, value):
     assert expression(text, ["x"])(3) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *(
-            "x.real",
-            "(1).real",
-            "y",
-            "open('a')",
-            "print(1)",
-            "eval('1')",
-            "x()",
-            "min",
-        ),
-        *(
-            "[x for x in (1, 2)]",
-            "(lambda: 1)()",
-            "'a'",
-            "b'a'",
-            "f'{x}'",
-            "True",
-            "1j",
-        ),
-        *("x[0]", "(1, 2)", "{1}", "{1: 2}", "~x", "+x", "x < 'a'", "'a' == x"),
-        *(
-            "1 < x < 3",
-            "x in x",
-            "x is x",
-            "min(*x)",
-            "max(1, key=x)",
-            "max(x, axis='a')",
-            "max(x, **x)",
-            "(x := 1)",
-            "...",
-        ),
-        *(
-            "__import__('os')",
-            "min.__self__",
-            "1 << 9",
-            "1 if print() else 2",
-            "",
-            "x = 1",
-        ),
-        *("1; 1", "x\0", "(" * 500 + ")" * 500, "-" * 99_999 + "1", "9" * 400),
-    ],
-)
+REFUSED = """x.real|(1).real|y|open('a')|print(1)|eval('1')|x()|min|[x for x in (1, 2)]
+(lambda: 1)()|b'a'|f'{x}'|True|1j|x[0]|(1, 2)|{1}|{1: 2}|~x|+x|1 < x < 3|x in x|x is x
+min(*x)|max(1, key=x)|max(x, axis='a')|max(x, **x)|(x := 1)|...|__import__('os')|x % x
+min.__self__|1 << 9|1 if print() else 2||x = 1|1; 1|x\0""".replace("\n", "|").split("|")
+REFUSED += ["(" * 500 + ")" * 500, "-" * 99_999 + "1", "9" * 400]
+
+
+@pytest.mark.parametrize("text", REFUSED)
 def test_what_is_not_listed_is_not_an_expression(text):
     with pytest.raises(ValueError):
         expression(text, ["x"])
@@ -525,32 +465,18 @@ def test_an_expression_computes_arrays_as_numpy_does(text, value):
     np.testing.assert_allclose(expression(text, ["x"])(X), value)
 
 
-def test_a_text_may_only_be_compared():
+def test_a_text_may_be_compared():
     assert expression("x == 'bf16'", ["x"])("bf16") == 1
     assert expression("x != 'bf16'", ["x"])("bf16") == 0
 
 
-NODES = (ast.Constant, ast.Name, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp)
-NODES += (
-    ast.Call,
-    ast.BoolOp,
-    ast.boolop,
-    ast.keyword,
-    ast.operator,
-    ast.unaryop,
-    ast.cmpop,
-    ast.expr_context,
-)
+NODES = (ast.Constant, ast.Name, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call)
+NODES += (ast.BoolOp, ast.boolop, ast.keyword, ast.operator, ast.unaryop, ast.cmpop)
+NODES += (ast.expr_context,)
 _leaves = st.sampled_from(["x", "2", "0.5", "9e9", "trap", "'s'", "True", "None"])
 _shapes = ["{} + {}", "{} ** {}", "-({})", "({}) < ({})", "({}) if {} else ({})"]
 _shapes += ["max({}, {})", "round({})", "trap({})", "({}).real", "({})[{}]", "[{}]"]
-_shapes += [
-    "[{} for x in {}]",
-    "(lambda: {})()",
-    "({}) and {}",
-    "max(*{})",
-    "f'{{{}}}'",
-]
+_shapes += ["[{} for x in {}]", "(lambda: {})()", "({}) and {}", "max(*{})"]
 _shapes += ["min({}, key=trap)", "x({})", "({}, {})", "(y := {})", "{} % {}", "not {}"]
 
 
@@ -573,8 +499,4 @@ def test_nothing_outside_the_list_is_ever_evaluated(text):
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     assert calls <= set(ALLOWED) and names <= {"x", *calls}
     with contextlib.suppress(ArithmeticError, TypeError, ValueError):
-        assert type(rule(3)) is float
-
-
-def test_the_files_are_the_ones_of_this_repository():
-    assert Path(fl.__file__).parents[1] / "notebooks" / "exercises" == exercises.FOLDER
+        assert type(rule(3)) in (float, str)

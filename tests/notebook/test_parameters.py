@@ -108,13 +108,6 @@ def test_lines_that_are_no_literals_are_refused(tmp_path, line):
         notebook_parameters(notebook(tmp_path, f"a = 1\n{line}"))
 
 
-def test_a_derived_value_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="b = a \\* 2 of the parameters is not name = lit"
-    ):
-        notebook_parameters(notebook(tmp_path, "a = 1\nb = a * 2"))
-
-
 @pytest.mark.parametrize("text", ["# words", "[1]", "{}", "7"])
 def test_a_file_that_is_no_notebook_is_refused(tmp_path, text):
     (tmp_path / "README.md").write_text(text)

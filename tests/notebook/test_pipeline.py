@@ -63,11 +63,6 @@ def test_the_steps_and_what_each_adds(model):
     assert steps["compiled"].recipe.runtime == "compile"
 
 
-def test_steps_that_change_nothing_are_left_out(model):
-    few = {"prompt_len": 8, "distill_steps": 0, "formats": ["fp32"], "compiled": False}
-    assert list(run_live(model, **few)["live"]) == ["dense", "pruned"]
-
-
 def test_no_model_and_nothing_runs(model, tmp_path):
     found = run_live(model, *CELLS, place=tmp_path, name="")
     assert (found["live"], found["records"], found["losses"]) == ({}, [], [])
@@ -78,11 +73,6 @@ def test_a_name_that_is_none_is_refused_before_any_work():
     names = {"live_model": "stdlib-12x19", "paths": {}, "source": "auto"}
     with pytest.raises(ValueError, match=r"live_model='std.*: stdlib-12x192"):
         run_cells("10", "start", **names, budget_s=0.1)
-
-
-def test_a_count_below_zero_is_refused(model):
-    with pytest.raises(ValueError, match="distill_steps"):
-        run_live(model, distill_steps=-1)
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +104,3 @@ def test_the_student_is_kept_and_as_small_as_was_said(ran):
     count = sum(p.numel() for p in model.parameters())
     assert count == fl.parameters(built)
     assert tokenizer("import")["input_ids"]
-
-
-def test_the_run_becomes_a_staircase(ran):
-    _, found = ran
-    names = {name: found[name] for name in ("records", "live", "losses", "bench")}
-    names |= {"case": article, "live_model": "tiny", "divided": {"16 bit": 8}}
-    rows = run_cells("10", "live-stairs", **names)["alive"]
-    assert list(rows["step"]) == list(found["live"])
-    assert rows["bits_per_byte"].iloc[:3].notna().all()
-    panels = article.staircase(rows).panels
-    assert [panel.x.label[:4] for panel in panels] == ["time", "bits"]
