@@ -14,7 +14,7 @@ import numpy as np
 from fastlab.notebook.answers import array_of, kind_of, number, result_of, row_of
 from fastlab.notebook.expressions import Expression, expression
 
-NOT_ATTEMPTED = "not attempted yet: replace the ... and run this cell again"
+NOT_ATTEMPTED = "not attempted yet: replace the ... or None, run that cell and this one"
 CLOSE = 1e-3  # relative; below it two numbers are the same
 ROUNDED = 0.03  # relative; what rounding to two or three digits may change
 

@@ -149,6 +149,11 @@ def test_the_run_is_finished_last(book):
     assert book.cells[-1].source == "run.finish(rows)"
 
 
+def test_markdown_behind_html_is_seen_as_such(book):
+    for cell in prose(book):
+        assert not re.search(r"</details>\n(?!\n)", cell.source), cell.id
+
+
 def test_headings_are_in_order(book):
     found = re.findall("^#+ ", "\n".join(c.source for c in prose(book)), re.MULTILINE)
     assert found == ["# "] + ["## "] * (len(found) - 1)
