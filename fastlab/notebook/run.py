@@ -221,7 +221,7 @@ class Run:
             "replayed": self.is_replay,
             "rows_from": self.device,
             "caption": self.caption,
-            "folder": str(self.folder.relative_to(results_root().parent)),
+            "folder": self.folder.relative_to(results_root().parent).as_posix(),
             "settings": self.settings.to_dict(),
             "environment": machine.environment(self.kind),
         }
@@ -242,7 +242,7 @@ class Run:
 class Finished:
     """The summary of a run, as text and as JSON for tools that collect runs.
 
-    It names no machine: executed notebooks are passed on.
+    Executed notebooks are passed on: what only this machine has is not in it.
     """
 
     summary: dict[str, Any]
