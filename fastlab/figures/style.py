@@ -20,7 +20,7 @@ MARKERS = {"prefill": "o", "decode": "^", "generate": "s"}
 TITLE, TEXT, SMALL = 12, 11, 10  # points, at 100 pixels an inch
 WIDEST = 11.0  # inches: what is wider is shrunk by a notebook until its text is small
 # Four steps of cividis: told apart without hue too; hatches are the second channel.
-STACKED = (("#00224e", ""), ("#fdea45", "//"), ("#7c7b78", "\\\\"), ("#c9ba6a", ".."))
+STACKED = (("#00224e", ""), ("#fdea45", "//"), ("#9a9996", "\\\\"), ("#c9ba6a", ".."))
 
 
 def color_of(precision: object) -> str:

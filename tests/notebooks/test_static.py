@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -11,7 +14,7 @@ import nbformat
 import pytest
 
 from fastlab.notebook.parameters import notebook_parameters
-from tests.notebooks.conftest import HERE, NOTEBOOKS
+from tests.notebooks.conftest import HERE, NOTEBOOKS, ROOT
 
 ONCE = ["title", "setup", "parameters", "predict", "widget", "summary"]
 SETUP = (HERE / "setup_cell.txt").read_text().strip()
@@ -79,6 +82,14 @@ def test_stripped(book):
     for cell in code(book):
         assert cell.outputs == []
         assert cell.execution_count is None
+
+
+def test_what_readme_removes_outputs_with_leaves_these_as_they_are(tmp_path):
+    (command,) = re.findall(r"`(nbstripout.*?)`", (ROOT / "README.md").read_text())
+    copies = [Path(shutil.copy(path, tmp_path)) for path in NOTEBOOKS]
+    subprocess.run([sys.executable, "-m", *command.split(), *copies], check=True)
+    for path, copy in zip(NOTEBOOKS, copies, strict=True):
+        assert copy.read_bytes() == path.read_bytes(), path.name
 
 
 def test_tags_stand_once_and_in_order(book):
