@@ -43,7 +43,8 @@ def test_what_is_marked_as_tested_runs(block, tmp_path):
     elif block["output"]:  # times differ, columns do not
         # The column names; their widths depend on the figures below them.
         shown, said = (t.split("\n")[0].split() for t in (done.stdout, block["output"]))
-        assert shown == said
+        # "rates" is a column where a busy machine was calibrated.
+        assert [name for name in shown if name != "rates"] == said
 
 
 def test_predict_devices_measure_and_python_are_among_them():
