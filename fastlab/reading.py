@@ -144,7 +144,7 @@ def styled(
 def _writer(name: str, decimals: int | None) -> Any:
     def write(value: Any) -> str:
         if decimals is not None and isinstance(value, float) and value == value:
-            return f"{value:,.{decimals}f}"
+            return f"{value:z,.{decimals}f}"  # z: no -0.0
         return _escaped(written(name, value))
 
     return write
