@@ -18,6 +18,10 @@ __version__ = "0.1.0"
 # turns the wait is short, and a quiet machine is as fast as without.
 if "torch" not in sys.modules:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# So do those of the OpenBLAS in numpy's wheels: beside busy programs a fit takes six
+# times the CPU time. Not in conda, whose torch may multiply with the same library.
+if "numpy" not in sys.modules and not os.path.exists(sys.prefix + "/conda-meta"):
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _HOMES = {
     "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "PRESETS", "grid"),

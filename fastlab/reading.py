@@ -132,7 +132,7 @@ def styled(
 
     def write(name: str, value: Any) -> str:
         if decimals is not None and isinstance(value, float) and value == value:
-            return f"{value:,.{decimals}f}"
+            return f"{value:z,.{decimals}f}"  # z: no -0.0
         return escape(written(name, value), quote=False)
 
     style = table.style.format({n: partial(write, str(n)) for n in table}).hide()

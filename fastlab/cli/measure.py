@@ -76,7 +76,7 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="visits to each point, all once before any again; the middle one counts",
+    help="measurements of each point, all once before any again; the middle counts",
 )
 @students_option
 def sweep(

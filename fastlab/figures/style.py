@@ -21,7 +21,7 @@ TITLE, TEXT, SMALL = 12, 11, 10  # points, at 100 pixels an inch
 WIDEST = 11.0  # inches: what is wider is shrunk by a notebook until its text is small
 DASHES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)))  # of lines of one colour
 # Four steps of cividis: told apart without hue too; hatches are the second channel.
-STACKED = (("#00224e", ""), ("#fdea45", "//"), ("#7c7b78", "\\\\"), ("#c9ba6a", ".."))
+STACKED = (("#00224e", ""), ("#fdea45", "//"), ("#9a9996", "\\\\"), ("#c9ba6a", ".."))
 
 
 def color_of(precision: object) -> str:

@@ -216,6 +216,7 @@ def depth(point: Point, devices: Sequence[Device]) -> Explorer:
         "nothing runs: all times are estimated. A datasheet is what a device could do "
         "at best: estimated, not calibrated"
     )
+    caption = "; ".join([caption, *(d.trust for d in devices if d.trust)])
     return explore(make, {"layers": point.shape.layers}, caption, layers=(1, MOST))
 
 

@@ -30,7 +30,7 @@ def results(_: Subject) -> Iterator[Finding]:
         yield Finding("results", False, f"{place} cannot be written", fix)
         return
     free = shutil.disk_usage(place).free
-    said, fix = f"{root}, {si(free, 'B')} free", f"at least {si(LEAST_FREE, 'B')}"
+    said, fix = f"{root.name}/, {si(free, 'B')} free", f"at least {si(LEAST_FREE, 'B')}"
     yield Finding("results", free >= LEAST_FREE, said, f"make room: {fix}")
 
 

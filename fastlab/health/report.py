@@ -67,9 +67,10 @@ class Report:
 def _table(findings: Iterable[Finding]) -> str:
     rows = [("verdict", "what", "said", "fix")]
     rows += [(f.verdict, f.name, f.said, f.fix * (f.ok is False)) for f in findings]
-    cells = [[f"<td>{html.escape(word)}</td>" for word in row] for row in rows]
+    left = '<td style="text-align:left">'  # JupyterLab has them to the right
+    cells = [[f"{left}{html.escape(word)}</td>" for word in row] for row in rows]
     lines = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
-    return f'<table style="text-align:left">{lines}</table>'
+    return f"<table>{lines}</table>"
 
 
 @dataclass(frozen=True)

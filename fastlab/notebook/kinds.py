@@ -14,7 +14,7 @@ from fastlab.notebook import answers
 from fastlab.notebook.answers import naming, number
 from fastlab.notebook.expressions import expression
 
-NOT_ATTEMPTED = "not attempted yet: replace the ... and run this cell again"
+NOT_ATTEMPTED = "not attempted yet: replace the ... or None, run that cell and this one"
 CLOSE = 1e-3  # relative; below it two numbers are the same
 ROUNDED = 0.03  # relative; what rounding to two or three digits may change
 # A verdict's head and colour, by whether it passed; None = not attempted.

@@ -221,7 +221,7 @@ class Run:
             "replayed": self.is_replay,
             "rows_from": self.device,
             "caption": self.caption,
-            "folder": str(self.folder),
+            "folder": self.folder.relative_to(results_root().parent).as_posix(),
             "settings": self.settings.to_dict(),
             "environment": machine.environment(self.kind),
         }
@@ -240,15 +240,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Finished:
-    """The summary of a run, as text and as JSON for tools that collect runs."""
+    """The summary of a run, as text and as JSON for tools that collect runs.
+
+    Executed notebooks are passed on: what only this machine has is not in it.
+    """
 
     summary: dict[str, Any]
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {
-            "text/plain": repr(self),
-            "application/vnd.fastlab.run+json": self.summary,
-        }
+        shared = {k: v for k, v in self.summary.items() if k != "environment"}
+        return {"text/plain": repr(self), "application/vnd.fastlab.run+json": shared}
 
     def __repr__(self) -> str:
         counts = self.summary["statuses"].items()

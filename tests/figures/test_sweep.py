@@ -114,7 +114,7 @@ def test_by_hand_depth_is_a_straight_line_and_a_layer_has_the_counted_flops(rows
 
 def operations(point, device):
     given = {"run": Mock(points=[point], profile=device)}
-    return run_cells("05_layers_by_hidden", "operations", "dearest", **given, pd=pd)[
+    return run_cells("05_layers_by_hidden", "operations", "costliest", **given, pd=pd)[
         "ops"
     ]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -11,7 +14,7 @@ import nbformat
 import pytest
 
 from fastlab.notebook.parameters import notebook_parameters
-from tests.notebooks.conftest import HERE, NOTEBOOKS
+from tests.notebooks.conftest import HERE, NOTEBOOKS, ROOT
 
 ONCE = ["title", "setup", "parameters", "predict", "widget", "summary"]
 SETUP = (HERE / "setup_cell.txt").read_text().strip()
@@ -81,6 +84,14 @@ def test_stripped(book):
         assert cell.execution_count is None
 
 
+def test_what_readme_removes_outputs_with_leaves_these_as_they_are(tmp_path):
+    (command,) = re.findall(r"`(nbstripout.*?)`", (ROOT / "README.md").read_text())
+    copies = [Path(shutil.copy(path, tmp_path)) for path in NOTEBOOKS]
+    subprocess.run([sys.executable, "-m", *command.split(), *copies], check=True)
+    for path, copy in zip(NOTEBOOKS, copies, strict=True):
+        assert copy.read_bytes() == path.read_bytes(), path.name
+
+
 def test_tags_stand_once_and_in_order(book):
     found = [tag for cell in book.cells for tag in tags(cell)]
     assert [tag for tag in found if tag in ONCE] == ONCE
@@ -147,6 +158,11 @@ def test_the_reader_is_told_what_to_see(book):
 
 def test_the_run_is_finished_last(book):
     assert book.cells[-1].source == "run.finish(rows)"
+
+
+def test_markdown_behind_html_is_seen_as_such(book):
+    for cell in prose(book):
+        assert not re.search(r"</details>\n(?!\n)", cell.source), cell.id
 
 
 def test_headings_are_in_order(book):
