@@ -32,7 +32,8 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     executed = _executed_path(notebook)
     _execute(notebook, executed, parameters)
     summary = run_summary(executed)
-    folder = Path(summary["folder"]) if summary else executed.parent
+    root = results_root().parent
+    folder = root / summary["folder"] if summary else executed.parent
     found = {"table": folder / "rows.csv", "run": folder / "run.json"}
     figures = sorted(folder.glob("*.png"))
     named = {n: str(p) for n, p in found.items() if p.exists()}

@@ -221,7 +221,7 @@ class Run:
             "replayed": self.is_replay,
             "rows_from": self.device,
             "caption": self.caption,
-            "folder": str(self.folder),
+            "folder": self.folder.relative_to(results_root().parent).as_posix(),
             "settings": self.settings.to_dict(),
             "environment": machine.environment(self.kind),
         }

@@ -37,7 +37,7 @@ def model(tmp_path_factory) -> Path:
 def run_live(model, *cells, place=None, name=None, **parameters):
     """The names after the live cells of notebook 10, run on the CPU."""
     names = {"prompt_len": 1024, "distill_steps": 3, "formats": ["bf16", "int8"]}
-    names |= {"compiled": True, "case": article, "cut": CUT} | parameters
+    names |= {"compiled": ["live"], "case": article, "cut": CUT} | parameters
     names |= {"accumulate": accumulate, "or_": operator.or_}
     names["live_model"] = str(model / "model") if name is None else name
     names |= {"folder": names["live_model"], "live_text": str(model / "own.txt")}
@@ -64,7 +64,7 @@ def test_the_steps_and_what_each_adds(model):
 
 
 def test_steps_that_change_nothing_are_left_out(model):
-    few = {"prompt_len": 8, "distill_steps": 0, "formats": ["fp32"], "compiled": False}
+    few = {"prompt_len": 8, "distill_steps": 0, "formats": ["fp32"], "compiled": []}
     assert list(run_live(model, **few)["live"]) == ["dense", "pruned"]
 
 
@@ -88,7 +88,7 @@ def test_a_count_below_zero_is_refused(model):
 @pytest.fixture(scope="module")
 def ran(model, tmp_path_factory):
     place = tmp_path_factory.mktemp("run")
-    how = {"prompt_len": 16, "distill_steps": 2, "compiled": False}
+    how = {"prompt_len": 16, "distill_steps": 2, "compiled": []}
     return place / "student", run_live(model, *CELLS, place=place, **how)
 
 
