@@ -259,7 +259,7 @@ def test_the_stored_rows_give_the_pinned_numbers(paths):
 
 
 def topics():
-    names = {"pathlib": pathlib, "pd": pd}
+    names = {"data": pathlib.Path(fl.__file__).parents[1] / "data", "pd": pd}
     return run_cells("10", "settled", **names)["topics"]
 
 

@@ -7,6 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 import fastlab as fl
@@ -38,7 +39,8 @@ def run_live(model, *cells, place=None, name=None, **parameters):
     """The names after the live cells of notebook 10, run on the CPU."""
     names = {"prompt_len": 1024, "distill_steps": 3, "formats": ["bf16", "int8"]}
     names |= {"compiled": ["live"], "case": article, "cut": CUT} | parameters
-    names |= {"accumulate": accumulate, "or_": operator.or_}
+    names |= {"accumulate": accumulate, "or_": operator.or_, "pd": pd}
+    names["data"] = Path(fl.__file__).parents[1] / "data"
     names["live_model"] = str(model / "model") if name is None else name
     names |= {"folder": names["live_model"], "live_text": str(model / "own.txt")}
     settings = fl.Settings.for_device("cpu", budget_s=0.02)
@@ -64,8 +66,8 @@ def test_the_steps_and_what_each_adds(model):
 
 
 def test_steps_that_change_nothing_are_left_out(model):
-    few = {"prompt_len": 8, "distill_steps": 0, "formats": ["fp32"], "compiled": []}
-    assert list(run_live(model, **few)["live"]) == ["dense", "pruned"]
+    few = {"prompt_len": 8, "formats": ["fp32"], "compiled": []}
+    assert list(run_live(model, **few)["live"]) == ["dense", "pruned", "distilled"]
 
 
 def test_no_model_and_nothing_runs(model, tmp_path):
@@ -118,7 +120,7 @@ def test_the_student_is_kept_and_as_small_as_was_said(ran):
 
 def test_the_run_becomes_a_staircase(ran):
     _, found = ran
-    names = {name: found[name] for name in ("records", "live", "losses", "bench")}
+    names = {name: found[name] for name in ("alive", "live", "losses", "bench")}
     names |= {"case": article, "live_model": "tiny", "divided": {"16 bit": 8}}
     rows = run_cells("10", "live-stairs", **names)["alive"]
     assert list(rows["step"]) == list(found["live"])
