@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -156,6 +157,12 @@ class Prefill:
         """Nothing to undo: the cache is made anew in each run."""
 
 
+def cache_name(model: nn.Module) -> str:
+    """What forward() calls a KV cache, given and returned: `cache` from 5.24 on."""
+    names = signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
+
+
 @dataclass
 class Decode:
     """One new token per sequence after a cached prompt; the cache never grows.
@@ -170,14 +177,15 @@ class Decode:
     def __post_init__(self) -> None:
         with torch.inference_mode():
             out = self.model(self.ids, use_cache=True, logits_to_keep=1)
-        self.cache = out.past_key_values
+        self.name = cache_name(self.model)
+        self.cache = out[self.name]
         self.token = out.logits[:, -1:].argmax(-1)
         self.kept = [(layer.keys, layer.values) for layer in self.cache.layers]
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
-        out = self.model(self.token, past_key_values=self.cache, use_cache=True)
-        return out.logits
+        held = {self.name: self.cache}
+        return self.model(self.token, use_cache=True, **held).logits
 
     def release(self) -> None:
         """Let go of the prompt's own tensors, which a real decode loop does not keep.
@@ -207,14 +215,11 @@ class Generate:
         """Token ids (batch, new_tokens)."""
         self.reset()
         tokens: list[torch.Tensor] = []
+        name = cache_name(self.model)
         for _ in range(self.new_tokens):
-            out = self.model(
-                self._next(tokens),
-                past_key_values=self.cache,
-                use_cache=self.cached,
-                logits_to_keep=1,
-            )
-            self.cache = out.past_key_values
+            held: Any = {name: self.cache, "use_cache": self.cached}
+            out = self.model(self._next(tokens), logits_to_keep=1, **held)
+            self.cache = getattr(out, name)
             tokens.append(out.logits[:, -1:].argmax(-1))
         return torch.cat(tokens, dim=1)
 

@@ -24,7 +24,7 @@ from fastlab import machine
 from fastlab.clock.divergence import compare_logits, quality_from
 from fastlab.cost.memory import parameters
 from fastlab.learning.tokens import block_nats, blocks_and_bytes, token_ids
-from fastlab.models import numerics, prompt_ids
+from fastlab.models import cache_name, numerics, prompt_ids
 from fastlab.record import Quality
 from fastlab.runtime.cache import static_cache
 from fastlab.shrink.recipes import build
@@ -186,7 +186,7 @@ def logits_of(
     with numerics(precision):
         if cache in PACKED:
             held = static_cache(model, 1, ids.shape[1], cache)
-            options = {"past_key_values": held, "use_cache": True}
+            options = {cache_name(model): held, "use_cache": True}
             first, ids = ids.tensor_split(2, dim=1)
             model(first, **options)
             held.place.past = first.shape[1]

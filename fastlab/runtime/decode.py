@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from fastlab.machine import Here
+from fastlab.models import cache_name
 from fastlab.runtime.attention import attention_of, visible
 from fastlab.runtime.cache import State, dtype_of, static_cache
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
@@ -182,7 +183,8 @@ class Decoder:
 
         compiled: it is to be, and products of one row may take another way.
         """
-        model, cache, device = self.model, self.cache, self.device
+        model, device = self.model, self.device
+        held = {cache_name(model): self.cache, "use_cache": True}
 
         def forward(ids: Any, mask: Any, positions: Any, keep: int = 1) -> torch.Tensor:
             cut_out = not compiled and keep and device == "cpu" and ids.shape[1] > 1
@@ -192,9 +194,8 @@ class Decoder:
                     ids,
                     attention_mask=mask,
                     position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
                     logits_to_keep=keep,
+                    **held,
                 )
             logits: torch.Tensor = out.logits
             return logits

@@ -64,11 +64,12 @@ class CompiledForward(Call):
     def __init__(self, call: Any, compile: Compiler) -> None:
         self.ids, device = call.ids, call.ids.device.type
         model, options = call.model, dict(call.options)
+        name = models.cache_name(model)
 
         def forward(ids: torch.Tensor) -> Any:
             with one_row(device):
                 out = model(ids, **options)
-            cache = getattr(out, "past_key_values", None)
+            cache = getattr(out, name, None)
             # Returned, or the compiler would leave out what nobody reads.
             kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]
             return out.logits, kept

@@ -9,7 +9,7 @@ import pytest
 
 from fastlab.clock.peak import peak_bytes as counted_peak
 from fastlab.cost.memory import kv_cache_bytes, largest_batch, parameters, peak_bytes
-from fastlab.models import build, numerics, prepare
+from fastlab.models import build, cache_name, numerics, prepare
 from fastlab.runtime.cache import static_cache
 from fastlab.runtime.engines import prepare as prepare_any
 from fastlab.spec import Point, point_of
@@ -44,8 +44,9 @@ def test_peak_within_fifteen_percent(
 
 def test_kv_cache_equals_the_tensors() -> None:
     point = point_of(model="tiny-qwen3", batch=3, prompt_len=9)
-    out = build(point)(prepare(build(point), point).ids, use_cache=True)
-    layers = out.past_key_values.layers
+    built = build(point)
+    out = built(prepare(built, point).ids, use_cache=True)
+    layers = out[cache_name(built)].layers
     held = sum(t.nbytes for layer in layers for t in (layer.keys, layer.values))
     assert kv_cache_bytes(point) == held == 2 * 2 * 3 * 9 * 2 * 32 * 4
 

@@ -11,7 +11,7 @@ from fastlab.cost.memory import kv_cache_bytes, weight_bytes
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import Operation
 from fastlab.latency.costs import costs_of
-from fastlab.models import build, numerics, prepare
+from fastlab.models import build, cache_name, numerics, prepare
 from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.quantize import quantize
 from fastlab.spec import Point, point_of
@@ -138,8 +138,9 @@ def test_autocast_keeps_casts_only_of_weights_that_require_gradients() -> None:
 def test_the_cache_under_autocast_is_what_torch_makes(model: str) -> None:
     point = point_of(model=model, precision="autocast-bf16", prompt_len=9)
     with numerics("autocast-bf16"):
-        out = build(point)(prepare(build(point), point).ids, use_cache=True)
-    layers = out.past_key_values.layers
+        built = build(point)
+        out = built(prepare(built, point).ids, use_cache=True)
+    layers = out[cache_name(built)].layers
     held = sum(t.nbytes for layer in layers for t in (layer.keys, layer.values))
     assert kv_cache_bytes(point) == held
 
