@@ -1,7 +1,8 @@
 """Do the notebooks still show what is pinned? python -m tests.pins.check [NOTEBOOK ...]
 
 Each runs in a process, a folder and a cache of its own, with what it replays by
-default, and of what is measured live as much as was pinned. Prints what is missing or differs.
+default, and of what is measured live as much as was pinned. Prints what is missing or
+differs.
 """
 
 from __future__ import annotations
