@@ -38,7 +38,7 @@ def model(tmp_path_factory) -> Path:
 def run_live(model, *cells, place=None, name=None, **parameters):
     """The names after the live cells of notebook 10, run on the CPU."""
     names = {"prompt_len": 1024, "distill_steps": 3, "formats": ["bf16", "int8"]}
-    names |= {"compiled": ["live"], "case": article, "cut": CUT} | parameters
+    names |= {"compiled": "both", "case": article, "cut": CUT} | parameters
     names |= {"accumulate": accumulate, "or_": operator.or_, "pd": pd}
     names["data"] = Path(fl.__file__).parents[1] / "data"
     names["live_model"] = str(model / "model") if name is None else name
@@ -66,7 +66,7 @@ def test_the_steps_and_what_each_adds(model):
 
 
 def test_steps_that_change_nothing_are_left_out(model):
-    few = {"prompt_len": 8, "formats": ["fp32"], "compiled": []}
+    few = {"prompt_len": 8, "formats": ["fp32"], "compiled": "none"}
     assert list(run_live(model, **few)["live"]) == ["dense", "pruned", "distilled"]
 
 
@@ -90,7 +90,7 @@ def test_a_count_below_zero_is_refused(model):
 @pytest.fixture(scope="module")
 def ran(model, tmp_path_factory):
     place = tmp_path_factory.mktemp("run")
-    how = {"prompt_len": 16, "distill_steps": 2, "compiled": []}
+    how = {"prompt_len": 16, "distill_steps": 2, "compiled": "none"}
     return place / "student", run_live(model, *CELLS, place=place, **how)
 
 
