@@ -188,6 +188,9 @@ def environment(kind: str) -> dict[str, Any]:
     """
     import torch
 
+    name, *options = Path(sys.argv[0]).name, *sys.argv[1:]
+    if name == "ipykernel_launcher.py":
+        options = []  # a file of this machine that says nothing
     return {
         "device": device_name(kind),
         "versions": versions(),
@@ -195,7 +198,7 @@ def environment(kind: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gomp_spin": os.environ.get("GOMP_SPINCOUNT", ""),
         "commit": commit(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([name, *options]),
     }
 
 

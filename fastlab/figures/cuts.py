@@ -113,7 +113,7 @@ def cutting(
 
     return explore(
         make,
-        {"layers": 0.5},
+        {"layers": 0.5, "layer_choice": "uniform", "importance": "magnitude"},  # stored
         "nothing runs: sizes and times are computed, the dot was measured",
         model=list(models),
         device=list(able),

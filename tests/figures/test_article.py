@@ -29,7 +29,7 @@ def case_points(
 ):
     """phase -> step -> point, as the notebook's cells make them."""
     names = {"layers": layers, "hidden": hidden, "prompt_len": prompt_len}
-    names |= {"formats": list(formats), "compiled": True} | more
+    names |= {"formats": list(formats), "compiled": "large"} | more
     return run_cells("10", "case", "paths", **names)["paths"]
 
 
@@ -119,7 +119,7 @@ def test_the_path_is_the_articles_own(paths):
 
 
 def test_steps_that_change_nothing_are_left_out():
-    found = case_points(4, 192, 16, ["fp32"], compiled=False)
+    found = case_points(4, 192, 16, ["fp32"], compiled="none")
     assert list(found["prefill"]) == ["dense", "pruned", "last logits"]
     assert list(found["decode"]) == ["dense", "pruned"]
 
@@ -236,7 +236,7 @@ def test_the_stored_rows_give_the_pinned_numbers(paths):
 
 
 def topics():
-    names = {"pathlib": pathlib, "pd": pd}
+    names = {"data": pathlib.Path(fl.__file__).parents[1] / "data", "pd": pd}
     return run_cells("10", "settled", **names)["topics"]
 
 

@@ -7,6 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 import fastlab as fl
@@ -37,8 +38,9 @@ def model(tmp_path_factory) -> Path:
 def run_live(model, *cells, place=None, name=None, **parameters):
     """The names after the live cells of notebook 10, run on the CPU."""
     names = {"prompt_len": 1024, "distill_steps": 3, "formats": ["bf16", "int8"]}
-    names |= {"compiled": True, "case": article, "cut": CUT} | parameters
-    names |= {"accumulate": accumulate, "or_": operator.or_}
+    names |= {"compiled": "both", "case": article, "cut": CUT} | parameters
+    names |= {"accumulate": accumulate, "or_": operator.or_, "pd": pd}
+    names["data"] = Path(fl.__file__).parents[1] / "data"
     names["live_model"] = str(model / "model") if name is None else name
     names |= {"folder": names["live_model"], "live_text": str(model / "own.txt")}
     settings = fl.Settings.for_device("cpu", budget_s=0.02)
@@ -63,6 +65,11 @@ def test_the_steps_and_what_each_adds(model):
     assert steps["compiled"].recipe.runtime == "compile"
 
 
+def test_steps_that_change_nothing_are_left_out(model):
+    few = {"prompt_len": 8, "formats": ["fp32"], "compiled": "none"}
+    assert list(run_live(model, **few)["live"]) == ["dense", "pruned", "distilled"]
+
+
 def test_no_model_and_nothing_runs(model, tmp_path):
     found = run_live(model, *CELLS, place=tmp_path, name="")
     assert (found["live"], found["records"], found["losses"]) == ({}, [], [])
@@ -78,7 +85,7 @@ def test_a_name_that_is_none_is_refused_before_any_work():
 @pytest.fixture(scope="module")
 def ran(model, tmp_path_factory):
     place = tmp_path_factory.mktemp("run")
-    how = {"prompt_len": 16, "distill_steps": 2, "compiled": False}
+    how = {"prompt_len": 16, "distill_steps": 2, "compiled": "none"}
     return place / "student", run_live(model, *CELLS, place=place, **how)
 
 
