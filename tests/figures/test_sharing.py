@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -20,7 +21,7 @@ from fastlab.record import Effective
 from fastlab.shrink.share import lut_linear
 from fastlab.spec import point_of
 from fastlab.spec.storage import Sharing
-from tests.cells import run_cells
+from tests.cells import Shows, run_cells
 from tests.figures.made import record
 from tests.pins import compare
 
@@ -61,8 +62,11 @@ def test_every_way_is_judged_at_the_bytes_it_takes(tmp_path):
     export_model(build(point_of(**sizes)), make_tokenizer(text, 300), tmp_path)
     names = {"model": "own", "bits": [3, 6], "blocks": 1, "text": tmp_path / "own.txt"}
     names |= {"base": {"model": str(tmp_path), "weights": "trained", "prompt_len": 1}}
-    names |= {"pd": pd, "math": math, **BY_HAND}
-    found = run_cells("09", "teacher", "ways", "rounding", "bytes", **names)
+    names |= {"pd": pd, "math": math, "steps": 1, **BY_HAND}
+    names["home"] = Path(fl.__file__).parents[1] / "data" / "checkpoints"
+    names["packed"] = SimpleNamespace(rows=pd.DataFrame)
+    cells = ("teacher", "ways", "stored-rows", "rounding", "bytes")
+    found = run_cells("09", *cells, **names)
     lost = found["lost"].set_index(["kind", "bits"])
     assert len(lost) == 7
     each = 64 * 64  # weights of each of the 7 linears
@@ -92,8 +96,15 @@ def times():
 
 def speed_ups(palettes, integers):
     """The rows of both as the notebook's cell puts them beside their dense ones."""
-    packed = SimpleNamespace(rows=lambda: integers)
-    found = run_cells("09", "speed-ups", fl=fl, rows=palettes, packed=packed)
+    run = Shows()
+    run.rows = lambda: palettes
+    names = {
+        "run": run,
+        "hidden": 64,
+        "packed": Shows(),
+        "integers": integers.assign(dense="bf16"),
+    }
+    found = run_cells("09", "rows", "times", **names)
     return found["times"][found["columns"]]
 
 
