@@ -38,7 +38,7 @@ def figures(reference: Reference) -> Iterator[tuple[str, Figure]]:
     formats = reference.rows(precisions())
     if any(record.point.recipe.precision == "int8" for record in formats):
         made = fl.estimated(fl.table(formats), reference.profile)
-        made = fl.over(fl.with_quality(made, rows), precision="bf16")
+        made = fl.over(fl.rows.with_quality(made, rows), precision="bf16")
         yield "precisions", fl.figures.precisions.trade(made)
 
 

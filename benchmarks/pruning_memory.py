@@ -19,6 +19,7 @@ import torch
 import fastlab as fl
 from fastlab import machine
 from fastlab.models import config_of
+from fastlab.spec import PRESETS
 
 BLOCK = 2**20  # random numbers that are repeated
 
@@ -51,7 +52,7 @@ def main() -> None:
     options.add_argument("--ffn", type=float, default=0.5)
     given = options.parse_args()
     pruning = fl.Pruning(layers=given.layers, ffn=given.ffn)
-    model = filled(fl.PRESETS[given.model])
+    model = filled(PRESETS[given.model])
     dense = sum(w.numel() * w.element_size() for w in model.parameters())
     before, began = peak_bytes(), time.perf_counter()
     model = fl.prune(model, pruning)

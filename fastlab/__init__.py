@@ -24,42 +24,34 @@ if "numpy" not in sys.modules and not os.path.exists(sys.prefix + "/conda-meta")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _HOMES = {
-    "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "PRESETS", "grid"),
+    "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "grid"),
     "fastlab.spec.pruning": ("Pruning",),
-    "fastlab.spec.storage": ("Sparsity",),
     "fastlab.cost.operations": ("operations",),
     "fastlab.cost.memory": ("parameters", "kv_cache_bytes"),
-    "fastlab.cost.article": ("article_as_printed", "article_corrected"),
     "fastlab.latency.devices": ("device", "devices"),
     "fastlab.latency.estimates": ("estimate",),
     "fastlab.scores.scoreboard": ("score",),
     "fastlab.shrink.recipes": ("build", "load"),
-    "fastlab.shrink.trained": ("Trained", "checkpoint_folder"),
+    "fastlab.shrink.trained": ("Trained",),
     "fastlab.shrink.quantize": ("quantize",),
     "fastlab.shrink.pruning.slicing": ("prune",),
     "fastlab.learning.loop": ("Training",),
-    "fastlab.learning.tokens": ("text_loss",),
     "fastlab.learning.training": ("train",),
     "fastlab.learning.distilling": ("DistillConfig", "distill"),
     "fastlab.runtime.engines": ("prepare",),
     "fastlab.runtime.sampling": ("Sampling",),
     "fastlab.runtime.decode": ("Decoder",),
-    "fastlab.runtime.prefix": ("Prefixes",),
-    "fastlab.runtime.streaming": ("stream",),
-    "fastlab.checkpoints": ("without_bars", "generate_text"),
     "fastlab.clock.clocks": ("clock_for",),
     "fastlab.clock.timing": ("Settings", "time_call"),
     "fastlab.clock.calibrate": ("this_device",),
-    "fastlab.clock.measure": ("Bench", "measure"),
-    "fastlab.clock.quality": ("Evaluator", "same_text"),
+    "fastlab.clock.measure": ("measure",),
+    "fastlab.clock.quality": ("Evaluator",),
     "fastlab.health": ("doctor",),
     "fastlab.sweeps.store": ("Store",),
     "fastlab.sweeps.run": ("sweep",),
     "fastlab.sweeps.reference": ("references",),
-    "fastlab.rows": (
-        *("table", "estimated", "over", "only", "with_quality", "merge_runs"),
-    ),
-    "fastlab.reading": ("short", "styled", "sample_summary"),
+    "fastlab.rows": ("table", "estimated", "over"),
+    "fastlab.reading": ("short", "styled"),
     "fastlab.figures.explorer": ("explore",),
     "fastlab.notebook.run": ("start",),
     "fastlab.notebook.generation": ("tiny_lm_folder",),
@@ -68,6 +60,8 @@ _HOMES = {
 _MODULES = {
     "figures": "fastlab.figures",
     "check": "fastlab.notebook.exercises",
+    # Rooms whose other names are reached as `fl.rows.only`.
+    **{room: f"fastlab.{room}" for room in ("rows", "reading", "checkpoints")},
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -75,13 +69,13 @@ __all__ = [*_HOME_OF, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
     if name in _MODULES:
         return import_module(_MODULES[name])
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'fastlab' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    raise AttributeError(f"module 'fastlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

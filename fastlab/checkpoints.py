@@ -13,9 +13,27 @@ import torch
 from torch import nn
 
 from fastlab.models import DTYPES
-from fastlab.spec.checks import check_choice
+from fastlab.spec.checks import check_choice, did_you_mean
 from fastlab.spec.formats import FORMATS, PRECISIONS
 from fastlab.spec.hub import check_source
+
+CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
+
+
+def folder_of(name: str, field: str = "model") -> str:
+    """The folder of a model under data/checkpoints; a path or owner/name as it is.
+
+    ValueError for any other name, as the value of `field`.
+    """
+    kept = sorted(file.parent.name for file in CHECKPOINTS.glob("*/config.json"))
+    if name in kept:
+        return str(CHECKPOINTS / name)
+    if "/" not in name and not Path(name or "-").exists():
+        raise ValueError(
+            f"{field}={name!r} is no folder and no owner/name of the hub; under "
+            f"data/checkpoints: {', '.join(kept)}{did_you_mean(name, kept)}"
+        )
+    return name
 
 
 def load(

@@ -48,8 +48,8 @@ def test_rows_know_their_points(fields):
 
 def test_only_takes_rows_in_the_order_of_points(points, rows):
     wanted = [points[5], points[2]]
-    assert verbs.points_of(fl.only(rows, wanted)) == wanted
-    assert fl.only(rows, []).empty
+    assert verbs.points_of(fl.rows.only(rows, wanted)) == wanted
+    assert fl.rows.only(rows, []).empty
 
 
 def test_a_point_without_a_row_says_so_and_is_estimated(points, rows, device):
@@ -102,13 +102,13 @@ def test_any_columns_can_name_a_baseline(rows):
 
 def test_quality_goes_by_model_and_not_by_call(points, device, records):
     judged = replace(records[2], quality=QUALITY)  # bf16, layers 2, hidden 256
-    found = fl.with_quality(fl.table(records), fl.table([judged]))
+    found = fl.rows.with_quality(fl.table(records), fl.table([judged]))
     same = (found.precision == "bf16") & (found.layers == 2) & (found.hidden == 256)
     assert set(found[same]["kl_nats"]) == {0.01}
     assert set(found[found.precision == "fp32"]["kl_nats"]) == {0.0}
     assert found[~same & (found.precision == "bf16")]["kl_nats"].isna().all()
     packed = fl.table([judged]).assign(cache="static-int8")  # loses more: another one
-    assert fl.with_quality(fl.table(records), packed)[same]["kl_nats"].isna().all()
+    assert fl.rows.with_quality(fl.table(records), packed)[same]["kl_nats"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_short_rows_keep_what_tells_them_apart(rows):
 
 
 def test_merged_runs_have_each_point_once(rows):
-    assert len(fl.merge_runs(rows.head(5), rows)) == len(rows)
+    assert len(fl.rows.merge_runs(rows.head(5), rows)) == len(rows)
 
 
 def test_samples_in_words(rows, changed):
@@ -134,7 +134,7 @@ def test_samples_in_words(rows, changed):
     fewer = changed(0, measured=measurement(1.0, n=7))
     assert reading.sample_counts(fewer) == "16 points, medians of 7 to 20 samples"
     assert reading.sample_counts(rows.head(0)) == "no point measured"
-    assert fl.sample_summary(rows) == (
+    assert fl.reading.sample_summary(rows) == (
         "n 20 to 20, 95 % intervals ±2.0 % in the median, ±2.0 % at most"
     )
 

@@ -13,29 +13,11 @@ import torch
 from fastlab.learning.loop import OnRow
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import check_tokenizer, token_ids
-from fastlab.spec.checks import did_you_mean
 from fastlab.spec.hub import local_folder, read_shape, weights_id
 from fastlab.spec.point import Point
 
 SEEN_ROWS = 16  # passages of the training text on which importances are measured
 CHARACTERS = 12  # of text, for one token: more than any tokenizer needs
-CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
-
-
-def checkpoint_folder(name: str, field: str = "model") -> str:
-    """The folder of a model under data/checkpoints; a path or owner/name as it is.
-
-    ValueError for any other name, as the value of `field`.
-    """
-    kept = sorted(file.parent.name for file in CHECKPOINTS.glob("*/config.json"))
-    if name in kept:
-        return str(CHECKPOINTS / name)
-    if "/" not in name and not Path(name or "-").exists():
-        raise ValueError(
-            f"{field}={name!r} is no folder and no owner/name of the hub; under "
-            f"data/checkpoints: {', '.join(kept)}{did_you_mean(name, kept)}"
-        )
-    return name
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
+from fastlab.cost.article import article_corrected
 from fastlab.figures import article, target
 from fastlab.record import Quality
 from tests.cells import run_cells
@@ -135,8 +136,8 @@ def test_what_the_article_prints_and_what_its_formula_gives(rows):
 
 def test_flops_are_those_of_the_corrected_formula(rows):
     counted = prefill(rows)["flops"]
-    assert counted[0] == fl.article_corrected(1024, 12, 768, 50257)
-    assert counted[1] == counted[3] == fl.article_corrected(1024, 3, 512, 50257)
+    assert counted[0] == article_corrected(1024, 12, 768, 50257)
+    assert counted[1] == counted[3] == article_corrected(1024, 3, 512, 50257)
     head = 2 * 1024 * 512 * 50257
     assert counted[4] == counted[3] - head + head // 1024
 

@@ -15,6 +15,7 @@ import fastlab as fl
 from fastlab.figures import caches, decode
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
+from fastlab.spec import PRESETS
 from fastlab.spec.grids import flat
 from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
@@ -26,7 +27,7 @@ TINY = {"family": "llama", "layers": 1, "hidden": 64, "vocab": 512, "kv_heads": 
 NAMES = ["dynamic", "static", "our decoder", "our graph"]
 QUALITY = Quality("fp32", "0" * 64, 0.002, 0.9, 0.1)
 PRECISIONS = ["bf16", "fp32", "int8", "int4-g64"]
-LARGE = fl.PRESETS["llama-3.1-8b"]
+LARGE = PRESETS["llama-3.1-8b"]
 
 
 @pytest.fixture(scope="module")

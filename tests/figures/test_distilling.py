@@ -14,7 +14,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.checkpoints import export_model
-from fastlab.clock.quality import Evaluator
+from fastlab.clock.quality import Evaluator, same_text
 from fastlab.figures import distilling
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.models import build
@@ -233,7 +233,7 @@ def test_a_temperature_brings_probabilities_together(dense, trained):
 
 
 def test_text_at_hand_is_compared_with_that_of_run_json(trained):
-    assert "no run.json" in fl.same_text(trained)
+    assert "no run.json" in same_text(trained)
     file = trained.folder / "run.json"
     try:
         for sha, words in (
@@ -242,7 +242,7 @@ def test_text_at_hand_is_compared_with_that_of_run_json(trained):
         ):
             run = {"held_out_sha256": sha, "held_out": {"bits_per_byte": 1.234}}
             file.write_text(json.dumps(run))
-            assert words in fl.same_text(trained)
+            assert words in same_text(trained)
     finally:
         file.unlink()
 

@@ -45,7 +45,7 @@ def records(device, **lists):
 
 def with_gains(records, device=None, known=(), baseline="bf16"):
     fresh = fl.estimated(fl.table(records), device)
-    return fl.over(fl.with_quality(fresh, fl.table(known)), precision=baseline)
+    return fl.over(fl.rows.with_quality(fresh, fl.table(known)), precision=baseline)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def replayed(**lists):
     params = {"source": "replay", "prompt_len": 64, **MODEL, **lists}
     run = fl.start("06_precisions", **params)
     known = fl.table(run.records())
-    fresh = fl.with_quality(fl.estimated(run.rows(), run.profile), known)
+    fresh = fl.rows.with_quality(fl.estimated(run.rows(), run.profile), known)
     return run, fl.over(fresh, precision="bf16")
 
 
@@ -46,8 +46,10 @@ def test_the_rows_are_those_that_were_pinned(runs):
         "trade": made.trade(rows).table,
         "reasons": shows.shown["reasons"].table,
         "batch": batch[batch["status"] != "estimated"],  # lines were not told before
-        "engines": made.engines(fl.merge_runs(eager, fused).assign(speedup=1.0)).table,
-        "promised": speedups.predicted(fl.merge_runs(rows, steps, fused)).table,
+        "engines": made.engines(
+            fl.rows.merge_runs(eager, fused).assign(speedup=1.0)
+        ).table,
+        "promised": speedups.predicted(fl.rows.merge_runs(rows, steps, fused)).table,
     }
     off = {name: compare(f"06_precisions_{name}", t) for name, t in found.items()}
     assert not any(off.values()), off

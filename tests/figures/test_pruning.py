@@ -176,7 +176,7 @@ def test_compressed_rows_take_the_bytes_of_dense_ones_at_half(zeroed):
     figure, space = shown("even", **given)
     smaller = space["counted"].set_index("share")["smaller"]
     for share in smaller.index[[0, 9, 23]]:
-        bytes_stored = sparse_bytes(fl.Sparsity(share, storage="csr"), 1024, 1024)
+        bytes_stored = sparse_bytes(Sparsity(share, storage="csr"), 1024, 1024)
         assert smaller[share] == pytest.approx(4 * 1024**2 / bytes_stored)
     assert "50 % in bytes of 1,024 x 1,024" in figure.tell()
     assert not faults(figure)

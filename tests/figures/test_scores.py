@@ -239,7 +239,7 @@ def test_what_estimates_stand_on(device, profile):
 
 def test_figures_and_tables_have_the_pinned_rows(reference, board, ablated):
     points = fl.grid(family="llama", precision="fp32", prompt_len=128, **LOOKED)
-    looked = fl.only(fl.table(reference.records), points)
+    looked = fl.rows.only(fl.table(reference.records), points)
     held = scores.held_out(reference.records, reference.profile)
     assert {
         name: problems
