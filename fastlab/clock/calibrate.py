@@ -177,9 +177,10 @@ def kept(kind: str) -> Device | None:
     try:
         device = Device.from_dict(json.loads(path.read_text()))
         stale = time.time() - path.stat().st_mtime > BUSY_S
+        busy = device.busy or "busy" in device.source  # where versions before said so
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return None if device.busy and stale else device
+    return None if busy and stale else device
 
 
 def now_to_then(device: Device) -> tuple[float, float]:

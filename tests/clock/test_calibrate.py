@@ -75,6 +75,11 @@ def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(
     os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 601))
     assert module.this_device("cpu") == profile
     assert len(calls) == 2
+    # as profiles said it before they had a field for it
+    path.write_text(path.read_text().replace(profile.source, "c. on a busy machine"))
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 601))
+    assert module.this_device("cpu") == profile
+    assert len(calls) == 3
 
 
 def test_a_folder_that_cannot_be_written_only_costs_the_keeping(
