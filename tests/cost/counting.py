@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab.cost.operations import operations
 from fastlab.cost.operations import total as total_of
@@ -20,6 +21,17 @@ def total(point: Point, field: str = "flops") -> int:
 
 def named(point: Point) -> dict[str, Operation]:
     return {op.name: op for op in operations(point)}
+
+
+def without_rope(counter: FlopCounterMode) -> int:
+    """What torch counted, without RoPE's outer product.
+
+    Up to some 5.x transformers made the angles by a matmul of head_dim x S FLOPs (5.17
+    does, 5.23 does not); we leave RoPE out everywhere.
+    """
+    inside = counter.get_flop_counts().items()
+    rope = sum(sum(c.values()) for name, c in inside if name.endswith("rotary_emb"))
+    return counter.get_total_flops() - rope
 
 
 class Kernels(TorchDispatchMode):

@@ -23,7 +23,7 @@ from fastlab.models import build, numerics
 from fastlab.runtime.engines import prepare
 from fastlab.spec import PRESETS, Point, point_of
 from fastlab.spec.shape import GROUPED
-from tests.cost.counting import FAMILIES, Kernels, named, total
+from tests.cost.counting import FAMILIES, Kernels, named, total, without_rope
 from tests.spec.test_point import points
 
 PREFIX = {"phase": "prefill", "logits": "last", "prefix_len": 5}
@@ -57,15 +57,7 @@ def run(point: Point, mode: Any, device: str = "meta") -> Any:
 
 
 def counted_flops(point: Point, device: str = "meta") -> int:
-    """What torch counts, without RoPE's outer product.
-
-    Up to some 5.x transformers made the angles by a matmul of head_dim x S FLOPs (5.17
-    does, 5.23 does not); we leave RoPE out everywhere.
-    """
-    counter = run(point, FlopCounterMode(display=False), device)
-    inside = counter.get_flop_counts().items()
-    rope = sum(sum(c.values()) for name, c in inside if name.endswith("rotary_emb"))
-    return counter.get_total_flops() - rope
+    return without_rope(run(point, FlopCounterMode(display=False), device))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
