@@ -32,6 +32,7 @@ _HOMES = {
     "fastlab.latency.estimates": ("estimate",),
     "fastlab.scores.scoreboard": ("score",),
     "fastlab.shrink.recipes": ("build", "load"),
+    "fastlab.shrink.saved": ("save",),
     "fastlab.shrink.trained": ("Trained",),
     "fastlab.shrink.quantize": ("quantize",),
     "fastlab.shrink.pruning.slicing": ("prune",),

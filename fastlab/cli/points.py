@@ -84,8 +84,9 @@ def bench_of(
         )
     bar = StepBar(name="distil")
     trained = Trained(source, tuple(text), students, bar.update) if source else None
-    if trained and text:
-        _ = trained.corpus
+    if trained:
+        trained.check_files()
+        _ = trained.corpus if text else None
     return Bench.for_device(kind, timing, trained=trained)
 
 

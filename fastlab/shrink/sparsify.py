@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import StoredLinear, blocks
+from fastlab.shrink.kernels.int4 import to_bytes, to_codes
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
 from fastlab.spec.storage import Sparsity, check_weight, zeros_per_row
 
@@ -51,6 +52,13 @@ class CsrLinear(StoredLinear):
     def dense(self) -> Tensor:
         return self.rows.to_dense()
 
+    @classmethod
+    def of_file(
+        cls, form: Any, size: Any, bias: Tensor | None, **held: Tensor
+    ) -> CsrLinear:
+        parts = held["starts"], held["columns"], held["values"]
+        return cls(torch.sparse_csr_tensor(*parts, size, check_invariants=True), bias)
+
 
 class SemiSparseLinear(StoredLinear):
     """2:4 weights for sparse tensor cores: half the values, and where they were."""
@@ -65,6 +73,36 @@ class SemiSparseLinear(StoredLinear):
 
     def dense(self) -> Tensor:
         return self.weight.to_dense()
+
+    def portable(self) -> dict[str, Tensor]:
+        return halves(self.dense())
+
+    @classmethod
+    def of_file(
+        cls, form: Any, size: Any, bias: Tensor | None, **held: Tensor
+    ) -> SemiSparseLinear:
+        weight = of_halves(**held)
+        reason = storage_refusal("2:4", weight.device, weight.dtype)
+        if reason:
+            raise ValueError(f"storage='2:4': {reason}")
+        return cls(weight, bias)
+
+
+def halves(weight: Tensor) -> dict[str, Tensor]:
+    """A 2:4 weight (n, k) as values (n, k / 2) and their places, 4 bits for two."""
+    fours = weight.unflatten(1, (-1, 4))
+    first = (fours != 0).byte().sort(dim=-1, descending=True, stable=True).indices
+    kept = first[..., :2].sort(-1).values
+    codes = (kept[..., 0] << 2 | kept[..., 1]).byte()
+    return {"values": fours.gather(-1, kept).flatten(1), "places": to_bytes(codes)}
+
+
+def of_halves(values: Tensor, places: Tensor) -> Tensor:
+    """The weight (n, k) from which `halves` made both."""
+    codes = to_codes(places).long()
+    kept = torch.stack([codes >> 2, codes & 3], -1)
+    fours = values.new_zeros(*codes.shape, 4)
+    return fours.scatter_(-1, kept, values.unflatten(1, (-1, 2))).flatten(1)
 
 
 STORED = {"csr": CsrLinear, "2:4": SemiSparseLinear}
@@ -89,6 +127,7 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
         zero_out(weight, sparsity, norms.get(name))
         if sparsity.storage in STORED:
             stored = STORED[sparsity.storage](weight, getattr(dense, "bias", None))
+            stored.form = sparsity
             model.set_submodule(name, stored)
     return model
 

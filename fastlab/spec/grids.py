@@ -10,6 +10,7 @@ from typing import Any
 
 from fastlab.spec.checks import check_names
 from fastlab.spec.hub import local_folder, weights_id
+from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import Recipe
@@ -102,6 +103,9 @@ def point_of(**values: Any) -> Point:
         weights = weights_id(local_folder(model))
     shape = _shape_of(model, _given(ModelShape, values))
     work = Workload(**_given(Workload, values))
+    held = held_recipe(model)  # what a folder holds decides, where nothing else is said
+    if held is not None:
+        values = _merged(model, held, values)
     try:
         recipe = Recipe(
             **_given(Recipe, values),
@@ -112,6 +116,28 @@ def point_of(**values: Any) -> Point:
         return Point(shape, work, recipe, weights)
     except ValueError as error:
         raise ValueError(_with_flat_names(str(error), values)) from error
+
+
+def _flat_recipe(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says of stored weights, by flat names."""
+    owners = {Recipe: recipe, Sparsity: recipe.sparsity, Sharing: recipe.sharing}
+    return {
+        name: getattr(owners[cls], field.name)
+        for name, (cls, field) in FLAT.items()
+        if owners.get(cls) and (cls is not Recipe or name in ("precision", "scope"))
+    }
+
+
+def _merged(model: Any, held: Recipe, values: dict[str, Any]) -> dict[str, Any]:
+    """The values, and what a folder holds; ValueError where they contradict it."""
+    own = _flat_recipe(held)
+    for name in FLAT.keys() & values.keys() if is_stored(held) else ():
+        cls, field = FLAT[name]
+        blank = None if field.name in SWITCHES.get(cls, ()) else field.default
+        made = cls in VERBS or name in ("precision", "scope", "distill_steps")
+        if made and (values[name] or None) != (own.get(name, blank) or None):
+            raise contradiction(model, held, name, values[name])
+    return own | values
 
 
 def _with_flat_names(words: str, values: dict[str, Any]) -> str:

@@ -25,8 +25,11 @@ BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this mak
 class StoredLinear(nn.Module):
     """What all of them share: y = x W^T + b with W (n, k) as stored.
 
-    size: (n, k). held: what the weight is stored as, by name.
+    size: (n, k). held: what the weight is stored as, by name. form: its Format,
+    Sparsity or Sharing.
     """
+
+    form: Any = None
 
     def __init__(
         self, size: Sequence[int], bias: Tensor | None, **held: Tensor
@@ -55,6 +58,17 @@ class StoredLinear(nn.Module):
         """The weight (n, k) that the stored one stands for."""
         raise NotImplementedError
 
+    def portable(self) -> dict[str, Tensor]:
+        """Parameters that a file holds otherwise than this device does, by name."""
+        return {}
+
+    @classmethod
+    def of_file(
+        cls, form: Any, size: Sequence[int], bias: Tensor | None, **held: Tensor
+    ) -> StoredLinear:
+        """The module of what a file holds, by name."""
+        return cls(size, bias, **held)
+
     def weight_bytes(self) -> int:
         """Bytes of the weight as stored, without the bias."""
         return sum(bytes_of(w) for name, w in self.named_parameters() if name != "bias")
@@ -69,9 +83,11 @@ class Quantized(StoredLinear):
         super().__init__(size, bias, **held)
         self.form = form
 
-    def portable(self) -> dict[str, Tensor]:
-        """Parameters that a file holds otherwise than this device does, by name."""
-        return {}
+    @classmethod
+    def of_file(
+        cls, form: Any, size: Sequence[int], bias: Tensor | None, **held: Tensor
+    ) -> Quantized:
+        return cls(form, size, bias, **held)
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """What a calibration times: x (m, k) times the next of modules like this one.
