@@ -67,7 +67,7 @@ def load(
     """
     check_choice("precision", precision, PRECISIONS)
     check_source(source, needs_weights=True)
-    if (held := held_recipe(source)) and is_stored(held):
+    if is_stored(held := held_recipe(source)):
         raise contradiction(source, held, "precision", precision)
     kind, config = _class_and_config(source, attention)
     check_tensors(source)
@@ -131,34 +131,29 @@ def check_tensors(source: str | Path) -> None:
     foreign or of another size, and a tied head that is not its table. Where both names
     are strange, transformers may turn one into the other: then it judges as it reads.
     """
-    if not (folder := Path(source)).is_dir():
+    folder = Path(source)
+    if not folder.is_dir() or is_stored(held_recipe(folder)):
         return
     files, (kind, config) = _slices(folder), _class_and_config(folder)
     with torch.device("meta"):
         model = getattr(kind, "from_config", kind)(config)
     own, tied = model.state_dict(), model.all_tied_weights_keys
-    start = f"{model.base_model_prefix}."
-    held = {
-        next(
-            (n for n in (name, start + name, name.removeprefix(start)) if n in own),
-            name,
-        ): at
-        for name, at in files.items()
-    }
-    twice = {name: held.get(name) for name in {*tied, *tied.values()}}
+    start, held = f"{model.base_model_prefix}.", {}
+    for name, at in files.items():
+        names = (name, start + name, name.removeprefix(start))
+        held[next((n for n in names if n in own), name)] = at
     for copy, table in tied.items():
-        one, other = twice[copy], twice[table]
-        if one and other and not torch.equal(one[:], other[:]):
+        if {copy, table} <= held.keys() and not torch.equal(
+            held[copy][:], held[table][:]
+        ):
             raise ValueError(f"{source}: {copy} is not {table}, which it is tied to")
-        held.setdefault(copy, other or one)
-        held.setdefault(table, one or other)
-    held = {name: at for name, at in held.items() if at}
-    sizes = [
-        (n, tuple(at.get_shape()), own[n].shape) for n, at in held.items() if n in own
-    ]
-    missing, foreign = own.keys() - held, held.keys() - own
+        if copy in held or table in held:
+            own.pop(copy if table in held else table)
+    known = own.keys() | tied
+    missing, foreign = own.keys() - held, held.keys() - known - {*tied.values()}
+    wrong = [(n,) for n in own.keys() & held if [*own[n].shape] != held[n].get_shape()]
     if not (missing and foreign):
-        _refuse(source, model, missing, foreign, [s for s in sizes if s[1] != s[2]])
+        _refuse(source, model, missing, foreign, wrong)
 
 
 def _slices(folder: Path) -> dict[str, Any]:
@@ -182,19 +177,17 @@ def _slices(folder: Path) -> dict[str, Any]:
 
 def _refuse(source: Any, model: Any, missing: Any, foreign: Any, wrong: Any) -> None:
     """Raise ValueError for tensors that do not fit, but those that may be left."""
-    fine = model._keys_to_ignore_on_load_unexpected or ()
-    fine = re.compile("|".join([*fine, *_SPARE]))
-    absent = sorted(set(missing) - set(model._keys_to_ignore_on_load_missing or ()))
-    strange = sorted(name for name in foreign if not fine.search(name))
-    sizes = [f"{n} {tuple(has)}, not {tuple(wants)}" for n, has, wants in wrong]
-    kind = type(model).__name__
+    fine = re.compile(
+        "|".join([*(model._keys_to_ignore_on_load_unexpected or ()), *_SPARE])
+    )
+    kind, spare = type(model).__name__, model._keys_to_ignore_on_load_missing or ()
     for words, names in (
-        (f"lacks what {kind} has", absent),
-        (f"has what {kind} lacks", strange),
-        ("has other sizes than its config", sizes),
+        (f"lacks what {kind} has", sorted(set(missing) - set(spare))),
+        (f"has what {kind} lacks", sorted(n for n in foreign if not fine.search(n))),
+        ("has other sizes than its config", sorted(name for name, *_ in wrong)),
     ):
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            more = f" and {len(names) - 3} more" * (len(names) > 3)
             raise ValueError(f"{source} {words}: {', '.join(names[:3])}{more}")
 
 

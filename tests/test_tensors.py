@@ -59,7 +59,11 @@ UNFIT: list[tuple[Any, dict[str, Any], str]] = [
     (without("nothing"), {"tie_word_embeddings": False}, "has: lm_head.weight$"),
     (added("extra.weight", 2), {}, "has what LlamaForCausalLM lacks: extra.weight$"),
     (without("x"), {"num_hidden_layers": 1}, "lacks: model.layers.1.* and 6 more$"),
-    (without("x"), {"intermediate_size": 96}, r"down_proj.weight \(64, 128\), not \(6"),
+    (
+        without("x"),
+        {"intermediate_size": 96},
+        "sizes than its config: model.layers.0.mlp.down",
+    ),
     (headed(1.0), {}, "lm_head.weight is not model.embed_tokens.weight, which it is"),
     (
         lambda held: {n.replace("self_attn", "attn"): t for n, t in held.items()},

@@ -53,7 +53,7 @@ def build(
     trained.check(point)
     held = held_recipe(trained.folder)
     attention = models.implementation_of(recipe.attention)
-    if held is not None and is_stored(held):
+    if held and is_stored(held):
         if recipe.weights_key != held.weights_key:
             raise contradiction(trained.source, held, "precision", recipe.precision)
         return load_stored(trained.folder, device, attention)
@@ -162,7 +162,7 @@ def load(
     """
     check_choice("scope", scope, SCOPES)
     held = held_recipe(source)
-    if held is not None and is_stored(held):
+    if held and is_stored(held):
         if precision not in (None, held.precision):
             check_choice("precision", precision, PRECISIONS)
             raise contradiction(source, held, "precision", precision)

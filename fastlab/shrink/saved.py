@@ -25,12 +25,10 @@ from fastlab.shrink.share import LutLinear
 from fastlab.shrink.sparsify import STORED
 from fastlab.spec.hub import sha256_of
 from fastlab.spec.manifest import (
-    EMBEDDING,
     IMPLEMENTATIONS,
     MANIFEST,
     SCHEMA,
     manifest_of,
-    recipe_in,
 )
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.storage import Sharing, Sparsity
@@ -44,7 +42,7 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
     Weights are written as they are held: quantized, sparse, shared, pruned or dense.
     Raises ValueError where the folder holds weights already that would stay in it.
     """
-    modules = {n: _described(m) for n, m in parts.stored_modules(model)}
+    modules = [name for name, _ in parts.stored_modules(model)]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     other = "model*.safetensors*" if modules else WEIGHTS
@@ -68,13 +66,6 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
     return manifest
 
 
-def _described(module: nn.Module) -> dict[str, Any]:
-    described: dict[str, Any] = {"kind": type(module).__name__}
-    if isinstance(module, StoredLinear):
-        described["shape"] = [module.out_features, module.in_features]
-    return described
-
-
 def _recipe_of(model: Any) -> Recipe:
     """What the modules of a model are made of."""
     forms = [m.form for m in model.modules() if isinstance(m, StoredLinear)]
@@ -96,8 +87,7 @@ def _write_stored(model: Any, folder: Path) -> dict[str, Any]:
     size, sha = (folder / WEIGHTS).stat().st_size, sha256_of(folder / WEIGHTS)
     return {
         "shared": shared,
-        "tensors": {name: _kind(t) for name, t in tensors.items()},
-        "file": {"name": WEIGHTS, "bytes": size, "sha256": sha},
+        "file": {"bytes": size, "sha256": sha},
     }
 
 
@@ -123,10 +113,6 @@ def _named_tensors(model: Any) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(**twice), *model.named_buffers(**twice)]
 
 
-def _kind(tensor: Tensor) -> list[Any]:
-    return [str(tensor.dtype).removeprefix("torch."), *tensor.shape]
-
-
 def load_stored(
     folder: str | Path, device: str = "cpu", attention: str | None = None
 ) -> nn.Module:
@@ -150,10 +136,13 @@ def load_stored(
     if device == "cpu":  # views of the mapped file, as aligned as they lie there: the
         # int8 product crashes on weights that do not begin at 16 bytes
         held = {name: tensor.clone() for name, tensor in held.items()}
-    if {name: _kind(t) for name, t in held.items()} != manifest["tensors"]:
-        raise ValueError(f"the tensors of {WEIGHTS} are not those of {MANIFEST}")
     held |= {name: held[first] for name, first in manifest["shared"].items()}
-    _fill(model, manifest, held)
+    try:
+        _fill(model, manifest, held)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder}: its files are not of one model: {error}"
+        ) from error
     return model.eval().requires_grad_(False)
 
 
@@ -182,15 +171,14 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
     for name, values in fixed.items():
         owner, _, leaf = name.rpartition(".")
         leaves[owner][leaf] = values
-    kind, form = _class_of(recipe_in(manifest))
-    for name, described in manifest["modules"].items():
-        own = leaves[name]
-        if described["kind"] == EMBEDDING:
+    kind, form = _class_of(manifest["recipe"])
+    for name in manifest["modules"]:
+        own, dense = leaves[name], model.get_submodule(name)
+        if isinstance(dense, nn.Embedding):
             model.set_submodule(name, Int8Embedding(**own))
         else:
-            made = kind.of_file(form, described["shape"], own.pop("bias", None), **own)
-            made.form = form
-            model.set_submodule(name, made)
+            like, bias = parts.dense_weight(dense), own.pop("bias", None)
+            model.set_submodule(name, kind(form, like.shape, bias, **own))
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue
@@ -207,5 +195,5 @@ def _class_of(recipe: Recipe) -> tuple[type[StoredLinear], Any]:
     if recipe.sharing is not None:
         return LutLinear, recipe.sharing
     if recipe.sparsity is not None:
-        return STORED[recipe.storage], recipe.sparsity
+        return STORED[recipe.storage][0], recipe.sparsity
     return getattr(kernel_of(recipe.format), recipe.format.linear), recipe.format

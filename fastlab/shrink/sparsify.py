@@ -27,14 +27,6 @@ class CsrLinear(StoredLinear):
     columns: Tensor
     values: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        with warnings.catch_warnings():  # "in beta state", once a process
-            warnings.simplefilter("ignore", UserWarning)
-            rows = weight.detach().float().to_sparse_csr()
-        starts, columns = rows.crow_indices().int(), rows.col_indices().int()
-        held = {"starts": starts, "columns": columns, "values": rows.values()}
-        super().__init__(weight.shape, bias, **held)
-
     @property
     def rows(self) -> Tensor:
         """The stored parts as one CSR tensor (n, k), nothing copied."""
@@ -52,20 +44,25 @@ class CsrLinear(StoredLinear):
     def dense(self) -> Tensor:
         return self.rows.to_dense()
 
-    @classmethod
-    def of_file(
-        cls, form: Any, size: Any, bias: Tensor | None, **held: Tensor
-    ) -> CsrLinear:
-        parts = held["starts"], held["columns"], held["values"]
-        return cls(torch.sparse_csr_tensor(*parts, size, check_invariants=True), bias)
+
+def csr_parts(weight: Tensor) -> dict[str, Tensor]:
+    """What a CsrLinear holds of a weight (n, k)."""
+    with warnings.catch_warnings():  # "in beta state", once a process
+        warnings.simplefilter("ignore", UserWarning)
+        rows = weight.detach().float().to_sparse_csr()
+    starts, columns = rows.crow_indices().int(), rows.col_indices().int()
+    return {"starts": starts, "columns": columns, "values": rows.values()}
 
 
 class SemiSparseLinear(StoredLinear):
     """2:4 weights for sparse tensor cores: half the values, and where they were."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape, bias)
-        packed = torch.sparse.to_sparse_semi_structured(weight.detach().contiguous())
+    def __init__(self, form: Any, size: Any, bias: Any, **held: Tensor) -> None:
+        super().__init__(form, size, bias)
+        weight = of_halves(**held)
+        if reason := storage_refusal("2:4", weight.device, weight.dtype):
+            raise ValueError(f"storage='2:4': {reason}")
+        packed = torch.sparse.to_sparse_semi_structured(weight)
         self.weight = nn.Parameter(packed, requires_grad=False)
 
     def product(self, x: Tensor) -> Tensor:
@@ -76,16 +73,6 @@ class SemiSparseLinear(StoredLinear):
 
     def portable(self) -> dict[str, Tensor]:
         return halves(self.dense())
-
-    @classmethod
-    def of_file(
-        cls, form: Any, size: Any, bias: Tensor | None, **held: Tensor
-    ) -> SemiSparseLinear:
-        weight = of_halves(**held)
-        reason = storage_refusal("2:4", weight.device, weight.dtype)
-        if reason:
-            raise ValueError(f"storage='2:4': {reason}")
-        return cls(weight, bias)
 
 
 def halves(weight: Tensor) -> dict[str, Tensor]:
@@ -105,7 +92,7 @@ def of_halves(values: Tensor, places: Tensor) -> Tensor:
     return fours.scatter_(-1, kept, values.unflatten(1, (-1, 2))).flatten(1)
 
 
-STORED = {"csr": CsrLinear, "2:4": SemiSparseLinear}
+STORED = {"csr": (CsrLinear, csr_parts), "2:4": (SemiSparseLinear, halves)}
 
 
 def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
@@ -126,8 +113,9 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
         weight = parts.dense_weight(dense)
         zero_out(weight, sparsity, norms.get(name))
         if sparsity.storage in STORED:
-            stored = STORED[sparsity.storage](weight, getattr(dense, "bias", None))
-            stored.form = sparsity
+            kind, held = STORED[sparsity.storage]
+            bias = getattr(dense, "bias", None)
+            stored = kind(sparsity, weight.shape, bias, **held(weight.detach()))
             model.set_submodule(name, stored)
     return model
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from fastlab.checkpoints import check_tensors, tokenizer_of
+from fastlab.checkpoints import tokenizer_of
 from fastlab.learning.loop import OnRow
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import check_tokenizer, token_ids
 from fastlab.spec.hub import local_folder, read_shape, weights_id
-from fastlab.spec.manifest import held_recipe, is_stored
 from fastlab.spec.point import Point
 
 SEEN_ROWS = 16  # passages of the training text on which importances are measured
@@ -72,15 +71,6 @@ class Trained:
             raise ValueError(f"shape {point.shape} is not that of {self.source}: {own}")
         if self._tokenizer is not None:
             check_tokenizer(self._tokenizer, own.vocab)
-
-    def check_files(self) -> None:
-        """Raise ValueError or OSError where its files do not belong together.
-
-        Nothing of the weights is read but the names and sizes of tensors.
-        """
-        held = held_recipe(self.folder)
-        if held is None or not is_stored(held):
-            check_tensors(self.folder)
 
     def seen(self, length: int, rows: int = SEEN_ROWS) -> torch.Tensor:
         """Ids (rows, length) of passages of the training text, evenly spread over it.

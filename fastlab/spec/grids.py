@@ -105,7 +105,7 @@ def point_of(**values: Any) -> Point:
     work = Workload(**_given(Workload, values))
     held = held_recipe(model)  # what a folder holds decides, where nothing else is said
     if held is not None:
-        values = _merged(model, held, values)
+        values = _merged(model, held, shape, values)
     try:
         recipe = Recipe(
             **_given(Recipe, values),
@@ -118,26 +118,17 @@ def point_of(**values: Any) -> Point:
         raise ValueError(_with_flat_names(str(error), values)) from error
 
 
-def _flat_recipe(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says of stored weights, by flat names."""
-    owners = {Recipe: recipe, Sparsity: recipe.sparsity, Sharing: recipe.sharing}
-    return {
-        name: getattr(owners[cls], field.name)
-        for name, (cls, field) in FLAT.items()
-        if owners.get(cls) and (cls is not Recipe or name in ("precision", "scope"))
-    }
-
-
-def _merged(model: Any, held: Recipe, values: dict[str, Any]) -> dict[str, Any]:
+def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[str, Any]:
     """The values, and what a folder holds; ValueError where they contradict it."""
-    own = _flat_recipe(held)
-    for name in FLAT.keys() & values.keys() if is_stored(held) else ():
-        cls, field = FLAT[name]
-        blank = None if field.name in SWITCHES.get(cls, ()) else field.default
-        made = cls in VERBS or name in ("precision", "scope", "distill_steps")
-        if made and (values[name] or None) != (own.get(name, blank) or None):
+    if not is_stored(held):
+        return {"precision": held.precision, **values}
+    own = flat(Point(shape, recipe=held))
+    for name, (cls, _) in FLAT.items():
+        if cls not in VERBS and name not in ("precision", "scope", "distill_steps"):
+            del own[name]
+        elif (values.get(name, own[name]) or None) != (own[name] or None):
             raise contradiction(model, held, name, values[name])
-    return own | values
+    return {**own, **values}
 
 
 def _with_flat_names(words: str, values: dict[str, Any]) -> str:

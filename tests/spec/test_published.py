@@ -67,7 +67,11 @@ CASES = [
         N * K + 2 * 3 * 2,
         "fp8-64x128",
     ),
-    (compressed("nvfp4-pack-quantized", {"dynamic": "local"}, **FLOAT), 27_656, "g16"),
+    (
+        compressed("nvfp4-pack-quantized", {"dynamic": "local"}, **FLOAT),
+        27_656,
+        "nvfp4",
+    ),
 ]
 
 
@@ -118,7 +122,7 @@ def test_which_modules_stay_dense(config: Any, names: Any, dense: Any) -> None:
 
 def test_rules_of_their_own() -> None:
     made = read(GPTQ | {"dynamic": {r"+:.*\.gate": {"bits": 8, "group_size": 32}}})
-    assert [made.layout(name).label for name in (GATE, IN)] == ["int8-g32", "int4-g128"]  # type: ignore
+    assert [made.layout(name)[0] for name in (GATE, IN)] == ["int8-g32", "int4-g128"]  # type: ignore
 
 
 LLAMA = ModelShape(
@@ -180,7 +184,7 @@ def test_modules_of_other_families_have_their_names(name: str) -> None:
         (AWQ | {"version": "gemv"}, "version='gemv' is not one of gemm"),
         (NF4 | {"bnb_4bit_quant_type": "int"}, "bnb_4bit_quant_type='int' is not"),
         (FP8 | {"weight_block_size": [128, "x"]}, "weight_block_size='x' must be"),
-        (FP8 | {"weight_block_size": 128}, "quantization_config=.*not iterable"),
+        (FP8 | {"weight_block_size": 128}, "quantization_config=.*non-iterable"),
         (compressed("marlin-24", num_bits=4), "format='marlin-24' is not one of"),
         ({"quant_method": "compressed-tensors"}, "quantization_config=.*config_groups"),
     ],
