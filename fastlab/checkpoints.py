@@ -115,26 +115,23 @@ def _class_and_config(
 
 
 # Heads of other tasks and buffers of older versions, which files may hold beside.
-_SPARE = (
-    r"\bpooler\.",
-    "seq_relationship",
-    "inv_freq$",
-    "position_ids$",
-    "masked_bias",
-)
+_SPARE = r"\bpooler\.|seq_relationship|inv_freq$|position_ids$|masked_bias"
 
 
 def check_tensors(source: str | Path) -> None:
     """Refuse a folder whose files do not hold its model's tensors, before reading them.
 
     Raises ValueError for files that are missing or broken, tensors that are missing,
-    foreign or of another size, and a tied head that is not its table. Where both names
-    are strange, transformers may turn one into the other: then it judges as it reads.
+    foreign or of another size, and a tied head that is not its table. Where some are
+    missing and others foreign, transformers may turn these into those: then, and where
+    others quantized the weights, it judges as it reads.
     """
     folder = Path(source)
     if not folder.is_dir() or is_stored(held_recipe(folder)):
         return
     files, (kind, config) = _slices(folder), _class_and_config(folder)
+    if getattr(config, "quantization_config", None):
+        return
     with torch.device("meta"):
         model = getattr(kind, "from_config", kind)(config)
     own, tied = model.state_dict(), model.all_tied_weights_keys
@@ -143,11 +140,10 @@ def check_tensors(source: str | Path) -> None:
         names = (name, start + name, name.removeprefix(start))
         held[next((n for n in names if n in own), name)] = at
     for copy, table in tied.items():
-        if {copy, table} <= held.keys() and not torch.equal(
-            held[copy][:], held[table][:]
-        ):
+        both = [held[name] for name in (copy, table) if name in held]
+        if len(both) == 2 and not torch.equal(both[0][:], both[1][:]):
             raise ValueError(f"{source}: {copy} is not {table}, which it is tied to")
-        if copy in held or table in held:
+        if both:
             own.pop(copy if table in held else table)
     known = own.keys() | tied
     missing, foreign = own.keys() - held, held.keys() - known - {*tied.values()}
@@ -177,13 +173,14 @@ def _slices(folder: Path) -> dict[str, Any]:
 
 def _refuse(source: Any, model: Any, missing: Any, foreign: Any, wrong: Any) -> None:
     """Raise ValueError for tensors that do not fit, but those that may be left."""
-    fine = re.compile(
-        "|".join([*(model._keys_to_ignore_on_load_unexpected or ()), *_SPARE])
-    )
+    fine = "|".join([*(model._keys_to_ignore_on_load_unexpected or ()), _SPARE])
     kind, spare = type(model).__name__, model._keys_to_ignore_on_load_missing or ()
     for words, names in (
         (f"lacks what {kind} has", sorted(set(missing) - set(spare))),
-        (f"has what {kind} lacks", sorted(n for n in foreign if not fine.search(n))),
+        (
+            f"has what {kind} lacks",
+            sorted(n for n in foreign if not re.search(fine, n)),
+        ),
         ("has other sizes than its config", sorted(name for name, *_ in wrong)),
     ):
         if names:

@@ -101,6 +101,13 @@ def test_tensors_that_are_told_otherwise(folder: Path, change: Any) -> None:
         assert torch.equal(fl.load(folder)[0](ids).logits, before(ids).logits)
 
 
+def test_weights_that_others_quantized_are_not_judged_by_name(folder: Path) -> None:
+    fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    scale = added("model.layers.0.mlp.up_proj.weight_scale_inv", 1, 1)
+    rewritten(folder, scale, quantization_config=fp8)
+    check_tensors(folder)
+
+
 def test_a_shard_is_missing(folder: Path) -> None:
     shutil.rmtree(folder)
     model = fl.build(point_of(model="tiny-llama"))

@@ -103,14 +103,34 @@ def _bits(config: Config, name: str = "bits") -> int:
     return int(bits)
 
 
-def _group(config: Config) -> tuple[int, str]:
-    """Inputs that share a scale, 0 = all; and how a label says it."""
+def _group(config: Config) -> int:
+    """Inputs that share a scale, 0 = all."""
     check_count("group_size", group := config.get("group_size", 128), -1)
-    return max(0, group), f"-g{group}" * (group > 0)
+    return max(0, int(group))
 
 
 def _ceil(count: int, size: int) -> int:
     return -(-count // (size or count))  # 0 = all of them
+
+
+def _layout(
+    kind: str, bits: int, block: Any = (1, 0), scale: int = 2, **more: int
+) -> Layout:
+    """Codes, and a scale of so many bytes for each block (outputs, inputs; 0 = all).
+
+    more: zero = bits of a block's zero point; index = bytes an input, of its group;
+    extra = bytes of the whole.
+    """
+    rows, columns = block
+    name = f"-{rows}x{columns}" if rows > 1 else f"-g{columns}" if columns else ""
+
+    def stored(n: int, k: int) -> int:
+        outer, inner = _ceil(n, rows), _ceil(k, columns)
+        scales = outer * scale + _ceil(outer * more.get("zero", 0), 8)
+        rest = more.get("index", 0) * k + more.get("extra", 0)
+        return _ceil(n * k * bits, 8) + inner * scales + rest
+
+    return kind + name, stored
 
 
 def _but(keys: list[str] | None, made: Layout, where: str = "") -> Rules:
@@ -120,34 +140,29 @@ def _but(keys: list[str] | None, made: Layout, where: str = "") -> Rules:
     yield where or (LAYERS if keys is None else ""), made
 
 
-def _grouped(config: Config, zeros: bool = True, index: bool = True) -> Layout:
-    """Codes, scales in 16 bit, zero points as wide as codes, an int32 an input."""
-    bits, (group, label) = _bits(config), _group(config)
-    scale = 16 + bits * zeros
-    return (
-        f"int{bits}{label}",
-        lambda n, k: (n * k * bits + _ceil(k, group) * n * scale) // 8 + 4 * k * index,
-    )
-
-
 def _gptq(config: Config) -> Rules:
     """qweight, scales and, but for marlin's, qzeros and g_idx."""
-    more = "marlin" not in (config.get("checkpoint_format"), config.get("format"))
+    plain = "marlin" not in (config.get("checkpoint_format"), config.get("format"))
+
+    def layout(own: Config) -> Layout:
+        bits, more = _bits(own), {"index": 4 * plain}
+        return _layout(f"int{bits}", bits, (1, _group(own)), zero=bits * plain, **more)
+
     for rule, own in (config.get("dynamic") or {}).items():
         sign, _, name = rule.rpartition(":")
-        yield name, None if sign == "-" else _grouped({**config, **own}, more, more)
-    made = _grouped(config, more, more)
+        yield name, None if sign == "-" else layout({**config, **own})
     if config.get("lm_head"):
-        yield "lm_head$", made
+        yield "lm_head$", layout(config)
     inside = config.get("modules_in_block_to_quantize") or [[""]]
     names = "|".join(re.escape(name) for names in inside for name in names)
-    yield rf"(?:.*\.\d+\..*(?:{names})|)$", made
+    yield rf"(?:.*\.\d+\..*(?:{names})|)$", layout(config)
 
 
 def _awq(config: Config) -> Rules:
     """qweight, scales and qzeros, these also where zero_point is false."""
     check_choice("version", str(config.get("version", "gemm")).lower(), ("gemm",))
-    made = _grouped(config, index=False)
+    bits = _bits(config)
+    made = _layout(f"int{bits}", bits, (1, _group(config)), zero=bits)
     return _but(config.get("modules_to_not_convert"), made, LAYERS)
 
 
@@ -157,40 +172,33 @@ def _bitsandbytes(config: Config) -> Rules:
     Double quantized, those scales are bytes, 256 of them share one in fp32, and there
     is a table of 256 values. 8 bits: a scale in fp32 for each output.
     """
-    twice, kind = (
-        config.get(f"bnb_4bit_{n}") for n in ("use_double_quant", "quant_type")
-    )
+    kind = config.get("bnb_4bit_quant_type") or "fp4"
+    check_choice("bnb_4bit_quant_type", kind, ("fp4", "nf4"))
 
     def four(n: int, k: int) -> int:
         scales = _ceil(n * k, 64)
+        twice = config.get("bnb_4bit_use_double_quant")
         own = scales + 4 * (_ceil(scales, 256) + 256) if twice else 4 * scales
         return _ceil(n * k, 2) + own + 4 * 16
 
-    made: Layout = "int8", lambda n, k: n * k + 4 * n
-    if config.get("load_in_4bit") or config.get("_load_in_4bit"):
-        check_choice("bnb_4bit_quant_type", kind or "fp4", ("fp4", "nf4"))
-        made = f"{kind or 'fp4'}-g64", four
+    in_four = config.get("load_in_4bit") or config.get("_load_in_4bit")
+    made = (f"{kind}-g64", four) if in_four else _layout("int8", 8, scale=4)
     return _but(config.get("llm_int8_skip_modules"), made)
 
 
 def _fp8(config: Config) -> Rules:
     """Scales in fp32: of blocks, of all or, fbgemm's, of outputs; static: one more."""
-    rows, columns = config.get("weight_block_size") or (0, 0)
-    for size in (rows, columns):
+    usual = (1, 0) if config["quant_method"] == "fbgemm_fp8" else (0, 0)
+    for size in (block := config.get("weight_block_size") or usual):
         check_count("weight_block_size", size, 0)
-    label = f"fp8-{rows}x{columns}" if rows else "fp8"
-    rows = rows or int(config["quant_method"] == "fbgemm_fp8")
     static = 4 * (config.get("activation_scheme") == "static")
-    made: Layout = (
-        label,
-        lambda n, k: n * k + 4 * _ceil(n, rows) * _ceil(k, columns) + static,
-    )
+    made = _layout("fp8", 8, block, 4, extra=static)
     return _but(config.get("modules_to_not_convert"), made)
 
 
 def _mxfp4(config: Config) -> Rules:
     """Experts alone: 32 inputs share an exponent of one byte."""
-    made: Layout = "mxfp4", lambda n, k: n * (_ceil(k, 2) + _ceil(k, 32))
+    made = _layout("mxfp4", 4, (1, 32), 1)
     return _but(config.get("modules_to_not_convert"), made, r".*experts\b")
 
 
@@ -215,31 +223,20 @@ def _scheme(group: Config, form: str) -> Layout | None:
     if own is None or form == "dense":
         return None
     if form == "nvfp4-pack-quantized":  # scales in fp8, of the whole in fp32
-        whole = 8 if inputs else 4
-        return "nvfp4", lambda n, k: n * (_ceil(k, 2) + _ceil(k, 16)) + whole
+        return _layout("nvfp4", 4, (1, 16), 1, extra=8 if inputs else 4)
     allowed = ("float-quantized", "int-quantized", "naive-quantized")
     check_choice("format", form, ("pack-quantized", *allowed))
-    bits, (group_size, label) = _bits(own, "num_bits"), _group(own)
-    square = own.get("block_structure") or (0, 0)
-    blocks = {"tensor": (0, 0), "channel": (1, 0), "group": (1, group_size)}
-    blocks["block"] = (square[0], square[1])
+    blocks = {"tensor": (0, 0), "channel": (1, 0), "group": (1, _group(own))}
+    blocks["block"] = own.get("block_structure") or (0, 0)
     check_choice("strategy", strategy := own.get("strategy", "tensor"), blocks)
-    rows, columns = blocks[strategy]
-    ends = {"group": label, "block": f"-{rows}x{columns}"}
-    kind = "fp" if own.get("type") == "float" else "int"
+    bits = _bits(own, "num_bits")
+    kind = f"{'fp' if own.get('type') == 'float' else 'int'}{bits}"
     held = bits if form == "pack-quantized" else 8
-    zeros = 0 if own.get("symmetric", True) else held
+    zero = 0 if own.get("symmetric", True) else held
     index = 4 * (own.get("actorder") == "group")
-    static = 2 * (inputs.get("dynamic") is False)
-    return (
-        f"{kind}{bits}{ends.get(strategy, '')}",
-        lambda n, k: (
-            _ceil(n * k * held, 8)
-            + _ceil(k, columns)
-            * (2 * _ceil(n, rows) + _ceil(_ceil(n, rows) * zeros, 8))
-            + (index * k + static)
-        ),
-    )
+    extra = 2 * (inputs.get("dynamic") is False)
+    more = {"zero": zero, "index": index, "extra": extra}
+    return _layout(kind, held, blocks[strategy], **more)
 
 
 METHODS: dict[str, Any] = {  # what reads it, and the packages that run it

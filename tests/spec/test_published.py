@@ -70,7 +70,7 @@ CASES = [
     (
         compressed("nvfp4-pack-quantized", {"dynamic": "local"}, **FLOAT),
         27_656,
-        "nvfp4",
+        "nvfp4-g16",
     ),
 ]
 
@@ -184,7 +184,7 @@ def test_modules_of_other_families_have_their_names(name: str) -> None:
         (AWQ | {"version": "gemv"}, "version='gemv' is not one of gemm"),
         (NF4 | {"bnb_4bit_quant_type": "int"}, "bnb_4bit_quant_type='int' is not"),
         (FP8 | {"weight_block_size": [128, "x"]}, "weight_block_size='x' must be"),
-        (FP8 | {"weight_block_size": 128}, "quantization_config=.*non-iterable"),
+        (FP8 | {"weight_block_size": 128}, "quantization_config=.*not iterable"),
         (compressed("marlin-24", num_bits=4), "format='marlin-24' is not one of"),
         ({"quant_method": "compressed-tensors"}, "quantization_config=.*config_groups"),
     ],
