@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from fastlab.models import DTYPES, set_implementations
@@ -121,7 +121,7 @@ _SPARE = r"\bpooler\.|seq_relationship|inv_freq$|position_ids$|masked_bias"
 def check_tensors(source: str | Path) -> None:
     """Refuse a folder whose files do not hold its model's tensors, before reading them.
 
-    Raises ValueError for files that are missing or broken, tensors that are missing,
+    Raises OSError for files that are missing, ValueError for tensors that are missing,
     foreign or of another size, and a tied head that is not its table. Where some are
     missing and others foreign, transformers may turn these into those: then, and where
     others quantized the weights, it judges as it reads.
@@ -153,7 +153,7 @@ def check_tensors(source: str | Path) -> None:
 
 
 def _slices(folder: Path) -> dict[str, Any]:
-    """The tensors of a folder by name, not read yet; ValueError for lost shards."""
+    """The tensors of a folder by name, not read yet; OSError for lost files."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     files = [whole]
     if index.is_file() and not whole.is_file():
@@ -163,11 +163,8 @@ def _slices(folder: Path) -> dict[str, Any]:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{folder} lacks {file.name}")
-        try:
-            names = (opened := safe_open(file, "pt")).keys()
-            slices |= {name: opened.get_slice(name) for name in names}
-        except SafetensorError as error:
-            raise ValueError(f"{file} is no whole safetensors file: {error}") from error
+        names = (opened := safe_open(file, "pt")).keys()
+        slices |= {name: opened.get_slice(name) for name in names}
     return slices
 
 

@@ -122,14 +122,6 @@ def test_a_shard_is_missing(folder: Path) -> None:
     assert result.exit_code == 2 and result.output.endswith(f"lacks {lost.name}\n")
 
 
-@pytest.mark.parametrize("data", [b"version https://git-lfs.github.com/spec/v1", None])
-def test_a_file_that_is_no_safetensors(folder: Path, data: bytes | None) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(data or path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="is no whole safetensors file: "):
-        fl.load(folder)
-
-
 KERNELS: list[dict[str, Any]] = [
     {"attn_implementation": "kernels-community/flash-attn2"},
     {"_attn_implementation": "kernels-community/flash-attn2"},

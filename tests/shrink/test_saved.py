@@ -16,7 +16,7 @@ import fastlab as fl
 from fastlab.cli import main
 from fastlab.cost.memory import weight_bytes
 from fastlab.models import numerics, prepare
-from fastlab.shrink import parts
+from fastlab.shrink import parts, sparsify
 from fastlab.shrink.recipes import build, load
 from fastlab.shrink.saved import WEIGHTS, load_stored, save
 from fastlab.shrink.sparsify import SemiSparseLinear, halves, of_halves, zero_out
@@ -26,6 +26,7 @@ from fastlab.spec.manifest import MANIFEST
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.storage import Sparsity, sparse_bytes
 
+SEMI_FIELDS = {"sparse_pattern": "2:4", "sparse_storage": "2:4"}
 SEMI = Sparsity(pattern="2:4", storage="2:4")
 
 
@@ -205,6 +206,32 @@ def test_the_halves_of_a_2_4_weight() -> None:
     assert held["places"][0].tolist()[:1] == [0b0001_0011]  # 0 and 1, then 0 and 3
     with pytest.raises(ValueError, match=r"sparse tensor cores are NVIDIA's"):
         SemiSparseLinear(SEMI, (32, 64), None, **held)
+
+
+def test_a_2_4_model_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU it can be stored, as CUTLASS does, but not run."""
+    from torch.sparse import SparseSemiStructuredTensorCUTLASS as Cutlass
+    from torch.sparse import _semi_structured_conversions as cutlass
+
+    def packed(weight: torch.Tensor) -> torch.Tensor:
+        held = cutlass.sparse_semi_structured_from_dense_cutlass(weight)
+        return Cutlass(weight.shape, *held, None, None, None)  # type: ignore
+
+    monkeypatch.setattr(torch.sparse, "to_sparse_semi_structured", packed)
+    monkeypatch.setattr(sparsify, "storage_refusal", lambda *_: "")
+    point = point_of(model="tiny-llama", precision="bf16", **SEMI_FIELDS, hidden=128)
+    model = build(point)
+    fl.save(model, tmp_path)
+    again = dict(fl.load(tmp_path)[0].named_modules())
+    stored = list(parts.stored_modules(model))
+    assert len(stored) == 14
+    for name, module in stored:
+        assert torch.equal(again[name].dense(), module.dense())  # type: ignore
+    kept = point_of(model=str(tmp_path))
+    assert kept.recipe.sparsity == SEMI
+    assert weight_bytes(kept) == parts.stored_weight_bytes(model)
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    assert 0 < size - weight_bytes(kept) < 10_000  # its header, RoPE's frequencies
 
 
 def changed(name: str, /, **values: Any) -> Any:
