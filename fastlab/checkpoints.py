@@ -27,7 +27,6 @@ from fastlab.spec.manifest import (
     manifest_of,
 )
 
-UNFIT = ("missing", "unexpected", "mismatched")  # of what transformers reports
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
@@ -84,7 +83,8 @@ def load(
             output_loading_info=True,
             **straight,
         )
-    _refuse(source, model, *(found[f"{n}_keys"] for n in UNFIT))
+    missing, foreign = found["missing_keys"], found["unexpected_keys"]
+    _refuse(source, model, missing, foreign, found["mismatched_keys"])
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer_of(source)
 

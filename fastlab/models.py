@@ -113,10 +113,10 @@ def implementation_of(attention: str) -> str:
 def set_implementations(config: Any, attention: str | None = None) -> Any:
     """The config with nothing that would make transformers fetch kernels from a hub.
 
-    attention: transformers' name of one, None = what suits the model.
+    attention: transformers' name of one; None and sdpa = sdpa where the model has it.
     """
-    config._attn_implementation = attention  # and of the configs in it
-    config._experts_implementation = None
+    config._attn_implementation = None if attention == "sdpa" else attention
+    config._experts_implementation = None  # both also of the configs in it
     return config
 
 

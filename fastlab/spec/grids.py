@@ -14,7 +14,7 @@ from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import Recipe
-from fastlab.spec.shape import ModelShape, find_shape
+from fastlab.spec.shape import PRESETS, ModelShape, find_shape
 from fastlab.spec.storage import Sharing, Sparsity
 
 # Flat names are the fields' own, those of a recipe's parts with the part's verb first.
@@ -103,9 +103,8 @@ def point_of(**values: Any) -> Point:
         weights = weights_id(local_folder(model))
     shape = _shape_of(model, _given(ModelShape, values))
     work = Workload(**_given(Workload, values))
-    held = held_recipe(model)  # what a folder holds decides, where nothing else is said
-    if held is not None:
-        values = _merged(model, held, shape, values)
+    if model not in PRESETS and (held := held_recipe(model)):
+        values = _merged(model, held, shape, values)  # a folder says what it holds
     try:
         recipe = Recipe(
             **_given(Recipe, values),

@@ -18,7 +18,7 @@ from fastlab.cost.memory import weight_bytes
 from fastlab.models import numerics, prepare
 from fastlab.shrink import parts, sparsify
 from fastlab.shrink.recipes import build, load
-from fastlab.shrink.saved import WEIGHTS, load_stored, save
+from fastlab.shrink.saved import WEIGHTS, load_stored, recipe_of, save
 from fastlab.shrink.sparsify import SemiSparseLinear, halves, of_halves, zero_out
 from fastlab.spec import point_of
 from fastlab.spec.formats import QUANTIZED
@@ -62,7 +62,7 @@ def test_logits_are_bit_equal_after_loading(
     manifest = save(model, tmp_path)
     again = load_stored(tmp_path)
     assert torch.equal(logits(again, point), logits(model, point))
-    assert manifest["precision"] == parts.precision_of(again) == precision
+    assert manifest["precision"] == recipe_of(again).precision == precision
     assert parts.stored_weight_bytes(again) == parts.stored_weight_bytes(model)
     assert (tmp_path / WEIGHTS).stat().st_size == manifest["file"]["bytes"]
 
@@ -75,7 +75,7 @@ def test_the_attention_is_kept(tmp_path: Path) -> None:
 
 def test_a_saved_folder_is_a_source(saved: Path) -> None:
     model, tokenizer = fl.load(saved)
-    assert parts.precision_of(model) == "int4-g32"
+    assert recipe_of(model).precision == "int4-g32"
     assert tokenizer is None
     with pytest.raises(ValueError, match=r"precision=.bf16.: .* holds int4-g32"):
         load(saved, precision="bf16")
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_loaded_quantized(tmp_path: Path) -> None:
     point = point_of(model="tiny-llama", precision="bf16")
     build(point).save_pretrained(tmp_path)  # type: ignore[operator]
     model, tokenizer = load(tmp_path, precision="int8", scope="head")
-    assert parts.precision_of(model) == "int8"
+    assert recipe_of(model).precision == "int8"
     save(model, tmp_path / "small", tokenizer)
     again, words_again = load(tmp_path / "small")
     assert torch.equal(logits(again, point), logits(model, point))
@@ -144,7 +144,7 @@ def test_a_dense_folder_is_one_that_transformers_reads(tmp_path: Path) -> None:
     fl.save(model, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits(theirs, point), logits(model, point))
-    assert parts.precision_of(fl.load(tmp_path, precision="int8")[0]) == "int8"
+    assert recipe_of(fl.load(tmp_path, precision="int8")[0]).precision == "int8"
     assert point_of(model=str(tmp_path)).recipe == Recipe("bf16", cache="dynamic")
 
 
