@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
+from fastlab.tracing import configs
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 # Family -> where its transformers model keeps its layers.
@@ -53,6 +54,10 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     """The transformers config of a shape."""
     from transformers import AutoConfig
 
+    if shape.config:
+        config = configs.config_of(shape)
+        config._attn_implementation = attention
+        return config
     options: dict[str, Any] = {
         **config_sizes(shape),
         "vocab_size": shape.vocab,
@@ -95,13 +100,17 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
     if point.seed is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     is_bert = point.shape.family == "bert"
-    auto = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
+    auto: Any = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
     config = config_of(point.shape, implementation_of(point.recipe.attention))
     dtype = DTYPES[point.recipe.format.dense]
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device), DrawnInFp32():
         torch.manual_seed(point.seed)
-        model: nn.Module = auto.from_config(config, dtype=dtype)
+        if point.shape.config:
+            own = configs.model_class_of(point.shape)
+            model: nn.Module = own._from_config(config, dtype=dtype)
+        else:
+            model = auto.from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
