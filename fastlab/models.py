@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -192,18 +193,26 @@ class Prefill(Call):
         return self.model(self.ids, **self.options).logits
 
 
-def cache_name(model: nn.Module) -> str:
-    """What forward() calls a KV cache, given and returned: `cache` from 5.24 on."""
+CACHES = ("cache", "past_key_values", "cache_params", "state")
+
+
+def cache_name(model: Any) -> str:
+    """What forward() calls what it keeps of the past, given and returned.
+
+    `cache` from transformers 5.24 on; a state of its own has a name of its own. "" for
+    a model that keeps nothing.
+    """
     names = signature(model.forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
+    return next((name for name in CACHES if name in names), "")
 
 
 @dataclass
 class Decode(Call):
     """One new token per sequence after a cached prompt; the cache never grows.
 
-    transformers' DynamicCache replaces its tensors when it appends, so that putting
-    the prompt's own tensors back restores it without a copy.
+    transformers replaces tensors of keys and values when it appends, so that putting
+    the prompt's own back restores those without a copy; states that it writes in place
+    (convolutions, state spaces, linear attention) are copied.
     """
 
     model: nn.Module
@@ -212,10 +221,9 @@ class Decode(Call):
     def __post_init__(self) -> None:
         with torch.inference_mode():
             out = self.model(self.ids, use_cache=True, logits_to_keep=1)
-        self.name = cache_name(self.model)
-        self.cache = out[self.name]
+        self.name, self.cache = cache_name(self.model), cache_of(self.model, out)
         self.token = out.logits[:, -1:].argmax(-1)
-        self.kept = [(layer.keys, layer.values) for layer in self.cache.layers]
+        self.kept: Any = copied(self.cache)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
@@ -228,12 +236,33 @@ class Decode(Call):
         For one last run whose peak memory is read; reset() does nothing from then on.
         """
         self.reset()
-        self.kept = []
+        self.kept = None
 
     def reset(self) -> None:
-        """Drop the appended token from every layer's cache."""
-        for layer, (keys, values) in zip(self.cache.layers, self.kept, strict=False):
-            layer.keys, layer.values = keys, values
+        """Go back to the cache as the prompt left it."""
+        if self.kept is not None:
+            self.cache = copied(self.kept)
+
+
+def cache_of(model: nn.Module, out: Any) -> Any:
+    """What a model's output keeps of the past; ValueError where it keeps nothing."""
+    cache: Any = out.get(cache_name(model))
+    if cache is None:
+        kind = getattr(model.config, "model_type", "")
+        raise ValueError(f"model_type={kind!r} gives no cache back: take cache='none'")
+    return cache
+
+
+def copied(cache: Any) -> Any:
+    """A copy of a cache, which shares the tensors that are only ever replaced."""
+    caches = [cache, *vars(cache).values()] if hasattr(cache, "__dict__") else []
+    layers = [layer for part in caches for layer in getattr(part, "layers", ())]
+    held = [
+        x
+        for layer in layers
+        for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
+    ]
+    return deepcopy(cache, {id(x): x for x in held if x is not None})
 
 
 @dataclass
@@ -250,11 +279,13 @@ class Generate(Call):
         """Token ids (batch, new_tokens)."""
         self.reset()
         tokens: list[torch.Tensor] = []
-        name = cache_name(self.model)
         for _ in range(self.new_tokens):
-            held: Any = {name: self.cache, "use_cache": self.cached}
+            held: Any = {"use_cache": self.cached}
+            if self.cache is not None:
+                held[cache_name(self.model)] = self.cache
             out = self.model(self._next(tokens), logits_to_keep=1, **held)
-            self.cache = getattr(out, name)
+            if self.cached:
+                self.cache = cache_of(self.model, out)
             tokens.append(out.logits[:, -1:].argmax(-1))
         return torch.cat(tokens, dim=1)
 
