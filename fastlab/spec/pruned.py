@@ -140,10 +140,14 @@ def pruned_config(
 def _check_experts(config: Any, sizes: Mapping[str, int]) -> None:
     chosen = getattr(config, "num_experts_per_tok", None) or 1
     if (getattr(config, "n_group", None) or 1) > 1:
-        raise refused(config, "experts are chosen by groups", f"n_group={config.n_group}")
+        raise refused(
+            config, "experts are chosen by groups", f"n_group={config.n_group}"
+        )
     for name in units(config, "experts"):
         if sizes[name] < chosen:
-            raise refused(config, f"tokens choose {chosen} experts", f"{sizes[name]} left")
+            raise refused(
+                config, f"tokens choose {chosen} experts", f"{sizes[name]} left"
+            )
 
 
 def _width_sizes(config: Any, pruning: Pruning, divides: bool) -> dict[str, int]:
@@ -154,4 +158,3 @@ def _width_sizes(config: Any, pruning: Pruning, divides: bool) -> dict[str, int]
     after = pruned_heads(before, pruning, config.model_type, bool(width), divides)
     sizes = group_sizes(config, after["kv_heads"]) if pruning.heads else {}
     return {**sizes, **width, "hidden_size": after["hidden"]}
-

@@ -67,11 +67,11 @@ def check_cut(model: Any, kept: Kept) -> Any:
         _check_kinds(model, kept)
     final = skeleton(type(model), kept.config)
     check_tensors(model, final, stack, new)
-    sizes = {name: list(t.shape) for name, t in tensors_of(model).items()}
-    for slot in kept.slots:
+    sizes = {name: list(t.shape) for name, t in model.state_dict().items()}
+    for slot in (slot for slot in kept.slots if slot.name in sizes):
         size = sizes[slot.name][slot.dim]
         sizes[slot.name][slot.dim] = len(kept.places(slot, size))
-    expected = tensors_of(final)
+    expected = final.state_dict()
     for name, size in sizes.items():
         layer = layer_of(name, stack)
         if layer in new:
@@ -139,7 +139,9 @@ def narrowed(model: Any, name: str, slots: Sequence[Slot], kept: Kept) -> Tensor
         if slot.role == "norm" and growth != 1:
             added = _added(module)
             new = (new + added).mul_(growth) - added
-    return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    return (
+        nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    )
 
 
 def _added(norm: nn.Module) -> float:
@@ -158,7 +160,11 @@ def _set(model: Any, names: Sequence[str], tensor: Tensor) -> None:
 
 def _tell(model: Any, final: Any, config: Any) -> None:
     """Let configs and modules know the sizes and numbers of the pruned model."""
-    configs = {id(m.config): m.config for m in model.modules() if type(getattr(m, "config", None)) is type(config)}
+    configs = {
+        id(m.config): m.config
+        for m in model.modules()
+        if type(getattr(m, "config", None)) is type(config)
+    }
     for old in configs.values():
         for name, value in vars(config).items():
             if name[0] != "_" and vars(old).get(name) != value:

@@ -53,16 +53,6 @@ class Scope:
         """Sums of squares of a slot's weights: (widths, units) in fp32."""
         return by_unit(squares(tensors_of(self.model)[slot.name], slot.dim), slot)
 
-    def site(self, slot: Slot) -> probes.Site:
-        """Where units are seen that a module reads; ValueError where it is no linear."""
-        module = self.model.get_submodule(slot.module)
-        if not isinstance(module, (nn.Linear, Conv1D)):
-            raise ValueError(
-                f"importance: {slot.module} ({type(module).__name__}) does not show "
-                f"its {slot.axis}; allowed: magnitude, random"
-            )
-        return probes.Site((module,), True, self.units(slot.axis))
-
 
 def axes_of(pruning: Pruning) -> tuple[str, ...]:
     """The axes of which a pruning must know where they lie."""
@@ -198,7 +188,9 @@ def _factors(scope: Scope, made: list[Slot]) -> list[Tensor]:
         sums[stem] = sums.get(stem, 0) + scope.squares(slot)
     if not made or made[0].axis != "heads":
         return [row for rows in sums.values() for row in rows]
-    named = [stem for stem in sums if "value" in stem or "v" == stem.rpartition(".")[2][0]]
+    named = [
+        stem for stem in sums if "value" in stem or "v" == stem.rpartition(".")[2][0]
+    ]
     return [sums[(named or list(sums))[-1]][-1]]  # where fused, the values come last
 
 
@@ -215,22 +207,27 @@ def _hidden_magnitude(scope: Scope) -> Tensor:
             rows = getattr(module, "num_embeddings", 1)
             sums[slot.role] += scope.squares(slot)[0] / rows
     norms = (tensors_of(scope.model)[s.name] for s in scope.of("hidden", None, "norm"))
-    sizes = torch.stack([norm.detach().float().abs().cpu() for norm in norms])
-    return (sums["made"] * sums["read"]).sqrt() * sizes.mean(0)
+    sizes = [norm.detach().float().abs().cpu() for norm in norms]
+    factor = torch.stack(sizes).mean(0) if sizes else 1
+    return (sums["made"] * sums["read"]).sqrt() * factor
 
 
 def _measured(
     scope: Scope, importance: str, axis: str, places: list[int], ids: Tensor
 ) -> list[Tensor]:
-    if axis in EXPERTS:
+    role = "norm" if axis == "hidden" else "read"
+    readers = scope.of(axis, None, role)
+    modules = tuple(scope.model.get_submodule(slot.module) for slot in readers)
+    shown = role == "norm" or all(isinstance(m, (nn.Linear, Conv1D)) for m in modules)
+    if not modules or not shown:
         raise ValueError(
-            f"importance={importance!r} is not of experts; allowed: magnitude, random"
+            f"importance={importance!r} is not seen of {axis}, which no linear reads; "
+            "allowed: magnitude, random"
         )
-    readers = scope.of(axis, None, "read") if axis != "hidden" else []
-    sites = [scope.site(slot) for slot in readers]
+    units = scope.units(axis)
+    sites = [probes.Site((module,), True, units) for module in modules]
     if axis == "hidden":
-        norms = (scope.model.get_submodule(s.module) for s in scope.of(axis, None, "norm"))
-        sites = [probes.Site(tuple(norms), False, scope.units(axis))]
+        sites = [probes.Site(modules, False, units)]
     if importance == "taylor":
         terms = probes.taylor_terms(scope.model, sites, ids)
     else:

@@ -230,7 +230,9 @@ class Trial:
                 layer = layer_of(tensor, self.stack)
                 slots.append(Slot(tensor, dim, name, (1,), "", layer))
         if not slots:
-            raise pruned.refused(self.config, "config has no field that says", "experts")
+            raise pruned.refused(
+                self.config, "config has no field that says", "experts"
+            )
         return slots
 
     def _hidden(self) -> list[Slot]:

@@ -60,7 +60,9 @@ def prove(trial: Trial, axes: Iterable[str]) -> None:
         try:
             _prove(trial, cut_with)
         except (RuntimeError, TypeError, KeyError, IndexError) as error:
-            raise pruned.refused(trial.config, f"{axis} cannot be cut", error) from error
+            raise pruned.refused(
+                trial.config, f"{axis} cannot be cut", error
+            ) from error
 
 
 @torch.no_grad()

@@ -95,8 +95,8 @@ def check_tensors(
 
     layers: number of a layer -> that in the other; the rest are not looked at.
     """
-    known = tensors_of(other)
-    for name, tensor in tensors_of(model).items():
+    known = other.state_dict()
+    for name, tensor in model.state_dict(keep_vars=True).items():
         module = name.rpartition(".")[0]
         if not tensor.is_floating_point() and isinstance(tensor, nn.Parameter):
             raise ValueError(f"{module} is quantized: prune the dense model before")
