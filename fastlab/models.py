@@ -19,22 +19,31 @@ from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
-# Family -> where its transformers model keeps its layers.
-LAYERS = {
-    **dict.fromkeys(("llama", "qwen3"), "model.layers"),
-    **{"gpt2": "transformer.h", "bert": "bert.encoder.layer"},
-}
+
+
+def stack_name(model: Any) -> str:
+    """Dotted name of the list of a model's layers: as many as its config says.
+
+    Of several the outermost, and of those the one with the most weights. Raises
+    ValueError for a model without one.
+    """
+    config = getattr(model, "config", None)
+    family = getattr(config, "model_type", None)
+    count = getattr(config, "num_hidden_layers", None)
+    pair = getattr(config, "is_encoder_decoder", False)
+    lists = {
+        name: sum(weight.numel() for weight in module.parameters())
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and not pair
+    }
+    if not lists:
+        raise ValueError(f"model_type={family!r} has no one list of {count} layers")
+    return min(lists, key=lambda name: (name.count("."), -lists[name]))
 
 
 def stack_of(model: Any) -> nn.ModuleList:
-    """The list of a model's layers; ValueError for a family that is not known."""
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    if family not in LAYERS:
-        raise ValueError(
-            f"model_type={family!r} is not one of {', '.join(LAYERS)}: "
-            "what its weights read and write is not known"
-        )
-    stack: nn.ModuleList = model.get_submodule(LAYERS[family])
+    """The list of a model's layers; ValueError for a model without one."""
+    stack: nn.ModuleList = model.get_submodule(stack_name(model))
     return stack
 
 
