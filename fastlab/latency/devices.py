@@ -165,6 +165,14 @@ def device(name: str, path: str | Path | None = None) -> Device:
     raise ValueError(f"unknown device {name!r}{hint}; `fastlab devices` lists all")
 
 
+def datasheet_row(name: str) -> Device | None:
+    """The device as the repository's devices.csv has it, None where it has none."""
+    try:
+        return device(name)
+    except ValueError:
+        return None
+
+
 def _key(name: str) -> str:
     """Lower-case letters and digits of `name`, without the maker in front."""
     return _MAKERS.sub("", re.sub("[^a-z0-9]", "", name.lower()))

@@ -287,7 +287,7 @@ def test_dense_fp32_is_the_reference_and_nobody_need_ask(bench: Bench) -> None:
 def test_a_quality_that_fails_costs_no_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "quality_of", failing(RuntimeError("no room")))
+    monkeypatch.setattr(module.Reference, "quality", failing(RuntimeError("no room")))
     record = bench.measure(point_of(model="tiny-llama", prompt_len=8, precision="bf16"))
     assert (record.status, record.quality) == ("ok", None)
     assert record.reason == "no quality: RuntimeError: no room"

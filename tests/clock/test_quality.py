@@ -13,7 +13,7 @@ import torch
 from fastlab.checkpoints import export_model
 from fastlab.clock import quality
 from fastlab.clock.divergence import compare_logits, quality_from
-from fastlab.clock.quality import Reference, quality_of, questions_of
+from fastlab.clock.quality import Reference, questions_of
 from fastlab.learning.tokens import make_tokenizer, text_loss
 from fastlab.models import build as dense
 from fastlab.record import Quality
@@ -59,7 +59,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-bert"])
 def test_fp32_loses_nothing(name: str) -> None:
     point = point_of(model=name)
-    got, reason = quality_of(point, build(point))
+    got, reason = Reference().quality(point, build(point))
     assert reason == "" and got is not None
     assert (got.kl_nats, got.top1, got.max_abs) == (pytest.approx(0, abs=1e-9), 1, 0)
 
@@ -68,7 +68,7 @@ def test_fewer_bits_lose_more_on_the_same_weights() -> None:
     reference, kl = Reference("cpu"), {}
     for precision in ("bf16", "int8", "int4-g128", "autocast-bf16"):
         point = point_of(model="tiny-llama", precision=precision, hidden=128)
-        got, _ = quality_of(point, build(point), reference=reference)
+        got, _ = reference.quality(point, build(point))
         assert got is not None
         kl[precision] = got.kl_nats
     # Other weights than the reference's would be two orders of magnitude away.
@@ -86,10 +86,10 @@ def test_one_reference_serves_all_rows_on_the_same_weights(
     for precision in ("bf16", "int8"):
         for batch in (1, 2):
             point = point_of(model="tiny-llama", precision=precision, batch=batch)
-            quality_of(point, build(point), reference=reference)
+            reference.quality(point, build(point))
     assert [p.recipe.precision for p in built] == ["fp32"]
     other = point_of(model="tiny-llama", weights="random:1")
-    quality_of(other, build(other), reference=reference)
+    reference.quality(other, build(other))
     assert len(built) == 2
 
 
@@ -109,11 +109,11 @@ def test_a_reference_that_does_not_fit_or_has_no_source_is_refused(
 ) -> None:
     monkeypatch.setattr(quality.machine, "free_bytes", lambda kind: 2**10)
     point = point_of(model="tiny-llama", precision="bf16")
-    got, reason = quality_of(point, build(point))
+    got, reason = Reference().quality(point, build(point))
     assert got is None
     assert reason == "the fp32 reference needs 614 kB, 1.02 kB free"
     point = point_of(model="tiny-llama", weights="trained:abc")
-    assert quality_of(point, build(point_of(model="tiny-llama"))) == (
+    assert Reference().quality(point, build(point_of(model="tiny-llama"))) == (
         None,
         "no source of the fp32 weights trained:abc",
     )
@@ -139,7 +139,7 @@ def test_trained_weights_are_judged_on_held_out_text(trained: Trained) -> None:
     """bf16 weights in fp32 lose nothing; bits per byte are those of text_loss."""
     point, reference = trained_point(trained), Reference("cpu", trained)
     model = build(point, trained=trained)
-    got, reason = quality_of(point, model, reference=reference)
+    got, reason = reference.quality(point, model)
     assert got is not None, reason
     assert (got.kl_nats, got.top1) == (pytest.approx(0, abs=1e-9), 1)
     whole = text_loss(model, trained.tokenizer, trained.corpus.held_out, 128)
@@ -157,7 +157,7 @@ def test_what_is_cut_costs_bits(trained: Trained) -> None:
     reference = Reference("cpu", trained)
     point = trained_point(trained, prune_ffn=0.5, prune_importance="activation")
     model = build(point, trained=trained)
-    got, reason = quality_of(point, model, reference=reference)
+    got, reason = reference.quality(point, model)
     assert got is not None, reason
     assert got.kl_nats > 0 and got.kl_low is not None and got.kl_high is not None
     assert got.kl_low <= got.kl_nats <= got.kl_high

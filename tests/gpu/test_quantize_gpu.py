@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastlab import machine
-from fastlab.clock.quality import Reference, quality_of
+from fastlab.clock.quality import Reference
 from fastlab.models import numerics, prepare
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import int4, quantized_linear
@@ -89,7 +89,7 @@ def test_compiled_and_eager_agree(precision: str) -> None:
 def test_models_and_their_quality(name: str, precision: str) -> None:
     skip_unable(precision)
     point = point_of(model=name, precision=precision, scope="all", hidden=256)
-    got, reason = quality_of(point, build(point, "cuda"), "cuda", Reference("cuda"))
+    got, reason = Reference("cuda").quality(point, build(point, "cuda"))
     assert reason == "" and got is not None
     assert 0 < got.kl_nats < 1e-2
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from fastlab.latency.devices import Device, device
-from fastlab.latency.estimates import estimate
-from fastlab.latency.roofline import roofline
+from fastlab.latency.estimates import estimate, roofline
 from fastlab.spec import point_of
 
-POINT = point_of(model="tiny-llama")
+POINT, FP32 = point_of(model="tiny-llama"), ["fp32"]
 
 
 def costs(*rows: tuple[float, ...]) -> np.ndarray:
@@ -23,7 +22,7 @@ def costs(*rows: tuple[float, ...]) -> np.ndarray:
 def test_one_operation_by_hand(profile: Device) -> None:
     """1 GFLOP at 1 TFLOP/s = 1 ms; 0.2 GB at 100 GB/s = 2 ms; 3 launches = 30 us."""
     one = costs((1e9, 1e9, 1e8, 5e7, 3e7, 2e7, 3))
-    seconds, low, high, bound, _ = roofline(one, POINT, profile)
+    seconds, low, high, bound, _ = roofline(one, FP32, profile)
     assert low == pytest.approx(2e-3 + 3e-5)
     assert high == pytest.approx(3e-3 + 3e-5)
     assert seconds == pytest.approx((low * high) ** 0.5)
@@ -33,22 +32,22 @@ def test_one_operation_by_hand(profile: Device) -> None:
 def test_the_band_is_taken_for_each_operation(profile: Device) -> None:
     """A compute-bound and a memory-bound one: 1 + 2 ms at least, not max(1, 2)."""
     two = costs((1e9, 1e9, 0, 0, 0, 0, 0), (0, 0, 2e8, 0, 0, 0, 0))
-    band = roofline(two, POINT, profile)
-    assert band.low == band.high == pytest.approx(3e-3)
+    band = roofline(two, 2 * FP32, profile)
+    assert band.low_s == band.high_s == pytest.approx(3e-3)
 
 
 def test_causal_flops_are_what_a_fused_kernel_does(profile: Device) -> None:
-    band = roofline(costs((4e9, 2e9, 0, 0, 0, 0, 0)), POINT, profile)
-    assert (band.low, band.bound) == (pytest.approx(2e-3), "compute")
-    launches = roofline(costs((0, 0, 0, 0, 0, 0, 7)), POINT, profile)
+    band = roofline(costs((4e9, 2e9, 0, 0, 0, 0, 0)), FP32, profile)
+    assert (band.low_s, band.bound) == (pytest.approx(2e-3), "compute")
+    launches = roofline(costs((0, 0, 0, 0, 0, 0, 7)), FP32, profile)
     assert launches.bound == "launch"
 
 
 def test_a_gpus_host_runs_ahead_of_it(profile: Device) -> None:
     """Launches hide behind the work at best (max), and add to it at worst (sum)."""
     work = costs((1e9, 1e9, 0, 0, 0, 0, 30))  # 1 ms of work, 0.3 ms of launches
-    band = roofline(work, POINT, replace(profile, kind="cuda"))
-    assert (band.low, band.high) == pytest.approx((1e-3, 1.3e-3))
+    band = roofline(work, FP32, replace(profile, kind="cuda"))
+    assert (band.low_s, band.high_s) == pytest.approx((1e-3, 1.3e-3))
 
 
 def test_what_bounds_a_large_model() -> None:
@@ -111,9 +110,8 @@ def test_each_operation_computes_at_its_own_peak(profile: Device) -> None:
     rows = costs((8e12, 8e12, 0, 0, 0, 0, 0), (2e12, 2e12, 0, 0, 0, 0, 0))
     cases = ("int8-dynamic", able, 2 + 1), ("int8", able, 4 + 1)
     for precision, on, seconds in (*cases, ("int8-dynamic", profile, 4 + 1)):
-        point = point_of(model="tiny-llama", precision=precision)
-        band = roofline(rows, point, on, (precision, "bf16"))
-        assert band.low == pytest.approx(seconds)
+        band = roofline(rows, (precision, "bf16"), on)
+        assert band.low_s == pytest.approx(seconds)
 
 
 def test_fewer_launches_are_less_overhead(profile: Device) -> None:

@@ -18,7 +18,7 @@ from fastlab.latency.profile import ClassFit, formula
 from fastlab.latency.residual import residual
 from fastlab.latency.samples import Sample, Work, class_of, work_of
 from fastlab.scores.ablation import VARIANTS, ablations
-from fastlab.scores.errors import Errors
+from fastlab.scores.correction import Errors
 from fastlab.spec.checks import make
 
 from .fitting import OTHERS, TRUTH, attentions, elementwise, products

@@ -61,7 +61,7 @@ def test_a_perfect_model_scores_zero(known: Device) -> None:
     assert board.alone_half_width == pytest.approx(100 * np.median(halves))
     assert all(s.median == pytest.approx(0, abs=1e-6) for s in board.speedups)
     every = board.speedups[0]
-    assert (every.field, every.spearman) == ("all", pytest.approx(1))
+    assert (every.name, every.spearman) == ("all", pytest.approx(1))
 
 
 def test_the_rest_of_the_rows_teaches_a_constant(known: Device) -> None:
@@ -168,7 +168,7 @@ def test_speedups_by_hand() -> None:
         for n, b in ((2, 1), (4, 1), (2, 2))
     )
     said, took = np.array([1.0, 2.0, 1.0]), np.array([1.0, 1.6, 2.0])
-    found = {s.field: s for s in speedups([base, deep, wide], said, took)}
+    found = {s.name: s for s in speedups([base, deep, wide], said, took)}
     assert set(found) == {"all", "layers", "batch"}
     assert (found["layers"].n, found["layers"].median) == (1, pytest.approx(25))
     assert found["batch"].median == pytest.approx(50)
