@@ -6,7 +6,7 @@ command line read the same columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -166,11 +166,7 @@ def with_missing(
     if not absent:
         return only(rows, points)
     state = {"device": name, "status": MISSING, "reason": "no row is stored of it"}
-    added = pd.DataFrame(
-        [flat(point) | state for point in absent], columns=list(COLUMNS)
-    )
-    if profile is not None:
-        added = estimated(added, profile)
+    added = estimated(estimated(absent, None).assign(**state), profile)
     kept = [table for table in (rows, added) if len(table)]
     return only(pd.concat(kept, ignore_index=True), points)
 
@@ -240,28 +236,28 @@ def with_quality(rows: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.Da
     """
     asked = [table for table in (rows, known) if table is not None and len(table)]
     pool = pd.concat(asked, ignore_index=True) if asked else rows
-    judged = pool[pool["kl_nats"].notna()]
-    found = dict(
-        zip(_models(judged), judged[[*QUALITY]].to_dict("records"), strict=True)
-    )
+    found = dict(_models(pool[pool["kl_nats"].notna()]))
     nothing = {"kl_nats": 0.0, "top1": 1.0, "max_abs": 0.0}
-    lines = []
-    for model, row in zip(
-        _models(rows), rows[[*QUALITY]].to_dict("records"), strict=True
-    ):
-        lines.append(nothing if model[-2:] == ("fp32", "") else found.get(model, row))
+    lines = [
+        nothing if model[-2:] == ("fp32", "") else found.get(model, own)
+        for model, own in _models(rows)
+    ]
     quality = pd.DataFrame(lines, columns=[*QUALITY], index=rows.index)
     return rows.assign(**{name: quality[name] for name in QUALITY})
 
 
-def _models(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Rows with the same have the same logits, but for rounding of other kernels."""
+def _models(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """Each row's model and quality; those alike have the same logits but for rounding.
+
+    Of other kernels, that is.
+    """
     work = ("phase", "batch", "prompt_len", "new_tokens", "logits", "prefix_len")
     how = ("attention", "runtime", "unroll", "cache", "precision")
     names = [name for name in QUESTION if name not in (*work, *how)]
     cache = rows["cache"].where(~rows["cache"].isin(LOSSLESS), "")
     table = rows[names].assign(precision=rows["precision"], packed=cache)
-    return [tuple(map(str, row)) for row in table.itertuples(index=False)]
+    models = (tuple(map(str, row)) for row in table.itertuples(index=False))
+    return zip(models, rows[[*QUALITY]].to_dict("records"), strict=True)
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:

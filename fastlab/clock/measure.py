@@ -6,6 +6,7 @@ A `Bench` keeps the last model, so that points which share one pay for it once.
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -150,9 +151,8 @@ class Bench:
 
     def _cached(self, size: int) -> bool:
         """Whether so many bytes of weights need not come from memory in each decode."""
-        if self.kind == "cuda":
-            return size < CACHED_BYTES
-        return size < CACHES_HELD * machine.last_level_cache_bytes(self.kind)
+        held = CACHES_HELD * machine.last_level_cache_bytes(self.kind)
+        return size < (CACHED_BYTES if self.kind == "cuda" else held)
 
     def _quality(self, model: nn.Module, point: Point) -> Judged:
         """What the model lost, asked once of each model and cache, or why unknown.
@@ -245,16 +245,11 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception says that memory ran out, on a GPU or on a CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = ("out of memory", "can't allocate memory")
-    return isinstance(error, RuntimeError) and any(
-        s in str(error).lower() for s in said
-    )
+    ends = re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE)
+    return isinstance(error, RuntimeError) and ends is not None
 
 
-def _effective(model: nn.Module) -> Effective:
-    return Effective(
-        dtype=str(dtype_of(model)).removeprefix("torch."),
-        attention=str(model.config._attn_implementation),  # type: ignore[union-attr]
-        parameters=logical_parameters(model),
-        weight_bytes=stored_weight_bytes(model),
-    )
+def _effective(model: Any) -> Effective:
+    dtype = str(dtype_of(model)).removeprefix("torch.")
+    counts = logical_parameters(model), stored_weight_bytes(model)
+    return Effective(dtype, str(model.config._attn_implementation), *counts)

@@ -173,19 +173,17 @@ def _methods(made: Predictions, device: Device) -> Iterator[Errors]:
     ratio = measured / printed
     constant = np.array([np.median(ratio[folds != fold]) for fold in folds])
     rates = np.array([sheet.product_rate(p.recipe.precision) for p in points])
-    flops = np.array([costs_of(point).totals[FLOPS] for point in points])
+    costs = [costs_of(point) for point in points]
     timed = [row.measured for row in made.rows if row.measured]
     found = {
         "fastlab, no row used": np.array([e.seconds for e in made.estimates]),
         "article x constant": printed * constant,
-        "FLOPs / datasheet peak": flops / rates,
+        "FLOPs / datasheet peak": np.array([c.totals[FLOPS] for c in costs]) / rates,
     }
     for name, (compute, memory) in EFFICIENCIES.items():
-        pairs, bandwidth = (
-            zip(points, compute * rates, strict=True),
-            memory * sheet.bandwidth,
-        )
-        found[name] = np.array([_roofline(p, peak, bandwidth) for p, peak in pairs])
+        each = zip(costs, compute * rates, strict=True)
+        speed = memory * sheet.bandwidth
+        found[name] = np.array([_roofline(c.matrix, peak, speed) for c, peak in each])
     found[NOISE] = measured + np.array([(one.high_s - one.low_s) / 2 for one in timed])
     for name, seconds in found.items():
         yield Errors.of(name, seconds, measured)
@@ -196,8 +194,7 @@ def _article(point: Point) -> float:
     return float(article_as_printed(rows, built.layers, built.hidden))
 
 
-def _roofline(point: Point, peak: float, bandwidth: float) -> float:
-    matrix = costs_of(point).matrix
+def _roofline(matrix: np.ndarray, peak: float, bandwidth: float) -> float:
     moved = matrix[:, MOVED].sum(axis=1)
     return float(np.maximum(matrix[:, CAUSAL] / peak, moved / bandwidth).sum())
 
