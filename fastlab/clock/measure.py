@@ -25,7 +25,7 @@ from fastlab.clock.timing import Clock, Settings, time_call
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.models import implementation_of, numerics
-from fastlab.record import Effective, Estimate, Quality, Record
+from fastlab.record import Effective, Estimate, Quality, Record, row_key
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
@@ -103,6 +103,10 @@ class Bench:
         how = settings or Settings.for_device(kind), profile or this_device(kind)
         own = clock_for(kind), machine.device_name(kind)
         return cls(kind, *how, *own, trained=trained)
+
+    def key(self, point: Point) -> str:
+        """The key of the rows that a point gets here."""
+        return row_key(point, self.name, self.settings.to_dict())
 
     def use_model(self, point: Point, model: nn.Module | None) -> None:
         """Use `model` for points that share this one's shape, weights and precision."""
