@@ -90,16 +90,9 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path):
             raise KeyboardInterrupt
 
     options: dict[str, Any] = {"config": config, "how": HOW, "folder": tmp_path}
+    pair = model(layers=1), model(seed=1)
     with pytest.raises(KeyboardInterrupt):
-        distill(
-            model(layers=1),
-            model(seed=1),
-            IDS,
-            6,
-            save_every_s=0,
-            on_row=stop,
-            **options,
-        )
+        distill(*pair, IDS, 6, save_every_s=0, on_row=stop, **options)
     student = model(layers=1)
     distill(student, model(seed=1), IDS, 6, **options)
     pairs = zip(whole.parameters(), student.parameters(), strict=True)

@@ -77,21 +77,14 @@ def kept(record: Record) -> Record:
 
 
 @roomy
-@given(records)
-def test_a_sealed_record_unseals_to_itself(record):
-    line = seal(record.to_dict())
-    assert "\n" not in line
-    assert Record.from_dict(unseal(line)) == kept(record)
-    assert Record.from_dict(unseal(line)).to_dict() == record.to_dict()
-
-
-@roomy
 @given(st.lists(records, min_size=1, max_size=4, unique_by=lambda r: r.key))
 def test_a_store_gives_back_what_was_appended(rows):
     with tempfile.TemporaryDirectory() as folder:
         store = fill(Path(folder), rows)
         expected = [kept(replace(r, env=r.env or digest(ENV))) for r in rows]
-        assert store.records() == expected
+        found = store.records()
+        assert found == expected
+        assert [r.to_dict() for r in found] == [r.to_dict() for r in expected]
         bare = {"device_ns": (), "e2e_ns": (), "enqueue_ns": ()}
         assert store.records(samples=False) == [
             replace(r, measured=r.measured and replace(r.measured, **bare))
