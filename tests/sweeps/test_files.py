@@ -53,7 +53,7 @@ def test_refused_with_file_grid_and_field(tmp_path, text, words):
     assert str(path) in str(error.value)
 
 
-def test_one_text_needs_no_list(tmp_path):
+def test_one_text_needs_no_list(tmp_path: Path) -> None:
     for text in ("notes.txt", "[notes.txt]"):
         grids = "grids: [{layers: 1, hidden: 64}]"
         read = read_sweep(written(tmp_path, f"text: {text}\n{grids}"))

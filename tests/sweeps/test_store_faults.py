@@ -389,7 +389,9 @@ def test_a_row_that_fails_is_cut_back_and_may_be_tried_again(
     assert (store.health().bad, store.health().torn) == ([], [])
 
 
-def test_where_even_the_cut_fails_the_next_row_goes_elsewhere(tmp_path, monkeypatch):
+def test_where_even_the_cut_fails_the_next_row_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     with store.begin(ENV):
         store.append(row(1))
