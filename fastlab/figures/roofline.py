@@ -17,7 +17,7 @@ from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, line, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, color_of, look_of
-from fastlab.latency import roofline as model
+from fastlab.latency import estimates as model
 from fastlab.latency.costs import CAUSAL, KV_WRITE, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
@@ -44,8 +44,8 @@ LEFT, RIGHT = 0.1, 30_000.0  # FLOP per byte: the axis stays as controls move
 def on_the_roof(calls: Iterable[Point], device: Device) -> pd.DataFrame:
     """Each product of each call: FLOPs per byte, and FLOP/s by the roofline's band.
 
-    The band (low, high) is that of `latency.roofline`: from all costs hidden behind the
-    longest to none hidden, launches included; share = of the call's time. Precisions
+    The band (low, high) is that of `estimate`: from all costs hidden behind the longest
+    to none hidden, launches included; share = of the call's time. Precisions
     that the device cannot do are left out; ValueError if nothing remains.
     """
     calls = list(calls)
@@ -69,7 +69,8 @@ def _products(point: Point, device: Device) -> list[dict[str, Any]]:
     matrix, rows = costs_of(point).matrix, []
     for name in dict.fromkeys((*GROUPS.values(), NO_FLOPS, *names)):
         if (own := matrix[names == name]).size:
-            middle, low, high, bound, _ = model.roofline(own, point, device)
+            alike = [call["precision"]] * len(own)
+            middle, low, high, bound, _ = model.roofline(own, alike, device)
             flops, moved = own[:, CAUSAL].sum(), own[:, WEIGHTS : KV_WRITE + 1].sum()
             row = {"operation": name, **call, X: flops / moved}
             row |= {Y: flops / middle, "low": flops / high, "high": flops / low}

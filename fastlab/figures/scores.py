@@ -20,7 +20,7 @@ from fastlab.latency.explain import waterfall
 from fastlab.reading import SHAPE, sample_counts
 from fastlab.record import Record
 from fastlab.rows import points_of, table
-from fastlab.scores.errors import Errors
+from fastlab.scores.correction import Errors
 from fastlab.scores.scoreboard import HOLDOUTS, NOISE, Scoreboard, predictions
 from fastlab.words import digits, percent
 
@@ -108,7 +108,8 @@ def methods(board: Scoreboard) -> Figure:
 
     Best first; the dashed line is the noise of repeating a measurement.
     """
-    scores = pd.DataFrame(board.methods).rename(columns={"name": "method"})
+    scores = pd.DataFrame(board.methods).drop(columns="spearman")
+    scores = scores.rename(columns={"name": "method"})
     scores = scores.sort_values("median", ignore_index=True)
     noise, ours = scores["method"] == NOISE, scores["method"].str.startswith("fastlab")
     scores.loc[noise, "bias"] = np.nan  # noise has no direction
