@@ -12,7 +12,7 @@ import pandas as pd
 
 import fastlab as fl
 from fastlab.figures.grammar import Figure
-from fastlab.figures.shown import show
+from fastlab.figures.grammar import show
 from fastlab.sweeps.reference import Reference, references
 from fastlab.sweeps.store import Store
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastlab.figures.grammar import Figure
-from fastlab.figures.shown import show
+from fastlab.figures.grammar import show
 
 A_ROW = 3  # controls side by side
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -14,7 +14,7 @@ from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.labels import apart
 from fastlab.figures.layers import bars, line, points, stacked, tiles
 from fastlab.figures.panels import Axis, Panel
-from fastlab.figures.shown import show
+from fastlab.figures.grammar import show
 from fastlab.figures.style import (
     COLORS,
     GREY,
