@@ -29,8 +29,7 @@ from fastlab.sweeps.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.figures.grammar import Figure
-    from fastlab.figures.grammar import Shown
+    from fastlab.figures.grammar import Figure, Shown
     from fastlab.shrink.trained import Trained
 
 SOURCES = ("auto", "measure", "replay")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 
 import fastlab as fl
 from fastlab.figures import (
     caches,
-    counts,
     cuts,
     roofline,
     scores,
     sharing,
     speedups,
-    sweep,
     target,
     timing,
 )
@@ -60,6 +59,12 @@ def weights() -> dict[str, Any]:
     return {f"{n} x 32": torch.randn(n, 32, generator=source) for n in (64, 32)}
 
 
+def cell(notebook: str, **names: Any) -> Explorer:
+    """The explorer of a notebook's cell, made of what the cells before would leave."""
+    found: Explorer = run_cells(notebook, "explorer", **names)["shown"]
+    return found
+
+
 def _cutting() -> Explorer:
     models = {
         "large": fl.grid(**CUT, layers=8)[0],
@@ -75,16 +80,23 @@ def _paths() -> dict[str, dict[str, Point]]:
 
 def _sweep() -> Explorer:
     records, device = rows_by_hand()
-    return sweep.layers_by_hidden(fl.table(records), device)
+    given = {"layers": [2, 4, 6], "precisions": CALLS["precision"]}
+    given |= {"phases": CALLS["phase"], "rows": fl.table(records)}
+    return cell("05", **given, run=Mock(profile=device, caption="by hand"))
+
+
+def _depth() -> Explorer:
+    """Of this machine too, whose rates are given."""
+    devices = {"this_device": lambda: fl.device("t4"), "device": fl.device}
+    stand_in = Mock(explore=fl.explore, figures=fl.figures, status=fl.status, **devices)
+    return cell("00", point=point(), gpus=["h200"], fl=stand_in)
 
 
 MAKERS: dict[str, Callable[[], Explorer]] = {
-    "counts": lambda: counts.counts(point()),
+    "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
-    "depth": lambda: sweep.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "kv_growth": lambda: run_cells(
-        *("08_decode_and_cache", "explorer"), caches=caches, formats=("bf16", "int8")
-    )["shown"],
+    "depth": _depth,
+    "kv_growth": lambda: cell("08", caches=caches, formats=("bf16", "int8")),
     "layers_by_hidden": _sweep,
     "leave_out": lambda: scores.leave_out(*rows_by_hand()),
     "palettes": lambda: sharing.palettes(weights()),
