@@ -13,7 +13,6 @@ from fastlab.figures import (
     caches,
     cuts,
     roofline,
-    scores,
     sharing,
     speedups,
     target,
@@ -21,6 +20,7 @@ from fastlab.figures import (
 )
 from fastlab.figures.explorer import Explorer
 from fastlab.latency.devices import Device
+from fastlab.scores.scoreboard import HOLDOUTS
 from fastlab.spec import Point, grid
 from tests.cells import run_cells
 from tests.figures.made import record
@@ -92,13 +92,20 @@ def _depth() -> Explorer:
     return cell("00", point=point(), gpus=["h200"], fl=stand_in)
 
 
+def _leave_out() -> Explorer:
+    records, device = rows_by_hand()
+    run = Mock(profile=device, caption="by hand")
+    given = {"records": records, "holdout": "hidden", "HOLDOUTS": HOLDOUTS}
+    return cell("04", **given, run=run)
+
+
 MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
     "depth": _depth,
     "kv_growth": lambda: cell("08", caches=caches, formats=("bf16", "int8")),
     "layers_by_hidden": _sweep,
-    "leave_out": lambda: scores.leave_out(*rows_by_hand()),
+    "leave_out": _leave_out,
     "palettes": lambda: sharing.palettes(weights()),
     "paying": lambda: speedups.paying(point(), fl.device("h200")),
     "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
