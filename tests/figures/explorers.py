@@ -12,7 +12,6 @@ import fastlab as fl
 from fastlab.figures import (
     caches,
     cuts,
-    roofline,
     sharing,
     speedups,
     target,
@@ -99,6 +98,12 @@ def _leave_out() -> Explorer:
     return cell("04", **given, run=run)
 
 
+def _roofs() -> Explorer:
+    given = {"model": "llama-3.2-1b", "phases": CALLS["phase"], "context_len": 512}
+    given |= {"calls": [point()], "sheet": fl.device("t4"), "run": Mock(profile=None)}
+    return cell("03", **given)
+
+
 MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
@@ -108,7 +113,7 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "leave_out": _leave_out,
     "palettes": lambda: sharing.palettes(weights()),
     "paying": lambda: speedups.paying(point(), fl.device("h200")),
-    "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
+    "roofs": _roofs,
     "samples_taken": lambda: timing.samples_taken(samples()),
     "target": lambda: target.target(_paths(), [fl.device("t4")]),
 }
