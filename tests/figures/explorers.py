@@ -10,11 +10,11 @@ import pandas as pd
 
 import fastlab as fl
 from fastlab.figures import (
+    article,
     caches,
     cuts,
     sharing,
     speedups,
-    target,
     timing,
 )
 from fastlab.figures.explorer import Explorer
@@ -72,9 +72,11 @@ def _cutting() -> Explorer:
     return cuts.cutting(models, fl.table([]), fl.device("h200"))
 
 
-def _paths() -> dict[str, dict[str, Point]]:
+def _target() -> Explorer:
     dense, bf16 = grid(**CUT, layers=8, precision=["fp32", "bf16"])
-    return {"prefill": {"dense": dense, "16 bit": bf16}}
+    paths = {"prefill": {"dense": dense, "16 bit": bf16}}
+    given = {"case": article, "run": Mock(profile=None), "prompt_len": 128}
+    return cell("10", paths=paths, **given)
 
 
 def _sweep() -> Explorer:
@@ -115,5 +117,5 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "paying": lambda: speedups.paying(point(), fl.device("h200")),
     "roofs": _roofs,
     "samples_taken": lambda: timing.samples_taken(samples()),
-    "target": lambda: target.target(_paths(), [fl.device("t4")]),
+    "target": _target,
 }
