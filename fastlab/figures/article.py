@@ -233,7 +233,8 @@ def targets(
     """
     first = next(iter(path.values()))
     phase, shape = first.workload.phase, first.shape
-    asked = {"prompt_len": max(tokens - (phase == "decode"), 1), "batch": batch}
+    asked: dict[str, Any] = {"batch": batch}
+    asked["prompt_len"] = max(tokens - (phase == "decode"), 1)
     steps = {
         step: replace(point, workload=replace(point.workload, **asked))
         for step, point in path.items()

@@ -13,9 +13,7 @@ from fastlab.figures import (
     article,
     caches,
     cuts,
-    sharing,
     speedups,
-    timing,
 )
 from fastlab.figures.explorer import Explorer
 from fastlab.latency.devices import Device
@@ -65,11 +63,9 @@ def cell(notebook: str, **names: Any) -> Explorer:
 
 
 def _cutting() -> Explorer:
-    models = {
-        "large": fl.grid(**CUT, layers=8)[0],
-        "other": fl.grid(**CUT, layers=12)[0],
-    }
-    return cuts.cutting(models, fl.table([]), fl.device("h200"))
+    dense = [fl.grid(**CUT, layers=layers)[0] for layers in (8, 12)]
+    given = {"shaped": dense[:1], "judged": dense[1:], "table": fl.table([])}
+    return cell("07", **given, cuts=cuts, run=Mock(profile=None))
 
 
 def _target() -> Explorer:
@@ -106,6 +102,15 @@ def _roofs() -> Explorer:
     return cell("03", **given)
 
 
+def _paying() -> Explorer:
+    model = {"family": "llama", "layers": 2, "vocab": 512}
+    given = {"model": model, "hidden": 256, "prompt_len": 64, "baseline": "bf16"}
+    rows = fl.over(fl.table(rows_by_hand()[0]), precision="bf16")
+    return cell(
+        "06", **given, speedups=speedups, device=fl.device("h200"), by_batch=rows
+    )
+
+
 MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
@@ -113,9 +118,9 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "kv_growth": lambda: cell("08", caches=caches, formats=("bf16", "int8")),
     "layers_by_hidden": _sweep,
     "leave_out": _leave_out,
-    "palettes": lambda: sharing.palettes(weights()),
-    "paying": lambda: speedups.paying(point(), fl.device("h200")),
+    "palettes": lambda: cell("09", originals=weights()),
+    "paying": _paying,
     "roofs": _roofs,
-    "samples_taken": lambda: timing.samples_taken(samples()),
+    "samples_taken": lambda: cell("02", samples=samples(), here="by hand"),
     "target": _target,
 }
