@@ -11,7 +11,7 @@ import pandas as pd
 import fastlab as fl
 from fastlab.figures import (
     article,
-    caches,
+    batches,
     cuts,
     speedups,
 )
@@ -115,7 +115,7 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
     "depth": _depth,
-    "kv_growth": lambda: cell("08", caches=caches, formats=("bf16", "int8")),
+    "kv_growth": lambda: cell("08", batches=batches, formats=("bf16", "int8")),
     "layers_by_hidden": _sweep,
     "leave_out": _leave_out,
     "palettes": lambda: cell("09", originals=weights()),
