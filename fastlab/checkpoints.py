@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -10,13 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from fastlab.models import DTYPES
+from fastlab.models import DTYPES, set_implementations
 from fastlab.spec.checks import check_choice, did_you_mean
 from fastlab.spec.formats import FORMATS, PRECISIONS
 from fastlab.spec.hub import check_source
+from fastlab.spec.manifest import (
+    MANIFEST,
+    contradiction,
+    held_recipe,
+    is_stored,
+    manifest_of,
+)
 
+UNFIT = ("missing", "unexpected", "mismatched")  # of what transformers reports
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
@@ -37,33 +48,144 @@ def folder_of(name: str, field: str = "model") -> str:
 
 
 def load(
-    source: str | Path, device: str = "cpu", precision: str = "fp32"
+    source: str | Path,
+    device: str = "cpu",
+    precision: str = "fp32",
+    attention: str | None = None,
 ) -> tuple[nn.Module, Any]:
     """A real model and its tokenizer, from a hub name or a local folder.
+
+    attention: transformers' name of one; None = what a folder of `save` says, or what
+    suits the model.
 
     Weights are read from safetensors only and no code of the repository is run. With
     the package accelerate they go straight to the device, else through the CPU in
     their final dtype. A quantized precision loads the dense weights that shrink.recipes
     quantizes. Raises OSError where something of it is missing, ValueError for a
-    precision that is none or a folder that holds no model.
+    precision that is none, a folder that holds no model, weights that are not dense, or
+    tensors that are not the model's.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     check_choice("precision", precision, PRECISIONS)
     check_source(source, needs_weights=True)
+    if is_stored(held := held_recipe(source)):
+        raise contradiction(source, held, "precision", precision)
+    kind, config = _class_and_config(source, attention)
+    check_tensors(source)
     source = str(source)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     straight = {"device_map": device} if find_spec("accelerate") else {}
     with without_bars():
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = kind.from_pretrained(
             source,
+            config=config,
             dtype=DTYPES[FORMATS[precision].dense],
             use_safetensors=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # so that we say it
+            output_loading_info=True,
             **straight,
         )
+    _refuse(source, model, *(found[f"{n}_keys"] for n in UNFIT))
     nn.Module.to(model, device)
-    return model.eval().requires_grad_(False), tokenizer
+    return model.eval().requires_grad_(False), tokenizer_of(source)
+
+
+def tokenizer_of(source: str | Path) -> Any:
+    """A model's own tokenizer; None for a folder that has none."""
+    from transformers import AutoTokenizer
+
+    folder, kinds = Path(source), ("tokenizer*", "vocab.*", "*.model")
+    if folder.is_dir() and not any([*folder.glob(kind)] for kind in kinds):
+        return None
+    return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+
+
+def _class_and_config(
+    source: str | Path, attention: str | None = None
+) -> tuple[Any, Any]:
+    """The class that reads a model, and its config with kernels of ours."""
+    import transformers
+
+    made = manifest_of(source) if (Path(source) / MANIFEST).is_file() else {}
+    config = transformers.AutoConfig.from_pretrained(
+        str(source), trust_remote_code=False
+    )
+    name = made.get("model", "AutoModelForCausalLM")
+    attention = attention or made.get("attention")
+    return getattr(transformers, name), set_implementations(config, attention)
+
+
+# Heads of other tasks and buffers of older versions, which files may hold beside.
+_SPARE = r"\bpooler\.|seq_relationship|inv_freq$|position_ids$|masked_bias"
+
+
+def check_tensors(source: str | Path) -> None:
+    """Refuse a folder whose files do not hold its model's tensors, before reading them.
+
+    Raises ValueError for files that are missing or broken, tensors that are missing,
+    foreign or of another size, and a tied head that is not its table. Where some are
+    missing and others foreign, transformers may turn these into those: then, and where
+    others quantized the weights, it judges as it reads.
+    """
+    folder = Path(source)
+    if not folder.is_dir() or is_stored(held_recipe(folder)):
+        return
+    files, (kind, config) = _slices(folder), _class_and_config(folder)
+    if getattr(config, "quantization_config", None):
+        return
+    with torch.device("meta"):
+        model = getattr(kind, "from_config", kind)(config)
+    own, tied = model.state_dict(), model.all_tied_weights_keys
+    start, held = f"{model.base_model_prefix}.", {}
+    for name, at in files.items():
+        names = (name, start + name, name.removeprefix(start))
+        held[next((n for n in names if n in own), name)] = at
+    for copy, table in tied.items():
+        both = [held[name] for name in (copy, table) if name in held]
+        if len(both) == 2 and not torch.equal(both[0][:], both[1][:]):
+            raise ValueError(f"{source}: {copy} is not {table}, which it is tied to")
+        if both:
+            own.pop(copy if table in held else table)
+    known = own.keys() | tied
+    missing, foreign = own.keys() - held, held.keys() - known - {*tied.values()}
+    wrong = [(n,) for n in own.keys() & held if [*own[n].shape] != held[n].get_shape()]
+    if not (missing and foreign):
+        _refuse(source, model, missing, foreign, wrong)
+
+
+def _slices(folder: Path) -> dict[str, Any]:
+    """The tensors of a folder by name, not read yet; ValueError for lost shards."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    files = [whole]
+    if index.is_file() and not whole.is_file():
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        files = [folder / name for name in sorted({*names})]
+    slices: dict[str, Any] = {}
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{folder} lacks {file.name}")
+        try:
+            names = (opened := safe_open(file, "pt")).keys()
+            slices |= {name: opened.get_slice(name) for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"{file} is no whole safetensors file: {error}") from error
+    return slices
+
+
+def _refuse(source: Any, model: Any, missing: Any, foreign: Any, wrong: Any) -> None:
+    """Raise ValueError for tensors that do not fit, but those that may be left."""
+    fine = "|".join([*(model._keys_to_ignore_on_load_unexpected or ()), _SPARE])
+    kind, spare = type(model).__name__, model._keys_to_ignore_on_load_missing or ()
+    for words, names in (
+        (f"lacks what {kind} has", sorted(set(missing) - set(spare))),
+        (
+            f"has what {kind} lacks",
+            sorted(n for n in foreign if not re.search(fine, n)),
+        ),
+        ("has other sizes than its config", sorted(name for name, *_ in wrong)),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" * (len(names) > 3)
+            raise ValueError(f"{source} {words}: {', '.join(names[:3])}{more}")
 
 
 def export_model(

@@ -129,6 +129,16 @@ def implementation_of(attention: str) -> str:
     return "flex_attention" if attention == "flex" else attention.partition("-")[0]
 
 
+def set_implementations(config: Any, attention: str | None = None) -> Any:
+    """The config with nothing that would make transformers fetch kernels from a hub.
+
+    attention: transformers' name of one, None = what suits the model.
+    """
+    config._attn_implementation = attention  # and of the configs in it
+    config._experts_implementation = None
+    return config
+
+
 @contextmanager
 def numerics(precision: str) -> Iterator[None]:
     """Inference under a precision: tf32 or full fp32 products, autocast where named.

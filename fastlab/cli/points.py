@@ -71,6 +71,7 @@ def bench_of(
     judges them is read at once, so that a missing one is refused before any work.
     """
     from fastlab import machine
+    from fastlab.checkpoints import check_tensors
     from fastlab.clock.measure import Bench
     from fastlab.clock.timing import Settings
     from fastlab.shrink.trained import Trained
@@ -84,8 +85,9 @@ def bench_of(
         )
     bar = StepBar(name="distil")
     trained = Trained(source, tuple(text), students, bar.update) if source else None
-    if trained and text:
-        _ = trained.corpus
+    if trained:
+        check_tensors(trained.folder)
+        _ = trained.corpus if text else None
     return Bench.for_device(kind, timing, trained=trained)
 
 

@@ -54,7 +54,7 @@ def _echo_rows(path: str) -> None:
 @click.argument("prompt")
 @click.option("--model", required=True, help="hub name or local folder")
 @click.option("--new-tokens", default=32, show_default=True)
-@click.option("--precision", default="fp32", show_default=True)
+@click.option("--precision", help="[fp32, or what the folder holds]")
 @device_option
 @click.option("--stream", "streamed", is_flag=True, help="show text as it is made")
 @click.option("--runtime", default="eager", show_default=True, help=RUNTIME_HELP)
@@ -63,13 +63,16 @@ def _echo_rows(path: str) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--stop", multiple=True, help="end before this text; may be repeated")
 def generate(
-    prompt: str, model: str, new_tokens: int, precision: str, **how: Any
+    prompt: str, model: str, new_tokens: int, precision: str | None, **how: Any
 ) -> None:
     """Continue PROMPT with a real model: text in, text out."""
     from fastlab import machine
     from fastlab.spec.checks import check_choice, check_count
     from fastlab.spec.formats import PRECISIONS
+    from fastlab.spec.manifest import held_recipe
 
+    held = held_recipe(model)
+    precision = precision or (held.precision if held else "fp32")
     check_choice("precision", precision, PRECISIONS)
     check_count("new_tokens", new_tokens)
     kind = machine.torch_device(how["device"])
@@ -92,7 +95,10 @@ def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
     check_source(model, needs_weights=True)
     from fastlab.shrink.recipes import load
 
-    return load(model, kind, precision)
+    loaded = load(model, kind, precision)
+    if loaded[1] is None:
+        raise ValueError(f"model={model!r} has no tokenizer, which reads the prompt")
+    return loaded
 
 
 def _check_decodes(model: str) -> None:

@@ -71,7 +71,7 @@ def lut_linear(weight: Tensor, bias: Tensor | None, sharing: Sharing) -> LutLine
     groups = weight.reshape(tables_of(sharing, len(weight)), -1)
     tables, codes = codebooks_of(groups, sharing.bits)
     packed = pack(codes.view(-1), sharing.bits)
-    return LutLinear(weight.shape, bias, packed=packed, tables=tables)
+    return LutLinear(sharing, weight.shape, bias, packed=packed, tables=tables)
 
 
 def codebooks_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastlab.spec.checks import check_names
 from fastlab.spec.hub import local_folder, weights_id
+from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import Recipe
@@ -102,6 +103,9 @@ def point_of(**values: Any) -> Point:
         weights = weights_id(local_folder(model))
     shape = _shape_of(model, _given(ModelShape, values))
     work = Workload(**_given(Workload, values))
+    held = held_recipe(model)  # what a folder holds decides, where nothing else is said
+    if held is not None:
+        values = _merged(model, held, shape, values)
     try:
         recipe = Recipe(
             **_given(Recipe, values),
@@ -112,6 +116,19 @@ def point_of(**values: Any) -> Point:
         return Point(shape, work, recipe, weights)
     except ValueError as error:
         raise ValueError(_with_flat_names(str(error), values)) from error
+
+
+def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[str, Any]:
+    """The values, and what a folder holds; ValueError where they contradict it."""
+    if not is_stored(held):
+        return {"precision": held.precision, **values}
+    own = flat(Point(shape, recipe=held))
+    for name, (cls, _) in FLAT.items():
+        if cls not in VERBS and name not in ("precision", "scope", "distill_steps"):
+            del own[name]
+        elif (values.get(name, own[name]) or None) != (own[name] or None):
+            raise contradiction(model, held, name, values[name])
+    return {**own, **values}
 
 
 def _with_flat_names(words: str, values: dict[str, Any]) -> str:

@@ -25,13 +25,15 @@ BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this mak
 class StoredLinear(nn.Module):
     """What all of them share: y = x W^T + b with W (n, k) as stored.
 
-    size: (n, k). held: what the weight is stored as, by name.
+    form: its Format, Sparsity or Sharing; size: (n, k); held: what the weight is stored
+    as, by name, as a file has it.
     """
 
     def __init__(
-        self, size: Sequence[int], bias: Tensor | None, **held: Tensor
+        self, form: Any, size: Sequence[int], bias: Tensor | None, **held: Tensor
     ) -> None:
         super().__init__()
+        self.form = form
         self.out_features, self.in_features = size
         self.bias = None if bias is None else fixed(bias)
         for name, values in held.items():
@@ -55,23 +57,17 @@ class StoredLinear(nn.Module):
         """The weight (n, k) that the stored one stands for."""
         raise NotImplementedError
 
+    def portable(self) -> dict[str, Tensor]:
+        """Parameters that a file holds otherwise than this device does, by name."""
+        return {}
+
     def weight_bytes(self) -> int:
         """Bytes of the weight as stored, without the bias."""
         return sum(bytes_of(w) for name, w in self.named_parameters() if name != "bias")
 
 
 class Quantized(StoredLinear):
-    """Codes and scales of a format; its parameters by name are what a file holds."""
-
-    def __init__(
-        self, form: Format, size: Sequence[int], bias: Tensor | None, **held: Tensor
-    ) -> None:
-        super().__init__(size, bias, **held)
-        self.form = form
-
-    def portable(self) -> dict[str, Tensor]:
-        """Parameters that a file holds otherwise than this device does, by name."""
-        return {}
+    """Codes and scales of a format."""
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """What a calibration times: x (m, k) times the next of modules like this one.
