@@ -79,6 +79,7 @@ def generate(
     if reason := machine.unsupported_reason(kind, precision):
         raise ValueError(f"precision={precision!r}: {reason}")
     if how["streamed"] or how["temperature"] or how["stop"]:
+        _check_decodes(model)
         _stream(prompt, _loaded(model, kind, precision), new_tokens, how)
         return
     from fastlab.checkpoints import generate_text
@@ -98,6 +99,19 @@ def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
     if loaded[1] is None:
         raise ValueError(f"model={model!r} has no tokenizer, which reads the prompt")
     return loaded
+
+
+def _check_decodes(model: str) -> None:
+    """ValueError for a model that our decoder cannot run, before it is loaded."""
+    from transformers import AutoConfig
+
+    from fastlab.runtime.cache import static_cache_reason
+    from fastlab.spec.hub import check_source
+
+    check_source(model, needs_weights=True)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    if reason := static_cache_reason(config):
+        raise ValueError(reason)
 
 
 def _stream(prompt: str, loaded: Any, new_tokens: int, how: dict[str, Any]) -> None:

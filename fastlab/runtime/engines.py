@@ -22,6 +22,8 @@ from fastlab.spec.engines import STATIC
 from fastlab.spec.point import Point
 from fastlab.spec.unsupported import unsupported
 
+STATES = ("keys", "values", "conv_states", "recurrent_states")  # of a cache's layer
+
 
 def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
     """The point's call on the model: run(), reset(), compile_s; see `models.prepare`.
@@ -62,7 +64,10 @@ class CompiledForward(models.Call):
                 out = model(ids, **options)
             cache = getattr(out, name, None)
             # Returned, or the compiler would leave out what nobody reads.
-            kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]
+            kept = [
+                [getattr(layer, state, None) for state in STATES]
+                for layer in getattr(cache, "layers", ())
+            ]
             return out.logits, kept
 
         self._forward = compile(forward, device)

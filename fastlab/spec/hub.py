@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from fastlab.spec.checks import canonical, did_you_mean
+from fastlab.spec.kept import keep, recall
 from fastlab.spec.shape import PRESETS, ModelShape
 
 CONFIG = "config.json"
@@ -20,29 +24,89 @@ _PLAIN: dict[str, dict[str, Any]] = {
     "gpt2": {"add_cross_attention": False},
     "llama": {"attention_bias": False, "mlp_bias": False},
     "qwen3": {"attention_bias": False, "use_sliding_window": False},
-    "bert": {"add_cross_attention": False, "is_decoder": False, "type_vocab_size": 2},
+    "bert": {
+        **{"add_cross_attention": False, "is_decoder": False, "type_vocab_size": 2},
+        "tie_word_embeddings": True,
+    },
 }
 
 
-def read_shape(source: Any) -> ModelShape:
-    """The shape of a hub name, a local folder or a config; see ModelShape."""
-    if isinstance(source, (str, Path)):
-        check_source(source)
-        from transformers import AutoConfig
+# The class that a family's closed forms count.
+_CLASSES = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "bert": "BertForMaskedLM",
+}
+SIZES = {  # fields of a shape by what configs call them, the usual name first
+    "layers": ("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+    "hidden": ("hidden_size", "d_model", "n_embd"),
+    "heads": ("num_attention_heads", "num_heads", "n_head", "n_heads"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads"),
+    "head_dim": ("head_dim",),
+    "ffn": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
+    "vocab": ("vocab_size",),
+    "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+    "tied": ("tie_word_embeddings",),
+}
+# What says nothing about the operations of a model.
+_NAMES = (
+    *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "id2label"),
+    *("label2id", "auto_map", "quantization_config", "_attn_implementation"),
+)
 
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-    else:
-        config, source = source, type(source).__name__
-    family = getattr(config, "model_type", None)
-    if family not in _PLAIN:
-        raise ValueError(
-            f"model_type={family!r} of {source} is not one of {', '.join(_PLAIN)}"
-        )
-    for name, plain in _PLAIN[family].items():
-        value = getattr(config, name, plain)
-        if value != plain:
-            raise ValueError(f"{name}={value!r} of {source} must be {plain!r}")
-    return _shape_of(config)
+
+def read_shape(source: Any, architecture: str = "") -> ModelShape:
+    """The shape of a hub name, a local folder or a config; see ModelShape."""
+    if not isinstance(source, (str, Path)):
+        return _shape_of(source, architecture)
+    check_source(source)
+    file = Path(source) / CONFIG
+    told = file.read_text(errors="replace") if file.is_file() else ""
+    key = ["shape", told, architecture]
+    if told and (kept := recall(key)):
+        return ModelShape.from_dict(kept)
+    shape = _shape_of(load_config(source), architecture)
+    if told:
+        keep(key, shape.to_dict())
+    return shape
+
+
+def load_config(source: str | Path) -> Any:
+    """The transformers config of a folder or hub name; code of its own is never run.
+
+    One that names no type has that of the class it names.
+    """
+    import transformers
+
+    file = Path(source) / CONFIG
+    data = json.loads(file.read_text()) if file.is_file() else {}
+    if file.is_file() and "model_type" not in data:
+        named = getattr(transformers, (data.get("architectures") or [""])[0], None)
+        if named is not None:
+            return named.config_class.from_dict(data)
+    return transformers.AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+
+
+def type_shape(model_type: str) -> ModelShape:
+    """The shape of a type's own defaults in transformers; ValueError for no type."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    if model_type not in CONFIG_MAPPING:
+        known = f"not one of {', '.join(_PLAIN)}, nor a model_type of transformers"
+        near = did_you_mean(str(model_type), tuple(CONFIG_MAPPING))
+        raise ValueError(f"family={model_type!r} is {known}{near}")
+    return _shape_of(AutoConfig.for_model(model_type), "")
+
+
+def _is_plain(config: Any, architecture: str) -> bool:
+    """Whether the closed forms of a family count this model."""
+    family = config.model_type
+    named = architecture or (getattr(config, "architectures", None) or [""])[0]
+    if family not in _PLAIN or named not in ("", _CLASSES[family]):
+        return False
+    options = _PLAIN[family].items()
+    return all(getattr(config, name, plain) == plain for name, plain in options)
 
 
 def local_folder(source: str | Path) -> Path:
@@ -82,21 +146,79 @@ def sha256_of(*files: Path) -> str:
     return sha.hexdigest()
 
 
-def _shape_of(config: Any) -> ModelShape:
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    inner = config.n_inner if config.model_type == "gpt2" else config.intermediate_size
+def _shape_of(config: Any, architecture: str) -> ModelShape:
+    if isinstance(inner := getattr(config, "text_config", None), dict):
+        # a part that the type itself knows nothing of is the model
+        from transformers import AutoConfig
+
+        config = AutoConfig.for_model(**{"model_type": config.model_type, **inner})
+    if _is_plain(config, architecture):
+        return ModelShape(config.model_type, **sizes_of(config))
+    from fastlab.tracing.configs import class_of, kind_of, text_config
+
+    model_class = class_of(config, architecture)
+    text = text_config(config)
+    if model_class.config_class is not type(config):
+        config = text
+    told = {k: v for k, v in config.to_diff_dict().items() if k not in _NAMES}
+    told |= {"model_type": config.model_type, "architectures": [model_class.__name__]}
+    if config.num_labels != 2:  # the usual number, where names of labels say no other
+        told["num_labels"] = config.num_labels
+    kind = kind_of(model_class, config)
     return ModelShape(
-        config.model_type,
-        config.num_hidden_layers,
-        hidden,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or hidden // heads,
-        ffn=inner or 4 * hidden,
-        vocab=config.vocab_size,
-        max_positions=config.max_position_embeddings,
-        tied=config.tie_word_embeddings,
+        config.model_type, **sizes_of(text), kind=kind, config=canonical(_finite(told))
     )
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON: a limit of infinity as the largest number that fp32 has."""
+    if isinstance(value, dict):
+        return {str(name): _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return math.copysign(3.4e38, value)
+    return value
+
+
+def sizes_of(config: Any) -> dict[str, Any]:
+    """The fields of a shape as a config has them; 1 head where it knows of none."""
+    found: dict[str, Any] = {f: _first(config, *names) for f, names in SIZES.items()}
+    hidden, heads = found["hidden"], found["heads"] or 1
+    usual = {
+        "heads": heads,
+        "kv_heads": heads,
+        "head_dim": max(1, hidden // heads),
+        "ffn": 4 * hidden,
+        "max_positions": 2**20,
+    }
+    if getattr(config, "multi_query", False):
+        usual["kv_heads"] = 1
+    found |= {field: value for field, value in usual.items() if not found[field]}
+    tied = bool(getattr(config, "tie_word_embeddings", False))
+    return found | {"tied": tied}
+
+
+def has(config: Any, name: str) -> bool:
+    """Whether a config knows of an attribute, be it one that differs by layer."""
+    try:
+        return hasattr(config, name)
+    except Exception:  # which is not for the asking
+        return True
+
+
+def _first(config: Any, *names: str) -> int | None:
+    """The first of some attributes that is a number; the least of a list."""
+    for name in names:
+        try:
+            value = getattr(config, name, None)
+        except Exception:  # it differs from layer to layer
+            value = object.__getattribute__(config, name)
+        if isinstance(value, (list, tuple)) and value:
+            value = min(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
 
 
 def check_source(model: str | Path, needs_weights: bool = False) -> None:

@@ -93,7 +93,7 @@ class Point(Spec):
         if self.recipe.cache is None:
             self._set(recipe=replace(self.recipe, cache=self._usual_cache))
         work, recipe = self.workload, self.recipe
-        if self.shape.family == "bert":
+        if self.shape.kind == "encoder":
             if work.phase != "prefill":
                 why = "bert reads both ways and does not decode"
                 work.refuse("phase", f"is not one of prefill: {why}")
@@ -135,7 +135,7 @@ class Point(Spec):
         None where nothing decodes, transformers' growing one in eager runs and
         prefills, a static one for what is compiled to decode.
         """
-        if self.shape.family == "bert":
+        if self.shape.kind == "encoder":
             return "none"
         prefills = self.workload.phase == "prefill"
         grows = prefills or "dynamic" in self.recipe.engine.caches

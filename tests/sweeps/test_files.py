@@ -1,7 +1,5 @@
 """Sweep files: read whole, or refused naming file, grid and field."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_grids_are_joined_and_doubles_dropped(tmp_path: Path) -> None:
+def test_grids_are_joined_and_doubles_dropped(tmp_path):
     text = """
 about: two grids that share a point
 settings: {budget_s: 0.5}
@@ -48,9 +46,7 @@ grids:
         ("grids: [", "expected"),
     ],
 )
-def test_refused_with_file_grid_and_field(
-    tmp_path: Path, text: str, words: str
-) -> None:
+def test_refused_with_file_grid_and_field(tmp_path, text, words):
     path = written(tmp_path, text)
     with pytest.raises(ValueError, match=words) as error:
         read_sweep(path)
@@ -64,7 +60,7 @@ def test_one_text_needs_no_list(tmp_path: Path) -> None:
         assert read.text == ("notes.txt",)
 
 
-def test_the_committed_sweeps_are_valid() -> None:
+def test_the_committed_sweeps_are_valid():
     sizes = {p.stem: len(read_sweep(p).points) for p in SWEEPS.glob("*.yaml")}
     assert sizes["smoke"] == 13
     assert sizes["reference"] >= 300
