@@ -18,7 +18,7 @@ from torch import nn
 from fastlab.models import DTYPES, set_implementations
 from fastlab.spec.checks import check_choice, did_you_mean
 from fastlab.spec.formats import FORMATS, PRECISIONS
-from fastlab.spec.hub import check_source
+from fastlab.spec.hub import check_source, load_config
 from fastlab.spec.manifest import (
     MANIFEST,
     contradiction,
@@ -26,6 +26,7 @@ from fastlab.spec.manifest import (
     is_stored,
     manifest_of,
 )
+from fastlab.tracing.configs import class_of, text_config
 
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
@@ -102,16 +103,15 @@ def tokenizer_of(source: str | Path) -> Any:
 def _class_and_config(
     source: str | Path, attention: str | None = None
 ) -> tuple[Any, Any]:
-    """The class that reads a model, and its config with kernels of ours."""
+    """The class that a model names, and its config with kernels of ours."""
     import transformers
 
     made = manifest_of(source) if (Path(source) / MANIFEST).is_file() else {}
-    config = transformers.AutoConfig.from_pretrained(
-        str(source), trust_remote_code=False
-    )
-    name = made.get("model", "AutoModelForCausalLM")
-    attention = attention or made.get("attention")
-    return getattr(transformers, name), set_implementations(config, attention)
+    config = load_config(source)
+    kind = getattr(transformers, made["model"]) if made else class_of(config)
+    if kind.config_class is not type(config):
+        config = text_config(config)
+    return kind, set_implementations(config, attention or made.get("attention"))
 
 
 # Heads of other tasks and buffers of older versions, which files may hold beside.
@@ -133,7 +133,7 @@ def check_tensors(source: str | Path) -> None:
     if getattr(config, "quantization_config", None):
         return
     with torch.device("meta"):
-        model = getattr(kind, "from_config", kind)(config)
+        model = kind(config)
     own, tied = model.state_dict(), model.all_tied_weights_keys
     start, held = f"{model.base_model_prefix}.", {}
     for name, at in files.items():

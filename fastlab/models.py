@@ -65,9 +65,7 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     from transformers import AutoConfig
 
     if shape.config:
-        config = configs.config_of(shape)
-        config._attn_implementation = attention
-        return config
+        return set_implementations(configs.config_of(shape), attention)
     options: dict[str, Any] = {
         **config_sizes(shape),
         "vocab_size": shape.vocab,

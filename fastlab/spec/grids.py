@@ -121,7 +121,7 @@ def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[st
     """The values, and what a folder holds; ValueError where they contradict it."""
     if not is_stored(held):
         return {"precision": held.precision, **values}
-    own = flat(Point(shape, recipe=held))
+    own = flat(Point(shape, Workload(prompt_len=1), held))
     for name, (cls, _) in FLAT.items():
         if cls not in VERBS and name not in ("precision", "scope", "distill_steps"):
             del own[name]

@@ -19,12 +19,13 @@ from fastlab.models import numerics, prepare
 from fastlab.shrink import parts, sparsify
 from fastlab.shrink.recipes import build, load
 from fastlab.shrink.saved import WEIGHTS, load_stored, recipe_of, save
+from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import SemiSparseLinear, halves, of_halves, zero_out
-from fastlab.spec import point_of
+from fastlab.spec import Point, Workload, point_of
 from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.manifest import MANIFEST
 from fastlab.spec.recipe import Recipe
-from fastlab.spec.storage import Sparsity, sparse_bytes
+from fastlab.spec.storage import Sharing, Sparsity, sparse_bytes
 
 SEMI_FIELDS = {"sparse_pattern": "2:4", "sparse_storage": "2:4"}
 SEMI = Sparsity(pattern="2:4", storage="2:4")
@@ -134,6 +135,38 @@ def test_every_recipe_comes_back_as_it_was(tmp_path: Path, made: Any) -> None:
     if kept.recipe.storage != "dense":
         assert kept.recipe.sparsity == point.recipe.sparsity
         assert kept.recipe.sharing == point.recipe.sharing
+
+
+FAMILIES = [
+    ("qwen2", lambda model: fl.quantize(model, "int8")),
+    ("gemma2", lambda model: sparsify.sparsify(model, Sparsity(0.5, storage="csr"))),
+    ("phi3", lambda model: share(model, Sharing(2))),
+    ("roberta", lambda model: model),
+]
+
+
+@pytest.mark.parametrize(("family", "made"), FAMILIES)
+def test_models_of_any_family(tmp_path: Path, family: str, made: Any) -> None:
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config = AutoConfig.for_model(
+        family,
+        **{"num_hidden_layers": 2, "max_position_embeddings": 64, "pad_token_id": 0},
+        **sizes,
+        **heads,
+    )
+    shape = fl.ModelShape.from_config(config)
+    work = Workload(prompt_len=7)
+    model = made(build(Point(shape, work, Recipe("bf16"))))
+    fl.save(model, tmp_path)
+    again, ids = fl.load(tmp_path)[0], torch.arange(3, 10)[None]
+    with numerics("bf16"):
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    kept = point_of(model=str(tmp_path), weights="trained", prompt_len=7)
+    assert weight_bytes(kept) == parts.stored_weight_bytes(model)
+    assert type(build(kept, trained=fl.Trained(str(tmp_path)))) is type(model)
 
 
 def test_a_dense_folder_is_one_that_transformers_reads(tmp_path: Path) -> None:
