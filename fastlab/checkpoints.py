@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -15,7 +16,7 @@ from torch import nn
 from fastlab.models import DTYPES
 from fastlab.spec.checks import check_choice, did_you_mean
 from fastlab.spec.formats import FORMATS, PRECISIONS
-from fastlab.spec.hub import check_source
+from fastlab.spec.hub import check_source, in_one_line, read_config
 
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
@@ -44,26 +45,55 @@ def load(
     Weights are read from safetensors only and no code of the repository is run. With
     the package accelerate they go straight to the device, else through the CPU in
     their final dtype. A quantized precision loads the dense weights that shrink.recipes
-    quantizes. Raises OSError where something of it is missing, ValueError for a
-    precision that is none or a folder that holds no model.
+    quantizes. Raises OSError where something of it is missing, ValueError in one line
+    for a precision that is none, a folder that holds no model, weights that are not
+    all there, or stored in a way whose package is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     check_choice("precision", precision, PRECISIONS)
     check_source(source, needs_weights=True)
     source = str(source)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    config = read_config(source)  # what is wrong with it is said there
     straight = {"device_map": device} if find_spec("accelerate") else {}
-    with without_bars():
-        model = AutoModelForCausalLM.from_pretrained(
+    with in_one_line(source), quietly():
+        _check_stored(config)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model, found = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=DTYPES[FORMATS[precision].dense],
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             **straight,
         )
+        _check_found(found)
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer
+
+
+def _check_stored(config: Any) -> None:
+    """Refuse quantized weights that transformers would load as if they were dense."""
+    from transformers.quantizers import AutoHfQuantizer
+
+    stored = getattr(config, "quantization_config", None)
+    if stored and not AutoHfQuantizer.supports_quant_method(stored):
+        method = stored["quant_method"]
+        raise ValueError(f"quant_method={method!r} is not known to transformers")
+
+
+def _check_found(found: dict[str, Any]) -> None:
+    """Refuse weights of another model: transformers would fill in random numbers."""
+    if odd := sorted(found["mismatched_keys"]):
+        (name, has, wants), *_ = odd
+        raise ValueError(f"{name} has sizes {[*has]}, by the config {[*wants]}")
+    if missing := sorted(found["missing_keys"]):
+        few = ", ".join(missing[:3])
+        raise ValueError(f"weights that are not in its files: {len(missing)}, as {few}")
+    if unused := sorted(found["unexpected_keys"]):
+        few = f"{len(unused)}, as {', '.join(unused[:3])}"
+        warnings.warn(f"weights that the config has no place for: {few}", stacklevel=4)
 
 
 def export_model(
@@ -79,6 +109,20 @@ def export_model(
     rounded.generation_config = GenerationConfig.from_model_config(rounded.config)
     rounded.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the bars and reports of transformers; what is wrong is raised instead."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_bars():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @contextmanager
@@ -98,19 +142,92 @@ def without_bars() -> Iterator[None]:
 def generate_text(
     model: nn.Module, tokenizer: Any, prompt: str, new_tokens: int = 32
 ) -> str:
-    """The greedy continuation of a prompt, as text; ValueError for an empty prompt."""
-    inputs = tokenizer(prompt, return_tensors="pt")
-    length = inputs["input_ids"].shape[1]
-    if length == 0:
-        raise ValueError(f"prompt={prompt!r} must have at least one token")
-    with torch.inference_mode():
+    """The greedy continuation of a prompt, as text, whatever the folder recommends.
+
+    It ends at an eos token. Raises ValueError for an empty prompt, more positions than
+    the model has, and logits that are not finite.
+    """
+    prompt_ids, eos = ids_of(model, tokenizer, prompt), eos_ids(model, tokenizer)
+    length = prompt_ids.shape[1]
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None and length + new_tokens - 1 > most:
+        raise ValueError(
+            f"new_tokens={new_tokens} after {length} of the prompt are more than "
+            f"max_position_embeddings={most} of the model"
+        )
+    ends = {"eos_token_id": eos or None, "pad_token_id": eos[0] if eos else None}
+    with torch.inference_mode(), greedy(model, max_new_tokens=new_tokens, **ends) as how:
         ids = model.generate(  # type: ignore[operator]
-            **inputs.to(model.device),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            prompt_ids,
+            attention_mask=torch.ones_like(prompt_ids),
+            generation_config=how,
+            logits_processor=[lambda _, logits: check_logits(logits)],
         )
     # Decoded together with the prompt: alone, some tokenizers drop the first space.
     parts = [ids[0], ids[0, :length]]
     whole, own = tokenizer.batch_decode(parts, skip_special_tokens=True)
     return str(whole[len(own) :])
+
+
+def ids_of(model: nn.Module, tokenizer: Any, prompt: str) -> torch.Tensor:
+    """The tokens of a prompt (1, n) on the model's device; ValueError for none.
+
+    All else that some tokenizers return is for other models: one prompt needs no mask.
+    """
+    check_writes(model.config)
+    ids: torch.Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    if ids.shape[1] == 0:
+        raise ValueError(f"prompt={prompt!r} must have at least one token")
+    if (last := int(ids.max())) >= (rows := len(model.get_input_embeddings().weight)):  # type: ignore[operator, union-attr]
+        raise ValueError(f"token {last} of the tokenizer is not one of the model's {rows}")
+    return ids.to(next(model.parameters()).device)
+
+
+def check_writes(config: Any) -> None:
+    """Raise ValueError for a model that does not continue texts: no head, an encoder."""
+    from transformers.models.auto import modeling_auto as auto
+
+    built = (getattr(config, "architectures", None) or [""])[0]
+    heads = dict(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    whole = not built or built.endswith("ForConditionalGeneration")
+    known = built in heads.values() or (whole and config.model_type in heads)
+    masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    encodes = masked and getattr(config, "is_decoder", None) is False
+    if not known or encodes or config.is_encoder_decoder:
+        raise ValueError(
+            f"model_type={config.model_type!r}, architectures={built!r}: it continues "
+            "no text, for it is an encoder or has no language head"
+        )
+
+
+def eos_ids(model: nn.Module, tokenizer: Any) -> list[int]:
+    """Tokens that end a text: of the model's generation config, else the tokenizer."""
+    config: Any = getattr(model, "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    named = tokenizer.eos_token_id if named is None else named
+    ids = [named] if isinstance(named, int) else list(named or ())
+    if odd := [token for token in ids if not isinstance(token, int)]:
+        raise ValueError(f"eos_token_id={odd[0]!r} must be the number of a token")
+    return ids
+
+
+def check_logits(logits: torch.Tensor) -> torch.Tensor:
+    """The logits; ValueError where one is NaN or infinite (-inf is: never that one)."""
+    if not bool((logits < float("inf")).all()):
+        raise ValueError("the model's logits are not finite: no token is the likeliest")
+    return logits
+
+
+@contextmanager
+def greedy(model: Any, **options: Any) -> Iterator[Any]:
+    """A config of greedy generation; within it the model's own adds nothing to it.
+
+    generate() fills what a config leaves open from the model's generation_config.
+    """
+    from transformers import GenerationConfig
+
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield GenerationConfig(do_sample=False, **options)
+    finally:
+        model.generation_config = own

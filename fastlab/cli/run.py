@@ -13,7 +13,7 @@ from fastlab.spec.engines import ENGINES
 
 SHOWN_ROWS = 12
 STREAMING = [name for name, engine in ENGINES.items() if "decode" in engine.phases]
-RUNTIME_HELP = f"with --stream: {', '.join(STREAMING)}"
+RUNTIME_HELP = f"what runs it: {', '.join(STREAMING)}"
 
 
 @main.command()
@@ -72,35 +72,43 @@ def generate(
 
     check_choice("precision", precision, PRECISIONS)
     check_count("new_tokens", new_tokens)
+    check_choice("runtime", runtime := how["runtime"], STREAMING)
+    if "" in how["stop"]:
+        raise ValueError("stop='' must have at least one character")
     kind = machine.torch_device(how["device"])
     if reason := machine.unsupported_reason(kind, precision):
         raise ValueError(f"precision={precision!r}: {reason}")
-    if how["streamed"] or how["temperature"] or how["stop"]:
-        _stream(prompt, _loaded(model, kind, precision), new_tokens, how)
-        return
+    if reason := ENGINES[runtime].unsupported(machine.Here(kind)):
+        raise ValueError(reason)
     from fastlab.checkpoints import generate_text
+    from fastlab.runtime.sampling import Sampling
 
+    sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
     loaded = _loaded(model, kind, precision)
-    click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
+    drawn = how["temperature"] or how["stop"] or runtime != "eager"
+    if how["streamed"] or drawn:  # only our decoder draws, stops and compiles
+        _stream(prompt, loaded, new_tokens, sampling, how["stop"], runtime)
+    else:
+        click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
 
 
 def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
-    """Model and tokenizer; an error at once where the name leads nowhere."""
-    from fastlab.spec.hub import check_source
+    """Model and tokenizer; an error at once where it leads nowhere or writes nothing."""
+    from fastlab.spec.hub import check_source, in_one_line, read_config
 
     check_source(model, needs_weights=True)
+    from fastlab.checkpoints import check_writes
     from fastlab.shrink.recipes import load
 
+    with in_one_line(model):
+        check_writes(read_config(model))
     return load(model, kind, precision)
 
 
-def _stream(prompt: str, loaded: Any, new_tokens: int, how: dict[str, Any]) -> None:
-    from fastlab.runtime.sampling import Sampling
+def _stream(prompt: str, loaded: Any, *how: Any) -> None:
     from fastlab.runtime.streaming import stream
 
-    sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
-    (model, tokenizer), ends, runtime = loaded, how["stop"], how["runtime"]
-    text = stream(model, tokenizer, prompt, new_tokens, sampling, ends, runtime)
+    text = stream(*loaded, prompt, *how)
     click.echo(prompt, nl=False)
     for piece in text:
         click.echo(piece, nl=False)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, StaticLayer
 
+from fastlab.shrink.kernels import rounded_rows
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import STATIC
 from fastlab.spec.recipe import bucket
@@ -111,17 +112,16 @@ class Int8Layer(PlainLayer):
     Bytes are held as uint8: not every operation that moves them knows fp8.
     """
 
-    kind, most = torch.int8, 127.0
+    kind = torch.int8
 
     def _kinds(self, size: tuple[int, ...]) -> list[Any]:
         return [(size, torch.uint8)] * 2 + [((*size[:3], 1), torch.float32)] * 2
 
     def _packed(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         packed, scales = [], []
-        for x in (keys.float(), values.float()):
-            scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / self.most
-            scaled = x / scale if self.kind.is_floating_point else (x / scale).round()
-            packed.append(scaled.to(self.kind).view(torch.uint8))
+        for x in (keys, values):
+            codes, scale = rounded_rows(x, self.kind)
+            packed.append(codes.view(torch.uint8))
             scales.append(scale)
         return packed + scales
 
@@ -138,7 +138,7 @@ class Int8Layer(PlainLayer):
 class Fp8Layer(Int8Layer):
     """The same in fp8 (e4m3), with scales of max |x| / 448."""
 
-    kind, most = torch.float8_e4m3fn, 448.0
+    kind = torch.float8_e4m3fn
 
 
 LAYERS = {"static": PlainLayer, "static-int8": Int8Layer, "static-fp8": Fp8Layer}

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from fastlab.spec.checks import check_count, check_number
 from fastlab.spec.shape import PRESETS, ModelShape
 
 CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+LFS = b"version https://git-lfs"
+WORDS = 400  # characters of an error of transformers, at most
+OWN_CODE = (
+    "needs code of its own (auto_map), which fastlab never runs: take a model that "
+    "transformers itself has"
+)
+# What every config says with one whole number above zero, and the most that is sane.
+SIZES = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 1024),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "head_dim"), 2**20),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads"), 2**20),
+    **dict.fromkeys(("intermediate_size", "n_inner", "vocab_size"), 2**31),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 2**31),
+}
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("auto_map", "quantization_config", "text_config"), dict),
+    **{"model_type": str, "architectures": list, "id2label": dict},
+}
+JSON = {dict: "object", list: "list", str: "string"}
 
 # Options that change what a model costs and that the cost model does not know:
 # the value each must have.
@@ -27,10 +52,7 @@ _PLAIN: dict[str, dict[str, Any]] = {
 def read_shape(source: Any) -> ModelShape:
     """The shape of a hub name, a local folder or a config; see ModelShape."""
     if isinstance(source, (str, Path)):
-        check_source(source)
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+        config = read_config(source)
     else:
         config, source = source, type(source).__name__
     family = getattr(config, "model_type", None)
@@ -42,7 +64,95 @@ def read_shape(source: Any) -> ModelShape:
         value = getattr(config, name, plain)
         if value != plain:
             raise ValueError(f"{name}={value!r} of {source} must be {plain!r}")
-    return _shape_of(config)
+    with in_one_line(source):
+        return _shape_of(config)
+
+
+def read_config(source: str | Path) -> Any:
+    """The transformers config of a hub name or a local folder; no code of it is run.
+
+    Raises OSError where it cannot be had, ValueError in one line where it is no config,
+    names nonsense or no sizes, or needs code of its own.
+    """
+    check_source(source)
+    from transformers import AutoConfig, PretrainedConfig
+
+    with in_one_line(source):
+        data, _ = PretrainedConfig.get_config_dict(str(source))
+        _check_values(data)
+        _check_code(data)
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+        _check_sizes(config, {name for name, _ in _values(data)})
+    return config
+
+
+def _values(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, value) of all that a config holds, its nested configs' too."""
+    yield name, data
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _values(value, key)
+
+
+def _check_values(data: dict[str, Any]) -> None:
+    """Refuse what no model has, and transformers takes as it comes or trips over."""
+    for name, value in _values(data):
+        kind = dict if not name else KINDS.get(name, object)
+        if value is not None and not isinstance(value, kind):
+            named = f"{name}={value!r}" if name else CONFIG
+            raise ValueError(f"{named} must be a JSON {JSON[kind]}")
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{name}=NaN must be a number")
+        if name in SIZES and value is not None and not isinstance(value, list):
+            check_count(name, value, high=SIZES[name])
+        if name == "rope_theta":
+            check_number(name, value)
+
+
+def _check_code(data: dict[str, Any]) -> None:
+    """Refuse a model that transformers does not know, and say what is missing."""
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    family, built = data.get("model_type"), str((data.get("architectures") or [""])[0])
+    if family is None:
+        raise ValueError(f"{CONFIG} names no model_type")
+    known = family in CONFIG_MAPPING_NAMES
+    if data.get("auto_map") and not (known and hasattr(transformers, built or "nn")):
+        raise ValueError(f"model_type={family!r}, architectures={built!r} {OWN_CODE}")
+    if not known:
+        here = f"transformers {transformers.__version__}"
+        raise ValueError(f"model_type={family!r} is not known to {here}")
+
+
+def _check_sizes(config: Any, told: set[str]) -> None:
+    """Refuse a config that leaves its depth or width to the defaults of its class."""
+    text = config.get_text_config()
+    config = text if hasattr(text, "attribute_map") else config
+    for name in ("num_hidden_layers", "hidden_size"):
+        own = config.attribute_map.get(name, name)
+        if hasattr(config, name) and not {name, own, "n_embed"} & told:
+            raise ValueError(f"{own} is not given, and no default is this model's")
+
+
+@contextmanager
+def in_one_line(model: str | Path) -> Iterator[None]:
+    """What transformers raises over a model's files, as one line that names it.
+
+    OSErrors stay such, all others become ValueErrors; only memory that runs out passes.
+    """
+    try:
+        yield
+    except Exception as error:
+        words = " ".join(str(error).split())[:WORDS]
+        words = words if " " in words else f"{type(error).__name__} {words}"
+        if isinstance(error, MemoryError) or "out of memory" in words:
+            raise
+        if "trust_remote_code" in words:
+            words = OWN_CODE
+        kind = OSError if isinstance(error, OSError) else ValueError
+        named = words if str(model) in words else f"model={str(model)!r}: {words}"
+        raise kind(named) from error
 
 
 def local_folder(source: str | Path) -> Path:
@@ -109,6 +219,8 @@ def check_source(model: str | Path, needs_weights: bool = False) -> None:
     instead = "" if needs_weights else f"; presets are {', '.join(PRESETS)}"
     if Path(model).exists():
         _check_folder(Path(model))
+        if needs_weights:
+            _check_weights(Path(model))
     elif not _may_be_on_hub(str(model)):
         raise ValueError(
             f"model={str(model)!r}: no such folder{instead}; "
@@ -132,6 +244,31 @@ def _check_folder(folder: Path) -> None:
     verb = "model is" if len(inside) == 1 else "models are"
     where = f": the {verb} in {', '.join(inside)}" if inside else ""
     raise ValueError(f"model={str(folder)!r} holds no {CONFIG}{where}")
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse safetensors files that are missing, cut off or something else."""
+    from safetensors import SafetensorError, safe_open
+
+    whole, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
+    files = [whole] if whole.exists() else []
+    if index.exists() and not files:
+        with in_one_line(index):
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = [folder / name for name in sorted(set(names.values()))]
+    for file in files:
+        if not file.exists():
+            raise FileNotFoundError(f"{file} is missing, which {index.name} names")
+        with file.open("rb") as handle:
+            if handle.read(len(LFS)) == LFS:
+                why = "is a pointer of Git LFS, not the weights: run `git lfs pull`"
+                raise ValueError(f"{file} {why}")
+        try:
+            with safe_open(file, "numpy"):
+                pass
+        except SafetensorError as error:
+            why = f"is no whole safetensors file ({error}): fetch it again"
+            raise ValueError(f"{file} {why}") from None
 
 
 def _may_be_on_hub(model: str) -> bool:
