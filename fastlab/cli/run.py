@@ -25,6 +25,9 @@ def run(notebook: str, pairs: tuple[tuple[str, str], ...]) -> None:
     """Run a NOTEBOOK with parameters that are checked first; keep its results."""
     from fastlab.notebook.batch import run_notebook
 
+    names = [name for name, _ in pairs]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"parameter {double[0]} is given twice")
     result = run_notebook(Path(notebook), dict(pairs))
     if "table" in result:
         _echo_rows(result["table"])

@@ -95,7 +95,15 @@ def typed(parameter: Parameter, value: Any) -> Any:
             f"{parameter.name}={value!r} must be {words}, "
             f"like {default!r} ({parameter.help or 'see the notebook'})"
         )
+    below = [v for v in (value if many else [value]) if is_number(v) and not v >= 0]
+    if below and not any(is_number(v) and v < 0 for v in (default if many else [default])):
+        raise ValueError(f"{parameter.name}={below[0]!r} must be 0 or more")
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a whole number or a float, NaN included."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _parsed(text: str, many: bool = False) -> Any:
@@ -105,5 +113,6 @@ def _parsed(text: str, many: bool = False) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        text = text[1:-1] if many and text[:1] + text[-1:] in ("[]", "()") else text
         return [_parsed(part) for part in text.split(",")] if many else text
     return list(value) if isinstance(value, tuple) else value

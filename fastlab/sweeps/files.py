@@ -9,9 +9,12 @@ grids:                             # each a product of lists, as in fastlab.grid
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from fastlab.clock.timing import Settings
 from fastlab.spec.checks import check_names
@@ -26,6 +29,7 @@ class SweepFile:
     """A checked sweep file: its points in order, and its changes to the settings.
 
     trained: the model whose own weights are asked for, and the text that judges it.
+    left_out: why some rows of the grids cannot be.
     """
 
     about: str
@@ -33,6 +37,27 @@ class SweepFile:
     settings: dict[str, Any]
     trained: str = ""
     text: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+class Plainly(yaml.SafeLoader):
+    """Refuses what YAML reads otherwise than people do: 010 (8), 1:30 (90), doubles."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value]
+        if double := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{double[0]} is given twice")
+        return super().construct_mapping(node, deep)
+
+    def construct_decimal(self, node: Any) -> Any:
+        if re.match(r"[-+]?0[0-9_xb]|.*:", node.value):
+            raise ValueError(f"{node.value} must be a decimal number, no 0 before it")
+        kind = node.tag.rpartition(":")[2]
+        return getattr(self, f"construct_yaml_{kind}")(node)
+
+
+for kind in ("int", "float"):
+    Plainly.add_constructor(f"tag:yaml.org,2002:{kind}", Plainly.construct_decimal)
 
 
 def read_sweep(path: str | Path) -> SweepFile:
@@ -40,10 +65,8 @@ def read_sweep(path: str | Path) -> SweepFile:
 
     Raises FileNotFoundError, or ValueError naming the file, the grid and the field.
     """
-    import yaml
-
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), Plainly)
         return _checked(data)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -56,7 +79,8 @@ def _checked(data: Any) -> SweepFile:
     grids = data.get("grids")
     if not isinstance(grids, list) or not grids:
         raise ValueError("grids must be a list with at least one grid")
-    points = [point for n, lists in enumerate(grids, 1) for point in _grid(n, lists)]
+    out: list[str] = []
+    points = [one for n, lists in enumerate(grids, 1) for one in _grid(n, lists, out)]
     settings = data.get("settings") or {}
     Settings.for_device("cpu", **settings)  # checked here, before any work
     points, about = list(dict.fromkeys(points)), data.get("about") or ""
@@ -64,13 +88,14 @@ def _checked(data: Any) -> SweepFile:
     if not isinstance(text, (str, list)):
         raise ValueError(f"text={text!r} must be a file or a list of files")
     texts = (text,) if isinstance(text, str) else tuple(map(str, text))
-    return SweepFile(about, points, settings, trained_source(*grids), texts)
+    source = trained_source(*grids)
+    return SweepFile(about, points, settings, source, texts, tuple(out))
 
 
-def _grid(number: int, lists: Any) -> list[Point]:
+def _grid(number: int, lists: Any, left_out: list[str]) -> list[Point]:
     if not isinstance(lists, dict):
         raise ValueError(f"grid {number} must be a mapping of fields to values")
     try:
-        return grid(**lists)
+        return grid(left_out, **lists)
     except ValueError as error:
         raise ValueError(f"grid {number}: {error}") from error
