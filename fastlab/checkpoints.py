@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fastlab.models import DTYPES
-from fastlab.spec.checks import check_choice, did_you_mean
+from fastlab.spec.checks import check_choice, check_count, did_you_mean
 from fastlab.spec.formats import FORMATS, PRECISIONS
 from fastlab.spec.hub import check_source, in_one_line, read_config
 
@@ -50,16 +50,20 @@ def load(
     all there, or stored in a way whose package is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.quantizers import AutoHfQuantizer
 
     check_choice("precision", precision, PRECISIONS)
     check_source(source, needs_weights=True)
     source = str(source)
     config = read_config(source)  # what is wrong with it is said there
     straight = {"device_map": device} if find_spec("accelerate") else {}
-    with in_one_line(source), quietly():
-        _check_stored(config)
+    with in_one_line(source), without_bars():
+        stored = getattr(config, "quantization_config", None)
+        if stored and not AutoHfQuantizer.supports_quant_method(stored):
+            method = stored["quant_method"]  # would be loaded as if it were dense
+            raise ValueError(f"quant_method={method!r} is not known to transformers")
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=DTYPES[FORMATS[precision].dense],
             use_safetensors=True,
@@ -68,32 +72,20 @@ def load(
             ignore_mismatched_sizes=True,  # refused below, by name
             **straight,
         )
+        model, found = loaded
         _check_found(found)
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer
 
 
-def _check_stored(config: Any) -> None:
-    """Refuse quantized weights that transformers would load as if they were dense."""
-    from transformers.quantizers import AutoHfQuantizer
-
-    stored = getattr(config, "quantization_config", None)
-    if stored and not AutoHfQuantizer.supports_quant_method(stored):
-        method = stored["quant_method"]
-        raise ValueError(f"quant_method={method!r} is not known to transformers")
-
-
 def _check_found(found: dict[str, Any]) -> None:
     """Refuse weights of another model: transformers would fill in random numbers."""
-    if odd := sorted(found["mismatched_keys"]):
-        (name, has, wants), *_ = odd
+    for name, has, wants in found["mismatched_keys"]:
         raise ValueError(f"{name} has sizes {[*has]}, by the config {[*wants]}")
-    if missing := sorted(found["missing_keys"]):
-        few = ", ".join(missing[:3])
-        raise ValueError(f"weights that are not in its files: {len(missing)}, as {few}")
-    if unused := sorted(found["unexpected_keys"]):
-        few = f"{len(unused)}, as {', '.join(unused[:3])}"
-        warnings.warn(f"weights that the config has no place for: {few}", stacklevel=4)
+    for name in sorted(found["missing_keys"]):
+        raise ValueError(f"{name} is not in its files")
+    for name in sorted(found["unexpected_keys"])[:1]:
+        warnings.warn(f"{name} of its files has no place in the model", stacklevel=4)
 
 
 def export_model(
@@ -112,29 +104,17 @@ def export_model(
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Without the bars and reports of transformers; what is wrong is raised instead."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with without_bars():
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-@contextmanager
 def without_bars() -> Iterator[None]:
-    """Without the progress bars that transformers draws on stderr for each model."""
+    """Without what transformers says on stderr of each model: bars and reports."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
@@ -150,17 +130,15 @@ def generate_text(
     prompt_ids, eos = ids_of(model, tokenizer, prompt), eos_ids(model, tokenizer)
     length = prompt_ids.shape[1]
     most = getattr(model.config, "max_position_embeddings", None)
-    if most is not None and length + new_tokens - 1 > most:
-        raise ValueError(
-            f"new_tokens={new_tokens} after {length} of the prompt are more than "
-            f"max_position_embeddings={most} of the model"
-        )
+    if most is not None:
+        check_count("new_tokens", new_tokens, high=most - length + 1)
     ends = {"eos_token_id": eos or None, "pad_token_id": eos[0] if eos else None}
-    with torch.inference_mode(), greedy(model, max_new_tokens=new_tokens, **ends) as how:
+    how = greedy(model, max_new_tokens=new_tokens, **ends)
+    with torch.inference_mode(), how as config:
         ids = model.generate(  # type: ignore[operator]
             prompt_ids,
             attention_mask=torch.ones_like(prompt_ids),
-            generation_config=how,
+            generation_config=config,
             logits_processor=[lambda _, logits: check_logits(logits)],
         )
     # Decoded together with the prompt: alone, some tokenizers drop the first space.
@@ -178,26 +156,22 @@ def ids_of(model: nn.Module, tokenizer: Any, prompt: str) -> torch.Tensor:
     ids: torch.Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
     if ids.shape[1] == 0:
         raise ValueError(f"prompt={prompt!r} must have at least one token")
-    if (last := int(ids.max())) >= (rows := len(model.get_input_embeddings().weight)):  # type: ignore[operator, union-attr]
-        raise ValueError(f"token {last} of the tokenizer is not one of the model's {rows}")
     return ids.to(next(model.parameters()).device)
 
 
 def check_writes(config: Any) -> None:
-    """Raise ValueError for a model that does not continue texts: no head, an encoder."""
+    """Raise ValueError for a model that continues no text: no head, or an encoder."""
     from transformers.models.auto import modeling_auto as auto
 
-    built = (getattr(config, "architectures", None) or [""])[0]
+    family, built = config.model_type, (config.architectures or [""])[0]
     heads = dict(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     whole = not built or built.endswith("ForConditionalGeneration")
-    known = built in heads.values() or (whole and config.model_type in heads)
-    masked = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    encodes = masked and getattr(config, "is_decoder", None) is False
+    known = built in heads.values() or (whole and family in heads)
+    encodes = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    encodes = encodes and getattr(config, "is_decoder", None) is False
     if not known or encodes or config.is_encoder_decoder:
-        raise ValueError(
-            f"model_type={config.model_type!r}, architectures={built!r}: it continues "
-            "no text, for it is an encoder or has no language head"
-        )
+        named = f"model_type={family!r}, architectures={built!r}"
+        raise ValueError(f"{named}: an encoder, or without a head that writes text")
 
 
 def eos_ids(model: nn.Module, tokenizer: Any) -> list[int]:
@@ -206,8 +180,8 @@ def eos_ids(model: nn.Module, tokenizer: Any) -> list[int]:
     named = getattr(config, "eos_token_id", None)
     named = tokenizer.eos_token_id if named is None else named
     ids = [named] if isinstance(named, int) else list(named or ())
-    if odd := [token for token in ids if not isinstance(token, int)]:
-        raise ValueError(f"eos_token_id={odd[0]!r} must be the number of a token")
+    for token in ids:
+        check_count("eos_token_id", token, low=-(2**31))
     return ids
 
 

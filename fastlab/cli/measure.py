@@ -34,7 +34,7 @@ def measure(
     device: str,
     folder: str | None,
     text: Any,
-    students: str,
+    students: str | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -51,13 +51,7 @@ def measure(
         from fastlab.rows import table
 
         echo_table(shown(table(records)))
-    _exit_for(records)
-
-
-def _exit_for(records: list[Record]) -> None:
-    """Exit status 1 where a row is an error."""
-    if any(record.status == "error" for record in records):
-        sys.exit(1)
+    sys.exit(int(any(record.status == "error" for record in records)))
 
 
 def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Record]:
@@ -77,11 +71,7 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
 @click.option("--store", "folder", type=click.Path(), required=True)
 @device_option
 @click.option("--dry-run", is_flag=True, help="say what is left to do, and stop")
-@click.option(
-    "--for-s",
-    type=click.FloatRange(0, min_open=True),
-    help="start no point after so many seconds",
-)
+@click.option("--for-s", type=float, help="start no point after so many seconds")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
@@ -101,6 +91,8 @@ def sweep(
     from fastlab.sweeps.run import plan
     from fastlab.sweeps.store import Store
 
+    if for_s is not None and (dry_run or not for_s > 0):
+        raise ValueError(f"--for-s {for_s:g} must be above 0, and without --dry-run")
     wanted, store = read_sweep(file), Store(folder)
     given.echo_left_out(wanted.left_out)
     trained, text, rounds = wanted.trained, wanted.text, how["rounds"]
@@ -110,8 +102,6 @@ def sweep(
     here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"
     often = f", {rounds} times each" if rounds > 1 else ""
     click.echo(f"{wanted.about}\n{bench.name}: {here} are in {folder}{often}", err=True)
-    if dry_run and for_s is not None:
-        raise ValueError(f"--for-s {for_s:g} is for a run: leave --dry-run away")
     if not dry_run:
         _run_sweep(wanted.points, store, bench, for_s or float("inf"), rounds)
 
@@ -140,7 +130,8 @@ def _run_sweep(
     environments = json.dumps({"environments": store.envs()}, indent=1)
     (store.folder / "run.json").write_text(environments + "\n")
     click.echo(f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}")
-    _exit_for(rows)
+    if any(record.status == "error" for record in rows):
+        sys.exit(1)
 
 
 @main.command()

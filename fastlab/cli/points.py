@@ -11,6 +11,7 @@ import click
 
 from fastlab.spec import GRID_FIELDS, Point, grid
 from fastlab.spec.grids import FLAT, about, trained_source
+from fastlab.spec.unsupported import unsupported
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,8 +99,10 @@ def source_of(options: dict[str, str | None]) -> str:
     return trained_source({n: _values(n, v) for n, v in named.items() if v})
 
 
-def points_from(options: dict[str, str | None]) -> list[Point]:
-    """The grid of the options that were given."""
+def points_from(
+    options: dict[str, str | None], profile: Device | None = None
+) -> list[Point]:
+    """The grid of the options that were given, as far as the device can run it."""
     given = {n: _values(n, v) for n, v in options.items() if v is not None}
     if not given:
         raise click.UsageError("name a model: --model gpt2, or --layers and --hidden")
@@ -107,7 +110,13 @@ def points_from(options: dict[str, str | None]) -> list[Point]:
         missing = [f"--{name}" for name in ("layers", "hidden") if name not in given]
         if missing:
             raise click.UsageError(f"give {' and '.join(missing)} too, or a --model")
-    points = grid(left_out := [], **given)
+    left_out: list[str] = []
+    points = grid(left_out, **given)
+    whys = [profile and unsupported(point, profile) for point in points]
+    if not all(whys):
+        both = list(zip(points, whys, strict=True))
+        points = [point for point, why in both if not why]
+        left_out += [f"{point.label}: {why}" for point, why in both if why]
     echo_left_out(left_out)
     return points
 

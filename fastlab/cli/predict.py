@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fastlab.cli.points import echo_left_out, echo_table, main, point_options
-from fastlab.cli.points import points_from, profile_of
+from fastlab.cli.points import echo_table, main, point_options, points_from, profile_of
 from fastlab.spec import Point
-from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, percent, si
 
 if TYPE_CHECKING:
@@ -49,11 +47,7 @@ def predict(on: str, operations: bool, **options: str | None) -> None:
     A model, or --layers and --hidden, and any of the options below: several values,
     separated by commas, give a row for each combination.
     """
-    asked, profile = points_from(options), profile_of(on)
-    refused = {point: unsupported(point, profile) for point in asked}
-    points = [point for point in asked if not refused[point]] or asked
-    if points != asked:
-        echo_left_out([f"{p.label}: {why}" for p, why in refused.items() if why])
+    points = points_from(options, profile := profile_of(on))
     click.echo(f"{profile.name} ({profile.profile})")
     if operations:
         tables = [_operations_table(point, profile) for point in points]

@@ -96,7 +96,7 @@ def generate(
 
 
 def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
-    """Model and tokenizer; an error at once where it leads nowhere or writes nothing."""
+    """Model and tokenizer; an error at once where it is none that writes."""
     from fastlab.spec.hub import check_source, in_one_line, read_config
 
     check_source(model, needs_weights=True)
@@ -108,10 +108,11 @@ def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
     return load(model, kind, precision)
 
 
-def _stream(prompt: str, loaded: Any, *how: Any) -> None:
+def _stream(prompt: str, loaded: tuple[Any, Any], *how: Any) -> None:
     from fastlab.runtime.streaming import stream
 
-    text = stream(*loaded, prompt, *how)
+    model, tokenizer = loaded
+    text = stream(model, tokenizer, prompt, *how)
     click.echo(prompt, nl=False)
     for piece in text:
         click.echo(piece, nl=False)

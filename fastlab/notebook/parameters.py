@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,15 +96,10 @@ def typed(parameter: Parameter, value: Any) -> Any:
             f"{parameter.name}={value!r} must be {words}, "
             f"like {default!r} ({parameter.help or 'see the notebook'})"
         )
-    below = [v for v in (value if many else [value]) if is_number(v) and not v >= 0]
-    if below and not any(is_number(v) and v < 0 for v in (default if many else [default])):
-        raise ValueError(f"{parameter.name}={below[0]!r} must be 0 or more")
+    for number in value if many else [value]:  # every one counts or times something
+        if isinstance(number, int | float) and not 0 <= number < math.inf:
+            raise ValueError(f"{parameter.name}={number!r} must be 0 or more")
     return value
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a whole number or a float, NaN included."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _parsed(text: str, many: bool = False) -> Any:

@@ -115,7 +115,7 @@ class Text:
         return len(self._ids) - self._n
 
     def add(self, tokens: list[int], eos: Sequence[int]) -> str:
-        """Take new tokens up to one that ends the text; "eos" or "stop" there, or ""."""
+        """Take new tokens; "eos" or "stop" at the one that ends the text, else ""."""
         for token in tokens:
             self._ids.append(token)
             new = self._decoded()[self._start :] if self._stop else ""

@@ -13,7 +13,7 @@ import torch
 from fastlab.learning.loop import OnRow
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import check_tokenizer, token_ids
-from fastlab.spec.hub import in_one_line, local_folder, read_shape, weights_id
+from fastlab.spec.hub import local_folder, read_shape, weights_id
 from fastlab.spec.point import Point
 
 SEEN_ROWS = 16  # passages of the training text on which importances are measured
@@ -49,9 +49,7 @@ class Trained:
         """Its own tokenizer; no code of the repository is run."""
         from transformers import AutoTokenizer
 
-        folder = str(self.folder)
-        with in_one_line(folder):
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(str(self.folder), trust_remote_code=False)
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -60,7 +60,8 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
     the field and its value before anything else happens.
 
     left_out: takes why some combinations are impossible whose values are possible
-    elsewhere; without it, or where nothing is left, the first of them raises.
+    elsewhere; without it, or where nothing is left, the first of them raises. With it
+    a value that no point heeds is refused, too.
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
@@ -76,7 +77,17 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
         raise refused[0]
     if left_out is not None:
         left_out += dict.fromkeys(map(str, refused))
+        _check_heeded(axes, points if not refused else [])
     return points
+
+
+def _check_heeded(axes: Mapping[str, list[Any]], points: list[Point]) -> None:
+    """Raise ValueError for a value that decides nothing in any of the points."""
+    rows = [flat(point) for point in points]
+    for name in axes.keys() & FLAT.keys():
+        for value in axes[name]:
+            if value is not None and all(row[name] != value for row in rows) and rows:
+                raise ValueError(f"{name}={value!r} decides nothing beside the others")
 
 
 def _check_alone(values: Mapping[str, Any]) -> None:

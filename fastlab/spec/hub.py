@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import socket
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,26 +18,16 @@ from fastlab.spec.checks import check_count, check_number
 from fastlab.spec.shape import PRESETS, ModelShape
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 LFS = b"version https://git-lfs"
 WORDS = 400  # characters of an error of transformers, at most
-OWN_CODE = (
-    "needs code of its own (auto_map), which fastlab never runs: take a model that "
-    "transformers itself has"
+OWN_CODE = "needs code of its own (auto_map), which fastlab does not run"
+# Whole numbers above zero in a config: how many layers, how wide, and what follows.
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers")
+WIDTHS = ("hidden_size", "n_embd", "n_embed", "d_model", "dim", "embed_dim", "emb_dim")
+SIZES = (
+    *("num_attention_heads", "n_head", "num_key_value_heads", "head_dim", "vocab_size"),
+    *("intermediate_size", "n_inner", "max_position_embeddings", "n_positions"),
 )
-# What every config says with one whole number above zero, and the most that is sane.
-SIZES = {
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 1024),
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "head_dim"), 2**20),
-    **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads"), 2**20),
-    **dict.fromkeys(("intermediate_size", "n_inner", "vocab_size"), 2**31),
-    **dict.fromkeys(("max_position_embeddings", "n_positions"), 2**31),
-}
-KINDS: dict[str, type] = {
-    **dict.fromkeys(("auto_map", "quantization_config", "text_config"), dict),
-    **{"model_type": str, "architectures": list, "id2label": dict},
-}
-JSON = {dict: "object", list: "list", str: "string"}
 
 # Options that change what a model costs and that the cost model does not know:
 # the value each must have.
@@ -75,64 +65,38 @@ def read_config(source: str | Path) -> Any:
     names nonsense or no sizes, or needs code of its own.
     """
     check_source(source)
-    from transformers import AutoConfig, PretrainedConfig
+    import transformers
 
     with in_one_line(source):
-        data, _ = PretrainedConfig.get_config_dict(str(source))
+        data, _ = transformers.PretrainedConfig.get_config_dict(str(source))
         _check_values(data)
-        _check_code(data)
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-        _check_sizes(config, {name for name, _ in _values(data)})
-    return config
+        built = (data.get("architectures") or [""])[0]
+        if data.get("auto_map") and not hasattr(transformers, built or "nn"):
+            raise ValueError(f"architectures={built!r} {OWN_CODE}")
+        return transformers.AutoConfig.from_pretrained(
+            str(source), trust_remote_code=False
+        )
 
 
-def _values(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(name, value) of all that a config holds, its nested configs' too."""
-    yield name, data
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield from _values(value, key)
+def _values(data: dict[str, Any]) -> dict[str, Any]:
+    """All that a config says by name, its own before that of nested configs."""
+    inner = [_values(value) for value in data.values() if isinstance(value, dict)]
+    return dict(ChainMap(data, *inner))
 
 
 def _check_values(data: dict[str, Any]) -> None:
-    """Refuse what no model has, and transformers takes as it comes or trips over."""
-    for name, value in _values(data):
-        kind = dict if not name else KINDS.get(name, object)
-        if value is not None and not isinstance(value, kind):
-            named = f"{name}={value!r}" if name else CONFIG
-            raise ValueError(f"{named} must be a JSON {JSON[kind]}")
+    """Refuse sizes that no model has, and depth or width left to a class's default."""
+    for name, value in (said := _values(data)).items():
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{name}=NaN must be a number")
-        if name in SIZES and value is not None and not isinstance(value, list):
-            check_count(name, value, high=SIZES[name])
         if name == "rope_theta":
             check_number(name, value)
-
-
-def _check_code(data: dict[str, Any]) -> None:
-    """Refuse a model that transformers does not know, and say what is missing."""
-    import transformers
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    family, built = data.get("model_type"), str((data.get("architectures") or [""])[0])
-    if family is None:
-        raise ValueError(f"{CONFIG} names no model_type")
-    known = family in CONFIG_MAPPING_NAMES
-    if data.get("auto_map") and not (known and hasattr(transformers, built or "nn")):
-        raise ValueError(f"model_type={family!r}, architectures={built!r} {OWN_CODE}")
-    if not known:
-        here = f"transformers {transformers.__version__}"
-        raise ValueError(f"model_type={family!r} is not known to {here}")
-
-
-def _check_sizes(config: Any, told: set[str]) -> None:
-    """Refuse a config that leaves its depth or width to the defaults of its class."""
-    text = config.get_text_config()
-    config = text if hasattr(text, "attribute_map") else config
-    for name in ("num_hidden_layers", "hidden_size"):
-        own = config.attribute_map.get(name, name)
-        if hasattr(config, name) and not {name, own, "n_embed"} & told:
-            raise ValueError(f"{own} is not given, and no default is this model's")
+        sized = name in (*DEPTHS, *WIDTHS, *SIZES) and value is not None
+        if sized and not isinstance(value, list):
+            check_count(name, value, high=1024 if name in DEPTHS else 2**31)
+    for names in (DEPTHS, WIDTHS):
+        if not said.keys() & {*names}:
+            raise ValueError(f"{names[0]} is not given: no default is this model's")
 
 
 @contextmanager
@@ -144,15 +108,13 @@ def in_one_line(model: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        words = " ".join(str(error).split())[:WORDS]
-        words = words if " " in words else f"{type(error).__name__} {words}"
+        words = str(error) if " " in str(error) else repr(error)
+        words = " ".join(words.split()).partition(" This could be ")[0][:WORDS]
         if isinstance(error, MemoryError) or "out of memory" in words:
             raise
-        if "trust_remote_code" in words:
-            words = OWN_CODE
+        words = OWN_CODE if "trust_remote_code" in words else words
         kind = OSError if isinstance(error, OSError) else ValueError
-        named = words if str(model) in words else f"model={str(model)!r}: {words}"
-        raise kind(named) from error
+        raise kind(f"model={str(model)!r}: {words}") from error
 
 
 def local_folder(source: str | Path) -> Path:
@@ -247,28 +209,15 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_weights(folder: Path) -> None:
-    """Refuse safetensors files that are missing, cut off or something else."""
-    from safetensors import SafetensorError, safe_open
+    """Refuse safetensors files that are cut off, or something else."""
+    from safetensors import safe_open
 
-    whole, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
-    files = [whole] if whole.exists() else []
-    if index.exists() and not files:
-        with in_one_line(index):
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = [folder / name for name in sorted(set(names.values()))]
-    for file in files:
-        if not file.exists():
-            raise FileNotFoundError(f"{file} is missing, which {index.name} names")
-        with file.open("rb") as handle:
-            if handle.read(len(LFS)) == LFS:
-                why = "is a pointer of Git LFS, not the weights: run `git lfs pull`"
-                raise ValueError(f"{file} {why}")
-        try:
-            with safe_open(file, "numpy"):
-                pass
-        except SafetensorError as error:
-            why = f"is no whole safetensors file ({error}): fetch it again"
-            raise ValueError(f"{file} {why}") from None
+    for file in sorted(folder.glob("model*.safetensors")):
+        if file.stat().st_size < 1024 and file.read_bytes().startswith(LFS):
+            why = "a pointer of Git LFS, not the weights: run `git lfs pull`"
+            raise ValueError(f"{file} is {why}")
+        with in_one_line(file), safe_open(file, "numpy"):
+            pass
 
 
 def _may_be_on_hub(model: str) -> bool:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fastlab.clock.timing import Settings
 from fastlab.spec.checks import check_names
 from fastlab.spec.grids import grid, trained_source
 from fastlab.spec.point import Point
 
 FIELDS = ("about", "settings", "text", "grids")
+ODD = r"[-+]?(0[0-9_xb].*|\d[\d_]*(:\d+)+\S*)"  # YAML reads 010 as 8, 1:30 as 90
 
 
 @dataclass(frozen=True)
@@ -40,33 +39,20 @@ class SweepFile:
     left_out: tuple[str, ...] = ()
 
 
-class Plainly(yaml.SafeLoader):
-    """Refuses what YAML reads otherwise than people do: 010 (8), 1:30 (90), doubles."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        names = [key.value for key, _ in node.value]
-        if double := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"{double[0]} is given twice")
-        return super().construct_mapping(node, deep)
-
-    def construct_decimal(self, node: Any) -> Any:
-        if re.match(r"[-+]?0[0-9_xb]|.*:", node.value):
-            raise ValueError(f"{node.value} must be a decimal number, no 0 before it")
-        kind = node.tag.rpartition(":")[2]
-        return getattr(self, f"construct_yaml_{kind}")(node)
-
-
-for kind in ("int", "float"):
-    Plainly.add_constructor(f"tag:yaml.org,2002:{kind}", Plainly.construct_decimal)
-
-
 def read_sweep(path: str | Path) -> SweepFile:
     """Read and check a sweep file; nothing else happens.
 
     Raises FileNotFoundError, or ValueError naming the file, the grid and the field.
     """
+    import yaml
+
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Plainly)
+        text = Path(path).read_text(encoding="utf-8")
+        for token in yaml.scan(text):
+            value = getattr(token, "value", "") if getattr(token, "plain", 0) else ""
+            if re.fullmatch(ODD, value):
+                raise ValueError(f"{value} must be in decimal, or a text in quotes")
+        data = yaml.safe_load(text)
         return _checked(data)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
