@@ -112,7 +112,7 @@ def in_one_line(model: str | Path) -> Iterator[None]:
         words = " ".join(words.split()).partition(" This could be ")[0][:WORDS]
         if isinstance(error, MemoryError) or "out of memory" in words:
             raise
-        words = OWN_CODE if "trust_remote_code" in words else words
+        words = OWN_CODE if "trust_remote_code" in str(error) else words
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"model={str(model)!r}: {words}") from error
 
