@@ -23,7 +23,7 @@ from fastlab.cost.memory import kv_cache_bytes, parameters
 from fastlab.cost.operations import total
 from fastlab.models import cache_name
 from fastlab.spec import ModelShape, Point, Recipe, Workload
-from fastlab.spec.hub import load_config
+from fastlab.spec.configs import read_config
 from fastlab.spec.kept import program_of
 from fastlab.tracing.configs import class_of, text_config
 
@@ -116,7 +116,7 @@ def main() -> int:
         if shape.config and (why := program_of(shape)["approximate"]):
             word = f"approximate: {why}"
         try:
-            config = load_config(given.folder / name)
+            config = read_config(given.folder / name)
             true = reference(config, shape)
         except Exception as error:
             line = f"no reference: {type(error).__name__} {str(error)[:90]}"

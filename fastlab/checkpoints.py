@@ -16,9 +16,10 @@ from safetensors import safe_open
 from torch import nn
 
 from fastlab.models import DTYPES, set_implementations
-from fastlab.spec.checks import check_choice, did_you_mean
+from fastlab.spec.checks import check_choice, check_count, did_you_mean
+from fastlab.spec.configs import in_one_line, read_config
 from fastlab.spec.formats import FORMATS, PRECISIONS
-from fastlab.spec.hub import check_source, load_config
+from fastlab.spec.hub import check_source
 from fastlab.spec.manifest import (
     MANIFEST,
     contradiction,
@@ -61,21 +62,27 @@ def load(
     Weights are read from safetensors only and no code of the repository is run. With
     the package accelerate they go straight to the device, else through the CPU in
     their final dtype. A quantized precision loads the dense weights that shrink.recipes
-    quantizes. Raises OSError where something of it is missing, ValueError for a
-    precision that is none, a folder that holds no model, weights that are not dense, or
-    tensors that are not the model's.
+    quantizes. Raises OSError where something of it is missing, ValueError in one line
+    for a precision that is none, a folder that holds no model, weights that are not
+    dense, not all there or not the model's, or stored in a way whose package is not
+    installed.
     """
+    from transformers.quantizers import AutoHfQuantizer
+
     check_choice("precision", precision, PRECISIONS)
     check_source(source, needs_weights=True)
     if is_stored(held := held_recipe(source)):
         raise contradiction(source, held, "precision", precision)
     kind, config = _class_and_config(source, attention)
-    check_tensors(source)
-    source = str(source)
+    stored = getattr(config, "quantization_config", None)
     straight = {"device_map": device} if find_spec("accelerate") else {}
-    with without_bars():
+    with in_one_line(source), without_bars():
+        check_tensors(source)
+        if stored and not AutoHfQuantizer.supports_quant_method(stored):
+            method = stored["quant_method"]  # would be loaded as if it were dense
+            raise ValueError(f"quant_method={method!r} is not known to transformers")
         model, found = kind.from_pretrained(
-            source,
+            str(source),
             config=config,
             dtype=DTYPES[FORMATS[precision].dense],
             use_safetensors=True,
@@ -97,7 +104,8 @@ def tokenizer_of(source: str | Path) -> Any:
     folder, kinds = Path(source), ("tokenizer*", "vocab.*", "*.model")
     if folder.is_dir() and not any([*folder.glob(kind)] for kind in kinds):
         return None
-    return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+    with in_one_line(source):
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
 
 
 def _class_and_config(
@@ -107,7 +115,7 @@ def _class_and_config(
     import transformers
 
     made = manifest_of(source) if (Path(source) / MANIFEST).is_file() else {}
-    config = load_config(source)
+    config = read_config(source)
     kind = getattr(transformers, made["model"]) if made else class_of(config)
     if kind.config_class is not type(config):
         config = text_config(config)
@@ -202,14 +210,16 @@ def export_model(
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Without the progress bars that transformers draws on stderr for each model."""
+    """Without what transformers says on stderr of each model: bars and reports."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
@@ -217,19 +227,86 @@ def without_bars() -> Iterator[None]:
 def generate_text(
     model: nn.Module, tokenizer: Any, prompt: str, new_tokens: int = 32
 ) -> str:
-    """The greedy continuation of a prompt, as text; ValueError for an empty prompt."""
-    inputs = tokenizer(prompt, return_tensors="pt")
-    length = inputs["input_ids"].shape[1]
-    if length == 0:
-        raise ValueError(f"prompt={prompt!r} must have at least one token")
-    with torch.inference_mode():
+    """The greedy continuation of a prompt, as text, whatever the folder recommends.
+
+    It ends at an eos token. Raises ValueError for an empty prompt, more positions than
+    the model has, and logits that are not finite.
+    """
+    prompt_ids, eos = ids_of(model, tokenizer, prompt), eos_ids(model, tokenizer)
+    length = prompt_ids.shape[1]
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is not None:
+        check_count("new_tokens", new_tokens, high=most - length + 1)
+    ends = {"eos_token_id": eos or None, "pad_token_id": eos[0] if eos else None}
+    how = greedy(model, max_new_tokens=new_tokens, **ends)
+    with torch.inference_mode(), how as config:
         ids = model.generate(  # type: ignore[operator]
-            **inputs.to(model.device),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            prompt_ids,
+            attention_mask=torch.ones_like(prompt_ids),
+            generation_config=config,
+            logits_processor=[lambda _, logits: check_logits(logits)],
         )
     # Decoded together with the prompt: alone, some tokenizers drop the first space.
     parts = [ids[0], ids[0, :length]]
     whole, own = tokenizer.batch_decode(parts, skip_special_tokens=True)
     return str(whole[len(own) :])
+
+
+def ids_of(model: nn.Module, tokenizer: Any, prompt: str) -> torch.Tensor:
+    """The tokens of a prompt (1, n) on the model's device; ValueError for none.
+
+    All else that some tokenizers return is for other models: one prompt needs no mask.
+    """
+    check_writes(model.config)
+    ids: torch.Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    if ids.shape[1] == 0:
+        raise ValueError(f"prompt={prompt!r} must have at least one token")
+    return ids.to(next(model.parameters()).device)
+
+
+def check_writes(config: Any) -> None:
+    """Raise ValueError for a model that continues no text: no head, or an encoder."""
+    from transformers.models.auto import modeling_auto as auto
+
+    family, built = config.model_type, (config.architectures or [""])[0]
+    heads = dict(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    whole = not built or built.endswith("ForConditionalGeneration")
+    known = built in heads.values() or (whole and family in heads)
+    encodes = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    encodes = encodes and getattr(config, "is_decoder", None) is False
+    if not known or encodes or config.is_encoder_decoder:
+        named = f"model_type={family!r}, architectures={built!r}"
+        raise ValueError(f"{named}: an encoder, or without a head that writes text")
+
+
+def eos_ids(model: nn.Module, tokenizer: Any) -> list[int]:
+    """Tokens that end a text: of the model's generation config, else the tokenizer."""
+    config: Any = getattr(model, "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    named = tokenizer.eos_token_id if named is None else named
+    ids = [named] if isinstance(named, int) else list(named or ())
+    for token in ids:
+        check_count("eos_token_id", token, low=-(2**31))
+    return ids
+
+
+def check_logits(logits: torch.Tensor) -> torch.Tensor:
+    """The logits; ValueError where one is NaN or infinite (-inf is: never that one)."""
+    if not bool((logits < float("inf")).all()):
+        raise ValueError("the model's logits are not finite: no token is the likeliest")
+    return logits
+
+
+@contextmanager
+def greedy(model: Any, **options: Any) -> Iterator[Any]:
+    """A config of greedy generation; within it the model's own adds nothing to it.
+
+    generate() fills what a config leaves open from the model's generation_config.
+    """
+    from transformers import GenerationConfig
+
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield GenerationConfig(do_sample=False, **options)
+    finally:
+        model.generation_config = own

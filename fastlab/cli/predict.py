@@ -47,8 +47,7 @@ def predict(on: str, operations: bool, **options: str | None) -> None:
     A model, or --layers and --hidden, and any of the options below: several values,
     separated by commas, give a row for each combination.
     """
-    points = points_from(options)
-    profile = profile_of(on)
+    points = points_from(options, profile := profile_of(on))
     click.echo(f"{profile.name} ({profile.profile})")
     if operations:
         tables = [_operations_table(point, profile) for point in points]

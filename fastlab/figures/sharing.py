@@ -127,7 +127,7 @@ def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
     palette = lut_linear(weight.float(), None, sharing)
     groups = weight.float().reshape(tables, -1)
     low, high = groups.aminmax(dim=1, keepdim=True)
-    step = ((high - low) / (2**bits - 1)).clamp(min=2.0**-24)
+    step = ((high - low) / (2**bits - 1)).where(high > low, 1.0)
     even = ((groups - low) / step).round() * step + low
     errors = [(w - weight).norm() for w in (palette.dense(), even.view(n, k))]
     noises = [20 * float((weight.norm() / error).log10()) for error in errors]

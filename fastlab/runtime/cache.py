@@ -19,6 +19,7 @@ from transformers.cache_utils import (
 )
 
 from fastlab.models import cache_name
+from fastlab.shrink.kernels import rounded_rows
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import STATIC
 from fastlab.spec.recipe import bucket
@@ -132,7 +133,7 @@ class Int8Layer(PlainLayer):
     Bytes are held as uint8: not every operation that moves them knows fp8.
     """
 
-    kind, most = torch.int8, 127.0
+    kind = torch.int8
 
     def _kinds(self, sizes: list[Any]) -> list[Any]:
         scales = [((*size[:3], 1), torch.float32) for size in sizes]
@@ -140,10 +141,9 @@ class Int8Layer(PlainLayer):
 
     def _packed(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         packed, scales = [], []
-        for x in (keys.float(), values.float()):
-            scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / self.most
-            scaled = x / scale if self.kind.is_floating_point else (x / scale).round()
-            packed.append(scaled.to(self.kind).view(torch.uint8))
+        for x in (keys, values):
+            codes, scale = rounded_rows(x, self.kind)
+            packed.append(codes.view(torch.uint8))
             scales.append(scale)
         return packed + scales
 
@@ -160,7 +160,7 @@ class Int8Layer(PlainLayer):
 class Fp8Layer(Int8Layer):
     """The same in fp8 (e4m3), with scales of max |x| / 448."""
 
-    kind, most = torch.float8_e4m3fn, 448.0
+    kind = torch.float8_e4m3fn
 
 
 LAYERS = {"static": PlainLayer, "static-int8": Int8Layer, "static-fp8": Fp8Layer}

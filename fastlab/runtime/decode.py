@@ -146,18 +146,20 @@ class Decoder:
         """
         self._check_ids(ids)
         check_count("new_tokens", new_tokens, high=self.max_len - ids.shape[1] + 1)
-        self.prefill(ids, prefixes)
+        self.logits = self.prefill(ids, prefixes)  # of the last step, to be looked at
         n, ended = ids.shape[1], None
         for start in (0, *range(1, new_tokens, self.unroll)):
             if start:
-                self.advance()
+                self.logits = self.advance()
             stop = min(start + self.unroll, new_tokens) if start else 1
             piece = self.place.tokens[:, n + start : n + stop].clone()
             if eos:
                 piece, ended = after_eos(piece, ended, eos)
+                if bool((ended >= 0).all()):
+                    last = int((piece == ended).int().argmax(dim=1).max())
+                    yield piece[:, : last + 1]
+                    return
             yield piece
-            if ended is not None and bool((ended >= 0).all()):
-                return
 
     def _make_call(self) -> None:
         """Make what takes `unroll` steps, compiled and captured where asked for."""

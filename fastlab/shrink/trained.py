@@ -14,7 +14,8 @@ from fastlab.checkpoints import tokenizer_of
 from fastlab.learning.loop import OnRow
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import check_tokenizer, token_ids
-from fastlab.spec.hub import local_folder, read_shape, weights_id
+from fastlab.spec.configs import read_shape
+from fastlab.spec.hub import local_folder, weights_id
 from fastlab.spec.point import Point
 
 SEEN_ROWS = 16  # passages of the training text on which importances are measured

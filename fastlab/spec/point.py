@@ -118,7 +118,11 @@ class Point(Spec):
         """The shape of the model that runs: what pruning leaves of the dense one."""
         if not self.recipe.prunes:
             return self.shape
-        return pruned_shape(self.shape, self.recipe.pruning)
+        if not self.shape.config:
+            return pruned_shape(self.shape, self.recipe.pruning)
+        from fastlab.spec.configs import pruned_traced
+
+        return pruned_traced(self.shape, self.recipe.pruning)
 
     @property
     def built(self) -> Point:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from fastlab.spec.checks import Spec, choice, count, given
 from fastlab.spec.shape import GROUPED, ModelShape
@@ -82,12 +83,11 @@ def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
     """
     if pruning.experts:
         raise ValueError(f"experts={pruning.experts}: {shape.family} has no experts")
-    own = {"layers": left("layers", shape.layers, pruning.layers)}
+    own: dict[str, Any] = {"layers": left("layers", shape.layers, pruning.layers)}
     own["ffn"] = left("ffn", shape.ffn, pruning.ffn, pruning.multiple)
     grouped = shape.family in GROUPED, shape.family == "llama"
-    return replace(
-        shape, **own, **pruned_heads(vars(shape), pruning, shape.family, *grouped)
-    )
+    own |= pruned_heads(vars(shape), pruning, shape.family, *grouped)
+    return replace(shape, **own)
 
 
 def pruned_heads(

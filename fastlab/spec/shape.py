@@ -99,7 +99,7 @@ class ModelShape(Spec):
 
     def _follow_type(self) -> None:
         """Fill in what the defaults of a type of transformers give at this width."""
-        from fastlab.spec.hub import type_shape
+        from fastlab.spec.configs import type_shape
 
         check_rule("hidden", self.hidden, {"low": 2, "high": 2**20})
         usual = widened(type_shape(self.family), self.hidden)
@@ -142,7 +142,7 @@ class ModelShape(Spec):
         that the config names. Raises ValueError for what transformers cannot build, or
         what reads no text.
         """
-        from fastlab.spec.hub import read_shape
+        from fastlab.spec.configs import read_shape
 
         return read_shape(source, architecture)
 

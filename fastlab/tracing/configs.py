@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 from transformers.models.auto import modeling_auto as auto
 
-from fastlab.spec.hub import SIZES, has, sizes_of
+from fastlab.spec.configs import SIZES, has, sizes_of
 from fastlab.spec.shape import ModelShape
 
 MAPPINGS = (

@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from fastlab.spec.formats import Format
 
-LEAST = 2.0**-24  # scale, of rows of zeros: it can be divided by
 BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this makes
 
 
@@ -94,7 +93,7 @@ class RowLinear(Quantized):
         parts = [self.weight] if whole else blocks(self.weight)
         products = [functional.linear(x, part.to(x.dtype)) for part in parts]
         y = products[0] if len(products) == 1 else torch.cat(products, dim=1)
-        return y * self.scales.to(x.dtype)
+        return (y * self.scales).to(x.dtype)  # fp16 does not hold every scale
 
     def dense(self) -> Tensor:
         return self.weight.to(self.scales.dtype) * self.scales[:, None]
@@ -130,10 +129,16 @@ def rounded_rows(
     exact, wide = x.float(), kind.is_floating_point
     largest = (torch.finfo(kind) if wide else torch.iinfo(kind)).max
     sizes = exact.abs().amax(-1, keepdim=True)
-    scales = (sizes / largest).clamp(min=LEAST).to(dtype)
+    scales = torch.where(sizes > 0, stored_scale(sizes / largest, dtype), 1.0)
     codes = exact / scales.float()
     codes = codes if wide else torch.round(codes)
     return codes.clamp(-largest, largest).to(kind), scales
+
+
+def stored_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scales as a dtype holds them, never 0: at least the least number that it has."""
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    return scale.clamp(min=least).to(dtype)
 
 
 def fixed(values: Tensor) -> nn.Parameter:

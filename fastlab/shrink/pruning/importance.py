@@ -189,7 +189,7 @@ def _factors(scope: Scope, made: list[Slot]) -> list[Tensor]:
     if not made or made[0].axis != "heads":
         return [row for rows in sums.values() for row in rows]
     named = [
-        stem for stem in sums if "value" in stem or "v" == stem.rpartition(".")[2][0]
+        stem for stem in sums if "value" in stem or stem.rpartition(".")[2][0] == "v"
     ]
     return [sums[(named or list(sums))[-1]][-1]]  # where fused, the values come last
 
