@@ -76,8 +76,8 @@ def load(
     kind, config = _class_and_config(source, attention)
     stored = getattr(config, "quantization_config", None)
     straight = {"device_map": device} if find_spec("accelerate") else {}
+    check_tensors(source)
     with in_one_line(source), without_bars():
-        check_tensors(source)
         if stored and not AutoHfQuantizer.supports_quant_method(stored):
             method = stored["quant_method"]  # would be loaded as if it were dense
             raise ValueError(f"quant_method={method!r} is not known to transformers")
@@ -140,7 +140,7 @@ def check_tensors(source: str | Path) -> None:
     files, (kind, config) = _slices(folder), _class_and_config(folder)
     if getattr(config, "quantization_config", None):
         return
-    with torch.device("meta"):
+    with in_one_line(source), torch.device("meta"):
         model = kind(config)
     own, tied = model.state_dict(), model.all_tied_weights_keys
     start, held = f"{model.base_model_prefix}.", {}
@@ -150,12 +150,14 @@ def check_tensors(source: str | Path) -> None:
     for copy, table in tied.items():
         both = [held[name] for name in (copy, table) if name in held]
         if len(both) == 2 and not torch.equal(both[0][:], both[1][:]):
-            raise ValueError(f"{source}: {copy} is not {table}, which it is tied to")
+            why = f"{copy} is not {table}, which it is tied to"
+            raise ValueError(f"model={str(source)!r}: {why}")
         if both:
             own.pop(copy if table in held else table)
     known = own.keys() | tied
     missing, foreign = own.keys() - held, held.keys() - known - {*tied.values()}
-    wrong = [(n,) for n in own.keys() & held if [*own[n].shape] != held[n].get_shape()]
+    shapes = [(n, held[n].get_shape(), [*own[n].shape]) for n in own.keys() & held]
+    wrong = [shape for shape in shapes if shape[1] != shape[2]]
     if not (missing and foreign):
         _refuse(source, model, missing, foreign, wrong)
 
@@ -170,7 +172,7 @@ def _slices(folder: Path) -> dict[str, Any]:
     slices: dict[str, Any] = {}
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"{folder} lacks {file.name}")
+            raise FileNotFoundError(f"model={str(folder)!r} lacks {file.name}")
         names = (opened := safe_open(file, "pt")).keys()
         slices |= {name: opened.get_slice(name) for name in names}
     return slices
@@ -180,17 +182,17 @@ def _refuse(source: Any, model: Any, missing: Any, foreign: Any, wrong: Any) -> 
     """Raise ValueError for tensors that do not fit, but those that may be left."""
     fine = "|".join([*(model._keys_to_ignore_on_load_unexpected or ()), _SPARE])
     kind, spare = type(model).__name__, model._keys_to_ignore_on_load_missing or ()
+    sizes = [
+        f"{n} {[*has]} where the config says {[*wants]}" for n, has, wants in wrong
+    ]
     for words, names in (
-        (f"lacks what {kind} has", sorted(set(missing) - set(spare))),
-        (
-            f"has what {kind} lacks",
-            sorted(n for n in foreign if not re.search(fine, n)),
-        ),
-        ("has other sizes than its config", sorted(name for name, *_ in wrong)),
+        (f"lacks what {kind} has", set(missing) - set(spare)),
+        (f"has what {kind} lacks", [n for n in foreign if not re.search(fine, n)]),
+        ("has other sizes", sizes),
     ):
         if names:
-            more = f" and {len(names) - 3} more" * (len(names) > 3)
-            raise ValueError(f"{source} {words}: {', '.join(names[:3])}{more}")
+            more = f" and {len(names) - 1} more" * (len(names) > 1)
+            raise ValueError(f"model={str(source)!r} {words}: {min(names)}{more}")
 
 
 def export_model(
