@@ -118,6 +118,8 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
         torch.manual_seed(point.seed)
         if point.shape.config:
             own = configs.model_class_of(point.shape)
+            if config._attn_implementation == "sdpa" and not own._supports_sdpa:
+                config._attn_implementation = "eager"
             model: nn.Module = own._from_config(config, dtype=dtype)
         else:
             model = auto.from_config(config, dtype=dtype)
@@ -181,10 +183,11 @@ def prepare(
         return Decode(model, ids)
     if work.phase == "decode":
         ids = torch.cat([ids, ids[:, :1]], dim=1)
-    if point.shape.family == "bert":
-        return Prefill(model, ids, {})
+    if point.shape.kind == "encoder-decoder":
+        return Prefill(model.get_encoder(), ids, {})  # type: ignore[operator]
     keep = 1 if work.phase == "decode" or work.logits == "last" else 0
-    return Prefill(model, ids, {"use_cache": cached, "logits_to_keep": keep})
+    wanted = {"use_cache": cached, "logits_to_keep": keep}
+    return Prefill(model, ids, accepted(model, wanted))
 
 
 class Call:
@@ -208,8 +211,15 @@ class Prefill(Call):
     options: dict[str, Any]
 
     def run(self) -> torch.Tensor:
-        """Logits (batch, n or 1, vocab)."""
-        return self.model(self.ids, **self.options).logits
+        """Logits (batch, n or 1, vocab), or what a model without a head gives first."""
+        out = self.model(self.ids, **self.options)
+        return out.logits if "logits" in out else out[0]
+
+
+def accepted(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that the model's forward() takes."""
+    names = signature(model.forward).parameters
+    return {name: value for name, value in options.items() if name in names}
 
 
 CACHES = ("cache", "past_key_values", "cache_params", "state")
@@ -239,15 +249,18 @@ class Decode(Call):
 
     def __post_init__(self) -> None:
         with torch.inference_mode():
-            out = self.model(self.ids, use_cache=True, logits_to_keep=1)
+            self.given = read(self.model, self.ids)
+            out = self._forward(self.ids)
         self.name, self.cache = cache_name(self.model), cache_of(self.model, out)
         self.token = out.logits[:, -1:].argmax(-1)
         self.kept: Any = copied(self.cache)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
-        held = {self.name: self.cache}
-        return self.model(self.token, use_cache=True, **held).logits
+        return self._forward(self.token, **{self.name: self.cache}).logits
+
+    def _forward(self, ids: torch.Tensor, **held: Any) -> Any:
+        return forward(self.model, ids, use_cache=True, **self.given, **held)
 
     def release(self) -> None:
         """Let go of the prompt's own tensors, which a real decode loop does not keep.
@@ -261,6 +274,20 @@ class Decode(Call):
         """Go back to the cache as the prompt left it."""
         if self.kept is not None:
             self.cache = copied(self.kept)
+
+
+def read(model: Any, ids: torch.Tensor) -> dict[str, Any]:
+    """What the decoder of an encoder-decoder is given of ids (batch, n); else {}."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return {}
+    return {"encoder_outputs": model.get_encoder()(ids)}
+
+
+def forward(model: Any, ids: torch.Tensor, **options: Any) -> Any:
+    """One pass over the next ids; of the logits the last position's, if it can."""
+    name = "decoder_input_ids" if "encoder_outputs" in options else "input_ids"
+    last = accepted(model, {"logits_to_keep": 1})
+    return model(**{name: ids}, **last, **options)
 
 
 def cache_of(model: nn.Module, out: Any) -> Any:
@@ -298,11 +325,13 @@ class Generate(Call):
         """Token ids (batch, new_tokens)."""
         self.reset()
         tokens: list[torch.Tensor] = []
+        given = read(self.model, self.ids)
+        start = self.ids[:, :1] if given else self.ids
         for _ in range(self.new_tokens):
-            held: Any = {"use_cache": self.cached}
+            held: Any = {"use_cache": self.cached, **given}
             if self.cache is not None:
                 held[cache_name(self.model)] = self.cache
-            out = self.model(self._next(tokens), logits_to_keep=1, **held)
+            out = forward(self.model, self._next(start, tokens), **held)
             if self.cached:
                 self.cache = cache_of(self.model, out)
             tokens.append(out.logits[:, -1:].argmax(-1))
@@ -312,7 +341,7 @@ class Generate(Call):
         """Let go of the last run's cache; each run makes its own."""
         self.cache = None
 
-    def _next(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+    def _next(self, start: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
         if self.cached or not tokens:
-            return tokens[-1] if tokens else self.ids
-        return torch.cat([self.ids, *tokens], dim=1)
+            return tokens[-1] if tokens else start
+        return torch.cat([start, *tokens], dim=1)

@@ -52,17 +52,26 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
     program: dict[str, Any] = {
         "transformers": transformers.__version__,
         "class": model_class.__name__,
+        "sdpa": bool(model_class._supports_sdpa),
         "monomials": [],
         "calls": {},
+        "faults": {},
         "approximate": "",
     }
     for width, dtype in WIDTHS.items():
         with torch.device("meta"):
             model = model_class._from_config(copy.deepcopy(config), dtype=dtype).eval()
         tracer = Tracer(model, kind, program["monomials"])
-        program["calls"][str(width)] = tracer.calls()
+        try:
+            program["calls"][str(width)] = tracer.calls()
+        except Exception as error:  # whatever a model's own code raises
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            why = f"does not run in {str(dtype)[6:]} on the meta device: {words}"
+            program["faults"][str(width)] = f"{model_class.__name__} {why}"
         if tracer.guessed:
             program["approximate"] = "FLOPs of states follow no product of sizes"
+    if not program["calls"]:
+        raise ValueError(program["faults"]["2"])
     return program | tracer.weights()
 
 
