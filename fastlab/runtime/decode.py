@@ -19,7 +19,7 @@ from torch._dynamo.exc import TorchDynamoException
 from fastlab.machine import Here
 from fastlab.models import cache_name
 from fastlab.runtime.attention import asks_for_attention, attention_of
-from fastlab.runtime.cache import StaticKV
+from fastlab.runtime.cache import StaticKV, static_cache_reason
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
@@ -221,6 +221,8 @@ class Decoder:
 
     def _check(self) -> None:
         check_choice("runtime", self.runtime, RUNTIMES)
+        if reason := static_cache_reason(self.model):
+            raise ValueError(reason)
         check_count("unroll", self.unroll, high=64)
         text = self.config.get_text_config(decoder=True)
         most = getattr(text, "max_position_embeddings", self.max_len)
