@@ -248,12 +248,8 @@ def copied(cache: Any) -> Any:
     """A copy of a cache, which shares the tensors that are only ever replaced."""
     caches = [cache, *vars(cache).values()] if hasattr(cache, "__dict__") else []
     layers = [layer for part in caches for layer in getattr(part, "layers", ())]
-    held = [
-        x
-        for layer in layers
-        for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
-    ]
-    return deepcopy(cache, {id(x): x for x in held if x is not None})
+    states = [vars(layer).get(x) for layer in layers for x in ("keys", "values")]
+    return deepcopy(cache, {id(x): x for x in states if x is not None})
 
 
 @dataclass

@@ -76,8 +76,7 @@ def generate(
     if reason := machine.unsupported_reason(kind, precision):
         raise ValueError(f"precision={precision!r}: {reason}")
     if how["streamed"] or how["temperature"] or how["stop"]:
-        _check_decodes(model)
-        _stream(prompt, _loaded(model, kind, precision), new_tokens, how)
+        _stream(prompt, _loaded(model, kind, precision, True), new_tokens, how)
         return
     from fastlab.checkpoints import generate_text
 
@@ -85,27 +84,27 @@ def generate(
     click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
 
 
-def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
-    """Model and tokenizer; an error at once where the name leads nowhere."""
+def _loaded(
+    model: str, kind: str, precision: str, ours: bool = False
+) -> tuple[Any, Any]:
+    """Model and tokenizer; an error at once where the name leads nowhere.
+
+    Or, where our decoder is to run it, to a model that it cannot run.
+    """
     from fastlab.spec.hub import check_source
 
     check_source(model, needs_weights=True)
+    if ours:
+        from transformers import AutoConfig
+
+        from fastlab.runtime.cache import static_cache_reason
+
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        if reason := static_cache_reason(config):
+            raise ValueError(f"model={model!r}: {reason}; leave out --stream")
     from fastlab.shrink.recipes import load
 
     return load(model, kind, precision)
-
-
-def _check_decodes(model: str) -> None:
-    """ValueError for a model that our decoder cannot run, before it is loaded."""
-    from transformers import AutoConfig
-
-    from fastlab.runtime.cache import static_cache_reason
-    from fastlab.spec.hub import check_source
-
-    check_source(model, needs_weights=True)
-    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-    if reason := static_cache_reason(config):
-        raise ValueError(reason)
 
 
 def _stream(prompt: str, loaded: Any, new_tokens: int, how: dict[str, Any]) -> None:

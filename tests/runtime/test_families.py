@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from click.testing import CliRunner
+from transformers import masking_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fastlab import models
+from fastlab.cli import main
+from fastlab.runtime.attention import visible
 from fastlab.runtime.cache import StaticKV, static_cache_reason
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.prefix import Prefixes
@@ -208,3 +214,27 @@ def test_what_keeps_nothing_has_no_decode_step() -> None:
     model = small_model("openai-gpt")
     with pytest.raises(ValueError, match="'openai-gpt' gives no cache back"):
         models.Decode(model, prompts(1, 4))
+
+
+def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:
+    small_config("mamba").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    args = ["generate", "hi", "--model", str(tmp_path), "--stream"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 2
+    assert "model_type='mamba' has no static cache: it keeps a state" in done.output
+
+
+def test_a_window_that_holds_all_needs_no_mask() -> None:
+    """Four new positions: a window of four hides none, one of three the first."""
+    window = masking_utils.sliding_window_causal_mask_function
+    assert visible(1, 4, 4, mask_function=window(4), local_size=4) is None
+    seen = visible(1, 4, 4, mask_function=window(3), local_size=3)
+    assert seen[0, 0].tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [True, True, True, False],
+        [False, True, True, True],
+    ]
+    later = visible(1, 1, 6, q_offset=torch.tensor(4), mask_function=window(3))
+    assert later[0, 0].tolist() == [[False, False, True, True, True, False]]
