@@ -17,6 +17,7 @@ from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
+from fastlab.tracing.caches import cache_name
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
@@ -222,19 +223,6 @@ def accepted(model: Any, options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in names}
 
 
-CACHES = ("cache", "past_key_values", "cache_params", "state")
-
-
-def cache_name(model: Any) -> str:
-    """What forward() calls what it keeps of the past, given and returned.
-
-    `cache` from transformers 5.24 on; a state of its own has a name of its own. "" for
-    a model that keeps nothing.
-    """
-    names = signature(model.forward).parameters
-    return next((name for name in CACHES if name in names), "")
-
-
 @dataclass
 class Decode(Call):
     """One new token per sequence after a cached prompt; the cache never grows.
@@ -303,12 +291,8 @@ def copied(cache: Any) -> Any:
     """A copy of a cache, which shares the tensors that are only ever replaced."""
     caches = [cache, *vars(cache).values()] if hasattr(cache, "__dict__") else []
     layers = [layer for part in caches for layer in getattr(part, "layers", ())]
-    held = [
-        x
-        for layer in layers
-        for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
-    ]
-    return deepcopy(cache, {id(x): x for x in held if x is not None})
+    states = [vars(layer).get(x) for layer in layers for x in ("keys", "values")]
+    return deepcopy(cache, {id(x): x for x in states if x is not None})
 
 
 @dataclass

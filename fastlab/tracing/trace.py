@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from fastlab.tracing.alike import once_each
 from fastlab.tracing.alive import cached_terms, held, live_terms
 from fastlab.tracing.build import Fitter, operations_of
+from fastlab.tracing.caches import cache_name, static_cache_reason
 from fastlab.tracing.configs import text_config
 from fastlab.tracing.sizes import candidates, symbols
 from fastlab.tracing.watch import COUNTED, Part, Watch, layers_of
@@ -61,6 +62,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
     for width, dtype in WIDTHS.items():
         with torch.device("meta"):
             model = model_class._from_config(copy.deepcopy(config), dtype=dtype).eval()
+        program["static"] = static_cache_reason(model) or ""
         tracer = Tracer(model, kind, program["monomials"])
         try:
             program["calls"][str(width)] = tracer.calls()
@@ -188,8 +190,7 @@ class Tracer:
             seen = self.model.get_input_embeddings().weight.new_empty
             read = BaseModelOutput(seen(s.batch, s.source, width))
             given = {"encoder_outputs": read, "decoder_input_ids": ids}
-        names = ("cache", "past_key_values", "cache_params")
-        name = next(n for n in names if n in self.options)
+        name = cache_name(self.model)
         given |= {name: cache, "use_cache": True}
         if "logits_to_keep" in self.options:
             given["logits_to_keep"] = s.scored
