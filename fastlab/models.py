@@ -17,6 +17,7 @@ from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
+from fastlab.tracing.caches import cache_name
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
@@ -116,6 +117,8 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
         torch.manual_seed(point.seed)
         if point.shape.config:
             own = configs.model_class_of(point.shape)
+            if config._attn_implementation == "sdpa" and not own._supports_sdpa:
+                config._attn_implementation = "eager"
             model: nn.Module = own._from_config(config, dtype=dtype)
         else:
             model = auto.from_config(config, dtype=dtype)
@@ -179,10 +182,11 @@ def prepare(
         return Decode(model, ids)
     if work.phase == "decode":
         ids = torch.cat([ids, ids[:, :1]], dim=1)
-    if point.shape.family == "bert":
-        return Prefill(model, ids, {})
+    if point.shape.kind == "encoder-decoder":
+        return Prefill(model.get_encoder(), ids, {})  # type: ignore[operator]
     keep = 1 if work.phase == "decode" or work.logits == "last" else 0
-    return Prefill(model, ids, {"use_cache": cached, "logits_to_keep": keep})
+    wanted = {"use_cache": cached, "logits_to_keep": keep}
+    return Prefill(model, ids, accepted(model, wanted))
 
 
 class Call:
@@ -206,21 +210,15 @@ class Prefill(Call):
     options: dict[str, Any]
 
     def run(self) -> torch.Tensor:
-        """Logits (batch, n or 1, vocab)."""
-        return self.model(self.ids, **self.options).logits
+        """Logits (batch, n or 1, vocab), or what a model without a head gives first."""
+        out = self.model(self.ids, **self.options)
+        return out.logits if "logits" in out else out[0]
 
 
-CACHES = ("cache", "past_key_values", "cache_params", "state")
-
-
-def cache_name(model: Any) -> str:
-    """What forward() calls what it keeps of the past, given and returned.
-
-    `cache` from transformers 5.24 on; a state of its own has a name of its own. "" for
-    a model that keeps nothing.
-    """
+def accepted(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that the model's forward() takes."""
     names = signature(model.forward).parameters
-    return next((name for name in CACHES if name in names), "")
+    return {name: value for name, value in options.items() if name in names}
 
 
 @dataclass
@@ -237,15 +235,18 @@ class Decode(Call):
 
     def __post_init__(self) -> None:
         with torch.inference_mode():
-            out = self.model(self.ids, use_cache=True, logits_to_keep=1)
+            self.given = read(self.model, self.ids)
+            out = self._forward(self.ids)
         self.name, self.cache = cache_name(self.model), cache_of(self.model, out)
         self.token = out.logits[:, -1:].argmax(-1)
         self.kept: Any = copied(self.cache)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
-        held = {self.name: self.cache}
-        return self.model(self.token, use_cache=True, **held).logits
+        return self._forward(self.token, **{self.name: self.cache}).logits
+
+    def _forward(self, ids: torch.Tensor, **held: Any) -> Any:
+        return forward(self.model, ids, use_cache=True, **self.given, **held)
 
     def release(self) -> None:
         """Let go of the prompt's own tensors, which a real decode loop does not keep.
@@ -261,6 +262,20 @@ class Decode(Call):
             self.cache = copied(self.kept)
 
 
+def read(model: Any, ids: torch.Tensor) -> dict[str, Any]:
+    """What the decoder of an encoder-decoder is given of ids (batch, n); else {}."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return {}
+    return {"encoder_outputs": model.get_encoder()(ids)}
+
+
+def forward(model: Any, ids: torch.Tensor, **options: Any) -> Any:
+    """One pass over the next ids; of the logits the last position's, if it can."""
+    name = "decoder_input_ids" if "encoder_outputs" in options else "input_ids"
+    last = accepted(model, {"logits_to_keep": 1})
+    return model(**{name: ids}, **last, **options)
+
+
 def cache_of(model: nn.Module, out: Any) -> Any:
     """What a model's output keeps of the past; ValueError where it keeps nothing."""
     cache: Any = out.get(cache_name(model))
@@ -274,12 +289,8 @@ def copied(cache: Any) -> Any:
     """A copy of a cache, which shares the tensors that are only ever replaced."""
     caches = [cache, *vars(cache).values()] if hasattr(cache, "__dict__") else []
     layers = [layer for part in caches for layer in getattr(part, "layers", ())]
-    held = [
-        x
-        for layer in layers
-        for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
-    ]
-    return deepcopy(cache, {id(x): x for x in held if x is not None})
+    states = [vars(layer).get(x) for layer in layers for x in ("keys", "values")]
+    return deepcopy(cache, {id(x): x for x in states if x is not None})
 
 
 @dataclass
@@ -296,11 +307,13 @@ class Generate(Call):
         """Token ids (batch, new_tokens)."""
         self.reset()
         tokens: list[torch.Tensor] = []
+        given = read(self.model, self.ids)
+        start = self.ids[:, :1] if given else self.ids
         for _ in range(self.new_tokens):
-            held: Any = {"use_cache": self.cached}
+            held: Any = {"use_cache": self.cached, **given}
             if self.cache is not None:
                 held[cache_name(self.model)] = self.cache
-            out = self.model(self._next(tokens), logits_to_keep=1, **held)
+            out = forward(self.model, self._next(start, tokens), **held)
             if self.cached:
                 self.cache = cache_of(self.model, out)
             tokens.append(out.logits[:, -1:].argmax(-1))
@@ -310,7 +323,7 @@ class Generate(Call):
         """Let go of the last run's cache; each run makes its own."""
         self.cache = None
 
-    def _next(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+    def _next(self, start: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
         if self.cached or not tokens:
-            return tokens[-1] if tokens else self.ids
-        return torch.cat([self.ids, *tokens], dim=1)
+            return tokens[-1] if tokens else start
+        return torch.cat([start, *tokens], dim=1)

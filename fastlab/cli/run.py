@@ -120,13 +120,13 @@ def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
 
 def _check_decodes(model: str) -> None:
     """ValueError for a model that our decoder cannot run, before it is loaded."""
-    from fastlab.runtime.cache import static_cache_reason
     from fastlab.spec.configs import read_config
     from fastlab.spec.hub import check_source
+    from fastlab.tracing.caches import static_cache_reason
 
     check_source(model, needs_weights=True)
     if reason := static_cache_reason(read_config(model)):
-        raise ValueError(reason)
+        raise ValueError(f"model={model!r}: {reason}; leave out --stream")
 
 
 def _stream(prompt: str, loaded: tuple[Any, Any], *how: Any) -> None:

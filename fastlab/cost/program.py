@@ -31,7 +31,10 @@ class Heads(NamedTuple):
 
 def phase_of(step: ForwardPass) -> dict[str, Any]:
     """What a program knows of such a pass, at the width of its activations."""
-    calls = program_of(step.shape)["calls"][str(step.value)]
+    program, width = program_of(step.shape), str(step.value)
+    if width in program["faults"]:
+        raise ValueError(program["faults"][width])
+    calls = program["calls"][width]
     alone = step.new == 1 and step.past > 0
     decodes = step.source > 0 or (alone and "decode" in calls)
     phase: dict[str, Any] = calls["decode" if decodes else "prefill"]
@@ -158,8 +161,9 @@ def _attention(
     seen = value(keys)
     masked = step.masked or bool(window and causal and step.new > 1 and seen > window)
     sizes = Heads(heads, kv_heads, (d + dv) // 2, bool(causal))
-    own = step._replace(shape=sizes, keys=seen, masked=masked)  # type: ignore[arg-type]
-    return attend(own)
+    fused = step.fused and program_of(step.shape)["sdpa"]
+    changed = {"shape": sizes, "keys": seen, "masked": masked, "fused": fused}
+    return attend(step._replace(**changed))
 
 
 def _bytes(

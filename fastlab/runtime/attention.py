@@ -159,6 +159,7 @@ def visible(
     q_offset: Any = 0,
     kv_offset: int = 0,
     mask_function: Callable[..., Any] = causal_mask_function,
+    local_size: int | None = None,
     allow_is_causal_skip: bool = True,
     device: Any = "cpu",
     **_: Any,
@@ -166,10 +167,12 @@ def visible(
     """Mask (1 or batch, 1, new, n): which keys the queries from q_offset on see.
 
     None where that is plain causal attention of new positions among themselves, and
-    may be. mask_function tells it of one batch, head, query and key, or of tensors.
+    may be: a window or chunk of local_size that holds all of them is. mask_function
+    tells it of one batch, head, query and key, or of tensors of them.
     """
     first = isinstance(q_offset, int) and q_offset == 0 and q_length == kv_length
-    if first and mask_function is causal_mask_function and allow_is_causal_skip:
+    plain = mask_function is causal_mask_function or kv_length <= (local_size or 0)
+    if first and plain and allow_is_causal_skip:
         return None
     rows = torch.arange(batch_size, device=device).view(-1, 1, 1, 1)
     queries = torch.arange(q_length, device=device).view(1, 1, -1, 1) + q_offset

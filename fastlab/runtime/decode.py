@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from fastlab.machine import Here
-from fastlab.models import cache_name
 from fastlab.runtime.attention import asks_for_attention, attention_of
 from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
@@ -25,6 +24,7 @@ from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import ENGINES
+from fastlab.tracing.caches import cache_name, static_cache_reason
 
 Forward = Callable[..., Tensor]
 RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
@@ -223,6 +223,8 @@ class Decoder:
 
     def _check(self) -> None:
         check_choice("runtime", self.runtime, RUNTIMES)
+        if reason := static_cache_reason(self.model):
+            raise ValueError(reason)
         check_count("unroll", self.unroll, high=64)
         text = self.config.get_text_config(decoder=True)
         most = getattr(text, "max_position_embeddings", self.max_len)

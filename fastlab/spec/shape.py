@@ -102,11 +102,18 @@ class ModelShape(Spec):
         from fastlab.spec.configs import type_shape
 
         check_rule("hidden", self.hidden, {"low": 2, "high": 2**20})
-        usual = widened(type_shape(self.family), self.hidden)
+        usual = type_shape(self.family)
+        try:
+            usual = widened(usual, self.hidden)
+        except ValueError:  # its own heads do not fit: the usual ones of this width
+            width = default_head_dim(self.hidden)
+            heads = {"heads": self.hidden // width, "kv_heads": self.hidden // width}
+            ffn = max(1, usual.ffn * self.hidden // usual.hidden)
+            usual = replace(usual, hidden=self.hidden, ffn=ffn, head_dim=width, **heads)
         own = {name: value for name, value in vars(self).items() if value or value == 0}
         if "heads" in own:
             own.setdefault("kv_heads", math.gcd(usual.kv_heads, self.heads))
-        self._set(**{**vars(usual), **own})
+        self._set(**{**vars(usual), **own, "family": usual.family})
 
     def _check_ungrouped(self) -> None:
         if self.heads * self.head_dim != self.hidden:

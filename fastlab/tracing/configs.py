@@ -75,7 +75,8 @@ def kind_of(model_class: Any, config: Any) -> str:
     """
     if getattr(config, "is_encoder_decoder", False):
         return "encoder-decoder"
-    return "decoder" if model_class.can_generate() else "encoder"
+    writes = model_class.can_generate() and getattr(config, "is_decoder", True)
+    return "decoder" if writes else "encoder"
 
 
 # Widths that go with hidden where a model is made wider or narrower.

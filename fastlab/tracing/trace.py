@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from fastlab.tracing.alike import once_each
 from fastlab.tracing.alive import cached_terms, held, live_terms
 from fastlab.tracing.build import Fitter, operations_of
+from fastlab.tracing.caches import cache_name, static_cache_reason
 from fastlab.tracing.configs import text_config
 from fastlab.tracing.sizes import candidates, symbols
 from fastlab.tracing.watch import COUNTED, Part, Watch, layers_of
@@ -52,17 +53,27 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
     program: dict[str, Any] = {
         "transformers": transformers.__version__,
         "class": model_class.__name__,
+        "sdpa": bool(model_class._supports_sdpa),
         "monomials": [],
         "calls": {},
+        "faults": {},
         "approximate": "",
     }
     for width, dtype in WIDTHS.items():
         with torch.device("meta"):
             model = model_class._from_config(copy.deepcopy(config), dtype=dtype).eval()
+        program["static"] = static_cache_reason(model) or ""
         tracer = Tracer(model, kind, program["monomials"])
-        program["calls"][str(width)] = tracer.calls()
+        try:
+            program["calls"][str(width)] = tracer.calls()
+        except Exception as error:  # whatever a model's own code raises
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            why = f"does not run in {str(dtype)[6:]} on the meta device: {words}"
+            program["faults"][str(width)] = f"{model_class.__name__} {why}"
         if tracer.guessed:
             program["approximate"] = "FLOPs of states follow no product of sizes"
+    if not program["calls"]:
+        raise ValueError(program["faults"]["2"])
     return program | tracer.weights()
 
 
@@ -179,8 +190,7 @@ class Tracer:
             seen = self.model.get_input_embeddings().weight.new_empty
             read = BaseModelOutput(seen(s.batch, s.source, width))
             given = {"encoder_outputs": read, "decoder_input_ids": ids}
-        names = ("cache", "past_key_values", "cache_params")
-        name = next(n for n in names if n in self.options)
+        name = cache_name(self.model)
         given |= {name: cache, "use_cache": True}
         if "logits_to_keep" in self.options:
             given["logits_to_keep"] = s.scored
