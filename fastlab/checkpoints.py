@@ -29,6 +29,7 @@ from fastlab.spec.manifest import (
 )
 
 UNFIT = ("missing", "unexpected", "mismatched")  # of what transformers reports
+HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "Decoder")
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
@@ -227,10 +228,9 @@ def without_bars() -> Iterator[None]:
 def generate_text(
     model: nn.Module, tokenizer: Any, prompt: str, new_tokens: int = 32
 ) -> str:
-    """The greedy continuation of a prompt, as text, whatever the folder recommends.
+    """The greedy continuation of a prompt, as text, whatever its folder recommends.
 
-    It ends at an eos token. Raises ValueError for an empty prompt, more positions than
-    the model has, and logits that are not finite.
+    ValueError for an empty prompt, too many positions, and logits that are not finite.
     """
     prompt_ids, eos = ids_of(model, tokenizer, prompt), eos_ids(model, tokenizer)
     length = prompt_ids.shape[1]
@@ -253,10 +253,7 @@ def generate_text(
 
 
 def ids_of(model: nn.Module, tokenizer: Any, prompt: str) -> torch.Tensor:
-    """The tokens of a prompt (1, n) on the model's device; ValueError for none.
-
-    All else that some tokenizers return is for other models: one prompt needs no mask.
-    """
+    """A prompt's tokens (1, n) alone, on the model's device; ValueError for none."""
     check_writes(model.config)
     ids: torch.Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
     if ids.shape[1] == 0:
@@ -268,13 +265,10 @@ def check_writes(config: Any) -> None:
     """Raise ValueError for a model that continues no text: no head, or an encoder."""
     from transformers.models.auto import modeling_auto as auto
 
-    family, built = config.model_type, (config.architectures or [""])[0]
-    heads = dict(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    whole = not built or built.endswith("ForConditionalGeneration")
-    known = built in heads.values() or (whole and family in heads)
-    encodes = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    encodes = encodes and getattr(config, "is_decoder", None) is False
-    if not known or encodes or config.is_encoder_decoder:
+    family, built = config.model_type, (config.architectures or ["ForCausalLM"])[0]
+    masked = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    encodes = masked and getattr(config, "is_decoder", None) is False
+    if encodes or config.is_encoder_decoder or not built.endswith(HEADS):
         named = f"model_type={family!r}, architectures={built!r}"
         raise ValueError(f"{named}: an encoder, or without a head that writes text")
 
@@ -299,9 +293,8 @@ def check_logits(logits: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def greedy(model: Any, **options: Any) -> Iterator[Any]:
-    """A config of greedy generation; within it the model's own adds nothing to it.
-
-    generate() fills what a config leaves open from the model's generation_config.
+    """A config of greedy generation; within it the model's own, which generate() fills
+    all gaps of a config from, says nothing.
     """
     from transformers import GenerationConfig
 
