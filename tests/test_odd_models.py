@@ -195,7 +195,7 @@ CONFIGS: list[tuple[dict[str, Any] | str, str]] = [
         r"architectures='Mine' needs code of its own",
     ),
     ('{"model_type": "llama"}', "num_hidden_layers is not given"),
-    ('{"model_type": "gpt2", "n_layer": 2}', "hidden_size is not given"),
+    ('{"model_type": "gpt2", "n_layer": 2}', "n_embd is not given"),
     ('{"model_type": "bert", "hidden_size": 64}', "num_hidden_layers is not given"),
     ("[]", "AttributeError|'list'"),
     ("{", "not a valid JSON"),

@@ -60,9 +60,8 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
     for the model's own. The last field named varies fastest. Raises ValueError naming
     the field and its value before anything else happens.
 
-    left_out: takes why some combinations are impossible whose values are possible
-    elsewhere; without it, or where nothing is left, the first of them raises. With it
-    a value that no point heeds is refused, too.
+    left_out: takes why some combinations are impossible, where others are not; values
+    that no point heeds are refused then, too.
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
@@ -85,10 +84,10 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
 def _check_heeded(axes: Mapping[str, list[Any]], points: list[Point]) -> None:
     """Raise ValueError for a value that decides nothing in any of the points."""
     rows = [flat(point) for point in points]
-    for name in axes.keys() & FLAT.keys():
-        for value in axes[name]:
-            if value is not None and all(row[name] != value for row in rows) and rows:
-                raise ValueError(f"{name}={value!r} decides nothing beside the others")
+    for name in axes.keys() & FLAT.keys() if rows else ():
+        heeded = [None, *(row[name] for row in rows)]
+        if idle := [value for value in axes[name] if value not in heeded]:
+            raise ValueError(f"{name}={idle[0]!r} decides nothing beside the others")
 
 
 def _check_alone(values: Mapping[str, Any]) -> None:
