@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -15,24 +16,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
+from fastlab.tracing import configs
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
-# Family -> where its transformers model keeps its layers.
-LAYERS = {
-    **dict.fromkeys(("llama", "qwen3"), "model.layers"),
-    **{"gpt2": "transformer.h", "bert": "bert.encoder.layer"},
-}
+
+
+def stack_name(model: Any) -> str:
+    """Dotted name of the list of a model's layers: as many as its config says.
+
+    Of several the outermost, and of those the one with the most weights. Raises
+    ValueError for a model without one.
+    """
+    config = getattr(model, "config", None)
+    family = getattr(config, "model_type", None)
+    count = getattr(config, "num_hidden_layers", None)
+    pair = getattr(config, "is_encoder_decoder", False)
+    lists = {
+        name: sum(weight.numel() for weight in module.parameters())
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and not pair
+    }
+    if not lists:
+        raise ValueError(f"model_type={family!r} has no one list of {count} layers")
+    return min(lists, key=lambda name: (name.count("."), -lists[name]))
 
 
 def stack_of(model: Any) -> nn.ModuleList:
-    """The list of a model's layers; ValueError for a family that is not known."""
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    if family not in LAYERS:
-        raise ValueError(
-            f"model_type={family!r} is not one of {', '.join(LAYERS)}: "
-            "what its weights read and write is not known"
-        )
-    stack: nn.ModuleList = model.get_submodule(LAYERS[family])
+    """The list of a model's layers; ValueError for a model without one."""
+    stack: nn.ModuleList = model.get_submodule(stack_name(model))
     return stack
 
 
@@ -53,6 +64,10 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     """The transformers config of a shape."""
     from transformers import AutoConfig
 
+    if shape.config:
+        config = configs.config_of(shape)
+        config._attn_implementation = attention
+        return config
     options: dict[str, Any] = {
         **config_sizes(shape),
         "vocab_size": shape.vocab,
@@ -95,19 +110,33 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
     if point.seed is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     is_bert = point.shape.family == "bert"
-    auto = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
+    auto: Any = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
     config = config_of(point.shape, implementation_of(point.recipe.attention))
     dtype = DTYPES[point.recipe.format.dense]
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device), DrawnInFp32():
         torch.manual_seed(point.seed)
-        model: nn.Module = auto.from_config(config, dtype=dtype)
+        if point.shape.config:
+            own = configs.model_class_of(point.shape)
+            model: nn.Module = own._from_config(config, dtype=dtype)
+        else:
+            model = auto.from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
 def implementation_of(attention: str) -> str:
     """transformers' name of a recipe's attention: sdpa-<kernel> is its sdpa."""
     return "flex_attention" if attention == "flex" else attention.partition("-")[0]
+
+
+def set_implementations(config: Any, attention: str | None = None) -> Any:
+    """The config with nothing that would make transformers fetch kernels from a hub.
+
+    attention: transformers' name of one, None = what suits the model.
+    """
+    config._attn_implementation = attention  # and of the configs in it
+    config._experts_implementation = None
+    return config
 
 
 @contextmanager
@@ -183,18 +212,26 @@ class Prefill(Call):
         return self.model(self.ids, **self.options).logits
 
 
-def cache_name(model: nn.Module) -> str:
-    """What forward() calls a KV cache, given and returned: `cache` from 5.24 on."""
+CACHES = ("cache", "past_key_values", "cache_params", "state")
+
+
+def cache_name(model: Any) -> str:
+    """What forward() calls what it keeps of the past, given and returned.
+
+    `cache` from transformers 5.24 on; a state of its own has a name of its own. "" for
+    a model that keeps nothing.
+    """
     names = signature(model.forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
+    return next((name for name in CACHES if name in names), "")
 
 
 @dataclass
 class Decode(Call):
     """One new token per sequence after a cached prompt; the cache never grows.
 
-    transformers' DynamicCache replaces its tensors when it appends, so that putting
-    the prompt's own tensors back restores it without a copy.
+    transformers replaces tensors of keys and values when it appends, so that putting
+    the prompt's own back restores those without a copy; states that it writes in place
+    (convolutions, state spaces, linear attention) are copied.
     """
 
     model: nn.Module
@@ -203,10 +240,9 @@ class Decode(Call):
     def __post_init__(self) -> None:
         with torch.inference_mode():
             out = self.model(self.ids, use_cache=True, logits_to_keep=1)
-        self.name = cache_name(self.model)
-        self.cache = out[self.name]
+        self.name, self.cache = cache_name(self.model), cache_of(self.model, out)
         self.token = out.logits[:, -1:].argmax(-1)
-        self.kept = [(layer.keys, layer.values) for layer in self.cache.layers]
+        self.kept: Any = copied(self.cache)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
@@ -219,12 +255,33 @@ class Decode(Call):
         For one last run whose peak memory is read; reset() does nothing from then on.
         """
         self.reset()
-        self.kept = []
+        self.kept = None
 
     def reset(self) -> None:
-        """Drop the appended token from every layer's cache."""
-        for layer, (keys, values) in zip(self.cache.layers, self.kept, strict=False):
-            layer.keys, layer.values = keys, values
+        """Go back to the cache as the prompt left it."""
+        if self.kept is not None:
+            self.cache = copied(self.kept)
+
+
+def cache_of(model: nn.Module, out: Any) -> Any:
+    """What a model's output keeps of the past; ValueError where it keeps nothing."""
+    cache: Any = out.get(cache_name(model))
+    if cache is None:
+        kind = getattr(model.config, "model_type", "")
+        raise ValueError(f"model_type={kind!r} gives no cache back: take cache='none'")
+    return cache
+
+
+def copied(cache: Any) -> Any:
+    """A copy of a cache, which shares the tensors that are only ever replaced."""
+    caches = [cache, *vars(cache).values()] if hasattr(cache, "__dict__") else []
+    layers = [layer for part in caches for layer in getattr(part, "layers", ())]
+    held = [
+        x
+        for layer in layers
+        for x in (getattr(layer, "keys", None), getattr(layer, "values", None))
+    ]
+    return deepcopy(cache, {id(x): x for x in held if x is not None})
 
 
 @dataclass
@@ -241,11 +298,13 @@ class Generate(Call):
         """Token ids (batch, new_tokens)."""
         self.reset()
         tokens: list[torch.Tensor] = []
-        name = cache_name(self.model)
         for _ in range(self.new_tokens):
-            held: Any = {name: self.cache, "use_cache": self.cached}
+            held: Any = {"use_cache": self.cached}
+            if self.cache is not None:
+                held[cache_name(self.model)] = self.cache
             out = self.model(self._next(tokens), logits_to_keep=1, **held)
-            self.cache = getattr(out, name)
+            if self.cached:
+                self.cache = cache_of(self.model, out)
             tokens.append(out.logits[:, -1:].argmax(-1))
         return torch.cat(tokens, dim=1)
 

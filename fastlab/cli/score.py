@@ -47,6 +47,8 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
         raise ValueError(
             f"--out {out} is a file: name a folder for profile and samples"
         )
+    if show and quick:
+        raise ValueError("--show only prints what is kept: leave --quick away")
     if show or quick:
         profile = this_device(device, refresh=quick)
         click.echo(json.dumps(profile.to_dict(), indent=1))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fastlab.learning.tokens import Blocks
+from fastlab.record import sync
 from fastlab.spec.checks import check_choice, check_count
 
 Loss = Callable[[Tensor], Tensor]  # ids (batch, block + 1) -> mean nats
@@ -269,7 +270,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     fresh = path.with_name(path.name + ".tmp")
     write(fresh)
     with fresh.open("rb+") as handle:
-        os.fsync(handle.fileno())
+        sync(handle.fileno())
     os.replace(fresh, path)
 
 

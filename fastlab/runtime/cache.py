@@ -10,8 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, StaticLayer
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.cache_utils import (
+    Cache,
+    StaticCache,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
 
+from fastlab.models import cache_name
+from fastlab.shrink.kernels import rounded_rows
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import STATIC
 from fastlab.spec.recipe import bucket
@@ -49,29 +57,43 @@ class Place:
 
 
 class PlainLayer(StaticLayer):
-    """Keys and values (batch, kv_heads, length, head_dim) as they come."""
+    """Keys and values (batch, kv_heads, length, width) as they come.
+
+    Allocated when the first ones come, which tell heads and widths. A layer that sees
+    a window of the past keeps all of it, so that a prefix of any length can be reused.
+    """
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, place: Place, size: tuple[int, ...], dtype: torch.dtype) -> None:
-        super().__init__(max_cache_len=size[2])
+    def __init__(self, place: Place, length: int, dtype: torch.dtype) -> None:
+        super().__init__(max_cache_len=length)
         self.place, self.dtype = place, dtype
+        self.buffers: list[Tensor] = []
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for such keys and values (batch, kv_heads, any, width)."""
+        sizes = [
+            (*x.shape[:2], self.max_cache_len, x.shape[3])
+            for x in (key_states, value_states)
+        ]
         self.buffers = [
-            torch.zeros(*shape, dtype=kind, device=place.position.device)
-            for shape, kind in self._kinds(size)
+            torch.zeros(*shape, dtype=kind, device=key_states.device)
+            for shape, kind in self._kinds(sizes)
         ]
         self.keys, self.values = self.buffers[:2]
-        self.device, self.is_initialized = place.position.device, True
+        self.device, self.is_initialized = key_states.device, True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write (batch, kv_heads, new, head_dim) in place; what attention reads.
+        """Write (batch, kv_heads, new, width) in place; what attention reads.
 
         From an empty cache the new ones themselves, else all rows up to the last that
         the host knows to be filled.
         """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
         rows = self.place.rows(key_states.shape[2])
         new = self._packed(key_states, value_states)
         for buffer, part in zip(self.buffers, new, strict=True):
@@ -84,9 +106,9 @@ class PlainLayer(StaticLayer):
         """Keys and values of the rows before `end`, in the model's dtype."""
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def _kinds(self, size: tuple[int, ...]) -> list[Any]:
-        """Shape and dtype of each buffer."""
-        return [(size, self.dtype)] * 2
+    def _kinds(self, sizes: list[Any]) -> list[Any]:
+        """Shape and dtype of each buffer, for the sizes of keys and values."""
+        return [(size, self.dtype) for size in sizes]
 
     def _packed(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         """What goes into the rows of each buffer."""
@@ -111,17 +133,17 @@ class Int8Layer(PlainLayer):
     Bytes are held as uint8: not every operation that moves them knows fp8.
     """
 
-    kind, most = torch.int8, 127.0
+    kind = torch.int8
 
-    def _kinds(self, size: tuple[int, ...]) -> list[Any]:
-        return [(size, torch.uint8)] * 2 + [((*size[:3], 1), torch.float32)] * 2
+    def _kinds(self, sizes: list[Any]) -> list[Any]:
+        scales = [((*size[:3], 1), torch.float32) for size in sizes]
+        return [(size, torch.uint8) for size in sizes] + scales
 
     def _packed(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         packed, scales = [], []
-        for x in (keys.float(), values.float()):
-            scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / self.most
-            scaled = x / scale if self.kind.is_floating_point else (x / scale).round()
-            packed.append(scaled.to(self.kind).view(torch.uint8))
+        for x in (keys, values):
+            codes, scale = rounded_rows(x, self.kind)
+            packed.append(codes.view(torch.uint8))
             scales.append(scale)
         return packed + scales
 
@@ -138,7 +160,7 @@ class Int8Layer(PlainLayer):
 class Fp8Layer(Int8Layer):
     """The same in fp8 (e4m3), with scales of max |x| / 448."""
 
-    kind, most = torch.float8_e4m3fn, 448.0
+    kind = torch.float8_e4m3fn
 
 
 LAYERS = {"static": PlainLayer, "static-int8": Int8Layer, "static-fp8": Fp8Layer}
@@ -147,10 +169,12 @@ LAYERS = {"static": PlainLayer, "static-int8": Int8Layer, "static-fp8": Fp8Layer
 class StaticKV(Cache):
     """A cache for transformers on the model's device; its layers share one place.
 
-    buffers: every tensor that holds keys, values or scales, layer by layer. length:
-    rows of each, `bucket(positions)`. Its bytes are 2 x layers x batch x kv_heads x
-    length x `kv_row_bytes(cache, ...)`. ValueError for another cache or a count below
-    one.
+    One token goes through the model, so that every layer that keeps keys and values
+    allocates them. buffers: every tensor that holds keys, values or scales, layer by
+    layer. length: rows of each, `bucket(positions)`. Its bytes are batch x length x
+    `kv_row_bytes(cache, ...)` of each head of keys and of values in each layer.
+    ValueError for another cache, a count below one, or a model of which there is a
+    `static_cache_reason`.
     """
 
     def __init__(
@@ -159,13 +183,20 @@ class StaticKV(Cache):
         check_choice("cache", cache, STATIC)
         check_count("batch", batch)
         check_count("positions", positions)
+        if reason := static_cache_reason(model):
+            raise ValueError(reason)
         dtype, device = dtype_of(model), next(model.parameters()).device
-        count, heads, width = kv_sizes(model.config)
         self.place, self.length = Place(batch, positions, device), bucket(positions)
-        size = (batch, heads, self.length, width)
-        layers = [LAYERS[cache](self.place, size, dtype) for _ in range(count)]
-        super().__init__(layers=[*layers])
-        self.buffers = [buffer for layer in layers for buffer in layer.buffers]
+        super().__init__(
+            layers=[
+                LAYERS[cache](self.place, self.length, dtype) if keeps(layer) else layer
+                for layer in layers_of(model.config)
+            ]
+        )
+        with torch.no_grad():
+            model(self.place.token, use_cache=True, **{cache_name(model): self})
+        held = [layer for layer in self.layers if isinstance(layer, PlainLayer)]
+        self.buffers = [buffer for layer in held for buffer in layer.buffers]
 
     @property
     def nbytes(self) -> int:
@@ -174,16 +205,60 @@ class StaticKV(Cache):
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """The dtype of a model's activations, as its norms have it, quantized or not."""
+    """The dtype of a model's activations, as its norms have it, quantized or not.
+
+    Where no norm has weights, that of its first weight in floating point.
+    """
     for module in model.modules():
-        if "norm" in type(module).__name__.lower():
-            return module.weight.dtype  # type: ignore[return-value]
-    raise ValueError(f"model={type(model).__name__} has no norm to tell its dtype by")
+        weight = getattr(module, "weight", None)
+        if weight is not None and "norm" in type(module).__name__.lower():
+            return weight.dtype
+    return next(x.dtype for x in model.parameters() if x.is_floating_point())
 
 
-def kv_sizes(config: Any) -> tuple[int, int, int]:
-    """Layers, heads of keys and values, and their width, from a transformers config."""
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    return config.num_hidden_layers, kv_heads, width
+def layers_of(config: Any) -> list[Any]:
+    """The layers of transformers' own static cache; none of them is allocated."""
+    return list(StaticCache(config=config, max_cache_len=1).layers)
+
+
+def keeps(layer: Any) -> bool:
+    """Whether a layer of transformers' keeps keys and values by position, no more."""
+    return type(layer) in (StaticLayer, StaticSlidingWindowLayer)
+
+
+def static_cache_reason(model_or_config: Any) -> str | None:
+    """Why a transformers model, or that of a config, decodes with no static cache.
+
+    None where it can: a causal decoder, all of whose layers keep keys and values of
+    positions, or nothing, and whose attention goes by the mask that it is given.
+    """
+    config, model = getattr(model_or_config, "config", model_or_config), model_or_config
+    if model is config:
+        model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if why := _reason(model, config):
+        return f"model_type={config.model_type!r} has no static cache: {why}"
+    return None
+
+
+def _reason(model: Any, config: Any) -> str | None:
+    text = config.get_text_config(decoder=True)
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder"
+    if model is None or not model.can_generate():
+        return "it is no causal language model"
+    if not getattr(text, "is_decoder", True):
+        return "it is an encoder"
+    if not cache_name(model):
+        return "it keeps nothing of the past"
+    if model._is_stateful or cache_name(model) not in ("cache", "past_key_values"):
+        return "it keeps a state that is not keys and values"
+    try:
+        others = [layer for layer in layers_of(config) if not keeps(layer)]
+    except KeyError as error:
+        return f"transformers has no static cache of {error} layers"
+    kinds = {type(layer).__name__ for layer in others} - {"DummyLayer"}
+    if kinds:
+        return f"some of its layers keep other things ({', '.join(sorted(kinds))})"
+    if not (model._can_compile_fullgraph or model._supports_attention_backend):
+        return "its attention is not made for one"
+    return None

@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from fastlab.machine import Here
 from fastlab.models import cache_name
-from fastlab.runtime.attention import attention_of, visible
-from fastlab.runtime.cache import StaticKV, dtype_of
+from fastlab.runtime.attention import asks_for_attention, attention_of
+from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
@@ -48,8 +50,9 @@ class Decoder:
         attention: str = "sdpa",
     ) -> None:
         self.model, self.batch, self.max_len = model, batch, max_len
+        self.config: Any = model.config
         self.runtime, self.unroll, self.sampling = runtime, unroll, sampling
-        self.attention, self.dtype = attention, dtype_of(model)
+        self.attention, self.asks = attention, asks_for_attention(model)
         self.compile_s: float | None = None
         self._check()
         with torch.inference_mode():
@@ -95,16 +98,14 @@ class Decoder:
         keep = how many of the last positions, 0 = all of them. Fills the cache.
         """
         self.place.past = past
-        end = past + ids.shape[1]
-        rows = torch.arange(past, end, device=ids.device)
-        mask = visible(rows, end, self.dtype, self.attention) if past else None
+        rows = self.place.rows(ids.shape[1])
         with self.attending():
-            logits: Tensor = self._prefill(ids, mask, rows[None], keep)
+            logits: Tensor = self._prefill(ids, rows[None], keep)
         return logits
 
     def attending(self) -> AbstractContextManager[None]:
         """Within it, the model attends as the decoder was asked to."""
-        return attention_of(self.model, self.attention)
+        return attention_of(self.model, self.attention, self.asks)
 
     def compile_prefill(self, compile: Compiler = compiled) -> None:
         """From now on prefill runs compiled, anew for each length of prompt."""
@@ -145,18 +146,20 @@ class Decoder:
         """
         self._check_ids(ids)
         check_count("new_tokens", new_tokens, high=self.max_len - ids.shape[1] + 1)
-        self.prefill(ids, prefixes)
+        self.logits = self.prefill(ids, prefixes)  # of the last step, to be looked at
         n, ended = ids.shape[1], None
         for start in (0, *range(1, new_tokens, self.unroll)):
             if start:
-                self.advance()
+                self.logits = self.advance()
             stop = min(start + self.unroll, new_tokens) if start else 1
             piece = self.place.tokens[:, n + start : n + stop].clone()
             if eos:
                 piece, ended = after_eos(piece, ended, eos)
+                if bool((ended >= 0).all()):
+                    last = int((piece == ended).int().argmax(dim=1).max())
+                    yield piece[:, : last + 1]
+                    return
             yield piece
-            if ended is not None and bool((ended >= 0).all()):
-                return
 
     def _make_call(self) -> None:
         """Make what takes `unroll` steps, compiled and captured where asked for."""
@@ -168,31 +171,38 @@ class Decoder:
             return
         # From an empty cache; the prompt overwrites what this leaves behind.
         self.rewind(0)
-        self.advance()
+        try:
+            self.advance()
+        except TorchDynamoException as error:
+            raise ValueError(
+                f"runtime={self.runtime!r} takes a model that compiles to one graph: "
+                f"{self.config.model_type} does not, {str(error).splitlines()[0]}"
+            ) from error
         self.rewind(0)
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.compile_s = time.perf_counter() - start
 
     def forward_function(self, compiled: bool = False) -> Forward:
-        """(ids, mask, positions, keep) -> the last `keep` positions' logits.
+        """(ids, positions, keep) -> the last `keep` positions' logits.
 
         compiled: it is to be, and products of one row may take another way.
         """
-        model, device = self.model, self.device
-        held = {cache_name(model): self.cache, "use_cache": True}
+        model, device, cache = self.model, self.device, self.cache
+        held = {cache_name(model): cache, "use_cache": True}
+        takes_positions = "position_ids" in signature(model.forward).parameters
 
-        def forward(ids: Any, mask: Any, positions: Any, keep: int = 1) -> Tensor:
+        def forward(ids: Any, positions: Any, keep: int = 1) -> Tensor:
             cut_out = not compiled and keep and device == "cpu" and ids.shape[1] > 1
             together = rows_together(model) if cut_out else nullcontext()
+            options: dict[str, Any] = {"logits_to_keep": keep, **held}
+            if takes_positions:
+                options["position_ids"] = positions
+            if not self.asks:  # it may count positions by a mask of ones
+                n = cache.get_mask_sizes(ids.shape[1], 0)[0]
+                options["attention_mask"] = ids.new_ones(len(ids), n)
             with one_row(device) if compiled else together:
-                out = model(
-                    ids,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    logits_to_keep=keep,
-                    **held,
-                )
+                out = model(ids, **options)
             logits: Tensor = out.logits
             return logits
 
@@ -200,14 +210,11 @@ class Decoder:
 
     def steps(self, forward: Forward, count: int) -> Step:
         """() -> logits (batch, 1, vocab) of the last of `count` steps."""
-        place, length, sampling = self.place, self.cache.length, self.sampling
-        attention, dtype = self.attention, self.dtype
+        place, sampling = self.place, self.sampling
 
         def steps() -> Tensor:
             for _ in range(count):
-                row = place.rows(1)
-                mask = visible(row, length, dtype, attention)
-                logits = forward(place.token, mask, row[None])
+                logits = forward(place.token, place.rows(1)[None])
                 place.put(pick(logits[:, -1], sampling, place.position), place.position)
                 place.position.add_(1)
             return logits
@@ -217,8 +224,15 @@ class Decoder:
     def _check(self) -> None:
         check_choice("runtime", self.runtime, RUNTIMES)
         check_count("unroll", self.unroll, high=64)
-        most = getattr(self.model.config, "max_position_embeddings", self.max_len)
+        text = self.config.get_text_config(decoder=True)
+        most = getattr(text, "max_position_embeddings", self.max_len)
         check_count("max_len", self.max_len, high=most)
+        kernel = self.attention not in ("sdpa", "eager")
+        if kernel and not (self.asks and self.model._supports_sdpa):
+            raise ValueError(
+                f"attention={self.attention!r} must be sdpa or eager: the attention of "
+                f"{self.config.model_type} is in no kernel"
+            )
         here = Here(next(self.model.parameters()).device.type)
         if reason := ENGINES[self.runtime].unsupported(here):
             raise ValueError(reason)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
 from fastlab import models
+from fastlab.checkpoints import greedy
 from fastlab.machine import Here
 from fastlab.runtime.attention import BACKENDS, kernel_of
 from fastlab.runtime.compiled import Compiler, Step, captured, compiled, one_row
@@ -21,6 +22,8 @@ from fastlab.runtime.decode import Decoder
 from fastlab.spec.engines import STATIC
 from fastlab.spec.point import Point
 from fastlab.spec.unsupported import unsupported
+
+STATES = ("keys", "values", "conv_states", "recurrent_states")  # of a cache's layer
 
 
 def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
@@ -62,7 +65,10 @@ class CompiledForward(models.Call):
                 out = model(ids, **options)
             cache = getattr(out, name, None)
             # Returned, or the compiler would leave out what nobody reads.
-            kept = [] if cache is None else [(x.keys, x.values) for x in cache.layers]
+            kept = [
+                [getattr(layer, state, None) for state in STATES]
+                for layer in getattr(cache, "layers", ())
+            ]
             return out.logits, kept
 
         self._forward = compile(forward, device)
@@ -142,8 +148,6 @@ class Generate(models.Call):
         self.model, self.ids, self.mask = model, ids, torch.ones_like(ids)
         self.options: dict[str, Any] = {
             "max_new_tokens": new,
-            "min_new_tokens": new,
-            "do_sample": False,
             "cache_implementation": "static",
         }
         if ids.device.type == "cpu":
@@ -154,9 +158,10 @@ class Generate(models.Call):
 
     def run(self) -> Tensor:
         """Token ids (batch, new_tokens)."""
-        out = self.model.generate(  # type: ignore[operator]
-            self.ids, attention_mask=self.mask, **self.options
-        )
+        with greedy(self.model, **self.options) as how:  # no eos ends it
+            out = self.model.generate(  # type: ignore[operator]
+                self.ids, attention_mask=self.mask, generation_config=how
+            )
         tokens: Tensor = out[:, self.ids.shape[1] :]
         return tokens
 

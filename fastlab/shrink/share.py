@@ -71,7 +71,7 @@ def lut_linear(weight: Tensor, bias: Tensor | None, sharing: Sharing) -> LutLine
     groups = weight.reshape(tables_of(sharing, len(weight)), -1)
     tables, codes = codebooks_of(groups, sharing.bits)
     packed = pack(codes.view(-1), sharing.bits)
-    return LutLinear(weight.shape, bias, packed=packed, tables=tables)
+    return LutLinear(sharing, weight.shape, bias, packed=packed, tables=tables)
 
 
 def codebooks_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ def _by_density(values: Tensor, steps: Tensor) -> Tensor:
     """
     places = torch.linspace(0, values.shape[1] - 1, POINTS, device=values.device)
     quantiles = values[:, places.round().long()]
-    mass = quantiles.diff(dim=1).pow(2 / 3).cumsum(1)
+    mass = quantiles.double().diff(dim=1).pow(2 / 3).cumsum(1)
     at = torch.searchsorted(mass, mass[:, -1:] * steps)
     return quantiles.gather(1, at.clamp(max=POINTS - 2) + 1)
 
@@ -146,4 +146,4 @@ def _edges(values: Tensor, centres: Tensor) -> Tensor:
 
 def _middles(centres: Tensor) -> Tensor:
     """The borders between neighbouring centres: (tables, centres - 1)."""
-    return (centres[:, 1:] + centres[:, :-1]) / 2
+    return centres[:, 1:] / 2 + centres[:, :-1] / 2

@@ -14,7 +14,7 @@ from fastlab.shrink.kernels import int4, quantized_linear
 from fastlab.shrink.kernels.int4 import Int4Linear
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
-from fastlab.shrink.saved import load_quantized, save_quantized
+from fastlab.shrink.saved import load_stored, save
 from fastlab.spec import point_of
 from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes
 from tests.shrink.test_quantize_linears import by_dense, sqnr_db
@@ -89,11 +89,11 @@ def test_a_file_made_on_the_gpu_loads_on_both(tmp_path):
     skip_unable("int4-g64")
     point = point_of(model="tiny-llama", precision="int4-g64", hidden=128)
     model = build(point, "cuda")
-    save_quantized(model, tmp_path)
+    save(model, tmp_path)
     with numerics("bf16"):
         expected = prepare(model, point, "cuda").run()
-        again = prepare(load_quantized(tmp_path, "cuda"), point, "cuda").run()
-        there = prepare(load_quantized(tmp_path, "cpu"), point, "cpu").run()
+        again = prepare(load_stored(tmp_path, "cuda"), point, "cuda").run()
+        there = prepare(load_stored(tmp_path, "cpu"), point, "cpu").run()
     assert torch.equal(again, expected)
     assert sqnr_db(expected.cpu(), there) > 25
 

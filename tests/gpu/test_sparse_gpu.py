@@ -12,7 +12,7 @@ from fastlab.models import numerics, prepare
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.recipes import build
 from fastlab.shrink.share import lut_linear, share
-from fastlab.shrink.sparsify import SemiSparseLinear, sparsify, storage_refusal
+from fastlab.shrink.sparsify import SemiSparseLinear, halves, sparsify, storage_refusal
 from fastlab.spec import point_of
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.storage import BITS, Sharing, Sparsity, palette_bytes, sparse_bytes
@@ -40,7 +40,7 @@ def test_a_2_4_product(n, k, rows, dtype):
     """Any number of rows: torch fills them up to what the kernel wants."""
     skip_unable()
     weight = masked_weight(n, k, dtype)
-    module = SemiSparseLinear(weight, None)
+    module = SemiSparseLinear(SEMI, weight.shape, None, **halves(weight))
     x = torch.randn(2, rows, k, device="cuda", dtype=dtype)
     with torch.inference_mode():
         got = module(x)

@@ -44,6 +44,13 @@ grids:
             "'budget'; did you mean budget_s",
         ),
         ("grids: [", "expected"),
+        ("grids: [{layers: 010, hidden: 64}]", "010 must be in decimal"),
+        ("grids: [{layers: 2, hidden: 0x40}]", "0x40 must be in decimal"),
+        ("grids: [{layers: 2, hidden: 1:04}]", "1:04 must be in decimal"),
+        ("grids: [{model: bert, phase: decode}]", "bert reads both ways"),
+        ("grids: [{model: [gpt2, gpt3]}]", "did you mean gpt2"),
+        ("grids: [{model: gpt2, precision: [fp32, fp33]}]", "precision='fp33' is"),
+        ("grids: [{model: gpt2, logits: last, phase: decode}]", "decides nothing"),
     ],
 )
 def test_refused_with_file_grid_and_field(tmp_path, text, words):
@@ -51,6 +58,14 @@ def test_refused_with_file_grid_and_field(tmp_path, text, words):
     with pytest.raises(ValueError, match=words) as error:
         read_sweep(path)
     assert str(path) in str(error.value)
+
+
+def test_an_impossible_row_does_not_refuse_the_others(tmp_path: Path) -> None:
+    text = "grids: [{model: [bert, gpt2], phase: [prefill, decode]}]"
+    read = read_sweep(written(tmp_path, text))
+    kinds = [(p.shape.family, p.workload.phase) for p in read.points]
+    assert kinds == [("bert", "prefill"), ("gpt2", "prefill"), ("gpt2", "decode")]
+    assert len(read.left_out) == 1 and "bert reads both ways" in read.left_out[0]
 
 
 def test_one_text_needs_no_list(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastlab
+from fastlab.learning.loop import write_atomically
 from fastlab.record import seal
 from fastlab.sweeps.store import Health, Store
 from fastlab.sweeps.writer import store_files
@@ -387,6 +388,36 @@ def test_a_row_that_fails_is_cut_back_and_may_be_tried_again(
         store.append(row(4))
     assert seeds(store) == [*before, 3, 4]
     assert (store.health().bad, store.health().torn) == ([], [])
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_fsync_keeps_rows_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    store = Store(tmp_path / "store")
+    with store.begin(ENV):
+        store.append(row(1))
+    assert seeds(store) == [1]
+    store_files(store.folder)[0].write_bytes(FILE[:-5])  # torn
+    with store.begin(ENV):
+        store.append(row(9))
+    write_atomically(tmp_path / "a", lambda fresh: fresh.write_text("kept"))
+    assert (tmp_path / "a").read_text() == "kept"
+
+
+def test_only_a_full_disk_is_told_to_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call, fault, full_disk in (("write", full, True), ("fsync", failed, False)):
+        with Store(tmp_path).begin(ENV) as store, monkeypatch.context() as patch:
+            patch.setattr(os, call, fault)
+            with pytest.raises(OSError, match="run again") as error:
+                store.append(row(3))
+        assert ("make room" in str(error.value)) == full_disk
 
 
 def test_where_even_the_cut_fails_the_next_row_goes_elsewhere(
