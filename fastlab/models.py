@@ -66,9 +66,7 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     from transformers import AutoConfig
 
     if shape.config:
-        config = configs.config_of(shape)
-        config._attn_implementation = attention
-        return config
+        return set_implementations(configs.config_of(shape), attention)
     options: dict[str, Any] = {
         **config_sizes(shape),
         "vocab_size": shape.vocab,
@@ -135,10 +133,10 @@ def implementation_of(attention: str) -> str:
 def set_implementations(config: Any, attention: str | None = None) -> Any:
     """The config with nothing that would make transformers fetch kernels from a hub.
 
-    attention: transformers' name of one, None = what suits the model.
+    attention: transformers' name of one; None and sdpa = sdpa where the model has it.
     """
-    config._attn_implementation = attention  # and of the configs in it
-    config._experts_implementation = None
+    config._attn_implementation = None if attention == "sdpa" else attention
+    config._experts_implementation = None  # both also of the configs in it
     return config
 
 
