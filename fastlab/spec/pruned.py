@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,13 @@ FFN = (
     *("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"),
 )
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")  # layers without experts
+
+
+def read(config: str) -> Any:
+    """The transformers config of its JSON."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**json.loads(config))
 
 
 def refused(config: Any, why: str, what: Exception | str | int) -> ValueError:
@@ -57,7 +65,7 @@ def head_width(config: Any) -> dict[str, int]:
     """
     fields, usual = config.to_dict(), config.hidden_size // config.num_attention_heads
     apart = "head_dim" in fields or KV_HEADS[0] in fields
-    return {"head_dim": fields.get("head_dim") or usual} if apart else {}
+    return {"head_dim": getattr(config, "head_dim", None) or usual} if apart else {}
 
 
 def resized(config: Any, sizes: Mapping[str, Any]) -> Any:

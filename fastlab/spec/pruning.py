@@ -79,8 +79,13 @@ def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
 
     Counts are rounded to the nearest whole number (a half upwards), at least 1 is left.
     All but qwen3 may want heads to divide hidden, as llama does: hidden is rounded to a
-    multiple of both. Raises ValueError where a share cuts nothing or nothing fits.
+    multiple of both. Of other families the config is cut. Raises ValueError where a
+    share cuts nothing or nothing fits.
     """
+    if config := getattr(shape, "config", ""):
+        from fastlab.spec.pruned import pruned_config, read
+
+        return shape.from_config(pruned_config(read(config), pruning))
     if pruning.experts:
         raise ValueError(f"experts={pruning.experts}: {shape.family} has no experts")
     layers = left("layers", shape.layers, pruning.layers)

@@ -8,10 +8,10 @@ what makes that one has a gradient.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -54,12 +54,14 @@ class Trial:
     """A small model with one layer of each kind: `kinds` of the one it stands for.
 
     apart: whether heads have a width of their own, so that hidden can go by itself.
+    proved: the axes of which it is known that they can be cut.
     """
 
     def __init__(self, kind: type, config: Any, kinds: tuple[int, ...]) -> None:
         source = torch.Generator().manual_seed(0)
         self.ids = torch.randint(3, WORDS - 1, (2, 12), generator=source)
-        self.kind, self.kinds, self._found = kind, kinds, dict[str, list[Slot]]()
+        self.kind, self.kinds, self.proved = kind, kinds, set[str]()
+        self._found: dict[str, list[Slot]] = {}
         usual = config.hidden_size // config.num_attention_heads
         width = pruned.head_width(config).get("head_dim", usual)
         sizes = small_sizes(config, kinds)
@@ -199,18 +201,26 @@ class Trial:
         return "read" if self._reads(place) and not table else "made"
 
 
+@dataclass(frozen=True)
+class _Family:
+    """What a trial is made of, and known again by."""
+
+    kind: Any
+    kinds: tuple[int, ...]
+    json: str
+    config: Any = field(compare=False)
+
+
 def trial_of(model: Any) -> Trial:
     """The trial of a model, kept for the next of its config."""
-    kinds = sorted({kinds_of(model)[n] for n in range(len(stack_of(model)))})
-    config = model.config.to_json_string(use_diff=False)
-    with refusing(model.config, "config cannot be tried at a small size"):
-        kind: Any = type(model)
-        return _trial(kind, config, tuple(kinds))
+    kind, kinds, config = type(model), tuple(sorted({*kinds_of(model)})), model.config
+    with refusing(config, "config cannot be tried at a small size"):
+        return _trial(_Family(kind, kinds, config.to_json_string(), config))
 
 
 @lru_cache(maxsize=8)
-def _trial(kind: Any, config: str, kinds: tuple[int, ...]) -> Trial:
-    return Trial(kind, kind.config_class.from_dict(json.loads(config)), kinds)
+def _trial(family: _Family) -> Trial:
+    return Trial(family.kind, family.config, family.kinds)
 
 
 def kinds_of(model: Any) -> list[int]:

@@ -44,8 +44,9 @@ def prune(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Any:
         )
     if precision_of(model):
         raise ValueError("the model is quantized: prune the dense model before")
+    every = range(len(stack_of(model)))
     pruned.pruned_config(model.config, pruning)
-    check_layers(model, range(len(stack_of(model))))
+    check_layers(model, every)
     if axes := [axis for axis in axes_of(pruning) if getattr(pruning, axis)]:
         prove(trial_of(model), axes)
     cut(model, choose(model, pruning, ids))
@@ -59,7 +60,7 @@ def prove(trial: Trial, axes: Iterable[str]) -> None:
     A model made of its config and its weights must give the same; and so must the dense
     one where the weights of units that go are zero, and norms see only the others.
     """
-    for axis in axes:
+    for axis in (axis for axis in axes if axis not in trial.proved):
         together = axis in ("heads", "hidden") and not trial.apart
         why = f"{axis} cannot be cut"
         with refusing(trial.config, why):
@@ -74,6 +75,7 @@ def prove(trial: Trial, axes: Iterable[str]) -> None:
             if axis != "experts" and not close(masked(trial, small, kept), got):
                 what = "what is left does not act as before"
                 raise pruned.refused(trial.config, why, what)
+        trial.proved.add(axis)
 
 
 def trial_cut(trial: Trial, axes: Iterable[str]) -> Kept:

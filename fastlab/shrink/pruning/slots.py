@@ -98,5 +98,7 @@ def refusing(config: Any, why: str) -> Iterator[None]:
     """Where transformers or torch fail at a family, say so in one line."""
     try:
         yield
-    except (RuntimeError, TypeError, LookupError, AttributeError) as error:
+    except Exception as error:  # classes have errors of their own
+        if str(error).startswith("model_type="):
+            raise
         raise pruned.refused(config, why, error) from error
