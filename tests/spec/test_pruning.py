@@ -1,9 +1,13 @@
 """What prunings can be said, and the shapes they leave; sparsity and sharing too."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig
 
+from fastlab.spec.pruned import pruned_config
 from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, Pruning, pruned_shape
 from fastlab.spec.shape import FAMILIES, PRESETS, ModelShape
 from fastlab.spec.storage import (
@@ -185,3 +189,63 @@ def test_tables_and_groups_that_do_not_divide_are_refused():
         Sharing(4, rows=-1)
     with pytest.raises(ValueError, match="rows=3: groups do not divide 8 rows"):
         tables_of(Sharing(4, rows=3), 8)
+
+
+MOE = {
+    **{"num_hidden_layers": 6, "hidden_size": 96, "num_attention_heads": 12},
+    **{"num_key_value_heads": 4, "num_experts": 16, "num_experts_per_tok": 4},
+    **{"intermediate_size": 300, "moe_intermediate_size": 40, "head_dim": 16},
+}
+
+
+def test_configs_of_other_families_are_cut() -> None:
+    """A quarter of 4 groups of 3 heads; 96 x 2 / 3 to a multiple of 9 heads is 63."""
+    config = AutoConfig.for_model("qwen3_moe", **MOE)
+    cut = {"heads": 0.25, "hidden": 1 / 3, "ffn": 0.5, "experts": 0.5, "layers": 0.5}
+    left = pruned_config(config, Pruning(**cut))
+    assert (left.num_attention_heads, left.num_key_value_heads) == (9, 3)
+    assert (left.hidden_size, left.head_dim, left.num_hidden_layers) == (63, 16, 3)
+    assert (left.intermediate_size, left.moe_intermediate_size) == (150, 20)
+    assert left.num_experts == 8
+    assert config.num_experts == 16 and config.hidden_size == 96
+
+
+def test_lists_of_layers_go_with_their_layers() -> None:
+    config = AutoConfig.for_model(
+        "smollm3", num_hidden_layers=8
+    )  # each fourth has no RoPE
+    assert config.no_rope_layers == [1, 1, 1, 0, 1, 1, 1, 0]
+    left = pruned_config(config, Pruning(layers=0.5), (0, 3, 4, 6))
+    assert left.no_rope_layers == [1, 0, 1, 1]
+    moe = AutoConfig.for_model("qwen3_moe", **MOE, mlp_only_layers=[1, 4])
+    assert pruned_config(moe, Pruning(layers=0.5), (1, 2, 4)).mlp_only_layers == [0, 2]
+    dense_first = AutoConfig.for_model("deepseek_v3", num_hidden_layers=6)
+    left = pruned_config(dense_first, Pruning(layers=0.5), (0, 2, 5))
+    assert dense_first.first_k_dense_replace == 3 and left.first_k_dense_replace == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "cut", "words"),
+    [
+        ("bloom", {"ffn": 0.5}, "model_type='bloom': its config has no field for ffn"),
+        ("qwen2", {"experts": 0.5}, "its config has no field for experts: experts=0.5"),
+        ("opt", {"heads": 0.5}, "heads=0.5 and hidden=0.0 must be equal in opt"),
+        ("mixtral", {"experts": 0.9}, "tokens choose 2 experts, more than: 1"),
+        ("deepseek_v3", {"experts": 0.5}, "experts are chosen by groups, n_group: 8"),
+        ("mamba", {"heads": 0.5, "hidden": 0.5}, "config has no field for: heads"),
+    ],
+)
+def test_what_no_config_says_is_refused(
+    family: str, cut: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        pruned_config(AutoConfig.for_model(family), Pruning(**cut))
+
+
+def test_a_shape_with_a_config_is_cut_by_it() -> None:
+    class Shape:
+        config = AutoConfig.for_model("mistral").to_json_string()
+        from_config = staticmethod(lambda config: config.num_hidden_layers)
+
+    shape: Any = Shape()
+    assert pruned_shape(shape, Pruning(layers=0.5)) == 16
