@@ -25,21 +25,19 @@ DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 def stack_name(model: Any) -> str:
     """Dotted name of the list of a model's layers: as many as its config says.
 
-    Of several the outermost, and of those the one with the most weights. Raises
-    ValueError for a model without one.
+    The outermost of several. Raises ValueError for a model without such a list.
     """
     config = getattr(model, "config", None)
-    family = getattr(config, "model_type", None)
     count = getattr(config, "num_hidden_layers", None)
-    pair = getattr(config, "is_encoder_decoder", False)
-    lists = {
-        name: sum(weight.numel() for weight in module.parameters())
+    lists = [
+        name
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and not pair
-    }
-    if not lists:
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if not lists or getattr(config, "is_encoder_decoder", False):
+        family = getattr(config, "model_type", None)
         raise ValueError(f"model_type={family!r} has no one list of {count} layers")
-    return min(lists, key=lambda name: (name.count("."), -lists[name]))
+    return min(lists, key=lambda name: name.count("."))
 
 
 def stack_of(model: Any) -> nn.ModuleList:
