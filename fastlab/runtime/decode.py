@@ -241,8 +241,8 @@ class Decoder:
     def _check_longrope(self, n: int, new: int) -> None:
         """ValueError for a text during which keys would have to be computed anew."""
         text = self.config.get_text_config(decoder=True)
-        rope = getattr(text, "rope_parameters", None) or {}
-        turn = rope.get("original_max_position_embeddings")
+        rope: Any = getattr(text, "rope_parameters", None) or {}
+        turn = rope.get("original_max_position_embeddings", 0)
         if rope.get("rope_type") == "longrope" and n <= turn < n + new - 1:
             raise ValueError(
                 f"new_tokens={new} must be at most {turn - n + 1} after {n} tokens: "
