@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 import fastlab as fl
-from fastlab.figures.grammar import Figure
-from fastlab.figures.shown import show
+from fastlab.figures.grammar import Figure, show
 from fastlab.sweeps.reference import Reference, references
 from fastlab.sweeps.store import Store
 

@@ -26,11 +26,11 @@ import numpy as np
 from fastlab.cost import ops
 from fastlab.latency.calibrated import ALIKE
 from fastlab.latency.devices import Device, device
+from fastlab.latency.estimates import EFFICIENCIES
 from fastlab.latency.fit import fit
 from fastlab.latency.profile import formula
-from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import Sample, Work, work_of
-from fastlab.scores.errors import Errors
+from fastlab.scores.correction import Errors
 
 PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8-dynamic"}
 VARIANTS = {"fitted": (), "no residual": ("residual",)}

@@ -22,6 +22,8 @@ if "torch" not in sys.modules:
 # times the CPU time. Not in conda, whose torch may multiply with the same library.
 if "numpy" not in sys.modules and not os.path.exists(sys.prefix + "/conda-meta"):
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# No layer of transformers is replaced by code from a hub (read as it is imported).
+os.environ.setdefault("USE_HUB_KERNELS", "NO")
 
 _HOMES = {
     "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "grid"),
@@ -32,6 +34,7 @@ _HOMES = {
     "fastlab.latency.estimates": ("estimate",),
     "fastlab.scores.scoreboard": ("score",),
     "fastlab.shrink.recipes": ("build", "load"),
+    "fastlab.shrink.saved": ("save",),
     "fastlab.shrink.trained": ("Trained",),
     "fastlab.shrink.quantize": ("quantize",),
     "fastlab.shrink.pruning.slicing": ("prune",),

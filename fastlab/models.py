@@ -16,24 +16,35 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
+from fastlab.tracing import configs
+from fastlab.tracing.caches import cache_name
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
-# Family -> where its transformers model keeps its layers.
-LAYERS = {
-    **dict.fromkeys(("llama", "qwen3"), "model.layers"),
-    **{"gpt2": "transformer.h", "bert": "bert.encoder.layer"},
-}
+
+
+def stack_name(model: Any) -> str:
+    """Dotted name of the list of a model's layers: as many as its config says.
+
+    Of several the outermost, and of those the one with the most weights. Raises
+    ValueError for a model without one.
+    """
+    config = getattr(model, "config", None)
+    family = getattr(config, "model_type", None)
+    count = getattr(config, "num_hidden_layers", None)
+    pair = getattr(config, "is_encoder_decoder", False)
+    lists = {
+        name: sum(weight.numel() for weight in module.parameters())
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and not pair
+    }
+    if not lists:
+        raise ValueError(f"model_type={family!r} has no one list of {count} layers")
+    return min(lists, key=lambda name: (name.count("."), -lists[name]))
 
 
 def stack_of(model: Any) -> nn.ModuleList:
-    """The list of a model's layers; ValueError for a family that is not known."""
-    family = getattr(getattr(model, "config", None), "model_type", None)
-    if family not in LAYERS:
-        raise ValueError(
-            f"model_type={family!r} is not one of {', '.join(LAYERS)}: "
-            "what its weights read and write is not known"
-        )
-    stack: nn.ModuleList = model.get_submodule(LAYERS[family])
+    """The list of a model's layers; ValueError for a model without one."""
+    stack: nn.ModuleList = model.get_submodule(stack_name(model))
     return stack
 
 
@@ -54,6 +65,10 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     """The transformers config of a shape."""
     from transformers import AutoConfig
 
+    if shape.config:
+        config = configs.config_of(shape)
+        config._attn_implementation = attention
+        return config
     options: dict[str, Any] = {
         **config_sizes(shape),
         "vocab_size": shape.vocab,
@@ -96,19 +111,35 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
     if point.seed is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     is_bert = point.shape.family == "bert"
-    auto = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
+    auto: Any = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
     config = config_of(point.shape, implementation_of(point.recipe.attention))
     dtype = DTYPES[point.recipe.format.dense]
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device), DrawnInFp32():
         torch.manual_seed(point.seed)
-        model: nn.Module = auto.from_config(config, dtype=dtype)
+        if point.shape.config:
+            own = configs.model_class_of(point.shape)
+            if config._attn_implementation == "sdpa" and not own._supports_sdpa:
+                config._attn_implementation = "eager"
+            model: nn.Module = own._from_config(config, dtype=dtype)
+        else:
+            model = auto.from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 
 def implementation_of(attention: str) -> str:
     """transformers' name of a recipe's attention: sdpa-<kernel> is its sdpa."""
     return "flex_attention" if attention == "flex" else attention.partition("-")[0]
+
+
+def set_implementations(config: Any, attention: str | None = None) -> Any:
+    """The config with nothing that would make transformers fetch kernels from a hub.
+
+    attention: transformers' name of one, None = what suits the model.
+    """
+    config._attn_implementation = attention  # and of the configs in it
+    config._experts_implementation = None
+    return config
 
 
 @contextmanager
@@ -153,10 +184,11 @@ def prepare(
         return Decode(model, ids)
     if work.phase == "decode":
         ids = torch.cat([ids, ids[:, :1]], dim=1)
-    if point.shape.family == "bert":
-        return Prefill(model, ids, {})
+    if point.shape.kind == "encoder-decoder":
+        return Prefill(model.get_encoder(), ids, {})  # type: ignore[operator]
     keep = 1 if work.phase == "decode" or work.logits == "last" else 0
-    return Prefill(model, ids, {"use_cache": cached, "logits_to_keep": keep})
+    wanted = {"use_cache": cached, "logits_to_keep": keep}
+    return Prefill(model, ids, accepted(model, wanted))
 
 
 class Call:
@@ -180,21 +212,15 @@ class Prefill(Call):
     options: dict[str, Any]
 
     def run(self) -> torch.Tensor:
-        """Logits (batch, n or 1, vocab)."""
-        return self.model(self.ids, **self.options).logits
+        """Logits (batch, n or 1, vocab), or what a model without a head gives first."""
+        out = self.model(self.ids, **self.options)
+        return out.logits if "logits" in out else out[0]
 
 
-CACHES = ("cache", "past_key_values", "cache_params", "state")
-
-
-def cache_name(model: Any) -> str:
-    """What forward() calls what it keeps of the past, given and returned.
-
-    `cache` from transformers 5.24 on; a state of its own has a name of its own. "" for
-    a model that keeps nothing.
-    """
+def accepted(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options that the model's forward() takes."""
     names = signature(model.forward).parameters
-    return next((name for name in CACHES if name in names), "")
+    return {name: value for name, value in options.items() if name in names}
 
 
 @dataclass
@@ -211,15 +237,18 @@ class Decode(Call):
 
     def __post_init__(self) -> None:
         with torch.inference_mode():
-            out = self.model(self.ids, use_cache=True, logits_to_keep=1)
+            self.given = read(self.model, self.ids)
+            out = self._forward(self.ids)
         self.name, self.cache = cache_name(self.model), cache_of(self.model, out)
         self.token = out.logits[:, -1:].argmax(-1)
         self.kept: Any = copied(self.cache)
 
     def run(self) -> torch.Tensor:
         """Logits (batch, 1, vocab) of the position after the prompt's."""
-        held = {self.name: self.cache}
-        return self.model(self.token, use_cache=True, **held).logits
+        return self._forward(self.token, **{self.name: self.cache}).logits
+
+    def _forward(self, ids: torch.Tensor, **held: Any) -> Any:
+        return forward(self.model, ids, use_cache=True, **self.given, **held)
 
     def release(self) -> None:
         """Let go of the prompt's own tensors, which a real decode loop does not keep.
@@ -233,6 +262,20 @@ class Decode(Call):
         """Go back to the cache as the prompt left it."""
         if self.kept is not None:
             self.cache = copied(self.kept)
+
+
+def read(model: Any, ids: torch.Tensor) -> dict[str, Any]:
+    """What the decoder of an encoder-decoder is given of ids (batch, n); else {}."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return {}
+    return {"encoder_outputs": model.get_encoder()(ids)}
+
+
+def forward(model: Any, ids: torch.Tensor, **options: Any) -> Any:
+    """One pass over the next ids; of the logits the last position's, if it can."""
+    name = "decoder_input_ids" if "encoder_outputs" in options else "input_ids"
+    last = accepted(model, {"logits_to_keep": 1})
+    return model(**{name: ids}, **last, **options)
 
 
 def cache_of(model: nn.Module, out: Any) -> Any:
@@ -266,11 +309,13 @@ class Generate(Call):
         """Token ids (batch, new_tokens)."""
         self.reset()
         tokens: list[torch.Tensor] = []
+        given = read(self.model, self.ids)
+        start = self.ids[:, :1] if given else self.ids
         for _ in range(self.new_tokens):
-            held: Any = {"use_cache": self.cached}
+            held: Any = {"use_cache": self.cached, **given}
             if self.cache is not None:
                 held[cache_name(self.model)] = self.cache
-            out = self.model(self._next(tokens), logits_to_keep=1, **held)
+            out = forward(self.model, self._next(start, tokens), **held)
             if self.cached:
                 self.cache = cache_of(self.model, out)
             tokens.append(out.logits[:, -1:].argmax(-1))
@@ -280,7 +325,7 @@ class Generate(Call):
         """Let go of the last run's cache; each run makes its own."""
         self.cache = None
 
-    def _next(self, tokens: list[torch.Tensor]) -> torch.Tensor:
+    def _next(self, start: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
         if self.cached or not tokens:
-            return tokens[-1] if tokens else self.ids
-        return torch.cat([self.ids, *tokens], dim=1)
+            return tokens[-1] if tokens else start
+        return torch.cat([start, *tokens], dim=1)

@@ -5,7 +5,9 @@ Seconds and integer nanoseconds here; tables made from records speak millisecond
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -201,6 +203,15 @@ def seal(data: Mapping[str, Any]) -> str:
     """One store line (no newline): canonical JSON with the crc32 of it without it."""
     body = canonical(dict(data))
     return canonical({**data, "crc32": zlib.crc32(body.encode())})
+
+
+def sync(file: int) -> None:
+    """os.fsync, where the file system has it: some shared folders do not."""
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def unseal(line: str, samples: bool = True) -> dict[str, Any]:

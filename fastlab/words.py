@@ -10,9 +10,11 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def digits(value: float) -> str:
-    """Three significant digits and no exponent: 0.0123, 4.57, 1,230."""
+    """Three significant digits: 0.0123, 4.57, 1,230; two below 1e-4: 5.0e-08."""
     if not value or not math.isfinite(value):
         return f"{value:g}"
+    if abs(value) < 1e-4:
+        return f"{value:.1e}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{decimals}f}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,21 @@ measure --model tiny-gpt2 --text /nope.txt: judges trained weights, and none are
 measure --model tiny-gpt2 --device cuda:9: device='cuda:9'
 measure --model tiny-gpt2 --target 2: target=2
 measure --hiden 3: No such option
+measure --model tiny-gpt2 --students here: students='here' is of trained weights
+predict --model gpt2 --prompt-len 1,024: prompt_len='024' must be a whole number
+predict --model gpt2 --batch 010: batch='010' must be a whole number
+predict --model gpt2 --prune-importance taylor: prune_importance='taylor' decides
+predict --model gpt2 --phase decode --logits last: logits='last' decides nothing
+predict --model bert --phase decode: bert reads both ways
+train nowhere --steps 3 --minutes 1: minutes=1.0 goes with neither steps nor
+train nowhere --minutes 0: minutes=0.0 must be a finite number > 0
+train nowhere --steps 0: steps=0 must be a whole number from 1
+calibrate --show --quick: leave --quick away
+sweep data/sweeps/smoke.yaml --store x --for-s 0: --for-s 0 must be above 0
+sweep data/sweeps/smoke.yaml --store x --for-s 5 --dry-run: without --dry-run
+run notebooks/03_roofline.ipynb -p hidden 1 -p hidden 2: hidden is given twice
+run notebooks/03_roofline.ipynb -p batches -1: batches=-1 must be 0 or more
+run notebooks/03_roofline.ipynb -p batches 0: batches=0 must be a whole number
 run README.md: README.md is no notebook
 score data/reference: do: data/reference/xeon-2-threads,
 sweep none.yaml --store x: does not exist
@@ -96,6 +112,40 @@ def test_what_users_get_wrong_is_said_in_words(
     assert done.exit_code != 0
     assert words in done.output
     assert "Traceback" not in done.output
+
+
+def test_impossible_rows_are_left_out_with_a_word() -> None:
+    """Of the model, and of the device: a T4 does not compute in bf16."""
+    done = fastlab("predict", "--model", "tiny-bert", "--phase", "prefill,decode")
+    assert done.exit_code == 0 and done.stdout.count("bert 2x64") == 1
+    assert "left out: phase='decode'" in done.stderr
+    t4 = ("predict", "--model", "gpt2", "--on", "t4", "--precision", "bf16,fp32")
+    done = fastlab(*t4)
+    assert done.exit_code == 0 and "fp32 prefill" in done.stdout
+    assert "left out: gpt2 12x768 bf16 prefill 128: Tesla T4 has no bf16" in done.stderr
+
+
+def test_a_folder_may_have_a_comma_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a, b"
+    folder.mkdir()
+    shutil.copy(ROOT / TRAINED / "config.json", folder)
+    done = fastlab("predict", "--model", str(folder), "--on", "t4")
+    assert done.exit_code == 0 and "llama 12x192" in done.output
+
+
+def test_rows_that_are_errors_are_exit_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastlab.clock import measure
+
+    monkeypatch.setattr(measure, "prepare", None)
+    one = ("measure", "--model", "tiny-gpt2", "--budget-s", "0.05")
+    for more in ((), ("--json",), ("--store", str(tmp_path / "store"))):
+        done = fastlab(*one, *more)
+        assert done.exit_code == 1 and "TypeError" in done.output
+    file = tmp_path / "sweep.yaml"
+    file.write_text("grids: [{model: tiny-gpt2}]")
+    assert fastlab("sweep", str(file), "--store", str(tmp_path / "s")).exit_code == 1
 
 
 TRAINED = "data/checkpoints/stdlib-12x192"

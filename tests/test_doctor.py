@@ -18,10 +18,8 @@ from fastlab.health import (
     Finding,
     Report,
     Subject,
-    folders,
     hardware,
     software,
-    timing,
 )
 from fastlab.spec.formats import DENSE
 from fastlab.sweeps.reference import references
@@ -203,7 +201,7 @@ def test_a_clock_that_runs_backwards_fails(monkeypatch):
     ticks = iter([5, 4] * 5_000)
     clock = SimpleNamespace(now_ns=lambda: next(ticks))
     monkeypatch.setattr("fastlab.clock.clocks.clock_for", lambda kind: clock)
-    line = timing.monotonic("cpu")
+    line = hardware.monotonic("cpu")
     assert (line.ok, line.said) == (False, "ran backwards 5000 times")
 
 
@@ -215,12 +213,12 @@ def timed_as(monkeypatch, *seconds):
         now = next(said)
         return SimpleNamespace(seconds=now, device_ns=(now * 1e9,))
 
-    monkeypatch.setattr(timing, "measured", measured)
+    monkeypatch.setattr(hardware, "measured", measured)
 
 
 def test_a_slow_empty_call_fails(monkeypatch):
     timed_as(monkeypatch, 150e-6)
-    line = timing.empty_call("cpu")
+    line = hardware.empty_call("cpu")
     assert line.ok is False
     assert line.said.startswith("150.00 us; the limit is 100 us")
 
@@ -232,15 +230,15 @@ def test_a_slow_empty_call_fails(monkeypatch):
         ((0.002, 0.016), True, "takes 8.0 x the time of 512^3 (8 x the FLOPs), 0.134 "),
         ((0.016, 0.016, 0.002, 0.016), True, "8.0 x"),  # a disturbed try is repeated
         # The launch only, without waiting for the device: the classic mistake.
-        ((2e-5, 2e-5) * timing.TRIES, False, "takes 1.0 x the time"),
-        ((1e-6, 8e-6) * timing.TRIES, False, "268 TFLOP/s"),  # which no CPU has
+        ((2e-5, 2e-5) * hardware.TRIES, False, "takes 1.0 x the time"),
+        ((1e-6, 8e-6) * hardware.TRIES, False, "268 TFLOP/s"),  # which no CPU has
     ],
 )
 def test_a_known_product_grows_by_eight_at_a_rate_there_is(
     monkeypatch, seconds, ok, said
 ):
     timed_as(monkeypatch, *seconds)
-    line = timing.known_product("cpu")
+    line = hardware.known_product("cpu")
     assert line.ok is ok
     assert said in line.said
 
@@ -250,30 +248,30 @@ def test_a_known_product_grows_by_eight_at_a_rate_there_is(
     [(1.02e-3, True, True), (1.05e-3, True, False), (1e-3, None, None)],
 )
 def test_do_bench_has_to_agree_where_there_is_triton(monkeypatch, ours, triton, ok):
-    timed_as(monkeypatch, *[ours] * timing.TRIES)
-    monkeypatch.setattr(timing, "find_spec", lambda name: triton)
-    monkeypatch.setattr(timing, "product", lambda size, kind: None)
-    monkeypatch.setattr(timing, "_do_bench_s", lambda run: 1e-3)
-    assert timing.do_bench_agrees("cuda").ok is ok
-    assert timing.do_bench_agrees("cpu").ok is None
+    timed_as(monkeypatch, *[ours] * hardware.TRIES)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: triton)
+    monkeypatch.setattr(hardware, "product", lambda size, kind: None)
+    monkeypatch.setattr(hardware, "_do_bench_s", lambda run: 1e-3)
+    assert hardware.do_bench_agrees("cuda").ok is ok
+    assert hardware.do_bench_agrees("cpu").ok is None
 
 
 def test_results_that_cannot_be_written_fail(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert found(folders.results)["results"].ok
+    assert found(software.results)["results"].ok
     assert list(tmp_path.iterdir()) == []  # checking leaves nothing behind
     full = SimpleNamespace(free=10 * 2**20)
     with monkeypatch.context() as patch:
-        patch.setattr(folders.shutil, "disk_usage", lambda place: full)
-        line = found(folders.results)["results"]
+        patch.setattr(software.shutil, "disk_usage", lambda place: full)
+        line = found(software.results)["results"]
     assert line.ok is False
     assert "1.07 GB" in line.fix
-    monkeypatch.setattr(folders, "_writable", lambda folder: False)
-    line = found(folders.results)["results"]
+    monkeypatch.setattr(software, "_writable", lambda folder: False)
+    line = found(software.results)["results"]
     assert line.ok is False
     assert str(tmp_path) in line.said
     monkeypatch.undo()
-    assert not folders._writable(tmp_path / "absent")
+    assert not software._writable(tmp_path / "absent")
 
 
 def test_missing_devices_fail(monkeypatch):
@@ -281,7 +279,7 @@ def test_missing_devices_fail(monkeypatch):
         raise FileNotFoundError("data/devices.csv is missing")
 
     monkeypatch.setattr("fastlab.latency.devices.devices", gone)
-    line = found(folders.data)["data/devices.csv"]
+    line = found(software.data)["data/devices.csv"]
     assert line.ok is False
     assert "git status data" in line.fix
 
@@ -289,7 +287,7 @@ def test_missing_devices_fail(monkeypatch):
 @pytest.mark.parametrize(("rows", "ok"), [("nothing", None), ("nvidia-h200", True)])
 def test_reference_rows_are_named_or_skipped(monkeypatch, rows, ok):
     monkeypatch.setattr("fastlab.notebook.run.reference_devices", lambda: rows)
-    assert found(folders.data)["data/reference"].ok is ok
+    assert found(software.data)["data/reference"].ok is ok
 
 
 def store_with(tmp_path: Path, text: str) -> Subject:
@@ -298,24 +296,24 @@ def store_with(tmp_path: Path, text: str) -> Subject:
 
 
 def test_bad_lines_of_a_store_are_named(tmp_path):
-    assert found(folders.store, store_with(tmp_path, ""))["store"].ok
-    line = found(folders.store, store_with(tmp_path, "{}\nrubbish\n"))["store"]
+    assert found(software.store, store_with(tmp_path, ""))["store"].ok
+    line = found(software.store, store_with(tmp_path, "{}\nrubbish\n"))["store"]
     assert line.ok is False
     assert line.said.startswith("0 rows in 1 files")
     assert "2 bad: a.jsonl line 1: " in line.said
     assert "a.jsonl line 2: not JSON" in line.said
     assert "delete the lines named here" in line.fix
-    line = found(folders.store, Subject(store=tmp_path / "no"))["store"]
+    line = found(software.store, Subject(store=tmp_path / "no"))["store"]
     assert line.ok is False
     assert "is not a folder" in line.said
 
 
 def test_a_torn_tail_is_named_until_it_is_set_aside(tmp_path):
     subject = store_with(tmp_path, '{"half')
-    line = found(folders.store, subject)["store tail"]
+    line = found(software.store, subject)["store tail"]
     assert (line.ok, line.said) == (False, "torn: a.jsonl")
     (tmp_path / "a.jsonl").rename(tmp_path / "a.jsonl.torn")
-    assert found(folders.store, subject)["store tail"].ok
+    assert found(software.store, subject)["store tail"].ok
 
 
 def test_a_check_that_stumbles_does_not_end_the_others(monkeypatch):
@@ -390,6 +388,6 @@ def test_a_profile_is_compared_with_the_machine_as_it_is_now(
     kept = {"none": None, "short": profile, "busy": busy, "whole": stored.profile}
     monkeypatch.setattr(calibrate, "kept", lambda kind: kept[which])
     monkeypatch.setattr(calibrate, "now_to_then", lambda device: now)
-    line = found(timing.profile)["profile"]
+    line = found(hardware.profile)["profile"]
     assert line.ok is ok
     assert words in line.said

@@ -93,13 +93,3 @@ def test_the_constraints_fit_the_ranges():
     exact = {name.lower().replace("_", "-"): found for name, found in exact.items()}
     for need in needs(PYPROJECT):
         assert Requirement(need.text).specifier.contains(exact[need.name.lower()])
-
-
-def test_no_text_names_the_stranger_on_the_public_index():
-    stranger = "pip install " + "fastlab"
-    for path in [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("*.yml"),
-        *ROOT.glob("fastlab/**/*.py"),
-    ]:
-        assert stranger not in path.read_text(encoding="utf-8"), path

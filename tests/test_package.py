@@ -23,15 +23,19 @@ def tracked() -> list[Path]:
     return [p for p in own if not any(part.endswith(".egg-info") for part in p.parts)]
 
 
-def test_importing_loads_nothing_heavy() -> None:
+def python(code, env=None):
+    """The code run in a Python of its own, in the repository's root."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
+
+
+def test_importing_loads_nothing_heavy():
     code = (
         "import fastlab, fastlab.spec, fastlab.latency.estimates, sys;"
         "print([m for m in ('torch', 'pandas', 'matplotlib', 'transformers')"
         " if m in sys.modules])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
-    )
+    run = python(code)
     assert run.stdout.strip() == "[]", run.stderr
 
 
@@ -56,22 +60,19 @@ for package in (fastlab.figures, fastlab.notebook):
 """
 
 
-def test_rows_figures_and_notebook_import_without_torch() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, cwd=ROOT
-    )
+def test_rows_figures_and_notebook_import_without_torch():
+    run = python(WITHOUT_TORCH)
     assert run.returncode == 0, run.stderr
     assert {"grammar", "explorer", "sweep", "run"} <= {*run.stdout.split()}
 
 
-def test_importing_takes_less_than_a_third_of_a_second() -> None:
+def test_importing_takes_less_than_a_third_of_a_second():
     """Seconds of this process's CPU, beyond Python's own start."""
     code = (
         "import time; began = time.process_time(); import fastlab;"
         "print(time.process_time() - began)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
-    assert float(run.stdout) < 0.3
+    assert float(python(code).stdout) < 0.3
 
 
 SPINS = """
@@ -95,22 +96,15 @@ CONDA = Path(sys.prefix, "conda-meta").exists()  # its torch may need the same l
     ],
 )
 def test_waiting_threads_spin_little_if_nobody_said_and_torch_is_not_loaded(
-    given: dict[str, str], loaded: list[str], spins: str
-) -> None:
+    given, loaded, spins
+):
     ours = ("GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS")
     others = {k: v for k, v in os.environ.items() if k not in ours}
-    code = SPINS.format(loaded=loaded)
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=others | given,
-    )
+    run = python(SPINS.format(loaded=loaded), others | given)
     assert run.stdout.strip() == spins, run.stderr
 
 
-def test_every_old_name_that_has_a_new_one_leads_to_it() -> None:
+def test_every_old_name_that_has_a_new_one_leads_to_it():
     """The table of names: what was public, and where it is now, if it still is."""
     with (ROOT / "tests" / "pins" / "names.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -121,25 +115,25 @@ def test_every_old_name_that_has_a_new_one_leads_to_it() -> None:
             assert resolve_name(row["new"]) is not None
 
 
-def test_everything_public_is_there() -> None:
+def test_everything_public_is_there():
     for name in fl.__all__:
         assert getattr(fl, name) is not None
         assert name in dir(fl)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'sweeep'"):
         _ = fl.sweeep
 
 
-def test_names_do_not_collide_with_modules() -> None:
+def test_names_do_not_collide_with_modules():
     """A module `sweep` beside a function `sweep` breaks on the second call."""
     modules = {p.stem for p in (ROOT / "fastlab").iterdir() if p.stem[0] != "_"}
     functions = set(fl.__all__) - set(fl._MODULES)
     assert not modules & functions
 
 
-def test_no_text_installs_a_package_of_our_name() -> None:
+def test_no_text_installs_a_package_of_our_name():
     """The short name belongs to something unrelated on the public index."""
     words = "pip install " + "fastlab"
     assert [p.name for p in tracked() if words in p.read_text("utf-8")] == []
@@ -149,7 +143,7 @@ def test_no_text_installs_a_package_of_our_name() -> None:
 LONG: dict[str, int] = {}
 
 
-def test_modules_stay_small() -> None:
+def test_modules_stay_small():
     """A module that has become short loses its exception."""
     sizes = {
         path.relative_to(ROOT / "fastlab").as_posix(): len(

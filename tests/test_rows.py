@@ -1,7 +1,5 @@
 """The table's verbs: rows in, rows out, with numbers worked out by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

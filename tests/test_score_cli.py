@@ -1,7 +1,5 @@
 """fastlab score on the reference rows, and on rows that cannot or should not score."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -65,7 +63,7 @@ def rows_scored(done: Result) -> int:
     return int(found[1])
 
 
-def test_the_reference_scores_within_the_target_of_its_issue() -> None:
+def test_the_reference_scores_within_the_target_of_its_issue():
     """A CPU's is 10 % in the median. Recomputed from stored rows: no clock is in it."""
     done = score(REFERENCE)
     assert rows_scored(done) == 418
@@ -77,7 +75,7 @@ def test_the_reference_scores_within_the_target_of_its_issue() -> None:
     assert done.stderr == ""
 
 
-def test_other_fields_can_be_held_out_and_random_rows_flatter() -> None:
+def test_other_fields_can_be_held_out_and_random_rows_flatter():
     """Rows of the same width tell nearly the time of the one left out."""
     medians = []
     for name in ("rows", "hidden", "family", "batch", "seq", "layers"):
@@ -88,12 +86,12 @@ def test_other_fields_can_be_held_out_and_random_rows_flatter() -> None:
     assert medians[:4] == sorted(medians[:4])
 
 
-def test_unknown_names_are_told_what_there_is() -> None:
+def test_unknown_names_are_told_what_there_is():
     assert "did you mean hidden" in refused(REFERENCE, "--holdout", "hiden")
     assert "did you mean roofline" in refused(REFERENCE, "--model", "rofline")
 
 
-def test_rows_that_did_not_run_are_listed(made: Made, records: list[Record]) -> None:
+def test_rows_that_did_not_run_are_listed(made, records):
     """The first ten of them one by one."""
     oom = {"status": "oom", "reason": "6 GiB too many", "measured": None}
     lost = [replace(r, **oom) for r in records[:25]]
@@ -104,7 +102,7 @@ def test_rows_that_did_not_run_are_listed(made: Made, records: list[Record]) -> 
     assert "skipped 15 more" in done.stderr
 
 
-def test_a_time_that_is_nan_is_listed(made: Made, records: list[Record]) -> None:
+def test_a_time_that_is_nan_is_listed(made, records):
     """Once with a checksum that no longer fits, once with one that does."""
     folder = made(records[:60])
     (file,) = folder.glob("*.jsonl")
@@ -130,13 +128,11 @@ def sealed(line: str) -> str:
     return f'{body[:-1]},"crc32":{zlib.crc32(body.encode())}}}'
 
 
-def test_a_folder_without_rows_says_so(tmp_path: Path) -> None:
+def test_a_folder_without_rows_says_so(tmp_path):
     assert "holds no rows" in refused(tmp_path)
 
 
-def test_rows_of_an_unknown_machine_need_a_profile(
-    made: Made, records: list[Record]
-) -> None:
+def test_rows_of_an_unknown_machine_need_a_profile(made, records):
     folder = made([replace(r, device="box", key="") for r in records[:30]])
     assert "a row of box cannot be scored against" in refused(folder)
     (folder / "profile.json").unlink()
@@ -144,9 +140,7 @@ def test_rows_of_an_unknown_machine_need_a_profile(
 
 
 @pytest.mark.parametrize("text", ["not json", "[]", json.dumps({"name": "box"})])
-def test_a_broken_profile_is_named(
-    made: Made, records: list[Record], text: str
-) -> None:
+def test_a_broken_profile_is_named(made, records, text):
     folder = made(records[:30])
     (folder / "profile.json").write_text(text)
     assert "profile.json is no profile of a device" in refused(folder)

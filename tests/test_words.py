@@ -17,6 +17,8 @@ from fastlab.words import digits, factor, more, percent, plain, power, si, times
         (digits, 99.96, "100.0"),
         (digits, 1234.5, "1,234"),
         (digits, 0, "0"),
+        (digits, 1.2e-4, "0.000120"),
+        (digits, -5.02e-8, "-5.0e-08"),
         (times, 1.25, "×1.25"),
         (times, 0.8, "÷1.25"),
         (factor, 4.0, "×4"),

@@ -34,7 +34,7 @@ def measure(
     device: str,
     folder: str | None,
     text: Any,
-    students: str,
+    students: str | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -51,6 +51,7 @@ def measure(
         from fastlab.rows import table
 
         echo_table(shown(table(records)))
+    sys.exit(int(any(record.status == "error" for record in records)))
 
 
 def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Record]:
@@ -90,7 +91,10 @@ def sweep(
     from fastlab.sweeps.run import plan
     from fastlab.sweeps.store import Store
 
+    if for_s is not None and (dry_run or not for_s > 0):
+        raise ValueError(f"--for-s {for_s:g} must be above 0, and without --dry-run")
     wanted, store = read_sweep(file), Store(folder)
+    given.echo_left_out(wanted.left_out)
     trained, text, rounds = wanted.trained, wanted.text, how["rounds"]
     bench = given.bench_of(device, trained, text, how["students"], wanted.settings)
     done = store.done(bench.name, bench.settings.to_dict(), rounds)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastlab.spec import GRID_FIELDS, Point, grid
 from fastlab.spec.grids import FLAT, about, trained_source
+from fastlab.spec.unsupported import unsupported
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +29,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             raise click.UsageError(str(error)) from error
         except RuntimeError as error:
             if type(error).__name__ in WORDED:
@@ -47,9 +50,7 @@ device_option = click.option(
 )
 students_option = click.option(
     "--students",
-    default="results/students",
-    show_default=True,
-    help="distilled models are kept, and found, here",
+    help="distilled models are kept, and found, here [results/students]",
 )
 
 
@@ -63,7 +64,7 @@ def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def bench_of(
-    device: str, source: str, text: Sequence[str], students: str, settings: Any
+    device: str, source: str, text: Sequence[str], students: str | None, settings: Any
 ) -> Bench:
     """The bench of a device, settings over its defaults, with trained weights.
 
@@ -71,21 +72,26 @@ def bench_of(
     judges them is read at once, so that a missing one is refused before any work.
     """
     from fastlab import machine
+    from fastlab.checkpoints import check_tensors
     from fastlab.clock.measure import Bench
     from fastlab.clock.timing import Settings
     from fastlab.shrink.trained import Trained
 
     kind = machine.torch_device(device)
     timing = Settings.for_device(kind, **settings)
-    if text and not source:
-        raise ValueError(
-            f"text={text[0]!r} judges trained weights, and none are asked for: give "
-            "weights=trained too"
-        )
+    for name, value, why in (("text", text, "judges"), ("students", students, "is of")):
+        if value and not source:
+            first = value if isinstance(value, str) else value[0]
+            raise ValueError(
+                f"{name}={first!r} {why} trained weights, and none are asked for: give "
+                "weights=trained too"
+            )
+    students = students or "results/students"
     bar = StepBar(name="distil")
     trained = Trained(source, tuple(text), students, bar.update) if source else None
-    if trained and text:
-        _ = trained.corpus
+    if trained:
+        check_tensors(trained.folder)
+        _ = trained.corpus if text else None
     return Bench.for_device(kind, timing, trained=trained)
 
 
@@ -95,8 +101,10 @@ def source_of(options: dict[str, str | None]) -> str:
     return trained_source({n: _values(n, v) for n, v in named.items() if v})
 
 
-def points_from(options: dict[str, str | None]) -> list[Point]:
-    """The grid of the options that were given."""
+def points_from(
+    options: dict[str, str | None], profile: Device | None = None
+) -> list[Point]:
+    """The grid of the options that were given, as far as the device can run it."""
     given = {n: _values(n, v) for n, v in options.items() if v is not None}
     if not given:
         raise click.UsageError("name a model: --model gpt2, or --layers and --hidden")
@@ -104,10 +112,25 @@ def points_from(options: dict[str, str | None]) -> list[Point]:
         missing = [f"--{name}" for name in ("layers", "hidden") if name not in given]
         if missing:
             raise click.UsageError(f"give {' and '.join(missing)} too, or a --model")
-    return grid(**given)
+    left_out: list[str] = []
+    points = grid(left_out, **given)
+    whys = {p: unsupported(p, profile) for p in points} if profile else {}
+    if whys and not all(whys.values()):
+        left_out += [f"{point.label}: {why}" for point, why in whys.items() if why]
+        points = [point for point in points if not whys[point]]
+    echo_left_out(left_out)
+    return points
+
+
+def echo_left_out(reasons: Sequence[str]) -> None:
+    """Say which rows cannot be, beside those that can."""
+    for reason in reasons:
+        click.echo(f"left out: {reason}", err=True)
 
 
 def _values(name: str, text: str) -> list[Any]:
+    if name == "model" and Path(text).exists():
+        return [text]  # a comma may be part of a folder's name
     kind = str(FLAT[name][1].type) if name in FLAT else "str"
     return [_value(name, kind, part.strip()) for part in text.split(",")]
 
@@ -116,6 +139,9 @@ def _value(name: str, kind: str, text: str) -> Any:
     if kind == "bool":
         return {"true": True, "false": False}.get(text.lower(), text)
     read, words = NUMBERS.get(kind, (str, ""))
+    if read is not str and re.match(r"[-+]?0\d", text):
+        why = "no zeros before it; commas separate values, as in 128,1024"
+        raise ValueError(f"{name}={text!r} must be {words}, {why}")
     try:
         return read(text)
     except ValueError:

@@ -47,8 +47,7 @@ def predict(on: str, operations: bool, **options: str | None) -> None:
     A model, or --layers and --hidden, and any of the options below: several values,
     separated by commas, give a row for each combination.
     """
-    points = points_from(options)
-    profile = profile_of(on)
+    points = points_from(options, profile := profile_of(on))
     click.echo(f"{profile.name} ({profile.profile})")
     if operations:
         tables = [_operations_table(point, profile) for point in points]
@@ -150,22 +149,25 @@ def _writer(name: str) -> Callable[[float], str]:
 @click.option("--prompt-len", default=512, show_default=True)
 @click.option("--new-tokens", default=128, show_default=True)
 @click.option("--batch", default=1, show_default=True, help="sequences at a time")
-@click.option("--precision", default="bf16", show_default=True)
+@click.option("--precision", help="[bf16, or what the folder holds]")
 @click.pass_context
 def devices(
-    ctx: click.Context, model: str | None, precision: str, **sizes: int
+    ctx: click.Context, model: str | None, precision: str | None, **sizes: int
 ) -> None:
     """The datasheet devices; with --model, what a request takes and costs on each."""
     from fastlab.latency.devices import devices as known
     from fastlab.latency.whatif import LABEL, Request, offers
-    from fastlab.spec import Recipe
-    from fastlab.spec.shape import find_shape
+    from fastlab.spec import point_of
+    from fastlab.spec.manifest import held_recipe
 
     if model is None:
         _check_no_request(ctx)
         echo_table(_datasheets(known()))
         return
-    shape, recipe = find_shape(model), Recipe(precision)
+    usual = None if held_recipe(model) else "bf16"
+    named = {"precision": precision or usual} if precision or usual else {}
+    point = point_of(model=model, prompt_len=1, **named)
+    shape, recipe = point.shape, point.recipe
     if shape.family == "bert":
         raise ValueError(
             f"model={model!r} writes no text, and a request is a text to write: "

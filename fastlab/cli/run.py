@@ -13,7 +13,7 @@ from fastlab.spec.engines import ENGINES
 
 SHOWN_ROWS = 12
 STREAMING = [name for name, engine in ENGINES.items() if "decode" in engine.phases]
-RUNTIME_HELP = f"with --stream: {', '.join(STREAMING)}"
+RUNTIME_HELP = f"what runs it: {', '.join(STREAMING)}"
 
 
 @main.command()
@@ -25,6 +25,9 @@ def run(notebook: str, pairs: tuple[tuple[str, str], ...]) -> None:
     """Run a NOTEBOOK with parameters that are checked first; keep its results."""
     from fastlab.notebook.batch import run_notebook
 
+    names = [name for name, _ in pairs]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"parameter {double[0]} is given twice")
     result = run_notebook(Path(notebook), dict(pairs))
     if "table" in result:
         _echo_rows(result["table"])
@@ -54,7 +57,7 @@ def _echo_rows(path: str) -> None:
 @click.argument("prompt")
 @click.option("--model", required=True, help="hub name or local folder")
 @click.option("--new-tokens", default=32, show_default=True)
-@click.option("--precision", default="fp32", show_default=True)
+@click.option("--precision", help="[fp32, or what the folder holds]")
 @device_option
 @click.option("--stream", "streamed", is_flag=True, help="show text as it is made")
 @click.option("--runtime", default="eager", show_default=True, help=RUNTIME_HELP)
@@ -63,57 +66,74 @@ def _echo_rows(path: str) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--stop", multiple=True, help="end before this text; may be repeated")
 def generate(
-    prompt: str, model: str, new_tokens: int, precision: str, **how: Any
+    prompt: str, model: str, new_tokens: int, precision: str | None, **how: Any
 ) -> None:
     """Continue PROMPT with a real model: text in, text out."""
     from fastlab import machine
     from fastlab.spec.checks import check_choice, check_count
     from fastlab.spec.formats import PRECISIONS
+    from fastlab.spec.manifest import held_recipe
 
+    held = held_recipe(model)
+    precision = precision or (held.precision if held else "fp32")
     check_choice("precision", precision, PRECISIONS)
     check_count("new_tokens", new_tokens)
+    check_choice("runtime", runtime := how["runtime"], STREAMING)
+    if "" in how["stop"]:
+        raise ValueError("stop='' must have at least one character")
     kind = machine.torch_device(how["device"])
     if reason := machine.unsupported_reason(kind, precision):
         raise ValueError(f"precision={precision!r}: {reason}")
-    if how["streamed"] or how["temperature"] or how["stop"]:
-        _stream(prompt, _loaded(model, kind, precision, True), new_tokens, how)
-        return
+    if reason := ENGINES[runtime].unsupported(machine.Here(kind)):
+        raise ValueError(reason)
     from fastlab.checkpoints import generate_text
-
-    loaded = _loaded(model, kind, precision)
-    click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
-
-
-def _loaded(
-    model: str, kind: str, precision: str, ours: bool = False
-) -> tuple[Any, Any]:
-    """Model and tokenizer; an error at once where the name leads nowhere.
-
-    Or, where our decoder is to run it, to a model that it cannot run.
-    """
-    from fastlab.spec.hub import check_source
-
-    check_source(model, needs_weights=True)
-    if ours:
-        from transformers import AutoConfig
-
-        from fastlab.runtime.cache import static_cache_reason
-
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        if reason := static_cache_reason(config):
-            raise ValueError(f"model={model!r}: {reason}; leave out --stream")
-    from fastlab.shrink.recipes import load
-
-    return load(model, kind, precision)
-
-
-def _stream(prompt: str, loaded: Any, new_tokens: int, how: dict[str, Any]) -> None:
     from fastlab.runtime.sampling import Sampling
-    from fastlab.runtime.streaming import stream
 
     sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
-    (model, tokenizer), ends, runtime = loaded, how["stop"], how["runtime"]
-    text = stream(model, tokenizer, prompt, new_tokens, sampling, ends, runtime)
+    drawn = how["temperature"] or how["stop"] or runtime != "eager"
+    ours = how["streamed"] or drawn  # only our decoder draws, stops and compiles
+    if ours:
+        _check_decodes(model)
+    loaded = _loaded(model, kind, precision)
+    if ours:
+        _stream(prompt, loaded, new_tokens, sampling, how["stop"], runtime)
+    else:
+        click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
+
+
+def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
+    """Model and tokenizer; an error at once where it is none that writes."""
+    from fastlab.spec.configs import read_config
+    from fastlab.spec.hub import check_source, in_one_line
+
+    check_source(model, needs_weights=True)
+    from fastlab.checkpoints import check_writes
+    from fastlab.shrink.recipes import load
+
+    with in_one_line(model):
+        check_writes(read_config(model))
+    loaded = load(model, kind, precision)
+    if loaded[1] is None:
+        raise ValueError(f"model={model!r} has no tokenizer, which reads the prompt")
+    return loaded
+
+
+def _check_decodes(model: str) -> None:
+    """ValueError for a model that our decoder cannot run, before it is loaded."""
+    from fastlab.spec.configs import read_config
+    from fastlab.spec.hub import check_source
+    from fastlab.tracing.caches import static_cache_reason
+
+    check_source(model, needs_weights=True)
+    if reason := static_cache_reason(read_config(model)):
+        raise ValueError(f"model={model!r}: {reason}; leave out --stream")
+
+
+def _stream(prompt: str, loaded: tuple[Any, Any], *how: Any) -> None:
+    from fastlab.runtime.streaming import stream
+
+    model, tokenizer = loaded
+    text = stream(model, tokenizer, prompt, *how)
     click.echo(prompt, nl=False)
     for piece in text:
         click.echo(piece, nl=False)

@@ -47,6 +47,8 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
         raise ValueError(
             f"--out {out} is a file: name a folder for profile and samples"
         )
+    if show and quick:
+        raise ValueError("--show only prints what is kept: leave --quick away")
     if show or quick:
         profile = this_device(device, refresh=quick)
         click.echo(json.dumps(profile.to_dict(), indent=1))
@@ -150,12 +152,12 @@ def _profile_for(folder: Path, records: list[Record]) -> Device:
 def _echo_board(board: Scoreboard) -> None:
     import pandas as pd
 
-    for title, rows in (
-        (f"{board.holdout} held out, absolute error in %", board.methods),
-        ("the first method, by group", board.groups),
-        ("speed-ups: error of the predicted ratio in %", board.speedups),
+    for title, rows, other in (
+        (f"{board.holdout} held out, absolute error in %", board.methods, "spearman"),
+        ("the first method, by group", board.groups, "spearman"),
+        ("speed-ups: error of the predicted ratio in %", board.speedups, "bias"),
     ):
-        echo_table(pd.DataFrame(map(asdict, rows)), title)
+        echo_table(pd.DataFrame(rows).drop(columns=other, errors="ignore"), title)
     click.echo(f"\n{board.coverage:.0f} % of rows lie within their interval", nl=False)
     click.echo(f", whose median half-width is {board.half_width:.0f} %")
     verdict = ": too narrow" if board.alone_coverage < CLAIMED else ""

@@ -84,7 +84,7 @@ def calibrate(kind: str = "auto", settings: Settings | None = None) -> Device:
     ).stamped()
 
 
-def _fastest(call: Any, kind: str, settings: Settings) -> float:
+def fastest(call: Any, kind: str, settings: Settings) -> float:
     """Seconds of the fastest sample: a rate at its best, whoever else is busy."""
     with torch.inference_mode():
         return max(min(time_call(call, settings, clock_for(kind)).device_ns), 1) / 1e9
@@ -105,7 +105,7 @@ def matmul_rate(kind: str, precision: str, settings: Settings) -> float:
             if form.weights:
                 stored = quantized_linear(form, w, None)
                 work = stored.timed(x, itertools.repeat(stored))
-            rates.append(2 * m * n * k / _fastest(work, kind, settings))
+            rates.append(2 * m * n * k / fastest(work, kind, settings))
     return max(rates)
 
 
@@ -117,7 +117,7 @@ def copy_bandwidth(kind: str, settings: Settings, size: int = 0) -> float:
     size = size or COPY_BYTES[kind]
     source = torch.ones(size // 4, device=kind)
     work = partial(torch.empty_like(source).copy_, source)
-    return 2 * size / _fastest(work, kind, settings)
+    return 2 * size / fastest(work, kind, settings)
 
 
 def launch_overhead(kind: str, settings: Settings) -> float:
@@ -126,7 +126,7 @@ def launch_overhead(kind: str, settings: Settings) -> float:
     for point in LAUNCH_POINTS:
         call = prepare(build(point, kind), point, kind)
         with numerics("fp32"):
-            seconds = _fastest(call, kind, settings)
+            seconds = fastest(call, kind, settings)
         each.append(seconds / costs_of(point).totals[LAUNCHES])
     return max(each)
 

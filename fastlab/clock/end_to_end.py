@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from fastlab.clock.calibrate import fastest
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.microbenchmarks import STREAMED, settings_for
 from fastlab.clock.timing import Settings, time_call
@@ -147,8 +148,8 @@ def _seconds_per_byte(size: int, precision: str) -> float:
             F.linear(x, weight)
 
     with numerics(precision):
-        samples = time_call(through_all, settings_for("cpu"), clock_for("cpu"))
-    return min(samples.device_ns) / 1e9 / (len(weights) * one.nbytes)
+        seconds = fastest(through_all, "cpu", settings_for("cpu"))
+    return seconds / (len(weights) * one.nbytes)
 
 
 def call_overhead_factor(

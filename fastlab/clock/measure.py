@@ -6,6 +6,7 @@ A `Bench` keeps the last model, so that points which share one pay for it once.
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,16 +16,16 @@ import torch
 from torch import nn
 
 from fastlab import machine
-from fastlab.clock.calibrate import copy_bandwidth, this_device
+from fastlab.clock.calibrate import COPY_BYTES, copy_bandwidth, this_device
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.cpu_contention import CpuContention, is_contended
 from fastlab.clock.peak import peak_bytes
-from fastlab.clock.quality import PACKED, Reference, quality_of
+from fastlab.clock.quality import PACKED, Reference
 from fastlab.clock.timing import Clock, Settings, time_call
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.models import implementation_of, numerics
-from fastlab.record import Effective, Estimate, Quality, Record
+from fastlab.record import Effective, Estimate, Quality, Record, row_key
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
@@ -81,10 +82,13 @@ class Bench:
     name: str
     judge: bool = True
     trained: Trained | None = None
-    _reference: Reference | None = field(default=None, repr=False)
+    _reference: Reference = field(init=False, repr=False)
     _judged: dict[Any, Judged] = field(default_factory=dict, repr=False)
     _key: tuple[Any, ...] = field(default=(), repr=False)
     _model: nn.Module | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._reference = Reference(self.kind, self.trained)
 
     @classmethod
     def for_device(
@@ -96,14 +100,13 @@ class Bench:
     ) -> Bench:
         """A device of this machine; ValueError if it has no such device."""
         kind = machine.torch_device(device)
-        return cls(
-            kind,
-            settings or Settings.for_device(kind),
-            profile or this_device(kind),
-            clock_for(kind),
-            machine.device_name(kind),
-            trained=trained,
-        )
+        how = settings or Settings.for_device(kind), profile or this_device(kind)
+        own = clock_for(kind), machine.device_name(kind)
+        return cls(kind, *how, *own, trained=trained)
+
+    def key(self, point: Point) -> str:
+        """The key of the rows that a point gets here."""
+        return row_key(point, self.name, self.settings.to_dict())
 
     def use_model(self, point: Point, model: nn.Module | None) -> None:
         """Use `model` for points that share this one's shape, weights and precision."""
@@ -152,9 +155,8 @@ class Bench:
 
     def _cached(self, size: int) -> bool:
         """Whether so many bytes of weights need not come from memory in each decode."""
-        if self.kind == "cuda":
-            return size < CACHED_BYTES
-        return size < CACHES_HELD * machine.last_level_cache_bytes(self.kind)
+        held = CACHES_HELD * machine.last_level_cache_bytes(self.kind)
+        return size < (CACHED_BYTES if self.kind == "cuda" else held)
 
     def _quality(self, model: nn.Module, point: Point) -> Judged:
         """What the model lost, asked once of each model and cache, or why unknown.
@@ -170,21 +172,19 @@ class Bench:
             return None, ""
         key = model_key(point), packed
         if key not in self._judged:
-            self._reference = self._reference or Reference(self.kind, self.trained)
             try:
-                found = quality_of(point, model, self.kind, self._reference)
+                self._judged[key] = self._reference.quality(point, model)
             except Exception as error:
-                found = None, _said(error, 200)
-            self._judged[key] = found
+                self._judged[key] = None, _said(error, 200)
         lost, why = self._judged[key]
         return lost, f"no quality: {why}" if why else ""
 
     def environment(self) -> Mapping[str, Any]:
         """This machine's, with the bandwidth of a copy measured now in bytes per s.
 
-        Of 1 GiB, or a tenth of the free memory if that is less.
+        Of what no cache holds, or a tenth of the free memory if that is less.
         """
-        size = min(2**30, machine.free_bytes(self.kind) // 10)
+        size = min(COPY_BYTES[self.kind], machine.free_bytes(self.kind) // 10)
         quick = {"budget_s": COPY_S, "warmup_calls": 0, "warmup_s": 0, "cache": "warm"}
         settings = Settings.for_device(self.kind, **quick)
         copied = copy_bandwidth(self.kind, settings, size)
@@ -204,7 +204,8 @@ class Bench:
     def _model_for(self, point: Point) -> nn.Module:
         key = model_key(point)
         if self._model is None or key != self._key:
-            self.release()
+            if self._model is not None:
+                self.release()
             self._model, self._key = build(point, self.kind, self.trained), key
         return self._model
 
@@ -248,16 +249,11 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception says that memory ran out, on a GPU or on a CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in words or "can't allocate memory" in words
-    )
+    ends = re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE)
+    return isinstance(error, RuntimeError) and ends is not None
 
 
-def _effective(model: nn.Module) -> Effective:
-    return Effective(
-        dtype=str(dtype_of(model)).removeprefix("torch."),
-        attention=str(model.config._attn_implementation),  # type: ignore[union-attr]
-        parameters=logical_parameters(model),
-        weight_bytes=stored_weight_bytes(model),
-    )
+def _effective(model: Any) -> Effective:
+    dtype = str(dtype_of(model)).removeprefix("torch.")
+    counts = logical_parameters(model), stored_weight_bytes(model)
+    return Effective(dtype, str(model.config._attn_implementation), *counts)

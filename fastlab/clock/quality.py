@@ -122,22 +122,25 @@ class Evaluator:
 
     def bits_per_byte(self, model: nn.Module) -> float:
         """Of the text under a model, in the state of training it may be in."""
-        ids, targets, sizes = self.questions
-        assert targets is not None and sizes is not None
-        nats = block_nats(model, torch.cat([ids, targets[:, -1:]], 1))
-        return float(nats.sum() / math.log(2) / sizes.sum())
+        ids, targets, _ = self.questions
+        assert targets is not None
+        rows = torch.cat([ids, targets[:, -1:]], 1)
+        return self._bits_per_byte(float(block_nats(model, rows).sum()))
 
     @cached_property
     def dense(self) -> float:
         """Bits per byte of the dense model on these blocks."""
-        _, targets, sizes = self.questions
-        assert targets is not None and sizes is not None
-        pairs = zip(self.logits, targets, strict=True)
-        nats = sum(
+        targets = self.questions.targets
+        assert targets is not None
+        nats = [
             functional.cross_entropy(logits.double(), text, reduction="sum")
-            for logits, text in pairs
-        )
-        return float(nats / math.log(2) / sizes.sum())
+            for logits, text in zip(self.logits, targets, strict=True)
+        ]
+        return self._bits_per_byte(float(sum(nats)))
+
+    def _bits_per_byte(self, nats: float) -> float:
+        assert self.questions.sizes is not None
+        return nats / math.log(2) / float(self.questions.sizes.sum())
 
     @property
     def words(self) -> str:
@@ -158,11 +161,18 @@ class Reference:
     _key: tuple[Any, ...] = field(default=(), repr=False)
     _evaluator: Evaluator | None = field(default=None, repr=False)
 
-    def evaluator(self, point: Point) -> Evaluator:
-        """Of the point's weights, from one build or load where it is not kept.
+    def quality(self, point: Point, model: nn.Module) -> tuple[Quality | None, str]:
+        """(quality of the point's model, ""), or (None, why it cannot be had).
 
-        Raises ValueError for trained weights without a source.
+        The model runs eager prefills under the point's precision.
         """
+        if reason := self.unsupported_reason(point):
+            return None, reason
+        precision, cache = point.recipe.precision, point.recipe.cache
+        return self.evaluator(point).quality(model, self.kind, precision, cache), ""
+
+    def evaluator(self, point: Point) -> Evaluator:
+        """Of the point's weights, from one build or load where it is not kept."""
         if self._evaluator is None or self._key != (point.shape, point.weights):
             questions = questions_of(point, self.trained, self.kind)
             dense = Point(point.shape, Workload(prompt_len=1), PLAIN, point.weights)
@@ -182,25 +192,6 @@ class Reference:
         if need <= room:
             return ""
         return f"the fp32 reference needs {si(need, 'B')}, {si(room, 'B')} free"
-
-
-def quality_of(
-    point: Point,
-    model: nn.Module,
-    device: str = "cpu",
-    reference: Reference | None = None,
-) -> tuple[Quality | None, str]:
-    """(quality of the point's model, ""), or (None, why it cannot be had).
-
-    The model runs eager prefills under the point's precision. `reference` is kept by
-    the caller, so that rows on the same weights build it once.
-    """
-    reference = reference or Reference(device)
-    if reason := reference.unsupported_reason(point):
-        return None, reason
-    precision, cache = point.recipe.precision, point.recipe.cache
-    evaluator = reference.evaluator(point)
-    return evaluator.quality(model, device, precision, cache), ""
 
 
 def questions_of(

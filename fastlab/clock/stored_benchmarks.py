@@ -20,7 +20,7 @@ from fastlab.cost.stored import csr_product, lookup
 from fastlab.runtime.compiled import compiled, one_row
 from fastlab.shrink.kernels import quantized_linear
 from fastlab.shrink.share import LutLinear
-from fastlab.shrink.sparsify import CsrLinear
+from fastlab.shrink.sparsify import CsrLinear, csr_parts
 from fastlab.spec.formats import FORMATS, Format
 from fastlab.spec.storage import Sharing, Sparsity, zeros_per_row
 
@@ -64,7 +64,7 @@ def _sparse(sparsity: Sparsity, m: int, n: int, k: int) -> Benchmark:
         x = new(k, m).t()  # as the copy before leaves it: of several rows transposed
         places = torch.rand(n, k).topk(left, dim=1, sorted=False).indices
         rows = torch.zeros(n, k).scatter_(1, places, torch.randn(n, left))
-        first = CsrLinear(rows.to(new.device), None)
+        first = CsrLinear(sparsity, (n, k), None, **csr_parts(rows.to(new.device)))
         turn = new.turn(first, first.weight_bytes())
         return lambda: next(turn).product(x)
 
@@ -90,7 +90,7 @@ def _shared(bits: int, n: int, k: int, new: New) -> LutLinear:
     packed = torch.randint(256, (bits, n * k // 8), dtype=torch.uint8)
     tables = torch.randn(1, 2**bits, dtype=new.dtype).sort().values
     held = {"packed": packed.to(new.device), "tables": tables.to(new.device)}
-    return LutLinear((n, k), None, **held)
+    return LutLinear(Sharing(bits), (n, k), None, **held)
 
 
 def _dense(module: LutLinear) -> torch.Tensor:

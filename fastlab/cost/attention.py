@@ -15,7 +15,6 @@ from fastlab.cost import ops
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import ForwardPass
 from fastlab.spec.recipe import kv_row_bytes
-from fastlab.spec.shape import GROUPED
 
 # Of keys or values alone, in eager kernels. Packing: to fp32 (16-bit input only), abs,
 # amax, clamp, its scale, divide, round, cast. Unpacking: to fp32, scale, cast back.
@@ -37,7 +36,7 @@ def widths(step: ForwardPass) -> tuple[int, int]:
     """
     if step.masked or not step.format.autocast:
         return step.value, step.value
-    keys = step.value if step.shape.family in GROUPED else step.narrow
+    keys = step.value if step.shape.rotates else step.narrow
     return keys, keys if step.cached and not step.static else step.narrow
 
 
@@ -89,6 +88,11 @@ def attention(step: ForwardPass) -> Iterator[Operation]:
     if step.cached:
         yield from write(step)
         yield from unpack(step)
+    yield from attend(step)
+
+
+def attend(step: ForwardPass) -> Iterator[Operation]:
+    """Operations from keys and values as they are cached to attention's output."""
     if step.format.autocast:
         yield from _cast(step)
     fused = _fused(step)
@@ -108,7 +112,7 @@ def attention(step: ForwardPass) -> Iterator[Operation]:
 def _fused(step: ForwardPass) -> Operation:
     s, a = step.shape, step.narrow
     past = step.keys - step.new
-    causal = s.family != "bert" and not step.masked
+    causal = s.causal and not step.masked
     dims = (step.batch, step.new, past, s.heads, s.kv_heads, s.head_dim)
     fused = ops.attention("attention", dims, a, causal)
     if step.format.autocast:
@@ -123,8 +127,8 @@ def _fused(step: ForwardPass) -> Operation:
 def _plain(step: ForwardPass, fused: Operation) -> Operation:
     """Separate kernels; once compiled, two products and all between them in one."""
     s, a = step.shape, step.narrow
-    masked = s.family != "bert" and (step.new > 1 or step.masked)
-    upcast = s.family in GROUPED  # llama and qwen3 take the softmax in fp32
+    masked = s.causal and (step.new > 1 or step.masked)
+    upcast = s.rotates  # llama and qwen3 take the softmax in fp32
     scores = step.batch * s.heads * step.new * step.keys
     outside = 2 * a * step.rows * s.heads * s.head_dim
     rows = step.batch * step.keys * s.head_dim
@@ -149,7 +153,7 @@ def _cast(step: ForwardPass) -> Iterator[Operation]:
     s, (keys, values) = step.shape, widths(step)
     one = step.batch * step.keys * s.kv_heads * s.head_dim
     wide = [one] * ((keys > step.narrow) + (values > step.narrow))
-    queries = [step.rows * s.heads * s.head_dim] * (s.family in GROUPED)
+    queries = [step.rows * s.heads * s.head_dim] * s.rotates
     both = step.value + step.narrow
     if elements := sum(wide + queries):
         fused, launches = both * sum(wide) or step.narrow, len(wide + queries)

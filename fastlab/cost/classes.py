@@ -78,6 +78,7 @@ CLASSES = {
     "strided": _plain(
         6, (_STRIDED,), ("cpu",), peak=_SLOW, depth_s=0.0, compiled="gemv"
     ),
+    "matmul": _plain(),  # of two activations
     "gemv": _plain(6, (_ONE_ROW,), ("compiler",), generated=True),  # of one row
     # Weights in compressed sparse rows (fp32 on a CPU), and with 2 of 4 left.
     "csr": _plain(16, _SPARSE, ("fp32",), like="", peak=_SLOW),

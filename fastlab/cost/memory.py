@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from fastlab.cost.attention import row_bytes, widths
 from fastlab.cost.passes import ForwardPass, passes
+from fastlab.cost.program import cache_bytes, live_bytes, parts
 from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.formats import FORMATS, stored_bytes, table_bytes
+from fastlab.spec.kept import program_of
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import Recipe, bucket, kv_row_bytes, weights_of
 from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
@@ -21,6 +23,8 @@ RESERVE = 0.08  # the share of a device's memory that no model gets
 
 def parameters(shape: ModelShape) -> int:
     """Number of parameters of the transformers model, a tied head counted once."""
+    if shape.config:
+        return int(program_of(shape)["parameters"])
     h, f, v = shape.hidden, shape.ffn, shape.vocab
     head = 0 if shape.tied else v * h
     layer = sum(n * k for _, n, k in weights_of(shape))
@@ -37,9 +41,21 @@ def parameters(shape: ModelShape) -> int:
 def weight_bytes(point: Point) -> int:
     """Bytes of all weights as stored, scales included, a shared tensor once."""
     s = point.built_shape
+    if s.config:
+        return _traced_bytes(s, point.recipe)
     layer = sum(_saved(point.recipe, n, k) for _, n, k in weights_of(s))
     dense = parameters(s) * point.recipe.format.value
     return dense - s.layers * layer - _saved_outside(s, point.recipe)
+
+
+def _traced_bytes(shape: ModelShape, recipe: Recipe) -> int:
+    """The same of a traced model, by the sizes of its linears."""
+    saved = [
+        count * _saved(recipe, n, k)
+        for count, n, k, scope in program_of(shape)["linears"]
+        if scope == "layers" or recipe.scope != "layers"
+    ]
+    return parameters(shape) * recipe.format.value - sum(saved)
 
 
 def _saved(recipe: Recipe, n: int, k: int) -> int:
@@ -94,12 +110,20 @@ def memory_footprint(point: Point) -> MemoryFootprint:
     steps = passes(point)
     live = max([_live(step) for step, _ in groupby(steps)])
     s, work, last = point.built_shape, point.workload, steps[-1]
+    if s.config:
+        kv_cache = _traced_cache(point, last) if last.cached else 0
+        return MemoryFootprint(weight_bytes(point), kv_cache, live)
     if last.static:
         rows, row = bucket(work.positions), row_bytes(last)
     else:
         rows, row = work.positions, s.kv_heads * s.head_dim * sum(widths(last))
     kv_cache = s.layers * work.batch * rows * row if last.cached else 0
     return MemoryFootprint(weight_bytes(point), kv_cache, live)
+
+
+def _traced_cache(point: Point, last: ForwardPass) -> int:
+    rows = bucket(point.workload.positions) if last.static else 1
+    return rows * cache_bytes(last)
 
 
 def kv_cache_bytes(point: Point) -> int:
@@ -114,6 +138,8 @@ def peak_bytes(point: Point) -> int:
 
 def _live(step: ForwardPass) -> int:
     """Live activations at the widest moment of one forward pass, in bytes."""
+    if step.shape.config:
+        return live_bytes(step) + _cast_live(step)
     s, a = step.shape, step.value
     stream = step.rows * s.hidden * a
     head = stream + step.batch * step.scored * (s.hidden + s.vocab) * a
@@ -200,6 +226,8 @@ def decode_bytes(point: Point, weight_bytes: int) -> int:
     uses, with the KV cache added. Over a generation the mean of its steps.
     """
     shape, work, recipe = point.built_shape, point.workload, point.recipe
+    if shape.config:
+        return _traced_decode_bytes(point)
     made, value = recipe.format, recipe.format.value
     own_head = not shape.tied or (made.weights and recipe.scope != "layers")
     whole = made if recipe.scope == "all" else FORMATS[made.dense]
@@ -209,3 +237,13 @@ def decode_bytes(point: Point, weight_bytes: int) -> int:
     positions = work.batch * (work.prompt_len + (work.new_tokens + 1) // 2)
     row = 2 * shape.kv_heads * kv_row_bytes(recipe.cache, value, shape.head_dim)
     return weight_bytes - table + positions * shape.layers * row
+
+
+def _traced_decode_bytes(point: Point) -> int:
+    """The same of a traced model: what its operations read; experts that are chosen."""
+    last = passes(point)[-1]
+    read = sum(
+        times * sum(op.weight_bytes for op in made if op.kind != "embedding")
+        for times, made in parts(last)
+    )
+    return read + memory_footprint(point).kv_cache

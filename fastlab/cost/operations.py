@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import Any
 
-from fastlab.cost import ops
+from fastlab.cost import ops, program
 from fastlab.cost.attention import attention, reuse
 from fastlab.cost.fusion import fuse_all, fused
 from fastlab.cost.ops import Operation
@@ -33,6 +34,9 @@ def operations(point: Point) -> list[Operation]:
 def forward(step: ForwardPass, times: int = 1) -> Iterator[Operation]:
     """The operations of one forward pass that is done so many times."""
     yield from reuse(step)
+    if step.shape.config:
+        yield from _traced(step, times)
+        return
     first: Iterable[Operation] = _begin(step)
     if step.masked:
         first = (*first, _mask(step))
@@ -42,10 +46,27 @@ def forward(step: ForwardPass, times: int = 1) -> Iterator[Operation]:
         loops = step.recipe.engine.ours
         first, layer, last = fuse_all(first), fused(layer, loops), fused(last, loops)
     parts = (first, times), (layer, times * step.shape.layers), (last, times)
+    yield from _often(parts, step.compiled)
+
+
+def _often(parts: Iterable[Any], compiled: bool) -> Iterator[Operation]:
     for part, often in parts:
         for op in part:
             # _replace, at 4 times the cost of this, was a tenth of an estimate.
-            yield tuple.__new__(Operation, (*op[:2], often, *op[3:-1], step.compiled))
+            yield tuple.__new__(Operation, (*op[:2], often, *op[3:-1], compiled))
+
+
+def _traced(step: ForwardPass, times: int) -> Iterator[Operation]:
+    """The same of a model whose operations were found by watching it."""
+    parts = [(made, times * often) for often, made in program.parts(step)]
+    if step.masked:
+        parts.insert(0, ([_mask(step)], times))
+    if sampling := [*_sampling(step)]:
+        parts.append((sampling, times))
+    if step.compiled:
+        loops = step.recipe.engine.ours
+        parts = [(fused(made, loops), often) for made, often in parts]
+    yield from _often(parts, step.compiled)
 
 
 def _mask(step: ForwardPass) -> Operation:

@@ -40,6 +40,7 @@ class ForwardPass(NamedTuple):
     compiled: bool
     samples: bool  # the next token is chosen and noted within the step
     storage: str  # of the weights of layers
+    source: int = 0  # positions that an encoder read, in a step of its decoder
 
     @property
     def rows(self) -> int:
@@ -64,6 +65,12 @@ def passes(point: Point) -> list[ForwardPass]:
     scored = new if work.logits == "all" else 1
     prefills = work.phase != "decode"
     first = [_step(point, new, work.prefix_len, scored)] if prefills else []
+    if point.shape.kind == "encoder-decoder":
+        pasts = [n] if work.phase == "decode" else range(work.new_tokens)
+        steps = (
+            [] if work.phase == "prefill" else [_step(point, 1, p, 1) for p in pasts]
+        )
+        return first + [step._replace(source=n) for step in steps]
     if point.recipe.cache in STATIC:  # all alike: attention reads the whole cache
         return first + [_decode_step(point, n)] * count
     return first + [_decode_step(point, n + i) for i in range(count)]

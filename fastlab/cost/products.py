@@ -23,18 +23,25 @@ SCALE_BYTES = 4  # of one row of activations
 
 
 def product(
-    step: ForwardPass, name: str, dims: Dims, bias: bool = False, narrow: bool = False
+    step: ForwardPass,
+    name: str,
+    dims: Dims,
+    bias: bool = False,
+    narrow: bool = False,
+    kind: str = "linear",
 ) -> Iterable[Operation]:
     """y[m, n] = x[m, k] W[k, n] (+ b) of a layer, under the step's precision.
 
-    narrow: under autocast x comes in 16 bit, since a product made it.
+    narrow: under autocast x comes in 16 bit, since a product made it. kind: "conv1d"
+    for a dense weight that is kept transposed.
     """
     if step.storage != "dense":
         return stored_product(step, name, dims, bias)
     if step.format.weights:
         return _quantized(step, name, dims, bias)
     # GPT-2 keeps the weights of its layers transposed, and all of them have biases.
-    kind = "conv1d" if bias and step.shape.family == "gpt2" else "linear"
+    if bias and step.shape.family == "gpt2":
+        kind = "conv1d"
     core = ops.linear(name, dims, step.narrow, bias, kind)
     return _autocast(step, core, narrow) if step.format.autocast else (core,)
 

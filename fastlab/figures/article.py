@@ -5,17 +5,21 @@ Speed-ups are over the first step, the dense model in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import bars, drawn, level, points
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.layers import bars, drawn, level, points, tiles
+from fastlab.figures.panels import ENDS, Axis, Layer, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
-from fastlab.rows import over
+from fastlab.latency.devices import Device
+from fastlab.latency.whatif import LABEL, typical
+from fastlab.rows import estimated, over
+from fastlab.spec.point import Point
 from fastlab.words import digits, factor, more, percent, times
 
 THOUSANDS = 2000.0  # the least that "thousands of times" can mean
@@ -34,6 +38,8 @@ NAMES = {
 NOTHING = "Nothing is measured"
 RANDOM = "random weights: KL is no quality of a trained model"
 FASTER = "times faster than the dense fp32 model"
+MS = ["estimated_ms", *ENDS]
+OTHER_16 = {"bf16": "fp16", "fp16": "bf16"}
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
 
 
@@ -188,3 +194,69 @@ def claims(lines: pd.DataFrame) -> Figure:
     size = (10.4, 1.8 + 0.36 * len(lines))
     panel = Panel(*axes, layers, notes=notes)
     return Figure([panel], title, rows, size, key="outside lower center")
+
+
+def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFrame:
+    """Estimated ms of each step on each device; NaN where it cannot run.
+
+    Datasheets are taken at typical efficiencies: estimated, not calibrated. A device
+    without bf16 gets fp16, and the other way round.
+    """
+    tables = []
+    for device in devices:
+        able = []
+        for point in steps.values():
+            wanted = point.recipe.precision
+            other = OTHER_16.get(wanted, wanted)
+            runs = other if device.can(other) and not device.can(wanted) else wanted
+            able.append(replace(point, recipe=replace(point.recipe, precision=runs)))
+        rows = estimated(able, device if device.calibrated else typical(device))
+        basis = "calibrated" if device.calibrated else LABEL
+        tables.append(rows.assign(device=device.name, basis=basis, step=[*steps]))
+    found = pd.concat(tables, ignore_index=True)
+    found = found[["device", "basis", "step", "precision", *MS, "bound"]]
+    return found.astype(dict.fromkeys(MS, float))
+
+
+def targets(
+    path: Mapping[str, Point],
+    devices: Sequence[Device | None],
+    target_ms: float,
+    tokens: int,
+    batch: int = 1,
+) -> Figure:
+    """Estimated ms of a path's steps: a line for each device, a column for each step.
+
+    tokens: of the prompt, or up to the one that a decode step adds. Blue cells come
+    under the target; the first of a line has a tick; what a device cannot run is a
+    dash.
+    """
+    first = next(iter(path.values()))
+    phase, shape = first.workload.phase, first.shape
+    asked: dict[str, Any] = {"batch": batch}
+    asked["prompt_len"] = max(tokens - (phase == "decode"), 1)
+    steps = {
+        step: replace(point, workload=replace(point.workload, **asked))
+        for step, point in path.items()
+    }
+    table = steps_on(steps, [device for device in devices if device])
+    under = table[table["estimated_ms"] <= target_ms].groupby("device")["step"].first()
+    firsts = under.reindex(table["device"].unique(), fill_value="")
+    is_first = table["device"].map(firsts) == table["step"]
+    said = np.select([is_first, table["estimated_ms"].isna()], ["✓ ", "–"], "")
+    look: dict[str, Any] = {"norm": lambda ms: 0.2 * (ms <= target_ms), "cmap": "Blues"}
+    rows = table.assign(first=is_first, said=said)
+    named = "step", "device", "estimated_ms", "estimated ms"
+    basis = dict(zip(table["device"], table["basis"], strict=True))
+    lines = {device: f"{device}\n({how})" for device, how in basis.items()}
+    at = Axis("step: estimated milliseconds", names=[*steps])
+    panel = Panel(
+        at, Axis("device", names=lines), [tiles(rows, *named, words="said", **look)]
+    )
+    counts = firsts.value_counts().reindex([*steps, ""]).dropna().astype(int)
+    each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items()]
+    length = f"of {tokens:,} tokens" if phase == "prefill" else f"step {tokens:,}"
+    title = f"{shape.family} {shape.layers} x {shape.hidden}, {phase} {length}, "
+    title += f"batch {batch}: what comes under {digits(target_ms)} ms?\n"
+    title += f"Of {len(firsts)} devices: {', '.join(each)}"
+    return Figure([panel], title, rows, (9.8, 1.6 + 0.45 * len(firsts)))

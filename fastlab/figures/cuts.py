@@ -11,19 +11,17 @@ import pandas as pd
 from fastlab.cost.memory import parameters
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import PRODUCTS
-from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import bars, points
 from fastlab.figures.panels import Axis, Panel
-from fastlab.figures.roofline import device_menu
 from fastlab.figures.style import GREY, PALE
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate
-from fastlab.rows import points_of
-from fastlab.spec.cuts import possible_shares, pruned_point, ways_to_choose
+from fastlab.rows import only
+from fastlab.spec.cuts import possible_shares, ways_to_choose
 from fastlab.spec.point import Point
-from fastlab.spec.pruning import NOTHING_CUT, RATIOS, WIDTHS
+from fastlab.spec.pruning import NOTHING_CUT, RATIOS, WIDTHS, Pruning
 from fastlab.words import digits, percent, si, times
 
 STORED = {"measured_ms": "ms measured", "bits_per_byte": "bits per byte"}
@@ -82,53 +80,36 @@ def built_words(point: Point) -> str:
     return f"{words}, {zeros} {sparsity.storage}"
 
 
-def cutting(
-    models: Mapping[str, Point], rows: pd.DataFrame, profile: Device | None = None
-) -> Explorer:
-    """Shares of layers, heads, FFN and width -> the shape built, FLOPs, an estimate.
+def controls() -> dict[str, Any]:
+    """An explorer's controls of a cut, to stand behind one of the dense `model`.
 
-    models: dense points by the name that the menu shows. Where `rows` have the cut, its
-    time (with `profile`) and its quality are told too: then it matters how units are
-    chosen, which no size depends on. Only shares that a config can say are offered.
+    Only shares that a config can say are offered.
     """
-    known = dict(zip(points_of(rows), rows.to_dict("records"), strict=True))
-    needed = {model.recipe.precision for model in models.values()}
-    menu, every = device_menu(profile), ways_to_choose()["all"]
-    able = {name: one for name, one in menu.items() if all(map(one.can, needed))}
-
-    def make(model: str, device: str, **cut: Any) -> Figure | str:
-        built = pruned_point(models[model], **cut)
-        if built is None:
-            return "no config can say the shape that this would leave"
-        row = known.get(built, {}) if able[device] == profile else {}
-        return on_paper(built, able[device], row, cut)
 
     def offered(name: str) -> Any:
         def options(state: dict[str, Any]) -> dict[str, float]:
             cut = {one: state[one] for one in ("multiple", *RATIOS) if one in state}
-            shares = possible_shares(models[state["model"]], name, cut)
+            shares = possible_shares(state["model"], name, cut)
             return {f"{100 * share:g} %": share for share in shares}
 
         return options
 
-    return explore(
-        make,
-        {"layers": 0.5, "layer_choice": "uniform", "importance": "magnitude"},  # stored
-        "nothing runs: sizes and times are computed, the dot was measured",
-        model=list(models),
-        device=list(able),
-        multiple=[1, 16, 64, 128],
-        **{name: offered(name) for name in ("layers", "ffn", "hidden", "heads")},
-        layer_choice=every["layers"],
-        importance=every["units"],
-    )
+    every = ways_to_choose()["all"]
+    shares = {name: offered(name) for name in ("layers", "ffn", "hidden", "heads")}
+    ways = {"layer_choice": every["layers"], "importance": every["units"]}
+    return {"multiple": [1, 16, 64, 128], **shares, **ways}
 
 
-def on_paper(
-    built: Point, device: Device, row: Mapping[str, Any], cut: Mapping[str, Any]
-) -> Figure:
-    """What a cut leaves of a shape's costs; row: the stored one, if any."""
-    dense = dense_of(built)
+def on_paper(dense: Point, device: Device, stored: pd.DataFrame, **cut: Any) -> Figure:
+    """Shares of layers, heads, FFN and width: the shape built, FLOPs, an estimate.
+
+    Where the `stored` rows have the cut on this device, its time and quality are told
+    too: then it matters how units are chosen, which no size depends on. ValueError if
+    no config can say the shape.
+    """
+    built = replace(dense, recipe=replace(dense.recipe, pruning=Pruning(**cut)))
+    same = only(stored[stored["device"] == device.name], [built])
+    row: Mapping[Any, Any] = next(iter(same.to_dict("records")), {})
     old, new = estimate([dense, built], device)
     rows = _costs(old, new, row.get("measured_ms", float("nan")) / 1e3)
     layers = [

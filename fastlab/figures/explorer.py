@@ -6,8 +6,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fastlab.figures.grammar import Figure
-from fastlab.figures.shown import show
+from fastlab.figures.grammar import Figure, show
 
 A_ROW = 3  # controls side by side
 WIDGET = "application/vnd.jupyter.widget-view+json"

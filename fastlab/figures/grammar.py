@@ -7,8 +7,12 @@ one needs is a `drawn` layer or the figure's own `finish`.
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -34,6 +38,7 @@ from fastlab.words import digits, plain
 MOST_TOLD = 480  # characters of an alt text; the rest is in the folded table
 MANY, ROOM = 100, 8  # marks that crowd a square, and keys that fit into it
 FEW = 3  # marks of a layer that are told one by one
+PIXELS = 2  # of the image, for one of the page: sharp on a projector
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,12 @@ class Figure:
 
     def tell(self) -> str:
         """The alt text: the title, what is drawn, then series while there is room."""
-        heads = [self.title, *(_head(panel) for panel in self.panels)]
+        heads, before = [self.title], ""
+        for panel in self.panels:
+            what, lines = _head(panel, len(self.panels) > 1)
+            said = lines if what == before else f"{what} of {lines}" if lines else what
+            heads.append(": ".join(filter(None, (panel.title, said))))
+            before = what
         series = (_series(p, layer) for p in self.panels for layer in p.layers)
         text = ""
         for part in dict.fromkeys(part for part in (*heads, *series) if part):
@@ -152,18 +162,80 @@ def against(
     return Figure([panel], title, rows, (8.8 if crowded else 7.2, 6.8))
 
 
-def _head(panel: Panel) -> str:
+@dataclass(frozen=True)
+class Shown:
+    """A figure as HTML: image, alt text, caption, and its rows one click away."""
+
+    markup: str
+    alt: str
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+    def __repr__(self) -> str:
+        return f"[figure] {self.alt}"
+
+
+def show(figure: Figure, caption: str = "", save: Path | None = None) -> Shown:
+    """A figure for a notebook, readable without seeing it; `save` writes its PNG too.
+
+    Output metadata for alt text is ignored by JupyterLab and nbconvert, hence HTML.
+    """
+    png = png_of(figure)
+    if save is not None:
+        save.write_bytes(png)
+    alt, width = figure.tell(), int.from_bytes(png[16:20], "big") // PIXELS
+    words = "; ".join(part for part in (caption, figure.note) if part)
+    parts = [
+        f'<figure><img alt="{html.escape(alt)}" width="{width}" '
+        'style="max-width:100%" '
+        f'src="data:image/png;base64,{base64.b64encode(png).decode()}">',
+        f'<figcaption style="color:#666">{html.escape(words)}</figcaption>',
+        _folded(figure.table),
+        "</figure>",
+    ]
+    return Shown("".join(parts), alt)
+
+
+def png_of(figure: Figure) -> bytes:
+    """The picture as PNG, two pixels for one of the page."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"text.parse_math": False}):
+        picture = figure.draw()
+        picture.savefig(buffer, format="png", dpi=100 * PIXELS, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def _folded(rows: pd.DataFrame) -> str:
+    if not len(rows.columns):
+        return ""
+    style: dict[str, Any] = {"index": False, "border": 0, "na_rep": ""}
+    body = rows.to_html(float_format=lambda v: f"{v:.4g}", **style)
+    return f"<details><summary>the rows of this figure</summary>{body}</details>"
+
+
+def _head(panel: Panel, ends: bool) -> tuple[str, str]:
+    """What a panel draws, and how many named lines, with the values of both ends."""
     kinds = dict.fromkeys(KINDS.get(layer.kind, "marks") for layer in panel.layers)
-    if not kinds:
-        return panel.title
     what = " and ".join(kinds).capitalize()
     x, y = (axis.label.partition(":")[0] for axis in (panel.x, panel.y))
     scales = [axis.scale == "log" for axis in (panel.x, panel.y)]
     log = ", log-log" if all(scales) else ", log scale" if any(scales) else ""
-    named = panel.y.names and not panel.x.names
-    over = f"{x} of {len(panel.y.names)} named lines" if named else f"{y} against {x}"
-    title = f"{panel.title}: " * bool(panel.title)
-    return f"{title}{what}{log}, {over}"
+    if not kinds or not panel.y.names or panel.x.names:
+        return f"{what}{log}, {y} against {x}" * bool(kinds), ""
+    lines = f"{len(panel.y.names)} named lines"
+    ours = (one for one in panel.layers if one.x.startswith("measured"))
+    first = next(ours, panel.layers[0])
+    asked = first.kind, first.x, first.y
+    alike = [one.rows for one in panel.layers if (one.kind, one.x, one.y) == asked]
+    rows = pd.concat(alike).dropna(subset=first.x)
+    if ends and len(rows) > 1 and first.y in rows:
+        places = np.argsort(panel.y.place(rows[first.y]), kind="stable")
+        say = digits if panel.x.write is plain else panel.x.write
+        pair = (rows.iloc[n] for n in places[[0, -1]])
+        said = (f"{say(row[first.x])} at {panel.y.say(row[first.y])}" for row in pair)
+        lines += f", {' to '.join(said)}"
+    return f"{what}{log}, {x}", lines
 
 
 def _series(panel: Panel, layer: Layer) -> str:

@@ -12,18 +12,16 @@ import pandas as pd
 
 from fastlab.cost import ops
 from fastlab.cost.operations import operations
-from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, line, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, color_of, look_of
-from fastlab.latency import roofline as model
+from fastlab.latency import estimates as model
 from fastlab.latency.costs import CAUSAL, KV_WRITE, WEIGHTS, costs_of
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as find_device
 from fastlab.rows import estimated
-from fastlab.spec.point import Point, Workload
-from fastlab.spec.recipe import Recipe
+from fastlab.spec.point import Point
 from fastlab.words import digits, percent, si
 
 Limits = tuple[float, float]
@@ -35,8 +33,6 @@ GROUPS = {
 NO_FLOPS = "no FLOPs"  # norms, elementwise, look-ups, copies
 SHAPES = {"linear": "s", "attention, prefill": "o", "attention, decode": "^"}
 ABOVE = 1.05  # times the roof: what a roof of main memory does not explain
-BATCHES, LENGTHS = tuple(2**n for n in range(11)), (32, 128, 512, 1024, 2048, 8192)
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 DEVICES = ("h200", "h100", "a100", "l4", "t4", "rtx4090", "m4-max")
 LEFT, RIGHT = 0.1, 30_000.0  # FLOP per byte: the axis stays as controls move
 
@@ -44,8 +40,8 @@ LEFT, RIGHT = 0.1, 30_000.0  # FLOP per byte: the axis stays as controls move
 def on_the_roof(calls: Iterable[Point], device: Device) -> pd.DataFrame:
     """Each product of each call: FLOPs per byte, and FLOP/s by the roofline's band.
 
-    The band (low, high) is that of `latency.roofline`: from all costs hidden behind the
-    longest to none hidden, launches included; share = of the call's time. Precisions
+    The band (low, high) is that of `estimate`: from all costs hidden behind the longest
+    to none hidden, launches included; share = of the call's time. Precisions
     that the device cannot do are left out; ValueError if nothing remains.
     """
     calls = list(calls)
@@ -69,7 +65,8 @@ def _products(point: Point, device: Device) -> list[dict[str, Any]]:
     matrix, rows = costs_of(point).matrix, []
     for name in dict.fromkeys((*GROUPS.values(), NO_FLOPS, *names)):
         if (own := matrix[names == name]).size:
-            middle, low, high, bound, _ = model.roofline(own, point, device)
+            alike = [call["precision"]] * len(own)
+            middle, low, high, bound, _ = model.roofline(own, alike, device)
             flops, moved = own[:, CAUSAL].sum(), own[:, WEIGHTS : KV_WRITE + 1].sum()
             row = {"operation": name, **call, X: flops / moved}
             row |= {Y: flops / middle, "low": flops / high, "high": flops / low}
@@ -187,47 +184,25 @@ def batches_to(most: int) -> list[int]:
     return [1, *itertools.takewhile(lambda batch: batch <= most, steps)]
 
 
-def roofs(point: Point, *devices: Device | None) -> Explorer:
-    """Batch, prompt, device and precision against the marks of prefill and decode.
+def calls_on(calls: Iterable[Point], device: Device) -> Figure:
+    """Calls of one precision on the roof of a device, and what they make of its peaks.
 
-    `devices` are offered first, then some of the datasheets.
+    The note says of each what bounds it, its MFU and MBU, and whether it fits.
     """
-    shape = replace(point.shape, max_positions=max(*LENGTHS, 131072) + 1)
-    phases = ("prefill",) if shape.family == "bert" else ("prefill", "decode")
-
-    def make(batch: int, prompt_len: int, device: Device, precision: str) -> Figure:
-        works = [Workload(phase, batch, prompt_len) for phase in phases]
-        calls = [Point(shape, work, Recipe(precision)) for work in works]
-        said = "; ".join(_utilization(estimated(calls, device), device))
-        figure = roofline(on_the_roof(calls, device), device)
-        note = f"batch {batch}, {prompt_len:,} tokens: {said}; {figure.note}"
-        return replace(figure, note=note.removesuffix("; "))
-
-    work = point.workload
-    start = {"batch": work.batch, "prompt_len": work.prompt_len}
-    return explore(
-        make,
-        start | {"precision": point.recipe.precision},
-        "estimated: nothing runs",
-        batch=around(BATCHES, work.batch),
-        prompt_len=around(LENGTHS, work.prompt_len),
-        device=device_menu(*devices),
-        precision=lambda state: [p for p in PRECISIONS if state["device"].can(p)],
-    )
+    calls, each = list(calls), []
+    for _, row in estimated(calls, device).iterrows():
+        ms, rate = row["estimated_ms"], device.product_rate(row["precision"])
+        mfu = percent(1e3 * row["flops_causal"] / ms / rate)
+        mbu = percent(1e3 * row["bytes"] / ms / device.bandwidth)
+        full = row["estimated_gb"] * 1e9 > device.memory_bytes
+        words = f"{row['phase']} {digits(ms)} ms, bound by {row['bound']}, MFU {mfu}, "
+        each.append(f"{words}MBU {mbu}" + ", but does not fit in memory" * full)
+    figure = roofline(on_the_roof(calls, device), device)
+    call = f"batch {row['batch']}, {row['prompt_len']:,} tokens: {'; '.join(each)}"
+    return replace(figure, note="; ".join(filter(None, (call, figure.note))))
 
 
 def device_menu(*devices: Device | None) -> dict[str, Device]:
     """Devices by the name that a menu shows: the given ones, then datasheets."""
     every = [*filter(None, devices), *map(find_device, DEVICES)]
     return {one.name + " (calibrated)" * one.calibrated: one for one in every}
-
-
-def _utilization(rows: pd.DataFrame, device: Device) -> Iterable[str]:
-    """Of each call: what bounds it, its shares of the peaks, whether it fits."""
-    for _, row in rows.iterrows():
-        ms, rate = row["estimated_ms"], device.product_rate(row["precision"])
-        mfu = percent(1e3 * row["flops_causal"] / ms / rate)
-        mbu = percent(1e3 * row["bytes"] / ms / device.bandwidth)
-        full = row["estimated_gb"] * 1e9 > device.memory_bytes
-        words = f"{row['phase']} {digits(ms)} ms, bound by {row['bound']}, MFU {mfu}, "
-        yield f"{words}MBU {mbu}" + ", but does not fit in memory" * full

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fastlab.figures.explorer import Explorer, explore
-from fastlab.figures.grammar import Figure, against
+from fastlab.figures.grammar import Figure, against, nothing
 from fastlab.figures.layers import bars, level, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import BLACK, FAINT, GREY
 from fastlab.latency.devices import Device
 from fastlab.latency.explain import waterfall
-from fastlab.reading import SHAPE, sample_counts
+from fastlab.reading import SHAPE, nothing_measured, sample_counts
 from fastlab.record import Record
 from fastlab.rows import points_of, table
-from fastlab.scores.errors import Errors
+from fastlab.scores.correction import Errors
 from fastlab.scores.scoreboard import HOLDOUTS, NOISE, Scoreboard, predictions
 from fastlab.words import digits, percent
 
@@ -54,32 +52,6 @@ def held_out(
     return rows.assign(left_out=left_out, no_row_used_ms=alone)
 
 
-def leave_out(records: Iterable[Record], device: Device, caption: str = "") -> Explorer:
-    """Leave a value of a field out: its rows stand out, predicted from all others.
-
-    All predictions of a field are made once, when it is first chosen.
-    """
-    kept = list(records)
-    rows_of = cache(lambda field: held_out(kept, device, field))
-    values = {name: [of(r.point) for r in kept] for name, of in HOLDOUTS.items()}
-    fields = {name: sorted(set(own)) for name, own in values.items()}
-    fields = {name: own for name, own in fields.items() if len(own) > 1}
-    if not fields:
-        raise ValueError(f"nothing to leave out: no two values of {', '.join(values)}")
-    first = next(iter(fields))
-
-    def make(field: str, left_out: Any) -> Figure:
-        return without(rows_of(field), field, left_out)
-
-    return explore(
-        make,
-        {"left_out": max(fields[first], key=values[first].count)},
-        caption,
-        field=list(fields),
-        left_out=lambda state: fields[state["field"]],
-    )
-
-
 def without(rows: pd.DataFrame, field: str, value: Any) -> Figure:
     """Measured against predicted ms: the rows of one value in colour, others grey."""
     mine = rows["left_out"] == value
@@ -108,7 +80,8 @@ def methods(board: Scoreboard) -> Figure:
 
     Best first; the dashed line is the noise of repeating a measurement.
     """
-    scores = pd.DataFrame(board.methods).rename(columns={"name": "method"})
+    scores = pd.DataFrame(board.methods).drop(columns="spearman")
+    scores = scores.rename(columns={"name": "method"})
     scores = scores.sort_values("median", ignore_index=True)
     noise, ours = scores["method"] == NOISE, scores["method"].str.startswith("fastlab")
     scores.loc[noise, "bias"] = np.nan  # noise has no direction
@@ -134,15 +107,11 @@ def waterfalls(rows: pd.DataFrame, device: Device) -> Figure:
     """A panel for each measured row: what every step adds in ms, up to the clock.
 
     Hollow = estimated, hatched = what no step explains (the residual), filled =
-    measured. Steps that add nothing to any are not there. ValueError where nothing was
-    measured.
+    measured. Steps that add nothing to any are not there.
     """
     known = rows[rows["measured_ms"].notna()]
     if known.empty:
-        labels = [point.label for point in points_of(rows)]
-        each = [" ".join(pair) for pair in zip(labels, rows["status"], strict=True)]
-        why = ", ".join(each) or "no rows"
-        raise ValueError(f"nothing measured to explain: {why}")
+        return nothing(nothing_measured(rows))
     steps = _steps(known, device)
     names = list(dict.fromkeys(steps["step"]))
     names = [*names[:-1], ESTIMATE, names[-1], CLOCK]

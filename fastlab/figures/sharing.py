@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, drawn, gridlines, points
 from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import FAINT, GREEN, GREY, MARKERS, color_of
 from fastlab.reading import written
-from fastlab.spec.storage import BITS, Sharing, palette_bytes, tables_of
+from fastlab.spec.storage import Sharing, palette_bytes, tables_of
 from fastlab.words import digits, percent, si, times
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 HEADING = "speed-up over its\ndense (estimated)"
 TICKS = (2, 3, 4, 5, 6, 8)  # bits per weight
-ROWS = (1, 4, 16, 64, 0)  # output rows that share a table; 0 = all
 VALUE = 2  # bytes of a table's value: bf16
 
 
@@ -116,26 +114,9 @@ def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield str(name), GREEN if name == "palettes" else color, own
 
 
-def palettes(weights: Mapping[str, Tensor]) -> Explorer:
-    """Weight, bits and rows that share a table, against a histogram with the table.
-
-    weights: name -> (n, k). Recomputes only: k-means on one of them.
-    """
-
-    def rows_of(state: Mapping[str, Any]) -> dict[str, int]:
-        n = len(weights[state["weight"]])
-        return {str(r or "all"): r for r in ROWS if not (r and n % r)}
-
-    def make(weight: str, bits: int, rows: int) -> Figure:
-        return apart(weight, weights[weight], bits, rows)
-
-    start = {"bits": 3, "rows": 0}
-    return explore(make, start, weight=list(weights), bits=BITS, rows=rows_of)
-
-
 def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
-    """The explorer's figure in one state: a histogram of the weights that share the
-    first table, its values, and as many that are evenly spaced.
+    """A histogram of the weights that share a first table (of so many rows; 0 = all),
+    its values, and as many that are evenly spaced.
 
     ValueError where rows do not divide those of the weight (n, k).
     """
@@ -146,7 +127,7 @@ def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
     palette = lut_linear(weight.float(), None, sharing)
     groups = weight.float().reshape(tables, -1)
     low, high = groups.aminmax(dim=1, keepdim=True)
-    step = ((high - low) / (2**bits - 1)).clamp(min=2.0**-24)
+    step = ((high - low) / (2**bits - 1)).where(high > low, 1.0)
     even = ((groups - low) / step).round() * step + low
     errors = [(w - weight).norm() for w in (palette.dense(), even.view(n, k))]
     noises = [20 * float((weight.norm() / error).log10()) for error in errors]

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fastlab.figures.explorer import Explorer, around, explore
 from fastlab.figures.grammar import Figure, against, nothing
 from fastlab.figures.layers import even_at, gridlines, level, line, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
@@ -23,18 +22,16 @@ from fastlab.figures.precisions import (
     each_precision,
     with_loss,
 )
-from fastlab.figures.roofline import batches_to, device_menu
+from fastlab.figures.roofline import batches_to
 from fastlab.figures.style import color_of, look_of
 from fastlab.latency.devices import Device
-from fastlab.rows import ESTIMATED, MEASURED, estimated, over
+from fastlab.rows import ESTIMATED, MEASURED, estimated, only, over, points_of
 from fastlab.spec.formats import FORMATS
-from fastlab.spec.point import Point, Workload, lengthened, vary
+from fastlab.spec.point import Point
 from fastlab.spec.recipe import Recipe
 from fastlab.words import digits, factor, times
 
 STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-HIDDEN = (256, 512, 1024, 2048, 4096, 8192)
-LENGTHS = (32, 64, 512, 2048, 8192)
 MOST = 256  # the largest batch of the explorer
 LIMITS = (0.08, 8.0)  # its axis stays as controls move
 GAINED = ("ratio", "measured_gain", "fitted", "host_ms", "step_ms", "compile_s")
@@ -93,9 +90,8 @@ def by_batch(
         others, lambda p, own: [points(own, "batch", GAINS[1], **look_of(p, "decode"))]
     )
     most, gains = int(lines["batch"].max()), shown[[*GAINS]].to_numpy(float)
-    ticks = [2**n for n in range(30) if 2**n <= most]
-    label = "batch: rows in each product"
-    x = Axis(label, "log", ticks=ticks, limits=(0.85, most * 1.05))
+    ticks, ends = [2**n for n in range(30) if 2**n <= most], (0.85, most * 1.05)
+    x = Axis("batch: rows in each product", "log", ticks=ticks, limits=ends)
     room = min(0.7, np.nanmin(gains) / 1.15), max(1.5, np.nanmax(gains) * 1.15)
     y = _speedup(f"speed-up over {baseline}: above ×1 is faster", limits or room)
     panel = Panel(x, y, layers, key="edge", decor=[gridlines("y")])
@@ -189,38 +185,15 @@ def over_column(
 
 
 def paying(
-    point: Point,
-    *given: Device | None,
-    rows: pd.DataFrame | None = None,
-    baseline: str = "bf16",
-) -> Explorer:
-    """At which batch a precision stops paying: hidden size, cache, runtime and device.
+    point: Point, device: Device, rows: pd.DataFrame, baseline: str = "bf16"
+) -> Figure:
+    """At which batch each usual precision stops paying: a decode step on any device.
 
-    The given devices are offered before the datasheets; `rows`, measured on the first,
-    are drawn where the controls stand on their model and call.
+    rows: measured ones, drawn where they are of this step; the axis is always the same.
     """
-    offered = device_menu(*given)
-    hidden, cached = point.shape.hidden, point.workload.prompt_len
-    own = {"hidden": hidden, "cached": cached, "runtime": point.recipe.runtime}
-    own["device"] = next(iter(offered.values()))
-
-    def make(**state: Any) -> Figure:
-        device, work = state["device"], Workload("decode", 1, state["cached"])
-        longer = lengthened(point, work.prompt_len)
-        shape = vary(longer, "hidden", state["hidden"]).shape
-        moved = Point(shape, work, Recipe(runtime=state["runtime"]))
-        lines = curves(moved, device, USUAL, MOST, baseline)
-        here = rows if rows is not None and state == own else lines[:0]
-        here = here[here["precision"].isin(set(lines["precision"]))]
-        size = f"{point.shape.family} {point.shape.layers}x{state['hidden']}"
-        call = f"{state['runtime']}, {state['cached']:,} tokens cached"
-        head = f"{size} on {device.name}, {call}"
-        return by_batch(lines, here, baseline, head, LIMITS)
-
-    return explore(
-        *(make, own, "lines: estimated, nothing runs; marks: measured"),
-        hidden=around(HIDDEN, hidden),
-        cached=around(LENGTHS, cached),
-        runtime=["eager", "decoder"],
-        device={n: one for n, one in offered.items() if one.can(baseline)},
-    )
+    lines = curves(point, device, USUAL, MOST, baseline)
+    here = only(rows[rows["device"] == device.name], points_of(lines))
+    shape, work = point.shape, point.workload
+    head = f"{shape.family} {shape.layers}x{shape.hidden} on {device.name}, "
+    head += f"{point.recipe.runtime}, {work.prompt_len:,} tokens cached"
+    return by_batch(lines, here, baseline, head, LIMITS)

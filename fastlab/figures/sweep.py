@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure, against, nothing
 from fastlab.figures.layers import clocks, line, points, tiles
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
@@ -23,8 +22,7 @@ from fastlab.words import digits, si, times
 
 UNSURE = "~"  # before the number of a measurement that has not settled
 BETWEEN = 64  # estimated hidden sizes are multiples of it
-REACH = 2  # an explorer goes to so many times the most layers measured
-MOST = 64  # layers of the explorer of one model
+MOST = 64  # layers that the axis of devices has room for
 
 
 def pairs(rows: pd.DataFrame) -> Figure:
@@ -116,39 +114,16 @@ def choose(rows: pd.DataFrame, phase: str, precision: str) -> pd.DataFrame:
     return chosen
 
 
-def layers_by_hidden(
-    rows: pd.DataFrame, profile: Device | None = None, caption: str = ""
-) -> Explorer:
-    """Time against hidden size, for any number of layers up to twice those measured.
-
-    profile: the device that is estimated; without it only the rows' own estimates.
-    """
-    most = int(rows["layers"].max())
-
-    def make(layers: int, precision: str, phase: str) -> Figure:
-        chosen = choose(rows, phase, precision)
-        ends = [curve(chosen, profile, n) for n in (1, REACH * most)]
-        room = pd.concat([chosen[settled(chosen)], *ends])  # so that a move shows
-        return by_hidden(chosen, curve(chosen, profile, layers), layers, room)
-
-    return explore(
-        make,
-        {"layers": most},
-        caption,
-        layers=(1, REACH * most),
-        precision=list(dict.fromkeys(rows["precision"])),
-        phase=list(dict.fromkeys(rows["phase"])),
-    )
-
-
 def by_hidden(
-    rows: pd.DataFrame, own: pd.DataFrame, layers: int, room: pd.DataFrame
+    rows: pd.DataFrame, profile: Device | None, layers: int, precision: str, phase: str
 ) -> Figure:
     """Time against hidden size at one depth; other depths stay in grey behind.
 
-    own: the estimated curve; room: rows that the axis keeps room for.
+    profile: the device that is estimated; without it only the rows' own estimates. The
+    axis has room for one layer, and for twice as many as were measured.
     """
-    precision, phase = rows["precision"].iloc[0], rows["phase"].iloc[0]
+    rows = choose(rows, phase, precision)
+    ends = [curve(rows, profile, n) for n in (1, 2 * int(rows["layers"].max()))]
     known = rows[rows["measured_ms"].notna()].sort_values("hidden")
     here, rest = known[known["layers"] == layers], known[known["layers"] != layers]
     back: dict[str, Any] = {"color": FAINT, "size": 5, "line": "-"}
@@ -156,18 +131,17 @@ def by_hidden(
         points(group, "hidden", "measured_ms", f"{other} layers", **back)
         for other, group in rest.groupby("layers")
     ]
-    look = look_of(precision, phase)
+    look, own = look_of(precision, phase), curve(rows, profile, layers)
     over: dict[str, Any] = {"dash": "--", "band": ENDS, "color": look["color"]}
     drawn.append(line(own, "hidden", "estimated_ms", f"{layers}, estimated", **over))
     drawn.append(points(here, "hidden", "measured_ms", "", ends=OWN_ENDS, **look))
     what = "line estimated, marks measured" if len(here) else "estimated only"
     title = f"{precision} {phase}, {layers} layers: {what}"
     sizes = sorted(set(rows["hidden"]))
-    ends = sizes[0] / 1.15, sizes[-1] * 1.1
-    ms = room.reindex(columns=["measured_ms", *ENDS]).to_numpy(float)
-    ms = ms[np.isfinite(ms)]
-    limits = (ms.min() / 1.4, ms.max() * 1.4) if ms.size else None
-    x = Axis("hidden size", "log", ticks=sizes, limits=ends)
+    edges = sizes[0] / 1.15, sizes[-1] * 1.1
+    room = pd.concat([rows[settled(rows)], *ends])[["measured_ms", *ENDS]].astype(float)
+    limits = None if room.empty else (room.min().min() / 1.4, room.max().max() * 1.4)
+    x = Axis("hidden size", "log", ticks=sizes, limits=edges)
     panel = Panel(x, Axis("milliseconds", "log", limits=limits), drawn, key="edge")
     return Figure([panel], title, size=(8.2, 4.8))
 
@@ -178,7 +152,7 @@ def curve(rows: pd.DataFrame, profile: Device | None, layers: int) -> pd.DataFra
     if profile is not None:
         made = estimated(_widths(rows, layers), profile)
     found = made[["hidden", "estimated_ms", *ENDS]].dropna()
-    return found.sort_values("hidden").astype(dict.fromkeys(found, float))
+    return found.sort_values("hidden").astype(float)
 
 
 def _widths(rows: pd.DataFrame, layers: int) -> list[Point]:
@@ -192,43 +166,33 @@ def _widths(rows: pd.DataFrame, layers: int) -> list[Point]:
     return [replace(p, shape=replace(p.shape, layers=layers)) for p in known.values()]
 
 
-def depth(point: Point, devices: Sequence[Device]) -> Explorer:
-    """Estimated ms of a model on each device, for 1 to 64 layers."""
-    ends = [on_devices(point, devices, n) for n in (1, MOST)]
-    limits = (ends[0][ENDS[0]].min() * 0.7, ends[1][ENDS[1]].max() * 1.4)
+def on_devices(point: Point, devices: Sequence[Device], layers: int) -> Figure:
+    """Estimated ms of a model with so many layers, a line for each device.
 
-    def make(layers: int) -> Figure:
-        rows = on_devices(point, devices, layers)
-        look: dict[str, Any] = {"size": 9, "across": ENDS, "hollow": True, "pale": True}
-        marks = points(rows, "estimated_ms", "on", "estimated", **look)
-        each = rows[["estimated_ms", "bound"]].itertuples(index=False)
-        said = [f"{digits(ms)} ms, bound by {bound}" for ms, bound in each]
-        axis = Axis("estimated milliseconds", "log", limits=limits)
-        on = Axis("", names=list(rows["on"]))
-        work, first = point.workload, rows.iloc[0]
-        costs = f"{si(first['parameters'])} parameters, {si(first['flops'], 'FLOP')}"
-        call = f"{work.phase}, {work.prompt_len} tokens"
-        title = f"{layers} layers x {point.shape.hidden}, {call}: {costs}"
-        panel = Panel(axis, on, [marks], notes=[("", said)])
-        return Figure([panel], title, rows, (8.6, 1.7 + 0.55 * len(rows)))
-
-    caption = (
-        "nothing runs: all times are estimated. A datasheet is what a device could do "
-        "at best: estimated, not calibrated"
-    )
-    caption = "; ".join([caption, *(d.trust for d in devices if d.trust)])
-    return explore(make, {"layers": point.shape.layers}, caption, layers=(1, MOST))
-
-
-def on_devices(point: Point, devices: Sequence[Device], layers: int) -> pd.DataFrame:
-    """What the model with so many layers should take on each device."""
-    deep = replace(point, shape=replace(point.shape, layers=layers))
-    tables = []
+    The axis has room for 1 to 64 layers.
+    """
+    depths = (layers, 1, MOST)
+    deep = [replace(point, shape=replace(point.shape, layers=n)) for n in depths]
+    lines, room = [], []
     for device in devices:
         basis = "rates measured here" if device.calibrated else "datasheet"
         name = "this machine" if device.calibrated else device.name
         known = {"on": f"{name}\n({basis})", "device": device.name, "basis": basis}
-        tables.append(estimated([deep], device).assign(**known))
-    names = ["on", "device", "basis", "estimated_ms", *ENDS, "bound"]
-    every = pd.concat(tables, ignore_index=True)
-    return every[[*names, "parameters", "flops"]]
+        room.append(estimated(deep, device))
+        lines.append(room[-1][:1].assign(**known))
+    rows, room = (pd.concat(each, ignore_index=True) for each in (lines, room))
+    limits = room[ENDS[0]].min() * 0.7, room[ENDS[1]].max() * 1.4
+    look: dict[str, Any] = {"size": 9, "across": ENDS, "hollow": True, "pale": True}
+    marks = points(rows, "estimated_ms", "on", "estimated", **look)
+    said = rows["estimated_ms"].map(digits) + " ms, bound by " + rows["bound"]
+    axis = Axis("estimated milliseconds", "log", limits=limits)
+    panel = Panel(axis, Axis("", names=list(rows["on"])), [marks], notes=[("", said)])
+    costs = f"{si(rows['parameters'][0])} parameters, {si(rows['flops'][0], 'FLOP')}"
+    title = f"{layers} layers x {point.shape.hidden}, {point.workload.phase}, "
+    title += f"{point.workload.prompt_len} tokens: {costs}"
+    shown = ["on", "device", "basis", "estimated_ms", *ENDS, "bound"]
+    size = (8.6, 1.7 + 0.55 * len(rows))
+    note = "; ".join(device.trust for device in devices if device.trust)
+    return Figure(
+        [panel], title, rows[[*shown, "parameters", "flops"]], size, note=note
+    )

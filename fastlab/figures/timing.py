@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from fastlab.clock import stats
-from fastlab.figures.explorer import Explorer, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import drawn, level, line, points
 from fastlab.figures.panels import Axis, Panel
@@ -199,17 +198,6 @@ TRAPS: dict[str, tuple[bool, Callable[[Sequence[float]], Any]]] = {
 }
 
 
-def samples_taken(rows: pd.DataFrame, caption: str = "") -> Explorer:
-    """What you would have reported of few samples, or in a trap, beside all of ours."""
-    most = int(_series(rows).size().min())
-    return explore(
-        lambda samples, trap: reported(rows, trap, samples),
-        *({"samples": min(3, most), "trap": "naive loop, median"}, caption),
-        samples=(1, most),
-        trap=list(TRAPS),
-    )
-
-
 def compared(samples: pd.DataFrame, trap: str, used: int) -> pd.DataFrame:
     """What is reported from the first samples, and the full answer, in ms."""
     naive, ours = (own["ms"].to_numpy() for _, own in _series(samples))
@@ -224,25 +212,24 @@ def _series(samples: pd.DataFrame) -> Any:
     return samples.groupby("series", sort=False)
 
 
-def reported(samples: pd.DataFrame, trap: str, used: int) -> Figure:
+def reported(rows: pd.DataFrame, trap: str, samples: int) -> Figure:
     """The first samples, what was reported from them, and the full answer; ms.
 
     The other samples stay pale, and the axes as they are while controls move.
     """
-    answers = compared(samples, trap, used)
-    (_, naive), (_, ours) = _series(samples)
+    answers, every = compared(rows, trap, samples), rows["ms"].clip(lower=1e-6)
+    (_, naive), (_, ours) = _series(rows)
     rows = _told(naive if TRAPS[trap][0] else ours)[["series", "call", "ms"]]
     look: dict[str, Any] = {"color": FAINT, "size": 4}
-    layers = [points(rows[used:], "call", "ms", "not looked at", **look)]
+    layers = [points(rows[samples:], "call", "ms", "not looked at", **look)]
     look = {**LOOKS[0], "size": 5}
-    layers += [points(rows[:used], "call", "ms", "the samples used", **look)]
+    layers += [points(rows[:samples], "call", "ms", "the samples used", **look)]
     for n, name in ((1, "all of ours"), (0, "you report")):
         row, ends = answers[n : n + 1], ("low_ms", "high_ms")
         layers += [drawn(_answer, row, "call", "ms", name, "line", ends=ends)]
-    every = samples["ms"].clip(lower=1e-6)
     ms = replace(MS, limits=(every.min() / 1.2, every.max() * 1.2))
     calls = Axis("call, in the order taken", limits=(0, len(rows) + 1))
-    title = f"{trap}, n = {used}: {_verdict(*answers.to_dict('records'))}"
+    title = f"{trap}, n = {samples}: {_verdict(*answers.to_dict('records'))}"
     table = pd.concat([answers, rows], ignore_index=True)
     return Figure([Panel(calls, ms, layers)], title, table, (8.0, 4.6))
 

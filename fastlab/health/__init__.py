@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastlab import machine
-from fastlab.health.folders import data, results, store
-from fastlab.health.hardware import compiler, device, precisions, sharing
+from fastlab.health.hardware import (
+    compiler,
+    device,
+    precisions,
+    profile,
+    sharing,
+    timer,
+)
 from fastlab.health.report import Finding, Report, Subject
-from fastlab.health.software import packages, python
-from fastlab.health.timing import profile, timer
+from fastlab.health.software import data, packages, python, results, store
 from fastlab.spec.checks import check_choice
 
 __all__ = ["CHECKS", "Finding", "Report", "Subject", "doctor", "findings"]

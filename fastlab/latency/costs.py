@@ -29,8 +29,8 @@ class Timing(NamedTuple):
     """Seconds with their interval, what bounds them, and whether it was stretched."""
 
     seconds: float
-    low: float
-    high: float
+    low_s: float
+    high_s: float
     bound: str
     extrapolated: bool = False
 

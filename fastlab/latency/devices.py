@@ -150,12 +150,12 @@ class Device(Spec):
 
 def devices(path: str | Path | None = None) -> list[Device]:
     """Every row of devices.csv (default: the repository's), in order."""
-    return [made for made, _ in _read(path)]
+    return [made for made, _ in _read(Path(path or FILE))]
 
 
-def device(name: str, path: str | Path | None = None) -> Device:
+def device(name: str) -> Device:
     """The device with torch's name or the alias `name`, in any case; or ValueError."""
-    rows = [(made, (made.name, *aliases)) for made, aliases in _read(path)]
+    rows = [(made, (made.name, *aliases)) for made, aliases in _read(FILE)]
     known = {_key(label): made for made, labels in rows for label in labels}
     if _key(name) in known:
         return known[_key(name)]
@@ -165,15 +165,22 @@ def device(name: str, path: str | Path | None = None) -> Device:
     raise ValueError(f"unknown device {name!r}{hint}; `fastlab devices` lists all")
 
 
+def datasheet_row(name: str) -> Device | None:
+    """The device as the repository's devices.csv has it, None where it has none."""
+    try:
+        return device(name)
+    except ValueError:
+        return None
+
+
 def _key(name: str) -> str:
     """Lower-case letters and digits of `name`, without the maker in front."""
     return _MAKERS.sub("", re.sub("[^a-z0-9]", "", name.lower()))
 
 
-def _read(path: str | Path | None) -> list[tuple[Device, tuple[str, ...]]]:
+def _read(path: Path) -> list[tuple[Device, tuple[str, ...]]]:
     """(device, aliases) of each row; ValueError names the file, line and column."""
-    path = FILE if path is None else Path(path)
-    if path is FILE and not path.is_file():
+    if path == FILE and not path.is_file():
         needs = "fastlab needs the data folder of its repository"
         where = "run from a checkout, or pass path="
         raise FileNotFoundError(f"{path} is missing: {needs}; {where}")

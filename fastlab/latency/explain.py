@@ -55,13 +55,13 @@ class Share(NamedTuple):
     bound: str
 
 
-def breakdown(point: Point, device: Device, model: str = "auto") -> list[Share]:
+def breakdown(point: Point, device: Device) -> list[Share]:
     """Each of operations(point) on the device, then what its host adds to them.
 
-    They sum to estimate([point], device, model)[0].seconds; errors are those of
-    `estimate`. The host adds nothing where it queues ahead of the device's work.
+    They sum to estimate([point], device)[0].seconds; errors are those of `estimate`.
+    The host adds nothing where it queues ahead of the device's work.
     """
-    [made] = estimate([point], device, model)
+    [made] = estimate([point], device)
     whole = costs_on(point, device)
     alone = [_only(whole, i) for i in range(len(whole.classes))]
     timed = MODELS[made.model](alone, [point] * len(alone), device)

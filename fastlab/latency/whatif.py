@@ -12,8 +12,7 @@ from fastlab.cost.memory import largest_batch, peak_bytes
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
-from fastlab.latency.estimates import estimate
-from fastlab.latency.roofline import EFFICIENCIES
+from fastlab.latency.estimates import EFFICIENCIES, estimate
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape

@@ -110,9 +110,8 @@ def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
     """Raise ValueError where such a student cannot learn such a config."""
     vocab, taught = (model.config.vocab_size for model in (student, teacher))
     if vocab != taught:
-        raise ValueError(
-            f"vocab={vocab} of the student must be the teacher's, {taught}"
-        )
+        words = f"vocab={vocab} of the student must be the teacher's, {taught}"
+        raise ValueError(words)
     for who, model, layers in (
         ("student", student, config.layers.keys()),
         ("teacher", teacher, config.layers.values()),
@@ -121,9 +120,8 @@ def check_pair(student: Any, teacher: Any, config: DistillConfig) -> None:
         last = len(stack_of(model)) - 1
         for layer in layers:
             if not 0 <= layer <= last:
-                raise ValueError(
-                    f"layers: {who} has no layer {layer}; it has 0 to {last}"
-                )
+                words = f"layers: {who} has no layer {layer}; it has 0 to {last}"
+                raise ValueError(words)
     width, wanted = (model.config.hidden_size for model in (student, teacher))
     if config.layers and width != wanted:
         raise ValueError(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fastlab.learning.tokens import Blocks
+from fastlab.record import sync
 from fastlab.spec.checks import check_choice, check_count
 
 Loss = Callable[[Tensor], Tensor]  # ids (batch, block + 1) -> mean nats
@@ -156,6 +157,8 @@ class Trainer:
         """So many steps in all, unless the run has a plan from before its stop."""
         if self.plan.end is None:
             self.plan = Plan.of(max(1, steps - self.step), self.how.decay, self.step)
+        elif steps != self.plan.end:
+            raise ValueError(f"steps={steps}: the run here ends at {self.plan.end}")
 
     def finish(self, steps: int | None = None) -> None:
         """Shrink learning rates from here on and end; usually after a quarter more.
@@ -269,7 +272,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     fresh = path.with_name(path.name + ".tmp")
     write(fresh)
     with fresh.open("rb+") as handle:
-        os.fsync(handle.fileno())
+        sync(handle.fileno())
     os.replace(fresh, path)
 
 

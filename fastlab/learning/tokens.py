@@ -23,6 +23,7 @@ END = "<|endoftext|>"  # id 0: padding and end of sequence, for tools that ask f
 BYTES = 256
 PIECE_CHARACTERS = 2**18  # long texts are tokenized in pieces of about this length
 RESAMPLES = 2000  # of a bootstrap
+BARE = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
 
 
 def make_tokenizer(text: str, vocab: int = 2048) -> Any:
@@ -37,12 +38,8 @@ def make_tokenizer(text: str, vocab: int = 2048) -> Any:
     check_count("vocab", vocab, low=BYTES + 1, high=2**20)
     bpe, options = ByteLevelBPETokenizer(), {"min_frequency": 0, "show_progress": False}
     bpe.train_from_iterator(passages(text), vocab, special_tokens=[END], **options)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer,
-        eos_token=END,
-        pad_token=END,
-        clean_up_tokenization_spaces=False,
-    )
+    ends = {"eos_token": END, "pad_token": END, "clean_up_tokenization_spaces": False}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **ends)
 
 
 def check_tokenizer(tokenizer: Any, vocab: int) -> None:
@@ -70,18 +67,11 @@ def encode(tokenizer: Any, text: str) -> tuple[Tensor, NDArray[np.int64]]:
     starts = [np.zeros(0, np.int64)]
     done = 0
     for piece in passages(text, PIECE_CHARACTERS):
-        encoding = tokenizer(
-            piece,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
+        encoding = tokenizer(piece, return_offsets_mapping=True, **BARE)
         ids += encoding["input_ids"]
         offsets = byte_offsets(piece)
-        starts.append(
-            done + offsets[[start for start, _ in encoding["offset_mapping"]]]
-        )
+        places = [start for start, _ in encoding["offset_mapping"]]
+        starts.append(done + offsets[places])
         done += int(offsets[-1])
     return torch.tensor(ids, dtype=torch.int32), np.concatenate(starts)
 
@@ -184,12 +174,10 @@ def text_loss(
     check_tokenizer(tokenizer, model.config.vocab_size)
     rows, sizes = blocks_and_bytes(tokenizer, text, block)
     nats = block_nats(model, rows, batch)
-    low, high = bootstrap_ratio(nats / math.log(2), sizes.sum(1))
-    tokens = len(rows) * block
+    bits, tokens = nats / math.log(2), len(rows) * block
     return TextLoss(
-        bits_per_byte=float(nats.sum() / math.log(2) / sizes.sum()),
-        low=low,
-        high=high,
+        float(bits.sum() / sizes.sum()),
+        *bootstrap_ratio(bits, sizes.sum(1)),
         perplexity=math.exp(nats.sum() / tokens),
         tokens=tokens,
         bytes=int(sizes.sum()),
@@ -216,12 +204,10 @@ def block_nats(model: nn.Module, rows: Tensor, batch: int = 8) -> NDArray[np.flo
     return torch.cat(nats).double().cpu().numpy()
 
 
-def bootstrap_ratio(
-    above: NDArray[Any], below: NDArray[Any], seed: int = 0
-) -> tuple[float, float]:
+def bootstrap_ratio(above: NDArray[Any], below: NDArray[Any]) -> tuple[float, float]:
     """95 % interval of sum(above) / sum(below) where pairs are drawn anew, together."""
-    n, generator = len(above), np.random.default_rng(seed)
-    drawn = generator.integers(n, size=(RESAMPLES, n))
+    n = len(above)
+    drawn = np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
     ratios = above[drawn].sum(1) / below[drawn].sum(1)
     low, high = np.quantile(ratios, (0.025, 0.975))
     return float(low), float(high)

@@ -51,7 +51,8 @@ def check_values(parameters: Mapping[str, Any]) -> None:
     rules: dict[str, Any] = {name: own.metadata for name, (_, own) in FLAT.items()}
     rules["source"] = {"allowed": SOURCES}
     for name, given in parameters.items():
-        rule = rules.get(name) or rules.get(name.removesuffix("s"), {})
+        one = name.removesuffix("s")
+        rule = rules.get(name) or rules.get(one) or rules.get(one.removesuffix("e"), {})
         for value in given if isinstance(given, list) else [given]:
             check_rule(name, value, rule)
 

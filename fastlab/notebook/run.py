@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlab import machine
 from fastlab.clock.timing import Settings
-from fastlab.figures.shown import show
+from fastlab.figures.grammar import show
 from fastlab.latency.devices import Device
 from fastlab.notebook.progress import NotebookLine
 from fastlab.reading import sample_counts
@@ -29,8 +29,7 @@ from fastlab.sweeps.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fastlab.figures.grammar import Figure
-    from fastlab.figures.shown import Shown
+    from fastlab.figures.grammar import Figure, Shown
     from fastlab.shrink.trained import Trained
 
 SOURCES = ("auto", "measure", "replay")

@@ -10,18 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.cache_utils import (
-    Cache,
-    StaticCache,
-    StaticLayer,
-    StaticSlidingWindowLayer,
-)
+from transformers.cache_utils import Cache, StaticLayer
 
-from fastlab.models import cache_name
+from fastlab.shrink.kernels import rounded_rows
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import STATIC
 from fastlab.spec.recipe import bucket
+from fastlab.tracing.caches import cache_name, keeps, layers_of, static_cache_reason
 
 
 class Place:
@@ -132,7 +127,7 @@ class Int8Layer(PlainLayer):
     Bytes are held as uint8: not every operation that moves them knows fp8.
     """
 
-    kind, most = torch.int8, 127.0
+    kind = torch.int8
 
     def _kinds(self, sizes: list[Any]) -> list[Any]:
         scales = [((*size[:3], 1), torch.float32) for size in sizes]
@@ -140,10 +135,9 @@ class Int8Layer(PlainLayer):
 
     def _packed(self, keys: Tensor, values: Tensor) -> list[Tensor]:
         packed, scales = [], []
-        for x in (keys.float(), values.float()):
-            scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-12) / self.most
-            scaled = x / scale if self.kind.is_floating_point else (x / scale).round()
-            packed.append(scaled.to(self.kind).view(torch.uint8))
+        for x in (keys, values):
+            codes, scale = rounded_rows(x, self.kind)
+            packed.append(codes.view(torch.uint8))
             scales.append(scale)
         return packed + scales
 
@@ -160,7 +154,7 @@ class Int8Layer(PlainLayer):
 class Fp8Layer(Int8Layer):
     """The same in fp8 (e4m3), with scales of max |x| / 448."""
 
-    kind, most = torch.float8_e4m3fn, 448.0
+    kind = torch.float8_e4m3fn
 
 
 LAYERS = {"static": PlainLayer, "static-int8": Int8Layer, "static-fp8": Fp8Layer}
@@ -214,51 +208,3 @@ def dtype_of(model: nn.Module) -> torch.dtype:
         if weight is not None and "norm" in type(module).__name__.lower():
             return weight.dtype
     return next(x.dtype for x in model.parameters() if x.is_floating_point())
-
-
-def layers_of(config: Any) -> list[Any]:
-    """The layers of transformers' own static cache; none of them is allocated."""
-    return list(StaticCache(config=config, max_cache_len=1).layers)
-
-
-def keeps(layer: Any) -> bool:
-    """Whether a layer of transformers' keeps keys and values by position, no more."""
-    return type(layer) in (StaticLayer, StaticSlidingWindowLayer)
-
-
-def static_cache_reason(model_or_config: Any) -> str | None:
-    """Why a transformers model, or that of a config, decodes with no static cache.
-
-    None where it can: a causal decoder, all of whose layers keep keys and values of
-    positions, or nothing, and whose attention goes by the mask that it is given.
-    """
-    config, model = getattr(model_or_config, "config", model_or_config), model_or_config
-    if model is config:
-        model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if why := _reason(model, config):
-        return f"model_type={config.model_type!r} has no static cache: {why}"
-    return None
-
-
-def _reason(model: Any, config: Any) -> str | None:
-    text = config.get_text_config(decoder=True)
-    if getattr(config, "is_encoder_decoder", False):
-        return "it is an encoder-decoder"
-    if model is None or not model.can_generate():
-        return "it is no causal language model"
-    if not getattr(text, "is_decoder", True):
-        return "it is an encoder"
-    if not cache_name(model):
-        return "it keeps nothing of the past"
-    if model._is_stateful or cache_name(model) not in ("cache", "past_key_values"):
-        return "it keeps a state that is not keys and values"
-    try:
-        others = [layer for layer in layers_of(config) if not keeps(layer)]
-    except KeyError as error:
-        return f"transformers has no static cache of {error} layers"
-    kinds = {type(layer).__name__ for layer in others} - {"DummyLayer"}
-    if kinds:
-        return f"some of its layers keep other things ({', '.join(sorted(kinds))})"
-    if not (model._can_compile_fullgraph or model._supports_attention_backend):
-        return "its attention is not made for one"
-    return None

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
 from fastlab.machine import Here
-from fastlab.models import cache_name
 from fastlab.runtime.attention import asks_for_attention, attention_of
-from fastlab.runtime.cache import StaticKV, static_cache_reason
+from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import ENGINES
+from fastlab.tracing.caches import cache_name, static_cache_reason
 
 Forward = Callable[..., Tensor]
 RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
@@ -147,18 +147,20 @@ class Decoder:
         self._check_ids(ids)
         check_count("new_tokens", new_tokens, high=self.max_len - ids.shape[1] + 1)
         self._check_longrope(ids.shape[1], new_tokens)
-        self.prefill(ids, prefixes)
+        self.logits = self.prefill(ids, prefixes)  # of the last step, to be looked at
         n, ended = ids.shape[1], None
         for start in (0, *range(1, new_tokens, self.unroll)):
             if start:
-                self.advance()
+                self.logits = self.advance()
             stop = min(start + self.unroll, new_tokens) if start else 1
             piece = self.place.tokens[:, n + start : n + stop].clone()
             if eos:
                 piece, ended = after_eos(piece, ended, eos)
+                if bool((ended >= 0).all()):
+                    last = int((piece == ended).int().argmax(dim=1).max())
+                    yield piece[:, : last + 1]
+                    return
             yield piece
-            if ended is not None and bool((ended >= 0).all()):
-                return
 
     def _make_call(self) -> None:
         """Make what takes `unroll` steps, compiled and captured where asked for."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
 from fastlab import models
+from fastlab.checkpoints import greedy
 from fastlab.machine import Here
 from fastlab.runtime.attention import BACKENDS, kernel_of
 from fastlab.runtime.compiled import Compiler, Step, captured, compiled, one_row
@@ -147,8 +148,6 @@ class Generate(models.Call):
         self.model, self.ids, self.mask = model, ids, torch.ones_like(ids)
         self.options: dict[str, Any] = {
             "max_new_tokens": new,
-            "min_new_tokens": new,
-            "do_sample": False,
             "cache_implementation": "static",
         }
         if ids.device.type == "cpu":
@@ -159,9 +158,10 @@ class Generate(models.Call):
 
     def run(self) -> Tensor:
         """Token ids (batch, new_tokens)."""
-        out = self.model.generate(  # type: ignore[operator]
-            self.ids, attention_mask=self.mask, **self.options
-        )
+        with greedy(self.model, **self.options) as how:  # no eos ends it
+            out = self.model.generate(  # type: ignore[operator]
+                self.ids, attention_mask=self.mask, generation_config=how
+            )
         tokens: Tensor = out[:, self.ids.shape[1] :]
         return tokens
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from fastlab.spec.checks import check_count
 
+COLDEST = 1e-30  # temperature whose inverse fp32 holds
 _WORD = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 = greedy; top_k = how many tokens may be drawn, 0 = all."""
+    """temperature 0 = greedy, which heeds nothing else; top_k: 0 = all tokens."""
 
     temperature: float = 0.0
     top_k: int = 0
@@ -33,6 +34,9 @@ class Sampling:
             )
         check_count("top_k", self.top_k, low=0)
         check_count("seed", self.seed, low=0, high=2**31)
+        for name, value in (("top_k", self.top_k), ("seed", self.seed)):
+            if value and not self.temperature:
+                raise ValueError(f"{name}={value} needs a temperature above 0")
 
 
 GREEDY = Sampling()
@@ -43,14 +47,17 @@ def pick(logits: Tensor, sampling: Sampling, position: Tensor) -> Tensor:
 
     Drawn by the Gumbel trick: the largest of logit / temperature - log(-log u).
     """
-    if sampling.temperature == 0:
+    if sampling.temperature == 0 or sampling.top_k == 1:
         return logits.argmax(dim=-1, keepdim=True)
-    scores = logits.float() / sampling.temperature
-    if 0 < sampling.top_k < scores.shape[-1]:
-        least = scores.topk(sampling.top_k, dim=-1).values[:, -1:]
-        scores = scores.masked_fill(scores < least, -float("inf"))
+    wide = logits.float()
+    scores = wide - wide.amax(dim=-1, keepdim=True)  # no temperature makes it infinite
+    scores = scores / max(sampling.temperature, COLDEST)
     u = uniform(scores.shape, sampling.seed, position)
-    return (scores - (-u.log()).log()).argmax(dim=-1, keepdim=True)
+    drawn = scores - (-u.log()).log()
+    if 0 < sampling.top_k < scores.shape[-1]:
+        kept = wide.topk(sampling.top_k, dim=-1).indices
+        return kept.gather(1, drawn.gather(1, kept).argmax(dim=-1, keepdim=True))
+    return drawn.argmax(dim=-1, keepdim=True)
 
 
 def uniform(shape: torch.Size, seed: int, position: Tensor) -> Tensor:
@@ -59,7 +66,7 @@ def uniform(shape: torch.Size, seed: int, position: Tensor) -> Tensor:
     batch = torch.arange(shape[0], device=position.device)[:, None]
     token = torch.arange(shape[1], device=position.device)
     mixed = _mixed(_mixed(start + batch * 0x9E3779B1) + token)
-    return ((mixed >> 8).float() + 0.5) * 2.0**-24
+    return ((mixed >> 9).float() + 0.5) * 2.0**-23  # exact in fp32: never 0 or 1
 
 
 def _mixed(x: Tensor) -> Tensor:

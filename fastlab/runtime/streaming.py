@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastlab.checkpoints import check_logits, eos_ids, ids_of
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.sampling import GREEDY, Sampling
 
@@ -54,6 +55,7 @@ class Stream:
         for chunk in self.decoder.chunks(self.ids, self.new_tokens, self.eos):
             tokens = chunk[0].tolist()  # waits for the device
             now_s = time.perf_counter() - start
+            check_logits(self.decoder.logits)
             first_s = first_s or now_s
             ended = text.add(tokens, self.eos)
             if piece := text.piece():
@@ -82,13 +84,11 @@ def stream(
 
     Ends at an eos token of the model or tokenizer, before a stop string, or after
     new_tokens tokens. Raises ValueError for an empty prompt or stop string, or more
-    positions than the model has.
+    positions than the model has, and while it runs for logits that are not finite.
     """
     if any(not words for words in stop):
         raise ValueError("stop='' must have at least one character")
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
-    if ids.shape[1] == 0:
-        raise ValueError(f"prompt={prompt!r} must have at least one token")
+    ids = ids_of(model, tokenizer, prompt)
     decoder = Decoder(
         model,
         max_len=ids.shape[1] + new_tokens - 1,
@@ -115,16 +115,16 @@ class Text:
         return len(self._ids) - self._n
 
     def add(self, tokens: list[int], eos: Sequence[int]) -> str:
-        """Take new tokens; "eos" or "stop" where they end the text, else ""."""
+        """Take new tokens; "eos" or "stop" at the one that ends the text, else ""."""
         for token in tokens:
             self._ids.append(token)
+            new = self._decoded()[self._start :] if self._stop else ""
+            found = [new.find(words) for words in self._stop if words in new]
+            if found:
+                self._end = self._start + min(found)
+                return "stop"
             if token in eos:
                 return "eos"
-        new = self._decoded()[self._start :]
-        found = [new.find(words) for words in self._stop if words in new]
-        if found:
-            self._end = self._start + min(found)
-            return "stop"
         return ""
 
     def piece(self, last: bool = False) -> str:
@@ -145,11 +145,3 @@ class Text:
     def _decoded(self) -> str:
         # With the prompt: alone, some tokenizers drop the first space.
         return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))
-
-
-def eos_ids(model: nn.Module, tokenizer: Any) -> list[int]:
-    """Tokens that end a text: of the model's generation config, else the tokenizer."""
-    config: Any = getattr(model, "generation_config", None)
-    named = getattr(config, "eos_token_id", None)
-    named = tokenizer.eos_token_id if named is None else named
-    return [named] if isinstance(named, int) else list(named or ())

@@ -9,11 +9,11 @@ from itertools import compress
 import numpy as np
 
 from fastlab.latency.devices import Device
+from fastlab.latency.estimates import EFFICIENCIES
 from fastlab.latency.fit import fit, usable
 from fastlab.latency.profile import formula
-from fastlab.latency.roofline import EFFICIENCIES
 from fastlab.latency.samples import Sample, work_of
-from fastlab.scores.errors import Errors
+from fastlab.scores.correction import Errors
 
 VARIANTS = {
     "without overlap exponent (max)": "sharpness",

@@ -1,7 +1,11 @@
-"""What other rows teach about a model: a correction for each way of running one."""
+"""What other rows teach about a model: a correction for each way of running one.
+
+And how far predictions are off, in the figures that all scores are given in.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +21,32 @@ SAME = ("precision", "phase")
 WAYS = ((*SAME, "cache", "runtime", "attention"), (*SAME, "compiled"), SAME)
 FEWEST = 3  # rows from which the median of a way is worth more than a wider one's
 ENOUGH = 8  # rows of a precision and phase from which a residual is worth fitting
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Absolute errors in % of the measured time, and their signed median (bias).
+
+    Of ratios bias is NaN, and spearman their rank correlation with the measured ones.
+    """
+
+    name: str
+    n: int
+    median: float
+    mean: float
+    p90: float
+    bias: float
+    spearman: float = math.nan
+
+    @classmethod
+    def of(cls, name: str, predicted: np.ndarray, measured: np.ndarray) -> Errors:
+        """The errors of predicted against measured; all NaN where there are none."""
+        signed = 100 * (np.asarray(predicted) / np.asarray(measured) - 1)
+        if not len(signed):
+            return cls(name, 0, *(math.nan,) * 4)
+        off = np.abs(signed)
+        found = np.median(off), off.mean(), np.quantile(off, 0.9), np.median(signed)
+        return cls(name, len(signed), *map(float, found))
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,11 @@ import numpy as np
 from fastlab.cost.article import article_as_printed
 from fastlab.cost.passes import passes
 from fastlab.latency.costs import CAUSAL, FLOPS, MOVED, costs_of
-from fastlab.latency.devices import Device
-from fastlab.latency.devices import device as datasheet_row
-from fastlab.latency.estimates import estimate
-from fastlab.latency.roofline import EFFICIENCIES
+from fastlab.latency.devices import Device, datasheet_row
+from fastlab.latency.estimates import EFFICIENCIES, estimate
 from fastlab.record import Estimate, Record
-from fastlab.scores.correction import Predicted, held_out
-from fastlab.scores.errors import Errors
-from fastlab.scores.speedups import Speedup, speedups
+from fastlab.scores.correction import Errors, Predicted, held_out
+from fastlab.scores.speedups import speedups
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
 
@@ -41,10 +38,11 @@ NOISE = "repeat noise"
 
 
 class Predictions(NamedTuple):
-    """Rows, their estimates, and what rows of the other folds make of those."""
+    """Rows, their estimates and seconds, and what other folds make of the estimates."""
 
     rows: list[Record]
     estimates: list[Estimate]
+    measured: np.ndarray
     folds: np.ndarray
     found: Predicted
     skipped: list[str]
@@ -54,14 +52,9 @@ class Predictions(NamedTuple):
         """The rows' points."""
         return [row.point for row in self.rows]
 
-    @property
-    def measured(self) -> np.ndarray:
-        """The rows' seconds."""
-        return _seconds(self.rows)
-
-    def errors(self, name: str = "fastlab, held out") -> Errors:
+    def errors(self) -> Errors:
         """How far off the held-out predictions are."""
-        return Errors.of(name, self.found.seconds, self.measured)
+        return Errors.of("fastlab, held out", self.found.seconds, self.measured)
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class Scoreboard:
     holdout: str
     methods: tuple[Errors, ...]
     groups: tuple[Errors, ...]
-    speedups: tuple[Speedup, ...]
+    speedups: tuple[Errors, ...]
     coverage: float
     half_width: float
     alone_coverage: float
@@ -137,15 +130,12 @@ def predictions(
     every = [(record, _fault(record, device)) for record in records]
     skipped = [f"{record.point.label}: {fault}" for record, fault in every if fault]
     rows = [record for record, fault in every if not fault]
-    points, measured = [row.point for row in rows], _seconds(rows)
+    measured = np.array([row.measured.seconds for row in rows if row.measured])
+    points = [row.point for row in rows]
     folds = _folds(points, holdout)
     estimates = estimate(points, device, model)
     found = held_out(points, estimates, measured, folds)
-    return Predictions(rows, estimates, folds, found, skipped)
-
-
-def _seconds(rows: Iterable[Record]) -> np.ndarray:
-    return np.array([row.measured.seconds for row in rows if row.measured])
+    return Predictions(rows, estimates, measured, folds, found, skipped)
 
 
 def _fault(record: Record, device: Device) -> str:
@@ -175,32 +165,25 @@ def _folds(points: Sequence[Point], holdout: str) -> np.ndarray:
     return np.array([names.index(value) for value in values])
 
 
-def _datasheet(device: Device) -> Device:
-    try:
-        return datasheet_row(device.name)
-    except ValueError:
-        return device
-
-
 def _methods(made: Predictions, device: Device) -> Iterator[Errors]:
     """Errors of what one would use instead, each on the same rows."""
-    sheet = _datasheet(device)
+    sheet = datasheet_row(device.name) or device
     points, measured, folds = made.points, made.measured, made.folds
     printed = np.array([_article(point) for point in points])
     ratio = measured / printed
     constant = np.array([np.median(ratio[folds != fold]) for fold in folds])
     rates = np.array([sheet.product_rate(p.recipe.precision) for p in points])
-    flops = np.array([costs_of(point).totals[FLOPS] for point in points])
+    costs = [costs_of(point) for point in points]
     timed = [row.measured for row in made.rows if row.measured]
     found = {
         "fastlab, no row used": np.array([e.seconds for e in made.estimates]),
         "article x constant": printed * constant,
-        "FLOPs / datasheet peak": flops / rates,
+        "FLOPs / datasheet peak": np.array([c.totals[FLOPS] for c in costs]) / rates,
     }
     for name, (compute, memory) in EFFICIENCIES.items():
-        peaks, bandwidth = compute * rates, memory * sheet.bandwidth
-        pairs = zip(points, peaks, strict=True)
-        found[name] = np.array([_roofline(p, peak, bandwidth) for p, peak in pairs])
+        each = zip(costs, compute * rates, strict=True)
+        speed = memory * sheet.bandwidth
+        found[name] = np.array([_roofline(c.matrix, peak, speed) for c, peak in each])
     found[NOISE] = measured + np.array([(one.high_s - one.low_s) / 2 for one in timed])
     for name, seconds in found.items():
         yield Errors.of(name, seconds, measured)
@@ -211,8 +194,7 @@ def _article(point: Point) -> float:
     return float(article_as_printed(rows, built.layers, built.hidden))
 
 
-def _roofline(point: Point, peak: float, bandwidth: float) -> float:
-    matrix = costs_of(point).matrix
+def _roofline(matrix: np.ndarray, peak: float, bandwidth: float) -> float:
     moved = matrix[:, MOVED].sum(axis=1)
     return float(np.maximum(matrix[:, CAUSAL] / peak, moved / bandwidth).sum())
 

@@ -5,78 +5,61 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from fastlab.scores.errors import Errors
+from fastlab.scores.correction import Errors
 from fastlab.spec.checks import canonical
 from fastlab.spec.point import Point
 
 PARTS = ("shape", "workload", "recipe")  # of a point: their fields need no prefix
 
 
-@dataclass(frozen=True)
-class Speedup:
-    """Pairs of rows that differ in `field` only: |error| of the predicted ratio in %.
-
-    spearman is the rank correlation of predicted and measured ratios; NaN below 3 pairs
-    or where one side is constant.
-    """
-
-    field: str
-    n: int
-    median: float
-    mean: float
-    p90: float
-    spearman: float
-
-
 def speedups(
     points: Sequence[Point], predicted: np.ndarray, measured: np.ndarray
-) -> Iterator[Speedup]:
-    """Predicted against measured time ratios of pairs, for all and by changed field."""
+) -> Iterator[Errors]:
+    """Predicted time ratios of pairs against measured ones, of all and by field.
+
+    A pair differs in that field only.
+    """
     by_field = _pairs(points)
     every = [pair for pairs in by_field.values() for pair in pairs]
     for field, pairs in {"all": every, **by_field}.items():
         if pairs:
             a, b = np.array(pairs).T
-            yield _speedup(
-                field, predicted[a] / predicted[b], measured[a] / measured[b]
-            )
-
-
-def _speedup(field: str, predicted: np.ndarray, measured: np.ndarray) -> Speedup:
-    e = Errors.of(field, predicted, measured)
-    return Speedup(field, e.n, e.median, e.mean, e.p90, spearman(predicted, measured))
+            ratios = predicted[a] / predicted[b], measured[a] / measured[b]
+            off = Errors.of(field, *ratios)
+            yield replace(off, bias=math.nan, spearman=spearman(*ratios))
 
 
 def _pairs(points: Sequence[Point]) -> dict[str, list[tuple[int, int]]]:
     """Pairs of rows whose canonical points differ in one field and no other."""
     flat = [_flat(point.to_dict()) for point in points]
-    fields = sorted({name for one in flat for name in one})
     found: dict[str, list[tuple[int, int]]] = {}
-    for field in fields:
+    for field in sorted({name for one in flat for name in one}):
         alike = defaultdict(list)
         for i, one in enumerate(flat):
             alike[canonical({k: v for k, v in one.items() if k != field})].append(i)
-        found[field] = [
+        pairs = [
             pair
             for same in alike.values()
             for pair in _ordered(same, [flat[i].get(field) for i in same])
         ]
-    return {field: pairs for field, pairs in found.items() if pairs}
+        if pairs:
+            found[field] = pairs
+    return found
 
 
 def _ordered(rows: Sequence[int], values: Sequence[Any]) -> Iterator[tuple[int, int]]:
     # The larger value first: its time over that of the smaller is the speed-up of
     # "fewer" or "narrower", and of bf16 over fp32. None = the field's default.
     known = [(value is not None, isinstance(value, str), value) for value in values]
-    for i, j in combinations(range(len(rows)), 2):
-        if known[i] != known[j]:
-            larger, smaller = (i, j) if known[i] > known[j] else (j, i)
+    for pair in combinations(range(len(rows)), 2):
+        smaller, larger = sorted(pair, key=known.__getitem__)
+        if known[smaller] != known[larger]:
             yield rows[larger], rows[smaller]
 
 
@@ -85,10 +68,8 @@ def _flat(data: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in data.items():
         inside = "" if name in PARTS else f"{before}{name}."
-        if isinstance(value, Mapping):
-            found |= _flat(value, inside)
-        else:
-            found[before + name] = value
+        deeper = isinstance(value, Mapping)
+        found |= _flat(value, inside) if deeper else {before + name: value}
     return found
 
 

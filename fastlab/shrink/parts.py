@@ -18,14 +18,19 @@ def linear_names(model: nn.Module, scope: str) -> list[str]:
     "layers": those of the transformer's layers (everything in an nn.ModuleList); "head"
     and "all": also what follows them, the output head and bert's transform before it.
     """
-    modules = list(model.named_modules(remove_duplicate=False))
-    lists = tuple(f"{name}." for name, m in modules if isinstance(m, nn.ModuleList))
+    lists = _lists(model)
     return [
         name
-        for name, module in modules
+        for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, (nn.Linear, Conv1D))
         and (scope != "layers" or name.startswith(lists))
     ]
+
+
+def _lists(model: nn.Module) -> tuple[str, ...]:
+    """How the names of what is in the transformer's layers begin."""
+    modules = model.named_modules()
+    return tuple(f"{name}." for name, m in modules if isinstance(m, nn.ModuleList))
 
 
 def dense_names(model: nn.Module, verb: str) -> list[str]:
@@ -43,10 +48,18 @@ def dense_weight(module: nn.Module) -> Tensor:
     return weight.t() if isinstance(module, Conv1D) else weight
 
 
-def quantized_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) of every quantized linear and table."""
-    kinds = (Quantized, Int8Embedding)
+def stored_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(name, module) of every quantized, sparse or shared linear, and table."""
+    kinds = (StoredLinear, Int8Embedding)
     return ((n, m) for n, m in model.named_modules() if isinstance(m, kinds))
+
+
+def scope_of(model: nn.Module) -> str:
+    """The scope that the stored modules of a model are those of."""
+    stored, lists = dict(stored_modules(model)), _lists(model)
+    if any(isinstance(module, Int8Embedding) for module in stored.values()):
+        return "all"
+    return "layers" if all(name.startswith(lists) for name in stored) else "head"
 
 
 def precision_of(model: nn.Module) -> str:
@@ -93,11 +106,7 @@ def logical_parameters(model: Any) -> int:
     Scales, zero points, tables and filled-up rows are none, zeros count; a tied head
     counts once, also where it now has its own quantized copy.
     """
-    stored = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (StoredLinear, Int8Embedding))
-    }
+    stored: dict[str, Any] = dict(stored_modules(model))
     weights = (m.named_parameters() for m in stored.values())
     own = {id(w) for named in weights for name, w in named if name != "bias"}
     if getattr(model.config, "tie_word_embeddings", False):

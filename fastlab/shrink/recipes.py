@@ -15,12 +15,13 @@ from fastlab.learning.tokens import token_ids
 from fastlab.learning.training import export_run
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
-from fastlab.shrink.saved import MANIFEST, load_quantized, manifest_of
+from fastlab.shrink.saved import load_stored
 from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
-from fastlab.spec.formats import QUANTIZED
+from fastlab.spec.formats import PRECISIONS, QUANTIZED
+from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import PLAIN, SCOPES, Recipe
@@ -50,11 +51,17 @@ def build(
     if trained is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     trained.check(point)
+    held = held_recipe(trained.folder)
+    attention = models.implementation_of(recipe.attention)
+    if held and is_stored(held):
+        if recipe.weights_key != held.weights_key:
+            raise contradiction(trained.source, held, "precision", recipe.precision)
+        return load_stored(trained.folder, device, attention)
     ids, source = _ids(point, device, trained), trained.folder
     if recipe.distill_steps:  # a student is pruned already
         source = healed(recipe, trained, ids, device)
         recipe = replace(recipe, pruning=Pruning(), distill_steps=0)
-    model, _ = checkpoints.load(source, device, recipe.precision)
+    model, _ = checkpoints.load(source, device, recipe.precision, attention)
     return smaller(model, recipe, ids)
 
 
@@ -146,29 +153,22 @@ def load(
 ) -> tuple[nn.Module, Any]:
     """A real model and its tokenizer, from a hub name or a local folder.
 
-    precision: fp32 where none is named; a quantized one loads bf16 weights and
-    quantizes those that scope names. A folder that `save_quantized` wrote comes back in
-    the precision it has (its tokenizer is None where none was saved). Weights are read
-    from safetensors only and no code of the repository is run. Raises OSError where
-    something is missing, ValueError for a precision that is none or not the folder's.
+    precision: where none is named, that of a folder which `save` wrote, else fp32; a
+    quantized one loads bf16 weights and quantizes those that scope names. Weights that
+    are stored quantized, sparse or shared come back as they are. The tokenizer is None
+    where such a folder has none. Weights are read from safetensors only and no code of
+    the repository is run. Raises OSError where something is missing, ValueError for a
+    precision that is none or not the folder's.
     """
-    if (Path(source) / MANIFEST).is_file():
-        return _load_saved(Path(source), device, precision)
-    precision = precision or "fp32"
     check_choice("scope", scope, SCOPES)
+    held = held_recipe(source)
+    if held and is_stored(held):
+        if precision not in (None, held.precision):
+            check_choice("precision", precision, PRECISIONS)
+            raise contradiction(source, held, "precision", precision)
+        return load_stored(source, device), checkpoints.tokenizer_of(source)
+    precision = precision or (held.precision if held else "fp32")
     model, tokenizer = checkpoints.load(source, device, precision)
     if precision in QUANTIZED:
         quantize(model, precision, scope)
     return model, tokenizer
-
-
-def _load_saved(folder: Path, device: str, wanted: str | None) -> tuple[nn.Module, Any]:
-    from transformers import AutoTokenizer
-
-    has = manifest_of(folder)["precision"]
-    if wanted not in (None, has):
-        raise ValueError(f"precision={wanted!r}: {folder} holds {has} weights")
-    model = load_quantized(folder, device)
-    if not (folder / "tokenizer_config.json").exists():
-        return model, None
-    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

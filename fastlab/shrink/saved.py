@@ -1,7 +1,8 @@
-"""Quantized models on disk: one safetensors file, the config, and a manifest.
+"""Models on disk, in whatever form they hold their weights: safetensors and JSON.
 
-The manifest (fastlab.json) says what each quantized module is and what the file holds;
-4-bit codes are stored plain, so that a file made on one device loads on another.
+Dense ones, pruned or with zeros too, are folders that transformers reads. Others are
+one safetensors file, the config and a manifest (fastlab.json), which says what each
+module is; codes are stored plain, so that a file made on one device loads on another.
 """
 
 from __future__ import annotations
@@ -15,65 +16,79 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fastlab.checkpoints import without_bars
+from fastlab.models import DTYPES, set_implementations
 from fastlab.shrink import parts
-from fastlab.shrink.kernels import Quantized, linear_of
+from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
-from fastlab.spec.checks import check_choice
-from fastlab.spec.formats import FORMATS, QUANTIZED
+from fastlab.shrink.share import LutLinear
+from fastlab.shrink.sparsify import STORED
 from fastlab.spec.hub import sha256_of
-
-MANIFEST = "fastlab.json"
-WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
-SCHEMA = 1
-_FIELDS = (
-    *("schema", "precision", "model", "attention", "modules", "shared"),
-    *("tensors", "file"),
+from fastlab.spec.manifest import (
+    IMPLEMENTATIONS,
+    MANIFEST,
+    SCHEMA,
+    manifest_of,
 )
-EMBEDDING = Int8Embedding.__name__
-_KINDS = dict.fromkeys([*(FORMATS[name].linear for name in QUANTIZED), EMBEDDING])
+from fastlab.spec.recipe import Recipe
+from fastlab.spec.storage import Sharing, Sparsity
+
+WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
 
 
-def save_quantized(
-    model: nn.Module, folder: str | Path, tokenizer: Any = None
-) -> dict[str, Any]:
-    """Write a quantized model (and its tokenizer) to a folder; returns the manifest.
+def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any]:
+    """Write a model (and its tokenizer) to a folder that `load` reads; its manifest.
 
-    Raises ValueError for a model that is not quantized.
+    Weights are written as they are held: quantized, sparse, shared, pruned or dense.
+    Raises ValueError where the folder holds weights already that would stay in it.
     """
-    modules = {n: _described(m) for n, m in parts.quantized_modules(model)}
-    if not modules:
-        raise ValueError("the model is not quantized: save it with save_pretrained")
+    modules = [name for name, _ in parts.stored_modules(model)]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors, shared = _tensors(model)
-    save_file(tensors, folder / WEIGHTS)
-    model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    other = "model*.safetensors*" if modules else WEIGHTS
+    if left := [path.name for path in folder.glob(other)]:
+        raise ValueError(f"{folder} holds {left[0]} already: name another folder")
+    attention = model.config._attn_implementation
     manifest = {
         "schema": SCHEMA,
-        "precision": parts.precision_of(model),
+        **_recipe_of(model).to_dict(),
         "model": type(model).__name__,
-        "attention": model.config._attn_implementation,  # type: ignore[union-attr]
-        "modules": modules,
-        "shared": shared,
-        "tensors": {name: _kind(t) for name, t in tensors.items()},
-        "file": {
-            "name": WEIGHTS,
-            "bytes": (folder / WEIGHTS).stat().st_size,
-            "sha256": sha256_of(folder / WEIGHTS),
-        },
+        "attention": attention if attention in IMPLEMENTATIONS else "sdpa",
     }
+    if modules:
+        manifest |= {"modules": modules} | _write_stored(model, folder)
+    else:
+        with without_bars():
+            model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 
-def _described(module: nn.Module) -> dict[str, Any]:
-    described: dict[str, Any] = {"kind": type(module).__name__}
-    if isinstance(module, Quantized):
-        described["shape"] = [module.out_features, module.in_features]
-        described |= {"group": module.form.group} if module.form.group else {}
-    return described
+def _recipe_of(model: Any) -> Recipe:
+    """What the modules of a model are made of."""
+    forms = [m.form for m in model.modules() if isinstance(m, StoredLinear)]
+    form = forms[0] if forms else None
+    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+    dense = next((name for name in DTYPES if DTYPES[name] == dtype), "fp32")
+    if isinstance(form, Sparsity):
+        return Recipe(dense, sparsity=form)
+    if isinstance(form, Sharing):
+        return Recipe(dense, sharing=form)
+    precision = parts.precision_of(model)
+    return Recipe(precision or dense, scope=parts.scope_of(model))
+
+
+def _write_stored(model: Any, folder: Path) -> dict[str, Any]:
+    tensors, shared = _tensors(model)
+    save_file(tensors, folder / WEIGHTS)
+    model.config.save_pretrained(folder)
+    size, sha = (folder / WEIGHTS).stat().st_size, sha256_of(folder / WEIGHTS)
+    return {
+        "shared": shared,
+        "file": {"bytes": size, "sha256": sha},
+    }
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -81,12 +96,15 @@ def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     named = _named_tensors(model)
     first = {id(tensor): name for name, tensor in reversed(named)}
     shared = {n: first[id(t)] for n, t in named if first[id(t)] != n}
-    tensors = {n: t.detach().cpu().contiguous() for n, t in named if n not in shared}
-    for name, module in parts.quantized_modules(model):
-        if isinstance(module, Quantized):
-            for leaf, tensor in module.portable().items():
-                tensors[f"{name}.{leaf}"] = tensor.cpu().contiguous()
-    return tensors, shared
+    tensors = {
+        n: t.detach()
+        for n, t in named
+        if n not in shared and not hasattr(t, "__tensor_flatten__")  # 2:4, see portable
+    }
+    for name, module in parts.stored_modules(model):
+        if isinstance(module, StoredLinear):
+            tensors |= {f"{name}.{n}": t for n, t in module.portable().items()}
+    return {n: t.cpu().contiguous() for n, t in tensors.items()}, shared
 
 
 def _named_tensors(model: Any) -> list[tuple[str, Tensor]]:
@@ -95,36 +113,13 @@ def _named_tensors(model: Any) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(**twice), *model.named_buffers(**twice)]
 
 
-def _kind(tensor: Tensor) -> list[Any]:
-    return [str(tensor.dtype).removeprefix("torch."), *tensor.shape]
+def load_stored(
+    folder: str | Path, device: str = "cpu", attention: str | None = None
+) -> nn.Module:
+    """The model whose weights `save` wrote as they were, on the device, bit for bit.
 
-
-def manifest_of(folder: str | Path) -> dict[str, Any]:
-    """The manifest of a folder, checked.
-
-    Raises OSError where it or the file is missing, ValueError where it is no manifest,
-    of another schema, or not that of the file beside it.
-    """
-    path = Path(folder) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        absent = [name for name in _FIELDS if name not in manifest]
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if absent or not isinstance(manifest, dict):
-        raise ValueError(f"{path} lacks {', '.join(absent)}")
-    if manifest["schema"] != SCHEMA:
-        raise ValueError(f"{path}: schema={manifest['schema']!r} must be {SCHEMA}")
-    check_choice("precision", manifest["precision"], QUANTIZED)
-    for name, described in manifest["modules"].items():
-        check_choice(f"kind of {name}", described.get("kind"), _KINDS)
-    return manifest
-
-
-def load_quantized(folder: str | Path, device: str = "cpu") -> nn.Module:
-    """The model that `save_quantized` wrote, on the device, equal bit for bit.
-
-    No dense weight is ever made. Raises OSError where a file is missing, ValueError
+    attention: transformers' name of one; None = that which it was saved with. No dense
+    weight is ever made. Raises OSError where a file is missing, ValueError
     where the manifest, the file and the config do not belong together.
     """
     folder = Path(folder)
@@ -135,33 +130,38 @@ def load_quantized(folder: str | Path, device: str = "cpu") -> nn.Module:
         raise ValueError(f"{path} has {size} bytes; the manifest says {expected}")
     if sha256_of(path) != manifest["file"]["sha256"]:
         raise ValueError(f"{path}: its sha256 is not the one in the manifest")
-    model = _skeleton(folder, manifest["model"], manifest["attention"])
+    attention = attention or manifest["attention"]
+    model = _skeleton(folder, manifest["model"], attention)
     held = load_file(path, device)
     if device == "cpu":  # views of the mapped file, as aligned as they lie there: the
         # int8 product crashes on weights that do not begin at 16 bytes
         held = {name: tensor.clone() for name, tensor in held.items()}
-    if {name: _kind(t) for name, t in held.items()} != manifest["tensors"]:
-        raise ValueError(f"the tensors of {WEIGHTS} are not those of {MANIFEST}")
     held |= {name: held[first] for name, first in manifest["shared"].items()}
-    _fill(model, manifest, held)
+    try:
+        _fill(model, manifest, held)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder}: its files are not of one model: {error}"
+        ) from error
     return model.eval().requires_grad_(False)
+
+
+save_quantized, load_quantized = save, load_stored  # their first names
 
 
 def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
     """The model of the config on the meta device: no memory, no random numbers."""
     import transformers
 
-    if not name.endswith(("ForCausalLM", "ForMaskedLM", "LMHeadModel")):
-        raise ValueError(f"model={name!r} in {folder / MANIFEST} is no language model")
     kind = getattr(transformers, name)
-    config = kind.config_class.from_pretrained(folder, attn_implementation=attention)
+    config = kind.config_class.from_pretrained(folder)
     with torch.device("meta"):
-        model: nn.Module = kind(config)
+        model: nn.Module = kind(set_implementations(config, attention))
     return model
 
 
 def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -> None:
-    """Put quantized modules in place, and every tensor that the file holds.
+    """Put stored modules in place, and every tensor that the file holds.
 
     Names that share a tensor share one parameter.
     """
@@ -171,15 +171,14 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
     for name, values in fixed.items():
         owner, _, leaf = name.rpartition(".")
         leaves[owner][leaf] = values
-    form = FORMATS[manifest["precision"]]
-    for name, described in manifest["modules"].items():
-        own = leaves[name]
-        if described["kind"] == EMBEDDING:
+    kind, form = _class_of(manifest["recipe"])
+    for name in manifest["modules"]:
+        own, dense = leaves[name], model.get_submodule(name)
+        if isinstance(dense, nn.Embedding):
             model.set_submodule(name, Int8Embedding(**own))
         else:
-            bias = own.pop("bias", None)
-            linear = linear_of(form, described["shape"], bias, own)
-            model.set_submodule(name, linear)
+            like, bias = parts.dense_weight(dense), own.pop("bias", None)
+            model.set_submodule(name, kind(form, like.shape, bias, **own))
     for name, old in _named_tensors(model):
         if old.device.type != "meta":
             continue
@@ -189,3 +188,12 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         owner, _, leaf = name.rpartition(".")
         new = fixed[name] if isinstance(old, nn.Parameter) else held[name]
         setattr(model.get_submodule(owner), leaf, new)
+
+
+def _class_of(recipe: Recipe) -> tuple[type[StoredLinear], Any]:
+    """The class of a recipe's linears, and the form that it has them in."""
+    if recipe.sharing is not None:
+        return LutLinear, recipe.sharing
+    if recipe.sparsity is not None:
+        return STORED[recipe.storage][0], recipe.sparsity
+    return getattr(kernel_of(recipe.format), recipe.format.linear), recipe.format

@@ -71,7 +71,7 @@ def lut_linear(weight: Tensor, bias: Tensor | None, sharing: Sharing) -> LutLine
     groups = weight.reshape(tables_of(sharing, len(weight)), -1)
     tables, codes = codebooks_of(groups, sharing.bits)
     packed = pack(codes.view(-1), sharing.bits)
-    return LutLinear(weight.shape, bias, packed=packed, tables=tables)
+    return LutLinear(sharing, weight.shape, bias, packed=packed, tables=tables)
 
 
 def codebooks_of(groups: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -146,4 +146,4 @@ def _edges(values: Tensor, centres: Tensor) -> Tensor:
 
 def _middles(centres: Tensor) -> Tensor:
     """The borders between neighbouring centres: (tables, centres - 1)."""
-    return (centres[:, 1:] + centres[:, :-1]) / 2
+    return centres[:, 1:] / 2 + centres[:, :-1] / 2

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import StoredLinear, blocks
+from fastlab.shrink.kernels.int4 import to_bytes, to_codes
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
 from fastlab.spec.storage import Sparsity, check_weight, zeros_per_row
 
@@ -25,14 +26,6 @@ class CsrLinear(StoredLinear):
     starts: Tensor
     columns: Tensor
     values: Tensor
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        with warnings.catch_warnings():  # "in beta state", once a process
-            warnings.simplefilter("ignore", UserWarning)
-            rows = weight.detach().float().to_sparse_csr()
-        starts, columns = rows.crow_indices().int(), rows.col_indices().int()
-        held = {"starts": starts, "columns": columns, "values": rows.values()}
-        super().__init__(weight.shape, bias, **held)
 
     @property
     def rows(self) -> Tensor:
@@ -52,12 +45,24 @@ class CsrLinear(StoredLinear):
         return self.rows.to_dense()
 
 
+def csr_parts(weight: Tensor) -> dict[str, Tensor]:
+    """What a CsrLinear holds of a weight (n, k)."""
+    with warnings.catch_warnings():  # "in beta state", once a process
+        warnings.simplefilter("ignore", UserWarning)
+        rows = weight.detach().float().to_sparse_csr()
+    starts, columns = rows.crow_indices().int(), rows.col_indices().int()
+    return {"starts": starts, "columns": columns, "values": rows.values()}
+
+
 class SemiSparseLinear(StoredLinear):
     """2:4 weights for sparse tensor cores: half the values, and where they were."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight.shape, bias)
-        packed = torch.sparse.to_sparse_semi_structured(weight.detach().contiguous())
+    def __init__(self, form: Any, size: Any, bias: Any, **held: Tensor) -> None:
+        super().__init__(form, size, bias)
+        weight = of_halves(**held)
+        if reason := storage_refusal("2:4", weight.device, weight.dtype):
+            raise ValueError(f"storage='2:4': {reason}")
+        packed = torch.sparse.to_sparse_semi_structured(weight)
         self.weight = nn.Parameter(packed, requires_grad=False)
 
     def product(self, x: Tensor) -> Tensor:
@@ -66,8 +71,28 @@ class SemiSparseLinear(StoredLinear):
     def dense(self) -> Tensor:
         return self.weight.to_dense()
 
+    def portable(self) -> dict[str, Tensor]:
+        return halves(self.dense())
 
-STORED = {"csr": CsrLinear, "2:4": SemiSparseLinear}
+
+def halves(weight: Tensor) -> dict[str, Tensor]:
+    """A 2:4 weight (n, k) as values (n, k / 2) and their places, 4 bits for two."""
+    fours = weight.unflatten(1, (-1, 4))
+    first = (fours != 0).byte().sort(dim=-1, descending=True, stable=True).indices
+    kept = first[..., :2].sort(-1).values
+    codes = (kept[..., 0] << 2 | kept[..., 1]).byte()
+    return {"values": fours.gather(-1, kept).flatten(1), "places": to_bytes(codes)}
+
+
+def of_halves(values: Tensor, places: Tensor) -> Tensor:
+    """The weight (n, k) from which `halves` made both."""
+    codes = to_codes(places).long()
+    kept = torch.stack([codes >> 2, codes & 3], -1)
+    fours = values.new_zeros(*codes.shape, 4)
+    return fours.scatter_(-1, kept, values.unflatten(1, (-1, 2))).flatten(1)
+
+
+STORED = {"csr": (CsrLinear, csr_parts), "2:4": (SemiSparseLinear, halves)}
 
 
 def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
@@ -88,7 +113,9 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
         weight = parts.dense_weight(dense)
         zero_out(weight, sparsity, norms.get(name))
         if sparsity.storage in STORED:
-            stored = STORED[sparsity.storage](weight, getattr(dense, "bias", None))
+            kind, held = STORED[sparsity.storage]
+            bias = getattr(dense, "bias", None)
+            stored = kind(sparsity, weight.shape, bias, **held(weight.detach()))
             model.set_submodule(name, stored)
     return model
 

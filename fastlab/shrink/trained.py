@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from fastlab.checkpoints import tokenizer_of
 from fastlab.learning.loop import OnRow
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import check_tokenizer, token_ids
-from fastlab.spec.hub import local_folder, read_shape, weights_id
+from fastlab.spec.configs import read_shape
+from fastlab.spec.hub import local_folder, weights_id
 from fastlab.spec.point import Point
 
 SEEN_ROWS = 16  # passages of the training text on which importances are measured
@@ -45,11 +47,15 @@ class Trained:
         return weights_id(self.folder)
 
     @cached_property
-    def tokenizer(self) -> Any:
-        """Its own tokenizer; no code of the repository is run."""
-        from transformers import AutoTokenizer
+    def _tokenizer(self) -> Any:
+        return tokenizer_of(self.folder)
 
-        return AutoTokenizer.from_pretrained(str(self.folder), trust_remote_code=False)
+    @property
+    def tokenizer(self) -> Any:
+        """Its own tokenizer; ValueError where it has none."""
+        if self._tokenizer is None:
+            raise ValueError(f"{self.source} has no tokenizer, which reads the text")
+        return self._tokenizer
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -64,7 +70,8 @@ class Trained:
             )
         if point.shape != (own := read_shape(str(self.folder))):
             raise ValueError(f"shape {point.shape} is not that of {self.source}: {own}")
-        check_tokenizer(self.tokenizer, own.vocab)
+        if self._tokenizer is not None:
+            check_tokenizer(self._tokenizer, own.vocab)
 
     def seen(self, length: int, rows: int = SEEN_ROWS) -> torch.Tensor:
         """Ids (rows, length) of passages of the training text, evenly spread over it.

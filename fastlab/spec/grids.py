@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from fastlab.spec.checks import check_names
+from fastlab.spec.checks import check_names, check_rule
 from fastlab.spec.hub import local_folder, weights_id
+from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import Recipe
@@ -50,7 +51,7 @@ def about(name: str) -> str:
     return f"{words} [{str(blank).removesuffix('.0')}]"
 
 
-def grid(**lists: Any) -> list[Point]:
+def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
     """All combinations of the given fields (each a value or a list), checked at once.
 
     `model` is a preset's name, a hub name or a folder; shape fields beside it override
@@ -58,11 +59,44 @@ def grid(**lists: Any) -> list[Point]:
     Pruning, Sparsity and Sharing; 0 leaves them out. weights: random:<seed>, or trained
     for the model's own. The last field named varies fastest. Raises ValueError naming
     the field and its value before anything else happens.
+
+    left_out: takes why some combinations are impossible, where others are not; values
+    that no point heeds are refused then, too.
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
-    rows = itertools.product(*axes.values())
-    return [point_of(**dict(zip(axes, row, strict=True))) for row in rows]
+    points, refused = [], []
+    for row in itertools.product(*axes.values()):
+        values = dict(zip(axes, row, strict=True))
+        try:
+            points.append(point_of(**values))
+        except ValueError as error:
+            _check_alone(values)
+            refused.append(error)
+    if refused and (left_out is None or not points):
+        raise refused[0]
+    if left_out is not None:
+        left_out += dict.fromkeys(map(str, refused))
+        _check_heeded(axes, points if not refused else [])
+    return points
+
+
+def _check_heeded(axes: Mapping[str, list[Any]], points: list[Point]) -> None:
+    """Raise ValueError for a value that decides nothing in any of the points."""
+    rows = [flat(point) for point in points]
+    for name in axes.keys() & FLAT.keys() if rows else ():
+        heeded = [None, *(row[name] for row in rows)]
+        if idle := [value for value in axes[name] if value not in heeded]:
+            raise ValueError(f"{name}={idle[0]!r} decides nothing beside the others")
+
+
+def _check_alone(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value that is wrong whatever stands beside it."""
+    for name, value in values.items():
+        if name in FLAT and (value or FLAT[name][0] not in SWITCHES):
+            check_rule(name, value, FLAT[name][1].metadata)
+    if model := values.get("model"):
+        find_shape(model)
 
 
 def _as_list(name: str, value: Any) -> list[Any]:
@@ -102,6 +136,9 @@ def point_of(**values: Any) -> Point:
         weights = weights_id(local_folder(model))
     shape = _shape_of(model, _given(ModelShape, values))
     work = Workload(**_given(Workload, values))
+    held = held_recipe(model)  # what a folder holds decides, where nothing else is said
+    if held is not None:
+        values = _merged(model, held, shape, values)
     try:
         recipe = Recipe(
             **_given(Recipe, values),
@@ -112,6 +149,19 @@ def point_of(**values: Any) -> Point:
         return Point(shape, work, recipe, weights)
     except ValueError as error:
         raise ValueError(_with_flat_names(str(error), values)) from error
+
+
+def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[str, Any]:
+    """The values, and what a folder holds; ValueError where they contradict it."""
+    if not is_stored(held):
+        return {"precision": held.precision, **values}
+    own = flat(Point(shape, recipe=held))
+    for name, (cls, _) in FLAT.items():
+        if cls not in VERBS and name not in ("precision", "scope", "distill_steps"):
+            del own[name]
+        elif (values.get(name, own[name]) or None) != (own[name] or None):
+            raise contradiction(model, held, name, values[name])
+    return {**own, **values}
 
 
 def _with_flat_names(words: str, values: dict[str, Any]) -> str:

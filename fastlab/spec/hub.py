@@ -1,48 +1,40 @@
-"""Where a model's name leads: a folder or the hub; its shape, files and identity."""
+"""Where a model's name leads: a folder or the hub; its files and identity. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from fastlab.spec.shape import PRESETS, ModelShape
+from fastlab.spec.shape import PRESETS
 
 CONFIG = "config.json"
-
-# Options that change what a model costs and that the cost model does not know:
-# the value each must have.
-_PLAIN: dict[str, dict[str, Any]] = {
-    "gpt2": {"add_cross_attention": False},
-    "llama": {"attention_bias": False, "mlp_bias": False},
-    "qwen3": {"attention_bias": False, "use_sliding_window": False},
-    "bert": {"add_cross_attention": False, "is_decoder": False, "type_vocab_size": 2},
-}
+WORDS = 400  # characters of an error of transformers, at most
+OWN_CODE = "needs code of its own (auto_map), which fastlab does not run"
+LFS = b"version https://git-lfs"
 
 
-def read_shape(source: Any) -> ModelShape:
-    """The shape of a hub name, a local folder or a config; see ModelShape."""
-    if isinstance(source, (str, Path)):
-        check_source(source)
-        from transformers import AutoConfig
+@contextmanager
+def in_one_line(model: str | Path) -> Iterator[None]:
+    """What transformers raises over a model's files, as one line: OSError, ValueError.
 
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-    else:
-        config, source = source, type(source).__name__
-    family = getattr(config, "model_type", None)
-    if family not in _PLAIN:
-        raise ValueError(
-            f"model_type={family!r} of {source} is not one of {', '.join(_PLAIN)}"
-        )
-    for name, plain in _PLAIN[family].items():
-        value = getattr(config, name, plain)
-        if value != plain:
-            raise ValueError(f"{name}={value!r} of {source} must be {plain!r}")
-    return _shape_of(config)
+    Only where memory runs out it passes as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        words = str(error) if " " in str(error) else repr(error)
+        words = " ".join(words.split()).partition(" This could be ")[0][:WORDS]
+        if isinstance(error, MemoryError) or "out of memory" in words:
+            raise
+        words = OWN_CODE if "trust_remote_code" in str(error) else words
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"model={str(model)!r}: {words}") from error
 
 
 def local_folder(source: str | Path) -> Path:
@@ -82,23 +74,6 @@ def sha256_of(*files: Path) -> str:
     return sha.hexdigest()
 
 
-def _shape_of(config: Any) -> ModelShape:
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    inner = config.n_inner if config.model_type == "gpt2" else config.intermediate_size
-    return ModelShape(
-        config.model_type,
-        config.num_hidden_layers,
-        hidden,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or hidden // heads,
-        ffn=inner or 4 * hidden,
-        vocab=config.vocab_size,
-        max_positions=config.max_position_embeddings,
-        tied=config.tie_word_embeddings,
-    )
-
-
 def check_source(model: str | Path, needs_weights: bool = False) -> None:
     """Refuse at once a name that leads to no model.
 
@@ -109,6 +84,8 @@ def check_source(model: str | Path, needs_weights: bool = False) -> None:
     instead = "" if needs_weights else f"; presets are {', '.join(PRESETS)}"
     if Path(model).exists():
         _check_folder(Path(model))
+        if needs_weights:
+            _check_weights(Path(model))
     elif not _may_be_on_hub(str(model)):
         raise ValueError(
             f"model={str(model)!r}: no such folder{instead}; "
@@ -132,6 +109,18 @@ def _check_folder(folder: Path) -> None:
     verb = "model is" if len(inside) == 1 else "models are"
     where = f": the {verb} in {', '.join(inside)}" if inside else ""
     raise ValueError(f"model={str(folder)!r} holds no {CONFIG}{where}")
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuse safetensors files that are cut off, or something else."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("model*.safetensors")):
+        if file.stat().st_size < 1024 and file.read_bytes().startswith(LFS):
+            why = "a pointer of Git LFS, not the weights: run `git lfs pull`"
+            raise ValueError(f"{file} is {why}")
+        with in_one_line(file), safe_open(file, "numpy"):
+            pass
 
 
 def _may_be_on_hub(model: str) -> bool:

@@ -93,7 +93,7 @@ class Point(Spec):
         if self.recipe.cache is None:
             self._set(recipe=replace(self.recipe, cache=self._usual_cache))
         work, recipe = self.workload, self.recipe
-        if self.shape.family == "bert":
+        if self.shape.kind == "encoder":
             if work.phase != "prefill":
                 why = "bert reads both ways and does not decode"
                 work.refuse("phase", f"is not one of prefill: {why}")
@@ -118,7 +118,11 @@ class Point(Spec):
         """The shape of the model that runs: what pruning leaves of the dense one."""
         if not self.recipe.prunes:
             return self.shape
-        return pruned_shape(self.shape, self.recipe.pruning)
+        if not self.shape.config:
+            return pruned_shape(self.shape, self.recipe.pruning)
+        from fastlab.spec.configs import pruned_traced
+
+        return pruned_traced(self.shape, self.recipe.pruning)
 
     @property
     def built(self) -> Point:
@@ -135,7 +139,7 @@ class Point(Spec):
         None where nothing decodes, transformers' growing one in eager runs and
         prefills, a static one for what is compiled to decode.
         """
-        if self.shape.family == "bert":
+        if self.shape.kind == "encoder":
             return "none"
         prefills = self.workload.phase == "prefill"
         grows = prefills or "dynamic" in self.recipe.engine.caches

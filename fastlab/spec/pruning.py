@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from fastlab.spec.checks import Spec, choice, count, given
 from fastlab.spec.shape import GROUPED, ModelShape
@@ -35,16 +37,17 @@ class Pruning(Spec):
     heads: float = given("share of the heads, in whole groups", 0.0)
     ffn: float = given("share of the FFN channels", 0.0)
     hidden: float = given("share of the hidden width", 0.0)
+    experts: float = given("share of the experts", 0.0)
     importance: str = choice("what makes a unit stay", IMPORTANCES, "magnitude")
     layer_choice: str = choice("which layers go", LAYER_CHOICES, "uniform")
     multiple: int = count("ffn and hidden are rounded to it", 1, high=2**20)
     seed: int = count("of random choices", 0, low=0)
 
     def __post_init__(self) -> None:
-        for name in RATIOS:
+        for name in (*RATIOS, "experts"):
             check_ratio(name, getattr(self, name))
         self._check_fields()
-        narrower = any(getattr(self, name) for name in WIDTHS)
+        narrower = any(getattr(self, name) for name in (*WIDTHS, "experts"))
         ways = self.layers and self.layer_choice, narrower and self.importance
         decides = {"layer_choice": self.layers, "importance": narrower}
         decides |= {"multiple": self.ffn or self.hidden, "seed": "random" in ways}
@@ -78,31 +81,55 @@ def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
     llama's config wants heads to divide hidden: there hidden is rounded to a multiple
     of both. Raises ValueError where a share cuts nothing or nothing fits.
     """
-    grouped, multiple = shape.family in GROUPED, pruning.multiple
-    if not grouped and pruning.heads != pruning.hidden:
+    if pruning.experts:
+        raise ValueError(f"experts={pruning.experts}: {shape.family} has no experts")
+    own: dict[str, Any] = {"layers": left("layers", shape.layers, pruning.layers)}
+    own["ffn"] = left("ffn", shape.ffn, pruning.ffn, pruning.multiple)
+    grouped = shape.family in GROUPED, shape.family == "llama"
+    own |= pruned_heads(vars(shape), pruning, shape.family, *grouped)
+    return replace(shape, **own)
+
+
+def pruned_heads(
+    sizes: Mapping[str, int], pruning: Pruning, family: str, apart: bool, divides: bool
+) -> dict[str, int]:
+    """hidden, heads and kv_heads that are left of these and of head_dim.
+
+    apart: whether heads have a width of their own, or fill the hidden width; divides:
+    whether heads must divide hidden all the same. Raises ValueError as `pruned_shape`.
+    """
+    if not apart and pruning.heads != pruning.hidden:
         raise ValueError(
             f"heads={pruning.heads} and hidden={pruning.hidden} must be equal in "
-            f"{shape.family}: its config knows no width of a head, heads x head_dim is "
+            f"{family}: its config knows no width of a head, heads x head_dim is "
             "hidden"
         )
-    layers = _left("layers", shape.layers, pruning.layers)
+    multiple, width = pruning.multiple, sizes["head_dim"]
     # Groups go in steps of so many, where heads make the width that is rounded.
-    step = multiple // math.gcd(multiple, shape.head_dim)
-    step = 1 if grouped or not pruning.hidden else step
-    groups = _left("heads", shape.kv_heads, pruning.heads, step)
-    heads = groups * (shape.heads // shape.kv_heads)
-    ffn = _left("ffn", shape.ffn, pruning.ffn, multiple)
-    if grouped:
-        step = math.lcm(multiple, heads if shape.family == "llama" else 1)
-        hidden = _left("hidden", shape.hidden, pruning.hidden, step)
-    else:
-        hidden = heads * shape.head_dim
-    return replace(
-        shape, layers=layers, hidden=hidden, heads=heads, kv_heads=groups, ffn=ffn
-    )
+    step = multiple // math.gcd(multiple, width)
+    step = 1 if apart or not pruning.hidden else step
+    groups = left("heads", sizes["kv_heads"], pruning.heads, step)
+    heads = groups * (sizes["heads"] // sizes["kv_heads"])
+    hidden = heads * width
+    if apart:
+        step = math.lcm(multiple, heads if divides else 1)
+        hidden = left("hidden", sizes["hidden"], pruning.hidden, step)
+    return {"hidden": hidden, "heads": heads, "kv_heads": groups}
 
 
-def _left(name: str, size: int, ratio: float, step: int = 1) -> int:
+def placed(have: int, count: int, choice: str) -> tuple[int, ...]:
+    """The layers that a choice by place keeps; any other choice is as "uniform".
+
+    uniform: the first and the last among them: 3 of 6 are 0, 2 and 5.
+    """
+    if choice in ("first", "last"):
+        start = have - count if choice == "first" else 0
+        return tuple(range(start, start + count))
+    gaps = max(1, count - 1)
+    return tuple((2 * n * (have - 1) + gaps) // (2 * gaps) for n in range(count))
+
+
+def left(name: str, size: int, ratio: float, step: int = 1) -> int:
     """What a share leaves of a size, in whole steps."""
     if not ratio:
         return size

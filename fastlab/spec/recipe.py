@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from fastlab.spec.checks import Spec, choice, count
 from fastlab.spec.engines import CACHES, ENGINES, RUNTIMES, Engine
 from fastlab.spec.formats import DENSE, FORMATS, PRECISIONS, QUANTIZED, Format
+from fastlab.spec.kept import program_of
 from fastlab.spec.pruning import NOTHING_CUT, Pruning
 from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.spec.storage import Sharing, Sparsity, check_weight, tables_of
@@ -119,9 +120,13 @@ class Recipe(Spec):
 
     def check_fit(self, shape: ModelShape, phase: str) -> None:
         """Raise ValueError where it cannot run a model of such a (built) shape."""
-        self._check_runtime(shape.family, phase)
+        self._check_runtime(shape.kind, phase)
+        if shape.config and not (self.format.weights or self.storage != "dense"):
+            return
         heads = shape.heads * shape.head_dim
         widths = {"hidden": shape.hidden, "heads x head_dim": heads, "ffn": shape.ffn}
+        if shape.config:
+            widths = {f"width {k}": k for _, _, k in weights_of(shape)}
         for name, width in widths.items():
             self.format.check_group(width, f"{name}={width}")
         for name, n, k in weights_of(shape):
@@ -130,12 +135,12 @@ class Recipe(Spec):
             if self.sparsity is not None:
                 check_weight(self.sparsity, name, n, k)
 
-    def _check_runtime(self, family: str, phase: str) -> None:
+    def _check_runtime(self, kind: str, phase: str) -> None:
         engine = self.engine
         this = f"; this is phase={phase!r} with cache={self.cache!r}"
-        if family == "bert" and "prefill" not in engine.phases:
+        if kind == "encoder" and "prefill" not in engine.phases:
             able = [name for name, one in ENGINES.items() if "prefill" in one.phases]
-            self.refuse("runtime", f"must be {' or '.join(able)} for bert")
+            self.refuse("runtime", f"must be {' or '.join(able)} for an encoder")
         if phase not in engine.phases:
             self.refuse("runtime", f"needs phase {' or '.join(engine.phases)}{this}")
         if phase != "prefill" and self.cache not in engine.caches:
@@ -174,7 +179,13 @@ def kv_row_bytes(cache: str, value_bytes: int, head_dim: int) -> int:
 
 
 def weights_of(shape: ModelShape) -> tuple[tuple[str, int, int], ...]:
-    """(name, outputs, inputs) of the matrices of one layer; gpt2 has q, k, v as one."""
+    """(name, outputs, inputs) of the matrices of one layer; gpt2 has q, k, v as one.
+
+    Of a traced model those of all sizes that its layers have.
+    """
+    if shape.config:
+        linears = program_of(shape)["linears"]
+        return tuple((f"{n} x {k}", n, k) for _, n, k, at in linears if at == "layers")
     h, f = shape.hidden, shape.ffn
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     apart = ("q", q, h), ("k", kv, h), ("v", kv, h)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fastlab.spec.checks import Spec, check_choice, choice, count, given
+from fastlab.spec.checks import Spec, check_choice, check_rule, count, given
 
 # What a family brings when nothing is said: the defaults of its transformers config.
 _USUAL: dict[str, dict[str, Any]] = {
@@ -17,6 +17,7 @@ _USUAL: dict[str, dict[str, Any]] = {
     "bert": {"vocab": 30522, "max_positions": 512, "tied": True},
 }
 FAMILIES = tuple(_USUAL)
+KINDS = ("decoder", "encoder", "encoder-decoder")
 LEARNED_POSITIONS = ("gpt2", "bert")  # the others rotate (RoPE), without parameters
 GROUPED = ("llama", "qwen3")  # families whose config knows kv_heads and head_dim
 HEAD_FIELDS = {"heads", "kv_heads", "head_dim"}
@@ -47,7 +48,7 @@ def _defaults(
         "kv_heads": usual if heads is None else heads,
         "head_dim": head_dim,
         "ffn": default_ffn(family, hidden),
-        **_USUAL[family],
+        **_USUAL.get(family, _USUAL["llama"]),
     }
 
 
@@ -55,10 +56,14 @@ def _defaults(
 class ModelShape(Spec):
     """The sizes of a transformer; whatever is left None follows from family and hidden.
 
-    Raises ValueError naming the field, its value and what is allowed.
+    Of a family that is none of FAMILIES, or a member of one with options of its own,
+    config is what transformers builds it from, as canonical JSON: there the sizes
+    beside it are those that the config says, or take their place. kind: what it does;
+    one that only reads is an "encoder". Raises ValueError naming the field, its value
+    and what is allowed.
     """
 
-    family: str = choice("architecture [gpt2]", FAMILIES)
+    family: str = given("architecture: gpt2, llama, qwen3, bert, or a model's [gpt2]")
     layers: int = count("number of layers", high=1024)
     hidden: int = count("width of the residual stream", low=2, high=2**20)
     heads: int = count("query heads [hidden / 64]", None)
@@ -68,13 +73,21 @@ class ModelShape(Spec):
     vocab: int = count("tokens in the vocabulary", None)
     max_positions: int = count("longest prompt and answer together", None)
     tied: bool = given("true or false: the head is the embedding table", None)
+    kind: str = field(default="", metadata={})
+    config: str = field(default="", metadata={})
 
     def __post_init__(self) -> None:
+        if not self.config and self.family not in FAMILIES:
+            self._follow_type()
         self._check_fields()
+        if not self.kind:
+            self._set(kind="encoder" if self.family == "bert" else "decoder")
         usual = _defaults(self.family, self.hidden, self.heads, self.head_dim)
         self._set(**{n: v for n, v in usual.items() if getattr(self, n) is None})
         if not isinstance(self.tied, bool):
             self.refuse("tied", "must be true or false")
+        if self.config:
+            return  # transformers says what such a model may be
         if self.heads % self.kv_heads:
             self.refuse("kv_heads", f"must divide heads={self.heads} (GQA groups)")
         if self.family not in GROUPED:
@@ -83,6 +96,24 @@ class ModelShape(Spec):
             self.refuse("head_dim", "must be even (RoPE pairs)")
         elif self.family == "llama" and self.hidden % self.heads:
             self.refuse("heads", f"must divide hidden={self.hidden} in llama")
+
+    def _follow_type(self) -> None:
+        """Fill in what the defaults of a type of transformers give at this width."""
+        from fastlab.spec.configs import type_shape
+
+        check_rule("hidden", self.hidden, {"low": 2, "high": 2**20})
+        usual = type_shape(self.family)
+        try:
+            usual = widened(usual, self.hidden)
+        except ValueError:  # its own heads do not fit: the usual ones of this width
+            width = default_head_dim(self.hidden)
+            heads = {"heads": self.hidden // width, "kv_heads": self.hidden // width}
+            ffn = max(1, usual.ffn * self.hidden // usual.hidden)
+            usual = replace(usual, hidden=self.hidden, ffn=ffn, head_dim=width, **heads)
+        own = {name: value for name, value in vars(self).items() if value or value == 0}
+        if "heads" in own:
+            own.setdefault("kv_heads", math.gcd(usual.kv_heads, self.heads))
+        self._set(**{**vars(usual), **own, "family": usual.family})
 
     def _check_ungrouped(self) -> None:
         if self.heads * self.head_dim != self.hidden:
@@ -94,6 +125,16 @@ class ModelShape(Spec):
         if self.family == "bert" and not self.tied:
             self.refuse("tied", "is not allowed: bert's head is its embedding")
 
+    @property
+    def causal(self) -> bool:
+        """Whether a position sees those before it alone."""
+        return self.kind == "decoder"
+
+    @property
+    def rotates(self) -> bool:
+        """Whether queries and keys are turned by their position (RoPE)."""
+        return self.family not in LEARNED_POSITIONS
+
     @classmethod
     def preset(cls, name: str) -> ModelShape:
         """A shape by its name in PRESETS; raises ValueError listing the names."""
@@ -101,14 +142,16 @@ class ModelShape(Spec):
         return PRESETS[name]
 
     @classmethod
-    def from_config(cls, source: Any) -> ModelShape:
+    def from_config(cls, source: Any, architecture: str = "") -> ModelShape:
         """The shape of a hub model, a local folder or a transformers config object.
 
-        Raises ValueError for families or options that the cost model does not know.
+        architecture: the class of transformers that is meant, where it is not the one
+        that the config names. Raises ValueError for what transformers cannot build, or
+        what reads no text.
         """
-        from fastlab.spec.hub import read_shape
+        from fastlab.spec.configs import read_shape
 
-        return read_shape(source)
+        return read_shape(source, architecture)
 
     def to_dict(self) -> dict[str, Any]:
         """Canonical fields: those which differ from what would follow by themselves.
@@ -116,6 +159,8 @@ class ModelShape(Spec):
         The three head fields decide each other, so they are kept or left out together.
         """
         usual, own = _defaults(self.family, self.hidden), vars(self)
+        kind = "encoder" if self.family == "bert" else "decoder"
+        usual |= {"kind": kind, "config": ""}
         told = {name for name in own if name not in usual or own[name] != usual[name]}
         if told & HEAD_FIELDS:
             told |= HEAD_FIELDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastlab.spec.engines import GPUS, STATIC, Hardware
+from fastlab.spec.kept import program_of
 from fastlab.spec.point import Point
 
 CUDA_ONLY = ("sdpa-efficient", "sdpa-cudnn", "flex")
@@ -18,9 +19,22 @@ def unsupported(point: Point, device: Hardware) -> str | None:
     recipe = point.recipe
     reason = device.lacks(recipe.precision) or recipe.engine.unsupported(device)
     reason = reason or _flex_or_kernel(point, device.kind in GPUS)
+    reason = reason or (_traced(point) if point.shape.config else "")
     if device.kind in GPUS:
         reason = reason or _on_gpu(point, device)
     return reason or None
+
+
+def _traced(point: Point) -> str:
+    """What a model's own code has no way to do, as far as tracing saw."""
+    program, recipe = program_of(point.shape), point.recipe
+    if recipe.cache in STATIC and program["static"]:
+        return f"cache={recipe.cache!r}: {program['static']}"
+    if not program["sdpa"] and recipe.attention not in ("sdpa", "eager"):
+        why = f"{program['class']} attends in eager kernels of its own"
+        return f"attention={recipe.attention!r}: {why}"
+    width = str(recipe.format.value)
+    return str(program["faults"].get(width, ""))
 
 
 def _flex_or_kernel(point: Point, gpu: bool) -> str:

@@ -9,6 +9,7 @@ grids:                             # each a product of lists, as in fastlab.grid
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fastlab.spec.grids import grid, trained_source
 from fastlab.spec.point import Point
 
 FIELDS = ("about", "settings", "text", "grids")
+ODD = r"[-+]?(0[0-9_xb].*|\d[\d_]*(:\d+)+\S*)"  # YAML reads 010 as 8, 1:30 as 90
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class SweepFile:
     """A checked sweep file: its points in order, and its changes to the settings.
 
     trained: the model whose own weights are asked for, and the text that judges it.
+    left_out: why some rows of the grids cannot be.
     """
 
     about: str
@@ -33,6 +36,7 @@ class SweepFile:
     settings: dict[str, Any]
     trained: str = ""
     text: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def read_sweep(path: str | Path) -> SweepFile:
@@ -43,7 +47,12 @@ def read_sweep(path: str | Path) -> SweepFile:
     import yaml
 
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text(encoding="utf-8")
+        for token in yaml.scan(text):
+            value = getattr(token, "value", "") if getattr(token, "plain", 0) else ""
+            if re.fullmatch(ODD, value):
+                raise ValueError(f"{value} must be in decimal, or a text in quotes")
+        data = yaml.safe_load(text)
         return _checked(data)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -56,7 +65,8 @@ def _checked(data: Any) -> SweepFile:
     grids = data.get("grids")
     if not isinstance(grids, list) or not grids:
         raise ValueError("grids must be a list with at least one grid")
-    points = [point for n, lists in enumerate(grids, 1) for point in _grid(n, lists)]
+    out: list[str] = []
+    points = [one for n, lists in enumerate(grids, 1) for one in _grid(n, lists, out)]
     settings = data.get("settings") or {}
     Settings.for_device("cpu", **settings)  # checked here, before any work
     points, about = list(dict.fromkeys(points)), data.get("about") or ""
@@ -64,13 +74,14 @@ def _checked(data: Any) -> SweepFile:
     if not isinstance(text, (str, list)):
         raise ValueError(f"text={text!r} must be a file or a list of files")
     texts = (text,) if isinstance(text, str) else tuple(map(str, text))
-    return SweepFile(about, points, settings, trained_source(*grids), texts)
+    source = trained_source(*grids)
+    return SweepFile(about, points, settings, source, texts, tuple(out))
 
 
-def _grid(number: int, lists: Any) -> list[Point]:
+def _grid(number: int, lists: Any, left_out: list[str]) -> list[Point]:
     if not isinstance(lists, dict):
         raise ValueError(f"grid {number} must be a mapping of fields to values")
     try:
-        return grid(**lists)
+        return grid(left_out, **lists)
     except ValueError as error:
         raise ValueError(f"grid {number}: {error}") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from fastlab.latency.devices import Device, device
+from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.samples import Sample
 from fastlab.record import Record
 from fastlab.spec.point import Point
@@ -43,10 +43,7 @@ class Reference:
         path = self.folder / "profile.json"
         if path.exists():
             return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        try:
-            return device(self.device)
-        except ValueError:
-            return None
+        return datasheet_row(self.device)
 
     @cached_property
     def samples(self) -> list[Sample]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
-from fastlab.record import Record, row_key
+from fastlab.record import Record
 from fastlab.rows import table
 from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point
@@ -31,12 +31,7 @@ def plan(points: Iterable[Point], done: set[str], bench: Bench) -> list[Point]:
     """What is left to measure, each point once, those that share a model together."""
     from fastlab.clock.measure import model_key
 
-    settings = bench.settings.to_dict()
-    todo = [
-        point
-        for point in dict.fromkeys(points)
-        if row_key(point, bench.name, settings) not in done
-    ]
+    todo = [point for point in dict.fromkeys(points) if bench.key(point) not in done]
     first: dict[tuple[Any, ...], int] = {}
     for place, point in enumerate(todo):
         first.setdefault(model_key(point), place)
@@ -92,8 +87,7 @@ def measured(
 
 def rows_of(points: Iterable[Point], store: Store, bench: Bench) -> list[Record]:
     """The store's records of these points under the bench's device and settings."""
-    settings = bench.settings.to_dict()
-    keys = {row_key(point, bench.name, settings): n for n, point in enumerate(points)}
+    keys = {bench.key(point): n for n, point in enumerate(points)}
     found = [r for r in store.records(samples=False) if r.key in keys]
     return sorted(found, key=lambda record: keys[record.key])
 

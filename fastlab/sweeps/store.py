@@ -64,11 +64,8 @@ class Store(AbstractContextManager["Store"]):
         self.folder = Path(folder)
         self._writer: Writer | None = None
         if self.folder.exists() and not self.folder.is_dir():
-            raise NotADirectoryError(
-                errno.ENOTDIR,
-                "a store must be a folder of JSONL files, or a name not yet taken",
-                str(self.folder),
-            )
+            words = "a store must be a folder of JSONL files, or a name not yet taken"
+            raise NotADirectoryError(errno.ENOTDIR, words, str(self.folder))
 
     def begin(self, env: Mapping[str, Any]) -> Self:
         """Make the folder, lock it, set torn tails aside; `env` is this writer's line.
@@ -117,13 +114,14 @@ class Store(AbstractContextManager["Store"]):
         error: no later attempt hides a result. samples=False leaves the lists of raw
         samples empty: 10 000 rows of 3 x 500 samples are 0.1 GB instead of 1.
         """
-        best: dict[tuple[str, int], tuple[int, int, Record]] = {}
-        for place, row in enumerate(self.attempts(samples)):
+        best: dict[tuple[str, int], tuple[int, Record]] = {}
+        for row in self.attempts(samples):
             rank = (row.status == "ok") + (row.status in FINAL)
             name = (row.key, row.round)
             if name not in best or rank >= best[name][0]:
-                best[name] = (rank, place, row)
-        return [row for _, _, row in sorted(best.values(), key=lambda b: b[1])]
+                best.pop(name, None)  # the place is the winner's
+                best[name] = (rank, row)
+        return [row for _, row in best.values()]
 
     def attempts(self, samples: bool = True) -> Iterator[Record]:
         """Every good row: files by name (that is, by time), lines by place."""
@@ -153,19 +151,12 @@ class Store(AbstractContextManager["Store"]):
 
     def health(self) -> Health:
         """Read everything and count it; a bad line is listed here and never raised."""
-        kinds, bad = Counter[type](), []
-        for row in self._read():
-            kinds[type(row)] += 1
-            if isinstance(row, BadLine):
-                bad.append(row)
-        kept = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
-        return Health(
-            files=len(store_files(self.folder)),
-            records=kinds[Record],
-            envs=kinds[dict],
-            bad=bad,
-            torn=kept + [p.name for p in store_files(self.folder) if torn_tail(p)],
-        )
+        rows, files = list(self._read()), store_files(self.folder)
+        kinds = Counter(map(type, rows))
+        bad = [row for row in rows if isinstance(row, BadLine)]
+        torn = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
+        torn += [p.name for p in files if torn_tail(p)]
+        return Health(len(files), kinds[Record], kinds[dict], bad, torn)
 
     def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
         for row in self._read(whole=False):

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastlab.record import Record, seal
+from fastlab.record import Record, seal, sync
 
 SIGNING_S = 0.05  # a holder signs just after it locks: wait so long before reading
 FAR_BYTE = 1 << 30  # Windows forbids others to read the locked byte: lock none of ours
@@ -64,7 +64,7 @@ class Writer:
             if written < len(data):
                 words = f"only {written} of {len(data)} bytes fitted"
                 raise OSError(errno.ENOSPC, words)
-            os.fsync(fd)
+            sync(fd)
         except BaseException as error:
             self._retreat(fd, end)
             if isinstance(error, OSError):
@@ -87,9 +87,10 @@ class Writer:
 
 
 def _worded(error: OSError, path: Path) -> OSError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     words = (
         f"{error.strerror}; this row was not kept, those before it are safe: "
-        "make room and run again"
+        f"{'make room and ' if full else ''}run again"
     )
     return OSError(error.errno, words, str(path))
 
@@ -135,11 +136,11 @@ def _set_aside(path: Path) -> None:
     with path.with_name(path.name + ".torn").open("ab") as torn:
         torn.write(b"\n" + tail if torn.tell() else tail)
         torn.flush()
-        os.fsync(torn.fileno())
+        sync(torn.fileno())
     _sync_folder(path.parent)
     with path.open("rb+") as file:
         file.truncate(file.seek(0, os.SEEK_END) - len(tail))
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 class StoreBusy(RuntimeError):

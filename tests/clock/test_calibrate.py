@@ -1,7 +1,5 @@
 """Calibration: plausible numbers, kept per machine, measured anew when broken."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -9,14 +7,11 @@ import pytest
 
 from fastlab import machine
 from fastlab.clock import calibrate as module
-from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 
 
 @pytest.mark.parametrize("fp8", [True, False])
-def test_a_measured_device_has_a_peak_for_all_that_it_can_run(
-    monkeypatch: pytest.MonkeyPatch, quick: Settings, fp8: bool
-) -> None:
+def test_a_measured_device_has_a_peak_for_all_that_it_can_run(monkeypatch, quick, fp8):
     """A stand-in for an H100, or an A100: fp8 can be multiplied there, or cannot."""
     able = {"fp32", "bf16", *["fp8", "fp8-dynamic"] * fp8}
     monkeypatch.setattr(
@@ -51,7 +46,7 @@ def calls(
     return calls
 
 
-def test_a_profile_is_measured_once(calls: list[str], profile: Device) -> None:
+def test_a_profile_is_measured_once(calls, profile):
     assert module.this_device("cpu") == profile
     assert module.this_device("cpu") == profile
     assert calls == ["cpu"]
@@ -62,9 +57,7 @@ def test_a_profile_is_measured_once(calls: list[str], profile: Device) -> None:
     assert len(calls) == 3
 
 
-def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(
-    monkeypatch: pytest.MonkeyPatch, calls: list[str], profile: Device
-) -> None:
+def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(monkeypatch, calls, profile):
     """1.0 TFLOP/s and 10 us before; a second look at 0.6 TFLOP/s disagrees."""
     with monkeypatch.context() as patch:
         patch.setattr(module, "matmul_rate", lambda kind, p, settings: 0.6e12)
@@ -83,15 +76,13 @@ def test_what_a_busy_neighbour_spoilt_serves_ten_minutes(
 
 
 def test_a_folder_that_cannot_be_written_only_costs_the_keeping(
-    calls: list[str], tmp_path: Path, profile: Device
-) -> None:
+    calls, tmp_path, profile
+):
     (tmp_path / "fastlab").write_text("a file where a folder should be")
     assert module.this_device("cpu") == profile
 
 
-def test_a_crowded_machine_marks_what_was_measured_on_it(
-    monkeypatch: pytest.MonkeyPatch, calls: list[str], profile: Device
-) -> None:
+def test_a_crowded_machine_marks_what_was_measured_on_it(monkeypatch, calls, profile):
     monkeypatch.setattr(module, "is_contended", lambda cores, kind: True)
     monkeypatch.setattr(module.CpuContention, "cores", lambda self: 1.2)
     found = module.this_device("cpu")

@@ -1,7 +1,5 @@
 """Counters beside the exact count: what torch sees, and strangers that fail or lack."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """Cores that others took, worked out from two looks at the machine's ticks."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -33,9 +31,7 @@ def at(monkeypatch: pytest.MonkeyPatch, now: float, ours: float) -> None:
     monkeypatch.setattr(module.os, "times", lambda: times)
 
 
-def test_what_others_took_is_all_work_but_ours(
-    stat: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_others_took_is_all_work_but_ours(stat, monkeypatch):
     at(monkeypatch, 10.0, 3.0)
     found = CpuContention(began=10.0, taken=module.all_seconds(), ours=3.0)
     assert found.taken == 1.5
@@ -44,9 +40,7 @@ def test_what_others_took_is_all_work_but_ours(
     assert found.cores() == pytest.approx(0.5)
 
 
-def test_a_moment_or_another_system_tells_nothing(
-    stat: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_moment_or_another_system_tells_nothing(stat, monkeypatch):
     at(monkeypatch, 10.4, 3.0)
     assert CpuContention(began=10.0, taken=1.0, ours=3.0).cores() is None
     for text in ("", "cpu", "cpu a b c d e"):
@@ -68,12 +62,8 @@ def test_a_moment_or_another_system_tells_nothing(
     ],
 )
 def test_two_cores_are_crowded_by_more_than_fit(
-    monkeypatch: pytest.MonkeyPatch,
-    threads: int,
-    others: float | None,
-    kind: str,
-    verdict: bool,
-) -> None:
+    monkeypatch, threads, others, kind, verdict
+):
     monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert is_contended(others, kind) is verdict

@@ -1,7 +1,5 @@
 """Whole calls in a calibration: host seconds, cache levels, how far intervals reach."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 
@@ -9,15 +7,12 @@ import pytest
 
 from fastlab.clock import end_to_end
 from fastlab.latency.costs import LAUNCHES, costs_of
-from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.spec import FAMILIES
 from tests.latency.fitting import calibrated
 
 
-def test_every_family_has_its_host_seconds(
-    monkeypatch: pytest.MonkeyPatch, profile: Device
-) -> None:
+def test_every_family_has_its_host_seconds(monkeypatch, profile):
     """Kernels take 1 s in all estimates, a call 1 s + 20 us a launch (GPT-2: 30 us)."""
 
     def made(points, device, model):
@@ -40,9 +35,7 @@ def test_every_family_has_its_host_seconds(
     assert gpu["bert"] == pytest.approx(2e-5 + 1.0 / launches[0])
 
 
-def test_launches_and_calls_of_compiled_code_are_told_apart(
-    monkeypatch: pytest.MonkeyPatch, profile: Device
-) -> None:
+def test_launches_and_calls_of_compiled_code_are_told_apart(monkeypatch, profile):
     """Kernels take 1 s in all estimates, a call 1 s + 0.2 ms + 3 us a launch."""
     launches = lambda point: costs_of(point).totals[LAUNCHES]  # noqa: E731
     made = estimate(end_to_end.host_points()[:1], profile, "roofline") * 2
@@ -55,17 +48,13 @@ def test_launches_and_calls_of_compiled_code_are_told_apart(
     assert (each, call) == pytest.approx((3e-6, 2e-4))
 
 
-def test_a_host_is_never_paid_back(
-    monkeypatch: pytest.MonkeyPatch, profile: Device
-) -> None:
+def test_a_host_is_never_paid_back(monkeypatch, profile):
     monkeypatch.setattr(end_to_end, "seconds_of", lambda point, kind: 1e-9)
     known = calibrated(profile)
     assert set(end_to_end.host_seconds(known).values()) == {0.0}
 
 
-def test_levels_never_get_faster_with_more_bytes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_levels_never_get_faster_with_more_bytes(monkeypatch):
     """4 to 512 MiB at 1, 3, 2, 3, 2.8, 4 ns a byte, 64 MiB being the usual: 2."""
     each = iter([1e-9, 3e-9, 2e-9, 3e-9, 2.8e-9, 4e-9])
     monkeypatch.setattr(end_to_end, "_seconds_per_byte", lambda size, p: next(each))
@@ -77,15 +66,13 @@ def test_levels_never_get_faster_with_more_bytes(
     assert end_to_end.slowdowns("cuda", "bf16") == ()
 
 
-def test_a_weight_is_read_once_each_time_round() -> None:
+def test_a_weight_is_read_once_each_time_round():
     """No memory gives 1 TB/s to a core; 1 MB/s is there whoever else is busy."""
     assert 1e-12 < end_to_end._seconds_per_byte(2**24, "fp32") < 1e-6
 
 
 @pytest.mark.parametrize(("factors", "expected"), [(0, 1.860), (3, 2.015 * 1.6**0.5)])
-def test_intervals_reach_as_far_as_whole_calls_are_off(
-    profile: Device, factors: int, expected: float
-) -> None:
+def test_intervals_reach_as_far_as_whole_calls_are_off(profile, factors, expected):
     """8 calls 1.5 half-widths off: t(0.95, 8) = 1.860 of those.
 
     Fitted factors cost degrees of freedom: with 3, t(0.95, 5) = 2.015, x (8 / 5)^(1/2).
@@ -103,7 +90,7 @@ def test_intervals_reach_as_far_as_whole_calls_are_off(
     assert wider.seconds == narrow.seconds
 
 
-def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
+def test_whole_calls_take_more_than_their_parts(profile):
     """Every operation 1.3 times as long within a call, the host as before."""
     known = calibrated(profile, dispatch_s=3e-6)
     points = end_to_end.whole_points("fp32")
@@ -116,7 +103,7 @@ def test_whole_calls_take_more_than_their_parts(profile: Device) -> None:
     assert [e.seconds for e in estimate(points, longer)] == pytest.approx(took)
 
 
-def test_each_way_of_running_has_its_own_factor(profile: Device) -> None:
+def test_each_way_of_running_has_its_own_factor(profile):
     """What was not timed takes that of the dense numbers around it, or none."""
     whole = {"fp32": 1.2, "bf16": 1.5, "bf16 compiled": 1.1, "int4-g128": 1.3}
     factor = replace(calibrated(profile).fits, whole=whole).call_overhead_factor

@@ -1,13 +1,10 @@
 """The full calibration: few operations, far apart, counted as run; and their fits."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +31,6 @@ from fastlab.clock.fitting import (
 )
 from fastlab.clock.microbenchmarks import STREAMED, Benchmark
 from fastlab.clock.stored_benchmarks import compiles, packed_products
-from fastlab.clock.timing import Settings
 from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
@@ -55,9 +51,7 @@ STORED = FOLDER / "xeon-2-threads"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_at_most_a_hundred_of_every_class_and_none_too_long(
-    profile: Device, precision: str
-) -> None:
+def test_at_most_a_hundred_of_every_class_and_none_too_long(profile, precision):
     counts = COUNTS | COMPILED_COUNTS
     ops = [bench.op for bench in chosen(profile, precision, counts)]
     assert len(ops) == sum(counts.values()) == 100
@@ -71,7 +65,7 @@ def test_at_most_a_hundred_of_every_class_and_none_too_long(
     assert max(outputs) > 100_000
 
 
-def test_farthest_first_takes_the_corners() -> None:
+def test_farthest_first_takes_the_corners():
     """From the middle of a square of points: its corners come next."""
     grid = np.array([(x, y) for x in range(5) for y in range(5)], dtype=float)
     picked = [tuple(grid[n]) for n in spread(grid, 5)]
@@ -80,7 +74,7 @@ def test_farthest_first_takes_the_corners() -> None:
     assert sorted(spread(np.eye(3), 9)) == [0, 1, 2]
 
 
-def test_ratios_rows_and_bits_are_all_among_the_chosen(profile: Device) -> None:
+def test_ratios_rows_and_bits_are_all_among_the_chosen(profile):
     ratios, rows, _ = CLASSES["csr"].axes
     ops = [bench.op for bench in chosen(profile, "fp32", STORED_COUNTS)]
     csr = [op for op in ops if op.kind == "csr"]
@@ -93,9 +87,7 @@ def test_ratios_rows_and_bits_are_all_among_the_chosen(profile: Device) -> None:
     assert POOLS["csr"](2) == []
 
 
-def test_compiled_benchmarks_are_asked_for_where_a_compiler_works(
-    monkeypatch: pytest.MonkeyPatch, profile: Device
-) -> None:
+def test_compiled_benchmarks_are_asked_for_where_a_compiler_works(monkeypatch, profile):
     for works in (True, False):
         wanted = wanted_counts(profile, COUNTS, works)
         assert ("palette-compiled" in wanted["fp32"]) == works
@@ -129,7 +121,7 @@ def held(run: Callable[[], Any], kind: type) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["linear", "biased", "conv1d", "prefill", "decode"])
-def test_products_are_counted_as_torch_counts_what_is_run(kind: str) -> None:
+def test_products_are_counted_as_torch_counts_what_is_run(kind):
     for bench in small(kind):
         run = bench.make("meta", torch.float32)
         with FlopCounterMode(display=False) as counter:
@@ -138,9 +130,7 @@ def test_products_are_counted_as_torch_counts_what_is_run(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(set(POOLS) - set(GENERATED)))
-def test_every_candidate_runs_and_its_sample_is_sound(
-    kind: str, profile: Device, quick: Settings
-) -> None:
+def test_every_candidate_runs_and_its_sample_is_sound(kind, profile, quick):
     for bench in small(kind)[:2]:
         sample = timed(bench, profile, "fp32", CpuClock(), quick)
         assert sample.fault() == ""
@@ -148,7 +138,7 @@ def test_every_candidate_runs_and_its_sample_is_sound(
         assert (sample.flops, sample.bytes) == (bench.op.flops_causal, bench.op.bytes)
 
 
-def test_on_a_cpu_weights_are_streamed_not_hot() -> None:
+def test_on_a_cpu_weights_are_streamed_not_hot():
     """A model's next layer is never in the cache: 64 MiB of copies take turns."""
     run = of_dims("linear", 1, 1024, 1024).make("cpu", torch.float32)
     torch.testing.assert_close(run(), run())  # copies: the same numbers
@@ -158,9 +148,7 @@ def test_on_a_cpu_weights_are_streamed_not_hot() -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "int4-g128"])
-def test_quantized_products_run_and_are_counted_as_stored(
-    precision: str, profile: Device, quick: Settings
-) -> None:
+def test_quantized_products_run_and_are_counted_as_stored(precision, profile, quick):
     """256 x 256: 65,536 B in int8 and 512 B of scales; half and 2,048 B in int4."""
     pool = packed_products(precision)
     one = next(b for b in pool if b.op.dims == (16, 256, 256))
@@ -171,7 +159,7 @@ def test_quantized_products_run_and_are_counted_as_stored(
     assert (sample.fault(), sample.precision) == ("", precision)
 
 
-def test_a_sparse_benchmark_stores_what_is_counted_and_streams_it() -> None:
+def test_a_sparse_benchmark_stores_what_is_counted_and_streams_it():
     """256 x 256 at 95 %: 13 left of a row, as values and columns of 4 bytes."""
     bench = of_dims("csr", 16, 256, 13)
     turn = held(bench.make("cpu", torch.float32), cycle)
@@ -184,7 +172,7 @@ def test_a_sparse_benchmark_stores_what_is_counted_and_streams_it() -> None:
     assert STREAMED // module.weight_bytes() > 64
 
 
-def test_a_look_up_is_of_the_bytes_that_are_counted() -> None:
+def test_a_look_up_is_of_the_bytes_that_are_counted():
     bench = of_dims("palette", 256 * 256, 6)
     run = bench.make("cpu", torch.float32)
     assert next(held(run, cycle)).weight_bytes() == bench.op.weight_bytes
@@ -204,8 +192,8 @@ def test_a_look_up_is_of_the_bytes_that_are_counted() -> None:
     ids=["look-up", "row"],
 )
 def test_compiled_code_is_one_graph_for_all_copies_with_the_same_numbers(
-    bench: Benchmark, read: int, written: int, dtype: torch.dtype
-) -> None:
+    bench, read, written, dtype
+):
     assert (bench.op.weight_bytes, bench.op.bytes) == (read, read + written)
     assert compiles("cpu")
     graphs = counters["stats"]["unique_graphs"]
@@ -225,9 +213,7 @@ def test_compiled_code_is_one_graph_for_all_copies_with_the_same_numbers(
 # ---- the fits
 
 
-def test_a_full_calibration_gives_fits_that_estimates_use(
-    monkeypatch: pytest.MonkeyPatch, profile: Device, quick: Settings
-) -> None:
+def test_a_full_calibration_gives_fits_that_estimates_use(monkeypatch, profile, quick):
     """On a stand-in that multiplies fp8 too, which is no dense precision for that."""
     real = machine.unsupported_reason
     monkeypatch.setattr(
@@ -249,7 +235,6 @@ def test_a_full_calibration_gives_fits_that_estimates_use(
     rest = len(samples) - len(stored)
     assert rest == 3 * sum(FEW.values()) + FEW["linear"] * len(packed)
     fits = device.fits
-    assert fits is not None
     dense = {(kind, p) for kind in FEW for p in ("fp32", "fp16", "bf16")}
     made = {("linear", p) for p in packed} | {(k, "fp32") for k in STORED_COUNTS}
     assert {(fit.kind, fit.precision) for fit in fits.fits} == dense | made
@@ -282,9 +267,8 @@ def calibrated(profile: Device) -> Device:
     return replace(profile, fits=Profile(fitting.fits_of(exact, profile)))
 
 
-def test_fits_find_the_rates_that_made_the_times(calibrated: Device) -> None:
+def test_fits_find_the_rates_that_made_the_times(calibrated):
     fits = calibrated.fits
-    assert fits is not None
     for one in fits.fits:
         for name in ("bandwidth", *(["peak"] if one.kind == "csr" else [])):
             assert one.parameters[name] == pytest.approx(TRUTH[name], rel=0.25)
@@ -294,10 +278,9 @@ def test_fits_find_the_rates_that_made_the_times(calibrated: Device) -> None:
     assert not fits.holds("fp32")  # no plain products
 
 
-def test_more_zeros_are_estimated_to_take_less(calibrated: Device) -> None:
+def test_more_zeros_are_estimated_to_take_less(calibrated):
     """Of the products of one row; and so are fewer bits of a look-up."""
     fits = calibrated.fits
-    assert fits is not None
     linear = replace(fits.fits[0], kind="linear")
     device = replace(calibrated, fits=replace(fits, fits=(*fits.fits, linear)))
     s = {"family": "llama", "layers": 2, "hidden": 768, "phase": "decode"}
@@ -314,8 +297,8 @@ def test_more_zeros_are_estimated_to_take_less(calibrated: Device) -> None:
 
 
 def test_the_command_writes_profile_and_samples_that_a_reference_reads(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    monkeypatch, tmp_path
+):
     stored = Reference(STORED)
     made = (stored.profile, stored.samples)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -338,8 +321,8 @@ def test_the_command_writes_profile_and_samples_that_a_reference_reads(
     ],
 )
 def test_where_a_calibration_cannot_be_written_is_told_before_it_begins(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], words: str
-) -> None:
+    monkeypatch, tmp_path, options, words
+):
     monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: 1 / 0)
     (tmp_path / "FILE").touch()
     given = [str(tmp_path / one) if one == "FILE" else one for one in options]
@@ -349,10 +332,9 @@ def test_where_a_calibration_cannot_be_written_is_told_before_it_begins(
 
 
 def test_a_calibration_among_other_programs_is_kept_and_warned_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    monkeypatch, tmp_path
+):
     profile = Reference(STORED).profile
-    assert profile is not None
     busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: (busy, []))

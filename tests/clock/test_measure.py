@@ -1,7 +1,5 @@
 """measure(): every kind of trouble is a row, and the rows are worked out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -35,26 +33,21 @@ def failing(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-def test_an_ok_row_says_what_really_ran(bench: Bench) -> None:
+def test_an_ok_row_says_what_really_ran(bench):
     record = bench.measure(POINT)
     assert (record.status, record.reason) == ("ok", "")
-    assert record.measured is not None
     assert record.measured.n == 3
     assert record.measured.cache == "warm"
     assert record.measured.seconds > 0
-    assert record.effective is not None
     assert record.effective.parameters == parameters(POINT.shape)
     assert record.effective.weight_bytes == 4 * parameters(POINT.shape)
     assert (record.effective.dtype, record.effective.attention) == ("float32", "sdpa")
-    assert record.estimate is not None
     assert record.measured.peak_bytes == pytest.approx(
         record.estimate.peak_bytes, rel=0.1
     )
 
 
-def test_points_that_share_a_model_build_it_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_points_that_share_a_model_build_it_once(bench, monkeypatch):
     built = []
     build = module.build
     monkeypatch.setattr(
@@ -76,8 +69,8 @@ def test_points_that_share_a_model_build_it_once(
     ],
 )
 def test_what_cannot_run_here_is_refused_before_anything_is_built(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, over: dict[str, str], reason: str
-) -> None:
+    bench, monkeypatch, over, reason
+):
     real = machine.unsupported_reason
     monkeypatch.setattr(
         machine,
@@ -101,12 +94,8 @@ def test_what_cannot_run_here_is_refused_before_anything_is_built(
     ],
 )
 def test_trouble_is_a_row_and_the_next_point_goes_on(
-    bench: Bench,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    status: str,
-    reason: str,
-) -> None:
+    bench, monkeypatch, error, status, reason
+):
     with monkeypatch.context() as patch:
         patch.setattr(module, "prepare", failing(error))
         record = bench.measure(POINT)
@@ -116,9 +105,7 @@ def test_trouble_is_a_row_and_the_next_point_goes_on(
     assert bench.measure(POINT).status == "ok"
 
 
-def test_a_model_too_large_for_the_memory_is_not_tried(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_too_large_for_the_memory_is_not_tried(bench, monkeypatch):
     monkeypatch.setattr(machine, "free_bytes", lambda kind: 2**30)
     monkeypatch.setattr(module, "build", failing(AssertionError("built")))
     record = bench.measure(point_of(model="llama-3.1-8b"))
@@ -127,7 +114,7 @@ def test_a_model_too_large_for_the_memory_is_not_tried(
     assert "1.07 GB free" in record.reason
 
 
-def test_an_output_that_is_not_finite(bench: Bench) -> None:
+def test_an_output_that_is_not_finite(bench):
     model = module.build(POINT, "cpu")
     model.model.norm.weight.fill_(float("nan"))
     bench.use_model(POINT, model)
@@ -135,17 +122,13 @@ def test_an_output_that_is_not_finite(bench: Bench) -> None:
     assert (record.status, record.measured) == ("nonfinite", None)
 
 
-def test_an_interruption_is_not_a_row(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interruption_is_not_a_row(bench, monkeypatch):
     monkeypatch.setattr(module, "prepare", failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         bench.measure(POINT)
 
 
-def test_a_gpu_that_answers_no_more_ends_the_sweep(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_answers_no_more_ends_the_sweep(bench, monkeypatch):
     """After a device assert every CUDA call of the process fails."""
     sticky = RuntimeError("CUDA error: device-side assert triggered")
     monkeypatch.setattr(module, "prepare", failing(sticky))
@@ -158,15 +141,13 @@ def test_a_gpu_that_answers_no_more_ends_the_sweep(
         bench.measure(POINT)
 
 
-def test_out_of_memory_in_all_its_words() -> None:
+def test_out_of_memory_in_all_its_words():
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
     assert not is_out_of_memory(RuntimeError("CUDA error: invalid argument"))
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_measure_takes_a_model_for_trained_weights(
-    profile: Device, quick: Settings
-) -> None:
+def test_measure_takes_a_model_for_trained_weights(profile, quick):
     point = point_of(model="tiny-llama", prompt_len=8, weights="trained:abc")
     alone = measure(point, "cpu", quick, profile)
     assert alone.status == "error"
@@ -175,9 +156,7 @@ def test_measure_takes_a_model_for_trained_weights(
     assert measure(point, "cpu", quick, profile, model).status == "ok"
 
 
-def test_a_compiled_row_says_what_compiling_took(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compiled_row_says_what_compiling_took(bench, monkeypatch):
     """All of it: no graph is made while calls are timed."""
     graphs, time_call = [], module.time_call
 
@@ -200,7 +179,7 @@ def test_a_compiled_row_says_what_compiling_took(
     assert eager.measured.peak_bytes > 0
 
 
-def test_a_quantized_row_counts_its_bytes_as_stored(bench: Bench) -> None:
+def test_a_quantized_row_counts_its_bytes_as_stored(bench):
     """tiny-llama: int8 in the layers saves a byte a weight, less a scale of 2 a row."""
     dense, packed = (
         bench.measure(point_of(model="tiny-llama", prompt_len=8, precision=precision))
@@ -214,7 +193,7 @@ def test_a_quantized_row_counts_its_bytes_as_stored(bench: Bench) -> None:
     assert saved == 2 * (layer - 2 * rows)
 
 
-def test_models_are_shared_where_only_the_runtime_differs() -> None:
+def test_models_are_shared_where_only_the_runtime_differs():
     same = {"model": "tiny-llama", "phase": "decode"}
     keys = {
         module.model_key(point_of(**same, **over))
@@ -228,8 +207,8 @@ def test_models_are_shared_where_only_the_runtime_differs() -> None:
 
 @pytest.mark.parametrize(("cache", "flagged"), [(0, False), (10**6, True)])
 def test_weights_that_fit_the_cache_are_flagged_in_decoding(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, cache: int, flagged: bool
-) -> None:
+    bench, monkeypatch, cache, flagged
+):
     monkeypatch.setattr(machine, "last_level_cache_bytes", lambda kind: cache)
     for phase in ("prefill", "decode"):
         record = bench.measure(point_of(model="tiny-llama", phase=phase, prompt_len=8))
@@ -238,16 +217,12 @@ def test_weights_that_fit_the_cache_are_flagged_in_decoding(
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_a_row_says_that_other_programs_took_our_cores(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, taken: bool
-) -> None:
+def test_a_row_says_that_other_programs_took_our_cores(bench, monkeypatch, taken):
     monkeypatch.setattr(module, "is_contended", lambda cores, kind: taken)
     assert ("shared_cpu" in bench.measure(POINT).measured.flags) == taken
 
 
-def test_the_environment_has_the_bandwidth_of_a_copy(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_has_the_bandwidth_of_a_copy(bench, monkeypatch):
     monkeypatch.setattr(machine, "free_bytes", lambda kind: 10 * 2**20)
     monkeypatch.setattr(module, "COPY_S", 0.001)
     env = bench.environment()
@@ -263,14 +238,11 @@ def test_the_environment_has_the_bandwidth_of_a_copy(
         {"cache": "static-int8", "phase": "decode"},
     ],
 )
-def test_what_a_model_lost_stands_beside_its_time(
-    bench: Bench, recipe: dict[str, str]
-) -> None:
+def test_what_a_model_lost_stands_beside_its_time(bench, recipe):
     """Little against dense fp32, but something; asked once of each model and cache."""
     point = point_of(model="tiny-llama", prompt_len=8, **recipe)
     record = bench.measure(point)
     assert (record.status, record.reason) == ("ok", "")
-    assert record.quality is not None
     assert 0 < record.quality.kl_nats < 0.01
     assert 0 < record.quality.max_abs < 1
     assert record.quality.top1 > 0.8
@@ -278,16 +250,14 @@ def test_what_a_model_lost_stands_beside_its_time(
     assert again.quality is record.quality
 
 
-def test_dense_fp32_is_the_reference_and_nobody_need_ask(bench: Bench) -> None:
+def test_dense_fp32_is_the_reference_and_nobody_need_ask(bench):
     other = point_of(model="tiny-llama", prompt_len=8, precision="bf16")
     assert bench.measure(POINT).quality is None
     assert replace(bench, judge=False).measure(other).quality is None
 
 
-def test_a_quality_that_fails_costs_no_time(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "quality_of", failing(RuntimeError("no room")))
+def test_a_quality_that_fails_costs_no_time(bench, monkeypatch):
+    monkeypatch.setattr(module.Reference, "quality", failing(RuntimeError("no room")))
     record = bench.measure(point_of(model="tiny-llama", prompt_len=8, precision="bf16"))
     assert (record.status, record.quality) == ("ok", None)
     assert record.reason == "no quality: RuntimeError: no room"

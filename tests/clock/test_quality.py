@@ -1,7 +1,5 @@
 """Quality: KL by hand, nothing lost by nothing done, one reference for many rows."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,7 +11,7 @@ import torch
 from fastlab.checkpoints import export_model
 from fastlab.clock import quality
 from fastlab.clock.divergence import compare_logits, quality_from
-from fastlab.clock.quality import Reference, quality_of, questions_of
+from fastlab.clock.quality import Reference, questions_of
 from fastlab.learning.tokens import make_tokenizer, text_loss
 from fastlab.models import build as dense
 from fastlab.record import Quality
@@ -26,7 +24,7 @@ def compared(reference: torch.Tensor, logits: torch.Tensor) -> Quality:
     return quality_from([compare_logits(reference, logits)])
 
 
-def test_kl_by_hand() -> None:
+def test_kl_by_hand():
     """p = (1/2, 1/2), q = (1/4, 3/4): KL = ln 2 - ln 3 / 2 = 0.1438 nats."""
     reference = torch.zeros(3, 2)
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, math.log(3)]])
@@ -37,7 +35,7 @@ def test_kl_by_hand() -> None:
     assert got.bits_per_byte is None
 
 
-def test_kl_is_torchs_own_in_any_chunks() -> None:
+def test_kl_is_torchs_own_in_any_chunks():
     """And a constant added to all logits changes no probability."""
     p, q = torch.randn(2, 70, 50)
     own = torch.nn.functional.kl_div(
@@ -49,7 +47,7 @@ def test_kl_is_torchs_own_in_any_chunks() -> None:
     assert (got.top1, got.max_abs) == (1, pytest.approx(1, rel=1e-5))
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match=r"logits \(2, 3\) must have the size"):
         compared(torch.zeros(2, 4), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="not finite"):
@@ -57,28 +55,25 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-bert"])
-def test_fp32_loses_nothing(name: str) -> None:
+def test_fp32_loses_nothing(name):
     point = point_of(model=name)
-    got, reason = quality_of(point, build(point))
-    assert reason == "" and got is not None
+    got, reason = Reference().quality(point, build(point))
+    assert reason == ""
     assert (got.kl_nats, got.top1, got.max_abs) == (pytest.approx(0, abs=1e-9), 1, 0)
 
 
-def test_fewer_bits_lose_more_on_the_same_weights() -> None:
+def test_fewer_bits_lose_more_on_the_same_weights():
     reference, kl = Reference("cpu"), {}
     for precision in ("bf16", "int8", "int4-g128", "autocast-bf16"):
         point = point_of(model="tiny-llama", precision=precision, hidden=128)
-        got, _ = quality_of(point, build(point), reference=reference)
-        assert got is not None
+        got, _ = reference.quality(point, build(point))
         kl[precision] = got.kl_nats
     # Other weights than the reference's would be two orders of magnitude away.
     assert 0 < kl["bf16"] < kl["int8"] < kl["int4-g128"] < 1e-3
     assert 0 < kl["autocast-bf16"] < kl["int8"]
 
 
-def test_one_reference_serves_all_rows_on_the_same_weights(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_reference_serves_all_rows_on_the_same_weights(monkeypatch):
     built: list[Any] = []
     noted = lambda p, d, t: built.append(p) or dense(p, d)  # noqa: E731
     monkeypatch.setattr(quality, "build", noted)
@@ -86,14 +81,14 @@ def test_one_reference_serves_all_rows_on_the_same_weights(
     for precision in ("bf16", "int8"):
         for batch in (1, 2):
             point = point_of(model="tiny-llama", precision=precision, batch=batch)
-            quality_of(point, build(point), reference=reference)
+            reference.quality(point, build(point))
     assert [p.recipe.precision for p in built] == ["fp32"]
     other = point_of(model="tiny-llama", weights="random:1")
-    quality_of(other, build(other), reference=reference)
+    reference.quality(other, build(other))
     assert len(built) == 2
 
 
-def test_the_tokens_depend_on_the_weights_alone() -> None:
+def test_the_tokens_depend_on_the_weights_alone():
     point = point_of(model="tiny-llama", batch=3, prompt_len=11, precision="int8")
     ids = questions_of(point).ids
     assert ids.shape == (1, 256)
@@ -104,16 +99,14 @@ def test_the_tokens_depend_on_the_weights_alone() -> None:
     assert questions_of(short).ids.shape == (1, 64)
 
 
-def test_a_reference_that_does_not_fit_or_has_no_source_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_reference_that_does_not_fit_or_has_no_source_is_refused(monkeypatch):
     monkeypatch.setattr(quality.machine, "free_bytes", lambda kind: 2**10)
     point = point_of(model="tiny-llama", precision="bf16")
-    got, reason = quality_of(point, build(point))
+    got, reason = Reference().quality(point, build(point))
     assert got is None
     assert reason == "the fp32 reference needs 614 kB, 1.02 kB free"
     point = point_of(model="tiny-llama", weights="trained:abc")
-    assert quality_of(point, build(point_of(model="tiny-llama"))) == (
+    assert Reference().quality(point, build(point_of(model="tiny-llama"))) == (
         None,
         "no source of the fp32 weights trained:abc",
     )
@@ -135,37 +128,35 @@ def trained_point(trained: Trained, **recipe: Any) -> Point:
     return point_of(model=trained.source, weights="trained", **recipe)
 
 
-def test_trained_weights_are_judged_on_held_out_text(trained: Trained) -> None:
+def test_trained_weights_are_judged_on_held_out_text(trained):
     """bf16 weights in fp32 lose nothing; bits per byte are those of text_loss."""
     point, reference = trained_point(trained), Reference("cpu", trained)
     model = build(point, trained=trained)
-    got, reason = quality_of(point, model, reference=reference)
+    got, reason = reference.quality(point, model)
     assert got is not None, reason
     assert (got.kl_nats, got.top1) == (pytest.approx(0, abs=1e-9), 1)
     whole = text_loss(model, trained.tokenizer, trained.corpus.held_out, 128)
     asked = reference.evaluator(point).questions
-    assert asked.sizes is not None
     if len(asked.ids) == whole.blocks:
         assert got.bits_per_byte == pytest.approx(whole.bits_per_byte, rel=1e-5)
         assert asked.sizes.sum() == whole.bytes
     assert got.bits_per_byte == got.dense_bits_per_byte
-    assert got.low is not None and got.high is not None
     assert got.low <= got.bits_per_byte <= got.high
 
 
-def test_what_is_cut_costs_bits(trained: Trained) -> None:
+def test_what_is_cut_costs_bits(trained):
     reference = Reference("cpu", trained)
     point = trained_point(trained, prune_ffn=0.5, prune_importance="activation")
     model = build(point, trained=trained)
-    got, reason = quality_of(point, model, reference=reference)
+    got, reason = reference.quality(point, model)
     assert got is not None, reason
-    assert got.kl_nats > 0 and got.kl_low is not None and got.kl_high is not None
+    assert got.kl_nats > 0
     assert got.kl_low <= got.kl_nats <= got.kl_high
     assert got.dense_bits_per_byte is not None
     assert got.bits_per_byte != got.dense_bits_per_byte
 
 
-def test_the_bits_of_a_uniform_guess_are_known() -> None:
+def test_the_bits_of_a_uniform_guess_are_known():
     """log2(8) = 3 bits a token of 2 bytes each: 1.5; the reference is sure: 0."""
     sure = torch.zeros(4, 8)
     targets = torch.tensor([1, 2, 3, 4])
@@ -179,7 +170,7 @@ def test_the_bits_of_a_uniform_guess_are_known() -> None:
     assert quality_from([block] * 7, np.full(7, 8)).low is None
 
 
-def test_weights_and_shapes_of_another_model_are_refused(trained: Trained) -> None:
+def test_weights_and_shapes_of_another_model_are_refused(trained):
     other = replace(trained_point(trained), weights="trained:abc")
     with pytest.raises(ValueError, match="weights='trained:abc'"):
         build(other, trained=trained)

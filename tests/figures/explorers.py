@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 
 import fastlab as fl
 from fastlab.figures import (
-    caches,
-    counts,
+    article,
+    batches,
     cuts,
-    roofline,
-    scores,
-    sharing,
     speedups,
-    sweep,
-    target,
-    timing,
 )
 from fastlab.figures.explorer import Explorer
 from fastlab.latency.devices import Device
+from fastlab.scores.scoreboard import HOLDOUTS
 from fastlab.spec import Point, grid
 from tests.cells import run_cells
 from tests.figures.made import record
@@ -60,36 +56,71 @@ def weights() -> dict[str, Any]:
     return {f"{n} x 32": torch.randn(n, 32, generator=source) for n in (64, 32)}
 
 
+def cell(notebook: str, **names: Any) -> Explorer:
+    """The explorer of a notebook's cell, made of what the cells before would leave."""
+    found: Explorer = run_cells(notebook, "explorer", **names)["shown"]
+    return found
+
+
 def _cutting() -> Explorer:
-    models = {
-        "large": fl.grid(**CUT, layers=8)[0],
-        "other": fl.grid(**CUT, layers=12)[0],
-    }
-    return cuts.cutting(models, fl.table([]), fl.device("h200"))
+    dense = [fl.grid(**CUT, layers=layers)[0] for layers in (8, 12)]
+    given = {"shaped": dense[:1], "judged": dense[1:], "table": fl.table([])}
+    return cell("07", **given, cuts=cuts, run=Mock(profile=None))
 
 
-def _paths() -> dict[str, dict[str, Point]]:
+def _target() -> Explorer:
     dense, bf16 = grid(**CUT, layers=8, precision=["fp32", "bf16"])
-    return {"prefill": {"dense": dense, "16 bit": bf16}}
+    paths = {"prefill": {"dense": dense, "16 bit": bf16}}
+    given = {"case": article, "run": Mock(profile=None), "prompt_len": 128}
+    return cell("10", paths=paths, **given)
 
 
 def _sweep() -> Explorer:
     records, device = rows_by_hand()
-    return sweep.layers_by_hidden(fl.table(records), device)
+    given = {"layers": [2, 4, 6], "precisions": CALLS["precision"]}
+    given |= {"phases": CALLS["phase"], "rows": fl.table(records)}
+    return cell("05", **given, run=Mock(profile=device, caption="by hand"))
+
+
+def _depth() -> Explorer:
+    """Of this machine too, whose rates are given."""
+    devices = {"this_device": lambda: fl.device("t4"), "device": fl.device}
+    stand_in = Mock(explore=fl.explore, figures=fl.figures, status=fl.status, **devices)
+    return cell("00", point=point(), gpus=["h200"], fl=stand_in)
+
+
+def _leave_out() -> Explorer:
+    records, device = rows_by_hand()
+    run = Mock(profile=device, caption="by hand")
+    given = {"records": records, "holdout": "hidden", "HOLDOUTS": HOLDOUTS}
+    return cell("04", **given, run=run)
+
+
+def _roofs() -> Explorer:
+    given = {"model": "llama-3.2-1b", "phases": CALLS["phase"], "context_len": 512}
+    given |= {"calls": [point()], "sheet": fl.device("t4"), "run": Mock(profile=None)}
+    return cell("03", **given)
+
+
+def _paying() -> Explorer:
+    model = {"family": "llama", "layers": 2, "vocab": 512}
+    given = {"model": model, "hidden": 256, "prompt_len": 64, "baseline": "bf16"}
+    rows = fl.over(fl.table(rows_by_hand()[0]), precision="bf16")
+    return cell(
+        "06", **given, speedups=speedups, device=fl.device("h200"), by_batch=rows
+    )
 
 
 MAKERS: dict[str, Callable[[], Explorer]] = {
-    "counts": lambda: counts.counts(point()),
+    "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
-    "depth": lambda: sweep.depth(point(), [fl.device("t4"), fl.device("h200")]),
-    "kv_growth": lambda: run_cells(
-        *("08_decode_and_cache", "explorer"), caches=caches, formats=("bf16", "int8")
-    )["shown"],
+    "depth": _depth,
+    "kv_growth": lambda: cell("08", batches=batches, formats=("bf16", "int8")),
     "layers_by_hidden": _sweep,
-    "leave_out": lambda: scores.leave_out(*rows_by_hand()),
-    "palettes": lambda: sharing.palettes(weights()),
-    "paying": lambda: speedups.paying(point(), fl.device("h200")),
-    "roofs": lambda: roofline.roofs(point(), fl.device("t4")),
-    "samples_taken": lambda: timing.samples_taken(samples()),
-    "target": lambda: target.target(_paths(), [fl.device("t4")]),
+    "leave_out": _leave_out,
+    "palettes": lambda: cell("09", originals=weights()),
+    "paying": _paying,
+    "roofs": _roofs,
+    "samples_taken": lambda: cell("02", samples=samples(), here="by hand"),
+    "target": _target,
 }

@@ -12,7 +12,7 @@ import pytest
 
 import fastlab as fl
 from fastlab.cost.article import article_corrected
-from fastlab.figures import article, target
+from fastlab.figures import article
 from fastlab.record import Quality
 from tests.cells import run_cells
 from tests.figures.checks import faults
@@ -243,31 +243,32 @@ def topics():
 
 def test_targets_by_device(paths):
     devices = [fl.device("h200"), fl.device("t4")]
-    table = target.steps_on(paths["prefill"], devices)
+    table = article.steps_on(paths["prefill"], devices)
     assert len(table) == 10
     assert set(table["basis"]) == {"estimated, not calibrated"}
     t4 = table[table["device"] == "Tesla T4"]
     assert list(t4["precision"]) == ["fp32", "fp32", "fp16", "fp16", "fp16"]
     ms = t4["estimated_ms"].tolist()
     for most, first in ((ms[1], "1 at “pruned”"), (1e-9, "1 at no step")):
-        assert f"Of 1 devices: {first}" in target.targets(t4, most).title
-    figure = target.targets(table, ms[1])
+        alone = article.targets(paths["prefill"], devices[1:], most, 1024)
+        assert f"Of 1 devices: {first}" in alone.title
+    figure = article.targets(paths["prefill"], [*devices, None], ms[1], 1024)
     assert faults(figure) == []
     assert "1 at “dense”, 1 at “pruned”" in figure.tell()
 
 
 def test_a_datasheet_is_taken_at_typical_efficiencies(paths):
     device, dense = fl.device("h200"), {"dense": paths["prefill"]["dense"]}
-    (found,) = target.steps_on(dense, [device])["estimated_ms"]
+    (found,) = article.steps_on(dense, [device])["estimated_ms"]
     best = fl.estimate(list(dense.values()), device)[0].seconds * 1e3
     assert 1.05 < found / best < 1 / 0.7 + 0.01
 
 
 def test_what_a_device_cannot_run_is_a_dash():
     eight = fl.grid(family="llama", layers=1, hidden=64, precision="fp8")
-    table = target.steps_on({"fp8": eight[0]}, [fl.device("t4")])
+    table = article.steps_on({"fp8": eight[0]}, [fl.device("t4")])
     assert table["estimated_ms"].isna().all()
-    figure = target.targets(table, 1)
+    figure = article.targets({"fp8": eight[0]}, [fl.device("t4")], 1, 128)
     assert "–" in words(figure)
     assert "1 at no step" in figure.tell()
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fastlab as fl
-from fastlab.figures import caches, decode
+from fastlab.figures import batches, decode
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
 from fastlab.spec import PRESETS
@@ -202,30 +202,30 @@ def test_caches_are_allocated_as_the_formula_says():
 
 def test_a_model_without_groups_has_two_kinds_of_cache():
     alone = fl.ModelShape("gpt2", 1, 64, vocab=512, max_positions=256)
-    assert list(caches.kv_kinds(alone)) == ["16-bit KV", "int8 KV"]
+    assert list(batches.kv_kinds(alone)) == ["16-bit KV", "int8 KV"]
 
 
 def test_bytes_of_a_cached_token_of_llama_8b():
-    kinds = caches.kv_kinds(LARGE)
+    kinds = batches.kv_kinds(LARGE)
     assert kinds["16-bit KV"] == 131_072
     assert kinds["16-bit KV for all 32 heads"] == 4 * 131_072
     assert kinds["int8 KV"] == 2 * 32 * 8 * 132
 
 
 def test_the_crossing_is_where_weights_and_cache_are_equal():
-    found = caches.crossings(LARGE, ["bf16", "int4-g64"], 8)
+    found = batches.crossings(LARGE, ["bf16", "int4-g64"], 8)
     read = found["context"] * found["batch"] * found["bytes a token"]
     assert np.allclose(read, found["weight bytes"])
     plain = found[(found["weights"] == "bf16") & (found["cache"] == "16-bit KV")]
     assert plain["weight bytes"].item() == pytest.approx(15.01e9, rel=1e-3)
     assert plain["context"].item() == pytest.approx(14_315, rel=1e-3)
-    figure = caches.crossover(found, "title", 4096)
+    figure = batches.crossover(found, "title", 4096)
     assert faults(figure) == []
     assert {"14.3 k", "bf16 weights", "int8 KV"} <= set(texts(figure))
 
 
 def test_the_crossings_of_the_notebook_are_those_of_old():
-    found = caches.crossings(LARGE, ("bf16", "int8", "int4-g64"), 8)
+    found = batches.crossings(LARGE, ("bf16", "int8", "int4-g64"), 8)
     assert compare("08_decode_and_cache_crossover", found) == []
 
 
@@ -280,7 +280,7 @@ def test_one_k_alone_has_no_fit_and_still_draws():
 
 
 def test_the_explorer_tells_what_a_step_reads_at_the_cursor():
-    given = {"caches": caches, "formats": ("bf16", "int8")}
+    given = {"batches": batches, "formats": ("bf16", "int8")}
     explorer = run_cells(NOTEBOOK, "explorer", **given)["shown"]
     figure = explorer.make(**(explorer.state | {"batch": 8}))
     assert "15 GB of weights; " in figure.title

@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
-from fastlab import figures
 from fastlab.figures.explorer import WIDGET, choices, explore
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import points
@@ -56,16 +55,11 @@ def following():
 EXPLORERS = {"following": following, **MAKERS}
 
 
-def test_no_explorer_is_left_out():
-    found = {
-        name
-        for subject in figures.SUBJECTS
-        for name, made in vars(getattr(figures, subject)).items()
-        if inspect.isfunction(made)
-        and made.__module__.endswith(f"figures.{subject}")
-        and made.__annotations__.get("return") == "Explorer"
-    }
-    assert found - {"explore"} <= set(MAKERS)  # more stand in cells
+def test_every_notebook_has_one():
+    """Each stands in the cell tagged "widget" of its notebook."""
+    books = [nbformat.read(p, 4) for p in (ROOT / "notebooks").glob("*.ipynb")]
+    tags = [tag for b in books for c in b.cells for tag in c.metadata.get("tags", [])]
+    assert tags.count("widget") == len(books) == len(MAKERS)
 
 
 def watched(explorer):

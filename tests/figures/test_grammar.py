@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import rcParams
 
-from fastlab.figures.grammar import Figure, nothing
+from fastlab.figures.grammar import Figure, nothing, show
 from fastlab.figures.labels import apart
 from fastlab.figures.layers import bars, line, points, stacked, tiles
 from fastlab.figures.panels import Axis, Panel
-from fastlab.figures.shown import show
 from fastlab.figures.style import (
     COLORS,
     GREY,

@@ -220,10 +220,12 @@ def test_predicted_speedups_are_scored_by_their_side_of_one(rows):
 
 
 def test_every_state_of_the_explorer_draws(device):
-    (point,) = fl.grid(**SMALL, phase="decode")
     rows = with_gains(records(device, phase="decode", batch=[1, 4]), device)
-    explorer = fast.paying(point, device, rows=rows)
-    assert set(explorer.options) == {"hidden", "cached", "runtime", "device"}
+    model = {name: SMALL[name] for name in ("family", "layers", "hidden", "vocab")}
+    given = {"speedups": fast, "model": model, "device": device, "by_batch": rows}
+    given |= {"hidden": 256, "prompt_len": 64, "baseline": "bf16"}
+    explorer = run_cells("06_precisions", "explorer", **given)["shown"]
+    assert set(explorer.options) == {"hidden", "prompt_len", "runtime", "device"}
     assert "Tesla T4" not in explorer.options["device"]  # has no bf16
     assert "(measured)" in explorer.make(**explorer.state).title
     for end in (256, 8192):  # the axis stays, and holds the lines

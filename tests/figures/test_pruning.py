@@ -14,7 +14,7 @@ from fastlab import models
 from fastlab.checkpoints import export_model
 from fastlab.figures import cuts as cut_figures
 from fastlab.figures import pruning
-from fastlab.figures.cuts import cutting, dense_of, described, paper_flops
+from fastlab.figures.cuts import dense_of, described, paper_flops
 from fastlab.figures.layers import even_at
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
@@ -241,7 +241,9 @@ def test_estimates_that_held_are_counted(cuts):
 def test_the_explorer_tells_the_built_shape_and_the_stored_row():
     (dense,) = fl.grid(**LARGE)
     point = fl.grid(**LARGE, prune_ffn=0.5, prune_multiple=64)[0]
-    explorer = cutting({"large": dense}, made([point]), H200)
+    given = {"shaped": [dense], "judged": [dense], "table": made([point])}
+    given |= {"cuts": fl.figures.cuts, "run": SimpleNamespace(profile=H200)}
+    explorer = run_cells(NOTEBOOK, "explorer", **given)["shown"]
     state = explorer.state | {"layers": 0.0, "ffn": 0.5, "multiple": 64}
     figure = explorer.make(**(state | {"importance": "magnitude"}))
     assert "ffn 2048 → 8 x 768, 12/4 heads, ffn 1024" in figure.title
@@ -251,7 +253,9 @@ def test_the_explorer_tells_the_built_shape_and_the_stored_row():
     assert not faults(figure)
     other = explorer.make(**(state | {"importance": "taylor"}))
     assert "no row is stored" in other.note
-    away = explorer.make(**(state | {"importance": "magnitude", "device": "Tesla T4"}))
+    away = explorer.make(
+        **(state | {"importance": "magnitude", "device": fl.device("t4")})
+    )
     assert "no row is stored" in away.note
 
 

@@ -87,6 +87,12 @@ def steps():
     return run_cells("03_roofline", "knee", **given, pd=pd)["figure"]
 
 
+def explorer_of(calls):
+    given = {"calls": calls, "sheet": fl.device("h200"), "run": Mock(profile=None)}
+    given |= {"model": "llama-3.1-8b", "phases": ["prefill", "decode"]}
+    return run_cells("03_roofline", "explorer", **given, context_len=1024)["shown"]
+
+
 def pick(table, **values):
     for name, value in values.items():
         table = table[table[name] == value]
@@ -176,7 +182,7 @@ def test_the_roofline_has_a_corner_for_each_roof_and_a_line_for_each_product(
 
 @pytest.mark.parametrize("state", [{}, {"batch": 64}, {"batch": 1024}])
 def test_no_name_covers_a_mark_or_another_name(calls, state):
-    explorer = roofs.roofs(calls[-1], fl.device("h200"))
+    explorer = explorer_of(calls)
     picture = explorer.make(**(explorer.state | state)).draw()
     picture.draw_without_rendering()
     (axes,) = picture.axes
@@ -315,7 +321,7 @@ def test_the_batch_figure_has_two_panels_marks_and_knees(run):
 
 
 def test_the_explorer_tells_what_bounds_each_call(calls):
-    explorer = roofs.roofs(calls[-1], fl.device("h200"))
+    explorer = explorer_of(calls)
     words = explorer.make(**explorer.state).note
     assert "decode 11.9 ms, bound by launch, MFU 0.13 %" in words
     full = explorer.make(**(explorer.state | {"batch": 1024}))

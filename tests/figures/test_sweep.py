@@ -178,7 +178,7 @@ def test_the_curve_agrees_with_the_rows_where_there_are_rows(chosen, device):
 
 def test_without_a_profile_only_measured_depths_have_a_curve(chosen):
     assert sweep.curve(chosen, None, 3).empty
-    figure = sweep.by_hidden(chosen, sweep.curve(chosen, None, 3), 3, chosen)
+    figure = sweep.by_hidden(chosen, None, 3, "fp32", "prefill")
     assert "estimated only" in figure.title
 
 
@@ -189,7 +189,10 @@ def test_unusual_heads_are_kept_and_nothing_is_put_in_between(device):
 
 
 def test_the_axes_stay_while_the_slider_moves(rows, device):
-    explorer = sweep.layers_by_hidden(rows, device)
+    given = {"rows": rows, "layers": [2, 4], "phases": ["prefill", "decode"]}
+    run = Mock(profile=device, caption="made by hand")
+    given |= {"precisions": ["fp32", "bf16"], "run": run}
+    explorer = run_cells("05_layers_by_hidden", "explorer", **given)["shown"]
     assert explorer.state == {"layers": 4, "precision": "fp32", "phase": "prefill"}
     limits = [
         explorer.make(**(explorer.state | {"layers": n})).panels[0].y.limits
@@ -200,14 +203,14 @@ def test_the_axes_stay_while_the_slider_moves(rows, device):
 
 def test_every_device_is_estimated(points, device):
     here = replace(device, name="box", kind="cpu", bandwidth=1e10).stamped()
-    explorer = sweep.depth(points[0], [here, fl.device("t4"), device])
+    devices = [here, fl.device("t4"), device]
     deep = replace(points[0], shape=replace(points[0].shape, layers=20))
     (estimate,) = fl.estimate([deep], fl.device("t4"))
-    figure = explorer.make(layers=20)
+    figure = sweep.on_devices(points[0], devices, 20)
     assert f"{digits(1e3 * estimate.seconds)} at Tesla T4 (datasheet)" in figure.tell()
     assert "20 layers x 256, prefill, 128 tokens" in figure.title
     for count in (1, 64):
-        low, high = explorer.make(layers=count).panels[0].x.limits
-        rows = explorer.make(layers=count).table
-        assert low < rows["estimated_low_ms"].min()
-        assert rows["estimated_high_ms"].max() < high
+        figure = sweep.on_devices(points[0], devices, count)
+        low, high = figure.panels[0].x.limits
+        assert low < figure.table["estimated_low_ms"].min()
+        assert figure.table["estimated_high_ms"].max() < high

@@ -10,11 +10,6 @@ import torch
 from fastlab.clock.clocks import CudaClock
 from fastlab.clock.timing import Settings, time_call
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
-]
-
 MS, US50, MS20 = 1e-3, 50e-6, 20e-3
 POINTS, TRIES = 20, 3
 # Square bf16 products, 1.08^3 = 1.26x the work from one to the next: tens of us to tens

@@ -3,8 +3,6 @@
 Written without a GPU at hand: none of it had run when it was committed.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -20,10 +18,6 @@ from fastlab.spec import point_of
 from fastlab.spec.unsupported import unsupported
 from tests.runtime.tiny import generated, prompts, tiny
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
 FAMILIES = ("llama", "qwen3", "gpt2")
 
 
@@ -32,7 +26,7 @@ FAMILIES = ("llama", "qwen3", "gpt2")
     "runtime", ["eager", "compile", "autotuned", "decoder", "graph"]
 )
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tokens_and_one_graph(family: str, runtime: str, unroll: int) -> None:
+def test_tokens_and_one_graph(family, runtime, unroll):
     with numerics("fp32"):
         model = tiny(family).cuda()
         before = counters["stats"]["unique_graphs"]
@@ -47,7 +41,7 @@ def test_tokens_and_one_graph(family: str, runtime: str, unroll: int) -> None:
 
 
 @pytest.mark.parametrize("cache", ["static", "static-int8", "static-fp8"])
-def test_a_graph_gives_what_eager_steps_give(cache: str) -> None:
+def test_a_graph_gives_what_eager_steps_give(cache):
     if cache == "static-fp8" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("needs compute capability 8.9")
     with numerics("fp32"):
@@ -62,7 +56,7 @@ def test_a_graph_gives_what_eager_steps_give(cache: str) -> None:
     assert (expected - found).abs().max() < 0.02 * expected.std()
 
 
-def test_steps_of_a_graph_wait_for_nothing() -> None:
+def test_steps_of_a_graph_wait_for_nothing():
     model, ids = tiny("llama").cuda(), prompts(1, 9).cuda()
     decoder = Decoder(model, 1, 40, runtime="graph", unroll=2)
     decoder.prefill(ids)
@@ -75,7 +69,7 @@ def test_steps_of_a_graph_wait_for_nothing() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_draws_are_the_same_in_a_graph() -> None:
+def test_draws_are_the_same_in_a_graph():
     model, ids = tiny("qwen3").cuda(), prompts(2, 9).cuda()
     warm = Sampling(temperature=2.0, top_k=20, seed=3)
     with numerics("fp32"):
@@ -90,7 +84,7 @@ ATTENTIONS = ("sdpa-math", "sdpa-efficient", "sdpa-cudnn", "flex", "eager")
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_attention_kernels_agree(attention: str) -> None:
+def test_attention_kernels_agree(attention):
     sizes = {"family": "llama", "layers": 2, "hidden": 256, "heads": 4, "kv_heads": 2}
     sizes |= {"vocab": 97, "phase": "decode", "prompt_len": 64, "precision": "bf16"}
     from fastlab.models import build
@@ -107,7 +101,7 @@ def test_attention_kernels_agree(attention: str) -> None:
 
 @pytest.mark.parametrize("runtime", ["eager", "compile", "decoder", "graph"])
 @pytest.mark.parametrize("precision", ["bf16", "int8", "int4-g64", "fp8"])
-def test_rows_of_the_ladder(precision: str, runtime: str) -> None:
+def test_rows_of_the_ladder(precision, runtime):
     settings = Settings.for_device("cuda", budget_s=0.3, warmup_s=0.1, n_min=10)
     over = {"phase": "decode", "prompt_len": 64, "cache": "static"}
     point = point_of(
@@ -119,7 +113,7 @@ def test_rows_of_the_ladder(precision: str, runtime: str) -> None:
         assert (record.measured.compile_s is None) == (runtime == "eager")
 
 
-def test_transformers_own_generation() -> None:
+def test_transformers_own_generation():
     settings = Settings.for_device("cuda", budget_s=0.3, warmup_s=0.1, n_min=3)
     over = {"phase": "generate", "new_tokens": 16, "runtime": "transformers"}
     record = Bench.for_device("cuda", settings).measure(

@@ -1,9 +1,6 @@
 """measure() on a real GPU: rows of every status, memory as estimated, real tf32."""
 
-from __future__ import annotations
-
 import pytest
-import torch
 
 from fastlab import machine
 from fastlab.clock.calibrate import calibrate
@@ -13,11 +10,6 @@ from fastlab.latency.devices import Device, device
 from fastlab.models import build, numerics, prepare
 from fastlab.spec import grid, point_of
 from fastlab.spec.formats import QUANTIZED
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +23,7 @@ def bench(here: Device) -> Bench:
     return Bench.for_device("cuda", settings, here)
 
 
-def test_the_calibrated_device_is_not_faster_than_its_datasheet(here: Device) -> None:
+def test_the_calibrated_device_is_not_faster_than_its_datasheet(here):
     try:
         sheet = device(here.name)
     except ValueError:
@@ -53,7 +45,7 @@ POINTS = grid(
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.label)
-def test_every_family_and_precision_is_measured(bench: Bench, point) -> None:
+def test_every_family_and_precision_is_measured(bench, point):
     record = bench.measure(point)
     reason = machine.unsupported_reason("cuda", point.recipe.precision)
     assert record.status == ("unsupported" if reason else "ok"), record.reason
@@ -64,7 +56,7 @@ def test_every_family_and_precision_is_measured(bench: Bench, point) -> None:
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_peak_memory_as_estimated(bench: Bench, phase: str) -> None:
+def test_peak_memory_as_estimated(bench, phase):
     point = point_of(
         **{"family": "llama", "layers": 8, "hidden": 2048, "vocab": 32000},
         **{"prompt_len": 1024, "batch": 8, "precision": "bf16", "phase": phase},
@@ -75,7 +67,7 @@ def test_peak_memory_as_estimated(bench: Bench, phase: str) -> None:
     assert record.measured.peak_bytes == pytest.approx(estimated, rel=0.2)
 
 
-def test_out_of_memory_is_a_row_and_the_next_point_is_as_before(bench: Bench) -> None:
+def test_out_of_memory_is_a_row_and_the_next_point_is_as_before(bench):
     small = point_of(model="tiny-llama", prompt_len=64)
     assert bench.measure(small).status == "ok"
     huge = point_of(family="llama", layers=2, hidden=8192, prompt_len=65536, batch=4096)
@@ -85,7 +77,7 @@ def test_out_of_memory_is_a_row_and_the_next_point_is_as_before(bench: Bench) ->
     assert bench.measure(small).status == "ok"
 
 
-def test_an_8b_model_is_made_on_the_gpu_without_a_copy_on_the_host() -> None:
+def test_an_8b_model_is_made_on_the_gpu_without_a_copy_on_the_host():
     if machine.free_bytes("cuda") < 24 * 2**30:
         pytest.skip("needs 24 GiB of free GPU memory")
     import resource
@@ -98,7 +90,7 @@ def test_an_8b_model_is_made_on_the_gpu_without_a_copy_on_the_host() -> None:
     assert grown * 1024 < 4 * 2**30
 
 
-def test_tf32_is_really_another_product() -> None:
+def test_tf32_is_really_another_product():
     """Ten bits of mantissa: fp32 and tf32 logits differ, bf16's differ by more."""
     if machine.unsupported_reason("cuda", "tf32"):
         pytest.skip(machine.unsupported_reason("cuda", "tf32"))
@@ -112,7 +104,7 @@ def test_tf32_is_really_another_product() -> None:
     assert 0 < difference < 0.1 * full.abs().max().item()
 
 
-def test_a_decode_step_on_the_gpu_never_grows_its_cache() -> None:
+def test_a_decode_step_on_the_gpu_never_grows_its_cache():
     point = point_of(model="tiny-llama", phase="decode", prompt_len=32)
     call = prepare(build(point, "cuda"), point, "cuda")
     with numerics("fp32"):

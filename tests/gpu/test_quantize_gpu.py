@@ -3,30 +3,21 @@
 Written from the operators' documentation and sources.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 
 from fastlab import machine
-from fastlab.clock.quality import Reference, quality_of
+from fastlab.clock.quality import Reference
 from fastlab.models import numerics, prepare
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import int4, quantized_linear
 from fastlab.shrink.kernels.int4 import Int4Linear
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
-from fastlab.shrink.saved import load_quantized, save_quantized
+from fastlab.shrink.saved import load_stored, save
 from fastlab.spec import point_of
 from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes
 from tests.shrink.test_quantize_linears import by_dense, sqnr_db
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
 
 
 def skip_unable(precision: str) -> None:
@@ -44,7 +35,7 @@ def on_gpu(precision: str, n: int, k: int) -> tuple[torch.nn.Module, torch.Tenso
 @pytest.mark.parametrize("rows", [1, 16, 17, 64])
 @pytest.mark.parametrize(("n", "k"), [(512, 1024), (331, 256)])
 @pytest.mark.parametrize("precision", QUANTIZED)
-def test_products_in_every_shape(precision: str, n: int, k: int, rows: int) -> None:
+def test_products_in_every_shape(precision, n, k, rows):
     """Few rows and odd numbers of outputs too, where kernels have limits."""
     skip_unable(precision)
     module, weight = on_gpu(precision, n, k)
@@ -59,7 +50,7 @@ def test_products_in_every_shape(precision: str, n: int, k: int, rows: int) -> N
 
 @pytest.mark.parametrize("group", [32, 64, 128, 256])
 @pytest.mark.parametrize("k", [128, 160, 192, 4096])
-def test_int4_codes_are_packed_for_tensor_cores(group: int, k: int) -> None:
+def test_int4_codes_are_packed_for_tensor_cores(group, k):
     if k % group:
         pytest.skip("the group does not divide the width")
     skip_unable(f"int4-g{group}")
@@ -74,7 +65,7 @@ def test_int4_codes_are_packed_for_tensor_cores(group: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("precision", QUANTIZED)
-def test_compiled_and_eager_agree(precision: str) -> None:
+def test_compiled_and_eager_agree(precision):
     skip_unable(precision)
     module, _ = on_gpu(precision, 512, 1024)
     x = torch.randn(1, 1024, device="cuda", dtype=torch.bfloat16)
@@ -86,28 +77,28 @@ def test_compiled_and_eager_agree(precision: str) -> None:
 
 @pytest.mark.parametrize("precision", QUANTIZED)
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
-def test_models_and_their_quality(name: str, precision: str) -> None:
+def test_models_and_their_quality(name, precision):
     skip_unable(precision)
     point = point_of(model=name, precision=precision, scope="all", hidden=256)
-    got, reason = quality_of(point, build(point, "cuda"), "cuda", Reference("cuda"))
+    got, reason = Reference("cuda").quality(point, build(point, "cuda"))
     assert reason == "" and got is not None
     assert 0 < got.kl_nats < 1e-2
 
 
-def test_a_file_made_on_the_gpu_loads_on_both(tmp_path: Path) -> None:
+def test_a_file_made_on_the_gpu_loads_on_both(tmp_path):
     skip_unable("int4-g64")
     point = point_of(model="tiny-llama", precision="int4-g64", hidden=128)
     model = build(point, "cuda")
-    save_quantized(model, tmp_path)
+    save(model, tmp_path)
     with numerics("bf16"):
         expected = prepare(model, point, "cuda").run()
-        again = prepare(load_quantized(tmp_path, "cuda"), point, "cuda").run()
-        there = prepare(load_quantized(tmp_path, "cpu"), point, "cpu").run()
+        again = prepare(load_stored(tmp_path, "cuda"), point, "cuda").run()
+        there = prepare(load_stored(tmp_path, "cpu"), point, "cpu").run()
     assert torch.equal(again, expected)
     assert sqnr_db(expected.cpu(), there) > 25
 
 
-def test_quantizing_needs_no_second_model() -> None:
+def test_quantizing_needs_no_second_model():
     point = point_of(
         **{"family": "llama", "layers": 8, "hidden": 2048, "vocab": 32000},
         precision="bf16",

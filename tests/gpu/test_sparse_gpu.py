@@ -3,8 +3,6 @@
 Written from the operators' documentation and sources; it has not run yet.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -14,16 +12,12 @@ from fastlab.models import numerics, prepare
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.recipes import build
 from fastlab.shrink.share import lut_linear, share
-from fastlab.shrink.sparsify import SemiSparseLinear, sparsify, storage_refusal
+from fastlab.shrink.sparsify import SemiSparseLinear, halves, sparsify, storage_refusal
 from fastlab.spec import point_of
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.storage import BITS, Sharing, Sparsity, palette_bytes, sparse_bytes
 from tests.shrink.test_quantize_linears import sqnr_db
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
 SEMI = Sparsity(pattern="2:4", storage="2:4")
 
 
@@ -42,11 +36,11 @@ def masked_weight(n: int, k: int, dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 7, 64])
 @pytest.mark.parametrize(("n", "k"), [(64, 128), (1024, 4096)])
-def test_a_2_4_product(n: int, k: int, rows: int, dtype: torch.dtype) -> None:
+def test_a_2_4_product(n, k, rows, dtype):
     """Any number of rows: torch fills them up to what the kernel wants."""
     skip_unable()
     weight = masked_weight(n, k, dtype)
-    module = SemiSparseLinear(weight, None)
+    module = SemiSparseLinear(SEMI, weight.shape, None, **halves(weight))
     x = torch.randn(2, rows, k, device="cuda", dtype=dtype)
     with torch.inference_mode():
         got = module(x)
@@ -57,7 +51,7 @@ def test_a_2_4_product(n: int, k: int, rows: int, dtype: torch.dtype) -> None:
     assert module.weight_bytes() == pytest.approx(sparse_bytes(SEMI, n, k), rel=0.2)
 
 
-def test_a_2_4_model_equals_the_masked_one() -> None:
+def test_a_2_4_model_equals_the_masked_one():
     skip_unable()
     point = point_of(model="tiny-llama", precision="bf16", hidden=128)
     masked, stored = build(point, "cuda"), build(point, "cuda")
@@ -70,7 +64,7 @@ def test_a_2_4_model_equals_the_masked_one() -> None:
     assert sqnr_db(expected.float(), got.float()) > 30
 
 
-def test_fp32_and_odd_sizes_are_refused() -> None:
+def test_fp32_and_odd_sizes_are_refused():
     skip_unable()
     point = point_of(model="tiny-llama", precision="fp32")
     with pytest.raises(ValueError, match="weights must be fp16 or bf16"):
@@ -81,7 +75,7 @@ def test_fp32_and_odd_sizes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])
-def test_csr_and_masks_work_there_too(method: str) -> None:
+def test_csr_and_masks_work_there_too(method):
     point = point_of(model="tiny-llama", precision="fp32")
     ids = torch.randint(512, (4, 16))
     masked, stored = build(point, "cuda"), build(point, "cuda")
@@ -94,7 +88,7 @@ def test_csr_and_masks_work_there_too(method: str) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_palettes(bits: int) -> None:
+def test_palettes(bits):
     weight = torch.randn(256, 512, device="cuda").bfloat16()
     module = lut_linear(weight, None, Sharing(bits, rows=64))
     assert module.weight_bytes() == palette_bytes(Sharing(bits, rows=64), 256, 512)
@@ -108,9 +102,7 @@ def test_palettes(bits: int) -> None:
 
 @pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor"])
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
-def test_pruning_chooses_there_what_it_chooses_on_a_cpu(
-    name: str, importance: str
-) -> None:
+def test_pruning_chooses_there_what_it_chooses_on_a_cpu(name, importance):
     point = point_of(model=name, precision="fp32")
     ids = torch.randint(512, (4, 16), generator=torch.Generator().manual_seed(0))
     pruning = Pruning(layers=0.5, ffn=0.5, importance=importance)
@@ -122,7 +114,7 @@ def test_pruning_chooses_there_what_it_chooses_on_a_cpu(
     assert sum(same) >= len(same) - 3  # near ties may fall the other way
 
 
-def test_pruning_needs_no_second_model() -> None:
+def test_pruning_needs_no_second_model():
     point = point_of(
         **{"family": "llama", "layers": 8, "hidden": 2048, "vocab": 32000},
         precision="bf16",
@@ -135,7 +127,7 @@ def test_pruning_needs_no_second_model() -> None:
     assert torch.cuda.memory_allocated() < 0.6 * before
 
 
-def test_sharing_on_the_gpu_stays_near() -> None:
+def test_sharing_on_the_gpu_stays_near():
     point = point_of(model="tiny-llama", precision="bf16")
     model = build(point, "cuda")
     with numerics("bf16"):
@@ -145,7 +137,7 @@ def test_sharing_on_the_gpu_stays_near() -> None:
 
 
 @pytest.mark.parametrize("kind", [*STORED_COUNTS, *GENERATED])
-def test_what_a_calibration_times_runs_there(kind: str) -> None:
+def test_what_a_calibration_times_runs_there(kind):
     pool = sorted(POOLS[kind](4), key=lambda bench: bench.op.bytes)
     for bench in (pool[0], pool[len(pool) // 2]):
         run = bench.make("cuda", torch.float32)

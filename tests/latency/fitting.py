@@ -1,7 +1,5 @@
 """Timings made by a known model, for the tests of fits and scores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product

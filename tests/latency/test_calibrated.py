@@ -1,7 +1,5 @@
 """Calls summed from fitted operations, worked by hand from one fit at a time."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
@@ -45,7 +43,7 @@ def by_hand(point: Point, known: Device) -> tuple[list[float], list[float]]:
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode", "generate"])
-def test_a_cpu_takes_operations_and_dispatches(known: Device, phase: str) -> None:
+def test_a_cpu_takes_operations_and_dispatches(known, phase):
     point = point_of(model="tiny-llama", prompt_len=64, phase=phase, vocab=2000)
     [e] = estimate([point], known, "calibrated")
     seconds, halves = by_hand(point, known)
@@ -58,7 +56,7 @@ def test_a_cpu_takes_operations_and_dispatches(known: Device, phase: str) -> Non
     assert e.model == "calibrated"
 
 
-def test_a_gpu_takes_the_longer_of_the_two(known: Device) -> None:
+def test_a_gpu_takes_the_longer_of_the_two(known):
     gpu = replace(known, kind="cuda")
     [busy] = estimate([POINT], gpu)
     assert busy.seconds == pytest.approx(sum(by_hand(POINT, known)[0]))
@@ -68,7 +66,7 @@ def test_a_gpu_takes_the_longer_of_the_two(known: Device) -> None:
     assert waiting.bound == "launch"
 
 
-def test_a_graph_takes_one_replay(known: Device) -> None:
+def test_a_graph_takes_one_replay(known):
     """One dispatch, of 20 us, for the whole graph; intervals are of the sum."""
     host = module.HostWork(0.0, 2e-5)
     timing = module._timing(host, replace(known, kind="cuda"), 1e-3, 0.1, 1, False)
@@ -77,7 +75,7 @@ def test_a_graph_takes_one_replay(known: Device) -> None:
     assert timing.bound == "memory"
 
 
-def test_every_call_of_compiled_code_has_its_price(known: Device) -> None:
+def test_every_call_of_compiled_code_has_its_price(known):
     """64 decode steps after the first token: 64 calls, or 16 of 4 steps each."""
     dear = replace(known, fits=replace(known.fits, call_s=1e-3))
     for unroll, calls in ((1, 64), (4, 16)):
@@ -89,7 +87,7 @@ def test_every_call_of_compiled_code_has_its_price(known: Device) -> None:
     assert priced.seconds == free.seconds  # eager code
 
 
-def test_a_compiled_generation_begins_eagerly(known: Device) -> None:
+def test_a_compiled_generation_begins_eagerly(known):
     """Its prefill pays for eager launches and parts; only its steps are compiled."""
     whole = {"fp32": 2.0, "fp32 compiled": 1.5}
     fits = replace(known.fits, compiled_s=1e-6, call_s=1e-3, whole=whole)
@@ -109,9 +107,7 @@ def test_a_compiled_generation_begins_eagerly(known: Device) -> None:
     assert first.seconds == pytest.approx(2.0 * busy + 3e-6 * costs.host.eager)
 
 
-def test_in_compiled_code_only_library_calls_keep_their_overhead(
-    known: Device,
-) -> None:
+def test_in_compiled_code_only_library_calls_keep_their_overhead(known):
     loop = replace(known.fits.find("linear", "fp32"), kind="gemv")
     profile = replace(known.fits, fits=(*known.fits.fits, loop))
 
@@ -131,7 +127,7 @@ def test_in_compiled_code_only_library_calls_keep_their_overhead(
         assert fit(kind, True, gpu) == profile.find(kind, "fp32")
 
 
-def test_many_points_are_estimated_like_each_alone(known: Device) -> None:
+def test_many_points_are_estimated_like_each_alone(known):
     both = {"model": ["tiny-llama", "tiny-gpt2"], "phase": ["prefill", "decode"]}
     points = grid(**both, prompt_len=[8, 64], vocab=2000)
     for point, e in zip(points, estimate(points, known), strict=True):
@@ -141,7 +137,7 @@ def test_many_points_are_estimated_like_each_alone(known: Device) -> None:
         assert (e.bound, e.extrapolated) == (alone.bound, alone.extrapolated)
 
 
-def test_auto_takes_fits_where_there_are_any(known: Device, profile: Device) -> None:
+def test_auto_takes_fits_where_there_are_any(known, profile):
     half = replace(POINT, recipe=replace(POINT.recipe, precision="bf16"))
     found = estimate([POINT, half, POINT], known)
     assert [e.model for e in found] == ["calibrated", "roofline", "calibrated"]
@@ -153,7 +149,7 @@ def test_auto_takes_fits_where_there_are_any(known: Device, profile: Device) -> 
         estimate([POINT], profile, "calibrated")
 
 
-def test_extrapolation_is_flagged(known: Device) -> None:
+def test_extrapolation_is_flagged(known):
     """Products were timed up to 2048 wide: a head of 40,000 is beyond, 2000 is not.
 
     Only operations that take more than STRETCHED of the time raise the flag.
@@ -169,7 +165,7 @@ def test_extrapolation_is_flagged(known: Device) -> None:
     assert module._totals(times, flipped)[-1][0]
 
 
-def test_what_was_not_calibrated_is_flagged_and_wide(profile: Device) -> None:
+def test_what_was_not_calibrated_is_flagged_and_wide(profile):
     """Products only: attention and the rest come from the datasheet, within x2."""
     bare = replace(profile, fits=Profile((fit(products(), profile),)))
     [e] = estimate([POINT], bare)
@@ -177,13 +173,13 @@ def test_what_was_not_calibrated_is_flagged_and_wide(profile: Device) -> None:
     assert e.high_s / e.low_s > 1.3
 
 
-def test_elementwise_stands_in_for_what_moves_bytes(known: Device) -> None:
+def test_elementwise_stands_in_for_what_moves_bytes(known):
     assert known.fits.find("norm", "fp32").kind == "elementwise"
     assert known.fits.find("plain", "fp32") is None
     assert known.fits.find("linear", "bf16") is None
 
 
-def test_a_profile_hangs_on_its_device_and_survives_json(known: Device) -> None:
+def test_a_profile_hangs_on_its_device_and_survives_json(known):
     data = json.loads(json.dumps(known.stamped().to_dict()))
     again = Device.from_dict(data)
     assert again == known.stamped()
@@ -192,14 +188,14 @@ def test_a_profile_hangs_on_its_device_and_survives_json(known: Device) -> None:
     assert (again.fits.count, again.fits.seconds) == (27 + 36 + 36 + 12, 41.0)
 
 
-def test_a_profile_has_one_fit_of_each(known: Device) -> None:
+def test_a_profile_has_one_fit_of_each(known):
     with pytest.raises(ValueError, match="more than one fit of linear fp32"):
         Profile((known.fits.fits[0], known.fits.fits[0]))
     with pytest.raises(ValueError, match="unknown Profile field 'speed'"):
         make(Profile, {"fits": [], "speed": 3})
 
 
-def test_far_weights_take_longer(known: Device) -> None:
+def test_far_weights_take_longer(known):
     """Weights of 6.9 MB at twice the time a byte: as if twice as many were read."""
     levels = {"fp32": ((2**20, 1.0), (2**30, 1.0))}
     near = replace(known, fits=replace(known.fits, levels=levels))
@@ -212,7 +208,7 @@ def test_far_weights_take_longer(known: Device) -> None:
     assert whole == pytest.approx(longer.seconds)
 
 
-def test_levels_are_read_between_the_lines(known: Device) -> None:
+def test_levels_are_read_between_the_lines(known):
     """1 at 64 MiB, 2 at 256 MiB: 1.5 at 128 MiB, and no less than 1 or more than 2."""
     levels = {"bf16": ((2**26, 1.0), (2**28, 2.0))}
     fits = replace(known.fits, levels=levels)
@@ -222,7 +218,7 @@ def test_levels_are_read_between_the_lines(known: Device) -> None:
     assert fits.slowdown("fp32", 2**33) == 1.0
 
 
-def test_each_family_has_its_own_host(known: Device) -> None:
+def test_each_family_has_its_own_host(known):
     """5 us a launch in llama, 3 us where a family was not timed."""
     own = replace(known, fits=replace(known.fits, host_s={"llama": 5e-6}))
     llama = point_of(model="tiny-llama")

@@ -50,12 +50,12 @@ def changed(**over: object) -> dict:
         ("v5p", {"bf16": 459}),
     ],
 )
-def test_dense_peaks(name: str, peaks: dict[str, float]) -> None:
+def test_dense_peaks(name, peaks):
     found = {precision: device(name).peak(precision) / 1e12 for precision in peaks}
     assert found == pytest.approx(peaks, rel=1e-12)
 
 
-def test_bandwidth_and_memory() -> None:
+def test_bandwidth_and_memory():
     known = {"a100-40gb": (1.555e12, 40), "a100-80gb": (2.039e12, 80)}
     known |= {"h100": (3.35e12, 80), "h200": (4.8e12, 141), "b200": (7.7e12, 180)}
     known |= {"4090": (1.008e12, 24), "5090": (1.792e12, 32), "m1": (68.25e9, 16)}
@@ -69,11 +69,11 @@ def test_bandwidth_and_memory() -> None:
     # H200: 989.4e12 / 4.8e12; H100: scaling-book's 298 uses 1e15; v5e: its 240
     [("h200", 206), ("h100", 295), ("a100", 153), ("v5e", 240), ("4090", 164)],
 )
-def test_ridge_point(name: str, ridge: float) -> None:
+def test_ridge_point(name, ridge):
     assert device(name).ridge("bf16") == pytest.approx(ridge, abs=1)
 
 
-def test_what_a_device_cannot_do() -> None:
+def test_what_a_device_cannot_do():
     with pytest.raises(ValueError, match=r"T4 has no bf16 peak; it has fp32, fp16, in"):
         device("t4").peak("bf16")
     lacks = ("t4", "tf32"), ("a100", "fp8"), ("m1", "int8"), ("v5e", "fp16")
@@ -81,7 +81,7 @@ def test_what_a_device_cannot_do() -> None:
 
 
 @pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
-def test_no_figure_is_sparse_or_of_half_rate(made: Device) -> None:
+def test_no_figure_is_sparse_or_of_half_rate(made):
     """fp8 and int8 are twice fp16, fp16 is twice tf32 and equals bf16."""
     if "fp8" in made.peak_flops:
         ratio = made.peak("fp8") / made.peak("fp16")
@@ -114,15 +114,13 @@ def test_no_figure_is_sparse_or_of_half_rate(made: Device) -> None:
         ("l4", 58, 2.04e9, 1024),
     ],
 )
-def test_fp16_peak_from_the_clock(
-    name: str, sms: int, clock_hz: float, flop_per_cycle: int
-) -> None:
+def test_fp16_peak_from_the_clock(name, sms, clock_hz, flop_per_cycle):
     derived = sms * clock_hz * flop_per_cycle
     assert device(name).peak("fp16") == pytest.approx(derived, rel=0.01)
 
 
 @pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
-def test_every_row_is_plausible(made: Device) -> None:
+def test_every_row_is_plausible(made):
     fastest = "bf16" if "bf16" in made.peak_flops else "fp16"
     assert 15 < made.ridge(fastest) < 450
     assert 1 <= made.memory_bytes / 2**30 <= 192
@@ -133,7 +131,7 @@ def test_every_row_is_plausible(made: Device) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r["name"])
-def test_every_row_has_sources_and_dates(row: dict) -> None:
+def test_every_row_has_sources_and_dates(row):
     assert row["source"].startswith("https://")
     assert "2020-01-01" < row["date"] <= "2026-12-31" and len(row["date"]) == 10
     priced = [row[c] for c in ("price_per_hour_usd", "price_source", "price_date")]
@@ -145,7 +143,7 @@ def test_every_row_has_sources_and_dates(row: dict) -> None:
 # Finding
 
 
-def test_found_by_its_own_name() -> None:
+def test_found_by_its_own_name():
     for made in ALL:
         alias = made.profile.removeprefix("datasheet:")
         for name in (made.name, made.name.upper().replace(" ", "-"), alias):
@@ -165,11 +163,11 @@ def test_found_by_its_own_name() -> None:
         ("tpu v5p", "TPU v5p"),
     ],
 )
-def test_found_by_an_alias(said: str, name: str) -> None:
+def test_found_by_an_alias(said, name):
     assert device(said).name == name
 
 
-def test_no_label_means_two_devices() -> None:
+def test_no_label_means_two_devices():
     labels = [
         {module._key(label) for label in (row["name"], *row["aliases"].split(";"))}
         for row in ROWS
@@ -179,12 +177,12 @@ def test_no_label_means_two_devices() -> None:
 
 
 @pytest.mark.parametrize("said", ["NVIDIA H200 NVL", "h20", "RTX 4090 Laptop GPU", ""])
-def test_a_near_miss_is_not_a_match(said: str) -> None:
+def test_a_near_miss_is_not_a_match(said):
     with pytest.raises(ValueError, match="unknown device"):
         device(said)
 
 
-def test_unknown_device_says_what_to_do() -> None:
+def test_unknown_device_says_what_to_do():
     words = r"'h2000'; did you mean NVIDIA H200.*\?; `fastlab devices` lists all"
     with pytest.raises(ValueError, match=words):
         device("h2000")
@@ -214,14 +212,14 @@ def broken(tmp_path: Path, **cells: str) -> Path:
         ("kind", "gpu"),
     ],
 )
-def test_a_bad_cell_is_named(tmp_path: Path, column: str, cell: str) -> None:
+def test_a_bad_cell_is_named(tmp_path, column, cell):
     with pytest.raises(ValueError) as error:
         devices(broken(tmp_path, **{column: cell}))
     for part in ("devices.csv line 3", "Tesla T4", f"column {column}", repr(cell)):
         assert part in str(error.value)
 
 
-def test_other_faults_of_the_file_are_named(tmp_path: Path) -> None:
+def test_other_faults_of_the_file_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"line 3 .*source: must not be empty"):
         devices(broken(tmp_path, source=""))
     path = tmp_path / "devices.csv"
@@ -233,7 +231,7 @@ def test_other_faults_of_the_file_are_named(tmp_path: Path) -> None:
         devices(path)
 
 
-def test_a_missing_file_says_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_says_what_is_needed(monkeypatch):
     monkeypatch.setattr(module, "FILE", Path("/nowhere/devices.csv"))
     with pytest.raises(FileNotFoundError, match="needs the data folder of its repo"):
         devices()
@@ -259,14 +257,14 @@ made_up = st.builds(
 
 
 @given(made_up)
-def test_round_trip_through_json(made: Device) -> None:
+def test_round_trip_through_json(made):
     again = Device.from_dict(json.loads(json.dumps(made.to_dict())))
     assert again == made
     assert hash(again) == hash(made)
 
 
 @given(made_up)
-def test_stamp_names_the_content_and_nothing_else(made: Device) -> None:
+def test_stamp_names_the_content_and_nothing_else(made):
     stamp = made.stamped()
     assert stamp.calibrated and len(stamp.profile) == len("calibrated:") + 8
     assert stamp.stamped() == stamp
@@ -276,7 +274,7 @@ def test_stamp_names_the_content_and_nothing_else(made: Device) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "4.8e12", True, None])
-def test_impossible_bandwidth_and_peaks_are_refused(value: object) -> None:
+def test_impossible_bandwidth_and_peaks_are_refused(value):
     with pytest.raises(ValueError, match=r"bandwidth=.* must be a finite number > 0"):
         Device.from_dict(changed(bandwidth=value))
     with pytest.raises(ValueError, match=r"peak_flops\[bf16\]=.* finite number > 0"):
@@ -295,19 +293,19 @@ def test_impossible_bandwidth_and_peaks_are_refused(value: object) -> None:
         ({"price_per_hour": -1.0}, "price_per_hour=-1.0 must be"),
     ],
 )
-def test_from_dict_errors_are_worded(over: dict, words: str) -> None:
+def test_from_dict_errors_are_worded(over, words):
     with pytest.raises(ValueError, match=words):
         Device.from_dict(changed(**over))
 
 
-def test_from_dict_names_missing_fields() -> None:
+def test_from_dict_names_missing_fields():
     data = changed()
     del data["kind"], data["bandwidth"]
     with pytest.raises(ValueError, match="Device needs kind, bandwidth"):
         Device.from_dict(data)
 
 
-def test_a_device_is_a_value() -> None:
+def test_a_device_is_a_value():
     peaks = {"bf16": 1e12}
     made = replace(H200, peak_flops=peaks)
     peaks["bf16"] = 2e12

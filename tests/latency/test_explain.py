@@ -1,16 +1,14 @@
 """Where an estimate's seconds go: the shares and steps that it is the sum of."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
 
 from fastlab.cost.operations import operations
-from fastlab.latency.devices import Device, device
+from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.explain import HOST, STEPS, breakdown, waterfall
-from fastlab.spec import Point, point_of
+from fastlab.spec import point_of
 
 from .fitting import calibrated
 
@@ -25,7 +23,7 @@ LATER = ("+ nearby", "+ whole call")  # steps that may be negative
 
 
 @pytest.mark.parametrize(("point", "kind"), WHERE)
-def test_both_sum_to_the_estimate(point: Point, kind: str, profile: Device) -> None:
+def test_both_sum_to_the_estimate(point, kind, profile):
     """Without fits the steps lead to the lower end of the roofline."""
     fits = replace(calibrated(profile, dispatch_s=3e-6).fits, call_s=1e-3)
     whole = {"fp32": 1.2, "fp32 compiled": 0.9}
@@ -43,7 +41,7 @@ def test_both_sum_to_the_estimate(point: Point, kind: str, profile: Device) -> N
         assert known or steps["+ nearby"] == steps["+ launches"] == 0
 
 
-def test_one_operation_by_hand(profile: Device) -> None:
+def test_one_operation_by_hand(profile):
     """The head, 512 x 64 of 64 rows: bytes at 100 GB/s, FLOPs at 1 TFLOP/s."""
     shares = {s.name: s for s in breakdown(POINTS[0], profile)}
     flops = 2 * 64 * 512 * 64
@@ -54,7 +52,7 @@ def test_one_operation_by_hand(profile: Device) -> None:
     assert shares[HOST].bound == "launch"
 
 
-def test_whole_calls_are_a_step_of_their_own(profile: Device) -> None:
+def test_whole_calls_are_a_step_of_their_own(profile):
     """x 1.5 on a CPU: half of what the operations take, the host apart."""
     alone = calibrated(profile, dispatch_s=3e-6)
     whole = replace(alone, fits=replace(alone.fits, whole={"fp32": 1.5}))
@@ -64,7 +62,7 @@ def test_whole_calls_are_a_step_of_their_own(profile: Device) -> None:
     assert after == pytest.approx(before | {"+ whole call": half})
 
 
-def test_a_host_that_queues_ahead_adds_only_what_work_does_not_hide() -> None:
+def test_a_host_that_queues_ahead_adds_only_what_work_does_not_hide():
     """Of 1 us a launch: all of it on a CPU; on a GPU what exceeds the work."""
     point, h200 = POINTS[0], replace(device("h200"), launch_s=1e-6)
     gpu, cpu = waterfall(point, h200), waterfall(point, replace(h200, kind="cpu"))

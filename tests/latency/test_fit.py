@@ -1,7 +1,5 @@
 """Fits recover the model that made their data, and say when they cannot."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict, replace
@@ -12,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlab.cost import ops
-from fastlab.latency.devices import Device
 from fastlab.latency.fit import conformal, fit
 from fastlab.latency.profile import ClassFit, formula
 from fastlab.latency.residual import residual
 from fastlab.latency.samples import Sample, Work, class_of, work_of
 from fastlab.scores.ablation import VARIANTS, ablations
-from fastlab.scores.errors import Errors
+from fastlab.scores.correction import Errors
 from fastlab.spec.checks import make
 
 from .fitting import OTHERS, TRUTH, attentions, elementwise, products
@@ -30,7 +27,7 @@ def linear(m: int, n: int, k: int, seconds: float = 1.0) -> Sample:
     return Sample.of(op, seconds, "fp32", "round numbers")
 
 
-def test_the_formula_by_hand() -> None:
+def test_the_formula_by_hand():
     """p = 2: (3^2 + 4^2)^(1/2) = 5 s, and 2 x 0.5 s of launches, 10 x 0.1 s deep."""
     one = np.ones(1)
     places = np.zeros((1, 3))
@@ -40,7 +37,7 @@ def test_the_formula_by_hand() -> None:
     assert formula({"peak": 1.0, "bandwidth": 2.0}, work) == pytest.approx(4.0)
 
 
-def test_parameters_are_recovered(profile: Device) -> None:
+def test_parameters_are_recovered(profile):
     """Exactly enough for the four that cost time; p - 1 stays near its weak prior.
 
     Without FLOPs there are two; quantized rows have a cost of their own.
@@ -63,7 +60,7 @@ def test_parameters_are_recovered(profile: Device) -> None:
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_attention_is_predicted_within_a_percent(profile: Device, phase: str) -> None:
+def test_attention_is_predicted_within_a_percent(profile, phase):
     samples = attentions(phase)
     made = fit(samples, profile)
     assert made.kind == phase
@@ -71,7 +68,7 @@ def test_attention_is_predicted_within_a_percent(profile: Device, phase: str) ->
     assert seconds == pytest.approx([s.seconds for s in samples], rel=0.01)
 
 
-def test_the_residual_is_exact_near_and_nothing_far(profile: Device) -> None:
+def test_the_residual_is_exact_near_and_nothing_far(profile):
     """Kernels twice as slow at small m: learned there, forgotten far away."""
     points = np.array([[float(x), float(y)] for x in range(6) for y in range(6)])
     values = np.where(points[:, 0] < 2, 0.4, 0.0)
@@ -83,7 +80,7 @@ def test_the_residual_is_exact_near_and_nothing_far(profile: Device) -> None:
     assert far_sd > 2 * near_sd
 
 
-def test_left_out_is_what_a_fit_without_them_says() -> None:
+def test_left_out_is_what_a_fit_without_them_says():
     """Points alone, and groups: others of a group give no hint, so that sd grows."""
     draw = np.random.default_rng(0)
     points, values = draw.normal(size=(12, 2)) * 3, draw.normal(size=12) / 5
@@ -100,7 +97,7 @@ def test_left_out_is_what_a_fit_without_them_says() -> None:
     assert one[0] == pytest.approx(alone[0])
 
 
-def test_intervals_hold_nine_of_ten_and_widen_away(profile: Device) -> None:
+def test_intervals_hold_nine_of_ten_and_widen_away(profile):
     draw = np.random.default_rng(1)
     sizes = np.exp(draw.uniform(np.log(8), np.log(4096), (300, 3))).astype(int)
     bare = [linear(*size) for size in sizes.tolist()]
@@ -115,7 +112,7 @@ def test_intervals_hold_nine_of_ten_and_widen_away(profile: Device) -> None:
     assert away > np.median(half)
 
 
-def test_one_outlier_moves_nothing(profile: Device) -> None:
+def test_one_outlier_moves_nothing(profile):
     samples = products()
     samples[13] = replace(samples[13], seconds=20 * samples[13].seconds)
     found = fit(samples, profile).parameters
@@ -123,7 +120,7 @@ def test_one_outlier_moves_nothing(profile: Device) -> None:
     assert found["bandwidth"] == pytest.approx(TRUTH["bandwidth"], rel=0.1)
 
 
-def test_classes_of_attention() -> None:
+def test_classes_of_attention():
     kinds = {(8, 0): "prefill", (1, 8): "decode", (1, 0): "prefill"}
     for (new, past), kind in kinds.items():
         fused = ops.attention("a", (2, new, past, 4, 4, 32), 4)
@@ -143,9 +140,7 @@ def test_classes_of_attention() -> None:
         ({"launches": 0}, "launches=0 must be > 0"),
     ],
 )
-def test_bad_samples_are_skipped_with_the_reason(
-    profile: Device, over: dict, words: str
-) -> None:
+def test_bad_samples_are_skipped_with_the_reason(profile, over, words):
     bad = replace(products()[0], **over)
     made = fit([bad, *products()], profile)
     assert made.count == 27
@@ -163,12 +158,12 @@ def test_bad_samples_are_skipped_with_the_reason(
         ({"kind": "elementwise"}, "more than one class: elementwise, linear"),
     ],
 )
-def test_mixed_samples_are_refused(profile: Device, over: dict, words: str) -> None:
+def test_mixed_samples_are_refused(profile, over, words):
     with pytest.raises(ValueError, match=words):
         fit([replace(products()[0], **over), *products()], profile)
 
 
-def test_samples_that_do_not_suffice_are_refused(profile: Device) -> None:
+def test_samples_that_do_not_suffice_are_refused(profile):
     with pytest.raises(ValueError, match="of round numbers do not fit another"):
         fit(products(), replace(profile, name="another"))
     with pytest.raises(ValueError, match="linear fp32: 4 usable samples for 5 param"):
@@ -182,20 +177,20 @@ seconds = st.floats(1e-6, 1.0)
 
 @settings(max_examples=20)
 @given(st.lists(seconds, min_size=27, max_size=27))
-def test_any_fit_survives_json(profile: Device, times: list[float]) -> None:
+def test_any_fit_survives_json(profile, times):
     pairs = zip(products(), times, strict=True)
     made = fit([replace(s, seconds=t) for s, t in pairs], profile)
     assert make(ClassFit, json.loads(json.dumps(asdict(made)))) == made
     assert (made.predict(work_of(products()))[0] > 0).all()
 
 
-def test_conformal_is_the_ceiling_quantile() -> None:
+def test_conformal_is_the_ceiling_quantile():
     """Of 19 scores the 18th: ceil(0.9 x 20)."""
     assert conformal(np.arange(-19.0, 0.0)) == 18.0
     assert conformal(np.array([3.0, 1.0])) == 3.0
 
 
-def test_errors_by_hand() -> None:
+def test_errors_by_hand():
     """+10, -20 and 0 %: median 10, mean 10, bias 0; p90 = 10 + 0.8 x 10."""
     e = Errors.of("x", np.array([1.1, 0.8, 1.0]), np.ones(3))
     figures = [e.median, e.mean, e.p90, e.bias]
@@ -203,7 +198,7 @@ def test_errors_by_hand() -> None:
     assert np.isnan(Errors.of("x", np.array([]), np.array([])).median)
 
 
-def test_ablations_name_every_term_and_baseline(profile: Device) -> None:
+def test_ablations_name_every_term_and_baseline(profile):
     table = {e.name: e for e in ablations(products(), profile)}
     terms = [v for v in VARIANTS if v != "without rows"]
     assert list(table) == [

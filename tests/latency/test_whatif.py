@@ -1,12 +1,10 @@
 """What-if: seconds, what fits and USD, on a device with round numbers."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
 
-from fastlab.latency.devices import Device, device
+from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
 from fastlab.latency.whatif import Request, offer, offers, typical
 from fastlab.spec import PRESETS, Recipe
@@ -14,7 +12,7 @@ from fastlab.spec import PRESETS, Recipe
 REQUEST = Request(PRESETS["tiny-llama"], prompt_len=32, new_tokens=9)
 
 
-def test_an_offer_by_hand(profile: Device) -> None:
+def test_an_offer_by_hand(profile):
     """3.6 USD an hour are 0.1 cent a second: 1,000 requests cost 1 USD a second."""
     made = offer(REQUEST, replace(profile, price_per_hour=3.6))
     whole, first = estimate(
@@ -32,7 +30,7 @@ def test_an_offer_by_hand(profile: Device) -> None:
     assert one.cost is None and one.tpot_s is None  # no price, no further token
 
 
-def test_a_model_that_does_not_fit_is_refused_with_its_size() -> None:
+def test_a_model_that_does_not_fit_is_refused_with_its_size():
     request = Request(PRESETS["llama-3.1-8b"], 512, 32)
     made = offer(request, device("rtx3090"))
     assert made.refused == ""
@@ -42,7 +40,7 @@ def test_a_model_that_does_not_fit_is_refused_with_its_size() -> None:
     assert made.seconds is None
 
 
-def test_the_cheapest_comes_first_and_refusals_last() -> None:
+def test_the_cheapest_comes_first_and_refusals_last():
     request = Request(PRESETS["llama-3.1-8b"], 512, 64)
     named = [device(n) for n in ("t4", "h200", "l4", "a100", "rtx5090")]
     found = offers(request, named)

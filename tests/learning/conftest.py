@@ -1,7 +1,5 @@
 """Training in these tests: on one thread, so that sums have one order."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,9 +1,6 @@
 """Distillation: its losses by hand, its checks, and going on after a stop."""
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +26,7 @@ def model(name: str = "tiny-llama", seed: int = 0, **over: int) -> torch.nn.Modu
     return build(point_of(model=name, weights=f"random:{seed}", **over))
 
 
-def test_the_soft_loss_equals_a_hand_worked_number() -> None:
+def test_the_soft_loss_equals_a_hand_worked_number():
     """Teacher 3/4, 1/4, student 1/2, 1/2, both at temperature 2.
 
     KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812; times 2^2 = 0.523248.
@@ -41,26 +38,26 @@ def test_the_soft_loss_equals_a_hand_worked_number() -> None:
     assert float(both) == pytest.approx(0.523248, abs=1e-6)
 
 
-def test_a_relative_error_of_nothing_known_is_one() -> None:
+def test_a_relative_error_of_nothing_known_is_one():
     other = torch.tensor([3.0, 4.0])
     assert float(relative_error(torch.zeros(2), other)) == 1.0
     assert float(relative_error(other, other)) == 0.0
 
 
 @pytest.mark.parametrize("name", ["tiny-llama", "tiny-gpt2", "tiny-qwen3"])
-def test_a_student_equal_to_its_teacher_has_zero_loss(name: str) -> None:
+def test_a_student_equal_to_its_teacher_has_zero_loss(name):
     config = DistillConfig(kl=1.0, hidden=1.0, layers={0: 0, 1: 1})
     loss = distill_loss(model(name), model(name), config)
     assert float(loss(IDS[:40].view(2, 20))) == pytest.approx(0, abs=1e-7)
 
 
-def test_without_a_teacher_it_is_the_loss_of_training() -> None:
+def test_without_a_teacher_it_is_the_loss_of_training():
     student, ids = model(seed=1), IDS[:40].view(2, 20)
     loss = distill_loss(student, model(), DistillConfig(kl=0.0))(ids)
     assert float(loss) == pytest.approx(float(student(ids, labels=ids).loss), rel=1e-6)
 
 
-def test_hidden_states_are_those_of_transformers() -> None:
+def test_hidden_states_are_those_of_transformers():
     made, ids = model(), IDS[:20].view(1, 20)
     made(ids, output_hidden_states=True)  # transformers hooks layers for itself
     before = len(made.model.layers[0]._forward_hooks)
@@ -72,7 +69,7 @@ def test_hidden_states_are_those_of_transformers() -> None:
     assert len(made.model.layers[0]._forward_hooks) == before
 
 
-def test_a_student_learns_from_its_teacher() -> None:
+def test_a_student_learns_from_its_teacher():
     """The teacher's logits are made large, so that there is something to learn."""
     teacher, student = model(seed=1), model(layers=1)
     teacher.lm_head.weight.mul_(20)
@@ -83,7 +80,7 @@ def test_a_student_learns_from_its_teacher() -> None:
     assert all(p.grad is None for p in teacher.parameters())
 
 
-def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path):
     config = DistillConfig(hidden=0.5, layers={0: 1})
     whole = model(layers=1)
     distill(whole, model(seed=1), IDS, 6, config=config, how=HOW)
@@ -93,16 +90,9 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
             raise KeyboardInterrupt
 
     options: dict[str, Any] = {"config": config, "how": HOW, "folder": tmp_path}
+    pair = model(layers=1), model(seed=1)
     with pytest.raises(KeyboardInterrupt):
-        distill(
-            model(layers=1),
-            model(seed=1),
-            IDS,
-            6,
-            save_every_s=0,
-            on_row=stop,
-            **options,
-        )
+        distill(*pair, IDS, 6, save_every_s=0, on_row=stop, **options)
     student = model(layers=1)
     distill(student, model(seed=1), IDS, 6, **options)
     pairs = zip(whole.parameters(), student.parameters(), strict=True)
@@ -118,7 +108,7 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
         ({"hidden": 1}, r"hidden=1 and layers={} go together"),
     ],
 )
-def test_bad_configs_are_refused(over: dict[str, Any], words: str) -> None:
+def test_bad_configs_are_refused(over, words):
     with pytest.raises(ValueError, match=words):
         DistillConfig(**over)
 
@@ -134,9 +124,7 @@ def test_bad_configs_are_refused(over: dict[str, Any], words: str) -> None:
         ({"name": "tiny-bert"}, {}, IDS, 16, "model_type of the student='bert' is not"),
     ],
 )
-def test_pairs_that_do_not_fit_are_refused(
-    student: dict[str, Any], layers: dict[int, int], text: Any, block: int, words: str
-) -> None:
+def test_pairs_that_do_not_fit_are_refused(student, layers, text, block, words):
     config = DistillConfig(hidden=float(bool(layers)), layers=layers)
     how = Training(block=block)
     with pytest.raises(ValueError, match=words):

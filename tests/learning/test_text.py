@@ -1,7 +1,5 @@
 """Text: what is read, how it is split, and how bits per byte are counted."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from pathlib import Path
@@ -54,7 +52,7 @@ def library(folder: Path, names: list[str]) -> Path:
     return folder
 
 
-def test_tests_tables_and_installed_packages_are_no_library(tmp_path: Path) -> None:
+def test_tests_tables_and_installed_packages_are_no_library(tmp_path):
     names = ["json/__init__.py", "json/decoder.py", "abc.py", "encodings/idna.py"]
     junk = [
         *("test/test_abc.py", "idlelib/idle_test/a.py", "site-packages/x.py"),
@@ -65,14 +63,14 @@ def test_tests_tables_and_installed_packages_are_no_library(tmp_path: Path) -> N
     assert list(found) == ["abc", "encodings.idna", "json", "json.decoder"]
 
 
-def test_the_split_is_the_first_eight_bytes_of_the_hash_modulo_20() -> None:
+def test_the_split_is_the_first_eight_bytes_of_the_hash_modulo_20():
     for name in ("codecs", "tempfile", "os", "json.decoder"):
         number = int(hashlib.sha256(name.encode()).hexdigest()[:16], 16)
         assert is_held_out(name) == (number % 20 == 0)
     assert is_held_out("tempfile") and not is_held_out("os")
 
 
-def test_about_a_twentieth_of_the_library_is_held_out(corpus: Corpus) -> None:
+def test_about_a_twentieth_of_the_library_is_held_out(corpus):
     share = len(corpus.held_out) / (len(corpus.train) + len(corpus.held_out))
     assert 0.02 < share < 0.10
     tempfile = Path(__import__("tempfile").__file__).read_text(encoding="utf-8")
@@ -80,7 +78,7 @@ def test_about_a_twentieth_of_the_library_is_held_out(corpus: Corpus) -> None:
     assert tempfile.strip("\n") not in corpus.train
 
 
-def test_a_users_files_are_cut_into_passages_that_are_split(tmp_path: Path) -> None:
+def test_a_users_files_are_cut_into_passages_that_are_split(tmp_path):
     lines = [f"line {n} of a long text that goes on and on\n" for n in range(20_000)]
     (tmp_path / "a.txt").write_text("".join(lines), encoding="utf-8")
     made = file_corpus([tmp_path / "a.txt"])
@@ -90,7 +88,7 @@ def test_a_users_files_are_cut_into_passages_that_are_split(tmp_path: Path) -> N
     assert 0.04 < len(made.held_out) / len("".join(lines)) < 0.06
 
 
-def test_text_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
+def test_text_that_cannot_be_split_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("short")
     with pytest.raises(ValueError, match=r"too short to hold .* 4096 characters"):
         file_corpus([tmp_path / "a.txt"])
@@ -102,12 +100,12 @@ def test_text_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.text(), st.integers(1, 40))
-def test_passages_join_to_the_text(text: str, characters: int) -> None:
+def test_passages_join_to_the_text(text, characters):
     assert "".join(passages(text, characters)) == text
 
 
 @given(st.text())
-def test_byte_offsets_are_those_of_utf8(text: str) -> None:
+def test_byte_offsets_are_those_of_utf8(text):
     assert byte_offsets(text).tolist() == [
         len(text[:n].encode()) for n in range(len(text) + 1)
     ]
@@ -115,14 +113,14 @@ def test_byte_offsets_are_those_of_utf8(text: str) -> None:
 
 @settings(max_examples=50)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
-def test_every_text_comes_back_from_its_tokens(tokenizer: Any, text: str) -> None:
+def test_every_text_comes_back_from_its_tokens(tokenizer, text):
     ids, starts = encode(tokenizer, text)
     assert tokenizer.decode(ids.tolist()) == text
     assert len(ids) == len(starts)
     assert np.all(np.diff(starts) >= 0)
 
 
-def test_an_epoch_reads_every_block_once_and_resumes_anywhere() -> None:
+def test_an_epoch_reads_every_block_once_and_resumes_anywhere():
     ids = torch.arange(107, dtype=torch.int32)
     blocks = Blocks(ids, block=10, batch=3, seed=1)
     assert blocks.count == 9
@@ -135,7 +133,7 @@ def test_an_epoch_reads_every_block_once_and_resumes_anywhere() -> None:
     assert not torch.equal(Blocks(ids, 10, 3, 2).at(0), blocks.at(0))
 
 
-def test_what_has_no_loss_is_refused(tokenizer: Any) -> None:
+def test_what_has_no_loss_is_refused(tokenizer):
     with pytest.raises(ValueError, match="vocab=256 must be a whole number from 257"):
         make_tokenizer("text", 256)
     with pytest.raises(ValueError, match="text of 10 tokens is shorter than one block"):
@@ -147,7 +145,7 @@ def test_what_has_no_loss_is_refused(tokenizer: Any) -> None:
         text_loss(model, tokenizer, "text " * 100, block=8)
 
 
-def test_blocks_cover_a_text_without_gap_or_overlap(tokenizer: Any) -> None:
+def test_blocks_cover_a_text_without_gap_or_overlap(tokenizer):
     text = "for n in range(10): print('word', n)\n" * 9
     rows, sizes = blocks_and_bytes(tokenizer, text, 10)
     assert torch.equal(rows[1:, 0], rows[:-1, -1])
@@ -157,7 +155,7 @@ def test_blocks_cover_a_text_without_gap_or_overlap(tokenizer: Any) -> None:
     assert sizes.sum(1).tolist() == [len(part.encode()) for part in parts]
 
 
-def test_a_model_that_knows_nothing_costs_log2_vocab_a_token(tokenizer: Any) -> None:
+def test_a_model_that_knows_nothing_costs_log2_vocab_a_token(tokenizer):
     """Zero logits: ln(512) nats for each token, whatever the text."""
     model = build(point_of(model="tiny-llama", tied=True))
     model.lm_head.weight.zero_()
@@ -173,14 +171,14 @@ def test_a_model_that_knows_nothing_costs_log2_vocab_a_token(tokenizer: Any) -> 
     assert found.low <= found.bits_per_byte <= found.high
 
 
-def test_block_losses_are_those_of_transformers(tokenizer: Any) -> None:
+def test_block_losses_are_those_of_transformers(tokenizer):
     model = build(point_of(model="tiny-llama"))
     rows, _ = blocks_and_bytes(tokenizer, "for x in range(10): pass\n" * 20, 16)
     whole = model(rows[:1], labels=rows[:1]).loss
     assert block_nats(model, rows, 2)[0] == pytest.approx(16 * float(whole), rel=1e-5)
 
 
-def test_the_bootstrap_has_the_width_that_theory_gives() -> None:
+def test_the_bootstrap_has_the_width_that_theory_gives():
     """Blocks of equal size: the mean of n values, +- 1.96 s / sqrt(n)."""
     values = np.random.default_rng(5).normal(10, 2, 400)
     low, high = bootstrap_ratio(values, np.ones(400))

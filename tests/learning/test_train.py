@@ -1,7 +1,5 @@
 """Training: the loop, its schedule, its checkpoints, and the folder that loads."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -53,7 +51,7 @@ def trainer(
     return Trainer(model, blocks, next_token_loss(model), how, folder, **keep)
 
 
-def test_learning_rates_rise_stay_and_fall_to_nothing() -> None:
+def test_learning_rates_rise_stay_and_fall_to_nothing():
     plan = Plan.of(steps=10, decay=0.4)
     assert (plan.decay_from, plan.end) == (6, 10)
     found = [plan.factor(step, warmup=4) for step in range(10)]
@@ -62,7 +60,7 @@ def test_learning_rates_rise_stay_and_fall_to_nothing() -> None:
     assert Plan.of(5, 1.0, done=100) == Plan(100, 105)
 
 
-def test_muon_moves_the_matrices_of_layers_and_adamw_the_rest() -> None:
+def test_muon_moves_the_matrices_of_layers_and_adamw_the_rest():
     model = build(point_of(model="tiny-llama")).requires_grad_()
     adamw, muon = optimizers(model, HOW)
     assert type(muon).__name__ == "Muon"
@@ -74,7 +72,7 @@ def test_muon_moves_the_matrices_of_layers_and_adamw_the_rest() -> None:
     assert type(only).__name__ == "AdamW"
 
 
-def test_the_first_step_is_what_torch_does_by_hand() -> None:
+def test_the_first_step_is_what_torch_does_by_hand():
     """One AdamW step on the same block: gradient, clipping, rate of the warm-up."""
     how = Training(batch=2, block=16, warmup=2, matrix_lr=0, weight_decay=0.0)
     made = trainer(how=how)
@@ -93,9 +91,7 @@ def test_the_first_step_is_what_torch_does_by_hand() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_a_run_that_goes_on_ends_with_the_same_weights(
-    family: str, tmp_path: Path
-) -> None:
+def test_a_run_that_goes_on_ends_with_the_same_weights(family, tmp_path):
     """gpt2 drops values out at random, so that random numbers are resumed too.
 
     The curve goes on from the checkpoint, not from its copy, which may be damaged.
@@ -115,6 +111,8 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(
     (tmp_path / CURVE).write_text('{"step": 1}\n{"step": 2}\n{"step": 9}\n{"st')
     second = trainer(tmp_path, family, save_every_s=0, log_every=1)
     assert second.step == 3
+    with pytest.raises(ValueError, match="steps=9: the run here ends at 6"):
+        second.plan_steps(9)
     second.plan_steps(6)
     second.run()
     assert [row["step"] for row in second.curve] == [1, 2, 3, 4, 5, 6]
@@ -126,7 +124,7 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(
         trainer(tmp_path, "qwen3")
 
 
-def test_finishing_ends_an_open_run_from_where_it_is(tmp_path: Path) -> None:
+def test_finishing_ends_an_open_run_from_where_it_is(tmp_path):
     first = trainer(tmp_path)
     first.plan = Plan(8, 8)
     first.run()
@@ -140,14 +138,14 @@ def test_finishing_ends_an_open_run_from_where_it_is(tmp_path: Path) -> None:
     assert later.done
 
 
-def test_minutes_leave_a_fifth_for_finishing() -> None:
+def test_minutes_leave_a_fifth_for_finishing():
     made = trainer()
     made.seconds, made.step = 47.0, 40
     made.run(lambda row: setattr(made, "seconds", 49.0), minutes=1)
     assert made.plan == Plan(41, 51)
 
 
-def test_a_loss_that_is_no_number_stops_the_run() -> None:
+def test_a_loss_that_is_no_number_stops_the_run():
     made = trainer()
     with torch.no_grad():
         next(made.model.parameters()).fill_(float("nan"))
@@ -155,7 +153,7 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
         made.advance()
 
 
-def test_bad_settings_are_refused() -> None:
+def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"lr=0 must be from 0 to 1"):
         Training(lr=0)
     with pytest.raises(ValueError, match="batch=0 must be a whole number from 1"):
@@ -167,9 +165,7 @@ def test_bad_settings_are_refused() -> None:
         Trainer(model, Blocks(torch.arange(99), 8, 1), next_token_loss(model), HOW)
 
 
-def test_a_run_ends_in_a_folder_that_loads_and_says_what_it_is(
-    text: Path, tmp_path: Path
-) -> None:
+def test_a_run_ends_in_a_folder_that_loads_and_says_what_it_is(text, tmp_path):
     run = Run(TINY, Training(batch=8, block=32, warmup=5), (str(text),))
     rows = train(tmp_path, run, steps=40)
     assert rows[-1]["held_out"] < 4.0 < rows[0]["loss"]
@@ -194,9 +190,7 @@ def test_a_run_ends_in_a_folder_that_loads_and_says_what_it_is(
         train(tmp_path, other, steps=1)
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    text: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_from_its_last_checkpoint(text, tmp_path):
     sizes = "--layers 1 --hidden 32 --heads 2 --ffn 32 --vocab 300 --batch 2 --block 16"
     words = ["train", str(tmp_path), "--text", str(text), "--device", "cpu"]
     words += [*sizes.split(), "--save-every-s", "0.2"]
@@ -218,7 +212,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(
     assert (tmp_path / "final" / "model.safetensors").exists()
 
 
-def test_the_command_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
+def test_the_command_refuses_what_cannot_be_trained(tmp_path):
     done = CliRunner().invoke(main, ["train", str(tmp_path), "--heads", "5"])
     assert done.exit_code == 2
     assert "heads=5" in done.output

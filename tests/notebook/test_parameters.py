@@ -63,6 +63,9 @@ def test_a_misspelt_name_is_corrected(path):
         ("layers", 3, [3]),
         ("precisions", "fp32,bf16", ["fp32", "bf16"]),
         ("precisions", "bf16", ["bf16"]),
+        ("precisions", "[fp32]", ["fp32"]),
+        ("precisions", "[fp32, 'bf16']", ["fp32", "bf16"]),
+        ("precisions", "(fp32,bf16)", ["fp32", "bf16"]),
         ("budget_s", "2", 2.0),
         ("budget_s", 2, 2.0),
         ("prompt_len", "64", 64),
@@ -90,6 +93,11 @@ def test_text_is_read_as_the_type_of_the_default(path, name, given, read):
         ("prompt_len", True, "must be a whole number"),
         ("fused", 1, "must be true or false"),
         ("family", 3, "must be text"),
+        ("layers", "1,024", "must be a list of whole numbers"),
+        ("layers", "010", "must be a list of whole numbers"),
+        ("layers", "2,-1", "-1 must be 0 or more"),
+        ("prompt_len", -1, "-1 must be 0 or more"),
+        ("budget_s", float("nan"), "nan must be 0 or more"),
     ],
 )
 def test_a_wrong_type_is_refused_with_an_example(path, name, given, words):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fastlab.figures import explorer, shown
+from fastlab.figures import explorer, grammar
 from fastlab.notebook import run
 from tests.figures.checks import faults
 
 
 def begin() -> None:
     """From here on a figure with a fault ends its cell, naming it."""
-    plain = shown.show
+    plain = grammar.show
 
     def show(figure, *args, **more):
         if found := faults(figure):

@@ -14,7 +14,7 @@ OLD = pd.DataFrame(
 )
 
 
-def test_the_same_rows_in_any_order_with_more_columns_are_the_same() -> None:
+def test_the_same_rows_in_any_order_with_more_columns_are_the_same():
     new = OLD.sample(frac=1, random_state=1).assign(more=1)
     assert differences(OLD, new, {}) == []
 
@@ -31,22 +31,22 @@ def test_the_same_rows_in_any_order_with_more_columns_are_the_same() -> None:
         ({"size": [1, 2, 1, 4]}, "'size' differs by 0.25: 4, not 3"),
     ],
 )
-def test_another_value_is_told(change: dict, words: str) -> None:
+def test_another_value_is_told(change, words):
     found = differences(OLD, OLD.assign(**change).iloc[::-1], {})
     assert len(found) == 1 and words in found[0]
 
 
-def test_values_that_changed_places_are_told() -> None:
+def test_values_that_changed_places_are_told():
     new = OLD.assign(measured_ms=[2.0, 1.0, 3.0, None])
     assert "'measured_ms' differs by 0.5" in differences(OLD, new, {})[0]
 
 
-def test_missing_columns_and_rows_are_told() -> None:
+def test_missing_columns_and_rows_are_told():
     new = OLD.drop(columns="size").head(3)
     assert differences(OLD, new, {}) == ["column 'size' is missing", "3 rows, not 4"]
 
 
-def test_a_column_may_have_another_name_and_unit() -> None:
+def test_a_column_may_have_another_name_and_unit():
     new = OLD.assign(label=OLD["name"], s=OLD["measured_ms"] / 1e3)
     new = new.drop(columns=["name", "measured_ms"])
     renames = {"name": "label", "measured_ms": ["s", 1e-3]}
@@ -54,7 +54,7 @@ def test_a_column_may_have_another_name_and_unit() -> None:
     assert len(differences(OLD, new, {})) == 2
 
 
-def test_of_live_columns_only_the_name_is_kept_and_loose_ones_may_move() -> None:
+def test_of_live_columns_only_the_name_is_kept_and_loose_ones_may_move():
     new = OLD.assign(measured_ms=9.0, size=OLD["size"] * (1 + 1e-6))
     marks = {"live": ["measured_ms"], "loose": ["size"]}
     assert differences(OLD, new, {}, **marks) == []
@@ -63,17 +63,17 @@ def test_of_live_columns_only_the_name_is_kept_and_loose_ones_may_move() -> None
     ]
 
 
-def test_what_is_pinned_equals_itself() -> None:
+def test_what_is_pinned_equals_itself():
     for path in [*HERE.glob("figures/*.csv"), *HERE.glob("tables/*.csv")]:
         rows, entry = pinned(path.stem)
         assert differences(rows, rows.iloc[::-1], {}, **tolerance(entry)) == []
 
 
-def test_more_rows_than_are_pinned_do_not_matter() -> None:
+def test_more_rows_than_are_pinned_do_not_matter():
     more = OLD.assign(name="curve", size=7)
     assert differences(OLD, pd.concat([more, OLD]), {}) == []
 
 
-def test_numbers_that_an_alt_text_no_longer_tells() -> None:
+def test_numbers_that_an_alt_text_no_longer_tells():
     assert set(numbers("1,024 tokens: 6.83 ms, ÷1.19")) == {"1024", "6.83", "1.19"}
     assert "6.83" in untold("00_start_here_pairs", "5.75 ms")

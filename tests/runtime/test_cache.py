@@ -32,7 +32,7 @@ def test_bytes_worked_out() -> None:
     st.sampled_from(sorted(LAYERS)),
     st.integers(1, 6),
     st.integers(1, 6),
-    st.floats(1e-3, 1e3),
+    st.sampled_from([1e-30, 1e-14, 5e-8, 1e-3, 1.0, 1e3, 1e30]),
 )
 def test_rows_come_back_within_their_rounding(
     cache: str, first: int, later: int, size: float
@@ -50,7 +50,7 @@ def test_rows_come_back_within_their_rounding(
     part = {"static": 0.0, "static-int8": 0.5001 / 127, "static-fp8": 2**-4}[cache]
     for whole, back in zip((keys, values), held, strict=True):
         most = whole.abs().amax(dim=-1, keepdim=True)
-        assert bool(((whole - back).abs() <= part * most + 1e-9).all())
+        assert bool(((whole - back).abs() <= part * most * (1 + 1e-6)).all())
 
 
 @pytest.mark.parametrize(

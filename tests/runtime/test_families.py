@@ -13,9 +13,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from fastlab import models
 from fastlab.cli import main
 from fastlab.runtime.attention import visible
-from fastlab.runtime.cache import StaticKV, static_cache_reason
+from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.prefix import Prefixes
+from fastlab.tracing.caches import static_cache_reason
 from tests.runtime.families import small_config, small_model
 from tests.runtime.tiny import generated, prompts
 

@@ -43,6 +43,37 @@ def test_sampling_and_stops_reach_the_decoder(loaded: None) -> None:
     assert "temperature=-1.0 must be a number" in bad.output
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--top-k 5", "top_k=5 needs a temperature"),
+        ("--seed 3 --stream", "seed=3 needs a temperature"),
+        ("--runtime jit", "runtime='jit' is not one of eager, compile"),
+        ("--runtime graph --device cpu", "runtime graph needs an NVIDIA GPU"),
+        ("--stop a --stop=", "stop='' must have at least one character"),
+        ("--temperature nan", "temperature=nan must be a number"),
+    ],
+)
+def test_no_option_is_ignored_and_bad_ones_load_nothing(
+    monkeypatch: pytest.MonkeyPatch, options: str, words: str
+) -> None:
+    monkeypatch.setattr(module, "_loaded", None)
+    done = CliRunner().invoke(
+        main, ["generate", "hi", "--model", "here", *options.split()]
+    )
+    assert done.exit_code == 2 and words in done.output
+
+
+def test_a_runtime_is_used_without_stream_too(
+    loaded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    monkeypatch.setattr(module, "_stream", lambda *how: used.append(how[-1]))
+    args = ["generate", PROMPT, "--model", "here", "--runtime", "decoder"]
+    assert CliRunner().invoke(main, args).exit_code == 0
+    assert used == ["decoder"]
+
+
 def test_a_name_that_leads_nowhere_asks_no_network_and_waits_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

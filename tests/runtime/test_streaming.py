@@ -56,6 +56,27 @@ def test_it_ends_before_a_stop_string(unroll: int) -> None:
     assert text.speed.ended == "stop"
 
 
+@pytest.mark.parametrize("unroll", [1, 2, 3, 5, 8, 16])
+def test_a_stop_and_an_eos_in_one_chunk_end_it_at_the_first(unroll: int) -> None:
+    model = tiny("llama", layers=2)
+    tokens = whole(model, 12)
+    words = [f" {WORDS[n]}" for n in tokens]
+    tokenizer = Tokenizer()
+    for stop, eos in ((4, 6), (6, 4), (5, 5)):  # places; at one the stop string wins
+        tokenizer.eos_token_id = tokens[eos]
+        text = stream(model, tokenizer, PROMPT, 12, stop=[words[stop]], unroll=unroll)
+        given = "".join(text)
+        n = next(n for n in range(12) if tokens[n] == tokens[eos])
+        whole_text = "".join(words[: n + 1])
+        assert given == whole_text.partition(words[stop])[0]
+        assert text.speed.ended == ("stop" if words[stop] in whole_text else "eos")
+        assert text.speed.tokens == next(
+            n
+            for n in range(1, 13)
+            if words[stop] in "".join(words[:n]) or tokens[n - 1] == tokens[eos]
+        )
+
+
 def test_it_ends_at_eos() -> None:
     model = tiny("llama", layers=2)
     tokens = whole(model, 10)

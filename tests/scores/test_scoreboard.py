@@ -1,7 +1,5 @@
 """Hold-outs, baselines and speed-ups on tables that were worked by hand."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import replace
@@ -51,7 +49,7 @@ def figures(board: Scoreboard) -> dict[str, float]:
     return {e.name: e.median for e in board.methods}
 
 
-def test_a_perfect_model_scores_zero(known: Device) -> None:
+def test_a_perfect_model_scores_zero(known):
     board = score(rows(known), known)
     first = board.methods[0]
     assert (first.n, first.median) == (24, pytest.approx(0, abs=1e-6))
@@ -61,10 +59,10 @@ def test_a_perfect_model_scores_zero(known: Device) -> None:
     assert board.alone_half_width == pytest.approx(100 * np.median(halves))
     assert all(s.median == pytest.approx(0, abs=1e-6) for s in board.speedups)
     every = board.speedups[0]
-    assert (every.field, every.spearman) == ("all", pytest.approx(1))
+    assert (every.name, every.spearman) == ("all", pytest.approx(1))
 
 
-def test_the_rest_of_the_rows_teaches_a_constant(known: Device) -> None:
+def test_the_rest_of_the_rows_teaches_a_constant(known):
     """Everything 30 % slower than estimated: the estimate is off by 1 - 1 / 1.3."""
     board = score(rows(known, 1.3), known)
     found = figures(board)
@@ -75,7 +73,7 @@ def test_the_rest_of_the_rows_teaches_a_constant(known: Device) -> None:
     assert re.fullmatch(figures_of_it + 'device="round numbers"', board.line)
 
 
-def test_a_held_out_value_teaches_nothing_about_itself(known: Device) -> None:
+def test_a_held_out_value_teaches_nothing_about_itself(known):
     """One hidden size twice as slow: the others cannot know, and stay right."""
     table = [
         replace(r, measured=replace(r.measured, seconds=2 * r.measured.seconds))
@@ -91,7 +89,7 @@ def test_a_held_out_value_teaches_nothing_about_itself(known: Device) -> None:
     assert np.abs(off[folds == 256]).min() > 0.2
 
 
-def test_baselines_by_hand(profile: Device) -> None:
+def test_baselines_by_hand(profile):
     """Two rows, each the other's constant: the article is off by the ratio of both."""
     small, large = (
         point_of(family="gpt2", layers=2, hidden=h, prompt_len=16) for h in (64, 128)
@@ -110,7 +108,7 @@ def test_baselines_by_hand(profile: Device) -> None:
 
 
 @pytest.mark.parametrize("holdout", ["hidden", "seq", "batch", "layers"])
-def test_every_field_can_be_held_out(known: Device, holdout: str) -> None:
+def test_every_field_can_be_held_out(known, holdout):
     board = score(rows(known, 1.1), known, holdout)
     assert board.methods[0].median < 0.01
     assert {e.name.split()[0] for e in board.groups} == {"regime", "precision", "phase"}
@@ -118,7 +116,7 @@ def test_every_field_can_be_held_out(known: Device, holdout: str) -> None:
         assert sum(e.n for e in board.groups if e.name.startswith(title)) == 24
 
 
-def test_rows_that_cannot_be_scored_are_listed(known: Device) -> None:
+def test_rows_that_cannot_be_scored_are_listed(known):
     good = rows(known)
     nan = replace(good[0].measured, seconds=math.nan)
     half = replace(POINTS[0], recipe=replace(POINTS[0].recipe, precision="tf32"))
@@ -139,7 +137,7 @@ def test_rows_that_cannot_be_scored_are_listed(known: Device) -> None:
     ]
 
 
-def test_what_cannot_be_scored_at_all(known: Device) -> None:
+def test_what_cannot_be_scored_at_all(known):
     with pytest.raises(ValueError, match="two values of family or more; got 24 usable"):
         score(rows(known), known, "family")
     with pytest.raises(ValueError, match="two values of hidden or more; got 0 usable"):
@@ -150,7 +148,7 @@ def test_what_cannot_be_scored_at_all(known: Device) -> None:
         score([row(POINTS[0], 1.0, device="another", key="")], known)
 
 
-def test_intervals_hold_most_noisy_rows(known: Device) -> None:
+def test_intervals_hold_most_noisy_rows(known):
     draw = np.random.default_rng(2)
     table = [
         row(r.point, r.measured.seconds * math.exp(draw.normal(0, 0.1)))
@@ -161,14 +159,14 @@ def test_intervals_hold_most_noisy_rows(known: Device) -> None:
     assert 5 < board.half_width < 60
 
 
-def test_speedups_by_hand() -> None:
+def test_speedups_by_hand():
     """4 layers against 2: said 2x, took 1.6x (+25 %); batch 2: 1x and 2x (-50 %)."""
     base, deep, wide = (
         point_of(family="gpt2", layers=n, hidden=64, batch=b)
         for n, b in ((2, 1), (4, 1), (2, 2))
     )
     said, took = np.array([1.0, 2.0, 1.0]), np.array([1.0, 1.6, 2.0])
-    found = {s.field: s for s in speedups([base, deep, wide], said, took)}
+    found = {s.name: s for s in speedups([base, deep, wide], said, took)}
     assert set(found) == {"all", "layers", "batch"}
     assert (found["layers"].n, found["layers"].median) == (1, pytest.approx(25))
     assert found["batch"].median == pytest.approx(50)
@@ -176,12 +174,12 @@ def test_speedups_by_hand() -> None:
     assert math.isnan(found["all"].spearman)
 
 
-def test_rows_that_differ_twice_or_not_at_all_are_no_pair() -> None:
+def test_rows_that_differ_twice_or_not_at_all_are_no_pair():
     two = [point_of(model="tiny-gpt2", batch=b, prompt_len=8 * b) for b in (1, 2)]
     assert list(speedups([*two, two[0]], np.ones(3), np.ones(3))) == []
 
 
-def test_spearman_by_hand() -> None:
+def test_spearman_by_hand():
     """1 - 6 x (1 + 1) / (3 x 8) = 0.5 for one swap among three."""
     assert spearman(np.array([1, 2, 3.0]), np.array([10, 30, 20.0])) == pytest.approx(
         0.5

@@ -11,16 +11,9 @@ from torch.testing import assert_close
 from fastlab.learning.tokens import block_nats
 from fastlab.models import stack_of
 from fastlab.shrink import parts
-from fastlab.shrink.pruning.importance import (
-    Kept,
-    Scope,
-    best,
-    choose,
-    column_squares,
-    row_squares,
-    scores,
-)
-from fastlab.shrink.pruning.module_map import parts_of
+from fastlab.shrink.pruning.cutting import cut
+from fastlab.shrink.pruning.importance import Scope, best, choose, scores, squares
+from fastlab.shrink.pruning.module_map import map_of
 from fastlab.shrink.pruning.probes import (
     Site,
     block_influence,
@@ -28,20 +21,18 @@ from fastlab.shrink.pruning.probes import (
     losses_without,
     mean_squares,
 )
-from fastlab.shrink.pruning.slicing import cut, prune
+from fastlab.shrink.pruning.slicing import prune
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
 from tests.shrink.small import DECODERS, FAMILIES, small, token_rows
 
 
-def scope_of(model: Any) -> Scope:
-    shape = ModelShape.from_config(model.config)
-    return Scope(model, parts_of(model), shape, tuple(range(shape.layers)))
-
-
 def found(model: Any, importance: str, axis: str) -> dict[int, torch.Tensor]:
-    share = {axis: 0.5}
-    return scores(scope_of(model), Pruning(**share, importance=importance), axis, IDS)
+    shape, slots = ModelShape.from_config(model.config), map_of(model, [axis])
+    scope = Scope(model, slots, tuple(range(shape.layers)))
+    names = {slot.axis for slot in slots}
+    pruning = Pruning(**{axis: 0.5}, importance=importance)
+    return scores(scope, pruning, names.pop(), IDS)
 
 
 IDS = token_rows(10, 9)  # more rows than one batch
@@ -51,16 +42,15 @@ def reader(model: Any, layer: int, name: str) -> Any:
     return stack_of(model)[layer].get_submodule(name)
 
 
-def test_squares_of_both_kinds_of_matrix_and_a_bias() -> None:
-    """[[1, 2], [3, 4]] and the bias [1, 0], as a Linear and as gpt2 keeps it."""
-    weight, bias = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1.0, 0.0])
-    linear = torch.nn.Linear(2, 2)
-    conv = type(small("gpt2").transformer.h[0].mlp.c_fc)(2, 2)
-    linear.weight.data, conv.weight.data = weight, weight.t().contiguous()
-    linear.bias.data = conv.bias.data = bias
-    for module in (linear, conv):
-        assert row_squares(module).tolist() == [1 + 4 + 1, 9 + 16]
-        assert column_squares(module).tolist() == [1 + 9, 4 + 16]
+def test_squares_of_weights_of_one_to_three_dimensions() -> None:
+    """[[1, 2], [3, 4]], a bias, and two matrices as experts keep them."""
+    weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert squares(weight, 0).tolist() == [1 + 4, 9 + 16]
+    assert squares(weight, 1).tolist() == [1 + 9, 4 + 16]
+    assert squares(weight[1], 0).tolist() == [9, 16]
+    experts = torch.stack([weight, 2 * weight])
+    assert squares(experts, 0).tolist() == [30, 4 * 30]
+    assert squares(experts, 2).tolist() == [5 * 10, 5 * 20]
 
 
 def test_magnitude_is_the_product_of_the_norms() -> None:
@@ -150,7 +140,8 @@ def test_the_loss_without_a_layer_is_the_pruned_models(family: str) -> None:
     model = small(family)
     got = losses_without(model, IDS)
     kept = choose(model, Pruning(layers=1 / 3))
-    cut(model, Kept(kept.shape, (0, 2)))
+    assert kept.layers == (0, 2)
+    cut(model, kept)
     expected = block_nats(model, IDS).mean() / 8
     assert float(got[1]) == pytest.approx(expected, rel=1e-5)
     by_loss = choose(small(family), Pruning(layers=1 / 3, layer_choice="loss"), IDS)

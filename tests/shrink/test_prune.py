@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._pytree import tree_leaves
 
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
 from fastlab.shrink import parts
-from fastlab.shrink.pruning.importance import Kept, choose, evenly
-from fastlab.shrink.pruning.module_map import parts_of
-from fastlab.shrink.pruning.slicing import channels, cut, narrow, prune
+from fastlab.shrink.pruning.cutting import cut, places
+from fastlab.shrink.pruning.importance import choose
+from fastlab.shrink.pruning.module_map import map_of
+from fastlab.shrink.pruning.slicing import prune
+from fastlab.shrink.pruning.slots import tensors_of
 from fastlab.shrink.quantize import quantize
-from fastlab.spec.pruning import Pruning, pruned_shape
+from fastlab.spec.pruning import Pruning, placed, pruned_shape
 from fastlab.spec.shape import ModelShape
 from tests.shrink.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows
 
@@ -83,8 +86,8 @@ def test_pruning_nothing_changes_nothing(family: str) -> None:
 
 def outputs(model: Any, axis: str) -> list[Any]:
     """What reads an axis, in each layer: the weights that its units act by."""
-    found = parts_of(model)
-    return [part.module for part in found if part.read == axis and part.layer >= 0]
+    read = [slot for slot in map_of(model, [axis]) if slot.role == "read"]
+    return [model.get_submodule(slot.module) for slot in read]
 
 
 def silence(module: Any, units: torch.Tensor) -> None:
@@ -120,8 +123,10 @@ def test_units_whose_outputs_are_zero_go_unnoticed(
 
 
 def layer_writers(model: Any, layer: int) -> list[Any]:
-    found = (part for part in parts_of(model) if part.layer == layer)
-    return [part.module for part in found if part.written == "hidden"]
+    made = (
+        s for s in map_of(model, ["hidden"]) if (s.role, s.layer) == ("made", layer)
+    )
+    return [model.get_submodule(slot.module) for slot in made]
 
 
 def clear(modules: list[Any]) -> None:
@@ -137,6 +142,9 @@ def test_a_layer_that_adds_nothing_goes(family: str, choice: str) -> None:
     clear(layer_writers(model, 1))
     kept = choose(model, Pruning(layers=THIRD, layer_choice=choice), token_rows())
     assert kept.layers == (0, 2)
+
+
+FFN = {"gpt2": "n_inner", **dict.fromkeys(("llama", "qwen3"), "intermediate_size")}
 
 
 def gone(all_of: int, kept: torch.Tensor) -> torch.Tensor:
@@ -157,11 +165,12 @@ def test_a_pruned_model_equals_the_masked_dense_one(family: str) -> None:
         if layer not in kept.layers:
             clear(layer_writers(masked, layer))
     for axis in ("heads", "ffn"):
+        units = kept.units.get("heads" if axis == "heads" else FFN[family], {})
         for layer, reader in enumerate(outputs(masked, axis)):
-            stays = channels(axis, kept, layer, shape)
-            if stays is not None:
+            if layer in units:
                 width = parts.dense_weight(reader).shape[1]
-                silence(reader, gone(width, stays))
+                each = width // (shape.kv_heads if axis == "heads" else width)
+                silence(reader, gone(width, places(units[layer], (each,), width)))
     expected = logits_of(masked)
     assert not torch.allclose(logits_of(model), expected, atol=1e-2)
     cut(model, kept)
@@ -170,12 +179,9 @@ def test_a_pruned_model_equals_the_masked_dense_one(family: str) -> None:
 
 def mute_hidden(model: Any, units: torch.Tensor) -> None:
     """Let nothing write some units of the residual stream."""
-    for part in parts_of(model):
-        if part.written == "hidden":
-            embedding = isinstance(part.module, torch.nn.Embedding)
-            weight = part.module.weight.t() if embedding else None
-            rows = parts.dense_weight(part.module) if weight is None else weight
-            rows[units] = 0
+    for slot in map_of(model, ["hidden"]):
+        if slot.role == "made":
+            tensors_of(model)[slot.name].index_fill_(slot.dim, units, 0)
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor"])
@@ -190,8 +196,7 @@ def test_hidden_units_that_are_zero_go_with_the_norms_scaled(
     before = logits_of(model)
     pruning = Pruning(hidden=0.25, importance=importance)
     kept = choose(model, pruning, token_rows())
-    assert kept.hidden is not None
-    assert kept.hidden.tolist() == gone(width, silent).tolist()
+    assert kept.units["hidden"][-1].tolist() == gone(width, silent).tolist()
     cut(model, kept)
     assert_close(logits_of(model), before, atol=1e-3, rtol=1e-3)
 
@@ -202,27 +207,21 @@ def test_a_narrower_model_equals_the_masked_one(family: str) -> None:
     model, masked = small(family), small(family)
     width = SIZES[family]["hidden"]
     kept = choose(model, Pruning(hidden=0.25, importance="random"))
-    assert kept.hidden is not None
-    mute_hidden(masked, gone(width, kept.hidden))
+    mute_hidden(masked, gone(width, kept.units["hidden"][-1]))
     cut(model, kept)
     assert_close(logits_of(model), logits_of(masked), atol=1e-3, rtol=1e-3)
 
 
 def test_fused_heads_lose_queries_keys_and_values_alike() -> None:
-    """gpt2's attention alone: its config could not say fewer heads of one width."""
-    model, masked = small("gpt2"), small("gpt2")
-    shape = ModelShape.from_config(model.config)
-    kept = Kept(shape, (0, 1, 2), heads={0: torch.tensor([0, 3, 4])})
-    queries = channels("heads", kept, 0, shape)
-    assert queries is not None
-    silence(masked.transformer.h[0].attn.c_proj, gone(48, queries))
-    attention = model.transformer.h[0].attn
-    narrow(attention.c_attn, channels("qkv", kept, 0, shape), None)
-    narrow(attention.c_proj, None, queries)
-    attention.split_size = 24
-    x = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0))
-    expected = masked.transformer.h[0].attn(x)[0]
-    assert_close(attention(x)[0], expected, atol=1e-4, rtol=0)
+    """gpt2: q, k and v follow each other, 48 wide each, of six heads of 8."""
+    slots = {slot.name: slot for slot in map_of(small("gpt2"), ["heads"])}
+    fused = slots["transformer.h.1.attn.c_attn.weight"]
+    assert (fused.dim, fused.widths, fused.role) == (1, (8, 8, 8), "made")
+    read = slots["transformer.h.1.attn.c_proj.weight"]
+    assert (read.dim, read.widths, read.role) == (0, (8,), "read")
+    stay = places(torch.tensor([0, 3]), fused.widths, 144)
+    each = [*range(8), *range(24, 32)]
+    assert stay.tolist() == [start + n for start in (0, 48, 96) for n in each]
 
 
 def test_layers_are_chosen_by_their_place() -> None:
@@ -230,19 +229,20 @@ def test_layers_are_chosen_by_their_place() -> None:
     for choice, layers in expected.items():
         pruning = Pruning(layers=0.5, layer_choice=choice)
         assert choose(small("gpt2", 4), pruning).layers == layers
-    assert evenly(12, 6) == (0, 2, 4, 7, 9, 11)
-    assert evenly(12, 3) == (0, 6, 11)
-    assert evenly(6, 1) == (0,)
-    assert evenly(5, 5) == (0, 1, 2, 3, 4)
+    assert placed(12, 6, "uniform") == (0, 2, 4, 7, 9, 11)
+    assert placed(12, 3, "uniform") == (0, 6, 11)
+    assert placed(6, 1, "loss") == (0,)
+    assert placed(5, 5, "uniform") == (0, 1, 2, 3, 4)
 
 
 def test_random_choices_follow_the_seed() -> None:
-    model = small("llama")
+    model, name = small("llama"), "intermediate_size"
     chosen = [
-        choose(model, Pruning(ffn=0.5, importance="random", seed=seed)).ffn[0].tolist()
+        choose(model, Pruning(ffn=0.5, importance="random", seed=seed)).units[name][0]
         for seed in (0, 0, 1)
     ]
-    assert chosen[0] == chosen[1] != chosen[2]
+    assert torch.equal(chosen[0], chosen[1])
+    assert not torch.equal(chosen[0], chosen[2])
 
 
 def test_training_state_is_kept() -> None:
@@ -253,12 +253,23 @@ def test_training_state_is_kept() -> None:
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
+class RealBytes(LiveBytes):
+    """Without tensors on the meta device, which take no memory."""
+
+    def hold(self, values: Any) -> None:
+        """Count the tensors that take memory."""
+        real = [t for t in tree_leaves(values) if getattr(t, "is_meta", True) is False]
+        super().hold(real)
+
+
 def test_memory_stays_near_the_dense_models() -> None:
     """In place: the dense model, one new weight and the scores' blocks at the most."""
     model = small("llama", 8, hidden=96, ffn=256)
+    pruning = Pruning(layers=0.5, ffn=0.5, layer_choice="magnitude")
+    prune(copy.deepcopy(model), pruning)  # its small model is made only once
     dense = sum(p.numel() * 4 for p in model.parameters()) - 97 * 96 * 4
-    with LiveBytes([*model.parameters(), *model.buffers()]) as live:
-        prune(model, Pruning(layers=0.5, ffn=0.5, layer_choice="magnitude"))
+    with RealBytes([*model.parameters(), *model.buffers()]) as live:
+        prune(model, pruning)
     held = sum(t.numel() * 4 for t in [*model.parameters(), *model.buffers()])
     assert held < 0.6 * live.peak
     assert live.peak < 1.1 * (dense + 97 * 96 * 4)
@@ -287,7 +298,7 @@ REFUSED: list[tuple[str, Any, dict[str, Any], Any, str]] = [
     ("gpt2", None, {"heads": 0.5}, None, r"heads=0.5 and hidden=0.0 must be equal"),
     ("bert", None, LOSS, IDS, "layer_choice='loss' needs a next-token"),
     ("gpt2", scaled, {"layers": 0.5}, None, r"layers=0.5: scale_attn_by_inverse_layer"),
-    ("llama", not_finite, {"ffn": 0.5}, None, "scores of ffn in layer 1 are not fin"),
+    ("llama", not_finite, {"ffn": 0.5}, None, "in layer 1 are not finite"),
     ("llama", adapted, {"ffn": 0.5}, None, r"mlp.extra \(Linear\) is not of a llama"),
 ]
 
@@ -307,7 +318,7 @@ def test_what_cannot_be_pruned_is_refused_before_anything_changes(
 
 
 def test_other_models_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model_type=None is not one of llama"):
+    with pytest.raises(ValueError, match=r"model_type=None has no one list of"):
         prune(torch.nn.Linear(2, 2), Pruning(ffn=0.5))
     with pytest.raises(ValueError, match="prune the dense model before"):
         prune(quantize(small("llama"), "int8"), Pruning(ffn=0.5))

@@ -46,7 +46,7 @@ def test_a_scope_says_which_modules() -> None:
     counts = {}
     for scope in ("layers", "head", "all"):
         model = quantize(build(point_of(model="tiny-bert")), "int8", scope)
-        kinds = [type(m) for _, m in parts.quantized_modules(model)]
+        kinds = [type(m) for _, m in parts.stored_modules(model)]
         counts[scope] = (len(kinds), kinds.count(Int8Embedding))
     layers = 6 * point_of(model="tiny-bert").shape.layers
     # The head is bert's transform and its decoder.
@@ -139,7 +139,7 @@ def test_what_cannot_be_quantized_is_refused_before_anything_changes() -> None:
         quantize(model, "int8", "some")
     with pytest.raises(ValueError, match=r"groups of 64 do not divide the 96 inputs"):
         quantize(model, "int4-g64")
-    assert not list(parts.quantized_modules(model))
+    assert not list(parts.stored_modules(model))
     quantize(model, "int8")
     with pytest.raises(ValueError, match="is quantized already"):
         quantize(model, "int8")

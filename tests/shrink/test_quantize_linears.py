@@ -57,6 +57,35 @@ def test_int8_rows_by_hand() -> None:
     assert scales[0].item() == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize("precision", QUANTIZED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_any_size_lose_the_same_share(
+    precision: str, dtype: torch.dtype
+) -> None:
+    """2^n times a weight has 2^n times its error, from 1e-30 to 1e36."""
+    weight = torch.randn(16, 256, generator=torch.Generator().manual_seed(0))
+    form, weight = FORMATS[precision], weight.to(dtype)
+    dense = quantized_linear(form, weight, None).dense()
+    for power in (-100, -24, -5, 5, 24, 100, 120):
+        scaled = quantized_linear(form, weight * 2.0**power, None).dense()
+        assert torch.equal(scaled, dense * 2.0**power)
+    assert sqnr_db(weight, dense) > 18
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_what_fp16_can_hardly_hold_is_not_lost(precision: str) -> None:
+    """Its least numbers, multiples of 2^-24 (integer codes are exact), and 60,000."""
+    least = torch.arange(-7, 9.0).repeat(16, 16) * 2.0**-24
+    tiny = quantized_linear(FORMATS[precision], least.half(), None).dense()
+    exact = FORMATS[precision].weights != "fp8"
+    assert torch.equal(tiny.float(), least) if exact else sqnr_db(least, tiny) > 25
+    large = torch.randn(16, 256).clamp(-3, 3) * 20_000
+    got = quantized_linear(FORMATS[precision], large.half(), None)
+    assert sqnr_db(large, got.dense()) > 18
+    x = torch.full((1, 256), 1e-3)
+    assert sqnr_db(by_dense(got, x), got(x.half())) > 25
+
+
 def test_int4_groups_by_hand() -> None:
     """0, 1, ..., 15 twice: codes as they are, s = 1, and the code 8 stands for 8."""
     weight = torch.arange(16.0).repeat(1, 2)

@@ -37,6 +37,14 @@ def test_a_gaussians_palette_is_max_quantizer(bits: int, best: float) -> None:
     assert got == pytest.approx(best, abs=0.08)
 
 
+@pytest.mark.parametrize("power", [-100, -24, 24, 126])
+def test_a_palette_of_tiny_or_huge_weights_is_the_same(power: int) -> None:
+    weight = gaussian(16, 64).clamp(-3.9, 3.9) / 4
+    dense = lut_linear(weight, None, Sharing(3)).dense()
+    scaled = lut_linear(weight * 2.0**power, None, Sharing(3)).dense()
+    assert_close(scaled / 2.0**power, dense, rtol=1e-5, atol=1e-6)
+
+
 def test_clusters_are_found_exactly() -> None:
     """Four values with a little noise: their means, and nothing between them."""
     centres = torch.tensor([-1.0, -0.2, 0.1, 2.0])

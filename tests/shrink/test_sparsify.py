@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from fastlab.shrink import kernels, parts
 from fastlab.shrink.sparsify import (
     CsrLinear,
+    csr_parts,
     sparsify,
     zero_out,
     zeros_of,
@@ -123,7 +124,7 @@ def test_a_csr_linear(rows: int, dtype: torch.dtype) -> None:
     made = Sparsity(0.8, storage="csr")
     zero_out(weight, made)
     bias = weight_of(1, 20)[0].to(dtype)
-    module = CsrLinear(weight, bias)
+    module = CsrLinear(made, weight.shape, bias, **csr_parts(weight))
     x = weight_of(rows, 30, seed=1).to(dtype)
     exact = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
     got = module(x.view(1, rows, 30))

@@ -211,7 +211,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (BERT | DECODE, "does not decode"),
     (BERT | {"logits": "last"}, "bert scores every position"),
     (BERT | {"cache": "dynamic"}, "cache='dynamic' must be 'none' for bert"),
-    (BERT | {"runtime": "graph"}, "or autotuned for bert"),
+    (BERT | {"runtime": "graph"}, "or autotuned for an encoder"),
     ({"weights": "zeros"}, "weights='zeros' must be random:<seed> or trained,"),
     ({"weights": "pretrained"}, "model's own; did you mean trained?"),
     ({"weights": "random"}, "did you mean random:0?"),

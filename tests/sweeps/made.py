@@ -1,7 +1,5 @@
 """Records of a tiny model, and stores filled with them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Sweep files: read whole, or refused naming file, grid and field."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_grids_are_joined_and_doubles_dropped(tmp_path: Path) -> None:
+def test_grids_are_joined_and_doubles_dropped(tmp_path):
     text = """
 about: two grids that share a point
 settings: {budget_s: 0.5}
@@ -46,15 +44,28 @@ grids:
             "'budget'; did you mean budget_s",
         ),
         ("grids: [", "expected"),
+        ("grids: [{layers: 010, hidden: 64}]", "010 must be in decimal"),
+        ("grids: [{layers: 2, hidden: 0x40}]", "0x40 must be in decimal"),
+        ("grids: [{layers: 2, hidden: 1:04}]", "1:04 must be in decimal"),
+        ("grids: [{model: bert, phase: decode}]", "bert reads both ways"),
+        ("grids: [{model: [gpt2, gpt3]}]", "did you mean gpt2"),
+        ("grids: [{model: gpt2, precision: [fp32, fp33]}]", "precision='fp33' is"),
+        ("grids: [{model: gpt2, logits: last, phase: decode}]", "decides nothing"),
     ],
 )
-def test_refused_with_file_grid_and_field(
-    tmp_path: Path, text: str, words: str
-) -> None:
+def test_refused_with_file_grid_and_field(tmp_path, text, words):
     path = written(tmp_path, text)
     with pytest.raises(ValueError, match=words) as error:
         read_sweep(path)
     assert str(path) in str(error.value)
+
+
+def test_an_impossible_row_does_not_refuse_the_others(tmp_path: Path) -> None:
+    text = "grids: [{model: [bert, gpt2], phase: [prefill, decode]}]"
+    read = read_sweep(written(tmp_path, text))
+    kinds = [(p.shape.family, p.workload.phase) for p in read.points]
+    assert kinds == [("bert", "prefill"), ("gpt2", "prefill"), ("gpt2", "decode")]
+    assert len(read.left_out) == 1 and "bert reads both ways" in read.left_out[0]
 
 
 def test_one_text_needs_no_list(tmp_path: Path) -> None:
@@ -64,7 +75,7 @@ def test_one_text_needs_no_list(tmp_path: Path) -> None:
         assert read.text == ("notes.txt",)
 
 
-def test_the_committed_sweeps_are_valid() -> None:
+def test_the_committed_sweeps_are_valid():
     sizes = {p.stem: len(read_sweep(p).points) for p in SWEEPS.glob("*.yaml")}
     assert sizes["smoke"] == 13
     assert sizes["reference"] >= 300

@@ -1,20 +1,16 @@
 """data/reference: what is committed is whole, and found by its points."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
 
 from fastlab.spec import grid, point_of
-from fastlab.sweeps.reference import Reference, reference_for, references
+from fastlab.sweeps.reference import reference_for, references
 from fastlab.sweeps.store import Store
 
 
 @pytest.mark.parametrize("reference", references(), ids=lambda r: r.folder.name)
-def test_every_reference_is_whole_and_names_its_environments(
-    reference: Reference,
-) -> None:
+def test_every_reference_is_whole_and_names_its_environments(reference):
     health = Store(reference.folder).health()
     assert (health.bad, health.torn) == ([], [])
     assert {r.device for r in reference.records} == {reference.device}
@@ -26,7 +22,7 @@ def test_every_reference_is_whole_and_names_its_environments(
         assert environment["versions"]["torch"]
 
 
-def test_the_defaults_of_notebook_05_are_replayed_whole() -> None:
+def test_the_defaults_of_notebook_05_are_replayed_whole():
     points = grid(
         family="llama",
         layers=[2, 4, 8],
@@ -36,9 +32,8 @@ def test_the_defaults_of_notebook_05_are_replayed_whole() -> None:
         vocab=8192,
     )
     reference = reference_for(points)
-    assert reference is not None
     assert [r.point for r in reference.rows(points)] == points
 
 
-def test_no_reference_has_a_point_that_nobody_measured() -> None:
+def test_no_reference_has_a_point_that_nobody_measured():
     assert reference_for([point_of(model="tiny-llama", weights="random:99")]) is None

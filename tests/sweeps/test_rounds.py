@@ -1,7 +1,5 @@
 """Visits to one point become one record, worked out by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -25,7 +23,7 @@ def visit(number: int, ms: int, *flags: str, status: str = "ok") -> Record:
     return Record(POINT, "cpu", {}, status, measured=found, round=number)
 
 
-def test_the_visit_in_the_middle_counts() -> None:
+def test_the_visit_in_the_middle_counts():
     """10, 35 and 12 ms: 12, from the fastest visit to the slowest."""
     made = pooled([visit(1, 10), visit(2, 35, "noisy"), visit(3, 12)])
     assert made.measured.seconds == pytest.approx(0.012)
@@ -37,25 +35,25 @@ def test_the_visit_in_the_middle_counts() -> None:
     assert made.round == 1
 
 
-def test_visits_alike_keep_the_interval_of_one() -> None:
+def test_visits_alike_keep_the_interval_of_one():
     made = pooled([visit(n, 10, "noisy", "in_cache") for n in (1, 2, 3)])
     assert made.measured.low_s == pytest.approx(0.0098)
     assert made.measured.high_s == pytest.approx(0.0102)
     assert made.measured.flags == ("in_cache", "noisy")
 
 
-def test_two_visits_meet_halfway() -> None:
+def test_two_visits_meet_halfway():
     assert pooled([visit(1, 10), visit(2, 14)]).measured.seconds == pytest.approx(0.012)
 
 
-def test_failed_visits_hide_nothing() -> None:
+def test_failed_visits_hide_nothing():
     good, lost = visit(1, 10), visit(2, 10, status="oom")
     assert pooled([good, lost]) is good
     assert pooled([lost]) is lost
     assert pooled([lost, visit(3, 12), good]).measured.n == 6
 
 
-def test_what_was_lost_is_that_of_the_visit_that_asked() -> None:
+def test_what_was_lost_is_that_of_the_visit_that_asked():
     lost = Quality("fp32", "0" * 64, 0.1, 0.9, 1.0)
     made = pooled([replace(visit(1, 30), quality=lost), visit(2, 10), visit(3, 12)])
     assert made.quality == lost

@@ -1,9 +1,6 @@
 """sweep(): what is done is skipped, one bad point ends nothing, the table is whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -31,13 +28,13 @@ def bench(profile: Device, quick: Settings) -> Bench:
     return Bench("cpu", quick, profile, CpuClock(), "a test's CPU")
 
 
-def test_points_that_share_a_model_stand_together(bench: Bench) -> None:
+def test_points_that_share_a_model_stand_together(bench):
     mixed = [POINTS[0], POINTS[4], POINTS[1], POINTS[5], POINTS[0]]
     left = plan(mixed, set(), bench)
     assert left == [POINTS[0], POINTS[1], POINTS[4], POINTS[5]]
 
 
-def test_only_what_is_missing_is_measured(bench: Bench, tmp_path: Path) -> None:
+def test_only_what_is_missing_is_measured(bench, tmp_path):
     store = Store(tmp_path)
     assert len(list(measured(POINTS[:3], store, bench, quietly))) == 3
     fresh = list(measured(POINTS, store, bench, quietly))
@@ -45,9 +42,7 @@ def test_only_what_is_missing_is_measured(bench: Bench, tmp_path: Path) -> None:
     assert [r.point for r in rows_of(POINTS, store, bench)] == POINTS
 
 
-def test_rounds_visit_every_point_once_before_any_again(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_rounds_visit_every_point_once_before_any_again(bench, tmp_path):
     """Stopped in the second round, it goes on there; the table has a row a point."""
     store, points = Store(tmp_path), POINTS[:2]
     going = measured(points, store, bench, quietly, rounds=2)
@@ -63,7 +58,7 @@ def test_rounds_visit_every_point_once_before_any_again(
         assert row.measured.n == sum(v.measured.n for v in visits)
 
 
-def test_other_settings_are_other_rows(bench: Bench, tmp_path: Path) -> None:
+def test_other_settings_are_other_rows(bench, tmp_path):
     store = Store(tmp_path)
     list(measured(POINTS[:1], store, bench, quietly))
     bench.settings = Settings.from_dict(bench.settings.to_dict() | {"n_max": 4})
@@ -71,9 +66,7 @@ def test_other_settings_are_other_rows(bench: Bench, tmp_path: Path) -> None:
     assert len(store.records()) == 2
 
 
-def test_one_bad_point_ends_nothing(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_bad_point_ends_nothing(bench, tmp_path, monkeypatch):
     from fastlab.clock import measure
 
     prepare = measure.prepare
@@ -93,9 +86,7 @@ def test_one_bad_point_ends_nothing(
     assert tally(rows_of(POINTS, store, bench)) == "8 ok"
 
 
-def test_the_table_has_a_row_for_each_point(
-    tmp_path: Path, quick: Settings, profile: Device
-) -> None:
+def test_the_table_has_a_row_for_each_point(tmp_path, quick, profile):
     rows = sweep(POINTS, str(tmp_path), quick, "cpu", profile, quietly)
     assert len(rows) == len(POINTS)
     assert list(rows["prompt_len"]) == [4, 8] * 4
@@ -109,7 +100,7 @@ def test_the_table_has_a_row_for_each_point(
     assert prefill["tokens_per_s"].tolist() == pytest.approx(per_second.tolist())
 
 
-def test_every_row_names_its_environment(bench: Bench, tmp_path: Path) -> None:
+def test_every_row_names_its_environment(bench, tmp_path):
     store = Store(tmp_path)
     [record] = measured(POINTS[:1], store, bench, quietly)
     env = store.envs()[store.records()[0].env]
@@ -118,5 +109,5 @@ def test_every_row_names_its_environment(bench: Bench, tmp_path: Path) -> None:
     assert record.run
 
 
-def test_terminal_progress_passes_all_points_on() -> None:
+def test_terminal_progress_passes_all_points_on():
     assert list(module.terminal_progress(POINTS)) == POINTS

@@ -1,7 +1,5 @@
 """The store on good days: what is appended is what is read, and what counts as done."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -79,21 +77,14 @@ def kept(record: Record) -> Record:
 
 
 @roomy
-@given(records)
-def test_a_sealed_record_unseals_to_itself(record: Record) -> None:
-    line = seal(record.to_dict())
-    assert "\n" not in line
-    assert Record.from_dict(unseal(line)) == kept(record)
-    assert Record.from_dict(unseal(line)).to_dict() == record.to_dict()
-
-
-@roomy
 @given(st.lists(records, min_size=1, max_size=4, unique_by=lambda r: r.key))
-def test_a_store_gives_back_what_was_appended(rows: list[Record]) -> None:
+def test_a_store_gives_back_what_was_appended(rows):
     with tempfile.TemporaryDirectory() as folder:
         store = fill(Path(folder), rows)
         expected = [kept(replace(r, env=r.env or digest(ENV))) for r in rows]
-        assert store.records() == expected
+        found = store.records()
+        assert found == expected
+        assert [r.to_dict() for r in found] == [r.to_dict() for r in expected]
         bare = {"device_ns": (), "e2e_ns": (), "enqueue_ns": ()}
         assert store.records(samples=False) == [
             replace(r, measured=r.measured and replace(r.measured, **bare))
@@ -102,7 +93,7 @@ def test_a_store_gives_back_what_was_appended(rows: list[Record]) -> None:
         assert store.health() == Health(1, len(rows), 1, [], [])
 
 
-def test_the_crc_is_that_of_the_canonical_line_without_it() -> None:
+def test_the_crc_is_that_of_the_canonical_line_without_it():
     # printf '{"a":1,"z":2}' | gzip -c | tail -c8 | od -An -tu4
     assert seal({"z": 2, "a": 1}) == '{"a":1,"crc32":2681279168,"z":2}'
     assert unseal('{"z": 2, "crc32": 2681279168, "a": 1}') == {"a": 1, "z": 2}
@@ -113,9 +104,7 @@ def test_the_crc_is_that_of_the_canonical_line_without_it() -> None:
 # ---- files and environments
 
 
-def test_a_file_is_named_after_its_writer_and_starts_with_its_env(
-    tmp_path: Path,
-) -> None:
+def test_a_file_is_named_after_its_writer_and_starts_with_its_env(tmp_path):
     store = fill(tmp_path / "new" / "store", [row(0), row(1)])
     (path,) = store.folder.glob("*.jsonl")
     host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
@@ -127,7 +116,7 @@ def test_a_file_is_named_after_its_writer_and_starts_with_its_env(
     assert store.envs() == {digest(ENV): ENV}
 
 
-def test_each_writer_has_its_own_file_and_rows_keep_their_order(tmp_path: Path) -> None:
+def test_each_writer_has_its_own_file_and_rows_keep_their_order(tmp_path):
     for some in ((5, 3), (4,), (), (1, 2)):
         store = fill(tmp_path, some)
     assert seeds(store) == [5, 3, 4, 1, 2]
@@ -135,9 +124,7 @@ def test_each_writer_has_its_own_file_and_rows_keep_their_order(tmp_path: Path) 
     assert len(store.envs()) == 1
 
 
-def test_reading_a_missing_folder_gives_nothing_and_makes_nothing(
-    tmp_path: Path,
-) -> None:
+def test_reading_a_missing_folder_gives_nothing_and_makes_nothing(tmp_path):
     store = Store(tmp_path / "none")
     assert (store.records(), store.done("cpu", TIMING), store.envs()) == ([], set(), {})
     assert store.health() == Health(0, 0, 0, [], [])
@@ -147,7 +134,7 @@ def test_reading_a_missing_folder_gives_nothing_and_makes_nothing(
 # ---- what is refused
 
 
-def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_a_file_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("mine")
     with pytest.raises(NotADirectoryError, match=r"must be a folder.*rows\.jsonl"):
@@ -155,7 +142,7 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
 
 
-def test_append_outside_begin_and_close_is_refused(tmp_path: Path) -> None:
+def test_append_outside_begin_and_close_is_refused(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(RuntimeError, match=r"begin\(env\) must come before append"):
         store.append(row(0))
@@ -164,7 +151,7 @@ def test_append_outside_begin_and_close_is_refused(tmp_path: Path) -> None:
         store.append(row(1))
 
 
-def test_nan_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+def test_nan_is_refused_and_leaves_nothing(tmp_path):
     store = Store(tmp_path)
     with store.begin(ENV):
         with pytest.raises(ValueError, match="JSON compliant"):
@@ -175,9 +162,7 @@ def test_nan_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["schema", "kind", "env", "crc32"])
-def test_an_env_cannot_overwrite_the_lines_own_fields(
-    tmp_path: Path, name: str
-) -> None:
+def test_an_env_cannot_overwrite_the_lines_own_fields(tmp_path, name):
     with pytest.raises(ValueError, match=f"env must not name {name}"):
         Store(tmp_path).begin({name: 1})
     Store(tmp_path).begin(ENV).close()
@@ -200,9 +185,7 @@ def test_an_env_cannot_overwrite_the_lines_own_fields(
         (["nonfinite", "ok", "error"], 2),
     ],
 )
-def test_no_later_attempt_hides_a_result(
-    tmp_path: Path, statuses: list[str], winner: int
-) -> None:
+def test_no_later_attempt_hides_a_result(tmp_path, statuses, winner):
     rows = [row(7, s, attempt=n) for n, s in enumerate(statuses, 1)]
     store = fill(tmp_path, [row(6), *rows, row(8)])
     found = [(r.point.seed, r.attempt) for r in store.records()]
@@ -211,7 +194,7 @@ def test_no_later_attempt_hides_a_result(
     assert attempts == list(range(1, len(statuses) + 1))
 
 
-def test_rounds_of_one_key_stay_apart(tmp_path: Path) -> None:
+def test_rounds_of_one_key_stay_apart(tmp_path):
     store = fill(tmp_path, [row(0, round=1), row(0, round=2), row(0, "oom", round=3)])
     assert [r.round for r in store.visits()] == [1, 2, 3]
     assert len(store.records()) == 1
@@ -221,14 +204,14 @@ def test_rounds_of_one_key_stay_apart(tmp_path: Path) -> None:
 # ---- what is done
 
 
-def test_done_counts_every_status_but_error(tmp_path: Path) -> None:
+def test_done_counts_every_status_but_error(tmp_path):
     rows = [row(n, status) for n, status in enumerate(STATUSES)]
     done = fill(tmp_path, rows).done("cpu", TIMING)
     assert done == {r.key for r in rows if r.status != "error"}
     assert len(done) == 4
 
 
-def test_done_is_of_one_device_and_one_setting(tmp_path: Path) -> None:
+def test_done_is_of_one_device_and_one_setting(tmp_path):
     other = {"n_min": 10}
     rows = [row(0), row(1, device="cuda"), row(2, settings=other), row(3)]
     store = fill(tmp_path, rows)
@@ -240,7 +223,7 @@ def test_done_is_of_one_device_and_one_setting(tmp_path: Path) -> None:
     assert store.done("cpu", turned) == store.done("cpu", TIMING)
 
 
-def test_the_store_needs_neither_torch_nor_tables() -> None:
+def test_the_store_needs_neither_torch_nor_tables():
     code = "import sys, json, fastlab.sweeps.store; print(json.dumps([*sys.modules]))"
     root = str(Path(fastlab.__file__).parents[1])
     env = os.environ | {"PYTHONPATH": root}

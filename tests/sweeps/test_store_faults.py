@@ -1,7 +1,5 @@
 """The store on bad days: kills, torn tails, full disks, damage, two writers at once."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io
@@ -24,6 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastlab
+from fastlab.learning.loop import write_atomically
 from fastlab.record import seal
 from fastlab.sweeps.store import Health, Store
 from fastlab.sweeps.writer import store_files
@@ -64,7 +63,6 @@ def start(code: str, *args: object) -> subprocess.Popen[str]:
 def writer(folder: Path, code: str) -> Iterator[subprocess.Popen[str]]:
     """A process that has begun to write to `folder`; killed at the end."""
     process = start(CHILD + code, folder, 0, 200)
-    assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     try:
         yield process
@@ -94,7 +92,7 @@ LAST = FILE[:-1].rindex(b"\n") + 1
 @example(LAST + 1)
 @example(SIZE - 1)
 @example(SIZE)
-def test_a_cut_at_any_byte_loses_only_the_row_it_hits(cut: int) -> None:
+def test_a_cut_at_any_byte_loses_only_the_row_it_hits(cut):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         before = fill(folder, [0])
@@ -113,7 +111,7 @@ def test_a_cut_at_any_byte_loses_only_the_row_it_hits(cut: int) -> None:
         assert before.health().torn == ([aside.name] if tail else [])
 
 
-def test_a_second_torn_tail_is_kept_beside_the_first(tmp_path: Path) -> None:
+def test_a_second_torn_tail_is_kept_beside_the_first(tmp_path):
     path = tmp_path / "a.jsonl"
     for tail in (b'{"half', b"\xff\x00other"):
         with path.open("ab") as file:
@@ -125,7 +123,7 @@ def test_a_second_torn_tail_is_kept_beside_the_first(tmp_path: Path) -> None:
 
 @settings(max_examples=150)
 @given(st.integers(0, SIZE - 1), st.integers(1, 255))
-def test_a_changed_byte_never_changes_a_row(place: int, mask: int) -> None:
+def test_a_changed_byte_never_changes_a_row(place, mask):
     damaged = bytearray(FILE)
     damaged[place] ^= mask
     with tempfile.TemporaryDirectory() as folder:
@@ -176,9 +174,7 @@ ESTIMATE = {"model": "m", "profile": "p"}
         (seal({"schema": 1, "kind": "env"}).encode(), "the field 'env' is missing"),
     ],
 )
-def test_a_bad_line_is_skipped_counted_and_says_why(
-    tmp_path: Path, line: bytes, why: str
-) -> None:
+def test_a_bad_line_is_skipped_counted_and_says_why(tmp_path, line, why):
     lines = FILE.splitlines(keepends=True)
     (tmp_path / "a.jsonl").write_bytes(b"".join([*lines[:2], line, b"\n", *lines[2:]]))
     store = Store(tmp_path)
@@ -196,7 +192,7 @@ def test_a_bad_line_is_skipped_counted_and_says_why(
 # ---- two at once
 
 
-def test_a_second_writer_is_told_who_holds_the_store(tmp_path: Path) -> None:
+def test_a_second_writer_is_told_who_holds_the_store(tmp_path):
     with writer(tmp_path, "time.sleep(3600)") as holder:
         with pytest.raises(RuntimeError) as caught:
             Store(tmp_path).begin(ENV)
@@ -211,9 +207,7 @@ def test_a_second_writer_is_told_who_holds_the_store(tmp_path: Path) -> None:
         assert seeds(fill(tmp_path, [3])) == [3]
 
 
-def test_a_second_begin_in_one_process_says_so_and_an_unsigned_lock_holds(
-    tmp_path: Path,
-) -> None:
+def test_a_second_begin_in_one_process_says_so_and_an_unsigned_lock_holds(tmp_path):
     with Store(tmp_path).begin(ENV) as first:
         with pytest.raises(RuntimeError, match="this process: close"):
             Store(tmp_path).begin(ENV)
@@ -224,9 +218,7 @@ def test_a_second_begin_in_one_process_says_so_and_an_unsigned_lock_holds(
     assert seeds(fill(tmp_path, [1])) == [0, 1]
 
 
-def test_without_fcntl_one_far_byte_is_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_fcntl_one_far_byte_is_locked(tmp_path, monkeypatch):
     held: list[tuple[int, int, int]] = []
 
     def locking(fd: int, mode: int, count: int) -> None:
@@ -243,7 +235,7 @@ def test_without_fcntl_one_far_byte_is_locked(
             Store(tmp_path).begin(ENV)
 
 
-def test_readers_beside_a_writer_see_rows_come_and_nothing_bad(tmp_path: Path) -> None:
+def test_readers_beside_a_writer_see_rows_come_and_nothing_bad(tmp_path):
     with writer(tmp_path, APPENDING) as process:
         looks: list[list[Health]] = [[], []]
 
@@ -263,9 +255,7 @@ def test_readers_beside_a_writer_see_rows_come_and_nothing_bad(tmp_path: Path) -
     assert seeds(Store(tmp_path)) == list(range(200))
 
 
-def test_the_rest_of_a_line_is_not_taken_for_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rest_of_a_line_is_not_taken_for_a_line(tmp_path, monkeypatch):
     fill(tmp_path, [1, 2, 3])
 
     # At the first look the file ends within its last line, at the next it does not.
@@ -292,12 +282,11 @@ def test_the_rest_of_a_line_is_not_taken_for_a_line(
 # ---- kill -9
 
 
-def test_no_kill_loses_or_doubles_a_row(tmp_path: Path) -> None:
+def test_no_kill_loses_or_doubles_a_row(tmp_path):
     chance = random.Random(0)
     told: list[int] = []
     for n in range(KILLS):
         process = start(CHILD + APPENDING, tmp_path, n * 10**6, 10**6)
-        assert process.stdout is not None
         # Every fourth is killed while it starts, the others after two rows or more.
         lines = chance.randint(3, 9) if n % 4 else 0
         out = "".join(process.stdout.readline() for _ in range(lines))
@@ -321,7 +310,7 @@ def test_no_kill_loses_or_doubles_a_row(tmp_path: Path) -> None:
 # ---- full disks
 
 
-def test_a_file_size_limit_stops_the_row_and_not_the_store(tmp_path: Path) -> None:
+def test_a_file_size_limit_stops_the_row_and_not_the_store(tmp_path):
     code = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -382,14 +371,8 @@ REAL_WRITE = os.write
 )
 @pytest.mark.parametrize("before", [[], [1, 2]])
 def test_a_row_that_fails_is_cut_back_and_may_be_tried_again(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    before: list[int],
-    call: str,
-    fault: object,
-    error: type[BaseException],
-    words: str | None,
-) -> None:
+    tmp_path, monkeypatch, before, call, fault, error, words
+):
     store = Store(tmp_path)
     with store.begin(ENV):
         for seed in before:
@@ -405,6 +388,36 @@ def test_a_row_that_fails_is_cut_back_and_may_be_tried_again(
         store.append(row(4))
     assert seeds(store) == [*before, 3, 4]
     assert (store.health().bad, store.health().torn) == ([], [])
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_fsync_keeps_rows_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    store = Store(tmp_path / "store")
+    with store.begin(ENV):
+        store.append(row(1))
+    assert seeds(store) == [1]
+    store_files(store.folder)[0].write_bytes(FILE[:-5])  # torn
+    with store.begin(ENV):
+        store.append(row(9))
+    write_atomically(tmp_path / "a", lambda fresh: fresh.write_text("kept"))
+    assert (tmp_path / "a").read_text() == "kept"
+
+
+def test_only_a_full_disk_is_told_to_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call, fault, full_disk in (("write", full, True), ("fsync", failed, False)):
+        with Store(tmp_path).begin(ENV) as store, monkeypatch.context() as patch:
+            patch.setattr(os, call, fault)
+            with pytest.raises(OSError, match="run again") as error:
+                store.append(row(3))
+        assert ("make room" in str(error.value)) == full_disk
 
 
 def test_where_even_the_cut_fails_the_next_row_goes_elsewhere(
@@ -426,9 +439,7 @@ def test_where_even_the_cut_fails_the_next_row_goes_elsewhere(
     assert store.health() == Health(3, 3, 3, [], [first.name + ".torn"])
 
 
-def test_a_tail_that_cannot_be_kept_aside_is_not_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tail_that_cannot_be_kept_aside_is_not_cut_off(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
     path.write_bytes(FILE[:-5])
     with monkeypatch.context() as patch:

@@ -1,7 +1,5 @@
 """Memory bandwidth utilization: the bytes of one decode step, worked out."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -48,17 +46,17 @@ INT8 = {"precision": "int8", "tied": True}
         (BF16 | {"phase": "generate", "new_tokens": 10}, WHOLE + 104 * 128 * 2),
     ],
 )
-def test_bytes_of_a_step(over: dict[str, Any], expected: int) -> None:
+def test_bytes_of_a_step(over, expected):
     assert decode_bytes(record(**over).point, WHOLE) == expected
 
 
-def test_learned_positions_are_a_table_too() -> None:
+def test_learned_positions_are_a_table_too():
     sizes = {"family": "gpt2", "kv_heads": 4, "max_positions": 200, "ffn": 256}
     gpt2 = record(precision="fp32", cache="none", tied=True, **sizes)
     assert decode_bytes(gpt2.point, WHOLE) == WHOLE - 200 * 64 * 4
 
 
-def test_utilization_columns() -> None:
+def test_utilization_columns():
     envs = {"here": {"copy_bytes_per_s": 2e9}}
     rows = [
         record(1e-3, **BF16, cache="none"),

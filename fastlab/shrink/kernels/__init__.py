@@ -18,20 +18,21 @@ from torch.nn import functional
 
 from fastlab.spec.formats import Format
 
-LEAST = 2.0**-24  # scale, of rows of zeros: it can be divided by
 BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this makes
 
 
 class StoredLinear(nn.Module):
     """What all of them share: y = x W^T + b with W (n, k) as stored.
 
-    size: (n, k). held: what the weight is stored as, by name.
+    form: its Format, Sparsity or Sharing; size: (n, k); held: what the weight is stored
+    as, by name, as a file has it.
     """
 
     def __init__(
-        self, size: Sequence[int], bias: Tensor | None, **held: Tensor
+        self, form: Any, size: Sequence[int], bias: Tensor | None, **held: Tensor
     ) -> None:
         super().__init__()
+        self.form = form
         self.out_features, self.in_features = size
         self.bias = None if bias is None else fixed(bias)
         for name, values in held.items():
@@ -55,23 +56,17 @@ class StoredLinear(nn.Module):
         """The weight (n, k) that the stored one stands for."""
         raise NotImplementedError
 
+    def portable(self) -> dict[str, Tensor]:
+        """Parameters that a file holds otherwise than this device does, by name."""
+        return {}
+
     def weight_bytes(self) -> int:
         """Bytes of the weight as stored, without the bias."""
         return sum(bytes_of(w) for name, w in self.named_parameters() if name != "bias")
 
 
 class Quantized(StoredLinear):
-    """Codes and scales of a format; its parameters by name are what a file holds."""
-
-    def __init__(
-        self, form: Format, size: Sequence[int], bias: Tensor | None, **held: Tensor
-    ) -> None:
-        super().__init__(size, bias, **held)
-        self.form = form
-
-    def portable(self) -> dict[str, Tensor]:
-        """Parameters that a file holds otherwise than this device does, by name."""
-        return {}
+    """Codes and scales of a format."""
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """What a calibration times: x (m, k) times the next of modules like this one.
@@ -98,7 +93,7 @@ class RowLinear(Quantized):
         parts = [self.weight] if whole else blocks(self.weight)
         products = [functional.linear(x, part.to(x.dtype)) for part in parts]
         y = products[0] if len(products) == 1 else torch.cat(products, dim=1)
-        return y * self.scales.to(x.dtype)
+        return (y * self.scales).to(x.dtype)  # fp16 does not hold every scale
 
     def dense(self) -> Tensor:
         return self.weight.to(self.scales.dtype) * self.scales[:, None]
@@ -134,10 +129,16 @@ def rounded_rows(
     exact, wide = x.float(), kind.is_floating_point
     largest = (torch.finfo(kind) if wide else torch.iinfo(kind)).max
     sizes = exact.abs().amax(-1, keepdim=True)
-    scales = (sizes / largest).clamp(min=LEAST).to(dtype)
+    scales = torch.where(sizes > 0, stored_scale(sizes / largest, dtype), 1.0)
     codes = exact / scales.float()
     codes = codes if wide else torch.round(codes)
     return codes.clamp(-largest, largest).to(kind), scales
+
+
+def stored_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scales as a dtype holds them, never 0: at least the least number that it has."""
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    return scale.clamp(min=least).to(dtype)
 
 
 def fixed(values: Tensor) -> nn.Parameter:

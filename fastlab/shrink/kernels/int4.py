@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastlab.shrink.kernels import LEAST, Quantized, by_blocks
+from fastlab.shrink.kernels import Quantized, by_blocks, stored_scale
 from fastlab.spec.formats import INT4, Format
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried
@@ -43,26 +43,32 @@ def int4_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
 def _int4_block(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
     grouped = weight.float().unflatten(1, (-1, group))
+    # To about 1 by powers of two, which is exact: squares neither vanish nor overflow.
+    power = grouped.abs().amax(-1).frexp().exponent.clamp(-100, 100)
+    grouped = grouped.ldexp(-power[..., None])
     low, high = grouped.amin(-1), grouped.amax(-1)
-    best = _int4_fit(grouped, low, high, weight.dtype)
+    best = _int4_fit(grouped, low, high, power, weight.dtype)
     for share in CLIPS[1:]:
-        tried = _int4_fit(grouped, low * share, high * share, weight.dtype)
+        tried = _int4_fit(grouped, low * share, high * share, power, weight.dtype)
         better = tried[-1] < best[-1]
         best = tuple(
             torch.where(better if new.dim() == 2 else better[..., None], new, old)
             for new, old in zip(tried, best, strict=True)
         )
     q, scale, zero, _ = best
-    pairs = torch.stack([scale, zero], dim=-1).to(weight.dtype)
+    pairs = torch.stack([scale, zero], dim=-1).ldexp(power[..., None]).to(weight.dtype)
     return q.flatten(1).to(torch.uint8), pairs
 
 
 def _int4_fit(
-    grouped: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype
+    grouped: Tensor, low: Tensor, high: Tensor, power: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, ...]:
-    """Codes (n, groups, group), scales, zeros and squared errors (n, groups)."""
-    scale = ((high - low) / 15).clamp(min=LEAST).to(dtype).float()
-    zero = (low + 8 * scale).to(dtype).float()
+    """Codes (n, groups, group), scales, zeros and squared errors (n, groups).
+
+    All but the codes in 2^power, rounded to what the dtype holds.
+    """
+    scale = stored_scale(((high - low) / 15).ldexp(power), dtype).float().ldexp(-power)
+    zero = (low + 8 * scale).ldexp(power).to(dtype).float().ldexp(-power)
     q = (grouped - zero[..., None]).div_(scale[..., None]).round_().clamp_(-8, 7)
     error = (q * scale[..., None]).add_(zero[..., None]).sub_(grouped)
     return q.add_(8), scale, zero, error.square_().sum(-1)
@@ -108,8 +114,9 @@ class Int4Linear(Quantized):
     def dense(self) -> Tensor:
         codes = to_codes(self.portable()["packed"]).unflatten(1, (-1, self.form.group))
         scale, zero = self.pairs.transpose(0, 1).unbind(-1)
-        grouped = (codes.to(scale.dtype) - 8) * scale[..., None] + zero[..., None]
-        return grouped.flatten(1)[: self.out_features]
+        # In fp32: 8 scales may be more than fp16 holds, where zero takes that back.
+        exact = (codes.float() - 8) * scale[..., None] + zero[..., None]
+        return exact.flatten(1)[: self.out_features].to(scale.dtype)
 
 
 def layout_for(device: torch.device, dtype: torch.dtype) -> str:

@@ -54,7 +54,8 @@ class Int8DynamicLinear(Int8Linear):
         """
         codes, scales = rounded_rows(x, torch.int8)
         if _has_int8_product(x, DYNAMIC_ROWS):
-            return (super().product(codes.to(x.dtype)) * scales).to(x.dtype)
+            wide = torch.float32 if x.dtype == torch.float16 else x.dtype
+            return (super().product(codes.to(wide)) * scales).to(x.dtype)
         sums = int_product(codes, self.weight)
         return (sums * scales * self.scales.float()).to(x.dtype)
 

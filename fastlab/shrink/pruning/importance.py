@@ -1,62 +1,64 @@
 """What stays in a pruned model: chosen on the dense one, before anything changes.
 
-How much each layer, head, FFN channel or hidden unit matters is one score for each.
+How much each layer, head, FFN channel, expert or hidden unit matters is one score for
+each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from fastlab.shrink.kernels import blocks
 from fastlab.shrink.pruning import probes
-from fastlab.shrink.pruning.module_map import Part, is_transposed, parts_of
-from fastlab.spec.pruning import Pruning, pruned_shape
-from fastlab.spec.shape import ModelShape
+from fastlab.shrink.pruning.cutting import Kept
+from fastlab.shrink.pruning.module_map import map_of
+from fastlab.shrink.pruning.slots import Slot, tensors_of
+from fastlab.spec.pruned import EXPERTS, pruned_config, units
+from fastlab.spec.pruning import Pruning, placed
 
 MEASURES = {"influence": probes.block_influence, "loss": probes.losses_without}
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The units that stay, ascending, numbered as in the dense model.
-
-    layers; heads: groups in each layer; ffn: channels in each layer; hidden: units,
-    None = all.
-    """
-
-    shape: ModelShape
-    layers: tuple[int, ...]
-    heads: dict[int, Tensor] = field(default_factory=dict)
-    ffn: dict[int, Tensor] = field(default_factory=dict)
-    hidden: Tensor | None = None
+AXES = ("heads", "ffn", "experts", "hidden")
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What is scored: a model, its layers that stay, their modules and all outside."""
+    """What is scored: a model, its layers that stay, and their slots and those outside."""
 
     model: Any
-    parts: list[Part]
-    shape: ModelShape
+    slots: list[Slot]
     layers: tuple[int, ...]
 
-    @property
-    def norms(self) -> tuple[Any, ...]:
-        """All norms of the residual stream."""
-        return tuple(part.module for part in self.parts if part.written == "norm")
-
-    def reader(self, axis: str, layer: int) -> Any:
-        """The module of a layer that reads an axis."""
-        places = ((part.module, part.layer, part.read) for part in self.parts)
-        return next(m for m, *place in places if place == [layer, axis])
+    def of(self, axis: str, layer: int | None = None, role: str = "") -> list[Slot]:
+        """The slots of an axis, in a layer and with a role where they are named."""
+        return [
+            slot
+            for slot in self.slots
+            if slot.axis == axis
+            and layer in (None, slot.layer)
+            and role in ("", slot.role)
+        ]
 
     def units(self, axis: str) -> int:
         """Units of an axis that can go by themselves: heads go in groups."""
-        return getattr(self.shape, "kv_heads" if axis == "heads" else axis)
+        sizes = (units(self.model.config, kind) for kind in AXES)
+        return next(size[axis] for size in sizes if axis in size)
+
+    def squares(self, slot: Slot) -> Tensor:
+        """Sums of squares of a slot's weights: (widths, units) in fp32."""
+        return by_unit(squares(tensors_of(self.model)[slot.name], slot.dim), slot)
+
+
+def axes_of(pruning: Pruning) -> tuple[str, ...]:
+    """The axes of which a pruning must know where they lie."""
+    scored = pruning.layers and pruning.layer_choice == "magnitude"
+    cut = {axis: getattr(pruning, axis) for axis in AXES}
+    return tuple(a for a in AXES if cut[a] or (scored and a == "hidden"))
 
 
 def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
@@ -65,22 +67,21 @@ def choose(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Kept:
     ids: token ids (rows, length) on which importances are measured that need a text.
     Raises ValueError as `prune` does.
     """
-    parts, shape = parts_of(model), ModelShape.from_config(model.config)
-    after = pruned_shape(shape, pruning)
+    count = pruned_config(model.config, pruning).num_hidden_layers
     ids = _checked(model, pruning, ids)
-    every = Scope(model, parts, shape, tuple(range(shape.layers)))
-    layers = _layers(every, pruning, after.layers, ids)
-    parts = [part for part in parts if part.layer in (*layers, -1)]
-    scope = Scope(model, parts, shape, layers)
-    units: dict[str, Any] = {}
-    counts = {"heads": after.kv_heads, "ffn": after.ffn, "hidden": after.hidden}
-    for axis in (name for name in counts if getattr(pruning, name)):
-        merits = scores(scope, pruning, axis, ids).items()
-        where = axis if axis == "hidden" else axis + " in layer {}"
-        units[axis] = {n: best(s, counts[axis], where.format(n)) for n, s in merits}
-    if pruning.hidden:
-        units["hidden"] = units["hidden"][-1]
-    return Kept(after, layers, **units)
+    slots = map_of(model, axes_of(pruning))
+    every = Scope(model, slots, tuple(range(model.config.num_hidden_layers)))
+    layers = _layers(every, pruning, count, ids)
+    config = pruned_config(model.config, pruning, layers)
+    slots = [slot for slot in slots if slot.layer in (*layers, -1)]
+    scope, kept = Scope(model, slots, layers), {}
+    for kind in (axis for axis in AXES if getattr(pruning, axis)):
+        for axis, left in units(config, kind).items():
+            if scope.of(axis):
+                where = axis if axis == "hidden" else axis + " in layer {}"
+                merits = scores(scope, pruning, axis, ids).items()
+                kept[axis] = {n: best(s, left, where.format(n)) for n, s in merits}
+    return Kept(config, layers, [slot for slot in slots if slot.axis in kept], kept)
 
 
 def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
@@ -88,11 +89,12 @@ def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
         raise ValueError(f"{need} needs ids: token ids (rows, length) of a text")
     if ids is None:
         return None
-    if model.config.model_type == "bert":
+    if not type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
         for name in ("importance", "layer_choice"):
             if (value := getattr(pruning, name)) in ("taylor", "loss"):
+                family = model.config.model_type
                 raise ValueError(
-                    f"{name}={value!r} needs a next-token loss, which bert has not"
+                    f"{name}={value!r} needs a next-token loss, which {family} has not"
                 )
     return probes.check_ids(model, ids)
 
@@ -100,14 +102,9 @@ def _checked(model: Any, pruning: Pruning, ids: Tensor | None) -> Tensor | None:
 def _layers(
     scope: Scope, pruning: Pruning, count: int, ids: Tensor | None
 ) -> tuple[int, ...]:
-    have, choice = scope.shape.layers, pruning.layer_choice
-    placed = {
-        "first": scope.layers[have - count :],
-        "last": scope.layers[:count],
-        "uniform": evenly(have, count),
-    }
-    if count == have or choice in placed:
-        return placed.get(choice, scope.layers)
+    have, choice = len(scope.layers), pruning.layer_choice
+    if count == have or choice in ("first", "last", "uniform"):
+        return placed(have, count, choice)
     if choice == "magnitude":
         merits = _layer_magnitudes(scope)
     elif choice == "random":
@@ -118,19 +115,11 @@ def _layers(
     return tuple(best(merits, count, "the layers").tolist())
 
 
-def evenly(have: int, count: int) -> tuple[int, ...]:
-    """`count` of `have` layers, the first and the last among them: 6, 3 -> 0, 2, 5."""
-    gaps = max(1, count - 1)
-    return tuple((2 * n * (have - 1) + gaps) // (2 * gaps) for n in range(count))
-
-
 def _layer_magnitudes(scope: Scope) -> Tensor:
     """Norm of all weights of each layer that write the residual stream: (layers,)."""
-    squares = dict.fromkeys(scope.layers, 0.0)
-    for part in scope.parts:
-        if part.written == "hidden" and part.layer in squares:
-            squares[part.layer] += float(row_squares(part.module).sum())
-    return torch.tensor(list(squares.values())).sqrt()
+    made = (scope.of("hidden", layer, "made") for layer in scope.layers)
+    sums = [sum(float(scope.squares(slot).sum()) for slot in slots) for slots in made]
+    return torch.tensor(sums).sqrt()
 
 
 def best(score: Tensor, count: int, of: str) -> Tensor:
@@ -146,17 +135,19 @@ def best(score: Tensor, count: int, of: str) -> Tensor:
 def scores(
     scope: Scope, pruning: Pruning, axis: str, ids: Tensor | None
 ) -> dict[int, Tensor]:
-    """Scores (units,) of "heads" or "ffn" in each layer; those of "hidden" at -1.
+    """Scores (units,) of a slots' axis in each layer; those of "hidden" at -1.
 
-    magnitude, heads and ffn: the product of the norms of the weights that make a unit
-    and of those that read it. hidden: that times the mean size of the norms' weights.
-    activation, heads and ffn: the root mean square of what a unit adds to the residual
-    stream on the ids, if its channels were independent. hidden: that of the norms'
-    outputs. taylor: as `probes.taylor_terms` says. random: by the seed.
+    magnitude, heads and FFN channels: the product of the norms of the weights that make
+    a unit and of those that read it. experts: the norm of all their weights. hidden:
+    the product times the mean size of the norms' weights.
+    activation, heads and FFN channels: the root mean square of what a unit adds to the
+    residual stream on the ids, if its channels were independent. hidden: that of the
+    norms' outputs. taylor: as `probes.taylor_terms` says. random: by the seed.
 
     A unit whose output weights are zero scores 0 in all but random.
     """
-    places = (-1,) if axis == "hidden" else scope.layers
+    layers = sorted({slot.layer for slot in scope.of(axis)})
+    places = [-1] if axis == "hidden" else layers
     if pruning.importance == "random":
         source = torch.Generator().manual_seed(pruning.seed)
         merits = [torch.rand(scope.units(axis), generator=source) for _ in places]
@@ -164,22 +155,43 @@ def scores(
         merits = [_magnitude(scope, axis, place) for place in places]
     else:
         assert ids is not None
-        merits = _measured(scope, pruning.importance, axis, ids)
+        merits = _measured(scope, pruning.importance, axis, places, ids)
     return dict(zip(places, merits, strict=True))
 
 
 def _magnitude(scope: Scope, axis: str, layer: int) -> Tensor:
     if axis == "hidden":
         return _hidden_magnitude(scope)
-    read = grouped(column_squares(scope.reader(axis, layer)), scope.units(axis))
-    made = torch.ones_like(read)
-    makers = ("values", "qkv") if axis == "heads" else (axis,)
-    width = scope.units(axis) * (scope.shape.head_dim if axis == "heads" else 1)
-    for part in scope.parts:
-        if part.layer == layer and part.written in makers:
-            rows = row_squares(part.module)[-width:]  # in "qkv" the values come last
-            made = made * grouped(rows, scope.units(axis))
-    return (made * read).sqrt()
+    if axis in EXPERTS:
+        weights = (scope.squares(slot)[0] for slot in scope.of(axis, layer))
+        return torch.stack(list(weights)).sum(0).sqrt()
+    readers = scope.of(axis, layer, "read")
+    merits = torch.zeros(scope.units(axis))
+    for reader in readers:
+        near = scope.of(axis, layer, "made")
+        if len(readers) > 1:  # as routed and shared experts: each with its own
+            near = [slot for slot in near if _block(slot) == _block(reader)]
+        merits += prod(_factors(scope, near)) * scope.squares(reader).sum(0)
+    return merits.sqrt()
+
+
+def _block(slot: Slot) -> str:
+    """The module that a linear, or a bare weight, lies in."""
+    return slot.name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[0]
+
+
+def _factors(scope: Scope, made: list[Slot]) -> list[Tensor]:
+    """Squares of each weight that makes units, its bias too; of heads, the values'."""
+    sums: dict[str, Tensor] = {}
+    for slot in made:
+        stem = slot.name.removesuffix("bias").removesuffix("weight").rstrip("._")
+        sums[stem] = sums.get(stem, 0) + scope.squares(slot)
+    if not made or made[0].axis != "heads":
+        return [row for rows in sums.values() for row in rows]
+    named = [
+        stem for stem in sums if "value" in stem or stem.rpartition(".")[2][0] == "v"
+    ]
+    return [sums[(named or list(sums))[-1]][-1]]  # where fused, the values come last
 
 
 def _hidden_magnitude(scope: Scope) -> Tensor:
@@ -188,52 +200,61 @@ def _hidden_magnitude(scope: Scope) -> Tensor:
     An embedding writes one of its rows; any other module writes the squares of its
     rows, as if its inputs had mean squares of 1.
     """
-    written = read = torch.zeros(scope.shape.hidden)
-    for part in scope.parts:
-        if part.written == "hidden":
-            squares = row_squares(part.module)
-            if isinstance(part.module, nn.Embedding):
-                squares = squares / part.module.num_embeddings
-            written = written.to(squares.device) + squares
-        if part.read == "hidden":
-            squares = column_squares(part.module)
-            read = read.to(squares.device) + squares
-    sizes = torch.stack([norm.weight.float().abs() for norm in scope.norms])
-    return (written * read).sqrt() * sizes.mean(0)
+    sums = {role: torch.zeros(scope.units("hidden")) for role in ("made", "read")}
+    for slot in scope.of("hidden"):
+        if slot.role in sums:
+            module = scope.model.get_submodule(slot.module)
+            rows = getattr(module, "num_embeddings", 1)
+            sums[slot.role] += scope.squares(slot)[0] / rows
+    norms = (tensors_of(scope.model)[s.name] for s in scope.of("hidden", None, "norm"))
+    sizes = [norm.detach().float().abs().cpu() for norm in norms]
+    factor = torch.stack(sizes).mean(0) if sizes else 1
+    return (sums["made"] * sums["read"]).sqrt() * factor
 
 
-def _measured(scope: Scope, importance: str, axis: str, ids: Tensor) -> list[Tensor]:
-    units, hidden = scope.units(axis), axis == "hidden"
-    readers = [] if hidden else [scope.reader(axis, layer) for layer in scope.layers]
-    sites = [probes.Site((reader,), True, units) for reader in readers]
-    sites = sites or [probes.Site(scope.norms, False, units)]
+def _measured(
+    scope: Scope, importance: str, axis: str, places: list[int], ids: Tensor
+) -> list[Tensor]:
+    role = "norm" if axis == "hidden" else "read"
+    readers = scope.of(axis, None, role)
+    modules = tuple(scope.model.get_submodule(slot.module) for slot in readers)
+    shown = role == "norm" or all(isinstance(m, (nn.Linear, Conv1D)) for m in modules)
+    if not modules or not shown:
+        raise ValueError(
+            f"importance={importance!r} is not seen of {axis}, which no linear reads; "
+            "allowed: magnitude, random"
+        )
+    units = scope.units(axis)
+    sites = [probes.Site((module,), True, units) for module in modules]
+    if axis == "hidden":
+        sites = [probes.Site(modules, False, units)]
     if importance == "taylor":
-        return probes.taylor_terms(scope.model, sites, ids)
-    squares = probes.mean_squares(scope.model, sites, ids)
-    if hidden:
-        return [squares[0].sqrt()]
-    pairs = zip(squares, map(column_squares, readers), strict=True)
-    return [grouped(square * read, units).sqrt() for square, read in pairs]
+        terms = probes.taylor_terms(scope.model, sites, ids)
+    else:
+        terms = probes.mean_squares(scope.model, sites, ids)
+    terms = [term.cpu() for term in terms]
+    if axis == "hidden":
+        return terms if importance == "taylor" else [terms[0].sqrt()]
+    if importance != "taylor":
+        tensors = tensors_of(scope.model)
+        reads = (squares(tensors[slot.name], slot.dim) for slot in readers)
+        pairs = zip(terms, reads, readers, strict=True)
+        terms = [by_unit(x * read, slot).sum(0).sqrt() for x, read, slot in pairs]
+    each = list(zip(readers, terms, strict=True))
+    return [sum(t for slot, t in each if slot.layer == n) for n in places]
 
 
-def grouped(channels: Tensor, units: int) -> Tensor:
-    """Sums over the channels of each unit: (channels,) -> (units,)."""
-    return channels.reshape(units, -1).sum(-1)
+def by_unit(channels: Tensor, slot: Slot) -> Tensor:
+    """Sums over the places of each unit: (size,) -> (widths, units)."""
+    each = len(channels) // sum(slot.widths)
+    runs = channels.split([width * each for width in slot.widths])
+    return torch.stack([run.view(each, -1).sum(1) for run in runs])
 
 
-def row_squares(module: nn.Module) -> Tensor:
-    """Sum of squares of what makes each output, its bias too: (written,) in fp32."""
-    squares = _squares(module.weight, 0 if is_transposed(module) else 1)
-    bias = getattr(module, "bias", None)
-    return squares if bias is None else squares + bias.float().square()
-
-
-def column_squares(module: nn.Module) -> Tensor:
-    """Sum of squares of the weights that read each input: (read,) in fp32."""
-    return _squares(module.weight, 1 if is_transposed(module) else 0)
-
-
-def _squares(weight: Any, axis: int) -> Tensor:
-    """Sums of squares over one axis of a matrix, block by block."""
-    squares: list[Any] = [part.float().square().sum(axis) for part in blocks(weight)]
-    return torch.cat(squares) if axis == 1 else sum(squares)
+def squares(weight: Tensor, dim: int) -> Tensor:
+    """Sums of squares over all dimensions but one, block by block: (size,) in fp32."""
+    rest = [place for place in range(weight.ndim) if place != dim]
+    flat = weight.detach().reshape(len(weight), -1)
+    parts = [part.float().view(-1, *weight.shape[1:]).square() for part in blocks(flat)]
+    sums = [part.sum(rest) if rest else part for part in parts]
+    return (torch.cat(sums) if dim == 0 else torch.stack(sums).sum(0)).cpu()

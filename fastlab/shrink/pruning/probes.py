@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ def check_ids(model: Any, ids: Tensor) -> Tensor:
         raise ValueError(
             f"ids {tuple(ids.shape)} of {ids.dtype} must be token ids (rows, length)"
         )
-    most = model.config.max_position_embeddings
+    most = getattr(model.config, "max_position_embeddings", None) or 2**31
     if not len(rows) or not 2 <= rows.shape[1] <= most:
         raise ValueError(
             f"ids {tuple(ids.shape)} must have rows of 2 to {most} token ids"
@@ -87,8 +88,8 @@ def _watch(
 
 
 def _forward(model: Any, rows: Tensor) -> Any:
-    options = {} if model.config.model_type == "bert" else {"use_cache": False}
-    return model(rows, **options)
+    cached = "use_cache" in signature(model.forward).parameters
+    return model(rows, **({"use_cache": False} if cached else {}))
 
 
 @torch.no_grad()

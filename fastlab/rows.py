@@ -1,25 +1,127 @@
-"""Verbs of the table: each takes rows and gives rows."""
+"""The one table, a row for each record, in milliseconds, and verbs that keep to it.
+
+Every verb takes a DataFrame and gives one, so that notebooks, figures, scores and the
+command line read the same columns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fastlab.latency.devices import Device
+from fastlab.cost.memory import decode_bytes
+from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.estimates import estimate
-from fastlab.rows.columns import (
-    COLUMNS,
-    COUNTED,
-    ESTIMATED,
-    QUALITY,
-    QUESTION,
-    of_estimate,
-)
+from fastlab.record import Estimate, Measurement, Record
 from fastlab.spec.grids import FLAT, flat, point_of
 from fastlab.spec.point import Point
+
+QUESTION = (*FLAT, "weights")
+ESTIMATED = ("estimated_ms", "estimated_low_ms", "estimated_high_ms", "bound")
+COUNTED = ("parameters", "flops", "flops_causal", "bytes", "kv_cache_bytes", "launches")
+MEASURED = ("measured_ms", "measured_low_ms", "measured_high_ms", "n", "converged")
+DERIVED = ("ratio", "ttft_ms", "tpot_ms", "tokens_per_s", "peak_gb", "estimated_gb")
+UTILIZED = ("mbu", "mbu_copy", "compile_s", "weights_mb", "rates")
+QUALITY = {
+    **{"kl_nats": "kl_nats", "kl_low": "kl_low", "kl_high": "kl_high", "top1": "top1"},
+    **{"max_abs": "max_abs", "bits_per_byte": "bits_per_byte", "bits_low": "low"},
+    **{"bits_high": "high", "dense_bits_per_byte": "dense_bits_per_byte"},
+}
+COLUMNS = (
+    *QUESTION,
+    *("device", "status", "reason", *ESTIMATED, *MEASURED, "flags"),
+    *(*DERIVED, *UTILIZED, *QUALITY, *COUNTED, "key"),
+)
+
+
+def table(
+    records: Iterable[Record], envs: Mapping[str, Mapping[str, Any]] | None = None
+) -> pd.DataFrame:
+    """One row per record: the question, the estimate, the measurement, their ratio.
+
+    ratio = measured / estimated time. ttft_ms is the time of a prefill, tpot_ms that of
+    a decode step; tokens_per_s counts prompt tokens in a prefill, else new ones.
+    mbu, of decoding, is `decode_bytes` a second over the datasheet's bandwidth, and
+    mbu_copy over the one that a copy reached in the same run, where `envs` has it (the
+    environments of a store, `Store.envs()`). rates: those that the estimate was made
+    with, where the machine was busy. kl_nats to bits_per_byte: what was lost against
+    dense fp32, where it was asked.
+    """
+    rows = [_row(r) | _utilized(r, envs or {}) for r in records]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _row(record: Record) -> dict[str, Any]:
+    point = record.point
+    row = flat(point) | {"device": record.device, "key": record.key}
+    row |= {"status": record.status, "reason": record.reason}
+    if record.estimate:
+        row |= of_estimate(record.estimate)
+    if record.effective:
+        row["weights_mb"] = record.effective.weight_bytes / 1e6
+    if record.measured:
+        row |= _measured(record.measured) | _rates(record)
+    if record.quality:
+        row |= {n: getattr(record.quality, own) for n, own in QUALITY.items()}
+    return row
+
+
+def of_estimate(e: Estimate) -> dict[str, Any]:
+    """The columns of an estimate, in milliseconds and gigabytes."""
+    moved = e.weight_bytes + e.activation_bytes + e.kv_read_bytes + e.kv_write_bytes
+    ends = zip(ESTIMATED, (e.seconds, e.low_s, e.high_s), strict=False)
+    return {
+        **{name: seconds * 1e3 for name, seconds in ends},
+        **{name: getattr(e, name) for name in ("bound", *COUNTED) if name != "bytes"},
+        "bytes": moved,
+        "estimated_gb": e.peak_bytes / 1e9,
+        "rates": "busy machine" if e.busy else None,
+    }
+
+
+def _measured(m: Measurement) -> dict[str, Any]:
+    ends = zip(MEASURED, (m.seconds, m.low_s, m.high_s), strict=False)
+    return {
+        **{name: seconds * 1e3 for name, seconds in ends},
+        "n": m.n,
+        "converged": m.converged,
+        "flags": " ".join(m.flags),
+        "peak_gb": m.peak_bytes / 1e9 if m.peak_bytes is not None else None,
+    }
+
+
+def _rates(record: Record) -> dict[str, Any]:
+    assert record.measured is not None
+    work, seconds = record.point.workload, record.measured.seconds
+    tokens = work.prompt_len if work.phase == "prefill" else work.new_tokens
+    rates = {"tokens_per_s": work.batch * tokens / seconds}
+    if record.estimate:
+        rates["ratio"] = seconds / record.estimate.seconds
+    named = {"prefill": "ttft_ms", "decode": "tpot_ms"}.get(work.phase)
+    return rates | ({named: seconds * 1e3} if named else {})
+
+
+def _utilized(record: Record, envs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """MBU against the datasheet and against the run's own copy; seconds to compile."""
+    work, measured = record.point.workload, record.measured
+    if measured is None:
+        return {}
+    row: dict[str, Any] = {"compile_s": measured.compile_s}
+    if work.phase == "prefill" or record.effective is None:
+        return row
+    moved = decode_bytes(record.point, record.effective.weight_bytes)
+    rate = moved * work.new_tokens / measured.seconds
+    copied = envs.get(record.env, {}).get("copy_bytes_per_s")
+    sheet = _datasheet(record.device)
+    named = {"mbu": sheet and sheet.bandwidth, "mbu_copy": copied}
+    return row | {name: rate / most for name, most in named.items() if most}
+
+
+_datasheet = lru_cache(datasheet_row)
 
 LOSSLESS = ("dynamic", "none", "static")  # caches that keep what they are given
 
@@ -64,11 +166,7 @@ def with_missing(
     if not absent:
         return only(rows, points)
     state = {"device": name, "status": MISSING, "reason": "no row is stored of it"}
-    added = pd.DataFrame(
-        [flat(point) | state for point in absent], columns=list(COLUMNS)
-    )
-    if profile is not None:
-        added = estimated(added, profile)
+    added = estimated(estimated(absent, None).assign(**state), profile)
     kept = [table for table in (rows, added) if len(table)]
     return only(pd.concat(kept, ignore_index=True), points)
 
@@ -138,28 +236,28 @@ def with_quality(rows: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.Da
     """
     asked = [table for table in (rows, known) if table is not None and len(table)]
     pool = pd.concat(asked, ignore_index=True) if asked else rows
-    judged = pool[pool["kl_nats"].notna()]
-    found = dict(
-        zip(_models(judged), judged[[*QUALITY]].to_dict("records"), strict=True)
-    )
+    found = dict(_models(pool[pool["kl_nats"].notna()]))
     nothing = {"kl_nats": 0.0, "top1": 1.0, "max_abs": 0.0}
-    lines = []
-    for model, row in zip(
-        _models(rows), rows[[*QUALITY]].to_dict("records"), strict=True
-    ):
-        lines.append(nothing if model[-2:] == ("fp32", "") else found.get(model, row))
+    lines = [
+        nothing if model[-2:] == ("fp32", "") else found.get(model, own)
+        for model, own in _models(rows)
+    ]
     quality = pd.DataFrame(lines, columns=[*QUALITY], index=rows.index)
     return rows.assign(**{name: quality[name] for name in QUALITY})
 
 
-def _models(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Rows with the same have the same logits, but for rounding of other kernels."""
+def _models(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """Each row's model and quality; those alike have the same logits but for rounding.
+
+    Of other kernels, that is.
+    """
     work = ("phase", "batch", "prompt_len", "new_tokens", "logits", "prefix_len")
     how = ("attention", "runtime", "unroll", "cache", "precision")
     names = [name for name in QUESTION if name not in (*work, *how)]
     cache = rows["cache"].where(~rows["cache"].isin(LOSSLESS), "")
     table = rows[names].assign(precision=rows["precision"], packed=cache)
-    return [tuple(map(str, row)) for row in table.itertuples(index=False)]
+    models = (tuple(map(str, row)) for row in table.itertuples(index=False))
+    return zip(models, rows[[*QUALITY]].to_dict("records"), strict=True)
 
 
 def compared(rows: pd.DataFrame) -> pd.DataFrame:

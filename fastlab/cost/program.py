@@ -1,0 +1,219 @@
+"""Evaluates what tracing found: a model's operations at any batch and length. No torch.
+
+A program holds the operations of a pass with their sizes as sums of monomials (see
+sizes.py); here they become the Operations that the closed forms would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from fastlab.cost import ops
+from fastlab.cost.attention import attend, row_bytes, unpack, write
+from fastlab.cost.ops import Operation
+from fastlab.cost.passes import ForwardPass
+from fastlab.cost.products import head_product, product
+from fastlab.spec.kept import program_of
+from fastlab.tracing.sizes import Terms, monomial, symbols
+
+
+class Heads(NamedTuple):
+    """What attention needs to know of a shape."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    causal: bool
+    rotates: bool = True
+    family: str = ""
+
+
+def phase_of(step: ForwardPass) -> dict[str, Any]:
+    """What a program knows of such a pass, at the width of its activations."""
+    program, width = program_of(step.shape), str(step.value)
+    if width in program["faults"]:
+        raise ValueError(program["faults"][width])
+    calls = program["calls"][width]
+    alone = step.new == 1 and step.past > 0
+    decodes = step.source > 0 or (alone and "decode" in calls)
+    phase: dict[str, Any] = calls["decode" if decodes else "prefill"]
+    return phase
+
+
+class Values:
+    """The monomials of a program at the sizes of one pass."""
+
+    def __init__(self, step: ForwardPass) -> None:
+        sizes = step.batch, step.new, step.past, step.scored, step.source
+        known = symbols(*sizes)
+        known["N"] = step.keys
+        if step.masked:  # the whole cache is read, windows are in the mask
+            known["P"] = step.keys - step.new
+        names = program_of(step.shape)["monomials"]
+        self.values = [monomial(name, known) for name in names]
+
+    def __call__(self, terms: Terms) -> int:
+        values = self.values
+        return sum([c * values[i] for c, i in terms])
+
+
+def parts(step: ForwardPass) -> Iterator[tuple[int, list[Operation]]]:
+    """(times, operations) of one forward pass of a traced model, in order."""
+    value = Values(step)
+    for times, listed in phase_of(step)["parts"]:
+        found: list[Operation] = []
+        for kind, name, *facts in listed:
+            found += MAKERS[kind](step, name, value, *facts)
+        yield times, found
+
+
+def _product(
+    step: ForwardPass,
+    name: str,
+    value: Values,
+    rows: Terms,
+    n: int,
+    k: int,
+    many: int,
+    bias: int,
+    turned: int,
+) -> Iterable[Operation]:
+    dims = (value(rows) // many or 1, n, k)
+    if name.startswith("head."):
+        return head_product(step, "head", dims, bool(bias))
+    kind = "conv1d" if turned else "linear"
+    made = product(step, name, dims, bool(bias), kind=kind)
+    return made if many == 1 else _repeated(made, many, many)
+
+
+def _repeated(made: Iterable[Operation], times: float, calls: int) -> list[Operation]:
+    """Weights of many matrices, in so many kernels, of the rows of all together."""
+    return [
+        op._replace(
+            weight_bytes=round(op.weight_bytes * times), launches=op.launches * calls
+        )
+        for op in made
+    ]
+
+
+def _matmul(
+    step: ForwardPass,
+    name: str,
+    value: Values,
+    flops: Terms,
+    moved: Terms,
+    times: Terms,
+    weights: Terms,
+    n: Terms,
+    k: Terms,
+) -> list[Operation]:
+    total, outputs, inner = value(flops), value(n) or 1, value(k) or 1
+    dims = (max(1, total // (2 * outputs * inner)), outputs, inner)
+    costs = (1, total, total, value(weights), value(moved))
+    return [Operation(name, "matmul", *costs, launches=value(times), dims=dims)]
+
+
+def _experts(
+    step: ForwardPass,
+    name: str,
+    value: Values,
+    tokens: Terms,
+    top_k: int,
+    experts: int,
+    sizes: list[list[int]],
+) -> Iterator[Operation]:
+    """The top_k experts of each token; E (1 - (1 - k/E)^T) are read at random."""
+    rows, a = value(tokens), step.value
+    touched = experts * (1 - (1 - top_k / experts) ** rows)
+    for n, k in sizes:
+        made = product(step, name, (rows * top_k, n, k))
+        yield from _repeated(made, touched, max(1, round(touched)))
+    # Tokens are sorted by expert and copied, gated, weighted, and added up.
+    (n, k), *_ = sizes
+    moved = a * rows * top_k * (5 * min(n, k) + 2 * max(n, k))
+    yield ops.pointwise(f"{name}.gate", moved, moved, 8 + 2 * max(1, round(touched)))
+
+
+def _cache(
+    step: ForwardPass, name: str, value: Values, kv_heads: int, d: int, dv: int
+) -> Iterator[Operation]:
+    if step.cached:
+        heads = Heads(kv_heads, kv_heads, (d + dv) // 2, True)
+        step = step._replace(shape=heads)  # type: ignore[arg-type]
+        yield from write(step)
+        yield from unpack(step)
+
+
+def _attention(
+    step: ForwardPass,
+    name: str,
+    value: Values,
+    heads: int,
+    kv_heads: int,
+    d: int,
+    dv: int,
+    keys: Terms,
+    causal: int,
+    window: int,
+) -> Iterable[Operation]:
+    """Heads of width d, values of width dv; a window that is full needs a mask."""
+    seen = value(keys)
+    masked = step.masked or bool(window and causal and step.new > 1 and seen > window)
+    sizes = Heads(heads, kv_heads, (d + dv) // 2, bool(causal))
+    fused = step.fused and program_of(step.shape)["sdpa"]
+    changed = {"shape": sizes, "keys": seen, "masked": masked, "fused": fused}
+    return attend(step._replace(**changed))
+
+
+def _bytes(
+    step: ForwardPass,
+    name: str,
+    value: Values,
+    kind: str,
+    moved: Terms,
+    fused: Terms,
+    launches: Terms,
+    weights: Terms,
+) -> list[Operation]:
+    told = value(moved), value(fused), value(launches), value(weights)
+    return [ops.pointwise(name, *told, kind)]
+
+
+def _embedding(
+    step: ForwardPass, name: str, value: Values, rows: Terms, width: int
+) -> list[Operation]:
+    return [ops.embedding(name, value(rows), width, step.value)]
+
+
+MAKERS: dict[str, Any] = {
+    "product": _product,
+    "matmul": _matmul,
+    "experts": _experts,
+    "cache": _cache,
+    "attention": _attention,
+    "bytes": _bytes,
+    "embedding": _embedding,
+}
+
+
+def cache_bytes(step: ForwardPass) -> int:
+    """Bytes that the cache holds after a pass: keys, values, states of all layers."""
+    phase = phase_of(step)
+    if not step.static:
+        value = Values(step)
+        return sum(times * value(terms) for times, terms in phase["cache"])
+    total = 0
+    for times, listed in phase["parts"]:
+        for kind, _, *facts in listed:
+            if kind == "cache":
+                heads = Heads(facts[0], facts[0], (facts[1] + facts[2]) // 2, True)
+                own = step._replace(shape=heads)  # type: ignore[arg-type]
+                total += times * step.batch * row_bytes(own)
+    return total
+
+
+def live_bytes(step: ForwardPass) -> int:
+    """The most bytes of activations that are alive at once in a pass."""
+    value = Values(step)
+    return max([value(terms) for terms in phase_of(step)["live"]], default=0)

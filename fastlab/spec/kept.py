@@ -1,0 +1,73 @@
+"""What was found out about a model once and is kept between runs. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastlab.spec.checks import digest
+
+if TYPE_CHECKING:
+    from fastlab.spec.shape import ModelShape
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/fastlab, or ~/.cache/fastlab."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base) / "fastlab" if base else Path.home() / ".cache" / "fastlab"
+
+
+def _files(key: Any) -> tuple[Path, list[Path]]:
+    """Where an answer of this version of transformers is kept, and those of any."""
+    folder, name = cache_folder() / "models", digest(key)[:32]
+    try:
+        own = folder / f"{name}-{version('transformers')}.json"
+    except PackageNotFoundError:
+        return folder / name, sorted(folder.glob(f"{name}-*.json"), reverse=True)
+    return own, [own]
+
+
+def recall(key: Any) -> Any:
+    """What was kept under a key (plain JSON); None where nothing was, or not whole.
+
+    Without transformers, what any version of it has found.
+    """
+    for file in _files(key)[1]:
+        try:
+            return json.loads(file.read_text())
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def keep(key: Any, value: Any) -> None:
+    """Keep plain JSON under a key; where that cannot be written, it is not kept."""
+    file = _files(key)[0]
+    part = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(value, separators=(",", ":")))
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1024)
+def program_of(shape: ModelShape) -> dict[str, Any]:
+    """The program of a shape that has a config: kept from before, or traced now.
+
+    Raises ValueError where transformers cannot build or run it.
+    """
+    key = ["program", shape.to_dict()]
+    program: dict[str, Any] | None = recall(key)
+    if program is None:
+        from fastlab.tracing.configs import config_of, model_class_of
+        from fastlab.tracing.trace import trace
+
+        program = trace(config_of(shape), model_class_of(shape), shape.kind)
+        keep(key, program)
+    return program

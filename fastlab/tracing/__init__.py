@@ -1,0 +1,1 @@
+"""What a transformers model computes, found by watching it on the meta device."""

@@ -1,0 +1,79 @@
+"""Layers that do the same: one of them runs in a pass, and counts for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from fastlab.tracing.configs import text_config
+from fastlab.tracing.watch import Watch, layers_of
+
+
+@contextmanager
+def once_each(model: nn.Module, running: list[Watch]) -> Iterator[None]:
+    """Within it, one of all layers alike runs in a pass; the others give its output."""
+    first: dict[Any, str] = {}
+    outputs: dict[str, Any] = {}
+    changed: list[Any] = []
+
+    def keeping(name: str, run: Any) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            outputs[name] = run(*args, **kwargs)
+            return outputs[name]
+
+        return forward
+
+    def giving(name: str, run: Any) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if name not in outputs:
+                return run(*args, **kwargs)
+            if running:
+                running[-1].again(name)
+            return outputs[name]
+
+        return forward
+
+    for name in sorted(layers_of(model), key=number_of):
+        layer = model.get_submodule(name)
+        like = first.setdefault(_signature(name, layer, model), name)
+        wrap = keeping if like == name else giving
+        layer.forward = wrap(like, layer.forward)
+        changed.append(layer)
+    try:
+        yield
+    finally:
+        for layer in changed:
+            del layer.forward
+
+
+def number_of(name: str) -> tuple[str, int]:
+    """The list that a layer is in, and its number there."""
+    stem, _, index = name.rpartition(".")
+    return stem, int(index)
+
+
+def _signature(name: str, layer: nn.Module, model: Any) -> Any:
+    """What a layer does is told by its class, sizes and settings; not by its number."""
+    stem, index = number_of(name)
+    count = len(model.get_submodule(stem))
+    told = [
+        (key, value[index])
+        for key, value in sorted(vars(text_config(model.config)).items())
+        if isinstance(value, list) and len(value) == count and not _numbers(key)
+    ]
+    weights = [(n, tuple(p.shape)) for n, p in layer.named_parameters()]
+    plain = [
+        (inner, key, value)
+        for inner, module in layer.named_modules()
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, (int, float, str, bool, type(None))) and not _numbers(key)
+    ]
+    return stem, type(layer), repr((told, weights, plain))
+
+
+def _numbers(name: str) -> bool:
+    """Whether an attribute says which layer this is, not what it does."""
+    return any(word in name for word in ("idx", "index", "layer_id", "number"))

@@ -1,0 +1,79 @@
+"""What a watched pass holds in memory: activations alive at once, and its cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor
+
+from fastlab.tracing.alike import number_of
+from fastlab.tracing.build import Fitter
+from fastlab.tracing.watch import Part, Watch
+
+
+def live_terms(watches: list[Watch], fitter: Fitter) -> list[Any]:
+    """Bytes alive after each event, as terms; only those that may be the most."""
+    lives = [watch.lives for watch in watches]
+    if len({len(one) for one in lives}) > 1:  # loops: the most that each pass held
+        return [fitter.terms([_most(watch) for watch in watches])]
+    events = watches[0].count
+    change: list[Counter[int]] = [Counter() for _ in range(events + 2)]
+    for same in zip(*lives, strict=True):
+        first, last = same[0][0], same[0][1] if same[0][1] >= 0 else events
+        for c, name in fitter.terms([life[2] for life in same]):
+            change[first][name] += c
+            change[max(last, first) + 1][name] -= c
+    alive: Counter[int] = Counter()
+    found: list[dict[int, int]] = []
+    for more in change:
+        alive.update(more)
+        now = {name: c for name, c in alive.items() if c > 0}
+        if not any(_covers(one, now) for one in found):
+            found = [one for one in found if not _covers(now, one)] + [now]
+    return [[[c, name] for name, c in sorted(one.items())] for one in found]
+
+
+def _covers(one: dict[int, int], other: dict[int, int]) -> bool:
+    return all(one.get(name, 0) >= c for name, c in other.items())
+
+
+def _most(watch: Watch) -> int:
+    change = [0] * (watch.count + 2)
+    for first, last, size in watch.lives:
+        change[first] += size
+        change[max(last if last >= 0 else watch.count, first) + 1] -= size
+    return max(accumulate(change))
+
+
+def held(cache: Any, parts: list[Part]) -> list[tuple[int, int]]:
+    """(layers, bytes) of every tensor that a cache holds."""
+    calls = {number_of(part.layer)[1]: part.calls for part in parts if part.layer}
+    found = []
+    inner_caches = [
+        getattr(cache, f"{n}_attention_cache", None) for n in ("self", "cross")
+    ]
+    layers = [
+        pair
+        for one in (cache, *inner_caches)
+        for pair in enumerate(getattr(one, "layers", []))
+    ]
+    for index, layer in layers:
+        for value in vars(layer).values():
+            inner = value if isinstance(value, (list, tuple)) else [value]
+            inner = [*value.values()] if isinstance(value, dict) else inner
+            found += [
+                (calls.get(index, 1), x.nbytes)
+                for x in inner
+                if isinstance(x, Tensor) and x.dim() > 0 and x.numel()
+            ]
+    return found
+
+
+def cached_terms(caches: list[list[Any]], fitter: Fitter) -> list[Any]:
+    """[layers, bytes as terms] of the tensors of a cache after the pass."""
+    return [
+        [same[0][0], fitter.terms([size for _, size in same])]
+        for same in zip(*caches, strict=True)
+    ]

@@ -1,0 +1,127 @@
+"""Which class of transformers a config means, and what that class does. Torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import transformers
+from transformers.models.auto import modeling_auto as auto
+
+from fastlab.spec.configs import SIZES, has, sizes_of
+from fastlab.spec.shape import ModelShape
+
+MAPPINGS = (
+    auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+    auto.MODEL_FOR_MASKED_LM_MAPPING,
+    auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    auto.MODEL_MAPPING,
+)
+
+
+def text_config(config: Any) -> Any:
+    """The part of a config that is about text: itself, or its nested one."""
+    return config.get_text_config(decoder=True) if _nested(config) else config
+
+
+def _nested(config: Any) -> bool:
+    return any(hasattr(config, name) for name in ("text_config", "text_encoder"))
+
+
+def class_of(config: Any, architecture: str = "") -> Any:
+    """The model class that is asked for, that the config names, or that its type has.
+
+    Of a model that also sees or hears, the class of its text part, where there is one.
+    Raises ValueError for names that transformers does not have, and for models that
+    read no text.
+    """
+    text = text_config(config)
+    name = architecture or (getattr(config, "architectures", None) or [""])[0]
+    named = getattr(transformers, name, None) if name else None
+    if architecture and named is None:
+        raise ValueError(f"architecture={architecture!r} is no class of transformers")
+    if text is not config:
+        found = _mapped(text, MAPPINGS[:1]) or named or _mapped(text, MAPPINGS[1:])
+    else:
+        found = named or _mapped(config, MAPPINGS)
+    if found is None:
+        raise ValueError(
+            f"model_type={config.model_type!r} has no language model in transformers"
+        )
+    if getattr(found, "main_input_name", "input_ids") != "input_ids":
+        reads = found.main_input_name
+        raise ValueError(
+            f"{found.__name__} reads {reads}, no text: fastlab counts text"
+        )
+    return found
+
+
+def _mapped(config: Any, mappings: Any) -> Any:
+    """The class of a type; one that is an encoder by birth is no decoder unasked."""
+    masked = auto.MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
+    for mapping in mappings:
+        found = mapping.get(type(config), None)
+        found = found[0] if isinstance(found, tuple) else found
+        encoder = masked is not None and not getattr(config, "is_decoder", False)
+        if found is not None and not (mapping is MAPPINGS[0] and encoder):
+            return found
+    return None
+
+
+def kind_of(model_class: Any, config: Any) -> str:
+    """ "decoder", "encoder-decoder", or "encoder": one that only reads.
+
+    A decoder without a language head (a classifier, an embedding model) only reads.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder-decoder"
+    writes = model_class.can_generate() and getattr(config, "is_decoder", True)
+    return "decoder" if writes else "encoder"
+
+
+# Widths that go with hidden where a model is made wider or narrower.
+_ALONG = (
+    *("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"),
+    *("word_embed_proj_dim", "shared_intermediate_size", "lru_width"),
+)
+
+
+def config_of(shape: ModelShape) -> Any:
+    """The transformers config of a shape that has one, at the shape's own sizes.
+
+    What a config says layer by layer is repeated or cut to the number of layers; other
+    widths change in proportion to hidden.
+    """
+    data = json.loads(shape.config)
+    config = transformers.AutoConfig.for_model(**data)
+    text = text_config(config)
+    before = sizes_of(text)
+    for field, names in SIZES.items():
+        wanted = getattr(shape, field)
+        known = next((name for name in names if has(text, name)), None)
+        if known is None or wanted == before[field]:
+            continue
+        if field == "layers":
+            _cycle(text, before["layers"], wanted)
+        setattr(text, known, wanted)
+    if shape.hidden != before["hidden"]:
+        for name in _ALONG:
+            if isinstance(value := getattr(text, name, None), int):
+                setattr(text, name, max(1, value * shape.hidden // before["hidden"]))
+    return config
+
+
+def _cycle(config: Any, before: int, layers: int) -> None:
+    """Make lists with an entry a layer as long as the layers; no kind is left out."""
+    for name, value in vars(config).items():
+        if isinstance(value, list) and len(value) == before:
+            longer = (value * (layers // before + 1))[:layers]
+            same = {str(one) for one in longer} == {str(one) for one in value}
+            setattr(config, name, longer if same else value[-layers:])
+    if kinds := getattr(config, "attention_layers", None):
+        config.attention_types = [[list(kinds), 1]]
+
+
+def model_class_of(shape: ModelShape) -> Any:
+    """The class of transformers that a shape with a config is built as."""
+    return getattr(transformers, json.loads(shape.config)["architectures"][0])

@@ -1,0 +1,249 @@
+"""A transformers config -> its program: parameters, and what a call computes. Torch.
+
+The model is built on the meta device, where nothing is allocated or computed, and runs
+at a few sizes that tell batch, new and past positions apart.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import Counter
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.pytorch_utils import Conv1D
+
+from fastlab.tracing.alike import once_each
+from fastlab.tracing.alive import cached_terms, held, live_terms
+from fastlab.tracing.build import Fitter, operations_of
+from fastlab.tracing.caches import cache_name, static_cache_reason
+from fastlab.tracing.configs import text_config
+from fastlab.tracing.sizes import candidates, symbols
+from fastlab.tracing.watch import COUNTED, Part, Watch, layers_of
+
+# (batch, new, past, scored) of the passes, and of those over states that start empty
+PREFILLS = ((2, 11, 23, 3), (3, 13, 7, 5), (5, 17, 41, 7), (2, 29, 59, 11))
+DECODES = ((2, 1, 23, 1), (3, 1, 7, 1), (5, 1, 41, 1), (2, 1, 59, 1))
+LOOPED = ((2, 5, 0, 3), (3, 13, 0, 5), (5, 17, 0, 7), (2, 23, 0, 11))
+FRESH = ((2, 1, 6), (3, 2, 3), (5, 3, 8), (2, 5, 13))  # batch, whole chunks, and more
+WIDTHS = {4: torch.float32, 2: torch.bfloat16}
+CHUNK = 64  # positions that linear attention takes at a time, where no config says
+
+
+class Sizes(NamedTuple):
+    """Of one pass: sequences, new and cached positions, those scored, those encoded."""
+
+    batch: int
+    new: int
+    past: int
+    scored: int
+    source: int = 0
+
+
+def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
+    """The program of a config: plain JSON, which cost/program.py evaluates.
+
+    Raises ValueError where the model cannot be built or run on the meta device.
+    """
+    config = _countable(config)
+    program: dict[str, Any] = {
+        "transformers": transformers.__version__,
+        "class": model_class.__name__,
+        "sdpa": bool(model_class._supports_sdpa),
+        "monomials": [],
+        "calls": {},
+        "faults": {},
+        "approximate": "",
+    }
+    for width, dtype in WIDTHS.items():
+        with torch.device("meta"):
+            model = model_class._from_config(copy.deepcopy(config), dtype=dtype).eval()
+        program["static"] = static_cache_reason(model) or ""
+        tracer = Tracer(model, kind, program["monomials"])
+        try:
+            program["calls"][str(width)] = tracer.calls()
+        except Exception as error:  # whatever a model's own code raises
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            why = f"does not run in {str(dtype)[6:]} on the meta device: {words}"
+            program["faults"][str(width)] = f"{model_class.__name__} {why}"
+        if tracer.guessed:
+            program["approximate"] = "FLOPs of states follow no product of sizes"
+    if not program["calls"]:
+        raise ValueError(program["faults"]["2"])
+    return program | tracer.weights()
+
+
+def _countable(config: Any) -> Any:
+    """A copy whose model runs on the meta device: RoPE that looks at positions, fixed.
+
+    A classifier looks for the end of each sequence by its padding: it gets a token.
+    """
+    config = copy.deepcopy(config)
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = 0
+    for part in {id(c): c for c in (config, text_config(config))}.values():
+        rope = getattr(part, "rope_parameters", None)
+        for told in [rope, *rope.values()] if isinstance(rope, dict) else []:
+            if isinstance(told, dict) and told.get("rope_type") in (
+                "dynamic",
+                "longrope",
+            ):
+                told["rope_type"] = "default"
+    return config
+
+
+class Tracer:
+    """One model on the meta device, and the passes over it."""
+
+    def __init__(self, model: Any, kind: str, monomials: list[str]) -> None:
+        self.model, self.kind, self.monomials = model, kind, monomials
+        self.running: list[Watch] = []
+        self.guessed = False
+        self.options = set(inspect.signature(model.forward).parameters)
+        self.windows, self.chunks = _lengths(text_config(model.config))
+        _count_experts(model, self.running)
+
+    def calls(self) -> dict[str, Any]:
+        """What is computed, alive and cached: {phase: {parts, live, cache}}."""
+        with torch.no_grad(), once_each(self.model, self.running):
+            whole = [(b, n, 0, n) for b, n, *_ in PREFILLS]
+            states = self._tried()
+            if self.kind == "encoder":
+                return {"prefill": self._phase(whole)}
+            if self.kind == "encoder-decoder":
+                steps = [(*one, one[2] + 2 * i + 5) for i, one in enumerate(DECODES)]
+                return {"prefill": self._phase(whole), "decode": self._phase(steps)}
+            far = [w + 37 for w in self.windows]
+            chunk = self.chunks[-1]
+            chunked = [(b, k * chunk + more, 0, b + 1) for b, k, more in FRESH]
+            fresh = LOOPED if states and self._loops() else chunked
+            prefills = fresh if states else (*PREFILLS, *((2, 31, p, 4) for p in far))
+            decodes = (*DECODES, *((2, 1, p, 1) for p in far))
+            return {"prefill": self._phase(prefills), "decode": self._phase(decodes)}
+
+    def _phase(self, sizes: Any) -> dict[str, Any]:
+        passes = [self._pass(Sizes(*one)) for one in sizes]
+        known = [symbols(*one) for one in sizes]
+        fitter = Fitter(known, candidates(self.windows, self.chunks), self.monomials)
+        phase = {
+            "parts": operations_of([p for p, _, _ in passes], fitter),
+            "live": live_terms([watch for _, watch, _ in passes], fitter),
+            "cache": cached_terms([cache for _, _, cache in passes], fitter),
+        }
+        self.guessed |= fitter.guessed
+        return phase
+
+    def _tried(self) -> bool:
+        """Whether the model keeps states that are no keys and values of positions.
+
+        Models that want a mask, or attend by code of their own, do so as they do.
+        """
+        for implementation in (COUNTED, "sdpa", "eager"):
+            self.model.config._attn_implementation = implementation
+            try:
+                _, _, cache = self._watched(Sizes(2, 8, 0, 8), None)
+            except (TypeError, KeyError, AttributeError, NotImplementedError) as error:
+                fault = error
+                self.running.clear()
+                continue
+            layers = getattr(cache, "layers", [])
+            return any("Linear" in type(one).__name__ for one in layers)
+        raise fault
+
+    def _loops(self) -> bool:
+        """Whether longer prompts take more kernels, position by position."""
+        counts = [self._watched(Sizes(1, n, 0, 1), None)[1].count for n in (4, 8)]
+        return counts[0] != counts[1]
+
+    def _pass(self, s: Sizes) -> tuple[list[Part], Watch, list[Any]]:
+        """The parts of one pass, its watch, and the bytes that its cache then holds."""
+        cache = None
+        if s.past:
+            before = s._replace(new=s.past, past=0, scored=1)
+            _, _, cache = self._watched(before, None)
+        parts, watch, cache = self._watched(s, cache)
+        return parts, watch, held(cache, parts)
+
+    def _watched(self, s: Sizes, cache: Any) -> tuple[list[Part], Watch, Any]:
+        watch = Watch(self.model)
+        self.running.append(watch)
+        with watch.on():
+            cache = self._run(s, cache)
+        self.running.pop()
+        return [part for part in watch.parts if part.events], watch, cache
+
+    def _run(self, s: Sizes, cache: Any) -> Any:
+        ids = torch.zeros(s.batch, s.new, dtype=torch.long, device="meta")
+        if self.kind == "encoder-decoder" and not s.source:
+            self.model.get_encoder()(ids)
+            return None
+        given: dict[str, Any] = {"input_ids": ids}
+        if self.kind == "encoder":
+            self.model(**given)
+            return None
+        if s.source:
+            width = self.model.config.hidden_size
+            seen = self.model.get_input_embeddings().weight.new_empty
+            read = BaseModelOutput(seen(s.batch, s.source, width))
+            given = {"encoder_outputs": read, "decoder_input_ids": ids}
+        name = cache_name(self.model)
+        given |= {name: cache, "use_cache": True}
+        if "logits_to_keep" in self.options:
+            given["logits_to_keep"] = s.scored
+        return self.model(**given)[name]
+
+    def weights(self) -> dict[str, Any]:
+        """Parameters, and [count, outputs, inputs, scope] of linears by size."""
+        lists = tuple(f"{name}." for name in layers_of(self.model))
+        sizes: Counter[Any] = Counter()
+        for name, module in self.model.named_modules(remove_duplicate=False):
+            scope = "layers" if name.startswith(lists) else "head"
+            for weight in module.parameters(recurse=False):
+                if isinstance(module, (nn.Linear, Conv1D)) and weight.dim() == 2:
+                    n, k = weight.shape
+                    flip = isinstance(module, Conv1D)
+                    sizes[(k, n, scope) if flip else (n, k, scope)] += 1
+                elif weight.dim() == 3 and scope == "layers":  # experts
+                    sizes[(*weight.shape[1:], scope)] += weight.shape[0]
+        return {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "linears": [[count, *one] for one, count in sizes.items()],
+        }
+
+
+def _lengths(config: Any) -> tuple[list[int], list[int]]:
+    """Windows and chunks that a config names."""
+    windows, chunks = set(), {CHUNK}
+    for name, value in vars(config).items():
+        if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+            if "window" in name or name == "attention_chunk_size":
+                windows.add(value)
+            elif "chunk" in name:
+                chunks.add(value)
+    return sorted(windows), sorted(chunks)
+
+
+def _count_experts(model: nn.Module, running: list[Watch]) -> None:
+    """Let modules that hold experts only note how many tokens they are given."""
+    for module in model.modules():
+        stacks = [p for p in module.parameters(recurse=False) if p.dim() == 3]
+        wanted = len(inspect.signature(module.forward).parameters) >= 3
+        if stacks and wanted and "xperts" in type(module).__name__:
+            module.forward = _noting(stacks, running)
+
+
+def _noting(stacks: list[Any], running: list[Watch]) -> Any:
+    sizes = tuple(tuple(p.shape[1:]) for p in stacks)
+
+    def forward(hidden: Tensor, index: Tensor, *_: Any, **__: Any) -> Tensor:
+        out = torch.empty_like(hidden)
+        if running:
+            facts = index.shape[-1], len(stacks[0]), sizes
+            running[-1].note("experts", [hidden, index], [out], *facts)
+        return out
+
+    return forward

@@ -1,0 +1,198 @@
+"""Watch: every kernel of a forward pass on the meta device, with the sizes it sees.
+
+What the cost model counts as one operation (attention, experts, the KV cache) is one
+event here too; all else is as the dispatcher sees it. Nothing is computed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode_stack,
+)
+from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache
+
+COUNTED = "fastlab-counted"  # the attention implementation while a model is watched
+LOOK_UPS = ("embedding", "index", "index_select", "gather", "slice_scatter")
+FREE = ("empty", "empty_like", "new_empty", "empty_strided", "lift_fresh", "detach")
+
+
+class Seen(NamedTuple):
+    """A tensor as an event saw it: its distinct elements, and whose memory it is."""
+
+    shape: tuple[int, ...]
+    elements: int
+    itemsize: int
+    storage: int
+    weight: str  # the parameter's name, "" for activations
+    transposed: bool = False
+
+
+class Event(NamedTuple):
+    """One kernel, or one operation of the cost model, in module `where`."""
+
+    where: str
+    name: str
+    reads: tuple[Seen, ...]
+    writes: tuple[Seen, ...]
+    facts: tuple[Any, ...] = ()
+
+
+class Part:
+    """The events of one call of a layer, or of what lies between; calls: how often."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer, self.calls, self.events = layer, 1, list[Event]()
+
+
+class Watch(TorchDispatchMode):
+    """While it is on, `parts` grows with what `model` does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.quiet = model, False
+        self.names = {id(module): name for name, module in model.named_modules()}
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        self.weights = {_storage(weight): name for name, weight in tensors}
+        self.stack: list[str] = []
+        self.layers = layers_of(model)
+        self.parts: list[Part] = []
+        self.born: dict[int, int] = {}  # storage alive -> its number in `lives`
+        self.lives: list[list[int]] = []  # [event, event after the last, bytes]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if name == "_local_scalar_dense":
+            return 1  # what is asked of a tensor without values
+        out = func(*args, **(kwargs or {}))
+        if self.quiet:
+            return out
+        reads = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        writes = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        known = {_storage(x) for x in reads}
+        view = all(_storage(x) in known for x in writes)
+        if name in FREE or not writes or (view and not func._schema.is_mutable):
+            self._lives(writes)
+            return out
+        self.note(name.rstrip("_"), reads, writes)
+        return out
+
+    def note(self, name: str, reads: Any, writes: Any, *facts: Any) -> None:
+        """One event in the module that runs now."""
+        where = self.stack[-1] if self.stack else ""
+        self._lives(writes)
+        seen = tuple(map(self._seen, reads)), tuple(map(self._seen, writes))
+        if not self.parts:
+            self.parts.append(Part(""))
+        self.parts[-1].events.append(Event(where, name, *seen, facts))
+        self.count += 1
+
+    def _seen(self, x: Tensor) -> Seen:
+        strides = zip(x.shape, x.stride(), strict=True)
+        elements = 1
+        for size, stride in strides:
+            elements *= size if stride or size == 0 else 1
+        turned = x.dim() > 1 and x.stride(-1) != 1 and x.shape[-1] > 1
+        storage = _storage(x)
+        number = self.born.get(storage, -1)
+        weight = self.weights.get(storage, "")
+        return Seen(tuple(x.shape), elements, x.element_size(), number, weight, turned)
+
+    def _lives(self, writes: Any) -> None:
+        for x in writes:
+            key = _storage(x)
+            if key in self.born or key in self.weights:
+                continue
+            self.born[key] = len(self.lives)
+            self.lives.append([self.count, -1, x.untyped_storage().nbytes()])
+            weakref.finalize(x.untyped_storage(), self._dies, key)
+
+    def _dies(self, key: int) -> None:
+        self.lives[self.born.pop(key)][1] = self.count
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Within it, forward passes of the model are watched."""
+        before = nn.modules.module.register_module_forward_pre_hook(self._enters)
+        after = nn.modules.module.register_module_forward_hook(
+            self._leaves, always_call=True
+        )
+        update = Cache.update
+
+        def cached(
+            cache: Any, keys: Tensor, values: Tensor, *more: Any, **kw: Any
+        ) -> Any:
+            self.quiet = True
+            try:
+                out = update(cache, keys, values, *more, **kw)
+            finally:
+                self.quiet = False
+            self.note("cache", [keys, values], [])
+            return out
+
+        with ExitStack() as held:
+            held.callback(before.remove)
+            held.callback(after.remove)
+            held.enter_context(patch.object(Cache, "update", cached))
+            held.enter_context(self)
+            yield
+
+    def _enters(self, module: nn.Module, _: Any) -> None:
+        name = self.names.get(id(module), "")
+        if name in self.layers:
+            self.parts.append(Part(name))
+        self.stack.append(name)
+
+    def _leaves(self, module: nn.Module, *_: Any) -> None:
+        if self.stack.pop() in self.layers:
+            self.parts.append(Part(""))
+
+    def again(self, layer: str) -> None:
+        """Another layer did as `layer` did last."""
+        self.parts.pop()  # what began when it was entered
+        next(part for part in reversed(self.parts) if part.layer == layer).calls += 1
+
+
+def _storage(x: Tensor) -> int:
+    return int(x.untyped_storage()._cdata)
+
+
+def layers_of(model: nn.Module) -> set[str]:
+    """Names of the members of the model's outermost lists of modules: its layers."""
+    lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    outer = [n for n in lists if not any(n.startswith(f"{other}.") for other in lists)]
+    return {
+        f"{name}.{index}"
+        for name in outer
+        for index in range(len(model.get_submodule(name)))  # type: ignore[arg-type]
+    }
+
+
+def counted(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **kw: Any
+) -> tuple[Tensor, None]:
+    """Notes sizes, no more: (batch, heads, new, d) -> (batch, new, ...)."""
+    batch, heads, new = query.shape[:3]
+    out = query.new_empty(batch, new, heads, value.shape[-1])
+    for watch in _get_current_dispatch_mode_stack():
+        if isinstance(watch, Watch):
+            causal = kw.get("is_causal")
+            causal = getattr(module, "is_causal", True) if causal is None else causal
+            window = kw.get("sliding_window") or 0
+            watch.note("attention", [query, key, value], [out], bool(causal), window)
+    return out, None
+
+
+AttentionInterface.register(COUNTED, counted)

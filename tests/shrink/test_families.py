@@ -1,0 +1,117 @@
+"""Pruning of families that the package has no word about: cut equals masked."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch.testing import assert_close
+from transformers.models.auto import modeling_auto
+
+from fastlab.models import stack_of
+from fastlab.shrink.pruning.cutting import Kept
+from fastlab.shrink.pruning.importance import choose
+from fastlab.shrink.pruning.slicing import prune
+from fastlab.shrink.pruning.slots import tensors_of
+from fastlab.spec.pruned import group_sizes, head_width, layer_sizes, resized, units
+from fastlab.spec.pruning import Pruning
+from tests.shrink.small import logits_of
+
+# Model type -> what can be cut; "both": heads and hidden by one share, no other.
+CAN = {
+    **dict.fromkeys(("mistral", "qwen2", "phi3", "smollm3"), "heads ffn hidden"),
+    **dict.fromkeys(("granite", "glm4", "ministral3", "exaone4"), "heads ffn hidden"),
+    **dict.fromkeys(("ernie4_5", "phi", "starcoder2", "cohere"), "heads ffn hidden"),
+    **dict.fromkeys(("mixtral", "gpt_oss", "qwen3_moe"), "heads ffn experts hidden"),
+    **dict.fromkeys(("opt", "gpt_neox", "gptj", "gpt_neo", "roberta"), "both ffn"),
+    **dict.fromkeys(("distilbert", "modernbert", "stablelm"), "both ffn"),
+    **dict.fromkeys(("gemma2", "gemma3_text"), "heads ffn"),
+    **{"olmo": "heads ffn hidden", "olmo2": "ffn hidden", "bloom": ""},
+    **{"deepseek_v3": "heads ffn hidden", "persimmon": "both ffn"},
+}
+SHARES = {"heads": 1 / 3, "ffn": 0.4, "experts": 0.25, "hidden": 1 / 3}
+OVER: dict[str, dict[str, Any]] = {
+    "gptj": {"rotary_dim": 8},
+    "deepseek_v3": {"head_dim": 64, "n_group": 1, "topk_group": 1},
+}
+
+
+def tiny(kind: str) -> Any:
+    """A random model of a type, of four layers: its usual config at other sizes."""
+    config = transformers.AutoConfig.for_model(kind)
+    sizes = layer_sizes(config, range(4)) | group_sizes(config, 3) | {"vocab_size": 97}
+    own = head_width(config) and "both" not in CAN[kind]
+    sizes["hidden_size"] = (12 if own else 16) * sizes["num_attention_heads"]
+    sizes |= dict.fromkeys(head_width(config), 16)
+    sizes |= dict.fromkeys(units(config, "ffn"), 40)
+    sizes |= dict.fromkeys(units(config, "experts"), 16)
+    sizes |= {name: 1 for name in config.to_dict() if name.endswith("token_id")}
+    config = resized(config, sizes | OVER.get(kind, {}))
+    torch.manual_seed(0)
+    names = {
+        **modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        **modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    }
+    model = getattr(transformers, names[kind])(config).eval().requires_grad_(False)
+    tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    for weight in model.parameters():
+        wide = weight.ndim > 1 and not any(weight is table for table in tables)
+        noise = torch.randn(weight.shape) * (weight.shape[-1] ** -0.5 if wide else 0.3)
+        weight.copy_(noise if weight.ndim > 1 else weight + noise)
+    return model
+
+
+def masked_logits(model: Any, small: Any, kept: Kept) -> torch.Tensor:
+    """The dense model's, where units that go are zero and norms see only the others."""
+    tensors, hidden = tensors_of(model), kept.units.get("hidden", {}).get(-1)
+    for slot in kept.slots:
+        size = tensors[slot.name].shape[slot.dim]
+        stay = set(kept.places(slot, size).tolist())
+        gone = [place for place in range(size) if place not in stay]
+        tensors[slot.name].index_fill_(slot.dim, torch.tensor(gone), 0)
+    norms = {slot.module for slot in kept.slots if slot.role == "norm"}
+    for name, module in model.named_modules():
+        if hidden is not None and (
+            name in norms or "OlmoLayer" in type(module).__name__
+        ):
+            module.register_forward_hook(narrowed(small.get_submodule(name), hidden))
+    return logits_of(model)
+
+
+def narrowed(norm: Any, stay: torch.Tensor) -> Any:
+    def among_those_that_stay(_: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(out).index_copy_(-1, stay, norm(args[0][..., stay]))
+
+    return among_those_that_stay
+
+
+@pytest.mark.parametrize("kind", CAN)
+def test_a_family_is_cut_as_it_would_be_masked(kind: str, tmp_path: Path) -> None:
+    model = tiny(kind)
+    for name in ("heads", "ffn", "hidden"):
+        together = {"heads", "hidden"} if "both" in CAN[kind] else set[str]()
+        axes = together if name in together else {name}
+        pruning = Pruning(**{a: SHARES[a] for a in axes}, importance="random")
+        if name not in CAN[kind] and not together & axes:
+            with pytest.raises(
+                ValueError, match=f"model_type='{kind}': its|must be eq"
+            ):
+                prune(copy.deepcopy(model), pruning)
+            continue
+        kept, small = choose(model, pruning), copy.deepcopy(model)
+        prune(small, pruning)
+        masked = masked_logits(copy.deepcopy(model), small, kept)
+        assert not torch.allclose(masked, logits_of(model), atol=1e-2)
+        assert_close(logits_of(small), masked, atol=1e-4, rtol=1e-4)
+    cuts = {
+        name: SHARES[name] for name in CAN[kind].replace("both", "heads hidden").split()
+    }
+    prune(model, Pruning(layers=0.5, **cuts, multiple=4 if "experts" in cuts else 1))
+    assert len(stack_of(model)) == model.config.num_hidden_layers == 2
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert_close(logits_of(again), logits_of(model), atol=1e-5, rtol=1e-5)
