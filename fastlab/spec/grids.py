@@ -14,7 +14,7 @@ from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import Recipe
-from fastlab.spec.shape import ModelShape, find_shape
+from fastlab.spec.shape import PRESETS, ModelShape, find_shape
 from fastlab.spec.storage import Sharing, Sparsity
 
 # Flat names are the fields' own, those of a recipe's parts with the part's verb first.
@@ -136,9 +136,8 @@ def point_of(**values: Any) -> Point:
         weights = weights_id(local_folder(model))
     shape = _shape_of(model, _given(ModelShape, values))
     work = Workload(**_given(Workload, values))
-    held = held_recipe(model)  # what a folder holds decides, where nothing else is said
-    if held is not None:
-        values = _merged(model, held, shape, values)
+    if model not in PRESETS and (held := held_recipe(model)):
+        values = _merged(model, held, shape, values)  # a folder says what it holds
     try:
         recipe = Recipe(
             **_given(Recipe, values),
@@ -155,7 +154,7 @@ def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[st
     """The values, and what a folder holds; ValueError where they contradict it."""
     if not is_stored(held):
         return {"precision": held.precision, **values}
-    own = flat(Point(shape, recipe=held))
+    own = flat(Point(shape, Workload(prompt_len=1), held))
     for name, (cls, _) in FLAT.items():
         if cls not in VERBS and name not in ("precision", "scope", "distill_steps"):
             del own[name]
