@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from transformers import masking_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -219,7 +220,7 @@ def test_what_keeps_nothing_has_no_decode_step() -> None:
 
 def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:
     small_config("mamba").save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    save_file({"none": torch.zeros(1)}, tmp_path / "model.safetensors")
     args = ["generate", "hi", "--model", str(tmp_path), "--stream"]
     done = CliRunner().invoke(main, args)
     assert done.exit_code == 2
