@@ -142,3 +142,15 @@ def test_the_experts_of_the_largest_weights_stay() -> None:
     assert {layer: kept.tolist() for layer, kept in units.items()} == {
         layer: [*range(4, 12)] for layer in range(4)
     }
+
+
+def test_models_without_a_language_head_are_cut_too() -> None:
+    """A classifier keeps its 3 classes; a base model says its narrower states."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    sizes |= {"intermediate_size": 40, "vocab_size": 97}
+    half = Pruning(heads=0.5, hidden=0.5, ffn=0.5)
+    config = transformers.BertConfig(**sizes, num_labels=3)
+    classifier = transformers.BertForSequenceClassification(config).eval()
+    assert logits_of(prune(classifier, half)).shape == (2, 3)
+    base = transformers.LlamaModel(transformers.LlamaConfig(**sizes)).eval()
+    assert prune(base, half)(token_rows(2))[0].shape == (2, 12, 32)
