@@ -102,6 +102,9 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
 
     if point.seed is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
+    if '"quantization_config"' in point.shape.config:
+        why = "its weights are stored by quantization_config: they are predicted"
+        raise ValueError(f"{point.shape.family}: {why}, and run from their own files")
     is_bert = point.shape.family == "bert"
     auto: Any = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
     config = config_of(point.shape, implementation_of(point.recipe.attention))
