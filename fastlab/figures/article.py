@@ -82,21 +82,18 @@ def staircase(rows: pd.DataFrame, model: str = "") -> Figure:
     how: dict[str, Any] = {"heights": heights, "key": "outside lower center"}
     how |= {"widths": (2.1, 1)} if judged else {"note": RANDOM}
     size = (11.0, 1.1 + sum(heights))
-    return Figure(panels, _totals(paths), rows, size, 1 + judged, **how)
-
-
-def _totals(paths: Sequence[pd.DataFrame]) -> str:
-    """What the article prints, the total of each path by the clock, what it cost."""
+    # What the article prints, the total of each path by the clock, what it cost.
     printed, said = paths[0]["printed_gain"].dropna(), []
     claim = f" and prints {factor(printed.iloc[-1])}" if len(printed) else ""
-    for rows in paths:
-        what = "measured" if rows["measured_gain"].notna().any() else "estimated"
-        verb = "reading" if rows["phase"].iloc[0] == "prefill" else "writing"
-        total, bits = (rows[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
+    for own in paths:
+        what = "measured" if own["measured_gain"].notna().any() else "estimated"
+        verb = "reading" if own["phase"].iloc[0] == "prefill" else "writing"
+        total, bits = (own[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
         said += [f"{what} {factor(total.iloc[-1])} {verb}"] if len(total) else []
         cost = more(bits.iloc[-1] / bits.iloc[0]) if len(bits) else ""
         said += [f"for {cost} bits per byte"] if cost else []
-    return f"The article says thousands{claim}; {', '.join(said)}"
+    title = f"The article says thousands{claim}; {', '.join(said)}"
+    return Figure(panels, title, rows, size, 1 + judged, **how)
 
 
 def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:

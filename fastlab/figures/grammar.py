@@ -186,12 +186,15 @@ def show(figure: Figure, caption: str = "", save: Path | None = None) -> Shown:
         save.write_bytes(png)
     alt, width = figure.tell(), int.from_bytes(png[16:20], "big") // PIXELS
     words = "; ".join(part for part in (caption, figure.note) if part)
+    style: dict[str, Any] = {"index": False, "border": 0, "na_rep": ""}
+    rows = figure.table.to_html(float_format=lambda v: f"{v:.4g}", **style)
+    folded = f"<details><summary>the rows of this figure</summary>{rows}</details>"
     parts = [
         f'<figure><img alt="{html.escape(alt)}" width="{width}" '
         'style="max-width:100%" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">',
         f'<figcaption style="color:#666">{html.escape(words)}</figcaption>',
-        _folded(figure.table),
+        folded * bool(len(figure.table.columns)),
         "</figure>",
     ]
     return Shown("".join(parts), alt)
@@ -204,14 +207,6 @@ def png_of(figure: Figure) -> bytes:
         picture = figure.draw()
         picture.savefig(buffer, format="png", dpi=100 * PIXELS, bbox_inches="tight")
     return buffer.getvalue()
-
-
-def _folded(rows: pd.DataFrame) -> str:
-    if not len(rows.columns):
-        return ""
-    style: dict[str, Any] = {"index": False, "border": 0, "na_rep": ""}
-    body = rows.to_html(float_format=lambda v: f"{v:.4g}", **style)
-    return f"<details><summary>the rows of this figure</summary>{body}</details>"
 
 
 def _head(panel: Panel, ends: bool) -> tuple[str, str]:

@@ -90,8 +90,14 @@ def _clocked(
     def marks(name: str, own: pd.DataFrame) -> list[Layer]:
         return clocks(own, at, f"{name} {phase}", **look_of(name, phase))
 
-    said = {row[at]: _gained(row, baseline) for _, row in rows.iterrows()}
-    notes = [(f"over {baseline}\n(predicted)", [said.get(n, "") for n in names.names])]
+    said = dict.fromkeys(names.names, "")
+    for _, row in rows.iterrows():
+        predicted, measured = (written(name, row[name]) for name in GAINS)
+        gain = f"{measured} ({predicted})".removesuffix(" ()")
+        gain = "baseline" if row["precision"] == baseline else gain
+        known = row["measured_ms"] == row["measured_ms"]
+        said[row[at]] = gain if known else str(row["status"])
+    notes = [(f"over {baseline}\n(predicted)", [*said.values()])]
     axis = Axis("ms: hollow = estimated", "log", ticks=TICKS)
     title = _call(phase, many)
     return Panel(axis, names, each_precision(rows, marks), title, notes=notes)
@@ -99,15 +105,6 @@ def _clocked(
 
 def _call(phase: str, rows: int) -> str:
     return f"{phase}, {rows:,} row{'s' if rows > 1 else ''}"
-
-
-def _gained(row: Any, baseline: str) -> str:
-    if row["measured_ms"] != row["measured_ms"]:
-        return str(row["status"])
-    if row["precision"] == baseline:
-        return "baseline"
-    predicted, measured = (written(name, row[name]) for name in GAINS)
-    return f"{measured} ({predicted})" if predicted else measured
 
 
 def _quality(each: pd.DataFrame, names: Axis) -> Panel:

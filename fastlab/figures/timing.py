@@ -6,7 +6,7 @@ is the first series.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -227,20 +227,15 @@ def reported(rows: pd.DataFrame, trap: str, samples: int) -> Figure:
     for n, name in ((1, "all of ours"), (0, "you report")):
         row, ends = answers[n : n + 1], ("low_ms", "high_ms")
         layers += [drawn(_answer, row, "call", "ms", name, "line", ends=ends)]
-    ms = replace(MS, limits=(every.min() / 1.2, every.max() * 1.2))
+    axis = replace(MS, limits=(every.min() / 1.2, every.max() * 1.2))
     calls = Axis("call, in the order taken", limits=(0, len(rows) + 1))
-    title = f"{trap}, n = {samples}: {_verdict(*answers.to_dict('records'))}"
-    table = pd.concat([answers, rows], ignore_index=True)
-    return Figure([Panel(calls, ms, layers)], title, table, (8.0, 4.6))
-
-
-def _verdict(yours: Mapping[Any, Any], truth: Mapping[Any, Any]) -> str:
-    low, ms, high = (yours[name] for name in ("low_ms", "ms", "high_ms"))
+    (low, ms, high), (_, truth, _) = answers[["low_ms", "ms", "high_ms"]].to_numpy()
     span = f" ({digits(low)} to {digits(high)})" if low < high else ", no interval"
-    holds = "holds" if low <= truth["ms"] <= high else "misses"
-    full = f"all of ours (solid): {digits(truth['ms'])} ms"
-    off = f"off by {times(ms / truth['ms'])}, and your interval {holds} it"
-    return f"you report {digits(ms)} ms{span}, dashed\n{full}: {off}"
+    title = f"{trap}, n = {samples}: you report {digits(ms)} ms{span}, dashed\n"
+    title += f"all of ours (solid): {digits(truth)} ms: off by {times(ms / truth)}, "
+    title += f"and your interval {'holds' if low <= truth <= high else 'misses'} it"
+    table = pd.concat([answers, rows], ignore_index=True)
+    return Figure([Panel(calls, axis, layers)], title, table, (8.0, 4.6))
 
 
 def _answer(axes: Axes, rows: pd.DataFrame) -> None:
