@@ -15,7 +15,7 @@ from fastlab import machine
 from fastlab.clock.timing import Settings
 from fastlab.figures.grammar import show
 from fastlab.latency.devices import Device
-from fastlab.notebook.progress import NotebookLine
+from fastlab.notebook.progress import NotebookLine, steps
 from fastlab.reading import sample_counts
 from fastlab.record import Record
 from fastlab.rows import table, with_missing
@@ -152,7 +152,7 @@ class Run:
         from fastlab.sweeps.run import measured, rows_of
 
         shown = NotebookLine()
-        with shown.steps(0, "measuring what this device can do"):
+        with steps(0, "measuring what this device can do", shown):
             bench = Bench.for_device(self.kind, self.settings, trained=self.trained)
         list(measured(self.points, self.store, bench, shown.points))
         return rows_of(self.points, self.store, bench)
