@@ -170,23 +170,22 @@ def reasons(floors: pd.DataFrame, rows: pd.DataFrame, rates: str) -> Figure:
     axis, panels, said = Axis("ms", "log", ticks=TICKS), [], []
     for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
         call, longer = _call(phase, many), own["memory ms"] > own["arithmetic ms"]
-        panels.append(Panel(axis, names, each_precision(own, _alone), call))
+        layers: list[Layer] = []
+        for name, rows in own.groupby("precision", sort=False):
+            look: dict[str, Any] = {"color": color_of(name)}
+            for what, marker in ALONE.items():
+                longest = rows[what].max() == rows[[*ALONE]].to_numpy().max()
+                mark = look | {"marker": marker, "hollow": True, "across": (*ALONE,)}
+                mark["size"] = 11 if longest else 6
+                said_as = f"{name} {what.removesuffix(' ms')}"
+                layers.append(points(rows, what, "precision", said_as, **mark))
+            layers += clocks(rows, "precision", str(name), marker="D", size=7, **look)
+        panels.append(Panel(axis, names, layers, call))
         said.append(f"{longer.sum()} of {len(own)} at {call}")
     title = f"Memory takes longer than arithmetic for {'; '.join(said)}\n"
     title += "○ arithmetic alone, □ memory alone (large: the longer), ◆ measured; "
     size = (10.8, 2.2 + 0.42 * len(names.names))
     return Figure(panels, title + rates, alone, size, share="y")
-
-
-def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:
-    color, longest = color_of(precision), rows[[*ALONE]].to_numpy().max()
-    layers = clocks(rows, "precision", precision, color=color, marker="D", size=7)
-    for what, marker in ALONE.items():
-        look: dict[str, Any] = {"color": color, "marker": marker, "hollow": True}
-        look |= {"size": 11 if rows[what].max() == longest else 6, "across": (*ALONE,)}
-        name = f"{precision} {what.removesuffix(' ms')}"
-        layers.insert(-1, points(rows, what, "precision", name, **look))
-    return layers
 
 
 def engines(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
