@@ -105,22 +105,13 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
             layers.append(points(one, f"{what}_gain", "step", what, **look))
     stairs = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
 
-    def stair(axes: Any, rows: pd.DataFrame, what: str) -> None:
-        look: dict[str, Any] = {"color": GREY, "ls": STAIRS[what], "baseline": None}
-        look |= {"lw": 2.2 if what == "printed" else 1.4, "label": SOURCES[what]}
-        gains, edges = rows[f"{what}_gain"].to_numpy(float), np.arange(len(rows) + 1)
-        axes.stairs(gains, edges - 0.5, orientation="horizontal", **look)
-        last = int(np.flatnonzero(np.isfinite(gains))[-1])
-        end = gains[last], last + 0.4
-        axes.annotate(factor(end[0]), end, (4, 0), textcoords="offset points", **WORDS)
-
     def thousands(axes: Any) -> None:
         axes.axvspan(THOUSANDS, 100 * THOUSANDS, color=PALE, zorder=0)
         text = WORDS | {"va": "top"}
         axes.text(THOUSANDS * 1.1, -0.55, "“thou-\nsands”", **text)
 
-    for what in stairs:  # a tread for each step, and the last one's number
-        draw, pair = partial(stair, what=what), (f"{what}_gain", "step")
+    for what in stairs:
+        draw, pair = partial(_stair, what=what), (f"{what}_gain", "step")
         layers.append(drawn(draw, rows, *pair, SOURCES[what], "line"))
     clock = zip(rows["measured_ms"], rows["status"], strict=True)
     notes = [
@@ -140,6 +131,17 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
     names = {step: f"{step}\n{on}, {how}" for step, on, how in each_step}
     x = Axis(FASTER, "log", factor, TICKS, ends)
     return Panel(x, Axis("", names=names), layers, title, **beside)
+
+
+def _stair(axes: Any, rows: pd.DataFrame, what: str) -> None:
+    """A tread for each step, and the last one's number."""
+    look: dict[str, Any] = {"color": GREY, "ls": STAIRS[what], "baseline": None}
+    look |= {"lw": 2.2 if what == "printed" else 1.4, "label": SOURCES[what]}
+    gains, edges = rows[f"{what}_gain"].to_numpy(float), np.arange(len(rows) + 1)
+    axes.stairs(gains, edges - 0.5, orientation="horizontal", **look)
+    last = int(np.flatnonzero(np.isfinite(gains))[-1])
+    end = gains[last], last + 0.4
+    axes.annotate(factor(end[0]), end, (4, 0), textcoords="offset points", **WORDS)
 
 
 def _bits(rows: pd.DataFrame) -> Panel:

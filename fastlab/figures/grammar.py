@@ -68,7 +68,14 @@ class Figure:
         """The picture; nothing is shown, and no state of matplotlib is touched."""
         with matplotlib.rc_context({"text.parse_math": False}):
             picture = Picture(figsize=self.size, layout="constrained")
-            every = self._axes(picture)
+            columns = self.columns or max(len(self.panels), 1)
+            rows = -(-max(len(self.panels), 1) // columns)
+            sizes: dict[str, Any] = {"width_ratios": self.widths or None}
+            sizes |= {"height_ratios": self.heights or None, "squeeze": False}
+            sizes |= {f"share{axis}": axis in self.share for axis in "xy"}
+            every = list(picture.subplots(rows, columns, **sizes).ravel())
+            for axes in every[len(self.panels) :]:
+                axes.set_axis_off()
             pairs = list(zip(every, self.panels, strict=False))
             for axes, panel in pairs:
                 paint(axes, panel)
@@ -84,18 +91,6 @@ class Figure:
             for axes, panel in pairs:
                 write_words(axes, panel)
         return picture
-
-    def _axes(self, picture: Picture) -> list[Axes]:
-        columns = self.columns or max(len(self.panels), 1)
-        rows = -(-max(len(self.panels), 1) // columns)
-        sizes: dict[str, Any] = {"sharex": "x" in self.share, "squeeze": False}
-        sizes |= {"sharey": "y" in self.share}
-        sizes |= {"width_ratios": self.widths} if self.widths else {}
-        sizes |= {"height_ratios": self.heights} if self.heights else {}
-        every = list(picture.subplots(rows, columns, **sizes).ravel())
-        for axes in every[len(self.panels) :]:
-            axes.set_axis_off()
-        return every
 
     @property
     def table(self) -> pd.DataFrame:
