@@ -34,6 +34,8 @@ WORDS: dict[str, Any] = {"va": "center", "color": GREY, "fontsize": SMALL}
 STAIRS = {"printed": (0, (5, 2)), "formula": (0, (1, 1.5)), "flops": "-"}
 FASTER = "times faster than the dense fp32 model"
 MS = ["estimated_ms", *ENDS]
+DATASHEETS = "nothing runs: datasheets are taken at 0.7 of their peak and 0.9 of their "
+DATASHEETS += "bandwidth, estimated, not calibrated; quality is not asked here"
 OTHER_16 = {"bf16": "fp16", "fp16": "bf16"}
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
 
@@ -216,23 +218,35 @@ def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFr
     return found.astype(dict.fromkeys(MS, float))
 
 
+def controls(paths: Mapping[str, Any], prompt_len: int) -> dict[str, Any]:
+    """An explorer's controls of `targets`."""
+    ms = [0.2, 0.5, *(m * 10**n for n in range(4) for m in (1, 2, 5))]
+    tokens = sorted({64, 256, 512, 1024, prompt_len})
+    return {
+        "target_ms": ms,
+        "call": [*paths],
+        "tokens": tokens,
+        "batch": [1, 4, 16, 64],
+    }
+
+
 def targets(
-    path: Mapping[str, Point],
+    paths: Mapping[str, Mapping[str, Point]],
     devices: Sequence[Device | None],
     target_ms: float,
+    call: str,
     tokens: int,
     batch: int = 1,
 ) -> Figure:
     """Estimated ms of a path's steps: a line for each device, a column for each step.
 
-    tokens: of the prompt, or up to the one that a decode step adds. Blue cells come
-    under the target; the first of a line has a tick; what a device cannot run is a
-    dash.
+    paths: call (a phase) -> step -> point. tokens: of the prompt, or up to the one that
+    a decode step adds. Blue cells come under the target; the first of a line has a
+    tick; what a device cannot run is a dash.
     """
-    first = next(iter(path.values()))
-    phase, shape = first.workload.phase, first.shape
+    path, shape = paths[call], next(iter(paths[call].values())).shape
     asked: dict[str, Any] = {"batch": batch}
-    asked["prompt_len"] = max(tokens - (phase == "decode"), 1)
+    asked["prompt_len"] = max(tokens - (call == "decode"), 1)
     steps = {
         step: replace(point, workload=replace(point.workload, **asked))
         for step, point in path.items()
@@ -253,8 +267,8 @@ def targets(
     )
     counts = firsts.value_counts().reindex([*steps, ""]).dropna().astype(int)
     each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items()]
-    length = f"of {tokens:,} tokens" if phase == "prefill" else f"step {tokens:,}"
-    title = f"{shape.family} {shape.layers} x {shape.hidden}, {phase} {length}, "
+    length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"
+    title = f"{shape.family} {shape.layers} x {shape.hidden}, {call} {length}, "
     title += f"batch {batch}: what comes under {digits(target_ms)} ms?\n"
     title += f"Of {len(firsts)} devices: {', '.join(each)}"
     return Figure([panel], title, rows, (9.8, 1.6 + 0.45 * len(firsts)))

@@ -14,6 +14,7 @@ from fastlab.cost.ops import PRODUCTS
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import bars, points
 from fastlab.figures.panels import Axis, Panel
+from fastlab.figures.roofline import device_menu
 from fastlab.figures.style import GREY, PALE
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
@@ -79,8 +80,8 @@ def built_words(point: Point) -> str:
     return f"{words}, {zeros} {sparsity.storage}"
 
 
-def controls() -> dict[str, Any]:
-    """An explorer's controls of a cut, to stand behind one of the dense `model`.
+def controls(models: Mapping[str, Point], profile: Device | None) -> dict[str, Any]:
+    """An explorer's controls: dense models by name, devices, and what `on_paper` cuts.
 
     Only shares that a config can say are offered.
     """
@@ -96,7 +97,8 @@ def controls() -> dict[str, Any]:
     every = ways_to_choose()["all"]
     shares = {name: offered(name) for name in ("layers", "ffn", "hidden", "heads")}
     ways = {"layer_choice": every["layers"], "importance": every["units"]}
-    return {"multiple": [1, 16, 64, 128], **shares, **ways}
+    first = {"model": models, "device": device_menu(profile)}
+    return {**first, "multiple": [1, 16, 64, 128], **shares, **ways}
 
 
 def on_paper(dense: Point, device: Device, stored: pd.DataFrame, **cut: Any) -> Figure:

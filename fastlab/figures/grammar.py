@@ -111,7 +111,8 @@ class Figure:
         for panel in self.panels:
             what, lines = _head(panel, len(self.panels) > 1)
             said = lines if what == before else f"{what} of {lines}" if lines else what
-            heads.append(": ".join(filter(None, (panel.title, said))))
+            if said or panel.title not in [layer.name for layer in panel.layers]:
+                heads.append(": ".join(filter(None, (panel.title, said))))
             before = what
         series = (_series(p, layer) for p in self.panels for layer in p.layers)
         text = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from fastlab.figures.layers import bars, drawn, gridlines, points
 from fastlab.figures.panels import OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import FAINT, GREEN, GREY, MARKERS, color_of
 from fastlab.reading import written
-from fastlab.spec.storage import Sharing, palette_bytes, tables_of
+from fastlab.spec.storage import BITS, Sharing, palette_bytes, tables_of
 from fastlab.words import digits, percent, si, times
 
 if TYPE_CHECKING:
@@ -109,6 +110,17 @@ def lookups(table: pd.DataFrame) -> Figure:
     return Figure(panels, title, table, size, widths=widths, share="y")
 
 
+def controls(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """An explorer's controls of `apart`; only numbers of rows that divide a weight."""
+
+    def rows(state: Mapping[str, Any]) -> dict[str, int]:
+        n = len(weights[state["weight"]])
+        return {str(r or "all"): r for r in (1, 4, 16, 64, 0) if not (r and n % r)}
+
+    names = {name.removeprefix("model."): name for name in weights}
+    return {"weight": names, "bits": BITS, "rows": rows}
+
+
 def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
     """A histogram of the weights that share a first table (of so many rows; 0 = all),
     its values, and as many that are evenly spaced.
@@ -129,7 +141,7 @@ def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
     size = palette_bytes(sharing, n, k, VALUE)
     many = f"{tables} table{'s' * (tables > 1)} of {2**bits} values"
     title = (
-        f"{name}, {n} x {k}: indices of {bits} bits and {many}"
+        f"{name.removeprefix('model.')}, {n} x {k}: indices of {bits} bits and {many}"
         f"{' (drawn: the first)' * (tables > 1)}\n{size:,} bytes, "
         f"{8 * size / n / k:.2f} bits a weight; SQNR {noises[0]:.1f} dB, "
         f"evenly spaced {noises[1]:.1f} dB"

@@ -166,17 +166,14 @@ class Run:
         from fastlab.clock.calibrate import kept
 
         used = self.reference.profile if self.reference else kept(self.kind)
-        return f"{self._source}; {used.trust}" if used and used.trust else self._source
-
-    @property
-    def _source(self) -> str:
-        if self.reference is None:
-            return f"measured on {self.device}, {self.settings.cache} cache"
-        stored = self.reference.rows(self.points)
-        first = min(record.at_utc for record in stored)[:10]
-        part = len(stored) < len(self.points)
-        few = f", {len(stored)} of {len(self.points)} points" if part else ""
-        return f"replayed: {self.device}, measured {first}{few}"
+        said = f"measured on {self.device}, {self.settings.cache} cache"
+        if self.reference is not None:
+            stored = self.reference.rows(self.points)
+            first = min(record.at_utc for record in stored)[:10]
+            said = f"replayed: {self.device}, measured {first}"
+            if len(stored) < len(self.points):
+                said += f", {len(stored)} of {len(self.points)} points"
+        return f"{said}; {used.trust}" if used and used.trust else said
 
     def show(
         self,
