@@ -235,3 +235,13 @@ def pruned_traced(shape: ModelShape, pruning: Pruning) -> ModelShape:
 
     left = pruned_config(config_of(shape), pruning)
     return _shape_of(left, json.loads(shape.config)["architectures"][0])
+
+
+def with_architecture(shape: ModelShape, architecture: str) -> ModelShape:
+    """The shape of another class of the same config; ValueError where it has none."""
+    from fastlab.tracing.configs import config_of
+
+    if not shape.config:
+        why = f"a preset of {shape.family} has no config: give a folder or hub name"
+        raise ValueError(f"architecture={architecture!r}: {why}")
+    return _shape_of(config_of(shape), architecture)
