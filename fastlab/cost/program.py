@@ -36,6 +36,8 @@ def phase_of(step: ForwardPass) -> dict[str, Any]:
         raise ValueError(program["faults"][width])
     calls = program["calls"][width]
     alone = step.new == 1 and step.past > 0
+    if step.past and "decode" not in calls:
+        raise ValueError(f"{program['class']} keeps nothing of the past: cache=none")
     decodes = step.source > 0 or (alone and "decode" in calls)
     phase: dict[str, Any] = calls["decode" if decodes else "prefill"]
     return phase
@@ -79,16 +81,16 @@ def _product(
     bias: int,
     turned: int,
 ) -> Iterable[Operation]:
-    dims = (value(rows) // many or 1, n, k)
+    dims = (value(rows), n, k)
     if name.startswith("head."):
         return head_product(step, "head", dims, bool(bias))
     kind = "conv1d" if turned else "linear"
     made = product(step, name, dims, bool(bias), kind=kind)
-    return made if many == 1 else _repeated(made, many, many)
+    return made if many == 1 else _repeated(made, many, 1)
 
 
 def _repeated(made: Iterable[Operation], times: float, calls: int) -> list[Operation]:
-    """Weights of many matrices, in so many kernels, of the rows of all together."""
+    """Weights of so many matrices, in `calls` kernels, of the rows of all together."""
     return [
         op._replace(
             weight_bytes=round(op.weight_bytes * times), launches=op.launches * calls

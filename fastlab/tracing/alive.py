@@ -54,13 +54,10 @@ def held(cache: Any, parts: list[Part]) -> list[tuple[int, int]]:
     inner_caches = [
         getattr(cache, f"{n}_attention_cache", None) for n in ("self", "cross")
     ]
-    layers = [
-        pair
-        for one in (cache, *inner_caches)
-        for pair in enumerate(getattr(one, "layers", []))
-    ]
-    for index, layer in layers:
-        for value in vars(layer).values():
+    lists = [layers for one in (cache, *inner_caches) for layers in lists_of(one)]
+    for index, layer in [pair for layers in lists for pair in enumerate(layers)]:
+        own = [layer] if isinstance(layer, (Tensor, list)) else vars(layer).values()
+        for value in own:
             inner = value if isinstance(value, (list, tuple)) else [value]
             inner = [*value.values()] if isinstance(value, dict) else inner
             found += [
@@ -69,6 +66,15 @@ def held(cache: Any, parts: list[Part]) -> list[tuple[int, int]]:
                 if isinstance(x, Tensor) and x.dim() > 0 and x.numel()
             ]
     return found
+
+
+def lists_of(cache: Any) -> list[Any]:
+    """Lists with an entry a layer: a cache's layers, and other states."""
+    if isinstance(cache, list):
+        return [cache]
+    return [
+        x for x in getattr(cache, "__dict__", {}).values() if isinstance(x, list) and x
+    ]
 
 
 def cached_terms(caches: list[list[Any]], fitter: Fitter) -> list[Any]:
