@@ -209,7 +209,7 @@ def cache_bytes(step: ForwardPass) -> int:
     phase = phase_of(step)
     if not step.static:
         value = Values(step)
-        return sum(times * value(terms) for times, terms in phase["cache"])
+        return sum(times * value(terms) for times, terms, _ in phase["cache"])
     total = 0
     for times, listed in phase["parts"]:
         for kind, _, *facts in listed:
@@ -221,6 +221,21 @@ def cache_bytes(step: ForwardPass) -> int:
 
 
 def live_bytes(step: ForwardPass) -> int:
-    """The most bytes of activations that are alive at once in a pass."""
-    value = Values(step)
-    return max([value(terms) for terms in phase_of(step)["live"]], default=0)
+    """The most bytes that are alive at once in a pass, beside weights and cache.
+
+    Activations; the old keys of a layer, which outlive their longer copy; and what
+    windows no longer need but is not let go, since they are views.
+    """
+    value, phase = Values(step), phase_of(step)
+    live = max([value(terms) for terms in phase["live"]], default=0)
+    if step.static or not step.cached:
+        return live
+    for times, kept, stored in phase["cache"]:
+        live += times * (value(stored) - value(kept))
+    old = [
+        facts[1] * facts[2] * (value(facts[4]) - step.new)
+        for _, listed in phase["parts"]
+        for kind, _, *facts in listed
+        if kind == "attention" and step.past and not step.source
+    ]
+    return live + step.batch * step.value * max(old, default=0)

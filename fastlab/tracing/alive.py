@@ -47,8 +47,11 @@ def _most(watch: Watch) -> int:
     return max(accumulate(change))
 
 
-def held(cache: Any, parts: list[Part]) -> list[tuple[int, int]]:
-    """(layers, bytes) of every tensor that a cache holds."""
+def held(cache: Any, parts: list[Part]) -> list[tuple[int, int, int]]:
+    """(layers, bytes, bytes of its memory) of every tensor that a cache holds.
+
+    A window is a view: the memory of all keys that were there stays.
+    """
     calls = {number_of(part.layer)[1]: part.calls for part in parts if part.layer}
     found = []
     inner_caches = [
@@ -61,7 +64,7 @@ def held(cache: Any, parts: list[Part]) -> list[tuple[int, int]]:
             inner = value if isinstance(value, (list, tuple)) else [value]
             inner = [*value.values()] if isinstance(value, dict) else inner
             found += [
-                (calls.get(index, 1), x.nbytes)
+                (calls.get(index, 1), x.nbytes, x.untyped_storage().nbytes())
                 for x in inner
                 if isinstance(x, Tensor) and x.dim() > 0 and x.numel()
             ]
@@ -78,8 +81,9 @@ def lists_of(cache: Any) -> list[Any]:
 
 
 def cached_terms(caches: list[list[Any]], fitter: Fitter) -> list[Any]:
-    """[layers, bytes as terms] of the tensors of a cache after the pass."""
-    return [
-        [same[0][0], fitter.terms([size for _, size in same])]
+    """[layers, bytes, bytes of memory] of a cache's tensors, bytes as terms."""
+    found = [
+        (same[0][0], [*zip(*same, strict=True)][1:])
         for same in zip(*caches, strict=True)
     ]
+    return [[layers, *map(fitter.terms, sizes)] for layers, sizes in found]

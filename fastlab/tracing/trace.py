@@ -142,7 +142,7 @@ class Tracer:
             if self.kind == "encoder-decoder":
                 steps = [(*one, one[2] + 2 * i + 5) for i, one in enumerate(DECODES)]
                 return {"prefill": self._phase(whole), "decode": self._phase(steps)}
-            far = [w + 37 for w in self.windows]
+            far = [1 if w < 24 else w + 37 for w in self.windows]
             chunk = self.chunks[-1]
             chunked = [(b, k * chunk + more, 0, b + 1) for b, k, more in FRESH]
             fresh = LOOPED if states and self._loops() else chunked
@@ -271,7 +271,10 @@ def _noting(stacks: list[Any], running: list[Watch]) -> Any:
         out = torch.empty_like(hidden)
         if running:
             facts = index.shape[-1], len(stacks[0]), sizes
-            running[-1].note("experts", [hidden, index], [out], *facts)
+            # sorted copies of tokens, their products, and what is weighted and added
+            width = 3 * hidden.shape[-1] + max(sizes[0])
+            inner = hidden.new_empty(index.numel(), width)
+            running[-1].note("experts", [hidden, index], [out, inner], *facts)
         return out
 
     return forward
