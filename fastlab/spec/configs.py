@@ -135,7 +135,8 @@ def type_shape(model_type: str) -> ModelShape:
         known = f"not one of {', '.join(_PLAIN)}, nor a model_type of transformers"
         near = did_you_mean(str(model_type), tuple(CONFIG_MAPPING))
         raise ValueError(f"family={model_type!r} is {known}{near}")
-    return _shape_of(AutoConfig.for_model(model_type), "")
+    with in_one_line(model_type):
+        return _shape_of(AutoConfig.for_model(model_type), "")
 
 
 def _is_plain(config: Any, architecture: str) -> bool:

@@ -43,7 +43,8 @@ def class_of(config: Any, architecture: str = "") -> Any:
     if text is not config:
         found = _mapped(text, MAPPINGS[:1]) or named or _mapped(text, MAPPINGS[1:])
     else:
-        found = named or _mapped(config, MAPPINGS)
+        reads = getattr(config, "is_encoder_decoder", False)  # and then writes
+        found = named or _mapped(config, MAPPINGS[2 * reads :])
     if found is None:
         raise ValueError(
             f"model_type={config.model_type!r} has no language model in transformers"
@@ -72,17 +73,23 @@ def kind_of(model_class: Any, config: Any) -> str:
     """ "decoder", "encoder-decoder", or "encoder": one that only reads.
 
     A decoder without a language head (a classifier, an embedding model) only reads.
+    Half of an encoder-decoder is a class of its own.
     """
     if getattr(config, "is_encoder_decoder", False):
-        return "encoder-decoder"
-    writes = model_class.can_generate() and getattr(config, "is_decoder", True)
-    return "decoder" if writes else "encoder"
+        halves = {"ForCausalLM": "decoder", "EncoderModel": "encoder"}
+        ends = [
+            kind for end, kind in halves.items() if model_class.__name__.endswith(end)
+        ]
+        return ends[0] if ends else "encoder-decoder"
+    asked = getattr(config, "is_decoder", type(config) not in MAPPINGS[1])
+    return "decoder" if model_class.can_generate() and asked else "encoder"
 
 
 # Widths that go with hidden where a model is made wider or narrower.
 _ALONG = (
     *("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"),
     *("word_embed_proj_dim", "shared_intermediate_size", "lru_width"),
+    *("mamba_n_heads", "n_mamba_heads", "mamba_d_ssm"),
 )
 
 
