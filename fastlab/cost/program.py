@@ -78,8 +78,13 @@ def _product(
     many: int,
     bias: int,
     turned: int,
+    apart: int,
 ) -> Iterable[Operation]:
+    """apart: by a weight of no linear (a router's), which stays dense."""
     dims = (value(rows) // many or 1, n, k)
+    if apart and (step.format.weights or step.storage != "dense"):
+        alone = [ops.linear(name, dims, step.value, bool(bias))]
+        return alone if many == 1 else _repeated(alone, many, many)
     if name.startswith("head."):
         return head_product(step, "head", dims, bool(bias))
     kind = "conv1d" if turned else "linear"
@@ -127,12 +132,32 @@ def _experts(
     rows, a = value(tokens), step.value
     touched = experts * (1 - (1 - top_k / experts) ** rows)
     for n, k in sizes:
-        made = product(step, name, (rows * top_k, n, k))
-        yield from _repeated(made, touched, max(1, round(touched)))
+        yield from _by_expert(step, name, (rows * top_k, n, k), touched)
     # Tokens are sorted by expert and copied, gated, weighted, and added up.
     (n, k), *_ = sizes
     moved = a * rows * top_k * (5 * min(n, k) + 2 * max(n, k))
     yield ops.pointwise(f"{name}.gate", moved, moved, 8 + 2 * max(1, round(touched)))
+
+
+def _by_expert(
+    step: ForwardPass, name: str, dims: tuple[int, int, int], touched: float
+) -> Iterable[Operation]:
+    """Products of all rows by so many experts; stored ones each take their own rows."""
+    (rows, n, k), calls = dims, max(1, round(touched))
+    if not step.format.weights and step.storage == "dense":
+        return _repeated(product(step, name, dims), touched, calls)
+    own = max(1, round(rows / touched))
+    made = _repeated(product(step, name, (own, n, k)), touched, calls)
+    return [
+        op._replace(
+            flops=op.flops * rows // own,
+            flops_causal=op.flops_causal * rows // own,
+            activation_bytes=round(op.activation_bytes * touched),
+            fused_bytes=round(max(op.fused_bytes * touched, -1)),
+            dims=(rows, *op.dims[1:]) if op.flops else op.dims,
+        )
+        for op in made
+    ]
 
 
 def _cache(

@@ -33,6 +33,20 @@ def _traced(point: Point) -> str:
     if not program["sdpa"] and recipe.attention not in ("sdpa", "eager"):
         why = f"{program['class']} attends in eager kernels of its own"
         return f"attention={recipe.attention!r}: {why}"
+    if recipe.format.weights or recipe.storage != "dense":
+        made = recipe.precision if recipe.format.weights else recipe.storage
+        experts = any(
+            operation[0] == "experts"
+            for phases in program["calls"].values()
+            for phase in phases.values()
+            for _, operations in phase["parts"]
+            for operation in operations
+        )
+        if why := program["bound"][recipe.scope]:
+            return f"weights cannot be {made}: {why}"
+        if experts and recipe.engine.compiled:
+            why = "which of them run is known only as they run"
+            return f"runtime={recipe.runtime!r} cannot run {made} experts: {why}"
     width = str(recipe.format.value)
     return str(program["faults"].get(width, ""))
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.pytorch_utils import Conv1D
 
 from fastlab.tracing.alike import once_each
 from fastlab.tracing.alive import cached_terms, held, live_terms
@@ -23,7 +21,8 @@ from fastlab.tracing.build import Fitter, operations_of
 from fastlab.tracing.caches import cache_name, static_cache_reason
 from fastlab.tracing.configs import text_config
 from fastlab.tracing.sizes import candidates, symbols
-from fastlab.tracing.watch import COUNTED, Part, Watch, layers_of
+from fastlab.tracing.watch import COUNTED, Part, Watch
+from fastlab.tracing.weights import Reads, described, expert_sizes
 
 # (batch, new, past, scored) of the passes, and of those over states that start empty
 PREFILLS = ((2, 11, 23, 3), (3, 13, 7, 5), (5, 17, 41, 7), (2, 29, 59, 11))
@@ -57,11 +56,14 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
         "monomials": [],
         "calls": {},
         "faults": {},
+        "bytes": {},
         "approximate": "",
     }
     for width, dtype in WIDTHS.items():
         with torch.device("meta"):
             model = model_class._from_config(copy.deepcopy(config), dtype=dtype).eval()
+        held = sum(weight.nbytes for weight in model.parameters())
+        program["bytes"][str(width)] = held  # some stay fp32 in a 16-bit model
         program["static"] = static_cache_reason(model) or ""
         tracer = Tracer(model, kind, program["monomials"])
         try:
@@ -74,7 +76,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
             program["approximate"] = "FLOPs of states follow no product of sizes"
     if not program["calls"]:
         raise ValueError(program["faults"]["2"])
-    return program | tracer.weights()
+    return program | described(model, tracer.reads)
 
 
 def _countable(config: Any) -> Any:
@@ -103,6 +105,7 @@ class Tracer:
         self.model, self.kind, self.monomials = model, kind, monomials
         self.running: list[Watch] = []
         self.guessed = False
+        self.reads: Reads = set()
         self.options = set(inspect.signature(model.forward).parameters)
         self.windows, self.chunks = _lengths(text_config(model.config))
         _count_experts(model, self.running)
@@ -174,6 +177,7 @@ class Tracer:
         with watch.on():
             cache = self._run(s, cache)
         self.running.pop()
+        self.reads |= watch.read()
         return [part for part in watch.parts if part.events], watch, cache
 
     def _run(self, s: Sizes, cache: Any) -> Any:
@@ -196,24 +200,6 @@ class Tracer:
             given["logits_to_keep"] = s.scored
         return self.model(**given)[name]
 
-    def weights(self) -> dict[str, Any]:
-        """Parameters, and [count, outputs, inputs, scope] of linears by size."""
-        lists = tuple(f"{name}." for name in layers_of(self.model))
-        sizes: Counter[Any] = Counter()
-        for name, module in self.model.named_modules(remove_duplicate=False):
-            scope = "layers" if name.startswith(lists) else "head"
-            for weight in module.parameters(recurse=False):
-                if isinstance(module, (nn.Linear, Conv1D)) and weight.dim() == 2:
-                    n, k = weight.shape
-                    flip = isinstance(module, Conv1D)
-                    sizes[(k, n, scope) if flip else (n, k, scope)] += 1
-                elif weight.dim() == 3 and scope == "layers":  # experts
-                    sizes[(*weight.shape[1:], scope)] += weight.shape[0]
-        return {
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "linears": [[count, *one] for one, count in sizes.items()],
-        }
-
 
 def _lengths(config: Any) -> tuple[list[int], list[int]]:
     """Windows and chunks that a config names."""
@@ -233,16 +219,15 @@ def _count_experts(model: nn.Module, running: list[Watch]) -> None:
         stacks = [p for p in module.parameters(recurse=False) if p.dim() == 3]
         wanted = len(inspect.signature(module.forward).parameters) >= 3
         if stacks and wanted and "xperts" in type(module).__name__:
-            module.forward = _noting(stacks, running)
+            sizes = tuple(expert_sizes(module, p) for p in stacks)
+            module.forward = _noting(sizes, len(stacks[0]), running)
 
 
-def _noting(stacks: list[Any], running: list[Watch]) -> Any:
-    sizes = tuple(tuple(p.shape[1:]) for p in stacks)
-
+def _noting(sizes: Any, experts: int, running: list[Watch]) -> Any:
     def forward(hidden: Tensor, index: Tensor, *_: Any, **__: Any) -> Tensor:
         out = torch.empty_like(hidden)
         if running:
-            facts = index.shape[-1], len(stacks[0]), sizes
+            facts = index.shape[-1], experts, sizes
             running[-1].note("experts", [hidden, index], [out], *facts)
         return out
 
