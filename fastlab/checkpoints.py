@@ -27,6 +27,7 @@ from fastlab.spec.manifest import (
     is_stored,
     manifest_of,
 )
+from fastlab.tracing.weights import fit_experts
 
 UNFIT = ("missing", "unexpected", "mismatched")  # of what transformers reports
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -93,6 +94,7 @@ def load(
         )
     _refuse(source, model, *(found[f"{n}_keys"] for n in UNFIT))
     nn.Module.to(model, device)
+    fit_experts(model)
     return model.eval().requires_grad_(False), tokenizer_of(source)
 
 

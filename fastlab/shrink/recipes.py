@@ -20,7 +20,9 @@ from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
+from fastlab.spec.configs import read_shape
 from fastlab.spec.formats import PRECISIONS, QUANTIZED
+from fastlab.spec.kept import program_of
 from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning
@@ -168,7 +170,20 @@ def load(
             raise contradiction(source, held, "precision", precision)
         return load_stored(source, device), checkpoints.tokenizer_of(source)
     precision = precision or (held.precision if held else "fp32")
+    if precision in QUANTIZED:
+        _check_bound(source, precision, scope)
     model, tokenizer = checkpoints.load(source, device, precision)
     if precision in QUANTIZED:
         quantize(model, precision, scope)
     return model, tokenizer
+
+
+def _check_bound(source: str | Path, precision: str, scope: str) -> None:
+    """Raise ValueError where the model's own code reads weights of the scope."""
+    try:
+        shape = read_shape(str(source))
+        bound = program_of(shape)["bound"] if shape.config else {}
+    except ValueError:  # a model that nothing can be foreseen of
+        return
+    if why := bound.get(scope):
+        raise ValueError(f"{source}: weights cannot be {precision}: {why}")

@@ -104,9 +104,10 @@ def _bound(model: Any, reads: Reads, lists: tuple[str, ...]) -> dict[str, str]:
     modules = dict(model.named_modules())
     found = {"layers": experts_bound(model), "head": "", "all": table_bound(model)}
     for where, name in sorted(reads):
-        owner = name.rpartition(".")[0]
+        owner, _, leaf = name.rpartition(".")
         module, reader = modules[owner], modules[where]
-        if reader in (module, head) or not (module is table or is_linear(module)):
+        matrix = leaf == "weight" and (module is table or is_linear(module))
+        if not matrix or reader in (module, head):
             continue
         scope = "layers" if owner.startswith(lists) else "head"
         why = f"{type(reader).__name__} reads {name} by code of its own"
