@@ -144,10 +144,11 @@ def _by_expert(
 ) -> Iterable[Operation]:
     """Products of all rows by so many experts; stored ones each take their own rows."""
     (rows, n, k), calls = dims, max(1, round(touched))
-    if not step.format.weights and step.storage == "dense":
-        return _repeated(product(step, name, dims), touched, calls)
-    own = max(1, round(rows / touched))
+    stored = step.format.weights or step.storage != "dense"
+    own = max(1, round(rows / touched)) if stored else rows
     made = _repeated(product(step, name, (own, n, k)), touched, calls)
+    if own == rows:
+        return made
     return [
         op._replace(
             flops=op.flops * rows // own,

@@ -20,10 +20,9 @@ from fastlab.tracing.weights import experts_bound, stacks_of
 
 @contextmanager
 def apart(model: nn.Module, stays: bool = True) -> Iterator[None]:
-    """Within it a model's experts are apart; afterwards too, unless it fails.
+    """Within it a model's experts are apart; if it stays so and nothing fails, later too.
 
-    stays: False puts them together again. Raises ValueError, before anything changes,
-    for experts that code of their own multiplies.
+    Raises ValueError, before anything changes, for experts with code of their own.
     """
     if why := experts_bound(model):
         raise ValueError(f"the model must stay dense: {why}")
@@ -31,38 +30,39 @@ def apart(model: nn.Module, stays: bool = True) -> Iterator[None]:
     try:
         yield
     except ValueError:
-        put_together(model)
+        stays = False
         raise
-    if not stays:
-        put_together(model)
-
-
-def _stacked(module: nn.Module) -> bool:
-    return any(weight.dim() == 3 for weight in module.parameters(recurse=False))
+    finally:
+        if not stays:
+            put_together(model)
 
 
 def take_apart(model: nn.Module) -> None:
     """Give each expert linears that share the memory of the stacks."""
-    for module in [m for m in model.modules() if stacks_of(m) and _stacked(m)]:
+    for module in filter(stacks_of, model.modules()):
         for name in stacks_of(module):
             stack = getattr(module, name)
-            turned = stack.transpose(1, 2) if module.is_transposed else stack
-            delattr(module, name)
-            setattr(module, name, nn.ModuleList(map(_linear, turned)))
+            if isinstance(stack, Tensor):
+                delattr(module, name)
+                linears = map(_linear, _turned(module, stack))
+                setattr(module, name, nn.ModuleList(linears))
         module.forward = MethodType(_by_expert, module)
 
 
 def put_together(model: nn.Module) -> None:
     """Undo `take_apart` where all experts of a layer are dense."""
-    for module in [m for m in model.modules() if stacks_of(m) and not _stacked(m)]:
-        lists = {name: getattr(module, name) for name in stacks_of(module)}
-        if all(type(one) is nn.Linear for each in lists.values() for one in each):
-            for name, linears in lists.items():
+    for module in filter(stacks_of, model.modules()):
+        lists = [getattr(module, name) for name in stacks_of(module)]
+        if all(type(one) is nn.Linear for each in lists for one in each):
+            for name, linears in zip(stacks_of(module), lists, strict=True):
                 stack = torch.stack([one.weight for one in linears])
-                turned = stack.transpose(1, 2) if module.is_transposed else stack
                 delattr(module, name)
-                setattr(module, name, fixed(turned.contiguous()))
+                setattr(module, name, fixed(_turned(module, stack).contiguous()))
             del module.forward
+
+
+def _turned(module: Any, stack: Tensor) -> Tensor:
+    return stack.transpose(1, 2) if module.is_transposed else stack
 
 
 def _linear(weight: Tensor) -> nn.Linear:

@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fastlab.shrink.kernels import Quantized, StoredLinear, bytes_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
-from fastlab.tracing.weights import is_linear
+from fastlab.tracing.weights import is_linear, layers_of
 
 
 def linear_names(model: nn.Module, scope: str) -> list[str]:
@@ -19,18 +19,12 @@ def linear_names(model: nn.Module, scope: str) -> list[str]:
     "layers": those of the transformer's layers (everything in an nn.ModuleList); "head"
     and "all": also what follows them, the output head and bert's transform before it.
     """
-    lists = _lists(model)
+    lists = tuple(layers_of(model))
     return [
         name
         for name, module in model.named_modules(remove_duplicate=False)
         if is_linear(module) and (scope != "layers" or name.startswith(lists))
     ]
-
-
-def _lists(model: nn.Module) -> tuple[str, ...]:
-    """How the names of what is in the transformer's layers begin."""
-    modules = model.named_modules()
-    return tuple(f"{name}." for name, m in modules if isinstance(m, nn.ModuleList))
 
 
 def dense_names(model: nn.Module, verb: str) -> list[str]:
@@ -56,7 +50,7 @@ def stored_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def scope_of(model: nn.Module) -> str:
     """The scope that the stored modules of a model are those of."""
-    stored, lists = dict(stored_modules(model)), _lists(model)
+    stored, lists = dict(stored_modules(model)), tuple(layers_of(model))
     if any(isinstance(module, Int8Embedding) for module in stored.values()):
         return "all"
     return "layers" if all(name.startswith(lists) for name in stored) else "head"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -169,21 +170,14 @@ def load(
             check_choice("precision", precision, PRECISIONS)
             raise contradiction(source, held, "precision", precision)
         return load_stored(source, device), checkpoints.tokenizer_of(source)
-    precision = precision or (held.precision if held else "fp32")
+    why, precision = "", precision or (held.precision if held else "fp32")
     if precision in QUANTIZED:
-        _check_bound(source, precision, scope)
+        with suppress(ValueError):  # of a model that nothing can be foreseen of
+            shape = read_shape(str(source))
+            why = program_of(shape)["bound"][scope] if shape.config else ""
+        if why:
+            raise ValueError(f"{source}: weights cannot be {precision}: {why}")
     model, tokenizer = checkpoints.load(source, device, precision)
     if precision in QUANTIZED:
         quantize(model, precision, scope)
     return model, tokenizer
-
-
-def _check_bound(source: str | Path, precision: str, scope: str) -> None:
-    """Raise ValueError where the model's own code reads weights of the scope."""
-    try:
-        shape = read_shape(str(source))
-        bound = program_of(shape)["bound"] if shape.config else {}
-    except ValueError:  # a model that nothing can be foreseen of
-        return
-    if why := bound.get(scope):
-        raise ValueError(f"{source}: weights cannot be {precision}: {why}")

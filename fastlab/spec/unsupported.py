@@ -35,18 +35,11 @@ def _traced(point: Point) -> str:
         return f"attention={recipe.attention!r}: {why}"
     if recipe.format.weights or recipe.storage != "dense":
         made = recipe.precision if recipe.format.weights else recipe.storage
-        experts = any(
-            operation[0] == "experts"
-            for phases in program["calls"].values()
-            for phase in phases.values()
-            for _, operations in phase["parts"]
-            for operation in operations
-        )
         if why := program["bound"][recipe.scope]:
             return f"weights cannot be {made}: {why}"
-        if experts and recipe.engine.compiled:
-            why = "which of them run is known only as they run"
-            return f"runtime={recipe.runtime!r} cannot run {made} experts: {why}"
+        if program["experts"] and recipe.engine.compiled:
+            why = "cannot choose experts that are"
+            return f"runtime={recipe.runtime!r} {why} {made}"
     width = str(recipe.format.value)
     return str(program["faults"].get(width, ""))
 

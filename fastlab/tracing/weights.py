@@ -78,7 +78,7 @@ def described(model: Any, reads: Reads) -> dict[str, Any]:
     """Parameters; [count, outputs, inputs, scope] of matrices by size; the token table
     [rows, width, tied]; and, for each scope, why its matrices must stay dense.
     """
-    lists = tuple(f"{name}." for name in layers_of(model))
+    lists = tuple(layers_of(model))
     sizes: Counter[Any] = Counter()
     for name, module in model.named_modules(remove_duplicate=False):
         scope = "layers" if name.startswith(lists) else "head"
@@ -94,6 +94,7 @@ def described(model: Any, reads: Reads) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "linears": [[count, *one] for one, count in sizes.items()],
         "table": [*table.weight.shape, bool(tied)],
+        "experts": any(map(stacks_of, model.modules())),
         "bound": _bound(model, reads, lists),
     }
 

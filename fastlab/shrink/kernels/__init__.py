@@ -85,7 +85,7 @@ class RowLinear(Quantized):
 
     @property
     def codes(self) -> Tensor:
-        """The weight (n, k) without its scales."""
+        """The weight (n, k) as multiplied: without its scales."""
         return self.weight
 
     def product(self, x: Tensor) -> Tensor:

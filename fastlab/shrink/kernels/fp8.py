@@ -22,10 +22,7 @@ def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
 
 
 class Fp8Linear(RowLinear):
-    """fp8 weights; activations as they come.
-
-    Held as int8, which no model's code takes for the dtype of its activations.
-    """
+    """fp8 weights, held as int8: no model's code casts its activations to that."""
 
     def __init__(self, form: Format, size: Any, bias: Any, **held: Tensor) -> None:
         held["weight"] = held["weight"].view(torch.int8)
