@@ -20,7 +20,7 @@ from fastlab.tracing.weights import experts_bound, stacks_of
 
 @contextmanager
 def apart(model: nn.Module, stays: bool = True) -> Iterator[None]:
-    """Within it a model's experts are apart; if it stays so and nothing fails, later too.
+    """Within it experts are apart; where it `stays` and nothing fails, later too.
 
     Raises ValueError, before anything changes, for experts with code of their own.
     """
