@@ -19,6 +19,7 @@ from fastlab.spec.formats import FORMATS, PRECISIONS
 from fastlab.spec.hub import check_source
 from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.tensors import check_tensors, class_and_config, refuse
+from fastlab.tracing.weights import fit_experts
 
 HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "Decoder")
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -86,6 +87,7 @@ def load(
     missing, foreign = found["missing_keys"], found["unexpected_keys"]
     refuse(source, model, missing, foreign, found["mismatched_keys"])
     nn.Module.to(model, device)
+    fit_experts(model)
     return model.eval().requires_grad_(False), tokenizer_of(source)
 
 

@@ -14,6 +14,7 @@ from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
+from fastlab.tracing.weights import fit_experts
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
@@ -117,6 +118,7 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
             if config._attn_implementation == "sdpa" and not own._supports_sdpa:
                 config._attn_implementation = "eager"
             model: nn.Module = own._from_config(config, dtype=dtype)
+            fit_experts(model)
         else:
             model = auto.from_config(config, dtype=dtype)
     return model.eval().requires_grad_(False)

@@ -49,16 +49,27 @@ def weight_bytes(point: Point) -> int:
 
 
 def _traced_bytes(shape: ModelShape, recipe: Recipe) -> int:
-    """The same of a traced model, by the sizes of its linears."""
-    program, value = program_of(shape), recipe.format.value
+    """The same of a traced model, by the sizes of its linears and of its token table.
+
+    A tied head is one of the linears, and its table no tensor of its own before.
+    """
+    program, made, value = program_of(shape), recipe.format, recipe.format.value
     if packed := program.get("published"):
-        return parameters(shape) * value - packed["numbers"] * value + packed["bytes"]
-    saved = [
+        dense = int(program["bytes"][str(value)]) - packed["numbers"] * value
+        return dense + int(packed["bytes"])
+    saved = sum(
         count * _saved(recipe, n, k)
         for count, n, k, scope in program["linears"]
         if scope == "layers" or recipe.scope != "layers"
-    ]
-    return parameters(shape) * value - sum(saved)
+    )
+    (rows, width, tied), table = program["table"], 0
+    if recipe.scope != "layers":
+        own = made if recipe.scope == "all" else FORMATS[made.dense]
+        stored = table_bytes(own, rows, width, value)
+        table = stored - rows * width * value * (not tied)
+        if tied and recipe.scope == "all" and made.shares_table:
+            table -= stored
+    return int(program["bytes"][str(value)]) - saved + table
 
 
 def _saved(recipe: Recipe, n: int, k: int) -> int:

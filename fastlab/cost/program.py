@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fastlab.cost import ops
 from fastlab.cost.attention import attend, row_bytes, unpack, write
-from fastlab.cost.ops import Operation
+from fastlab.cost.ops import Dims, Operation
 from fastlab.cost.passes import ForwardPass
 from fastlab.cost.products import head_product, product
 from fastlab.spec.kept import program_of
@@ -91,8 +91,13 @@ def _product(
     many: int,
     bias: int,
     turned: int,
+    apart: int,
 ) -> Iterable[Operation]:
+    """apart: by a weight of no linear (a router's), which stays dense."""
     dims = (value(rows), n, k)
+    if apart and (step.format.weights or step.storage != "dense"):
+        alone = [ops.linear(name, dims, step.value, bool(bias))]
+        return alone if many == 1 else _repeated(alone, many, 1)
     if name.startswith("head."):
         return head_product(step, "head", dims, bool(bias))
     kind = "conv1d" if turned else "linear"
@@ -141,13 +146,35 @@ def _experts(
     rows, a = value(tokens), step.value
     touched = experts * (1 - (1 - top_k / experts) ** rows)
     for n, k in sizes:
-        made = product(step, name, (rows * top_k, n, k))
-        read = touched * value.packed
-        yield from _repeated(made, read, 1)  # all experts in one grouped product
+        yield from _by_expert(step, name, (rows * top_k, n, k), touched, value.packed)
     # Tokens are sorted by expert and copied, gated, weighted, and added up.
     (n, k), *_ = sizes
     moved = a * rows * top_k * (5 * min(n, k) + 2 * max(n, k))
     yield ops.pointwise(f"{name}.gate", moved, moved, 12)
+
+
+def _by_expert(
+    step: ForwardPass, name: str, dims: Dims, touched: float, packed: float
+) -> Iterable[Operation]:
+    """Products of all rows by so many experts: one that is grouped, if they are dense.
+
+    Stored ones each take their own rows, in a product each.
+    """
+    rows, n, k = dims
+    if not step.format.weights and step.storage == "dense":
+        return _repeated(product(step, name, dims), touched * packed, 1)
+    own = max(1, round(rows / touched))
+    made = product(step, name, (own, n, k))
+    return [
+        op._replace(
+            flops=op.flops * rows // own,
+            flops_causal=op.flops_causal * rows // own,
+            activation_bytes=round(op.activation_bytes * touched),
+            fused_bytes=round(max(op.fused_bytes * touched, -1)),
+            dims=(rows, *op.dims[1:]) if op.flops else op.dims,
+        )
+        for op in _repeated(made, touched, max(1, round(touched)))
+    ]
 
 
 def _cache(

@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fastlab.shrink.kernels import StoredLinear, bytes_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
+from fastlab.tracing.weights import is_linear, layers_of
 
 
 def linear_names(model: nn.Module, scope: str) -> list[str]:
@@ -18,19 +19,12 @@ def linear_names(model: nn.Module, scope: str) -> list[str]:
     "layers": those of the transformer's layers (everything in an nn.ModuleList); "head"
     and "all": also what follows them, the output head and bert's transform before it.
     """
-    lists = _lists(model)
+    lists = tuple(layers_of(model))
     return [
         name
         for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, (nn.Linear, Conv1D))
-        and (scope != "layers" or name.startswith(lists))
+        if is_linear(module) and (scope != "layers" or name.startswith(lists))
     ]
-
-
-def _lists(model: nn.Module) -> tuple[str, ...]:
-    """How the names of what is in the transformer's layers begin."""
-    modules = model.named_modules()
-    return tuple(f"{name}." for name, m in modules if isinstance(m, nn.ModuleList))
 
 
 def dense_names(model: nn.Module, verb: str) -> list[str]:
@@ -56,7 +50,7 @@ def stored_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def scope_of(model: nn.Module) -> str:
     """The scope that the stored modules of a model are those of."""
-    stored, lists = dict(stored_modules(model)), _lists(model)
+    stored, lists = dict(stored_modules(model)), tuple(layers_of(model))
     if any(isinstance(module, Int8Embedding) for module in stored.values()):
         return "all"
     return "layers" if all(name.startswith(lists) for name in stored) else "head"
@@ -70,7 +64,8 @@ def name_of(model: nn.Module, wanted: nn.Module) -> str:
 def tied_head(model: Any) -> str:
     """Dotted name of a head that reads the token embedding's own tensor, else ""."""
     table, head = model.get_input_embeddings(), model.get_output_embeddings()
-    return name_of(model, head) if head.weight is table.weight else ""
+    tied = head is not None and head.weight is table.weight
+    return name_of(model, head) if tied else ""
 
 
 def replace_each(
@@ -103,7 +98,8 @@ def logical_parameters(model: Any) -> int:
     stored: dict[str, Any] = dict(stored_modules(model))
     weights = (m.named_parameters() for m in stored.values())
     own = {id(w) for named in weights for name, w in named if name != "bias"}
-    if getattr(model.config, "tie_word_embeddings", False):
-        stored.pop(name_of(model, model.get_output_embeddings()), None)
+    head = model.get_output_embeddings()
+    if head is not None and getattr(model.config, "tie_word_embeddings", False):
+        stored.pop(name_of(model, head), None)
     sizes = (m.out_features * m.in_features for m in stored.values())
     return sum(sizes) + sum(w.numel() for w in model.parameters() if id(w) not in own)

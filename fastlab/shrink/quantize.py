@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastlab.shrink import parts
+from fastlab.shrink.experts import apart
 from fastlab.shrink.kernels import (
     Quantized,
     StoredLinear,
@@ -15,17 +16,19 @@ from fastlab.shrink.kernels import (
 )
 from fastlab.shrink.kernels.int8 import Int8Embedding, rounded
 from fastlab.spec.checks import check_choice
-from fastlab.spec.formats import FORMATS, INT8, QUANTIZED
+from fastlab.spec.formats import FORMATS, INT8, QUANTIZED, Format
 from fastlab.spec.recipe import SCOPES, Recipe
+from fastlab.tracing.weights import table_bound
 
 
 def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Module:
-    """Replace a model's dense linears by quantized ones; the model is consumed.
+    """Replace a model's dense linears, and experts, by quantized ones; it is consumed.
 
     spec: a quantized precision ("int4-g128"), or a Recipe that names one; scope:
     "layers" (the default), "head" (the output head too) or "all" (also the token
     embedding, int8 in every precision). Weights change one at a time where they are, so
-    that memory never holds more than the dense model and one weight. Biases, norms and
+    that memory never holds more than the dense model and one weight, or a layer's stack
+    of experts. Biases, norms and
     position tables stay dense.
 
     A tied head: with "head" it gets a quantized copy of its own and the embedding stays
@@ -34,7 +37,7 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
 
     Raises ValueError for a precision that is not quantized, a group that does not
     divide a width, a model that is quantized, sparse or shared already, or weights that
-    are not finite.
+    are not finite; for experts, or a token table, that code of their own reads.
     """
     if isinstance(spec, Recipe):
         own = spec.scope
@@ -43,17 +46,23 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
         spec, scope = spec.precision, own
     check_choice("precision", spec, QUANTIZED)
     check_choice("scope", scope := scope or "layers", SCOPES)
-    names = parts.linear_names(model, scope)
-    _check(model, names, spec)
+    with apart(model):
+        names = parts.linear_names(model, scope)
+        _check(model, names, spec)
+        if scope == "all" and (why := table_bound(model)):
+            raise ValueError(f"scope='all': the token table must stay dense: {why}")
+        return _quantized(model, names, FORMATS[spec], scope == "all")
+
+
+def _quantized(model: Any, names: list[str], form: Format, whole: bool) -> nn.Module:
     tied = parts.tied_head(model)
     table: Any = None
-    if scope == "all":
+    if whole:
         name = parts.name_of(model, model.get_input_embeddings())
         parts.replace_each(
             model, [name], lambda _, w, __: Int8Embedding(**rounded(w, INT8))
         )
         table = model.get_submodule(name)
-    form = FORMATS[spec]
 
     def quantized(name: str, weight: Tensor, bias: Tensor | None) -> Quantized:
         if table is not None and name == tied and form.shares_table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
+from fastlab.spec.configs import read_shape
 from fastlab.spec.formats import PRECISIONS, QUANTIZED
+from fastlab.spec.kept import program_of
 from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning
@@ -167,7 +170,13 @@ def load(
             check_choice("precision", precision, PRECISIONS)
             raise contradiction(source, held, "precision", precision)
         return load_stored(source, device), checkpoints.tokenizer_of(source)
-    precision = precision or (held.precision if held else "fp32")
+    why, precision = "", precision or (held.precision if held else "fp32")
+    if precision in QUANTIZED:
+        with suppress(ValueError):  # of a model that nothing can be foreseen of
+            shape = read_shape(str(source))
+            why = program_of(shape)["bound"][scope] if shape.config else ""
+        if why:
+            raise ValueError(f"{source}: weights cannot be {precision}: {why}")
     model, tokenizer = checkpoints.load(source, device, precision)
     if precision in QUANTIZED:
         quantize(model, precision, scope)

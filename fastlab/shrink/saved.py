@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fastlab.checkpoints import without_bars
 from fastlab.models import DTYPES, set_implementations
 from fastlab.shrink import parts
+from fastlab.shrink.experts import take_apart
 from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.shrink.share import LutLinear
@@ -167,6 +168,8 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         owner, _, leaf = name.rpartition(".")
         leaves[owner][leaf] = values
     kind, form = _class_of(manifest["recipe"])
+    if set(manifest["modules"]) - {name for name, _ in model.named_modules()}:
+        take_apart(model)
     for name in manifest["modules"]:
         own, dense = leaves[name], model.get_submodule(name)
         if isinstance(dense, nn.Embedding):

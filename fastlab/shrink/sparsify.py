@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink import parts
+from fastlab.shrink.experts import apart
 from fastlab.shrink.kernels import StoredLinear, blocks
 from fastlab.shrink.kernels.int4 import to_bytes, to_codes
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
@@ -104,6 +105,12 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
     missing or unfit ids, groups that do not divide a width, and a storage that the
     model's device, dtype or sizes do not allow.
     """
+    with apart(model, stays=sparsity.storage in STORED):
+        _zero_each(model, sparsity, ids)
+    return model
+
+
+def _zero_each(model: Any, sparsity: Sparsity, ids: Tensor | None) -> None:
     names = parts.dense_names(model, "sparsify")
     for name in names:
         _check(name, model.get_submodule(name), sparsity)
@@ -117,7 +124,6 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
             bias = getattr(dense, "bias", None)
             stored = kind(sparsity, weight.shape, bias, **held(weight.detach()))
             model.set_submodule(name, stored)
-    return model
 
 
 def _check(name: str, dense: nn.Module, sparsity: Sparsity) -> None:
@@ -150,7 +156,8 @@ def _input_norms(model: Any, names: list[str], ids: Tensor | None) -> dict[str, 
         raise ValueError("method='wanda' needs ids: token ids (rows, length) of a text")
     sites = [Site((model.get_submodule(name),), True, 1) for name in names]
     squares = mean_squares(model, sites, check_ids(model, ids))
-    return {name: s.sqrt() for name, s in zip(names, squares, strict=True)}
+    seen = zip(names, squares, strict=True)  # an expert that no token chose saw nothing
+    return {name: s.sqrt() for name, s in seen if isinstance(s, Tensor)}
 
 
 def zeros_of(weight: Tensor, sparsity: Sparsity, norms: Tensor | None = None) -> Tensor:

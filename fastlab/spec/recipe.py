@@ -126,7 +126,9 @@ class Recipe(Spec):
         heads = shape.heads * shape.head_dim
         widths = {"hidden": shape.hidden, "heads x head_dim": heads, "ffn": shape.ffn}
         if shape.config:
-            widths = {f"width {k}": k for _, _, k in weights_of(shape)}
+            linears = program_of(shape)["linears"]
+            of = {"layers", "layers" if self.scope == "layers" else "head"}
+            widths = {f"width {k}": k for *_, k, at in linears if at in of}
         for name, width in widths.items():
             self.format.check_group(width, f"{name}={width}")
         for name, n, k in weights_of(shape):

@@ -33,6 +33,13 @@ def _traced(point: Point) -> str:
     if not program["sdpa"] and recipe.attention not in ("sdpa", "eager"):
         why = f"{program['class']} attends in eager kernels of its own"
         return f"attention={recipe.attention!r}: {why}"
+    if recipe.format.weights or recipe.storage != "dense":
+        made = recipe.precision if recipe.format.weights else recipe.storage
+        if why := program["bound"][recipe.scope]:
+            return f"weights cannot be {made}: {why}"
+        if program["experts"] and recipe.engine.compiled:
+            why = "cannot choose experts that are"
+            return f"runtime={recipe.runtime!r} {why} {made}"
     width = str(recipe.format.value)
     return str(program["faults"].get(width, ""))
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from fastlab.tracing.configs import text_config
-from fastlab.tracing.watch import Watch, layers_of
+from fastlab.tracing.watch import Watch
+from fastlab.tracing.weights import layers_of
 
 
 @contextmanager

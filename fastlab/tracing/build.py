@@ -264,7 +264,8 @@ def _matrix(es: Together, place: Place, fitter: Fitter) -> Any:
     many = weight.elements // (n * k)  # matrices of a stack, each with its own rows
     bias = e.name == "addmm" and bool(e.reads[0].weight)
     stored = not weight.transposed and e.name != "bmm"  # as Conv1D: inputs x outputs
-    return ["product", name, rows, n, k, many, int(bias), int(stored and bias)]
+    kinds = int(bias), int(stored and bias), int(not e.facts[0])
+    return ["product", name, rows, n, k, many, *kinds]
 
 
 def _attention(es: Together, place: Place, fitter: Fitter) -> Any:

@@ -118,6 +118,8 @@ def config_of(shape: ModelShape) -> Any:
         for name in _ALONG:
             if isinstance(value := getattr(text, name, None), int):
                 setattr(text, name, max(1, value * shape.hidden // before["hidden"]))
+    if (getattr(text, "pad_token_id", None) or 0) >= shape.vocab:
+        text.pad_token_id = None  # the padding of a larger vocabulary
     return config
 
 

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.pytorch_utils import Conv1D
 
-from fastlab.spec.published import read
 from fastlab.tracing.alike import once_each
 from fastlab.tracing.alive import cached_terms, held, lists_of, live_terms
 from fastlab.tracing.build import Fitter, operations_of
 from fastlab.tracing.caches import cache_name, static_cache_reason
 from fastlab.tracing.configs import text_config
 from fastlab.tracing.sizes import candidates, symbols
-from fastlab.tracing.watch import COUNTED, Part, Watch, layers_of
+from fastlab.tracing.watch import COUNTED, Part, Watch
+from fastlab.tracing.weights import Reads, described, expert_sizes
 
 # (batch, new, past, scored) of the passes, and of those over states that start empty
 PREFILLS = ((2, 11, 23, 3), (3, 13, 7, 5), (5, 17, 41, 7), (2, 29, 59, 11))
@@ -58,6 +56,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
     """
     config, stored = _countable(config), getattr(config, "quantization_config", None)
     longer = _longer(config, kind)
+    changed = longer.to_dict() != config.to_dict()
     program: dict[str, Any] = {
         "transformers": transformers.__version__,
         "class": model_class.__name__,
@@ -65,10 +64,14 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
         "monomials": [],
         "calls": {},
         "faults": {},
+        "bytes": {},
         "approximate": "",
     }
     for width, dtype in WIDTHS.items():
         model = _built(longer, model_class, dtype)
+        true = _built(config, model_class, dtype) if changed else model
+        size = sum(weight.nbytes for weight in true.parameters())
+        program["bytes"][str(width)] = size  # some stay fp32 in a 16-bit model
         program["static"] = static_cache_reason(model) or ""
         tracer = Tracer(model, kind, program["monomials"])
         try:
@@ -81,9 +84,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
             program["approximate"] = "FLOPs of states follow no product of sizes"
     if not program["calls"]:
         raise ValueError(program["faults"]["2"])
-    changed = longer.to_dict() != config.to_dict()
-    true = _built(config, model_class, dtype) if changed else model
-    return program | weights(true, stored)
+    return program | described(true, tracer.reads, stored)
 
 
 def _built(config: Any, model_class: Any, dtype: torch.dtype) -> Any:
@@ -132,6 +133,7 @@ class Tracer:
         self.model, self.kind, self.monomials = model, kind, monomials
         self.running: list[Watch] = []
         self.guessed, self.keeps = False, cache_name(model)
+        self.reads: Reads = set()
         self.options = set(inspect.signature(model.forward).parameters)
         self.windows, self.chunks = _lengths(text_config(model.config))
         _count_experts(model, self.running)
@@ -204,6 +206,7 @@ class Tracer:
         with watch.on():
             cache = self._run(s, cache)
         self.running.pop()
+        self.reads |= watch.read()
         return [part for part in watch.parts if part.events], watch, cache
 
     def _run(self, s: Sizes, cache: Any) -> Any:
@@ -228,44 +231,6 @@ class Tracer:
         return out[self.keeps] if self.keeps else None
 
 
-def weights(model: Any, stored: Any = None) -> dict[str, Any]:
-    """Parameters, and [count, outputs, inputs, scope] of linears by size.
-
-    stored: a `quantization_config`: what others packed, and the bytes it takes.
-    """
-    made = read(stored) if stored else None
-    lists = tuple(f"{name}." for name in layers_of(model))
-    sizes: Counter[Any] = Counter()
-    packed: Counter[str] = Counter()
-    for name, module in model.named_modules(remove_duplicate=False):
-        scope = "layers" if name.startswith(lists) else "head"
-        for count, n, k in _matrices(module, scope):
-            sizes[n, k, scope] += count
-            if made and made.layout(name):
-                packed["numbers"] += count * n * k
-                packed["bytes"] += count * made.linear_bytes(n, k, name)
-    found = {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "linears": [[count, *one] for one, count in sizes.items()],
-    }
-    if made:
-        told = {"label": made.label, "packages": list(made.packages)}
-        found["published"] = told | dict(packed)
-    return found
-
-
-def _matrices(module: nn.Module, scope: str) -> list[tuple[int, int, int]]:
-    """(count, outputs, inputs) of the matrices that a module itself holds."""
-    found: list[tuple[int, int, int]] = []
-    for weight in module.parameters(recurse=False):
-        if isinstance(module, (nn.Linear, Conv1D)) and weight.dim() == 2:
-            n, k = weight.shape
-            found.append((1, k, n) if isinstance(module, Conv1D) else (1, n, k))
-        elif weight.dim() == 3 and scope == "layers":  # experts
-            found.append((weight.shape[0], weight.shape[1], weight.shape[2]))
-    return found
-
-
 def _lengths(config: Any) -> tuple[list[int], list[int]]:
     """Windows and chunks that a config names."""
     windows, chunks = set(), {CHUNK}
@@ -284,16 +249,15 @@ def _count_experts(model: nn.Module, running: list[Watch]) -> None:
         stacks = [p for p in module.parameters(recurse=False) if p.dim() == 3]
         wanted = len(inspect.signature(module.forward).parameters) >= 3
         if stacks and wanted and "xperts" in type(module).__name__:
-            module.forward = _noting(stacks, running)
+            sizes = tuple(expert_sizes(module, p) for p in stacks)
+            module.forward = _noting(sizes, len(stacks[0]), running)
 
 
-def _noting(stacks: list[Any], running: list[Watch]) -> Any:
-    sizes = tuple(tuple(p.shape[1:]) for p in stacks)
-
+def _noting(sizes: Any, experts: int, running: list[Watch]) -> Any:
     def forward(hidden: Tensor, index: Tensor, *_: Any, **__: Any) -> Tensor:
         out = torch.empty_like(hidden)
         if running:
-            facts = index.shape[-1], len(stacks[0]), sizes
+            facts = index.shape[-1], experts, sizes
             # sorted copies of tokens, their products, and what is weighted and added
             width = 3 * hidden.shape[-1] + max(sizes[0])
             inner = hidden.new_empty(index.numel(), width)

@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
+from fastlab.tracing.weights import is_linear, layers_of
+
 COUNTED = "fastlab-counted"  # the attention implementation while a model is watched
 LOOK_UPS = ("embedding", "index", "index_select", "gather", "slice_scatter")
 FREE = ("empty", "empty_like", "new_empty", "empty_strided", "lift_fresh", "detach")
@@ -63,6 +65,8 @@ class Watch(TorchDispatchMode):
         self.names = {id(module): name for name, module in model.named_modules()}
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self.weights = {_storage(weight): name for name, weight in tensors}
+        linears = [m for m in model.modules() if is_linear(m)]
+        self.linears = {_storage(w) for m in linears for w in m.parameters()}
         self.stack: list[str] = []
         self.layers = layers_of(model)
         self.parts: list[Part] = []
@@ -86,7 +90,8 @@ class Watch(TorchDispatchMode):
         if name in FREE or not writes or (view and not func._schema.is_mutable):
             self._lives(writes)
             return out
-        self.note(name.rstrip("_"), reads, writes)
+        weights = {s for s in map(_storage, reads) if s in self.weights}
+        self.note(name.rstrip("_"), reads, writes, weights <= self.linears)
         return out
 
     def note(self, name: str, reads: Any, writes: Any, *facts: Any) -> None:
@@ -159,6 +164,11 @@ class Watch(TorchDispatchMode):
         if self.stack.pop() in self.layers:
             self.parts.append(Part(""))
 
+    def read(self) -> set[tuple[str, str]]:
+        """(module, parameter) of all that kernels read in a module."""
+        events = [event for part in self.parts for event in part.events]
+        return {(e.where, x.weight) for e in events for x in e.reads if x.weight}
+
     def again(self, layer: str) -> None:
         """Another layer did as `layer` did last."""
         self.parts.pop()  # what began when it was entered
@@ -167,17 +177,6 @@ class Watch(TorchDispatchMode):
 
 def _storage(x: Tensor) -> int:
     return int(x.untyped_storage()._cdata)
-
-
-def layers_of(model: nn.Module) -> set[str]:
-    """Names of the members of the model's outermost lists of modules: its layers."""
-    lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    outer = [n for n in lists if not any(n.startswith(f"{other}.") for other in lists)]
-    return {
-        f"{name}.{index}"
-        for name in outer
-        for index in range(len(model.get_submodule(name)))  # type: ignore[arg-type]
-    }
 
 
 def counted(

@@ -35,6 +35,7 @@ class StoredLinear(nn.Module):
         self.form = form
         self.out_features, self.in_features = size
         self.bias = None if bias is None else fixed(bias)
+        self.weight: Any = None  # what code looks for that asks for a linear's dtype
         for name, values in held.items():
             setattr(self, name, fixed(values))
 
@@ -82,6 +83,11 @@ class RowLinear(Quantized):
     weight: Tensor
     scales: Tensor
 
+    @property
+    def codes(self) -> Tensor:
+        """The weight (n, k) as multiplied: without its scales."""
+        return self.weight
+
     def product(self, x: Tensor) -> Tensor:
         """x W^T with the weight widened to the dtype of x, block by block on a CPU.
 
@@ -90,13 +96,13 @@ class RowLinear(Quantized):
         GPU a compiler fuses the widening into the product; eager code writes it first.
         """
         whole = x.device.type != "cpu" or torch.compiler.is_compiling()
-        parts = [self.weight] if whole else blocks(self.weight)
+        parts = [self.codes] if whole else blocks(self.codes)
         products = [functional.linear(x, part.to(x.dtype)) for part in parts]
         y = products[0] if len(products) == 1 else torch.cat(products, dim=1)
         return (y * self.scales).to(x.dtype)  # fp16 does not hold every scale
 
     def dense(self) -> Tensor:
-        return self.weight.to(self.scales.dtype) * self.scales[:, None]
+        return self.codes.to(self.scales.dtype) * self.scales[:, None]
 
 
 def kernel_of(form: Format) -> Any:

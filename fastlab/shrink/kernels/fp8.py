@@ -22,7 +22,18 @@ def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
 
 
 class Fp8Linear(RowLinear):
-    """fp8 weights; activations as they come."""
+    """fp8 weights, held as int8: no model's code casts its activations to that."""
+
+    def __init__(self, form: Format, size: Any, bias: Any, **held: Tensor) -> None:
+        held["weight"] = held["weight"].view(torch.int8)
+        super().__init__(form, size, bias, **held)
+
+    @property
+    def codes(self) -> Tensor:
+        return self.weight.view(FP8)
+
+    def portable(self) -> dict[str, Tensor]:
+        return {"weight": self.codes}
 
 
 class Fp8DynamicLinear(Fp8Linear):
@@ -42,10 +53,10 @@ class Fp8DynamicLinear(Fp8Linear):
     def of_codes(self, codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
         """fp8 rows (m, k) with a scale each (m, 1) -> (m, n)."""
         if not self.scaled:
-            sums = functional.linear(codes.float(), self.weight.float())
+            sums = functional.linear(codes.float(), self.codes.float())
             return (sums * scales * self.scales).to(dtype)
         y = torch._scaled_mm(
-            codes, self.weight.t(), scales, self.scales[None], out_dtype=torch.bfloat16
+            codes, self.codes.t(), scales, self.scales[None], out_dtype=torch.bfloat16
         )
         return y.to(dtype)
 
