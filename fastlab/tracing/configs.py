@@ -75,8 +75,17 @@ def kind_of(model_class: Any, config: Any) -> str:
     """
     if getattr(config, "is_encoder_decoder", False):
         return "encoder-decoder"
-    writes = model_class.can_generate() and getattr(config, "is_decoder", True)
+    writes = model_class.can_generate() and not encodes(config)
     return "decoder" if writes else "encoder"
+
+
+def encodes(config: Any) -> bool:
+    """Whether it is of a masked type, and not asked to be a decoder.
+
+    GPT-NeoX has is_decoder=False as well, and writes all the same.
+    """
+    masked = auto.MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
+    return masked is not None and not getattr(config, "is_decoder", True)
 
 
 # Widths that go with hidden where a model is made wider or narrower.
@@ -104,6 +113,9 @@ def config_of(shape: ModelShape) -> Any:
         if field == "layers":
             _cycle(text, before["layers"], wanted)
         setattr(text, known, wanted)
+    for name, value in vars(text).items():  # ids that a smaller vocabulary lacks
+        if name.endswith("token_id") and isinstance(value, int):
+            setattr(text, name, min(value, shape.vocab - 1))
     if shape.hidden != before["hidden"]:
         for name in _ALONG:
             if isinstance(value := getattr(text, name, None), int):
