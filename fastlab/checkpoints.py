@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from fastlab.models import DTYPES, set_implementations
@@ -27,8 +27,9 @@ from fastlab.spec.manifest import (
     is_stored,
     manifest_of,
 )
+from fastlab.tracing.configs import class_of, text_config
 
-UNFIT = ("missing", "unexpected", "mismatched")  # of what transformers reports
+HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "Decoder")
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
 
 
@@ -76,8 +77,8 @@ def load(
     kind, config = _class_and_config(source, attention)
     stored = getattr(config, "quantization_config", None)
     straight = {"device_map": device} if find_spec("accelerate") else {}
+    check_tensors(source)
     with in_one_line(source), without_bars():
-        check_tensors(source)
         if stored and not AutoHfQuantizer.supports_quant_method(stored):
             method = stored["quant_method"]  # would be loaded as if it were dense
             raise ValueError(f"quant_method={method!r} is not known to transformers")
@@ -91,7 +92,8 @@ def load(
             output_loading_info=True,
             **straight,
         )
-    _refuse(source, model, *(found[f"{n}_keys"] for n in UNFIT))
+    missing, foreign = found["missing_keys"], found["unexpected_keys"]
+    _refuse(source, model, missing, foreign, found["mismatched_keys"])
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer_of(source)
 
@@ -103,20 +105,22 @@ def tokenizer_of(source: str | Path) -> Any:
     folder, kinds = Path(source), ("tokenizer*", "vocab.*", "*.model")
     if folder.is_dir() and not any([*folder.glob(kind)] for kind in kinds):
         return None
-    return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+    with in_one_line(source):
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
 
 
 def _class_and_config(
     source: str | Path, attention: str | None = None
 ) -> tuple[Any, Any]:
-    """The class that reads a model, and its config with kernels of ours."""
+    """The class that a model names, and its config with kernels of ours."""
     import transformers
 
     made = manifest_of(source) if (Path(source) / MANIFEST).is_file() else {}
     config = read_config(source)
-    name = made.get("model", "AutoModelForCausalLM")
-    attention = attention or made.get("attention")
-    return getattr(transformers, name), set_implementations(config, attention)
+    kind = getattr(transformers, made["model"]) if made else class_of(config)
+    if kind.config_class is not type(config):
+        config = text_config(config)
+    return kind, set_implementations(config, attention or made.get("attention"))
 
 
 # Heads of other tasks and buffers of older versions, which files may hold beside.
@@ -126,7 +130,7 @@ _SPARE = r"\bpooler\.|seq_relationship|inv_freq$|position_ids$|masked_bias"
 def check_tensors(source: str | Path) -> None:
     """Refuse a folder whose files do not hold its model's tensors, before reading them.
 
-    Raises ValueError for files that are missing or broken, tensors that are missing,
+    Raises OSError for files that are missing, ValueError for tensors that are missing,
     foreign or of another size, and a tied head that is not its table. Where some are
     missing and others foreign, transformers may turn these into those: then, and where
     others quantized the weights, it judges as it reads.
@@ -137,8 +141,8 @@ def check_tensors(source: str | Path) -> None:
     files, (kind, config) = _slices(folder), _class_and_config(folder)
     if getattr(config, "quantization_config", None):
         return
-    with torch.device("meta"):
-        model = getattr(kind, "from_config", kind)(config)
+    with in_one_line(source), torch.device("meta"):
+        model = kind(config)
     own, tied = model.state_dict(), model.all_tied_weights_keys
     start, held = f"{model.base_model_prefix}.", {}
     for name, at in files.items():
@@ -147,18 +151,20 @@ def check_tensors(source: str | Path) -> None:
     for copy, table in tied.items():
         both = [held[name] for name in (copy, table) if name in held]
         if len(both) == 2 and not torch.equal(both[0][:], both[1][:]):
-            raise ValueError(f"{source}: {copy} is not {table}, which it is tied to")
+            why = f"{copy} is not {table}, which it is tied to"
+            raise ValueError(f"model={str(source)!r}: {why}")
         if both:
             own.pop(copy if table in held else table)
     known = own.keys() | tied
     missing, foreign = own.keys() - held, held.keys() - known - {*tied.values()}
-    wrong = [(n,) for n in own.keys() & held if [*own[n].shape] != held[n].get_shape()]
+    shapes = [(n, held[n].get_shape(), [*own[n].shape]) for n in own.keys() & held]
+    wrong = [shape for shape in shapes if shape[1] != shape[2]]
     if not (missing and foreign):
         _refuse(source, model, missing, foreign, wrong)
 
 
 def _slices(folder: Path) -> dict[str, Any]:
-    """The tensors of a folder by name, not read yet; ValueError for lost shards."""
+    """The tensors of a folder by name, not read yet; OSError for lost files."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     files = [whole]
     if index.is_file() and not whole.is_file():
@@ -167,12 +173,9 @@ def _slices(folder: Path) -> dict[str, Any]:
     slices: dict[str, Any] = {}
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"{folder} lacks {file.name}")
-        try:
-            names = (opened := safe_open(file, "pt")).keys()
-            slices |= {name: opened.get_slice(name) for name in names}
-        except SafetensorError as error:
-            raise ValueError(f"{file} is no whole safetensors file: {error}") from error
+            raise FileNotFoundError(f"model={str(folder)!r} lacks {file.name}")
+        names = (opened := safe_open(file, "pt")).keys()
+        slices |= {name: opened.get_slice(name) for name in names}
     return slices
 
 
@@ -180,17 +183,17 @@ def _refuse(source: Any, model: Any, missing: Any, foreign: Any, wrong: Any) -> 
     """Raise ValueError for tensors that do not fit, but those that may be left."""
     fine = "|".join([*(model._keys_to_ignore_on_load_unexpected or ()), _SPARE])
     kind, spare = type(model).__name__, model._keys_to_ignore_on_load_missing or ()
+    sizes = [
+        f"{n} {[*has]} where the config says {[*wants]}" for n, has, wants in wrong
+    ]
     for words, names in (
-        (f"lacks what {kind} has", sorted(set(missing) - set(spare))),
-        (
-            f"has what {kind} lacks",
-            sorted(n for n in foreign if not re.search(fine, n)),
-        ),
-        ("has other sizes than its config", sorted(name for name, *_ in wrong)),
+        (f"lacks what {kind} has", set(missing) - set(spare)),
+        (f"has what {kind} lacks", [n for n in foreign if not re.search(fine, n)]),
+        ("has other sizes", sizes),
     ):
         if names:
-            more = f" and {len(names) - 3} more" * (len(names) > 3)
-            raise ValueError(f"{source} {words}: {', '.join(names[:3])}{more}")
+            more = f" and {len(names) - 1} more" * (len(names) > 1)
+            raise ValueError(f"model={str(source)!r} {words}: {min(names)}{more}")
 
 
 def export_model(
@@ -227,10 +230,9 @@ def without_bars() -> Iterator[None]:
 def generate_text(
     model: nn.Module, tokenizer: Any, prompt: str, new_tokens: int = 32
 ) -> str:
-    """The greedy continuation of a prompt, as text, whatever the folder recommends.
+    """The greedy continuation of a prompt, as text, whatever its folder recommends.
 
-    It ends at an eos token. Raises ValueError for an empty prompt, more positions than
-    the model has, and logits that are not finite.
+    ValueError for an empty prompt, too many positions, and logits that are not finite.
     """
     prompt_ids, eos = ids_of(model, tokenizer, prompt), eos_ids(model, tokenizer)
     length = prompt_ids.shape[1]
@@ -253,10 +255,7 @@ def generate_text(
 
 
 def ids_of(model: nn.Module, tokenizer: Any, prompt: str) -> torch.Tensor:
-    """The tokens of a prompt (1, n) on the model's device; ValueError for none.
-
-    All else that some tokenizers return is for other models: one prompt needs no mask.
-    """
+    """A prompt's tokens (1, n) alone, on the model's device; ValueError for none."""
     check_writes(model.config)
     ids: torch.Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
     if ids.shape[1] == 0:
@@ -268,13 +267,10 @@ def check_writes(config: Any) -> None:
     """Raise ValueError for a model that continues no text: no head, or an encoder."""
     from transformers.models.auto import modeling_auto as auto
 
-    family, built = config.model_type, (config.architectures or [""])[0]
-    heads = dict(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    whole = not built or built.endswith("ForConditionalGeneration")
-    known = built in heads.values() or (whole and family in heads)
-    encodes = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    encodes = encodes and getattr(config, "is_decoder", None) is False
-    if not known or encodes or config.is_encoder_decoder:
+    family, built = config.model_type, (config.architectures or ["ForCausalLM"])[0]
+    masked = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    encodes = masked and getattr(config, "is_decoder", None) is False
+    if encodes or config.is_encoder_decoder or not built.endswith(HEADS):
         named = f"model_type={family!r}, architectures={built!r}"
         raise ValueError(f"{named}: an encoder, or without a head that writes text")
 
@@ -299,9 +295,8 @@ def check_logits(logits: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def greedy(model: Any, **options: Any) -> Iterator[Any]:
-    """A config of greedy generation; within it the model's own adds nothing to it.
-
-    generate() fills what a config leaves open from the model's generation_config.
+    """A config of greedy generation; within it the model's own, which generate() fills
+    all gaps of a config from, says nothing.
     """
     from transformers import GenerationConfig
 

@@ -25,21 +25,19 @@ DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 def stack_name(model: Any) -> str:
     """Dotted name of the list of a model's layers: as many as its config says.
 
-    Of several the outermost, and of those the one with the most weights. Raises
-    ValueError for a model without one.
+    The outermost of several. Raises ValueError for a model without such a list.
     """
     config = getattr(model, "config", None)
-    family = getattr(config, "model_type", None)
     count = getattr(config, "num_hidden_layers", None)
-    pair = getattr(config, "is_encoder_decoder", False)
-    lists = {
-        name: sum(weight.numel() for weight in module.parameters())
+    lists = [
+        name
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and not pair
-    }
-    if not lists:
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if not lists or getattr(config, "is_encoder_decoder", False):
+        family = getattr(config, "model_type", None)
         raise ValueError(f"model_type={family!r} has no one list of {count} layers")
-    return min(lists, key=lambda name: (name.count("."), -lists[name]))
+    return min(lists, key=lambda name: name.count("."))
 
 
 def stack_of(model: Any) -> nn.ModuleList:
@@ -66,9 +64,7 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     from transformers import AutoConfig
 
     if shape.config:
-        config = configs.config_of(shape)
-        config._attn_implementation = attention
-        return config
+        return set_implementations(configs.config_of(shape), attention)
     options: dict[str, Any] = {
         **config_sizes(shape),
         "vocab_size": shape.vocab,
@@ -135,10 +131,10 @@ def implementation_of(attention: str) -> str:
 def set_implementations(config: Any, attention: str | None = None) -> Any:
     """The config with nothing that would make transformers fetch kernels from a hub.
 
-    attention: transformers' name of one, None = what suits the model.
+    attention: transformers' name of one; None and sdpa = sdpa where the model has it.
     """
-    config._attn_implementation = attention  # and of the configs in it
-    config._experts_implementation = None
+    config._attn_implementation = None if attention == "sdpa" else attention
+    config._experts_implementation = None  # both also of the configs in it
     return config
 
 

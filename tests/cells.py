@@ -1,7 +1,5 @@
 """Cells of notebooks, run on what a test gives: lessons compute, and are tested."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What all tests share: a cache folder of their own, a device with round numbers."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

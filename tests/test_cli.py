@@ -86,6 +86,9 @@ predict --model gpt2 --batch 010: batch='010' must be a whole number
 predict --model gpt2 --prune-importance taylor: prune_importance='taylor' decides
 predict --model gpt2 --phase decode --logits last: logits='last' decides nothing
 predict --model bert --phase decode: bert reads both ways
+train nowhere --steps 3 --minutes 1: minutes=1.0 goes with neither steps nor
+train nowhere --minutes 0: minutes=0.0 must be a finite number > 0
+train nowhere --steps 0: steps=0 must be a whole number from 1
 calibrate --show --quick: leave --quick away
 sweep data/sweeps/smoke.yaml --store x --for-s 0: --for-s 0 must be above 0
 sweep data/sweeps/smoke.yaml --store x --for-s 5 --dry-run: without --dry-run

@@ -1,7 +1,5 @@
 """fastlab predict: a row per operation with its time, help for every option."""
 
-from __future__ import annotations
-
 import pytest
 from click.testing import CliRunner
 
@@ -18,7 +16,7 @@ def predict(*args: str):
     return CliRunner().invoke(main, ["predict", "--on", "h200", *args])
 
 
-def test_operations_have_their_time_and_a_sum() -> None:
+def test_operations_have_their_time_and_a_sum():
     done = predict("--model", "llama-3.1-8b", "--precision", "bf16", "--operations")
     lines = [line.split() for line in done.output.splitlines() if line.strip()]
     assert {"operation", "ms", "share", "bound"} <= set(lines[2])
@@ -42,14 +40,14 @@ def test_operations_have_their_time_and_a_sum() -> None:
         ("--phase", "generate", "--runtime", "decoder", "--unroll", "4"),
     ],
 )
-def test_any_recipe_is_predicted(how: tuple[str, ...]) -> None:
+def test_any_recipe_is_predicted(how):
     for extra in ((), ("--operations",)):
         done = predict("--model", "llama-3.2-1b", *how, *extra)
         assert done.exit_code == 0, done.output
         assert "e+" not in done.output  # times have no exponent
 
 
-def test_every_option_says_what_it_is() -> None:
+def test_every_option_says_what_it_is():
     shown = " ".join(predict("--help").output.split())
     for name in GRID_FIELDS:
         assert f"--{name.replace('_', '-')} A[,B...] {about(name)}" in shown
@@ -64,13 +62,13 @@ def test_every_option_says_what_it_is() -> None:
         ("--model gpt2 --precision fp8 --on a100", "has no fp8 peak"),
     ],
 )
-def test_what_cannot_be_predicted_is_named(args: str, words: str) -> None:
+def test_what_cannot_be_predicted_is_named(args, words):
     done = predict(*args.split())
     assert done.exit_code == 2
     assert words in done.output
 
 
-def test_a_derived_table_shows_the_columns_that_it_has() -> None:
+def test_a_derived_table_shows_the_columns_that_it_has():
     """As notebook 08's: rungs, without the fields of points."""
     import pandas as pd
 
@@ -90,7 +88,7 @@ def test_a_derived_table_shows_the_columns_that_it_has() -> None:
     assert texts(found)["measured_ms"].tolist() == ["93.4", "50.4"]
 
 
-def test_points_that_do_not_fit_are_named() -> None:
+def test_points_that_do_not_fit_are_named():
     args = ("--model", "llama-3.1-8b", "--precision", "fp32", "--on", "t4")
     for extra in ((), ("--operations",)):
         done = predict(*args, *extra)
@@ -102,7 +100,7 @@ def test_points_that_do_not_fit_are_named() -> None:
     assert "nor do 2 more of these points" in many.output
 
 
-def test_operations_tell_causal_work_where_it_is_less() -> None:
+def test_operations_tell_causal_work_where_it_is_less():
     long = predict("--model", "gpt2", "--prompt-len", "1024", "--operations")
     rows = {x.split()[0]: x.split() for x in long.output.splitlines() if x.strip()}
     assert rows["attention"][6:8] == ["38,654.71", "19,346.23"]

@@ -55,14 +55,18 @@ def headed(change: float) -> Callable[[Tensors], Any]:
 
 UNFIT: list[tuple[Any, dict[str, Any], str]] = [
     (without("layers.1."), {}, r"lacks what LlamaForCausalLM has: .*layers.1.input"),
-    (without("embed"), {}, "lacks what LlamaForCausalLM has: lm_head.weight, model.em"),
+    (
+        without("embed"),
+        {},
+        "lacks what LlamaForCausalLM has: lm_head.weight and 1 more$",
+    ),
     (without("nothing"), {"tie_word_embeddings": False}, "has: lm_head.weight$"),
     (added("extra.weight", 2), {}, "has what LlamaForCausalLM lacks: extra.weight$"),
-    (without("x"), {"num_hidden_layers": 1}, "lacks: model.layers.1.* and 6 more$"),
+    (without("x"), {"num_hidden_layers": 1}, "lacks: model.layers.1.* and 8 more$"),
     (
         without("x"),
         {"intermediate_size": 96},
-        "sizes than its config: model.layers.0.mlp.down",
+        r"has other sizes: model.layers.0.mlp.down_proj.weight \[64, 128\] where",
     ),
     (headed(1.0), {}, "lm_head.weight is not model.embed_tokens.weight, which it is"),
     (
@@ -115,19 +119,11 @@ def test_a_shard_is_missing(folder: Path) -> None:
     check_tensors(folder)
     lost = sorted(folder.glob("*.safetensors"))[1]
     lost.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{folder} lacks {lost.name}$"):
+    with pytest.raises(FileNotFoundError, match=f"model=.* lacks {lost.name}$"):
         fl.load(folder)
     words = ["--weights=trained", "--budget-s=0.01", "--prompt-len=4"]
     result = CliRunner().invoke(main, ["measure", f"--model={folder}", *words])
     assert result.exit_code == 2 and result.output.endswith(f"lacks {lost.name}\n")
-
-
-@pytest.mark.parametrize("data", [b"version https://git-lfs.github.com/spec/v1", None])
-def test_a_file_that_is_no_safetensors(folder: Path, data: bytes | None) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(data or path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="is no whole safetensors file: "):
-        fl.load(folder)
 
 
 KERNELS: list[dict[str, Any]] = [

@@ -29,7 +29,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             raise click.UsageError(str(error)) from error
         except RuntimeError as error:
             if type(error).__name__ in WORDED:
@@ -114,11 +114,10 @@ def points_from(
             raise click.UsageError(f"give {' and '.join(missing)} too, or a --model")
     left_out: list[str] = []
     points = grid(left_out, **given)
-    whys = [profile and unsupported(point, profile) for point in points]
-    if not all(whys):
-        both = list(zip(points, whys, strict=True))
-        points = [point for point, why in both if not why]
-        left_out += [f"{point.label}: {why}" for point, why in both if why]
+    whys = {p: unsupported(p, profile) for p in points} if profile else {}
+    if whys and not all(whys.values()):
+        left_out += [f"{point.label}: {why}" for point, why in whys.items() if why]
+        points = [point for point in points if not whys[point]]
     echo_left_out(left_out)
     return points
 

@@ -162,7 +162,12 @@ def _attention(
     masked = step.masked or bool(window and causal and step.new > 1 and seen > window)
     sizes = Heads(heads, kv_heads, (d + dv) // 2, bool(causal))
     fused = step.fused and program_of(step.shape)["sdpa"]
-    changed = {"shape": sizes, "keys": seen, "masked": masked, "fused": fused}
+    changed: dict[str, Any] = {
+        "shape": sizes,
+        "keys": seen,
+        "masked": masked,
+        "fused": fused,
+    }
     return attend(step._replace(**changed))
 
 

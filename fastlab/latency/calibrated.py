@@ -54,15 +54,10 @@ def calibrated(
     ]
 
 
-class HostWork(NamedTuple):
-    """Seconds of the host's work on one call: launches and calls, whole graphs."""
-
-    launching: float
-    replaying: float
-
-
-def host_work(cost: Costs, point: Point, profile: Profile, kind: str) -> HostWork:
-    """What the host does besides the operations of one call.
+def host_work(
+    cost: Costs, point: Point, profile: Profile, kind: str
+) -> tuple[float, float]:
+    """Seconds of the host beside the operations of a call: launching, replaying graphs.
 
     A CPU's own kernels are called within its operations: what is left is the code
     between them, of which there is none within one function.
@@ -71,7 +66,7 @@ def host_work(cost: Costs, point: Point, profile: Profile, kind: str) -> HostWor
     eager = host.eager - (host.inner if kind == "cpu" else 0)
     launching = eager * profile.host(point.shape.family)
     launching += host.compiled * profile.compiled_s + host.calls * profile.call_s
-    return HostWork(launching, host.replays * profile.replay_s)
+    return launching, host.replays * profile.replay_s
 
 
 def _totals(times: Sequence[np.ndarray], each: Each) -> tuple[np.ndarray, ...]:
@@ -94,19 +89,20 @@ def _totals(times: Sequence[np.ndarray], each: Each) -> tuple[np.ndarray, ...]:
 
 
 def _timing(
-    host: HostWork,
+    host: tuple[float, float],
     device: Device,
     work_s: float,
     half: float,
     bound: int,
     beyond: bool,
 ) -> Timing:
-    busy, name = float(work_s) + host.replaying, BOUNDS[bound]
+    launching, replaying = host
+    busy, name = float(work_s) + replaying, BOUNDS[bound]
     if device.kind == "cpu":
-        seconds = busy + host.launching
+        seconds = busy + launching
     else:
-        seconds = max(busy, host.launching)
-        name = "launch" if host.launching > busy else name
+        seconds = max(busy, launching)
+        name = "launch" if launching > busy else name
     width = math.exp(half * device.fits.stretch) if device.fits else 1.0
     return Timing(seconds, seconds / width, seconds * width, name, bool(beyond))
 

@@ -157,6 +157,8 @@ class Trainer:
         """So many steps in all, unless the run has a plan from before its stop."""
         if self.plan.end is None:
             self.plan = Plan.of(max(1, steps - self.step), self.how.decay, self.step)
+        elif steps != self.plan.end:
+            raise ValueError(f"steps={steps}: the run here ends at {self.plan.end}")
 
     def finish(self, steps: int | None = None) -> None:
         """Shrink learning rates from here on and end; usually after a quarter more.

@@ -40,7 +40,7 @@ from fastlab.learning.tokens import (
 )
 from fastlab.models import build
 from fastlab.spec import ModelShape, Point
-from fastlab.spec.checks import make
+from fastlab.spec.checks import check_count, check_number, make
 
 SETTINGS, TOKENIZER, IDS = "settings.json", "tokenizer", "train.npy"
 CURVE_ROWS = 12  # of the loss curve, evenly spread, the last among them, in run.json
@@ -81,8 +81,14 @@ def train(
     in all; with neither it goes on until it is stopped. finish: shrink learning rates
     from the last checkpoint on and end (steps: over so many). Returns the loss curve.
     out: by default `folder`/final. Raises ValueError where the folder holds another
-    run, or where the text is shorter than one block.
+    run or one of other steps, or where the text is shorter than one block.
     """
+    if steps is not None:
+        check_count("steps", steps)
+    if minutes is not None:
+        check_number("minutes", minutes)
+        if finish or steps is not None:
+            raise ValueError(f"minutes={minutes} goes with neither steps nor finish")
     folder = Path(folder)
     run, is_new = _agreed(folder, run)
     corpus = corpus_of(run.text)

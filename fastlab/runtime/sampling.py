@@ -20,10 +20,7 @@ _WORD = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 = greedy; top_k = how many tokens may be drawn, 0 = all.
-
-    ValueError also for a top_k or seed without a temperature, which nothing would heed.
-    """
+    """temperature 0 = greedy, which heeds nothing else; top_k: 0 = all tokens."""
 
     temperature: float = 0.0
     top_k: int = 0
@@ -37,10 +34,9 @@ class Sampling:
             )
         check_count("top_k", self.top_k, low=0)
         check_count("seed", self.seed, low=0, high=2**31)
-        for name in ("top_k", "seed"):
-            if getattr(self, name) and not self.temperature:
-                value = f"{name}={getattr(self, name)}"
-                raise ValueError(f"{value} needs a temperature above 0: 0 is greedy")
+        for name, value in (("top_k", self.top_k), ("seed", self.seed)):
+            if value and not self.temperature:
+                raise ValueError(f"{name}={value} needs a temperature above 0")
 
 
 GREEDY = Sampling()
@@ -65,15 +61,12 @@ def pick(logits: Tensor, sampling: Sampling, position: Tensor) -> Tensor:
 
 
 def uniform(shape: torch.Size, seed: int, position: Tensor) -> Tensor:
-    """Numbers (batch, vocab) in (0, 1), the same for the same seed and position.
-
-    Both ends are left out: half steps of 2^-23 are the finest that fp32 holds below 1.
-    """
+    """Numbers (batch, vocab) in (0, 1), the same for the same seed and position."""
     start = _mixed(_mixed(torch.full_like(position, seed) + 1) + position)
     batch = torch.arange(shape[0], device=position.device)[:, None]
     token = torch.arange(shape[1], device=position.device)
     mixed = _mixed(_mixed(start + batch * 0x9E3779B1) + token)
-    return ((mixed >> 9).float() + 0.5) * 2.0**-23
+    return ((mixed >> 9).float() + 0.5) * 2.0**-23  # exact in fp32: never 0 or 1
 
 
 def _mixed(x: Tensor) -> Tensor:

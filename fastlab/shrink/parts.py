@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.shrink.kernels import Quantized, StoredLinear, bytes_of
+from fastlab.shrink.kernels import StoredLinear, bytes_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
 
 
@@ -60,12 +60,6 @@ def scope_of(model: nn.Module) -> str:
     if any(isinstance(module, Int8Embedding) for module in stored.values()):
         return "all"
     return "layers" if all(name.startswith(lists) for name in stored) else "head"
-
-
-def precision_of(model: nn.Module) -> str:
-    """The quantized precision of a model's linears, "" for a dense model."""
-    linears = (m for m in model.modules() if isinstance(m, Quantized))
-    return next((linear.form.name for linear in linears), "")
 
 
 def name_of(model: nn.Module, wanted: nn.Module) -> str:

@@ -23,15 +23,11 @@ from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.shrink.share import LutLinear
 from fastlab.shrink.sparsify import STORED
+from fastlab.spec.formats import Format
 from fastlab.spec.hub import sha256_of
-from fastlab.spec.manifest import (
-    IMPLEMENTATIONS,
-    MANIFEST,
-    SCHEMA,
-    manifest_of,
-)
+from fastlab.spec.manifest import IMPLEMENTATIONS, MANIFEST, SCHEMA, manifest_of
 from fastlab.spec.recipe import Recipe
-from fastlab.spec.storage import Sharing, Sparsity
+from fastlab.spec.storage import Sparsity
 
 WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
 
@@ -51,7 +47,7 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
     attention = model.config._attn_implementation
     manifest = {
         "schema": SCHEMA,
-        **_recipe_of(model).to_dict(),
+        **recipe_of(model).to_dict(),
         "model": type(model).__name__,
         "attention": attention if attention in IMPLEMENTATIONS else "sdpa",
     }
@@ -66,18 +62,17 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
     return manifest
 
 
-def _recipe_of(model: Any) -> Recipe:
+def recipe_of(model: Any) -> Recipe:
     """What the modules of a model are made of."""
-    forms = [m.form for m in model.modules() if isinstance(m, StoredLinear)]
-    form = forms[0] if forms else None
+    linears = (m for m in model.modules() if isinstance(m, StoredLinear))
+    form = next((linear.form for linear in linears), None)
+    if isinstance(form, Format):
+        return Recipe(form.name, scope=parts.scope_of(model))
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     dense = next((name for name in DTYPES if DTYPES[name] == dtype), "fp32")
-    if isinstance(form, Sparsity):
-        return Recipe(dense, sparsity=form)
-    if isinstance(form, Sharing):
-        return Recipe(dense, sharing=form)
-    precision = parts.precision_of(model)
-    return Recipe(precision or dense, scope=parts.scope_of(model))
+    kind = "sparsity" if isinstance(form, Sparsity) else "sharing"
+    shaped: dict[str, Any] = {kind: form}
+    return Recipe(dense, **shaped)
 
 
 def _write_stored(model: Any, folder: Path) -> dict[str, Any]:

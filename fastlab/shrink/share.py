@@ -112,7 +112,7 @@ def _by_density(values: Tensor, steps: Tensor) -> Tensor:
     """
     places = torch.linspace(0, values.shape[1] - 1, POINTS, device=values.device)
     quantiles = values[:, places.round().long()]
-    mass = quantiles.double().diff(dim=1).pow(2 / 3).cumsum(1)
+    mass = quantiles.diff(dim=1).pow(2 / 3).cumsum(1)
     at = torch.searchsorted(mass, mass[:, -1:] * steps)
     return quantiles.gather(1, at.clamp(max=POINTS - 2) + 1)
 

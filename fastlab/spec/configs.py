@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import ChainMap
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,8 @@ SIZES = {  # fields of a shape by what configs call them, the usual name first
     "tied": ("tie_word_embeddings",),
 }
 DEPTHS = (*SIZES["layers"], "encoder_layers")
-WIDTHS = (*SIZES["hidden"], "n_embed", "dim", "embed_dim", "emb_dim")
-_SIZED = {*DEPTHS, *WIDTHS, *(n for names in SIZES.values() for n in names)}
+# Whole numbers above zero; head_dim may be 0: it says another one then.
+_SIZED = {*DEPTHS, *(name for names in SIZES.values() for name in names)}
 _SIZED -= {"tie_word_embeddings"}  # the only one that is no number
 # What says nothing about the operations of a model.
 _NAMES = (
@@ -79,46 +78,51 @@ def read_shape(source: Any, architecture: str = "") -> ModelShape:
 def read_config(source: str | Path) -> Any:
     """The transformers config of a hub name or a local folder; no code of it is run.
 
-    One that names no type has that of the class it names. Raises OSError where it
-    cannot be had, ValueError in one line where it is no config, names nonsense or no
-    sizes, or needs code of its own.
+    One that names no type has that of the class it names. OSError where it cannot be
+    had, ValueError for nonsense, no sizes, code of its own.
     """
     check_source(source)
     import transformers
 
     with in_one_line(source):
         data, _ = transformers.PretrainedConfig.get_config_dict(str(source))
-        _check_values(data)
+        said: dict[str, Any] = {}  # by name, of nested configs too
+        json.loads(json.dumps(data), object_pairs_hook=said.update)
+        _check_values(said)
         built = (data.get("architectures") or [""])[0]
         named = getattr(transformers, built or "nn", None)
         if data.get("auto_map") and named is None:
             raise ValueError(f"architectures={built!r} {OWN_CODE}")
         if "model_type" not in data and named is not None:
-            return named.config_class.from_dict(data)
-        return transformers.AutoConfig.from_pretrained(
-            str(source), trust_remote_code=False
-        )
+            config = named.config_class.from_dict(data)
+        else:
+            auto = transformers.AutoConfig
+            config = auto.from_pretrained(str(source), trust_remote_code=False)
+        _check_sizes(config, said)
+    return config
 
 
-def _values(data: dict[str, Any]) -> dict[str, Any]:
-    """All that a config says by name, its own before that of nested configs."""
-    inner = [_values(value) for value in data.values() if isinstance(value, dict)]
-    return dict(ChainMap(data, *inner))
-
-
-def _check_values(data: dict[str, Any]) -> None:
-    """Refuse sizes that no model has, and depth or width left to a class's default."""
-    for name, value in (said := _values(data)).items():
+def _check_values(said: dict[str, Any]) -> None:
+    """Refuse sizes that no model has, which transformers takes as they come."""
+    for name, value in said.items():
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{name}=NaN must be a number")
         if name == "rope_theta":
             check_number(name, value)
-        sized = name in _SIZED and value is not None
-        if sized and not isinstance(value, list):
-            check_count(name, value, high=1024 if name in DEPTHS else 2**31)
-    for names in (DEPTHS, WIDTHS):
-        if not said.keys() & {*names}:
-            raise ValueError(f"{names[0]} is not given: no default is this model's")
+        if name in _SIZED and not isinstance(value, list | dict | None):
+            high = 1024 if name in DEPTHS else 2**31
+            check_count(name, value, int(name != "head_dim"), high)
+
+
+def _check_sizes(config: Any, said: dict[str, Any]) -> None:
+    """Refuse a config that leaves its depth or width to the default of its class."""
+    text = config.get_text_config()
+    config = text if hasattr(text, "attribute_map") else config
+    for name in ("num_hidden_layers", "hidden_size"):
+        own = config.attribute_map.get(name, name)
+        follows = isinstance(getattr(type(config), name, None), property)
+        if hasattr(config, name) and not (follows or {name, own, "n_embed"} & {*said}):
+            raise ValueError(f"{own} is not given: no default is this model's")
 
 
 def type_shape(model_type: str) -> ModelShape:

@@ -14,7 +14,7 @@ from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload, check_weights
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.recipe import Recipe
-from fastlab.spec.shape import ModelShape, find_shape
+from fastlab.spec.shape import PRESETS, ModelShape, find_shape
 from fastlab.spec.storage import Sharing, Sparsity
 
 # Flat names are the fields' own, those of a recipe's parts with the part's verb first.
@@ -60,9 +60,8 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
     for the model's own. The last field named varies fastest. Raises ValueError naming
     the field and its value before anything else happens.
 
-    left_out: takes why some combinations are impossible whose values are possible
-    elsewhere; without it, or where nothing is left, the first of them raises. With it
-    a value that no point heeds is refused, too.
+    left_out: takes why some combinations are impossible, where others are not; values
+    that no point heeds are refused then, too.
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
@@ -85,10 +84,10 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
 def _check_heeded(axes: Mapping[str, list[Any]], points: list[Point]) -> None:
     """Raise ValueError for a value that decides nothing in any of the points."""
     rows = [flat(point) for point in points]
-    for name in axes.keys() & FLAT.keys():
-        for value in axes[name]:
-            if value is not None and all(row[name] != value for row in rows) and rows:
-                raise ValueError(f"{name}={value!r} decides nothing beside the others")
+    for name in axes.keys() & FLAT.keys() if rows else ():
+        heeded = [None, *(row[name] for row in rows)]
+        if idle := [value for value in axes[name] if value not in heeded]:
+            raise ValueError(f"{name}={idle[0]!r} decides nothing beside the others")
 
 
 def _check_alone(values: Mapping[str, Any]) -> None:
@@ -137,9 +136,8 @@ def point_of(**values: Any) -> Point:
         weights = weights_id(local_folder(model))
     shape = _shape_of(model, _given(ModelShape, values))
     work = Workload(**_given(Workload, values))
-    held = held_recipe(model)  # what a folder holds decides, where nothing else is said
-    if held is not None:
-        values = _merged(model, held, shape, values)
+    if model not in PRESETS and (held := held_recipe(model)):
+        values = _merged(model, held, shape, values)  # a folder says what it holds
     try:
         recipe = Recipe(
             **_given(Recipe, values),
@@ -156,7 +154,7 @@ def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[st
     """The values, and what a folder holds; ValueError where they contradict it."""
     if not is_stored(held):
         return {"precision": held.precision, **values}
-    own = flat(Point(shape, recipe=held))
+    own = flat(Point(shape, Workload(prompt_len=1), held))
     for name, (cls, _) in FLAT.items():
         if cls not in VERBS and name not in ("precision", "scope", "distill_steps"):
             del own[name]

@@ -21,9 +21,9 @@ LFS = b"version https://git-lfs"
 
 @contextmanager
 def in_one_line(model: str | Path) -> Iterator[None]:
-    """What transformers raises over a model's files, as one line that names it.
+    """What transformers raises over a model's files, as one line: OSError, ValueError.
 
-    OSErrors stay such, all others become ValueErrors; only memory that runs out passes.
+    Only where memory runs out it passes as it is.
     """
     try:
         yield

@@ -118,11 +118,7 @@ class Point(Spec):
         """The shape of the model that runs: what pruning leaves of the dense one."""
         if not self.recipe.prunes:
             return self.shape
-        if not self.shape.config:
-            return pruned_shape(self.shape, self.recipe.pruning)
-        from fastlab.spec.configs import pruned_traced
-
-        return pruned_traced(self.shape, self.recipe.pruning)
+        return pruned_shape(self.shape, self.recipe.pruning)
 
     @property
     def built(self) -> Point:

@@ -78,25 +78,30 @@ def pruned_shape(shape: ModelShape, pruning: Pruning) -> ModelShape:
     """The exact shape of a model after pruning, before it is built.
 
     Counts are rounded to the nearest whole number (a half upwards), at least 1 is left.
-    llama's config wants heads to divide hidden: there hidden is rounded to a multiple
-    of both. Raises ValueError where a share cuts nothing or nothing fits.
+    All but qwen3 may want heads to divide hidden, as llama does: hidden is rounded to a
+    multiple of both. Of other families the config is cut. Raises ValueError where a
+    share cuts nothing or nothing fits.
     """
+    if shape.config:
+        from fastlab.spec.configs import pruned_traced
+
+        return pruned_traced(shape, pruning)
     if pruning.experts:
         raise ValueError(f"experts={pruning.experts}: {shape.family} has no experts")
-    own: dict[str, Any] = {"layers": left("layers", shape.layers, pruning.layers)}
-    own["ffn"] = left("ffn", shape.ffn, pruning.ffn, pruning.multiple)
-    grouped = shape.family in GROUPED, shape.family == "llama"
-    own |= pruned_heads(vars(shape), pruning, shape.family, *grouped)
-    return replace(shape, **own)
+    layers = left("layers", shape.layers, pruning.layers)
+    ffn = left("ffn", shape.ffn, pruning.ffn, pruning.multiple)
+    apart = shape.family in GROUPED
+    sizes: Any = pruned_heads(vars(shape), pruning, shape.family, apart)
+    return replace(shape, layers=layers, ffn=ffn, **sizes)
 
 
 def pruned_heads(
-    sizes: Mapping[str, int], pruning: Pruning, family: str, apart: bool, divides: bool
+    sizes: Mapping[str, int], pruning: Pruning, family: str, apart: bool
 ) -> dict[str, int]:
     """hidden, heads and kv_heads that are left of these and of head_dim.
 
-    apart: whether heads have a width of their own, or fill the hidden width; divides:
-    whether heads must divide hidden all the same. Raises ValueError as `pruned_shape`.
+    apart: whether heads have a width of their own, or fill the hidden width. Raises
+    ValueError as `pruned_shape` does.
     """
     if not apart and pruning.heads != pruning.hidden:
         raise ValueError(
@@ -112,7 +117,7 @@ def pruned_heads(
     heads = groups * (sizes["heads"] // sizes["kv_heads"])
     hidden = heads * width
     if apart:
-        step = math.lcm(multiple, heads if divides else 1)
+        step = math.lcm(multiple, heads if family != "qwen3" else 1)
         hidden = left("hidden", sizes["hidden"], pruning.hidden, step)
     return {"hidden": hidden, "heads": heads, "kv_heads": groups}
 

@@ -3,8 +3,6 @@
 Nothing is ever downloaded: playwright drives the chromium that the system has.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """An explorer in JupyterLab: its picture is there once, living or only saved."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

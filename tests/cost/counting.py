@@ -1,7 +1,5 @@
 """What torch itself counts while a call runs, for the tests of costs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode

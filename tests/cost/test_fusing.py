@@ -1,7 +1,5 @@
 """Fused operations: by hand, and against the calls in code that inductor generates."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -33,12 +31,12 @@ def calls_of(point: Point) -> int:
         ("tiny-bert", {"runtime": "compile"}),
     ],
 )
-def test_launches_are_the_calls_of_generated_code(model: str, how: dict) -> None:
+def test_launches_are_the_calls_of_generated_code(model, how):
     point = point_of(model=model, layers=2, prompt_len=12, **how)
     assert total(point, "launches") == pytest.approx(calls_of(point), rel=0.15)
 
 
-def test_a_layer_by_hand() -> None:
+def test_a_layer_by_hand():
     """gpt2, 10 rows of 64 in fp32: what is left of norms, residuals and GELU."""
     point = point_of(model="tiny-gpt2", prompt_len=10, runtime="compile", cache="none")
     ops = named(point)
@@ -51,7 +49,7 @@ def test_a_layer_by_hand() -> None:
     assert ops["mlp.gelu"].launches == 1
 
 
-def test_products_stay_and_nothing_moves_more() -> None:
+def test_products_stay_and_nothing_moves_more():
     eager = point_of(model="tiny-qwen3", phase="decode", cache="static")
     fast = point_of(model="tiny-qwen3", phase="decode", runtime="decoder")
     slow, quick = named(eager), named(fast)
@@ -77,9 +75,7 @@ def test_products_stay_and_nothing_moves_more() -> None:
         ({"runtime": "transformers", "phase": "generate", "new_tokens": 3}, "linear"),
     ],
 )
-def test_one_row_times_a_dense_weight_is_compiled_to_a_loop(
-    how: dict, kind: str
-) -> None:
+def test_one_row_times_a_dense_weight_is_compiled_to_a_loop(how, kind):
     step = {"phase": "decode", "cache": "static", "runtime": "decoder"}
     point = point_of(**{"model": "tiny-llama"} | step | how)
     *_, down = (op for op in operations(point) if op.name == "mlp.down")
@@ -87,7 +83,7 @@ def test_one_row_times_a_dense_weight_is_compiled_to_a_loop(
     assert down.compiled == (point.recipe.runtime != "eager")
 
 
-def test_eager_attention_keeps_its_products_and_one_softmax() -> None:
+def test_eager_attention_keeps_its_products_and_one_softmax():
     """Scores of 4 bytes written, read, written, read; the rest is q and the output."""
     how = {"attention": "eager", "runtime": "compile", "cache": "none"}
     point = point_of(model="tiny-gpt2", prompt_len=10, **how)

@@ -1,7 +1,5 @@
 """Peak memory against tensors alive on the meta device; KV cache against real ones."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +36,7 @@ CASES += [
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("family", "how"), CASES)
-def test_peak_within_fifteen_percent(family: str, how: dict, attention: str) -> None:
+def test_peak_within_fifteen_percent(family, how, attention):
     sizes = {"layers": 3, "hidden": 512, "vocab": 8000, "max_positions": 1024}
     sizes |= {"kv_heads": 2} if family in ("llama", "qwen3") else {}
     point = point_of(family=family, attention=attention, **sizes, **how)
@@ -52,7 +50,7 @@ def test_peak_within_fifteen_percent(family: str, how: dict, attention: str) -> 
     ("model", "precision"),
     [("qwen3", "fp32"), ("gpt2", "autocast-bf16"), ("llama", "autocast-bf16")],
 )
-def test_kv_cache_equals_the_tensors(model: str, precision: str) -> None:
+def test_kv_cache_equals_the_tensors(model, precision):
     how = {"precision": precision, "batch": 3, "prompt_len": 9}
     point = point_of(model=f"tiny-{model}", **how)
     built = build(point)
@@ -68,7 +66,7 @@ def test_kv_cache_equals_the_tensors(model: str, precision: str) -> None:
 
 @pytest.mark.parametrize("cache", ["static", "static-int8", "static-fp8"])
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-llama", "tiny-qwen3"])
-def test_a_static_cache_is_as_large_as_it_is_allocated(model: str, cache: str) -> None:
+def test_a_static_cache_is_as_large_as_it_is_allocated(model, cache):
     for precision in ("fp32", "bf16"):
         how = {"cache": cache, "precision": precision, "batch": 3}
         point = point_of(model=model, phase="decode", prompt_len=130, **how)
@@ -76,7 +74,7 @@ def test_a_static_cache_is_as_large_as_it_is_allocated(model: str, cache: str) -
         assert kv_cache_bytes(point) == held
 
 
-def test_packed_keys_and_values_halve_the_cache() -> None:
+def test_packed_keys_and_values_halve_the_cache():
     """llama-3.1-8b, bf16, 8,192 rows: 1 GiB, or 132 of 256 bytes of it."""
     how = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
     plain, packed = (
@@ -87,7 +85,7 @@ def test_packed_keys_and_values_halve_the_cache() -> None:
     assert packed * 256 == plain * 132
 
 
-def test_an_8b_model_in_bf16_takes_its_16_gigabytes() -> None:
+def test_an_8b_model_in_bf16_takes_its_16_gigabytes():
     point = point_of(model="llama-3.1-8b", phase="decode", precision="bf16")
     weights = 2 * parameters(point.shape)
     assert weights == 16_060_522_496
@@ -95,7 +93,7 @@ def test_an_8b_model_in_bf16_takes_its_16_gigabytes() -> None:
     assert largest_batch(point, 8 * 2**30) == 0
 
 
-def test_the_largest_batch_fits_and_the_next_does_not() -> None:
+def test_the_largest_batch_fits_and_the_next_does_not():
     how = {"phase": "decode", "prompt_len": 4096, "precision": "bf16"}
     point = point_of(model="llama-3.2-1b", **how)
 

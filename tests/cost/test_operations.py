@@ -1,7 +1,5 @@
 """FLOPs, bytes and launches: against torch on the meta device, and worked by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -62,14 +60,14 @@ def counted_flops(point: Point, device: str = "meta") -> int:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("model", "call"), CASES)
-def test_flops_equal_torchs(model: str, call: dict, attention: str) -> None:
+def test_flops_equal_torchs(model, call, attention):
     point = point_of(model=model, batch=3, prompt_len=13, attention=attention, **call)
     assert total(point) == counted_flops(point)
 
 
 @settings(max_examples=40)
 @given(points())
-def test_flops_and_parameters_equal_torchs_for_any_shape(point: Point) -> None:
+def test_flops_and_parameters_equal_torchs_for_any_shape(point):
     model = build(point, "meta")
     assert parameters(point.shape) == sum(p.numel() for p in model.parameters())
     assert total(point) == counted_flops(point)
@@ -80,9 +78,7 @@ def test_flops_and_parameters_equal_torchs_for_any_shape(point: Point) -> None:
     ("model", "call"),
     [(m, c) for m, c in CASES if c in (PREFILL, DECODE, *STATIC[:6])],
 )
-def test_launches_are_those_that_torch_dispatches(
-    model: str, call: dict, attention: str
-) -> None:
+def test_launches_are_those_that_torch_dispatches(model, call, attention):
     """Of twelve layers: mask and position bookkeeping is not ours, casts are."""
     how = {"layers": 12, "prompt_len": 13, "attention": attention}
     point = point_of(model=model, **how, **call)
@@ -91,7 +87,7 @@ def test_launches_are_those_that_torch_dispatches(
     assert total(point, "launches") == pytest.approx(counted, rel=within)
 
 
-def test_parameters_of_the_published_models() -> None:
+def test_parameters_of_the_published_models():
     known = {
         "gpt2": 124_439_808,
         "bert": 109_514_298,
@@ -102,7 +98,7 @@ def test_parameters_of_the_published_models() -> None:
     assert {name: parameters(PRESETS[name]) for name in known} == known
 
 
-def test_the_articles_case_by_hand() -> None:
+def test_the_articles_case_by_hand():
     """n = 1024, 12 x 768: 24 n H^2 + 4 n^2 H a layer, 2 n H V for the head.
 
     The article prints 1.25e9 and 1.5e9; the second of these is near, the first is not.
@@ -123,7 +119,7 @@ def test_the_articles_case_by_hand() -> None:
 
 
 @pytest.mark.parametrize("model", FAMILIES)
-def test_the_parts_are_all_flops_and_the_kinds_all_bytes(model: str) -> None:
+def test_the_parts_are_all_flops_and_the_kinds_all_bytes(model):
     point = point_of(model=model)
     found = flops_by_part(point)
     assert tuple(found) == PARTS
@@ -137,7 +133,7 @@ def test_the_parts_are_all_flops_and_the_kinds_all_bytes(model: str) -> None:
     assert rotated == (point.shape.family in GROUPED)
 
 
-def test_a_linear_by_hand() -> None:
+def test_a_linear_by_hand():
     op = ops.linear("q", (3, 5, 7), a=2, bias=True)
     assert op.flops == 2 * 3 * 5 * 7
     assert op.weight_bytes == 2 * (7 * 5 + 5)
@@ -145,7 +141,7 @@ def test_a_linear_by_hand() -> None:
     assert op.bytes == op.weight_bytes + op.activation_bytes
 
 
-def test_causal_attention_by_hand() -> None:
+def test_causal_attention_by_hand():
     """3 new queries after 2 cached keys see 3, 4 and 5 keys: 12 of 15 pairs."""
     op = ops.attention("a", (1, 3, 2, 4, 2, 8), a=2)
     assert op.flops == 4 * 4 * 8 * 15
@@ -157,7 +153,7 @@ def test_causal_attention_by_hand() -> None:
 
 
 @pytest.mark.parametrize("model", FAMILIES)
-def test_every_weight_is_read_once_by_a_prefill(model: str) -> None:
+def test_every_weight_is_read_once_by_a_prefill(model):
     """All parameters but the tables of which only rows are read."""
     point = point_of(model=model, precision="bf16")
     s = point.shape
@@ -169,7 +165,7 @@ def test_every_weight_is_read_once_by_a_prefill(model: str) -> None:
     assert weights == 2 * (parameters(s) - rows_only)
 
 
-def test_a_decode_step_reads_the_cache_and_appends() -> None:
+def test_a_decode_step_reads_the_cache_and_appends():
     """llama-3.1-8b, 1,000 cached, bf16: 128 KiB a position, 2 x 32 x 8 x 128 x 2."""
     point = point_of(model="llama-3.1-8b", prompt_len=1000, precision="bf16", **DECODE)
     row, found = 131_072, named(point)
@@ -180,13 +176,13 @@ def test_a_decode_step_reads_the_cache_and_appends() -> None:
     assert cache.times * cache.kv_write_bytes == 1001 * row
 
 
-def test_without_a_cache_a_decode_step_is_a_whole_prefill() -> None:
+def test_without_a_cache_a_decode_step_is_a_whole_prefill():
     step = point_of(model="tiny-llama", phase="decode", prompt_len=31, cache="none")
     whole = point_of(model="tiny-llama", prompt_len=32, cache="none", logits="last")
     assert operations(step) == operations(whole)
 
 
-def test_a_generation_is_a_prefill_and_its_steps() -> None:
+def test_a_generation_is_a_prefill_and_its_steps():
     both = {"model": "tiny-llama", "prompt_len": 10}
     whole = point_of(**both, phase="generate", new_tokens=3)
     parts = [
@@ -197,7 +193,7 @@ def test_a_generation_is_a_prefill_and_its_steps() -> None:
     assert operations(whole) == [op for part in parts for op in operations(part)]
 
 
-def test_torch_misses_attention_on_cpu_tensors() -> None:
+def test_torch_misses_attention_on_cpu_tensors():
     """Why the counts above are taken on meta: SDPA on the CPU counts nothing."""
     point = point_of(model="tiny-llama", prompt_len=64)
     attention = named(point)["attention"]

@@ -1,7 +1,5 @@
 """Products under each precision: bytes by hand, what models hold and launch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -41,7 +39,7 @@ SMALL += [
 
 @pytest.mark.parametrize("made", SMALL, ids=str)
 @pytest.mark.parametrize("model", [*FAMILIES, "tied"])
-def test_weights_take_what_the_model_holds(model: str, made: dict) -> None:
+def test_weights_take_what_the_model_holds(model, made):
     tied = TINY | {"tied": True, "vocab": 500}
     point = point_of(**(tied if model == "tied" else {"model": model}), **made)
     assert weight_bytes(point) == stored_weight_bytes(build(point))
@@ -59,7 +57,7 @@ STORED = [
 
 @pytest.mark.parametrize("how", PLAIN + STORED, ids=str)
 @pytest.mark.parametrize("model", FAMILIES)
-def test_launches_are_those_that_torch_dispatches(model: str, how: dict) -> None:
+def test_launches_are_those_that_torch_dispatches(model, how):
     if model == "tiny-bert" and how.get("phase") == "decode":
         pytest.skip("bert does not decode")
     point = point_of(model=model, prompt_len=20, **how)
@@ -71,7 +69,7 @@ def test_launches_are_those_that_torch_dispatches(model: str, how: dict) -> None
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4-g64", "fp8", "fp8-dynamic"])
-def test_a_decode_step_reads_each_layer_as_stored(precision: str) -> None:
+def test_a_decode_step_reads_each_layer_as_stored(precision):
     """llama-3.1-8b: MLP 14336 x 4096, no bias; the head stays dense."""
     step = {"model": "llama-3.1-8b", "phase": "decode", "runtime": "decoder"}
     point = point_of(**step, precision=precision)
@@ -84,7 +82,7 @@ def test_a_decode_step_reads_each_layer_as_stored(precision: str) -> None:
     assert head.weight_bytes == stored_bytes(made, 128256, 4096)
 
 
-def test_many_rows_widen_int8_weights_first() -> None:
+def test_many_rows_widen_int8_weights_first():
     """One row too many: n k bytes and scales read, 2 n k written, read by bf16."""
     rows = INT8.packed_rows + 1
     few, many = (
@@ -98,7 +96,7 @@ def test_many_rows_widen_int8_weights_first() -> None:
     assert many["q"].activation_bytes == 2 * (64 * 64 + rows * (64 + 64))
 
 
-def test_dynamic_rows_are_a_byte_a_number_and_a_scale() -> None:
+def test_dynamic_rows_are_a_byte_a_number_and_a_scale():
     ops = named(point_of(**TINY, precision="int8-dynamic", prompt_len=100))
     assert ops["q"].activation_bytes == 100 * (64 + 4) + 4 * 100 * 64
     assert ops["q.rescale"].activation_bytes == 100 * 64 * (5 * 4 + 2)
@@ -107,7 +105,7 @@ def test_dynamic_rows_are_a_byte_a_number_and_a_scale() -> None:
     assert "q.rescale" not in fp8
 
 
-def test_autocast_casts_weights_in_every_call() -> None:
+def test_autocast_casts_weights_in_every_call():
     """4 bytes read and 2 written for each weight, 2 read by the product."""
     ops = named(point_of(**TINY, precision="autocast-bf16", prompt_len=10))
     assert ops["q.weight.cast"].weight_bytes == 4 * 64 * 64
@@ -118,7 +116,7 @@ def test_autocast_casts_weights_in_every_call() -> None:
     assert "out.cast" not in ops  # attention made 16 bit
 
 
-def test_autocast_keeps_casts_only_of_weights_that_require_gradients() -> None:
+def test_autocast_keeps_casts_only_of_weights_that_require_gradients():
     """Why all are counted: torch caches those of leaves with gradients alone."""
     for requires, copies in ((True, 2), (False, 3)):
         weight = torch.ones(8, 8, requires_grad=requires)
@@ -132,13 +130,13 @@ def test_autocast_keeps_casts_only_of_weights_that_require_gradients() -> None:
         assert seen.count == 2 + copies
 
 
-def test_a_quantized_table_is_read_by_rows() -> None:
+def test_a_quantized_table_is_read_by_rows():
     point = point_of(**TINY, precision="int4-g64", scope="all")
     read = named(point)["embed.tokens"].weight_bytes
     assert read == table_bytes(point.recipe.format, 128, 64) == 128 * (64 + 2)
 
 
-def test_every_operation_says_what_it_computes_in() -> None:
+def test_every_operation_says_what_it_computes_in():
     point = point_of(**TINY, precision="int8", prompt_len=8)
     said = dict(zip(named(point), costs_of(point).precisions, strict=True))
     assert said["q"] == said["mlp.down"] == "int8"
@@ -160,7 +158,7 @@ def test_every_operation_says_what_it_computes_in() -> None:
         ({"logits": "last", "prompt_len": 1}, "linear"),
     ],
 )
-def test_the_last_of_many_positions_is_cut_out(how: dict, kind: str) -> None:
+def test_the_last_of_many_positions_is_cut_out(how, kind):
     point = point_of(**TINY | {"prompt_len": 12, "batch": 2} | how)
     head = named(point)["head"]
     scored = 24 if how == {"logits": "all"} else 2

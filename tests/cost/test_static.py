@@ -1,7 +1,5 @@
 """Static caches, prefixes and calls of compiled code: bytes and launches by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastlab.cost.operations import operations
@@ -15,7 +13,7 @@ STEP |= {"precision": "bf16"}
 BASE: dict[str, Any] = {"model": "tiny-llama", "prompt_len": 20}
 
 
-def test_a_static_step_writes_its_row_and_reads_the_whole_cache() -> None:
+def test_a_static_step_writes_its_row_and_reads_the_whole_cache():
     """llama-3.1-8b, bf16: 4,096 bytes a position and layer; 1,001 fill 1,024 rows."""
     found, row = named(point_of(**STEP, cache="static")), 2 * 8 * 128 * 2
     cache, attention = found["cache"], found["attention"]
@@ -24,7 +22,7 @@ def test_a_static_step_writes_its_row_and_reads_the_whole_cache() -> None:
     assert attention.flops == attention.flops_causal == 4 * 32 * 128 * 1024
 
 
-def test_a_packed_cache_is_read_packed_and_written_out_dense() -> None:
+def test_a_packed_cache_is_read_packed_and_written_out_dense():
     """A byte a number and 4 for the scale of 128: 2 x 8 x 132 a position and layer."""
     found = named(point_of(**STEP, cache="static-int8"))
     unpack, attention = found["cache.unpack"], found["attention"]
@@ -40,12 +38,12 @@ def test_a_packed_cache_is_read_packed_and_written_out_dense() -> None:
     assert fast["cache.unpack"].activation_bytes == 2 * dense
 
 
-def test_from_an_empty_static_cache_attention_reads_the_new_rows() -> None:
+def test_from_an_empty_static_cache_attention_reads_the_new_rows():
     static, grown = (named(point_of(**BASE, cache=c)) for c in ("static", "dynamic"))
     assert static["attention"] == grown["attention"]
 
 
-def test_a_prefix_is_copied_and_not_computed() -> None:
+def test_a_prefix_is_copied_and_not_computed():
     """5 of 13 positions cached: 8 new ones see 13 keys, grouped heads copied out."""
     how = {"prompt_len": 13, "prefix_len": 5, "cache": "static", "batch": 3}
     point = point_of(model="tiny-llama", **how)
@@ -59,7 +57,7 @@ def test_a_prefix_is_copied_and_not_computed() -> None:
     assert ops["attention"].kv_read_bytes == 0
 
 
-def test_unrolled_steps_run_in_whole_calls() -> None:
+def test_unrolled_steps_run_in_whole_calls():
     """10 tokens: 9 steps after the prefill, as 3 calls of 4 or as 9 of one."""
     base = {"model": "tiny-llama", "phase": "generate", "new_tokens": 10}
     for unroll, steps, replays in ((1, 9, 9), (4, 12, 3)):
@@ -68,7 +66,7 @@ def test_unrolled_steps_run_in_whole_calls() -> None:
         assert costs_of(point).host.replays == replays
 
 
-def test_a_graph_is_one_launch_of_the_host() -> None:
+def test_a_graph_is_one_launch_of_the_host():
     step = point_of(**BASE, phase="decode", runtime="graph")
     assert costs_of(step).totals[-1] == 1
     assert costs_of(step).matrix[:, -1].sum() > 20
@@ -86,7 +84,7 @@ def test_a_graph_is_one_launch_of_the_host() -> None:
     assert host.compiled == sum(compiled)
 
 
-def test_steps_on_a_static_cache_are_told_once() -> None:
+def test_steps_on_a_static_cache_are_told_once():
     """All alike: a generation has as many rows as its prefill and one step."""
     whole = point_of(**BASE, cache="static", phase="generate", new_tokens=9)
     first = operations(point_of(**BASE, cache="static", logits="last"))

@@ -1,7 +1,5 @@
 """Products of sparse and shared weights: against the modules that run, and by hand."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +25,7 @@ SEMI = {"sparse_pattern": "2:4", "sparse_storage": "2:4", "precision": "bf16"}
 PALETTE = {"share_bits": 3}
 
 
-def test_a_layer_of_two_in_four_by_hand() -> None:
+def test_a_layer_of_two_in_four_by_hand():
     """1,048,576 weights: as many bytes of halves of them, and 2 bits each of place."""
     s: dict[str, Any] = {"family": "llama", "layers": 1, "hidden": 1024, "ffn": 1024}
     point = point_of(**s, heads=8, **SEMI, phase="decode")
@@ -46,7 +44,7 @@ def test_a_layer_of_two_in_four_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("phase", "rows"), [("prefill", 9), ("decode", 1)])
-def test_sparse_rows_by_hand(phase: str, rows: int) -> None:
+def test_sparse_rows_by_hand(phase, rows):
     """tiny-gpt2 (64 wide) at 90 %: 6 of 64 inputs are left, 26 of the MLP's 256."""
     ops = named(point_of(model="tiny-gpt2", phase=phase, prompt_len=9, **CSR))
     assert ops["qkv"].flops == 2 * rows * 192 * 6
@@ -61,7 +59,7 @@ def test_sparse_rows_by_hand(phase: str, rows: int) -> None:
     assert ops["head"].kind == "linear"
 
 
-def test_sixteen_bits_are_widened_for_sparse_rows_and_narrowed_after() -> None:
+def test_sixteen_bits_are_widened_for_sparse_rows_and_narrowed_after():
     point = point_of(model="tiny-llama", prompt_len=9, precision="bf16", **CSR)
     ops = named(point)
     assert ops["k.widen"].activation_bytes == 9 * 64 * (2 + 4)
@@ -71,7 +69,7 @@ def test_sixteen_bits_are_widened_for_sparse_rows_and_narrowed_after() -> None:
     assert (said["k"], said["head"]) == ("fp32", "bf16")
 
 
-def test_a_look_up_by_hand() -> None:
+def test_a_look_up_by_hand():
     """64 x 64 weights of 3 bits, bf16: planes of 512 bytes, a table of 8 values."""
     point = point_of(model="tiny-llama", prompt_len=9, precision="bf16", share_bits=3)
     ops, w = named(point), 64 * 64
@@ -86,14 +84,14 @@ def test_a_look_up_by_hand() -> None:
     assert lookup.activation_bytes == 4 * w
 
 
-def test_zeros_that_are_stored_cost_what_other_weights_do() -> None:
+def test_zeros_that_are_stored_cost_what_other_weights_do():
     for model in FAMILIES:
         zeros = point_of(model=model, sparse_ratio=0.9)
         assert operations(zeros) == operations(point_of(model=model))
 
 
 @pytest.mark.parametrize("model", FAMILIES)
-def test_flops_are_those_of_the_weights_that_are_multiplied(model: str) -> None:
+def test_flops_are_those_of_the_weights_that_are_multiplied(model):
     """A palette's as torch counts them; in sparse rows, of the weights left."""
     base = {"model": model, "prompt_len": 13, "attention": "eager"}
     shared, sparse = point_of(**base, share_bits=2), point_of(**base, **CSR)
@@ -109,7 +107,7 @@ def test_flops_are_those_of_the_weights_that_are_multiplied(model: str) -> None:
 
 @pytest.mark.parametrize("model", FAMILIES)
 @pytest.mark.parametrize("made", [CSR, PALETTE], ids=str)
-def test_fused_attention_takes_no_transposed_heads(model: str, made: dict) -> None:
+def test_fused_attention_takes_no_transposed_heads(model, made):
     point = point_of(model=model, prompt_len=13, **made)
     net = build(point)
     with torch.no_grad(), Kernels() as kernels:
@@ -123,9 +121,7 @@ def test_fused_attention_takes_no_transposed_heads(model: str, made: dict) -> No
 @pytest.mark.parametrize(("batch", "prompt_len"), [(1, 16), (4, 512)])
 @pytest.mark.parametrize("made", [CSR, PALETTE], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
-def test_peak_within_fifteen_percent(
-    family: str, made: dict, batch: int, prompt_len: int, precision: str
-) -> None:
+def test_peak_within_fifteen_percent(family, made, batch, prompt_len, precision):
     sizes = {"layers": 2, "hidden": 256, "vocab": 2000, "max_positions": 512}
     how = {"batch": batch, "prompt_len": prompt_len, "precision": precision}
     point = point_of(family=family, attention="eager", **sizes, **how, **made)
@@ -135,7 +131,7 @@ def test_peak_within_fifteen_percent(
     assert peak_bytes(point) == pytest.approx(alive, rel=0.15)
 
 
-def test_a_profile_without_such_classes_still_estimates_and_says_so() -> None:
+def test_a_profile_without_such_classes_still_estimates_and_says_so():
     profile = Reference(FOLDER / "xeon-2-threads").profile
     stored = ("csr", "palette", "palette-compiled")
     left = tuple(one for one in profile.fits.fits if one.kind not in stored)
@@ -151,7 +147,7 @@ def test_a_profile_without_such_classes_still_estimates_and_says_so() -> None:
             assert e.low_s < e.seconds < e.high_s
 
 
-def test_two_in_four_pay_in_a_long_prefill_and_not_where_launches_bind() -> None:
+def test_two_in_four_pay_in_a_long_prefill_and_not_where_launches_bind():
     h200, times = device("h200"), {}
     for phase in ("prefill", "decode"):
         how = {"model": "llama-3.1-8b", "phase": phase, "prompt_len": 4096}

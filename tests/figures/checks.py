@@ -1,7 +1,5 @@
 """What holds for every figure, whichever rows it is made of: see `faults`."""
 
-from __future__ import annotations
-
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb

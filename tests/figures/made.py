@@ -1,7 +1,5 @@
 """Rows with worked numbers: 2 x 2 sizes, fp32 and bf16, prefill and decode."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import fastlab as fl

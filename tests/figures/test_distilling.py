@@ -1,7 +1,5 @@
 """Students, live and stored: what resumes, what is read, and what the figures say."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """The rows below notebook 06's figures are those that were pinned."""
 
-from __future__ import annotations
-
 import pytest
 
 import fastlab as fl

@@ -1,7 +1,5 @@
 """Figures, explorer and cells of timing traps, from fixed samples."""
 
-from __future__ import annotations
-
 from unittest.mock import Mock
 
 import numpy as np

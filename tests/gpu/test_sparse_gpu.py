@@ -3,6 +3,8 @@
 Written from the operators' documentation and sources; it has not run yet.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from fastlab.latency.samples import GENERATED
 from fastlab.models import numerics, prepare
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.recipes import build
+from fastlab.shrink.saved import load_stored, save
 from fastlab.shrink.share import lut_linear, share
 from fastlab.shrink.sparsify import SemiSparseLinear, halves, sparsify, storage_refusal
 from fastlab.spec import point_of
@@ -145,3 +148,15 @@ def test_what_a_calibration_times_runs_there(kind):
             out = run()
         assert out.is_cuda
         assert bool(torch.isfinite(out).all())
+
+
+def test_a_2_4_model_comes_back(tmp_path: Path) -> None:
+    skip_unable()
+    how = {"sparse_pattern": "2:4", "sparse_storage": "2:4", "prompt_len": 32}
+    point = point_of(model="tiny-llama", precision="bf16", hidden=128, **how)
+    model = build(point, "cuda")
+    save(model, tmp_path)
+    again = load_stored(tmp_path, "cuda")
+    with numerics("bf16"):
+        expected = prepare(model, point, "cuda").run()
+        assert torch.equal(prepare(again, point, "cuda").run(), expected)

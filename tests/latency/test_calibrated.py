@@ -68,8 +68,9 @@ def test_a_gpu_takes_the_longer_of_the_two(known):
 
 def test_a_graph_takes_one_replay(known):
     """One dispatch, of 20 us, for the whole graph; intervals are of the sum."""
-    host = module.HostWork(0.0, 2e-5)
-    timing = module._timing(host, replace(known, kind="cuda"), 1e-3, 0.1, 1, False)
+    timing = module._timing(
+        (0.0, 2e-5), replace(known, kind="cuda"), 1e-3, 0.1, 1, False
+    )
     ends = [1.02e-3, 1.02e-3 / math.exp(0.1), 1.02e-3 * math.exp(0.1)]
     assert timing[:3] == pytest.approx(ends)
     assert timing.bound == "memory"

@@ -111,6 +111,8 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(family, tmp_path):
     (tmp_path / CURVE).write_text('{"step": 1}\n{"step": 2}\n{"step": 9}\n{"st')
     second = trainer(tmp_path, family, save_every_s=0, log_every=1)
     assert second.step == 3
+    with pytest.raises(ValueError, match="steps=9: the run here ends at 6"):
+        second.plan_steps(9)
     second.plan_steps(6)
     second.run()
     assert [row["step"] for row in second.curve] == [1, 2, 3, 4, 5, 6]

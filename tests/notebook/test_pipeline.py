@@ -1,7 +1,5 @@
 """The article's path on a trained model, as notebook 10 runs it cell by cell."""
 
-from __future__ import annotations
-
 import operator
 from itertools import accumulate
 from pathlib import Path

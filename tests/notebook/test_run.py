@@ -1,7 +1,5 @@
 """start(), rows, finish() and show(): checks before work, and what is left behind."""
 
-from __future__ import annotations
-
 import html
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Exercises found in a notebook, and solved with the one copy of their solutions."""
 
-from __future__ import annotations
-
 import ast
 from typing import NamedTuple
 

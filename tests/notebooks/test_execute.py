@@ -1,7 +1,5 @@
 """Every notebook runs to its end with tiny parameters, offline, from any folder."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

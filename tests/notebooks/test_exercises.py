@@ -3,8 +3,6 @@
 That each wrong answer gets its own hint is tested in tests/notebook/test_exercises.py.
 """
 
-from __future__ import annotations
-
 import ast
 
 import nbformat

@@ -7,8 +7,6 @@ under the figure's name; a value is the new name, or [new name, factor] where th
 number is the old one times factor.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -5,8 +5,6 @@ default, and of what is measured live as much as was pinned. Prints what is miss
 differs.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """prepare(): every runtime and cache gives the same tokens, or is refused by name."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -30,7 +28,7 @@ def point(family: str = "llama", layers: int = 1, **over: Any) -> Point:
 
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
-def test_eager_runs_agree_in_every_phase(family: str, cache: str) -> None:
+def test_eager_runs_agree_in_every_phase(family, cache):
     """One decode step is the last position of a prefill of one token more."""
     model = tiny(family)
     whole = point(family, phase="generate", new_tokens=6, cache=cache)
@@ -55,7 +53,7 @@ def test_eager_runs_agree_in_every_phase(family: str, cache: str) -> None:
 
 
 @pytest.mark.parametrize(("cache", "apart"), [("dynamic", True), ("static", False)])
-def test_the_last_rows_reach_our_own_head_side_by_side(cache: str, apart: bool) -> None:
+def test_the_last_rows_reach_our_own_head_side_by_side(cache, apart):
     """transformers cuts them out of the 9 positions, where they lie."""
     model, seen = tiny("llama"), []
     model.lm_head.register_forward_hook(lambda m, args, out: seen.append(args[0]))
@@ -66,14 +64,12 @@ def test_the_last_rows_reach_our_own_head_side_by_side(cache: str, apart: bool) 
     assert not model.lm_head._forward_pre_hooks
 
 
-def test_every_runtime_has_its_two_halves() -> None:
+def test_every_runtime_has_its_two_halves():
     """What it is, without torch, and what makes its calls ready."""
     assert [*RUN] == [*RUNTIMES]
 
 
-def test_autotuned_is_compile_with_another_mode(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_autotuned_is_compile_with_another_mode(monkeypatch):
     """The compiler is a stand-in, as tuning takes longer than all tests here."""
     asked: list[dict[str, Any]] = []
 
@@ -94,7 +90,7 @@ def test_autotuned_is_compile_with_another_mode(
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static-int8"])
-def test_compiled_prefill(cache: str) -> None:
+def test_compiled_prefill(cache):
     model = tiny("llama")
     with numerics("fp32"):
         call = prepare(model, point(runtime="compile", cache=cache, logits="last"))
@@ -104,7 +100,7 @@ def test_compiled_prefill(cache: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["eager", "compile"])
-def test_a_prefix_is_copied_and_the_rest_computed(runtime: str) -> None:
+def test_a_prefix_is_copied_and_the_rest_computed(runtime):
     model = tiny("qwen3")
     over = {"cache": "static", "prefix_len": 4, "runtime": runtime}
     with numerics("fp32"):
@@ -114,7 +110,7 @@ def test_a_prefix_is_copied_and_the_rest_computed(runtime: str) -> None:
             torch.testing.assert_close(call.run(), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_generation_after_a_prefix() -> None:
+def test_generation_after_a_prefix():
     model = tiny("gpt2")
     over = {"phase": "generate", "new_tokens": 5, "prefix_len": 4}
     with numerics("fp32"):
@@ -123,7 +119,7 @@ def test_generation_after_a_prefix() -> None:
 
 
 @pytest.mark.parametrize("runtime", ["transformers", "decoder"])
-def test_compiled_generation_is_transformers(runtime: str) -> None:
+def test_compiled_generation_is_transformers(runtime):
     model = tiny("llama")
     unroll = 2 if runtime == "decoder" else 1
     over = {"phase": "generate", "new_tokens": 6, "runtime": runtime}
@@ -134,7 +130,7 @@ def test_compiled_generation_is_transformers(runtime: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4-g32", "autocast-bf16"])
-def test_lower_precisions_decode_compiled(precision: str) -> None:
+def test_lower_precisions_decode_compiled(precision):
     """Eager and compiled steps agree within what 16-bit activations lose."""
     sizes = {"family": "llama", "layers": 1, "hidden": 64, "heads": 4, "kv_heads": 2}
     sizes |= {"ffn": 128, "vocab": 97, "phase": "decode", "prompt_len": 9}
@@ -171,7 +167,7 @@ def test_lower_precisions_decode_compiled(precision: str) -> None:
         ({"attention": "sdpa-flash"}, "cuda", "sdpa-flash computes in 16 bit only"),
     ],
 )
-def test_refusals(over: dict[str, Any], kind: str, words: str) -> None:
+def test_refusals(over, kind, words):
     asked = point(**({"phase": "decode"} | over))
     assert words in unsupported(asked, Here("cpu") if kind == "cpu" else device("h200"))
     if kind == "cpu":
@@ -179,7 +175,7 @@ def test_refusals(over: dict[str, Any], kind: str, words: str) -> None:
             prepare(tiny("llama"), asked)
 
 
-def test_an_old_gpu_has_no_fp8_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_gpu_has_no_fp8_cache(monkeypatch):
     asked = point(phase="decode", cache="static-fp8")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     reason = unsupported(asked, Here("cuda"))
@@ -188,9 +184,7 @@ def test_an_old_gpu_has_no_fp8_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unsupported(asked, Here("cuda")) is None
 
 
-def test_without_a_compiler_compiled_runtimes_are_refused_by_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_compiler_compiled_runtimes_are_refused_by_name(monkeypatch):
     monkeypatch.setattr("fastlab.machine.which", lambda name: None)
     point = point_of(model="tiny-llama", phase="decode", runtime="decoder")
     assert unsupported(point, Here("cpu")) == (

@@ -1,7 +1,5 @@
 """Prefix reuse: the same tokens with fewer of them computed, within its bytes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -13,7 +11,7 @@ from tests.runtime.tiny import generated, prompts, tiny
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
-def test_a_reused_prefix_gives_the_same_tokens(family: str, attention: str) -> None:
+def test_a_reused_prefix_gives_the_same_tokens(family, attention):
     model, prefixes = tiny(family), Prefixes()
     decoder = Decoder(model, 1, 40, runtime="eager", attention=attention)
     first, second = prompts(1, 12), prompts(1, 15)
@@ -29,7 +27,7 @@ def test_a_reused_prefix_gives_the_same_tokens(family: str, attention: str) -> N
 
 
 @pytest.mark.parametrize("cache", LAYERS)
-def test_the_oldest_go_first(cache: str) -> None:
+def test_the_oldest_go_first(cache):
     decoder = Decoder(tiny("gpt2"), 1, 40, cache=cache, runtime="eager")
     one = Prefixes()
     decoder.prefill(prompts(1, 8), one)
@@ -43,7 +41,7 @@ def test_the_oldest_go_first(cache: str) -> None:
     assert prefixes.restore(b, decoder.cache) == 0
 
 
-def test_a_longer_prompt_takes_the_place_of_what_it_begins_with() -> None:
+def test_a_longer_prompt_takes_the_place_of_what_it_begins_with():
     decoder, prefixes = Decoder(tiny("gpt2"), 1, 40, runtime="eager"), Prefixes()
     ids = prompts(1, 12)
     for n in (4, 12, 8):
@@ -51,14 +49,14 @@ def test_a_longer_prompt_takes_the_place_of_what_it_begins_with() -> None:
     assert len(prefixes) == 1
 
 
-def test_what_is_too_large_is_not_kept() -> None:
+def test_what_is_too_large_is_not_kept():
     decoder, prefixes = Decoder(tiny("gpt2"), 1, 40, runtime="eager"), Prefixes(10)
     decoder.prefill(prompts(1, 8), prefixes)
     assert len(prefixes) == 0
     assert prefixes.hits.rate == 0
 
 
-def test_different_prompts_in_a_batch_are_refused() -> None:
+def test_different_prompts_in_a_batch_are_refused():
     decoder, prefixes = Decoder(tiny("gpt2"), 2, 40, runtime="eager"), Prefixes()
     with pytest.raises(ValueError, match="prompts of one batch must be equal"):
         decoder.prefill(prompts(2, 8), prefixes)

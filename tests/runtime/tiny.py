@@ -1,7 +1,5 @@
 """Tiny models whose next token is decided, as random initial weights leave it not."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

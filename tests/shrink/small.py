@@ -1,7 +1,5 @@
 """Small models of every family whose shapes tell heads, groups and widths apart."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -16,7 +16,6 @@ from fastlab.models import stack_of
 from fastlab.shrink.pruning.cutting import Kept
 from fastlab.shrink.pruning.importance import choose
 from fastlab.shrink.pruning.slicing import prune
-from fastlab.shrink.pruning.slots import tensors_of
 from fastlab.spec.pruned import group_sizes, head_width, layer_sizes, resized, units
 from fastlab.spec.pruning import Pruning
 from tests.shrink.small import logits_of
@@ -30,7 +29,7 @@ CAN = {
     **dict.fromkeys(("opt", "gpt_neox", "gptj", "gpt_neo", "roberta"), "both ffn"),
     **dict.fromkeys(("distilbert", "modernbert", "stablelm"), "both ffn"),
     **dict.fromkeys(("gemma2", "gemma3_text"), "heads ffn"),
-    **{"olmo": "heads ffn hidden", "olmo2": "ffn hidden", "bloom": ""},
+    **{"olmo": "heads ffn", "olmo2": "ffn hidden", "bloom": ""},
     **{"deepseek_v3": "heads ffn hidden", "persimmon": "both ffn"},
 }
 SHARES = {"heads": 1 / 3, "ffn": 0.4, "experts": 0.25, "hidden": 1 / 3}
@@ -50,6 +49,7 @@ def tiny(kind: str) -> Any:
     sizes |= dict.fromkeys(units(config, "ffn"), 40)
     sizes |= dict.fromkeys(units(config, "experts"), 16)
     sizes |= {name: 1 for name in config.to_dict() if name.endswith("token_id")}
+    sizes |= {n: 1e-12 for n in config.to_dict() if n.endswith("norm_eps")}
     config = resized(config, sizes | OVER.get(kind, {}))
     torch.manual_seed(0)
     names = {
@@ -66,19 +66,18 @@ def tiny(kind: str) -> Any:
 
 
 def masked_logits(model: Any, small: Any, kept: Kept) -> torch.Tensor:
-    """The dense model's, where units that go are zero and norms see only the others."""
-    tensors, hidden = tensors_of(model), kept.units.get("hidden", {}).get(-1)
+    """The dense model's, where weights of units that go are zero.
+
+    Norms that subtract a mean are told to take it of the others; no other norm is.
+    """
     for slot in kept.slots:
-        size = tensors[slot.name].shape[slot.dim]
+        tensor, size = slot.tensor(model), slot.tensor(model).shape[slot.dim]
         stay = set(kept.places(slot, size).tolist())
         gone = [place for place in range(size) if place not in stay]
-        tensors[slot.name].index_fill_(slot.dim, torch.tensor(gone), 0)
-    norms = {slot.module for slot in kept.slots if slot.role == "norm"}
-    for name, module in model.named_modules():
-        if hidden is not None and (
-            name in norms or "OlmoLayer" in type(module).__name__
-        ):
-            module.register_forward_hook(narrowed(small.get_submodule(name), hidden))
+        tensor.index_fill_(slot.dim, torch.tensor(gone), 0)
+        if slot.role == "norm" and "LayerNorm" in type(slot.owner(model)).__name__:
+            among = narrowed(slot.owner(small), kept.units["hidden"][-1])
+            slot.owner(model).register_forward_hook(among)
     return logits_of(model)
 
 

@@ -18,7 +18,6 @@ from fastlab.shrink.pruning.cutting import cut, places
 from fastlab.shrink.pruning.importance import choose
 from fastlab.shrink.pruning.module_map import map_of
 from fastlab.shrink.pruning.slicing import prune
-from fastlab.shrink.pruning.slots import tensors_of
 from fastlab.shrink.quantize import quantize
 from fastlab.spec.pruning import Pruning, placed, pruned_shape
 from fastlab.spec.shape import ModelShape
@@ -87,7 +86,7 @@ def test_pruning_nothing_changes_nothing(family: str) -> None:
 def outputs(model: Any, axis: str) -> list[Any]:
     """What reads an axis, in each layer: the weights that its units act by."""
     read = [slot for slot in map_of(model, [axis]) if slot.role == "read"]
-    return [model.get_submodule(slot.module) for slot in read]
+    return [slot.owner(model) for slot in read]
 
 
 def silence(module: Any, units: torch.Tensor) -> None:
@@ -126,7 +125,7 @@ def layer_writers(model: Any, layer: int) -> list[Any]:
     made = (
         s for s in map_of(model, ["hidden"]) if (s.role, s.layer) == ("made", layer)
     )
-    return [model.get_submodule(slot.module) for slot in made]
+    return [slot.owner(model) for slot in made]
 
 
 def clear(modules: list[Any]) -> None:
@@ -181,7 +180,7 @@ def mute_hidden(model: Any, units: torch.Tensor) -> None:
     """Let nothing write some units of the residual stream."""
     for slot in map_of(model, ["hidden"]):
         if slot.role == "made":
-            tensors_of(model)[slot.name].index_fill_(slot.dim, units, 0)
+            slot.tensor(model).index_fill_(slot.dim, units, 0)
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "activation", "taylor"])
@@ -214,10 +213,10 @@ def test_a_narrower_model_equals_the_masked_one(family: str) -> None:
 
 def test_fused_heads_lose_queries_keys_and_values_alike() -> None:
     """gpt2: q, k and v follow each other, 48 wide each, of six heads of 8."""
-    slots = {slot.name: slot for slot in map_of(small("gpt2"), ["heads"])}
-    fused = slots["transformer.h.1.attn.c_attn.weight"]
+    slots = {slot[:2]: slot for slot in map_of(small("gpt2"), ["heads"])}
+    fused = slots[1, "attn.c_attn.weight"]
     assert (fused.dim, fused.widths, fused.role) == (1, (8, 8, 8), "made")
-    read = slots["transformer.h.1.attn.c_proj.weight"]
+    read = slots[1, "attn.c_proj.weight"]
     assert (read.dim, read.widths, read.role) == (0, (8,), "read")
     stay = places(torch.tensor([0, 3]), fused.widths, 144)
     each = [*range(8), *range(24, 32)]
@@ -266,10 +265,11 @@ def test_memory_stays_near_the_dense_models() -> None:
     """In place: the dense model, one new weight and the scores' blocks at the most."""
     model = small("llama", 8, hidden=96, ffn=256)
     pruning = Pruning(layers=0.5, ffn=0.5, layer_choice="magnitude")
-    prune(copy.deepcopy(model), pruning)  # its small model is made only once
+    kept = choose(model, pruning)  # its small model is made only once
     dense = sum(p.numel() * 4 for p in model.parameters()) - 97 * 96 * 4
     with RealBytes([*model.parameters(), *model.buffers()]) as live:
-        prune(model, pruning)
+        assert choose(model, pruning).layers == kept.layers
+        cut(model, kept)
     held = sum(t.numel() * 4 for t in [*model.parameters(), *model.buffers()])
     assert held < 0.6 * live.peak
     assert live.peak < 1.1 * (dense + 97 * 96 * 4)

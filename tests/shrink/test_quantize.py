@@ -16,6 +16,7 @@ from fastlab.shrink.kernels import Quantized
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
+from fastlab.shrink.saved import recipe_of
 from fastlab.spec import Recipe, point_of
 from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
 from tests.shrink.test_quantize_linears import sqnr_db
@@ -74,7 +75,7 @@ def test_the_bytes_of_a_model_are_those_of_the_formula(precision: str) -> None:
     expected = expected_bytes(model, precision, point.shape, 2)
     assert parts.stored_weight_bytes(model) == expected
     assert parts.logical_parameters(model) == parameters(point.shape)
-    assert parts.precision_of(model) == precision
+    assert recipe_of(model).precision == precision
 
 
 @pytest.mark.parametrize("scope", ["layers", "head", "all"])

@@ -1,7 +1,5 @@
 """What a device can run: told by name, from its operators and its capability."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ def refused(device: str) -> set[str]:
     return {p for p in PRECISIONS if machine.unsupported_reason(device, p)}
 
 
-def test_cpus_by_their_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpus_by_their_flags(monkeypatch):
     """One that has everything runs all but tf32 and fp8; an old one emulates bf16."""
     monkeypatch.setattr(machine, "cpu_flags", lambda: ALL_FLAGS)
     assert refused("cpu") == {"tf32", "fp8", "fp8-dynamic"}
@@ -40,9 +38,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize(("precision", "name"), PRODUCTS.items())
-def test_a_torch_without_the_product(
-    monkeypatch: pytest.MonkeyPatch, precision: str, name: str
-) -> None:
+def test_a_torch_without_the_product(monkeypatch, precision, name):
     class Operators:
         def __getattr__(self, wanted: str) -> Any:
             if wanted == name:
@@ -63,8 +59,6 @@ LACKING = {
 
 
 @pytest.mark.parametrize(("capability", "lacking"), LACKING.items())
-def test_gpus_by_capability(
-    monkeypatch: pytest.MonkeyPatch, capability: Any, lacking: set[str]
-) -> None:
+def test_gpus_by_capability(monkeypatch, capability, lacking):
     monkeypatch.setattr(machine, "_capability", lambda: capability)
     assert refused("cuda") == lacking

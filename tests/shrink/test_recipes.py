@@ -1,9 +1,6 @@
 """Recipes as a whole: pruned, distilled, zeroed, quantized or shared, in that order."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +34,7 @@ CUTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-def test_what_is_built_is_what_was_counted(cut: dict[str, Any]) -> None:
+def test_what_is_built_is_what_was_counted(cut):
     """Parameters by the estimate, made before anything is built, and by the model."""
     point = point_of(model="tiny-llama", prompt_len=8, **cut)
     settings = fl.Settings.for_device("cpu", budget_s=0.02)
@@ -49,7 +46,7 @@ def test_what_is_built_is_what_was_counted(cut: dict[str, Any]) -> None:
     assert record.quality is not None and record.quality.kl_nats > 0
 
 
-def test_the_order_is_prune_then_zero_then_quantize() -> None:
+def test_the_order_is_prune_then_zero_then_quantize():
     point = point_of(model="tiny-llama", prune_ffn=0.5, sparse_ratio=0.5)
     got = build(point)
     by_hand = fl.prune(build(point_of(model="tiny-llama")), fl.Pruning(ffn=0.5))
@@ -58,7 +55,7 @@ def test_the_order_is_prune_then_zero_then_quantize() -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_importances_of_random_weights_see_random_ids() -> None:
+def test_importances_of_random_weights_see_random_ids():
     """The same ids every time: equal points are equal models."""
     point = point_of(model="tiny-gpt2", prune_ffn=0.5, prune_importance="taylor")
     once, again = build(point), build(point)
@@ -88,7 +85,7 @@ def student_point(trained: Trained, steps: int = 3, **recipe: Any) -> Point:
     return point_of(model=trained.source, weights="trained", **recipe)
 
 
-def test_a_student_is_made_once_and_kept(trained: Trained, quickly: None) -> None:
+def test_a_student_is_made_once_and_kept(trained, quickly):
     point = student_point(trained)
     folder = recipes.student_folder(point.recipe, trained)
     first = build(point, trained=trained)
@@ -106,14 +103,14 @@ def test_a_student_is_made_once_and_kept(trained: Trained, quickly: None) -> Non
     assert not all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_another_cut_is_another_student(trained: Trained) -> None:
+def test_another_cut_is_another_student(trained):
     cuts = [student_point(trained, steps=n).recipe for n in (3, 4)]
     cuts.append(student_point(trained, prune_layer_choice="first").recipe)
     folders = {recipes.student_folder(cut, trained) for cut in cuts}
     assert len(folders) == 3
 
 
-def test_students_need_a_folder_and_something_to_learn(trained: Trained) -> None:
+def test_students_need_a_folder_and_something_to_learn(trained):
     homeless = Trained(trained.source, trained.text)
     with pytest.raises(ValueError, match="distill_steps=3 needs students="):
         build(student_point(trained), trained=homeless)
@@ -123,7 +120,7 @@ def test_students_need_a_folder_and_something_to_learn(trained: Trained) -> None
         point_of(model=trained.source, weights="trained", distill_steps=3)
 
 
-def test_a_sweep_file_names_the_trained_model(trained: Trained, tmp_path: Path) -> None:
+def test_a_sweep_file_names_the_trained_model(trained, tmp_path):
     file = tmp_path / "sweep.yaml"
     lines = {"model": trained.source, "weights": "trained", "prune_ffn": [0, 0.5]}
     file.write_text(json.dumps({"text": list(trained.text), "grids": [lines]}))

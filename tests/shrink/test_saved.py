@@ -16,16 +16,18 @@ import fastlab as fl
 from fastlab.cli import main
 from fastlab.cost.memory import weight_bytes
 from fastlab.models import numerics, prepare
-from fastlab.shrink import parts
+from fastlab.shrink import parts, sparsify
 from fastlab.shrink.recipes import build, load
-from fastlab.shrink.saved import WEIGHTS, load_stored, save
+from fastlab.shrink.saved import WEIGHTS, load_stored, recipe_of, save
+from fastlab.shrink.share import share
 from fastlab.shrink.sparsify import SemiSparseLinear, halves, of_halves, zero_out
-from fastlab.spec import point_of
+from fastlab.spec import Point, Workload, point_of
 from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.manifest import MANIFEST
 from fastlab.spec.recipe import Recipe
-from fastlab.spec.storage import Sparsity, sparse_bytes
+from fastlab.spec.storage import Sharing, Sparsity, sparse_bytes
 
+SEMI_FIELDS = {"sparse_pattern": "2:4", "sparse_storage": "2:4"}
 SEMI = Sparsity(pattern="2:4", storage="2:4")
 
 
@@ -61,7 +63,7 @@ def test_logits_are_bit_equal_after_loading(
     manifest = save(model, tmp_path)
     again = load_stored(tmp_path)
     assert torch.equal(logits(again, point), logits(model, point))
-    assert manifest["precision"] == parts.precision_of(again) == precision
+    assert manifest["precision"] == recipe_of(again).precision == precision
     assert parts.stored_weight_bytes(again) == parts.stored_weight_bytes(model)
     assert (tmp_path / WEIGHTS).stat().st_size == manifest["file"]["bytes"]
 
@@ -74,7 +76,7 @@ def test_the_attention_is_kept(tmp_path: Path) -> None:
 
 def test_a_saved_folder_is_a_source(saved: Path) -> None:
     model, tokenizer = fl.load(saved)
-    assert parts.precision_of(model) == "int4-g32"
+    assert recipe_of(model).precision == "int4-g32"
     assert tokenizer is None
     with pytest.raises(ValueError, match=r"precision=.bf16.: .* holds int4-g32"):
         load(saved, precision="bf16")
@@ -89,7 +91,7 @@ def test_a_checkpoint_is_loaded_quantized(tmp_path: Path) -> None:
     point = point_of(model="tiny-llama", precision="bf16")
     build(point).save_pretrained(tmp_path)  # type: ignore[operator]
     model, tokenizer = load(tmp_path, precision="int8", scope="head")
-    assert parts.precision_of(model) == "int8"
+    assert recipe_of(model).precision == "int8"
     save(model, tmp_path / "small", tokenizer)
     again, words_again = load(tmp_path / "small")
     assert torch.equal(logits(again, point), logits(model, point))
@@ -135,6 +137,38 @@ def test_every_recipe_comes_back_as_it_was(tmp_path: Path, made: Any) -> None:
         assert kept.recipe.sharing == point.recipe.sharing
 
 
+FAMILIES = [
+    ("qwen2", lambda model: fl.quantize(model, "int8")),
+    ("gemma2", lambda model: sparsify.sparsify(model, Sparsity(0.5, storage="csr"))),
+    ("phi3", lambda model: share(model, Sharing(2))),
+    ("roberta", lambda model: model),
+]
+
+
+@pytest.mark.parametrize(("family", "made"), FAMILIES)
+def test_models_of_any_family(tmp_path: Path, family: str, made: Any) -> None:
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config = AutoConfig.for_model(
+        family,
+        **{"num_hidden_layers": 2, "max_position_embeddings": 64, "pad_token_id": 0},
+        **sizes,
+        **heads,
+    )
+    shape = fl.ModelShape.from_config(config)
+    work = Workload(prompt_len=7)
+    model = made(build(Point(shape, work, Recipe("bf16"))))
+    fl.save(model, tmp_path)
+    again, ids = fl.load(tmp_path)[0], torch.arange(3, 10)[None]
+    with numerics("bf16"):
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    kept = point_of(model=str(tmp_path), weights="trained", prompt_len=7)
+    assert weight_bytes(kept) == parts.stored_weight_bytes(model)
+    assert type(build(kept, trained=fl.Trained(str(tmp_path)))) is type(model)
+
+
 def test_a_dense_folder_is_one_that_transformers_reads(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -143,7 +177,7 @@ def test_a_dense_folder_is_one_that_transformers_reads(tmp_path: Path) -> None:
     fl.save(model, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits(theirs, point), logits(model, point))
-    assert parts.precision_of(fl.load(tmp_path, precision="int8")[0]) == "int8"
+    assert recipe_of(fl.load(tmp_path, precision="int8")[0]).precision == "int8"
     assert point_of(model=str(tmp_path)).recipe == Recipe("bf16", cache="dynamic")
 
 
@@ -205,6 +239,32 @@ def test_the_halves_of_a_2_4_weight() -> None:
     assert held["places"][0].tolist()[:1] == [0b0001_0011]  # 0 and 1, then 0 and 3
     with pytest.raises(ValueError, match=r"sparse tensor cores are NVIDIA's"):
         SemiSparseLinear(SEMI, (32, 64), None, **held)
+
+
+def test_a_2_4_model_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU it can be stored, as CUTLASS does, but not run."""
+    from torch.sparse import SparseSemiStructuredTensorCUTLASS as Cutlass
+    from torch.sparse import _semi_structured_conversions as cutlass
+
+    def packed(weight: torch.Tensor) -> torch.Tensor:
+        held = cutlass.sparse_semi_structured_from_dense_cutlass(weight)
+        return Cutlass(weight.shape, *held, None, None, None)  # type: ignore
+
+    monkeypatch.setattr(torch.sparse, "to_sparse_semi_structured", packed)
+    monkeypatch.setattr(sparsify, "storage_refusal", lambda *_: "")
+    point = point_of(model="tiny-llama", precision="bf16", **SEMI_FIELDS, hidden=128)
+    model = build(point)
+    fl.save(model, tmp_path)
+    again = dict(fl.load(tmp_path)[0].named_modules())
+    stored = list(parts.stored_modules(model))
+    assert len(stored) == 14
+    for name, module in stored:
+        assert torch.equal(again[name].dense(), module.dense())  # type: ignore
+    kept = point_of(model=str(tmp_path))
+    assert kept.recipe.sparsity == SEMI
+    assert weight_bytes(kept) == parts.stored_weight_bytes(model)
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    assert 0 < size - weight_bytes(kept) < 10_000  # its header, RoPE's frequencies
 
 
 def changed(name: str, /, **values: Any) -> Any:

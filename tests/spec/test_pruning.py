@@ -1,13 +1,13 @@
 """What prunings can be said, and the shapes they leave; sparsity and sharing too."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig
 
+from fastlab.spec.pruned import pruned_config
 from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, Pruning, pruned_shape
 from fastlab.spec.shape import FAMILIES, PRESETS, ModelShape
 from fastlab.spec.storage import (
@@ -54,9 +54,7 @@ QWEN3 = ModelShape("qwen3", 2, 1000, heads=4, head_dim=32, ffn=1000)
         ),
     ],
 )
-def test_shapes_that_are_left(
-    shape: Any, cut: dict[str, Any], after: tuple[int, ...]
-) -> None:
+def test_shapes_that_are_left(shape, cut, after):
     before = PRESETS[shape] if isinstance(shape, str) else shape
     left = pruned_shape(before, Pruning(**cut))
     assert sizes(left) == after
@@ -89,19 +87,17 @@ def test_shapes_that_are_left(
         ("llama", {"seed": -1}, "seed=-1 must be a whole number from 0"),
     ],
 )
-def test_what_cannot_be_cut_is_refused(
-    family: str, over: dict[str, Any], words: str
-) -> None:
+def test_what_cannot_be_cut_is_refused(family, over, words):
     with pytest.raises(ValueError, match=words):
         pruned_shape(PRESETS[f"tiny-{family}"], Pruning(**over))
 
 
-def test_llamas_width_must_follow_its_heads() -> None:
+def test_llamas_width_must_follow_its_heads():
     with pytest.raises(ValueError, match=r"heads=24 must divide hidden=4096 in llama"):
         pruned_shape(PRESETS["llama-3.1-8b"], Pruning(heads=0.25))
 
 
-def test_fields_that_decide_nothing_take_their_default() -> None:
+def test_fields_that_decide_nothing_take_their_default():
     assert Pruning(layer_choice="loss", importance="taylor", multiple=64) == Pruning()
     assert Pruning(ffn=0.5, seed=3) == Pruning(ffn=0.5)
     said = Pruning(ffn=0.5, importance="random", seed=3, layer_choice="last")
@@ -128,7 +124,7 @@ RATIOS = st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.75, 0.9])
         multiple=st.sampled_from([1, 8, 64]),
     ),
 )
-def test_what_is_left_is_a_shape_and_smaller(family: str, pruning: Pruning) -> None:
+def test_what_is_left_is_a_shape_and_smaller(family, pruning):
     shape = ModelShape(family, 12, 768)
     try:
         after = pruned_shape(shape, pruning)
@@ -142,7 +138,7 @@ def test_what_is_left_is_a_shape_and_smaller(family: str, pruning: Pruning) -> N
     assert Pruning(**pruning.to_dict()) == pruning
 
 
-def test_sparsity_says_ratio_or_pattern() -> None:
+def test_sparsity_says_ratio_or_pattern():
     assert Sparsity(pattern="2:4").ratio == 0.5
     assert Sparsity(pattern="1:4").to_dict() == {"pattern": "1:4"}
     assert Sparsity(0.9, storage="csr").to_dict() == {"ratio": 0.9, "storage": "csr"}
@@ -160,12 +156,12 @@ def test_sparsity_says_ratio_or_pattern() -> None:
         ({"storage": "coo"}, r"storage='coo' is not one of dense, csr, 2:4"),
     ],
 )
-def test_bad_sparsities_are_refused(over: dict[str, Any], words: str) -> None:
+def test_bad_sparsities_are_refused(over, words):
     with pytest.raises(ValueError, match=words):
         Sparsity(**over)
 
 
-def test_bytes_of_sparse_weights_worked_out_by_hand() -> None:
+def test_bytes_of_sparse_weights_worked_out_by_hand():
     """10 rows of 64: 640 weights; 2 bytes each where they are dense."""
     assert sparse_bytes(Sparsity(0.75), 10, 64) == 1280
     # 16 of 64 are left in each row: 160 values and columns, 11 starts.
@@ -177,7 +173,7 @@ def test_bytes_of_sparse_weights_worked_out_by_hand() -> None:
         sparse_bytes(made.__class__(pattern="2:4", storage="csr"), 10, 62)
 
 
-def test_bytes_of_palettes_worked_out_by_hand() -> None:
+def test_bytes_of_palettes_worked_out_by_hand():
     """5 rows of 7: 35 weights, filled up to 40."""
     assert palette_bytes(Sharing(3), 5, 7) == 15 + 8 * 2
     assert palette_bytes(Sharing(6), 5, 7, value=4) == 30 + 64 * 4
@@ -188,8 +184,68 @@ def test_bytes_of_palettes_worked_out_by_hand() -> None:
     assert Sharing(2, rows=8).to_dict() == {"bits": 2, "rows": 8}
 
 
-def test_tables_and_groups_that_do_not_divide_are_refused() -> None:
+def test_tables_and_groups_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="rows=-1 must be a whole number from 0"):
         Sharing(4, rows=-1)
     with pytest.raises(ValueError, match="rows=3: groups do not divide 8 rows"):
         tables_of(Sharing(4, rows=3), 8)
+
+
+MOE = {
+    **{"num_hidden_layers": 6, "hidden_size": 96, "num_attention_heads": 12},
+    **{"num_key_value_heads": 4, "num_experts": 16, "num_experts_per_tok": 4},
+    **{"intermediate_size": 300, "moe_intermediate_size": 40, "head_dim": 16},
+}
+
+
+def test_configs_of_other_families_are_cut() -> None:
+    """A quarter of 4 groups of 3 heads; 96 x 2 / 3 to a multiple of 9 heads is 63."""
+    config = AutoConfig.for_model("qwen3_moe", **MOE)
+    cut = {"heads": 0.25, "hidden": 1 / 3, "ffn": 0.5, "experts": 0.5, "layers": 0.5}
+    left = pruned_config(config, Pruning(**cut))
+    assert (left.num_attention_heads, left.num_key_value_heads) == (9, 3)
+    assert (left.hidden_size, left.head_dim, left.num_hidden_layers) == (63, 16, 3)
+    assert (left.intermediate_size, left.moe_intermediate_size) == (150, 20)
+    assert left.num_experts == 8
+    assert config.num_experts == 16 and config.hidden_size == 96
+
+
+def test_lists_of_layers_go_with_their_layers() -> None:
+    config = AutoConfig.for_model(
+        "smollm3", num_hidden_layers=8
+    )  # each fourth has no RoPE
+    assert config.no_rope_layers == [1, 1, 1, 0, 1, 1, 1, 0]
+    left = pruned_config(config, Pruning(layers=0.5), (0, 3, 4, 6))
+    assert left.no_rope_layers == [1, 0, 1, 1]
+    moe = AutoConfig.for_model("qwen3_moe", **MOE, mlp_only_layers=[1, 4])
+    assert pruned_config(moe, Pruning(layers=0.5), (1, 2, 4)).mlp_only_layers == [0, 2]
+    dense_first = AutoConfig.for_model("deepseek_v3", num_hidden_layers=6)
+    left = pruned_config(dense_first, Pruning(layers=0.5), (0, 2, 5))
+    assert dense_first.first_k_dense_replace == 3 and left.first_k_dense_replace == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "cut", "words"),
+    [
+        ("bloom", {"ffn": 0.5}, "model_type='bloom': its config has no field for ffn"),
+        ("qwen2", {"experts": 0.5}, "its config has no field for experts: experts=0.5"),
+        ("opt", {"heads": 0.5}, "heads=0.5 and hidden=0.0 must be equal in opt"),
+        ("mixtral", {"experts": 0.9}, "tokens choose 2 experts, more than: 1"),
+        ("deepseek_v3", {"experts": 0.5}, "experts are chosen by groups, n_group: 8"),
+        ("mamba", {"heads": 0.5, "hidden": 0.5}, "config has no field for: heads"),
+    ],
+)
+def test_what_no_config_says_is_refused(
+    family: str, cut: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        pruned_config(AutoConfig.for_model(family), Pruning(**cut))
+
+
+def test_a_shape_with_a_config_is_cut_by_it() -> None:
+    class Shape:
+        config = AutoConfig.for_model("mistral").to_json_string()
+        from_config = staticmethod(lambda config: config.num_hidden_layers)
+
+    shape: Any = Shape()
+    assert pruned_shape(shape, Pruning(layers=0.5)) == 16

@@ -1,7 +1,5 @@
 """Shapes: what follows by itself, what is refused in which words, canonical form."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +36,7 @@ def shapes(draw: st.DrawFn) -> ModelShape:
     )
 
 
-def test_what_follows_from_hidden() -> None:
+def test_what_follows_from_hidden():
     gpt2 = ModelShape("gpt2", 12, 768)
     assert (gpt2.heads, gpt2.head_dim, gpt2.ffn) == (12, 64, 3072)
     assert (gpt2.vocab, gpt2.max_positions, gpt2.tied) == (50257, 1024, True)
@@ -47,7 +45,7 @@ def test_what_follows_from_hidden() -> None:
     assert ModelShape("qwen3", 28, 1024).ffn == 3072
 
 
-def test_heads_follow_from_each_other() -> None:
+def test_heads_follow_from_each_other():
     assert ModelShape("gpt2", 1, 96, heads=3).head_dim == 32
     assert ModelShape("llama", 1, 4096, head_dim=128).heads == 32
     assert ModelShape("llama", 1, 100).head_dim == 50  # widest even divisor <= 64
@@ -70,13 +68,13 @@ def test_heads_follow_from_each_other() -> None:
         ({"hiden": 3}, "unknown ModelShape field 'hiden'; did you mean hidden"),
     ],
 )
-def test_refused_by_field_value_and_what_is_allowed(over: dict, words: str) -> None:
+def test_refused_by_field_value_and_what_is_allowed(over, words):
     with pytest.raises(ValueError) as error:
         make(ModelShape, {"family": "gpt2", "layers": 2, "hidden": 64, **over})
     assert words in str(error.value)
 
 
-def test_canonical_form_leaves_out_what_follows() -> None:
+def test_canonical_form_leaves_out_what_follows():
     shape = ModelShape("gpt2", 12, 768, heads=12, ffn=3072)
     assert shape.to_dict() == {"family": "gpt2", "layers": 12, "hidden": 768}
     # heads=16 is what hidden=1024 gives, but not beside head_dim=128
@@ -85,17 +83,17 @@ def test_canonical_form_leaves_out_what_follows() -> None:
 
 
 @given(shapes())
-def test_canonical_form_gives_the_shape_back(shape: ModelShape) -> None:
+def test_canonical_form_gives_the_shape_back(shape):
     assert ModelShape(**shape.to_dict()) == shape
 
 
-def test_override_lets_what_follows_follow() -> None:
+def test_override_lets_what_follows_follow():
     wider = find_shape("gpt2", hidden=1024)
     assert (wider.heads, wider.ffn, wider.vocab) == (16, 4096, 50257)
     assert find_shape("llama-3.1-8b", layers=4).kv_heads == 8
 
 
-def test_an_unknown_model_lists_the_presets() -> None:
+def test_an_unknown_model_lists_the_presets():
     with pytest.raises(ValueError, match=r"model='gpt-2' .* did you mean gpt2"):
         find_shape("gpt-2")
 
@@ -103,7 +101,7 @@ def test_an_unknown_model_lists_the_presets() -> None:
 # --- a point in other sizes keeps its proportions, or says why it cannot
 
 
-def test_a_wider_model_has_more_heads_of_the_same_size() -> None:
+def test_a_wider_model_has_more_heads_of_the_same_size():
     shape = widened(PRESETS["llama-3.2-1b"], 4096)
     assert (shape.heads, shape.kv_heads, shape.head_dim) == (64, 16, 64)
     assert (shape.hidden, shape.ffn, shape.vocab) == (4096, 16384, 128256)
@@ -114,11 +112,11 @@ def test_a_wider_model_has_more_heads_of_the_same_size() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_the_same_width_is_the_same_shape(name: str) -> None:
+def test_the_same_width_is_the_same_shape(name):
     assert widened(PRESETS[name], PRESETS[name].hidden) == PRESETS[name]
 
 
-def test_a_longer_prompt_brings_its_positions() -> None:
+def test_a_longer_prompt_brings_its_positions():
     point = vary(point_of(model="gpt2"), "prompt_len", 4096)
     assert point.workload.prompt_len == 4096
     assert point.shape.max_positions == 4097

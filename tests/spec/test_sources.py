@@ -1,9 +1,5 @@
 """A model's name that leads nowhere is refused at once, with what to name instead."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from fastlab.checkpoints import load
@@ -12,7 +8,7 @@ from fastlab.spec.hub import check_source
 
 
 @pytest.mark.parametrize("name", ["./nope", "data/checkpoints/nope", "/nope", "~/nope"])
-def test_a_folder_that_is_missing(name: str) -> None:
+def test_a_folder_that_is_missing(name):
     words = rf"model='{name}': no such folder; presets are article, gpt2, .* owner/name"
     with pytest.raises(ValueError, match=words):
         grid(model=name)
@@ -21,19 +17,19 @@ def test_a_folder_that_is_missing(name: str) -> None:
 
 
 @pytest.mark.parametrize("weights", ["random:0", "trained"])
-def test_a_hub_that_cannot_be_reached(weights: str) -> None:
+def test_a_hub_that_cannot_be_reached(weights):
     words = "model='nobody/nothing' is no folder here, and huggingface.co cannot be"
     with pytest.raises(OSError, match=words) as error:
         grid(model="nobody/nothing", weights=weights)
     assert ("presets are" in str(error.value)) == (weights != "trained")
 
 
-def test_a_preset_has_no_weights() -> None:
+def test_a_preset_has_no_weights():
     with pytest.raises(OSError, match="'gpt2' is a preset, which has no weights"):
         grid(model="gpt2", weights="trained")
 
 
-def test_the_folder_of_a_training_session(tmp_path: Path) -> None:
+def test_the_folder_of_a_training_session(tmp_path):
     (tmp_path / "final").mkdir()
     with pytest.raises(ValueError, match=r"holds no config.json$"):
         load(tmp_path)

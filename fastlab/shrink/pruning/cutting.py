@@ -12,17 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastlab.models import stack_name, stack_of
-from fastlab.shrink.pruning.slots import (
-    STATE,
-    Slot,
-    check_tensors,
-    in_layer,
-    layer_of,
-    settings_of,
-    skeleton,
-    tensors_of,
-)
+from fastlab.models import stack_of
+from fastlab.shrink.pruning.slots import STATE, Slot, kind_of, places_of, skeleton
 from fastlab.spec import pruned
 
 
@@ -55,90 +46,79 @@ def places(units: Tensor, widths: Sequence[int], size: int) -> Tensor:
     return torch.cat(runs)
 
 
-def check_cut(model: Any, kept: Kept) -> Any:
-    """The pruned model without weights; ValueError where it is not what is left.
+def check_layers(model: Any, layers: Sequence[int]) -> None:
+    """Refuse layers that a config without the others would make of another kind.
 
-    Each tensor that stays must have the size that the config says, and each layer be of
-    the kind that the config says for its new number.
+    Also modules with weights that the family does not have, as adapters.
     """
-    config, stack = model.config, stack_name(model)
-    new = {old: place for place, old in enumerate(kept.layers)} | {-1: -1}
-    if len(kept.layers) < config.num_hidden_layers:
-        _check_kinds(model, kept)
-    final = skeleton(type(model), kept.config)
-    check_tensors(model, final, stack, new)
-    sizes = {name: list(t.shape) for name, t in model.state_dict().items()}
-    for slot in (slot for slot in kept.slots if slot.name in sizes):
-        size = sizes[slot.name][slot.dim]
-        sizes[slot.name][slot.dim] = len(kept.places(slot, size))
-    expected = final.state_dict()
-    for name, size in sizes.items():
-        layer = layer_of(name, stack)
-        if layer in new:
-            wanted = [*expected.pop(in_layer(name, stack, new[layer])).shape]
-            if size != wanted:
-                raise pruned.refused(
-                    config, f"config says {wanted} for what is left as {size}", name
-                )
-    if expected:
-        raise pruned.refused(config, "config wants more than is left", min(expected))
+    config = model.config
+    fewer = pruned.resized(config, pruned.layer_sizes(config, layers))
+    usual = stack_of(skeleton(type(model), fewer))
+    for number, new in zip(layers, usual, strict=True):
+        old = stack_of(model)[number]
+        for name in old.state_dict().keys() - new.state_dict().keys():
+            owner = name.rpartition(".")[0]
+            kind = type(old.get_submodule(owner)).__name__
+            raise ValueError(f"{owner} ({kind}) is not of a {config.model_type}")
+        if kind_of(new) != kind_of(old):
+            why = "config would make another of what is left"
+            raise pruned.refused(config, why, f"layer {number}")
+
+
+def check_sizes(model: Any, kept: Kept) -> Any:
+    """The pruned model without weights; ValueError where it has other sizes."""
+    final, left = skeleton(type(model), kept.config), places_of(model)
+    for slot in kept.slots:
+        left[slot[:3]] = len(kept.places(slot, left[slot[:3]]))
+    old = dict(enumerate(kept.layers)) | {-1: -1}
+    for (layer, name, dim), size in places_of(final).items():
+        if left.get((old[layer], name, dim)) != size:
+            why = f"config says {size} for what is left of"
+            raise pruned.refused(model.config, why, name)
     return final
 
 
-def _check_kinds(model: Any, kept: Kept) -> None:
-    """Refuse layers that would be of another kind by their new numbers."""
-    sizes = pruned.layer_sizes(model.config, kept.layers)
-    fewer = skeleton(type(model), pruned.resized(model.config, sizes))
-    for old, layer in zip(kept.layers, stack_of(fewer), strict=True):
-        its, own = settings_of(layer), settings_of(stack_of(model)[old])
-        for name in sorted(its.keys() & own.keys()):
-            if its[name] != own[name]:
-                why = "config cannot say which layers are left"
-                raise pruned.refused(model.config, why, f"{name} of layer {old}")
-
-
+@torch.no_grad()
 def cut(model: Any, kept: Kept) -> None:
     """Leave only what is kept, and let the config and the modules say so.
 
-    Raises ValueError, before anything changes, as `check_cut` does.
+    Raises ValueError, before anything changes, as `check_layers` and `check_sizes` do.
     """
-    final, stack = check_cut(model, kept), stack_name(model)
+    if len(kept.layers) < len(stack_of(model)):
+        check_layers(model, kept.layers)
+    final = check_sizes(model, kept)
+    slots: dict[tuple[int, str], list[Slot]] = {}
+    for slot in kept.slots:
+        slots.setdefault(slot[:2], []).append(slot)
+    shared: dict[int, list[list[Slot]]] = {}
+    for own in slots.values():
+        shared.setdefault(id(own[0].tensor(model)), []).append(own)
+    for same in shared.values():
+        new = narrowed(model, same[0], kept)
+        for own in same:
+            setattr(own[0].owner(model), own[0].name.rpartition(".")[2], new)
     layers = stack_of(model)
     for index in reversed(range(len(layers))):
         if index not in kept.layers:
             del layers[index]
-    new = {old: place for place, old in enumerate(kept.layers)} | {-1: -1}
-    by_name: dict[str, list[Slot]] = {}
-    for slot in kept.slots:
-        name = in_layer(slot.name, stack, new[slot.layer])
-        by_name.setdefault(name, []).append(slot)
-    shared: dict[int, list[str]] = {}
-    for name, tensor in tensors_of(model).items():
-        shared.setdefault(id(tensor), []).append(name)
-    for names in shared.values():
-        if slots := by_name.get(names[0]):
-            _set(model, names, narrowed(model, names[0], slots, kept))
     _tell(model, final, kept.config)
 
 
-@torch.no_grad()
-def narrowed(model: Any, name: str, slots: Sequence[Slot], kept: Kept) -> Tensor:
+def narrowed(model: Any, slots: Sequence[Slot], kept: Kept) -> Tensor:
     """What stays of a tensor.
 
     A norm's factors are multiplied by sqrt(H / H'): it divides by the root mean square
     over H' units, no longer over H of which the others are zero. So an RMSNorm gives
     what it would in the masked dense model.
     """
-    owner, _, leaf = name.rpartition(".")
-    module = model.get_submodule(owner)
-    old = new = getattr(module, leaf)
+    new = old = slots[0].tensor(model)
     for slot in slots:
         stay = kept.places(slot, new.shape[slot.dim]).to(new.device)
         growth = math.sqrt(new.shape[slot.dim] / len(stay))
         new = new.index_select(slot.dim, stay)
-        if slot.role == "norm" and growth != 1:
-            added = _added(module)
-            new = (new + added).mul_(growth) - added
+        if slot.role == "norm":
+            added = _added(slot.owner(model))
+            new = new.add_(added).mul_(growth).sub_(added)
     return (
         nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
     )
@@ -152,26 +132,15 @@ def _added(norm: nn.Module) -> float:
     return float(bool(trial(torch.ones_like(trial.weight).cumsum(0)).any()))
 
 
-def _set(model: Any, names: Sequence[str], tensor: Tensor) -> None:
-    for name in names:
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, tensor)
-
-
 def _tell(model: Any, final: Any, config: Any) -> None:
     """Let configs and modules know the sizes and numbers of the pruned model."""
-    configs = {
-        id(m.config): m.config
-        for m in model.modules()
-        if type(getattr(m, "config", None)) is type(config)
-    }
-    for old in configs.values():
-        for name, value in vars(config).items():
-            if name[0] != "_" and vars(old).get(name) != value:
-                setattr(old, name, deepcopy(value))
-    for name, module in final.named_modules():
-        own = model.get_submodule(name)
-        for key, value in vars(module).items():
-            if key[0] != "_" and isinstance(value, (int, float, str, tuple, list)):
-                if key not in STATE and key in vars(own):
-                    setattr(own, key, value)
+    for name, new in final.named_modules():
+        own = vars(model.get_submodule(name))
+        for key, value in vars(new).items():
+            plain = isinstance(value, (int, float, str, tuple, list))
+            if plain and key in own and key[0] != "_" and key not in STATE:
+                own[key] = value
+        if type(own.get("config")) is type(config):
+            for key, value in vars(config).items():
+                if key[0] != "_":
+                    vars(own["config"])[key] = deepcopy(value)

@@ -18,7 +18,7 @@ from fastlab.shrink.kernels import blocks
 from fastlab.shrink.pruning import probes
 from fastlab.shrink.pruning.cutting import Kept
 from fastlab.shrink.pruning.module_map import map_of
-from fastlab.shrink.pruning.slots import Slot, tensors_of
+from fastlab.shrink.pruning.slots import Slot
 from fastlab.spec.pruned import EXPERTS, pruned_config, units
 from fastlab.spec.pruning import Pruning, placed
 
@@ -28,7 +28,7 @@ AXES = ("heads", "ffn", "experts", "hidden")
 
 @dataclass(frozen=True)
 class Scope:
-    """What is scored: a model, its layers that stay, and their slots and those outside."""
+    """What is scored: a model, its layers that stay, their slots and all outside."""
 
     model: Any
     slots: list[Slot]
@@ -51,7 +51,7 @@ class Scope:
 
     def squares(self, slot: Slot) -> Tensor:
         """Sums of squares of a slot's weights: (widths, units) in fp32."""
-        return by_unit(squares(tensors_of(self.model)[slot.name], slot.dim), slot)
+        return by_unit(squares(slot.tensor(self.model), slot.dim), slot)
 
 
 def axes_of(pruning: Pruning) -> tuple[str, ...]:
@@ -188,10 +188,9 @@ def _factors(scope: Scope, made: list[Slot]) -> list[Tensor]:
         sums[stem] = sums.get(stem, 0) + scope.squares(slot)
     if not made or made[0].axis != "heads":
         return [row for rows in sums.values() for row in rows]
-    named = [
-        stem for stem in sums if "value" in stem or stem.rpartition(".")[2][0] == "v"
-    ]
-    return [sums[(named or list(sums))[-1]][-1]]  # where fused, the values come last
+    leaves = {stem.rpartition(".")[2]: rows for stem, rows in sums.items()}
+    named = [leaf for leaf in leaves if leaf.startswith("v") or "value" in leaf]
+    return [leaves[(named or list(leaves))[-1]][-1]]  # where fused, values come last
 
 
 def _hidden_magnitude(scope: Scope) -> Tensor:
@@ -203,45 +202,42 @@ def _hidden_magnitude(scope: Scope) -> Tensor:
     sums = {role: torch.zeros(scope.units("hidden")) for role in ("made", "read")}
     for slot in scope.of("hidden"):
         if slot.role in sums:
-            module = scope.model.get_submodule(slot.module)
-            rows = getattr(module, "num_embeddings", 1)
+            rows = getattr(slot.owner(scope.model), "num_embeddings", 1)
             sums[slot.role] += scope.squares(slot)[0] / rows
-    norms = (tensors_of(scope.model)[s.name] for s in scope.of("hidden", None, "norm"))
-    sizes = [norm.detach().float().abs().cpu() for norm in norms]
-    factor = torch.stack(sizes).mean(0) if sizes else 1
-    return (sums["made"] * sums["read"]).sqrt() * factor
+    norms = [slot.tensor(scope.model) for slot in scope.of("hidden", None, "norm")]
+    sizes = torch.stack([norm.detach().float().abs().cpu() for norm in norms])
+    return (sums["made"] * sums["read"]).sqrt() * sizes.mean(0)
 
 
 def _measured(
     scope: Scope, importance: str, axis: str, places: list[int], ids: Tensor
 ) -> list[Tensor]:
-    role = "norm" if axis == "hidden" else "read"
-    readers = scope.of(axis, None, role)
-    modules = tuple(scope.model.get_submodule(slot.module) for slot in readers)
-    shown = role == "norm" or all(isinstance(m, (nn.Linear, Conv1D)) for m in modules)
-    if not modules or not shown:
+    hidden, units = axis == "hidden", scope.units(axis)
+    slots = scope.of(axis, None, "norm" if hidden else "read")
+    seen = tuple(slot.owner(scope.model) for slot in slots)
+    linear = all(isinstance(module, (nn.Linear, Conv1D)) for module in seen)
+    if not seen or not (hidden or linear):
         raise ValueError(
-            f"importance={importance!r} is not seen of {axis}, which no linear reads; "
+            f"importance={importance!r} is not seen of {axis}: no linear reads it; "
             "allowed: magnitude, random"
         )
-    units = scope.units(axis)
-    sites = [probes.Site((module,), True, units) for module in modules]
-    if axis == "hidden":
-        sites = [probes.Site(modules, False, units)]
+    sites = [probes.Site((module,), True, units) for module in seen]
+    sites = [probes.Site(seen, False, units)] if hidden else sites
     if importance == "taylor":
-        terms = probes.taylor_terms(scope.model, sites, ids)
+        terms = [term.cpu() for term in probes.taylor_terms(scope.model, sites, ids)]
     else:
-        terms = probes.mean_squares(scope.model, sites, ids)
-    terms = [term.cpu() for term in terms]
-    if axis == "hidden":
-        return terms if importance == "taylor" else [terms[0].sqrt()]
-    if importance != "taylor":
-        tensors = tensors_of(scope.model)
-        reads = (squares(tensors[slot.name], slot.dim) for slot in readers)
-        pairs = zip(terms, reads, readers, strict=True)
-        terms = [by_unit(x * read, slot).sum(0).sqrt() for x, read, slot in pairs]
-    each = list(zip(readers, terms, strict=True))
-    return [sum(t for slot, t in each if slot.layer == n) for n in places]
+        terms = [term.cpu() for term in probes.mean_squares(scope.model, sites, ids)]
+        if not hidden:
+            reads = (squares(slot.tensor(scope.model), slot.dim) for slot in slots)
+            pairs = zip(terms, reads, slots, strict=True)
+            terms = [by_unit(x * read, slot).sum(0) for x, read, slot in pairs]
+        terms = [term.sqrt() for term in terms]
+    if hidden:
+        return terms
+    each: dict[int, Any] = dict.fromkeys(places, 0)
+    for slot, term in zip(slots, terms, strict=True):
+        each[slot.layer] = each[slot.layer] + term
+    return list(each.values())
 
 
 def by_unit(channels: Tensor, slot: Slot) -> Tensor:

@@ -1,95 +1,91 @@
 """Which dimensions of a model's tensors shrink together: derived, for any family.
 
-It is seen on a small model of the same config, with one layer of each kind. That is built twice, the second time with one size doubled: what grows follows that size.
-Gradients then show in which order units lie in a tensor, and what makes them: where a
-weight reads no unit but one, only what makes that one has a gradient.
+It is seen on a small model of the same config, with one layer of each kind. Where one
+size of the config is doubled, what grows follows it. Gradients show in which order
+units lie in a tensor, and what makes them: where nothing reads any unit but one, only
+what makes that one has a gradient.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastlab.models import stack_name
+from fastlab.models import stack_of
 from fastlab.shrink.pruning.slots import (
+    Place,
     Slot,
-    check_tensors,
-    in_layer,
     is_transposed,
-    kinds_of,
-    layer_of,
+    kind_of,
+    places_of,
+    refusing,
     skeleton,
-    tensors_of,
 )
 from fastlab.spec import pruned
 
-Place = tuple[str, int]  # a tensor's name and one of its dimensions
-GROUPS, CHANNELS, WORDS = 4, 4, 64  # of the small model
+GROUPS, CHANNELS, WORDS = 4, 4, 61  # of the small model
 
 
 def small_sizes(config: Any, kinds: Sequence[int]) -> dict[str, Any]:
     """The fields of a small model with these layers; heads keep their width."""
+    groups = GROUPS if pruned.units(config, "heads")["heads"] > 1 else 1
     sizes = pruned.layer_sizes(config, kinds) | pruned.head_width(config)
-    groups = GROUPS if pruned.groups_of(config) > 1 else 1
-    sizes |= pruned.group_sizes(config, groups)
+    sizes |= pruned.group_sizes(config, groups) | {"vocab_size": WORDS}
     sizes |= dict.fromkeys(pruned.units(config, "ffn"), CHANNELS)
-    if (getattr(config, "n_group", 1) or 1) == 1:
-        each = (getattr(config, "num_experts_per_tok", None) or 2) + 2
+    if (getattr(config, "n_group", None) or 1) == 1:
+        most = (getattr(config, "num_experts_per_tok", None) or 2) + 2
         experts = pruned.units(config, "experts")
-        sizes |= {name: min(count, each) for name, count in experts.items()}
+        sizes |= {name: min(count, most) for name, count in experts.items()}
     for name, value in config.to_dict().items():
         if name.endswith("token_id") and value is not None:
             first = value[0] if isinstance(value, list) else value
             sizes[name] = min(first, WORDS - 1)
-    cached = {"use_cache": False} if hasattr(config, "use_cache") else {}
-    return sizes | cached | {"vocab_size": WORDS}
+    return sizes | ({"use_cache": False} if hasattr(config, "use_cache") else {})
 
 
 class Trial:
-    """A small model with one layer of each kind, `kinds` of the model it stands for.
+    """A small model with one layer of each kind: `kinds` of the one it stands for.
 
     apart: whether heads have a width of their own, so that hidden can go by itself.
+    proved: the axes of which it is known that they can be cut.
     """
 
     def __init__(self, kind: type, config: Any, kinds: tuple[int, ...]) -> None:
-        self.kind, self.kinds, self.ids = kind, kinds, _ids()
-        width = pruned.head_width(config).get("head_dim")
-        width = width or config.hidden_size // config.num_attention_heads
+        source = torch.Generator().manual_seed(0)
+        self.ids = torch.randint(3, WORDS - 1, (2, 12), generator=source)
+        self.kind, self.kinds, self.proved = kind, kinds, set[str]()
+        self._found: dict[str, list[Slot]] = {}
+        usual = config.hidden_size // config.num_attention_heads
+        width = pruned.head_width(config).get("head_dim", usual)
         sizes = small_sizes(config, kinds)
         heads = sizes["num_attention_heads"]
         self.config = pruned.resized(config, sizes | {"hidden_size": heads * width})
-        self.stack = stack_name(skeleton(kind, self.config))
-        self.apart = any(layer_of(n, self.stack) >= 0 for n, _ in self._of_heads())
-        self.model = self.build(self.config)
-        if self.apart:
-            self._narrow()
+        self.model = skeleton(kind, self.config)
+        alone = self._grown("heads") if pruned.head_width(config) else {}
+        self.apart = any(layer >= 0 for layer, _, _ in alone)
+        full = self.config
+        narrow = [{"hidden_size": 6 * heads}] if self.apart else []  # heads divide it
+        for size in (*narrow, {}):
+            self.config = pruned.resized(full, size)
+            self.model, self.apart = self.build(self.config), bool(size)
+            with suppress(RuntimeError):  # where heads fill hidden all the same
+                self.output(self.model)
+                break
         _draw(self.model)
-        self._found: dict[str, list[Slot]] = {}
-
-    def _narrow(self) -> None:
-        """Hidden at a small width of its own, where the model runs with one."""
-        small = 6 * self.config.num_attention_heads  # heads divide it: some want that
-        config = pruned.resized(self.config, {"hidden_size": small})
-        model = self.build(config)
-        try:
-            self.output(model)
-        except RuntimeError:
-            self.apart = False
-        else:
-            self.config, self.model = config, model
 
     def build(self, config: Any) -> Any:
         """A model of a config on the CPU in fp32, as it would be read from a file."""
         with torch.random.fork_rng(devices=[]):
             model = self.kind(type(config).from_dict(config.to_dict()))
         if hasattr(model, "set_experts_implementation"):
-            model.set_experts_implementation("eager")  # the others want even strides
+            model.set_experts_implementation("eager")  # others want even strides
         return model.float().eval()
 
     def output(self, model: Any) -> Tensor:
@@ -101,106 +97,70 @@ class Trial:
     def slots(self, axis: str) -> list[Slot]:
         """The slots of "heads", "ffn", "experts" or "hidden"; ValueError for none."""
         if axis not in self._found:
-            find = {"hidden": self._hidden, "experts": self._experts}
-            self._found[axis] = find.get(axis, lambda: self._units(axis))()
+            found = self._hidden() if axis == "hidden" else self._units(axis)
+            self._found[axis] = found
         return self._found[axis]
 
-    def grown(self, sizes: Mapping[str, Any]) -> dict[Place, int]:
-        """By how much the dimensions of tensors grow with sizes of the config."""
-        new = skeleton(self.kind, pruned.resized(self.config, sizes))
-        small, large = map(tensors_of, (skeleton(self.kind, self.config), new))
-        if small.keys() != large.keys():
-            raise self.unclear("tensors", next(iter(small.keys() ^ large.keys())))
-        return {
-            (name, dim): large[name].shape[dim] - size
-            for name, tensor in small.items()
-            for dim, size in enumerate(tensor.shape)
-            if large[name].shape[dim] != size
-        }
-
-    def unclear(self, axis: str, name: str) -> ValueError:
+    def unclear(self, axis: str, place: Place) -> ValueError:
         """The refusal that names a tensor."""
-        return pruned.refused(self.config, f"{axis} cannot be told apart", name)
+        return pruned.refused(self.config, f"{axis} cannot be told apart", place[1])
 
-    def _of_heads(self) -> dict[Place, int]:
-        """What grows with heads alone; nothing where their width shrinks instead."""
-        sizes = pruned.group_sizes(self.config, 2 * pruned.groups_of(self.config))
-        width = pruned.head_width(self.config)
-        return self.grown(sizes | width) if width else {}
-
-    def _of_hidden(self) -> dict[Place, int]:
-        """What grows with hidden, and with the heads that fill it where they do."""
-        sizes = {"hidden_size": 2 * self.config.hidden_size}
-        if self.apart:
-            return self.grown(sizes | pruned.head_width(self.config))
-        groups = 2 * pruned.groups_of(self.config)
-        return self.grown(sizes | pruned.group_sizes(self.config, groups))
+    def _grown(self, *axes: str) -> dict[Place, int]:
+        """By how much dimensions grow where axes, or fields of the config, double."""
+        sizes: dict[str, int] = pruned.head_width(self.config)
+        for axis in axes:
+            groups = 2 * pruned.units(self.config, "heads")["heads"]
+            field = "hidden_size" if axis == "hidden" else axis
+            double = axis != "heads" and {field: 2 * getattr(self.config, field)}
+            sizes |= double or pruned.group_sizes(self.config, groups)
+        new = skeleton(self.kind, pruned.resized(self.config, sizes))
+        small, large = places_of(self.model), places_of(new)
+        if odd := small.keys() ^ large.keys():
+            raise self.unclear(axes[0], min(odd))
+        return {p: large[p] - size for p, size in small.items() if large[p] != size}
 
     def _units(self, axis: str) -> list[Slot]:
-        """The slots of heads or of each FFN width, as gradients show them."""
+        """The slots of heads, experts, or each FFN width."""
         slots = []
         for name, units in pruned.units(self.config, axis).items():
-            if axis == "ffn":
-                places = self.grown({name: 2 * units})
+            joint = axis == "heads" and not self.apart
+            places = self._grown("heads", "hidden") if joint else self._grown(name)
+            if axis == "experts":
+                found = [Slot(*place, name, (1,), "") for place in places]
             else:
-                places = self._of_heads() if self.apart else self._of_hidden()
-            found = self._by_gradients(name, places, units)
-            missing = places.keys() - {(slot.name, slot.dim) for slot in found}
-            found += self._biases(found, missing)
-            missing -= {(slot.name, slot.dim) for slot in found}
-            if missing and (self.apart or axis != "heads"):
-                raise self.unclear(axis, min(missing)[0])
+                found = self._by_gradients(name, places, units, joint)
+            missing = places.keys() - {slot[:3] for slot in found}
+            if missing and not joint:
+                raise self.unclear(axis, min(missing))
             slots += found
         if not slots:
             raise pruned.refused(self.config, "config has no field that says", axis)
         return slots
 
     def _by_gradients(
-        self, axis: str, places: Mapping[Place, int], units: int
+        self, axis: str, places: Mapping[Place, int], units: int, alone: bool
     ) -> list[Slot]:
-        """Slots of weights that read units, and of what they read is made by.
+        """Slots of weights that read units, and of what makes what they read.
 
-        Where places can also be hidden units, each is tried alone, to see which reads.
+        alone: each is tried by itself, as places may also be hidden units.
         """
-        tensors, found = tensors_of(self.model), dict[Place, Slot]()
+        sizes, found = places_of(self.model), dict[Place, Slot]()
         readers = [
-            (name, dim)
-            for name, dim in places
-            if layer_of(name, self.stack) >= 0
-            and dim == self.input_dim(name)
-            and tensors[name].shape[dim] % units == 0
+            p for p in places if self._reads(p) and p[0] >= 0 and not sizes[p] % units
         ]
-        alone = axis == "heads" and not self.apart
         for tried in ([place] for place in readers) if alone else [readers]:
-            layers = {layer_of(name, self.stack) for name, _ in tried}
-            near = [p for p in places if layer_of(p[0], self.stack) in layers]
-            made = self._made(tried, units, [p for p in near if p not in tried])
-            if any(tensors[name].ndim > 1 for name, _ in made):
-                own = {p: (tensors[p[0]].shape[p[1]] // units,) for p in tried}
-                for place, widths in (own | made).items():
-                    role = "read" if place in own else "made"
-                    layer = layer_of(place[0], self.stack)
-                    found[place] = Slot(*place, axis, widths, role, layer)
+            made = self._made(tried, units, [p for p in places if p not in tried])
+            if any(Slot(*place).tensor(self.model).ndim > 1 for place in made):
+                found |= {p: Slot(*p, axis, made[p], "made") for p in made}
+                each = {p: (sizes[p] // units,) for p in tried}
+                found |= {p: Slot(*p, axis, each[p], "read") for p in tried}
         return list(found.values())
 
-    def _biases(self, found: Sequence[Slot], missing: Iterable[Place]) -> list[Slot]:
-        """The slots of biases, which lie as the rows of their weights do.
-
-        Not all have a gradient: softmax does not see what all keys have in common.
-        """
-        made = {slot.name: slot for slot in found if slot.role == "made"}
-        weights = {name: name.removesuffix("bias") + "weight" for name, _ in missing}
-        return [
-            made[weights[name]]._replace(name=name, dim=0)
-            for name, _ in missing
-            if name.endswith(".bias") and weights[name] in made
-        ]
-
-    def input_dim(self, name: str) -> int:
-        """The dimension of a weight by which it reads, -1 for vectors."""
-        tensor, module = tensors_of(self.model)[name], name.rpartition(".")[0]
-        turned = is_transposed(self.model.get_submodule(module))
-        return -1 if tensor.ndim < 2 else tensor.ndim - (2 if turned else 1)
+    def _reads(self, place: Place) -> bool:
+        """Whether a weight reads by this dimension, and does not make by it."""
+        slot, dims = Slot(*place), Slot(*place).tensor(self.model).ndim
+        last = dims - (2 if is_transposed(slot.owner(self.model)) else 1)
+        return dims > 1 and slot.dim == last
 
     @torch.enable_grad()
     def _made(
@@ -210,95 +170,80 @@ class Trial:
         seen: dict[Place, list[Tensor]] = {place: [] for place in places}
         for unit in range(units):
             model = deepcopy(self.model)
-            tensors = tensors_of(model)
-            for name, dim in readers:
-                other = torch.arange(tensors[name].shape[dim])
+            for reader in readers:
+                weight, dim = Slot(*reader).tensor(model), reader[2]
+                other = torch.arange(weight.shape[dim])
                 other = other[other // (len(other) // units) != unit]
-                tensors[name].data.index_fill_(dim, other, 0)
+                weight.data.index_fill_(dim, other, 0)
             self.output(model).square().sum().backward()
-            for place in places:
-                seen[place].append(_touched(tensors[place[0]], place[1]))
+            for place, flags in seen.items():
+                flags.append(_touched(model, place))
         shown = {place: _widths(torch.stack(flags)) for place, flags in seen.items()}
         return {place: widths for place, widths in shown.items() if widths}
 
-    def _experts(self) -> list[Slot]:
-        slots = []
-        for name, count in pruned.units(self.config, "experts").items():
-            for (tensor, dim), growth in self.grown({name: 2 * count}).items():
-                if growth != count:
-                    raise self.unclear("experts", tensor)
-                layer = layer_of(tensor, self.stack)
-                slots.append(Slot(tensor, dim, name, (1,), "", layer))
-        if not slots:
-            raise pruned.refused(
-                self.config, "config has no field that says", "experts"
-            )
-        return slots
-
     def _hidden(self) -> list[Slot]:
-        heads = [] if self.apart else self.slots("heads")
-        places = self._of_hidden()
-        for slot in heads:
-            places.pop((slot.name, slot.dim), None)
-        for (name, _), growth in places.items():
+        """The slots of the residual stream: what grows with it but heads' own."""
+        joint = [] if self.apart else ["heads"]
+        places = self._grown("hidden", *joint)
+        for slot in (slot for axis in joint for slot in self.slots(axis)):
+            places.pop(slot[:3], None)
+        for place, growth in places.items():
             if growth != self.config.hidden_size:
-                raise self.unclear("hidden width", name)
-        roles = {place: self._role(*place) for place in places}
-        return [
-            Slot(*place, "hidden", (1,), role, layer_of(place[0], self.stack))
-            for place, role in roles.items()
-        ]
+                raise self.unclear("hidden width", place)
+        return [Slot(*place, "hidden", (1,), self._role(place)) for place in places]
 
-    def _role(self, name: str, dim: int) -> str:
+    def _role(self, place: Place) -> str:
         """Whether a dimension of the residual stream is made, read or scaled."""
-        owner, _, leaf = name.rpartition(".")
-        module = self.model.get_submodule(owner)
-        if all(tensor.ndim == 1 for tensor in module.parameters(recurse=False)):
-            return "norm" if leaf == "weight" else ""
-        if isinstance(module, nn.Embedding):
-            return "made"
-        return "read" if dim == self.input_dim(name) else "made"
+        owner = Slot(*place).owner(self.model)
+        if all(tensor.ndim == 1 for tensor in owner.parameters(recurse=False)):
+            return "norm" if place[1].endswith("weight") else ""
+        table = isinstance(owner, nn.Embedding)
+        return "read" if self._reads(place) and not table else "made"
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What a trial is made of, and known again by."""
+
+    kind: Any
+    kinds: tuple[int, ...]
+    json: str
+    config: Any = field(compare=False)
 
 
 def trial_of(model: Any) -> Trial:
-    """The trial of a model, kept for the next of its config.
+    """The trial of a model, kept for the next of its config."""
+    kind, kinds, config = type(model), tuple(sorted({*kinds_of(model)})), model.config
+    with refusing(config, "config cannot be tried at a small size"):
+        return _trial(_Family(kind, kinds, config.to_json_string(), config))
 
-    Raises ValueError where transformers cannot make a small one.
-    """
-    kinds, config = tuple(sorted(set(kinds_of(model)))), model.config
-    try:
-        return _trial(type(model), config.to_json_string(use_diff=False), kinds)
-    except (RuntimeError, TypeError, KeyError, IndexError, AttributeError) as error:
-        why = "config cannot be tried at a small size"
-        raise pruned.refused(config, why, error) from error
+
+@lru_cache(maxsize=8)
+def _trial(family: _Family) -> Trial:
+    return Trial(family.kind, family.config, family.kinds)
+
+
+def kinds_of(model: Any) -> list[int]:
+    """For each layer the number of the first of its kind."""
+    first: dict[Any, int] = {}
+    return [first.setdefault(kind_of(x), n) for n, x in enumerate(stack_of(model))]
 
 
 def map_of(model: Any, axes: Iterable[str]) -> list[Slot]:
     """The slots of "heads", "ffn", "experts" and "hidden" in all layers and outside.
 
-    Raises ValueError in one line for a model that is quantized or has tensors of its
-    own (adapters), and where an axis cannot be derived.
+    Raises ValueError in one line where an axis cannot be derived.
     """
-    stack, kinds, trial = stack_name(model), kinds_of(model), trial_of(model)
+    trial, kinds = trial_of(model), kinds_of(model)
     layers = {n: trial.kinds.index(kind) for n, kind in enumerate(kinds)} | {-1: -1}
-    check_tensors(model, trial.model, stack, layers)
-    return [
-        slot._replace(name=in_layer(slot.name, stack, layer), layer=layer)
-        for axis in axes
-        for layer, shown in layers.items()
-        for slot in trial.slots(axis)
-        if slot.layer == shown
-    ]
-
-
-@lru_cache(maxsize=8)
-def _trial(kind: Any, config: str, kinds: tuple[int, ...]) -> Trial:
-    return Trial(kind, kind.config_class.from_dict(json.loads(config)), kinds)
-
-
-def _ids() -> Tensor:
-    source = torch.Generator().manual_seed(0)
-    return torch.randint(3, WORDS - 1, (2, 12), generator=source)
+    with refusing(model.config, "config cannot be tried at a small size"):
+        return [
+            slot._replace(layer=layer)
+            for axis in axes
+            for layer, shown in layers.items()
+            for slot in trial.slots(axis)
+            if slot.layer == shown
+        ]
 
 
 @torch.no_grad()
@@ -315,11 +260,20 @@ def _draw(model: nn.Module) -> None:
             weight.copy_(noise * width**-0.5)
 
 
-def _touched(tensor: Tensor, dim: int) -> Tensor:
-    """Which parts of a dimension have a gradient: (size,) bool."""
-    if tensor.grad is None:
-        return torch.zeros(tensor.shape[dim], dtype=torch.bool)
-    return (tensor.grad != 0).transpose(0, dim).reshape(tensor.shape[dim], -1).any(1)
+def _touched(model: Any, place: Place) -> Tensor:
+    """Which parts of a dimension have a gradient: (size,) bool.
+
+    A bias is as the rows of its weight: softmax sees none that all keys have in common.
+    """
+    layer, name, dim = place
+    slot = Slot(layer, name, dim)
+    if name.endswith(".bias") and hasattr(owner := slot.owner(model), "weight"):
+        dim = owner.weight.ndim - 1 if is_transposed(owner) else 0
+        slot = slot._replace(name=name.removesuffix("bias") + "weight")
+    grad = slot.tensor(model).grad
+    if grad is None:
+        return torch.zeros(slot.tensor(model).shape[dim], dtype=torch.bool)
+    return (grad != 0).transpose(0, dim).reshape(grad.shape[dim], -1).any(1)
 
 
 def _widths(owned: Tensor) -> tuple[int, ...]:
@@ -327,8 +281,7 @@ def _widths(owned: Tensor) -> tuple[int, ...]:
     units = len(owned)
     if bool((owned.sum(0) != 1).any()):
         return ()
-    owner = owned.int().argmax(0)
-    unit, count = owner.unique_consecutive(return_counts=True)
+    unit, count = owned.int().argmax(0).unique_consecutive(return_counts=True)
     if len(unit) % units or unit.tolist() != [*range(units)] * (len(unit) // units):
         return ()
     runs = count.view(-1, units)

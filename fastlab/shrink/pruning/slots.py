@@ -1,38 +1,65 @@
-"""Dimensions of a model's tensors that shrink, and the layers they lie in, by name."""
+"""The layers of a model and the dimensions of its tensors, by name."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.models import stack_name
+from fastlab.models import stack_name, stack_of
+from fastlab.spec import pruned
 
+Place = tuple[int, str, int]  # a layer, a tensor in it, one of its dimensions
 STATE = ("training", "gradient_checkpointing")  # of a module, not of its kind
 
 
 class Slot(NamedTuple):
     """A dimension of a tensor that shrinks with an axis.
 
-    axis: "heads", "hidden", or the config's field for FFN channels or experts. widths:
-    of what a unit has there: (1,) or, where q, k and v of all groups follow each other,
-    (128, 64, 64). role: "made" or "read" for a weight that makes or reads the units,
-    "norm" for one that scales them, "" for others. layer: -1 outside of the layers.
+    layer: -1 outside of the layers; name: the tensor's, in its layer. axis: "heads",
+    "hidden", or the config's field for FFN channels or experts. widths: of what a unit
+    has there: (1,) or, where q, k and v of all groups follow each other, (128, 64, 64).
+    role: "made" or "read" for a weight that makes or reads the units, "norm" for one
+    that scales them, "" for others.
     """
 
+    layer: int
     name: str
     dim: int
-    axis: str
-    widths: tuple[int, ...]
-    role: str
-    layer: int
+    axis: str = ""
+    widths: tuple[int, ...] = ()
+    role: str = ""
 
-    @property
-    def module(self) -> str:
-        return self.name.rpartition(".")[0]
+    def owner(self, model: Any) -> Any:
+        """The module that the tensor belongs to."""
+        return part_of(model, self.layer).get_submodule(self.name.rpartition(".")[0])
+
+    def tensor(self, model: Any) -> Any:
+        """The tensor in a model."""
+        return getattr(self.owner(model), self.name.rpartition(".")[2])
+
+
+def part_of(model: Any, layer: int) -> Any:
+    """A layer of a model, or the model for -1."""
+    return stack_of(model)[layer] if layer >= 0 else model
+
+
+def places_of(model: Any) -> dict[Place, int]:
+    """The size of each dimension of a model's tensors."""
+    stack = stack_name(model) + "."
+    parts: dict[int, Any] = dict(enumerate(map(tensors_of, stack_of(model))))
+    own = tensors_of(model).items()
+    parts[-1] = {name: t for name, t in own if not name.startswith(stack)}
+    return {
+        (layer, name, dim): size
+        for layer, tensors in parts.items()
+        for name, tensor in tensors.items()
+        for dim, size in enumerate(tensor.shape)
+    }
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -54,53 +81,24 @@ def is_transposed(module: Any) -> bool:
     return isinstance(module, kinds) or bool(getattr(module, "is_transposed", False))
 
 
-def layer_of(name: str, stack: str) -> int:
-    """The number of the layer that a name lies in, -1 outside."""
-    found = re.match(rf"{re.escape(stack)}\.(\d+)\.", name)
-    return int(found[1]) if found else -1
-
-
-def in_layer(name: str, stack: str, layer: int) -> str:
-    """The same name in another layer; one outside of the layers stays."""
-    return re.sub(rf"^{re.escape(stack)}\.\d+\.", f"{stack}.{layer}.", name)
-
-
-def kinds_of(model: Any) -> list[int]:
-    """For each layer the number of the first that has its tensors and settings."""
-    first: dict[Any, int] = {}
-    layers = model.get_submodule(stack_name(model))
-    return [first.setdefault(_kind(layer), n) for n, layer in enumerate(layers)]
-
-
-def _kind(layer: nn.Module) -> Any:
+def kind_of(layer: nn.Module) -> Any:
+    """What layers of one kind have in common: tensors and settings, but no numbers."""
+    plain = (bool, str, float, type(None))
     shapes = tuple((name, *t.shape) for name, t in tensors_of(layer).items())
-    return shapes, tuple(settings_of(layer).items())
-
-
-def settings_of(layer: nn.Module) -> dict[str, Any]:
-    """What the modules of a layer know of its kind; of sizes only that there is one."""
-    kept = (bool, str, float, type(None))
-    return {
-        f"{name}.{key}".lstrip("."): value if isinstance(value, kept) else int
+    return shapes, tuple(
+        (name, key, value)
         for name, module in layer.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, (*kept, int)) and key[0] != "_" and key not in STATE
-    }
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, plain) and key[0] != "_" and key not in STATE
+    )
 
 
-def check_tensors(
-    model: Any, other: nn.Module, stack: str, layers: dict[int, int]
-) -> None:
-    """Refuse tensors of a model that the same layers of another do not have.
-
-    layers: number of a layer -> that in the other; the rest are not looked at.
-    """
-    known = other.state_dict()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        module = name.rpartition(".")[0]
-        if not tensor.is_floating_point() and isinstance(tensor, nn.Parameter):
-            raise ValueError(f"{module} is quantized: prune the dense model before")
-        layer = layer_of(name, stack)
-        if layer in layers and in_layer(name, stack, layers[layer]) not in known:
-            kind = type(model.get_submodule(module)).__name__
-            raise ValueError(f"{module} ({kind}) is not of a {model.config.model_type}")
+@contextmanager
+def refusing(config: Any, why: str) -> Iterator[None]:
+    """Where transformers or torch fail at a family, say so in one line."""
+    try:
+        yield
+    except Exception as error:  # classes have errors of their own
+        if str(error).startswith("model_type="):
+            raise
+        raise pruned.refused(config, why, error) from error
