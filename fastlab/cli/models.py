@@ -54,7 +54,7 @@ def _echo_all(families: dict[str, dict[str, str]]) -> None:
     rows[[*TRIED]] = rows[[*TRIED]].map(_short)
     echo_table(rows[["model_type", "kind", *TRIED]], "--family, or a folder's")
     versions = f"transformers {rows.transformers.iloc[-1]}, torch {rows.torch.iloc[-1]}"
-    click.echo(f"\ntried at 4 layers x 64 with {versions}; `fastlab models TYPE`: why not")
+    click.echo(f"\ntried at 4 layers x 64 with {versions}; models TYPE says why not")
 
 
 def _short(said: str) -> str:
