@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -12,22 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
-from fastlab.models import DTYPES, set_implementations
+from fastlab.models import DTYPES
 from fastlab.spec.checks import check_choice, check_count, did_you_mean
-from fastlab.spec.configs import in_one_line, read_config
+from fastlab.spec.configs import in_one_line
 from fastlab.spec.formats import FORMATS, PRECISIONS
 from fastlab.spec.hub import check_source
-from fastlab.spec.manifest import (
-    MANIFEST,
-    contradiction,
-    held_recipe,
-    is_stored,
-    manifest_of,
-)
-from fastlab.tracing.configs import class_of, text_config
+from fastlab.spec.manifest import contradiction, held_recipe, is_stored
+from fastlab.tensors import check_tensors, class_and_config, refuse
 
 HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "Decoder")
 CHECKPOINTS = Path(__file__).parents[1] / "data" / "checkpoints"
@@ -74,7 +65,7 @@ def load(
     check_source(source, needs_weights=True)
     if is_stored(held := held_recipe(source)):
         raise contradiction(source, held, "precision", precision)
-    kind, config = _class_and_config(source, attention)
+    kind, config = class_and_config(source, attention)
     stored = getattr(config, "quantization_config", None)
     straight = {"device_map": device} if find_spec("accelerate") else {}
     check_tensors(source)
@@ -93,7 +84,7 @@ def load(
             **straight,
         )
     missing, foreign = found["missing_keys"], found["unexpected_keys"]
-    _refuse(source, model, missing, foreign, found["mismatched_keys"])
+    refuse(source, model, missing, foreign, found["mismatched_keys"])
     nn.Module.to(model, device)
     return model.eval().requires_grad_(False), tokenizer_of(source)
 
@@ -107,93 +98,6 @@ def tokenizer_of(source: str | Path) -> Any:
         return None
     with in_one_line(source):
         return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-
-
-def _class_and_config(
-    source: str | Path, attention: str | None = None
-) -> tuple[Any, Any]:
-    """The class that a model names, and its config with kernels of ours."""
-    import transformers
-
-    made = manifest_of(source) if (Path(source) / MANIFEST).is_file() else {}
-    config = read_config(source)
-    kind = getattr(transformers, made["model"]) if made else class_of(config)
-    if kind.config_class is not type(config):
-        config = text_config(config)
-    return kind, set_implementations(config, attention or made.get("attention"))
-
-
-# Heads of other tasks and buffers of older versions, which files may hold beside.
-_SPARE = r"\bpooler\.|seq_relationship|inv_freq$|position_ids$|masked_bias"
-
-
-def check_tensors(source: str | Path) -> None:
-    """Refuse a folder whose files do not hold its model's tensors, before reading them.
-
-    Raises OSError for files that are missing, ValueError for tensors that are missing,
-    foreign or of another size, and a tied head that is not its table. Where some are
-    missing and others foreign, transformers may turn these into those: then, and where
-    others quantized the weights, it judges as it reads.
-    """
-    folder = Path(source)
-    if not folder.is_dir() or is_stored(held_recipe(folder)):
-        return
-    files, (kind, config) = _slices(folder), _class_and_config(folder)
-    if getattr(config, "quantization_config", None):
-        return
-    with in_one_line(source), torch.device("meta"):
-        model = kind(config)
-    own, tied = model.state_dict(), model.all_tied_weights_keys
-    start, held = f"{model.base_model_prefix}.", {}
-    for name, at in files.items():
-        names = (name, start + name, name.removeprefix(start))
-        held[next((n for n in names if n in own), name)] = at
-    for copy, table in tied.items():
-        both = [held[name] for name in (copy, table) if name in held]
-        if len(both) == 2 and not torch.equal(both[0][:], both[1][:]):
-            why = f"{copy} is not {table}, which it is tied to"
-            raise ValueError(f"model={str(source)!r}: {why}")
-        if both:
-            own.pop(copy if table in held else table)
-    known = own.keys() | tied
-    missing, foreign = own.keys() - held, held.keys() - known - {*tied.values()}
-    shapes = [(n, held[n].get_shape(), [*own[n].shape]) for n in own.keys() & held]
-    wrong = [shape for shape in shapes if shape[1] != shape[2]]
-    if not (missing and foreign):
-        _refuse(source, model, missing, foreign, wrong)
-
-
-def _slices(folder: Path) -> dict[str, Any]:
-    """The tensors of a folder by name, not read yet; OSError for lost files."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    files = [whole]
-    if index.is_file() and not whole.is_file():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [folder / name for name in sorted({*names})]
-    slices: dict[str, Any] = {}
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"model={str(folder)!r} lacks {file.name}")
-        names = (opened := safe_open(file, "pt")).keys()
-        slices |= {name: opened.get_slice(name) for name in names}
-    return slices
-
-
-def _refuse(source: Any, model: Any, missing: Any, foreign: Any, wrong: Any) -> None:
-    """Raise ValueError for tensors that do not fit, but those that may be left."""
-    fine = "|".join([*(model._keys_to_ignore_on_load_unexpected or ()), _SPARE])
-    kind, spare = type(model).__name__, model._keys_to_ignore_on_load_missing or ()
-    sizes = [
-        f"{n} {[*has]} where the config says {[*wants]}" for n, has, wants in wrong
-    ]
-    for words, names in (
-        (f"lacks what {kind} has", set(missing) - set(spare)),
-        (f"has what {kind} lacks", [n for n in foreign if not re.search(fine, n)]),
-        ("has other sizes", sizes),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" * (len(names) > 1)
-            raise ValueError(f"model={str(source)!r} {words}: {min(names)}{more}")
 
 
 def export_model(

@@ -91,7 +91,7 @@ def nothing_measured(rows: pd.DataFrame) -> str:
 RATIOS = ("ratio", "measured_gain", "estimated_gain", "gain", "speedup")
 SHARES = (
     *("share", "top1", "mbu", "mbu_copy", "left", "sparse_ratio"),
-    *("prune_layers", "prune_heads", "prune_ffn", "prune_hidden"),
+    *("prune_layers", "prune_heads", "prune_ffn", "prune_hidden", "prune_experts"),
 )
 
 

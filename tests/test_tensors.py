@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fastlab as fl
-from fastlab.checkpoints import check_tensors
 from fastlab.cli import main
 from fastlab.models import numerics
 from fastlab.spec import point_of
+from fastlab.tensors import check_tensors
 
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 Tensors = dict[str, Tensor]

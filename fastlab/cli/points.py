@@ -72,10 +72,10 @@ def bench_of(
     judges them is read at once, so that a missing one is refused before any work.
     """
     from fastlab import machine
-    from fastlab.checkpoints import check_tensors
     from fastlab.clock.measure import Bench
     from fastlab.clock.timing import Settings
     from fastlab.shrink.trained import Trained
+    from fastlab.tensors import check_tensors
 
     kind = machine.torch_device(device)
     timing = Settings.for_device(kind, **settings)

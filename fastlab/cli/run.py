@@ -92,41 +92,34 @@ def generate(
     sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
     drawn = how["temperature"] or how["stop"] or runtime != "eager"
     ours = how["streamed"] or drawn  # only our decoder draws, stops and compiles
-    if ours:
-        _check_decodes(model)
-    loaded = _loaded(model, kind, precision)
+    loaded = _loaded(model, kind, precision, ours)
     if ours:
         _stream(prompt, loaded, new_tokens, sampling, how["stop"], runtime)
     else:
         click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
 
 
-def _loaded(model: str, kind: str, precision: str) -> tuple[Any, Any]:
-    """Model and tokenizer; an error at once where it is none that writes."""
+def _loaded(model: str, kind: str, precision: str, ours: bool) -> tuple[Any, Any]:
+    """Model and tokenizer; an error at once where it is none that writes.
+
+    ours: or none that our decoder can run.
+    """
     from fastlab.spec.configs import read_config
     from fastlab.spec.hub import check_source, in_one_line
 
     check_source(model, needs_weights=True)
     from fastlab.checkpoints import check_writes
     from fastlab.shrink.recipes import load
+    from fastlab.tracing.caches import static_cache_reason
 
     with in_one_line(model):
-        check_writes(read_config(model))
+        check_writes(config := read_config(model))
+    if ours and (reason := static_cache_reason(config)):
+        raise ValueError(f"model={model!r}: {reason}; leave out --stream")
     loaded = load(model, kind, precision)
     if loaded[1] is None:
         raise ValueError(f"model={model!r} has no tokenizer, which reads the prompt")
     return loaded
-
-
-def _check_decodes(model: str) -> None:
-    """ValueError for a model that our decoder cannot run, before it is loaded."""
-    from fastlab.spec.configs import read_config
-    from fastlab.spec.hub import check_source
-    from fastlab.tracing.caches import static_cache_reason
-
-    check_source(model, needs_weights=True)
-    if reason := static_cache_reason(read_config(model)):
-        raise ValueError(f"model={model!r}: {reason}; leave out --stream")
 
 
 def _stream(prompt: str, loaded: tuple[Any, Any], *how: Any) -> None:

@@ -146,6 +146,7 @@ class Decoder:
         """
         self._check_ids(ids)
         check_count("new_tokens", new_tokens, high=self.max_len - ids.shape[1] + 1)
+        self._check_longrope(ids.shape[1], new_tokens)
         self.logits = self.prefill(ids, prefixes)  # of the last step, to be looked at
         n, ended = ids.shape[1], None
         for start in (0, *range(1, new_tokens, self.unroll)):
@@ -238,6 +239,17 @@ class Decoder:
         here = Here(next(self.model.parameters()).device.type)
         if reason := ENGINES[self.runtime].unsupported(here):
             raise ValueError(reason)
+
+    def _check_longrope(self, n: int, new: int) -> None:
+        """ValueError for a text during which keys would have to be computed anew."""
+        text = self.config.get_text_config(decoder=True)
+        rope: Any = getattr(text, "rope_parameters", None) or {}
+        turn = rope.get("original_max_position_embeddings", 0)
+        if rope.get("rope_type") == "longrope" and n <= turn < n + new - 1:
+            raise ValueError(
+                f"new_tokens={new} must be at most {turn - n + 1} after {n} tokens: "
+                f"beyond {turn} positions longrope turns all keys another way"
+            )
 
     def _check_ids(self, ids: Tensor) -> None:
         if ids.ndim != 2 or ids.shape[0] != self.batch:

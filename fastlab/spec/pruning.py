@@ -19,11 +19,12 @@ RATIOS = ("layers", *WIDTHS)
 
 @dataclass(frozen=True)
 class Pruning(Spec):
-    """What is cut: the share of the layers, heads, FFN channels and hidden width.
+    """What is cut: the share of the layers, heads, FFN channels, width and experts.
 
-    heads: whole groups, a key / value head with all query heads that read it. In gpt2
-    and bert, whose heads fill the hidden width, heads and hidden are cut by one share.
-    importance: which heads, channels and hidden units stay: those of the largest
+    heads: whole groups, a key / value head with all query heads that read it. In gpt2,
+    bert and others whose heads fill the hidden width, heads and hidden are cut by one
+    share. multiple: of 8 where experts are run together, who want widths of 16 bytes.
+    importance: which heads, channels, units and experts stay: those of the largest
     magnitude, activation or first-order Taylor term, or random ones. layer_choice:
     which layers go: the first, the last, those between evenly spaced ones ("uniform"),
     or those of the least block influence, loss without them, or magnitude.

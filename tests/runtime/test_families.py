@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from transformers import masking_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -219,7 +220,7 @@ def test_what_keeps_nothing_has_no_decode_step() -> None:
 
 def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:
     small_config("mamba").save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    save_file({"none": torch.zeros(1)}, tmp_path / "model.safetensors")
     args = ["generate", "hi", "--model", str(tmp_path), "--stream"]
     done = CliRunner().invoke(main, args)
     assert done.exit_code == 2
@@ -239,3 +240,17 @@ def test_a_window_that_holds_all_needs_no_mask() -> None:
     ]
     later = visible(1, 1, 6, q_offset=torch.tensor(4), mask_function=window(3))
     assert later[0, 0].tolist() == [[False, False, True, True, True, False]]
+
+
+def test_longrope_is_refused_where_it_turns() -> None:
+    """Up to 32 positions the short factors, from prompts beyond them the long ones."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [3.0] * 8}
+    turn = {"original_max_position_embeddings": 32}
+    model = small_model("phi3", head_dim=16, rope_parameters=rope | turn, **turn)
+    decoder = Decoder(model, 1, 64, runtime="eager")
+    for n, new in ((24, 9), (33, 20)):
+        ids = prompts(1, n)
+        assert torch.equal(decoder.generate(ids, new), generated(model, ids, new))
+    with pytest.raises(ValueError, match="new_tokens=10 must be at most 9 after 24"):
+        decoder.generate(prompts(1, 24), 10)

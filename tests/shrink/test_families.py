@@ -18,7 +18,7 @@ from fastlab.shrink.pruning.importance import choose
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.spec.pruned import group_sizes, head_width, layer_sizes, resized, units
 from fastlab.spec.pruning import Pruning
-from tests.shrink.small import logits_of
+from tests.shrink.small import logits_of, token_rows
 
 # Model type -> what can be cut; "both": heads and hidden by one share, no other.
 CAN = {
@@ -114,3 +114,43 @@ def test_a_family_is_cut_as_it_would_be_masked(kind: str, tmp_path: Path) -> Non
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
     assert_close(logits_of(again), logits_of(model), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("importance", ["activation", "taylor"])
+def test_importances_are_measured_in_any_family(importance: str) -> None:
+    """Where q, k, v and gate, up are fused: units that add nothing go unnoticed."""
+    model, ids = tiny("phi3"), token_rows()
+    layers = stack_of(model)
+    for layer in layers:
+        layer.self_attn.o_proj.weight[:, 16 * 1 : 16 * 2] = 0
+        layer.mlp.down_proj.weight[:, [3, 8, 39]] = 0
+    before = logits_of(model)
+    prune(model, Pruning(heads=1 / 3, ffn=3 / 40, importance=importance), ids)
+    assert_close(logits_of(model), before, atol=1e-4, rtol=1e-4)
+
+
+def test_experts_channels_cannot_be_measured() -> None:
+    with pytest.raises(ValueError, match="'activation' is not seen of intermediate_s"):
+        prune(tiny("mixtral"), Pruning(ffn=0.5, importance="activation"), token_rows())
+
+
+def test_the_experts_of_the_largest_weights_stay() -> None:
+    model = tiny("mixtral")
+    for layer in stack_of(model):
+        layer.mlp.experts.gate_up_proj[4:12] *= 3
+    units = choose(model, Pruning(experts=0.5)).units["num_local_experts"]
+    assert {layer: kept.tolist() for layer, kept in units.items()} == {
+        layer: [*range(4, 12)] for layer in range(4)
+    }
+
+
+def test_models_without_a_language_head_are_cut_too() -> None:
+    """A classifier keeps its 3 classes; a base model says its narrower states."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    sizes |= {"intermediate_size": 40, "vocab_size": 97}
+    half = Pruning(heads=0.5, hidden=0.5, ffn=0.5)
+    config = transformers.BertConfig(**sizes, num_labels=3)
+    classifier = transformers.BertForSequenceClassification(config).eval()
+    assert logits_of(prune(classifier, half)).shape == (2, 3)
+    base = transformers.LlamaModel(transformers.LlamaConfig(**sizes)).eval()
+    assert prune(base, half)(token_rows(2))[0].shape == (2, 12, 32)

@@ -109,10 +109,12 @@ class Trial:
         """By how much dimensions grow where axes, or fields of the config, double."""
         sizes: dict[str, int] = pruned.head_width(self.config)
         for axis in axes:
-            groups = 2 * pruned.units(self.config, "heads")["heads"]
-            field = "hidden_size" if axis == "hidden" else axis
-            double = axis != "heads" and {field: 2 * getattr(self.config, field)}
-            sizes |= double or pruned.group_sizes(self.config, groups)
+            if axis == "heads":
+                groups = pruned.units(self.config, "heads")["heads"]
+                sizes |= pruned.group_sizes(self.config, 2 * groups)
+            else:
+                name = "hidden_size" if axis == "hidden" else axis
+                sizes[name] = 2 * getattr(self.config, name)
         new = skeleton(self.kind, pruned.resized(self.config, sizes))
         small, large = places_of(self.model), places_of(new)
         if odd := small.keys() ^ large.keys():
