@@ -3,8 +3,8 @@
     python benchmarks/families.py [TYPE ...]
 
 A line of data/families.csv for each type that it has none of yet, with "yes" or the
-reason: counted (the operations have the FLOPs that torch counts, the weights its
-number), measured (a prefill runs), quantized (int8 logits near the dense ones), decoded
+reason: counted (parameters, and FLOPs of prefill and decode, are those that torch
+counts), measured (a prefill runs), quantized (int8 logits near the dense ones), decoded
 (the tokens of fl.Decoder are those of generate), pruned (half the layers, half the
 FFN). Takes seconds a type; one that is stopped goes on when called again.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -27,7 +28,8 @@ import fastlab as fl
 from fastlab.clock.counters import torch_flops, torch_parameters
 from fastlab.cost.operations import total
 from fastlab.models import numerics, prepare, prompt_ids
-from fastlab.spec import point_of
+from fastlab.spec import Point, Workload, point_of
+from fastlab.spec.checks import canonical
 
 FILE = Path(__file__).parents[1] / "data" / "families.csv"
 TYPES = """
@@ -39,6 +41,7 @@ olmoe granite granitemoe glm glm4 glm4_moe cohere cohere2 stablelm exaone4 ernie
 gpt_neo codegen mpt mamba mamba2 jamba lfm2 falcon_h1 nemotron olmo pegasus marian mt5
 """
 SIZES: dict[str, Any] = {"layers": 4, "hidden": 64, "vocab": 512, "prompt_len": 12}
+GIVEN = {"deepseek_v2": {"num_experts_per_tok": 6}}  # what a type's defaults lack
 NEW = 6  # tokens
 WORDS = 160  # characters of a reason
 LOST = 0.1  # of the dense logits' spread: what int8 may change
@@ -51,13 +54,22 @@ def family(kind: str) -> dict[str, str]:
     line = dict.fromkeys(COLUMNS, "") | {"model_type": kind, "date": today()}
     line |= {name: version(name) for name in ("transformers", "torch")}
     try:
-        point = point_of(family=kind, **SIZES)
+        point = question(kind)
     except ValueError as error:
         return line | {"counted": one_line(error)}
     line["kind"] = point.shape.kind
     for name in TRIED:
         line[name] = answer(globals()[name], point)
     return line
+
+
+def question(kind: str) -> Point:
+    """The prefill that is tried."""
+    point = point_of(family=kind, **SIZES)
+    if kind not in GIVEN:
+        return point
+    config = canonical(json.loads(point.shape.config) | GIVEN[kind])
+    return replace(point, shape=replace(point.shape, config=config))
 
 
 def today() -> str:
@@ -70,7 +82,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:WORDS]
 
 
-def answer(trial: Callable[[Any], str | None], point: Any) -> str:
+def answer(trial: Callable[[Point], str | None], point: Point) -> str:
     """What a trial says, "yes" if nothing; else the error that stopped it."""
     try:
         return trial(point) or "yes"
@@ -80,30 +92,38 @@ def answer(trial: Callable[[Any], str | None], point: Any) -> str:
         return f"fails: {type(error).__name__}: {one_line(error)}"
 
 
-def counted(point: Any) -> str | None:
-    """The counts of a prefill against torch's, which needs attention in the open."""
+def counted(point: Point) -> str | None:
+    """The counts of a prefill and a decode step against torch's.
+
+    Attention is in the open, as torch's counter needs it on a CPU.
+    """
     point = replace(point, recipe=replace(point.recipe, attention="eager"))
-    ours = fl.parameters(point.shape), total(point, "flops")
-    theirs = torch_parameters(point), torch_flops(point, "cpu")
-    names = zip(("parameters", "FLOPs"), ours, theirs, strict=True)
-    apart = [f"{n} {a:,}, by torch {b:,}" for n, a, b in names if a != b]
+    calls = [point]
+    if point.shape.kind != "encoder":
+        work = Workload("decode", prompt_len=point.workload.prompt_len)
+        calls.append(replace(point, workload=work))
+    counts = {"parameters": (fl.parameters(point.shape), torch_parameters(point))}
+    for call in calls:
+        both = total(call, "flops"), torch_flops(call, "cpu")
+        counts[f"FLOPs of {call.workload.phase}"] = both
+    apart = [f"{n} {a:,}, by torch {b:,}" for n, (a, b) in counts.items() if a != b]
     return "; ".join(apart) or None
 
 
-def logits(model: Any, point: Any) -> torch.Tensor:
+def logits(model: Any, point: Point) -> torch.Tensor:
     """Those of the prefill."""
     with numerics("fp32"):
         found: torch.Tensor = prepare(model, point, "cpu").run()
     return found
 
 
-def measured(point: Any) -> str | None:
+def measured(point: Point) -> str | None:
     """A prefill of finite logits."""
     finite = bool(torch.isfinite(logits(fl.build(point), point)).all())
     return None if finite else "its logits are not finite"
 
 
-def quantized(point: Any) -> str | None:
+def quantized(point: Point) -> str | None:
     """int8 weights against dense ones."""
     dense = logits(fl.build(point), point)
     packed = logits(fl.quantize(fl.build(point), "int8"), point)
@@ -111,7 +131,7 @@ def quantized(point: Any) -> str | None:
     return None if lost < LOST else f"int8 changes the logits by {lost:.0%}"
 
 
-def decoded(point: Any) -> str | None:
+def decoded(point: Point) -> str | None:
     """Greedy tokens of the static cache against those of transformers."""
     model, ids = fl.build(point), prompt_ids(point, "cpu")
     for weight in model.parameters():  # so that the past decides the next token
@@ -123,7 +143,7 @@ def decoded(point: Any) -> str | None:
     return None if same else "its tokens are not those of generate"
 
 
-def pruned(point: Any) -> str | None:
+def pruned(point: Point) -> str | None:
     """Half of the layers, then half of the FFN, each cut and run."""
     said = []
     for axis in ("layers", "ffn"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import transformers
@@ -99,7 +100,7 @@ def config_of(shape: ModelShape) -> Any:
     """The transformers config of a shape that has one, at the shape's own sizes.
 
     What a config says layer by layer is repeated or cut to the number of layers; other
-    widths change in proportion to hidden.
+    widths change in proportion to hidden, up to a multiple of 8.
     """
     data = json.loads(shape.config)
     config = transformers.AutoConfig.for_model(**data)
@@ -119,7 +120,8 @@ def config_of(shape: ModelShape) -> Any:
     if shape.hidden != before["hidden"]:
         for name in _ALONG:
             if isinstance(value := getattr(text, name, None), int):
-                setattr(text, name, max(1, value * shape.hidden // before["hidden"]))
+                width = value * shape.hidden / before["hidden"]
+                setattr(text, name, 8 * math.ceil(width / 8))  # as kernels want it
     return config
 
 
