@@ -39,6 +39,7 @@ phi3 phi opt gpt_neox bloom falcon gptj starcoder2 qwen3_next qwen3_5_text gemma
 gemma4_text deepseek_v2 llama4_text ministral3 qwen2_moe phimoe smollm3 olmo2 olmo3
 olmoe granite granitemoe glm glm4 glm4_moe cohere cohere2 stablelm exaone4 ernie4_5
 gpt_neo codegen mpt mamba mamba2 jamba lfm2 falcon_h1 nemotron olmo pegasus marian mt5
+qwen3_5_moe_text nemotron_h
 """
 SIZES: dict[str, Any] = {"layers": 4, "hidden": 64, "vocab": 512, "prompt_len": 12}
 GIVEN = {"deepseek_v2": {"num_experts_per_tok": 6}}  # what a type's defaults lack
