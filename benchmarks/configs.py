@@ -21,10 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastlab.cost.memory import kv_cache_bytes, parameters
 from fastlab.cost.operations import total
-from fastlab.models import cache_name
 from fastlab.spec import ModelShape, Point, Recipe, Workload
 from fastlab.spec.configs import read_config
 from fastlab.spec.kept import program_of
+from fastlab.tracing.caches import cache_name
 from fastlab.tracing.configs import class_of, text_config
 
 PROMPT = 160  # positions: more than one chunk of linear attention

@@ -25,10 +25,11 @@ from typing import Any
 import torch
 
 import fastlab as fl
+from fastlab.calls import prepare, prompt_ids
 from fastlab.clock.counters import torch_flops, torch_parameters
 from fastlab.cost.operations import total
-from fastlab.models import numerics, prepare, prompt_ids
-from fastlab.spec import Point, Workload, point_of
+from fastlab.models import numerics
+from fastlab.spec import GRID_FIELDS, Point, Workload, point_of
 from fastlab.spec.checks import canonical
 
 FILE = Path(__file__).parents[1] / "data" / "families.csv"
@@ -42,7 +43,12 @@ gpt_neo codegen mpt mamba mamba2 jamba lfm2 falcon_h1 nemotron olmo pegasus mari
 qwen3_5_moe_text nemotron_h
 """
 SIZES: dict[str, Any] = {"layers": 4, "hidden": 64, "vocab": 512, "prompt_len": 12}
-GIVEN = {"deepseek_v2": {"num_experts_per_tok": 6}}  # what a type's defaults lack
+GIVEN: dict[str, dict[str, Any]] = {  # where a type's defaults make nothing so small
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "codegen": {"hidden": 1024},
+    "mamba2": {"heads": 2, "n_groups": 1},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+}
 NEW = 6  # tokens
 WORDS = 160  # characters of a reason
 LOST = 0.1  # of the dense logits' spread: what int8 may change
@@ -66,11 +72,14 @@ def family(kind: str) -> dict[str, str]:
 
 def question(kind: str) -> Point:
     """The prefill that is tried."""
-    point = point_of(family=kind, **SIZES)
-    if kind not in GIVEN:
+    given = GIVEN.get(kind, {})
+    sizes = {name: n for name, n in given.items() if name in GRID_FIELDS}
+    point = point_of(family=kind, **SIZES | sizes)
+    if sizes == given:
         return point
-    config = canonical(json.loads(point.shape.config) | GIVEN[kind])
-    return replace(point, shape=replace(point.shape, config=config))
+    config = json.loads(point.shape.config) | given
+    config = {name: n for name, n in config.items() if name not in sizes}
+    return replace(point, shape=replace(point.shape, config=canonical(config)))
 
 
 def today() -> str:
@@ -149,7 +158,9 @@ def pruned(point: Point) -> str | None:
     said = []
     for axis in ("layers", "ffn"):
         try:
-            small = fl.prune(fl.build(point), fl.Pruning(**{axis: 0.5}))
+            step = 8 if axis == "ffn" else 1  # as grouped products of experts want
+            pruning = fl.Pruning(**{axis: 0.5}, multiple=step)
+            small = fl.prune(fl.build(point), pruning)
             logits(small, point)
             said.append(f"{axis}: yes")
         except ValueError as error:

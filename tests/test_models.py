@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastlab.calls import prepare
 from fastlab.checkpoints import generate_text, load
 from fastlab.cost.memory import parameters
-from fastlab.models import build, config_of, numerics, prepare
+from fastlab.models import build, config_of, numerics
 from fastlab.spec import PRESETS, ModelShape, point_of
 from fastlab.spec.hub import weights_id
 

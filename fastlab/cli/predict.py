@@ -58,8 +58,18 @@ def predict(on: str, operations: bool, **options: str | None) -> None:
             click.echo(f"\n{CAUSAL}: {why}")
     else:
         echo_table(_estimate_table(points, profile))
+    _echo_traced(points)
     _echo_unfit(points, profile)
     _echo_trust(profile)
+
+
+def _echo_traced(points: list[Point]) -> None:
+    """What is said of models whose operations were found by watching them."""
+    from fastlab.spec.kept import notes_of
+
+    shapes = dict.fromkeys(point.built_shape for point in points)
+    for shape, note in [(s, note) for s in shapes for note in notes_of(s)]:
+        click.echo(f"{shape.family} {shape.layers}x{shape.hidden}: {note}")
 
 
 def _echo_unfit(points: list[Point], profile: Device) -> None:

@@ -20,12 +20,13 @@ import torch
 from torch.nn import functional as F
 
 from fastlab import machine
+from fastlab.calls import prepare
 from fastlab.clock.clocks import clock_for
 from fastlab.clock.cpu_contention import CpuContention, is_contended
 from fastlab.clock.timing import Settings, time_call
 from fastlab.latency.costs import LAUNCHES, costs_of
 from fastlab.latency.devices import Device
-from fastlab.models import DTYPES, build, numerics, prepare
+from fastlab.models import DTYPES, build, numerics
 from fastlab.shrink.kernels import quantized_linear
 from fastlab.spec.checks import digest
 from fastlab.spec.formats import DENSE, FORMATS

@@ -17,8 +17,9 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastlab.calls import prepare, prompt_ids
 from fastlab.cost.operations import total
-from fastlab.models import build, numerics, prepare, prompt_ids
+from fastlab.models import build, numerics
 from fastlab.spec.point import Point
 
 

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab import machine
+from fastlab.calls import prompt_ids
 from fastlab.clock.divergence import compare_logits, quality_from
 from fastlab.cost.memory import parameters
 from fastlab.learning.tokens import block_nats, blocks_and_bytes, token_ids
-from fastlab.models import cache_name, numerics, prompt_ids
+from fastlab.models import numerics
 from fastlab.record import Quality
 from fastlab.runtime.cache import StaticKV
 from fastlab.shrink.recipes import build
@@ -32,6 +33,7 @@ from fastlab.shrink.trained import CHARACTERS, Trained
 from fastlab.spec.checks import check_count
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import PLAIN
+from fastlab.tracing.caches import cache_name
 from fastlab.words import si
 
 POSITIONS = 256

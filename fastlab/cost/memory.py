@@ -50,12 +50,15 @@ def weight_bytes(point: Point) -> int:
 
 def _traced_bytes(shape: ModelShape, recipe: Recipe) -> int:
     """The same of a traced model, by the sizes of its linears."""
+    program, value = program_of(shape), recipe.format.value
+    if packed := program.get("published"):
+        return parameters(shape) * value - packed["numbers"] * value + packed["bytes"]
     saved = [
         count * _saved(recipe, n, k)
-        for count, n, k, scope in program_of(shape)["linears"]
+        for count, n, k, scope in program["linears"]
         if scope == "layers" or recipe.scope != "layers"
     ]
-    return parameters(shape) * recipe.format.value - sum(saved)
+    return parameters(shape) * value - sum(saved)
 
 
 def _saved(recipe: Recipe, n: int, k: int) -> int:

@@ -84,7 +84,16 @@ def _product(
         return head_product(step, "head", dims, bool(bias))
     kind = "conv1d" if turned else "linear"
     made = product(step, name, dims, bool(bias), kind=kind)
-    return made if many == 1 else _repeated(made, many, many)
+    share = packed_share(step)
+    return made if many * share == 1 else _repeated(made, many * share, many)
+
+
+def packed_share(step: ForwardPass) -> float:
+    """Bytes of the weights of layers as others packed them, in those of dense ones."""
+    packed = program_of(step.shape).get("published")
+    if not packed or not packed["numbers"]:
+        return 1.0
+    return float(packed["bytes"] / (packed["numbers"] * step.value))
 
 
 def _repeated(made: Iterable[Operation], times: float, calls: int) -> list[Operation]:
@@ -128,11 +137,12 @@ def _experts(
     touched = experts * (1 - (1 - top_k / experts) ** rows)
     for n, k in sizes:
         made = product(step, name, (rows * top_k, n, k))
-        yield from _repeated(made, touched, max(1, round(touched)))
+        read = touched * packed_share(step)
+        yield from _repeated(made, read, 1)  # all experts in one grouped product
     # Tokens are sorted by expert and copied, gated, weighted, and added up.
     (n, k), *_ = sizes
     moved = a * rows * top_k * (5 * min(n, k) + 2 * max(n, k))
-    yield ops.pointwise(f"{name}.gate", moved, moved, 8 + 2 * max(1, round(touched)))
+    yield ops.pointwise(f"{name}.gate", moved, moved, 12)
 
 
 def _cache(

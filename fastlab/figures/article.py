@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, drawn, level, points, tiles
-from fastlab.figures.panels import ENDS, Axis, Layer, Panel
+from fastlab.figures.panels import ENDS, Axis, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
 from fastlab.latency.devices import Device
 from fastlab.latency.whatif import LABEL, typical
@@ -31,14 +32,10 @@ SOURCES = {
 ASKED = ("printed", "formula", "flops", "estimated_ms", "measured_ms")
 WORDS: dict[str, Any] = {"va": "center", "color": GREY, "fontsize": SMALL}
 STAIRS = {"printed": (0, (5, 2)), "formula": (0, (1, 1.5)), "flops": "-"}
-NAMES = {
-    "prefill": "Reading {:,} tokens (prefill)",
-    "decode": "Writing one more (decode)",
-}
-NOTHING = "Nothing is measured"
-RANDOM = "random weights: KL is no quality of a trained model"
 FASTER = "times faster than the dense fp32 model"
 MS = ["estimated_ms", *ENDS]
+DATASHEETS = "nothing runs: datasheets are taken at 0.7 of their peak and 0.9 of their "
+DATASHEETS += "bandwidth, estimated, not calibrated; quality is not asked here"
 OTHER_16 = {"bf16": "fp16", "fp16": "bf16"}
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 2000)
 
@@ -80,23 +77,21 @@ def staircase(rows: pd.DataFrame, model: str = "") -> Figure:
         panels += [_speeds(own, model, ends), *([_bits(own)] if judged else [])]
     heights = [0.8 + 0.48 * len(own) for own in paths]
     how: dict[str, Any] = {"heights": heights, "key": "outside lower center"}
-    how |= {"widths": (2.1, 1)} if judged else {"note": RANDOM}
+    random = "random weights: KL is no quality of a trained model"
+    how |= {"widths": (2.1, 1)} if judged else {"note": random}
     size = (11.0, 1.1 + sum(heights))
-    return Figure(panels, _totals(paths), rows, size, 1 + judged, **how)
-
-
-def _totals(paths: Sequence[pd.DataFrame]) -> str:
-    """What the article prints, the total of each path by the clock, what it cost."""
+    # What the article prints, the total of each path by the clock, what it cost.
     printed, said = paths[0]["printed_gain"].dropna(), []
     claim = f" and prints {factor(printed.iloc[-1])}" if len(printed) else ""
-    for rows in paths:
-        what = "measured" if rows["measured_gain"].notna().any() else "estimated"
-        verb = "reading" if rows["phase"].iloc[0] == "prefill" else "writing"
-        total, bits = (rows[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
+    for own in paths:
+        what = "measured" if own["measured_gain"].notna().any() else "estimated"
+        verb = "reading" if own["phase"].iloc[0] == "prefill" else "writing"
+        total, bits = (own[n].dropna() for n in (f"{what}_gain", "bits_per_byte"))
         said += [f"{what} {factor(total.iloc[-1])} {verb}"] if len(total) else []
         cost = more(bits.iloc[-1] / bits.iloc[0]) if len(bits) else ""
         said += [f"for {cost} bits per byte"] if cost else []
-    return f"The article says thousands{claim}; {', '.join(said)}"
+    title = f"The article says thousands{claim}; {', '.join(said)}"
+    return Figure(panels, title, rows, size, 1 + judged, **how)
 
 
 def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
@@ -110,8 +105,16 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
         for precision, one in rows.groupby("precision", sort=False):
             look = mark | look_of(precision, phase)
             layers.append(points(one, f"{what}_gain", "step", what, **look))
-    drawn = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
-    layers += [_stair(rows, what) for what in drawn]
+    stairs = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
+
+    def thousands(axes: Any) -> None:
+        axes.axvspan(THOUSANDS, 100 * THOUSANDS, color=PALE, zorder=0)
+        text = WORDS | {"va": "top"}
+        axes.text(THOUSANDS * 1.1, -0.55, "“thou-\nsands”", **text)
+
+    for what in stairs:
+        draw, pair = partial(_stair, what=what), (f"{what}_gain", "step")
+        layers.append(drawn(draw, rows, *pair, SOURCES[what], "line"))
     clock = zip(rows["measured_ms"], rows["status"], strict=True)
     notes = [
         ("clock", [_said(factor, gain) for gain in rows["measured_gain"]]),
@@ -121,33 +124,26 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
         lost = zip(rows["kl_nats"], rows["top1"], strict=True)
         each = [f"{_said(digits, kl)} ({_said(percent, top)})" for kl, top in lost]
         notes.append(("KL (top-1)", [text.removesuffix(" ()") for text in each]))
-    title = f"{model}: " * bool(model) + NAMES[phase].format(rows["prompt_len"].iloc[0])
+    tokens = f"Reading {rows['prompt_len'].iloc[0]:,} tokens (prefill)"
+    title = tokens if phase == "prefill" else "Writing one more (decode)"
+    title = f"{model}: {title}" if model else title
     beside: dict[str, Any] = {"notes": notes, "note_width": 0.12}
-    beside["decor"] = [level(1, "x"), *([_thousands] if "printed" in drawn else [])]
+    beside["decor"] = [level(1, "x"), *([thousands] if "printed" in stairs else [])]
     each_step = zip(rows["step"], rows["built"], rows["precision"], strict=True)
     names = {step: f"{step}\n{on}, {how}" for step, on, how in each_step}
     x = Axis(FASTER, "log", factor, TICKS, ends)
     return Panel(x, Axis("", names=names), layers, title, **beside)
 
 
-def _stair(rows: pd.DataFrame, what: str) -> Layer:
-    """A line with a tread for each step, and its last number."""
-
-    def draw(axes: Any, rows: pd.DataFrame) -> None:
-        look: dict[str, Any] = {"color": GREY, "ls": STAIRS[what], "baseline": None}
-        look |= {"lw": 2.2 if what == "printed" else 1.4, "label": SOURCES[what]}
-        gains, edges = rows[f"{what}_gain"].to_numpy(float), np.arange(len(rows) + 1)
-        axes.stairs(gains, edges - 0.5, orientation="horizontal", **look)
-        last = int(np.flatnonzero(np.isfinite(gains))[-1])
-        end = gains[last], last + 0.4
-        axes.annotate(factor(end[0]), end, (4, 0), textcoords="offset points", **WORDS)
-
-    return drawn(draw, rows, f"{what}_gain", "step", SOURCES[what], "line")
-
-
-def _thousands(axes: Any) -> None:
-    axes.axvspan(THOUSANDS, 100 * THOUSANDS, color=PALE, zorder=0)
-    axes.text(THOUSANDS * 1.1, -0.55, "“thou-\nsands”", **WORDS | {"va": "top"})
+def _stair(axes: Any, rows: pd.DataFrame, what: str) -> None:
+    """A tread for each step, and the last one's number."""
+    look: dict[str, Any] = {"color": GREY, "ls": STAIRS[what], "baseline": None}
+    look |= {"lw": 2.2 if what == "printed" else 1.4, "label": SOURCES[what]}
+    gains, edges = rows[f"{what}_gain"].to_numpy(float), np.arange(len(rows) + 1)
+    axes.stairs(gains, edges - 0.5, orientation="horizontal", **look)
+    last = int(np.flatnonzero(np.isfinite(gains))[-1])
+    end = gains[last], last + 0.4
+    axes.annotate(factor(end[0]), end, (4, 0), textcoords="offset points", **WORDS)
 
 
 def _bits(rows: pd.DataFrame) -> Panel:
@@ -186,7 +182,11 @@ def claims(lines: pd.DataFrame) -> Figure:
         for name, (own, look) in looks.items()
     ]
     most = _said(times, rows[clocked]["gain"].max())
-    title = f"Measured at most {most} of {times(THOUSANDS)}" if most else NOTHING
+    title = (
+        f"Measured at most {most} of {times(THOUSANDS)}"
+        if most
+        else "Nothing is measured"
+    )
     said = ["at least ×2,000", *map(times, lines["gain"][1:])]
     notes = [("speed-up", said), ("of 2,000", shares)]
     ends = min(0.9, 0.7 * float(lines["gain"].min())), 1.5 * THOUSANDS
@@ -218,23 +218,35 @@ def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFr
     return found.astype(dict.fromkeys(MS, float))
 
 
+def controls(paths: Mapping[str, Any], prompt_len: int) -> dict[str, Any]:
+    """An explorer's controls of `targets`."""
+    ms = [0.2, 0.5, *(m * 10**n for n in range(4) for m in (1, 2, 5))]
+    tokens = sorted({64, 256, 512, 1024, prompt_len})
+    return {
+        "target_ms": ms,
+        "call": [*paths],
+        "tokens": tokens,
+        "batch": [1, 4, 16, 64],
+    }
+
+
 def targets(
-    path: Mapping[str, Point],
+    paths: Mapping[str, Mapping[str, Point]],
     devices: Sequence[Device | None],
     target_ms: float,
+    call: str,
     tokens: int,
     batch: int = 1,
 ) -> Figure:
     """Estimated ms of a path's steps: a line for each device, a column for each step.
 
-    tokens: of the prompt, or up to the one that a decode step adds. Blue cells come
-    under the target; the first of a line has a tick; what a device cannot run is a
-    dash.
+    paths: call (a phase) -> step -> point. tokens: of the prompt, or up to the one that
+    a decode step adds. Blue cells come under the target; the first of a line has a
+    tick; what a device cannot run is a dash.
     """
-    first = next(iter(path.values()))
-    phase, shape = first.workload.phase, first.shape
+    path, shape = paths[call], next(iter(paths[call].values())).shape
     asked: dict[str, Any] = {"batch": batch}
-    asked["prompt_len"] = max(tokens - (phase == "decode"), 1)
+    asked["prompt_len"] = max(tokens - (call == "decode"), 1)
     steps = {
         step: replace(point, workload=replace(point.workload, **asked))
         for step, point in path.items()
@@ -255,8 +267,8 @@ def targets(
     )
     counts = firsts.value_counts().reindex([*steps, ""]).dropna().astype(int)
     each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items()]
-    length = f"of {tokens:,} tokens" if phase == "prefill" else f"step {tokens:,}"
-    title = f"{shape.family} {shape.layers} x {shape.hidden}, {phase} {length}, "
+    length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"
+    title = f"{shape.family} {shape.layers} x {shape.hidden}, {call} {length}, "
     title += f"batch {batch}: what comes under {digits(target_ms)} ms?\n"
     title += f"Of {len(firsts)} devices: {', '.join(each)}"
     return Figure([panel], title, rows, (9.8, 1.6 + 0.45 * len(firsts)))

@@ -14,10 +14,10 @@ from fastlab.cost.ops import PRODUCTS
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import bars, points
 from fastlab.figures.panels import Axis, Panel
+from fastlab.figures.roofline import device_menu
 from fastlab.figures.style import GREY, PALE
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.record import Estimate
 from fastlab.rows import only
 from fastlab.spec.cuts import possible_shares, ways_to_choose
 from fastlab.spec.point import Point
@@ -80,8 +80,8 @@ def built_words(point: Point) -> str:
     return f"{words}, {zeros} {sparsity.storage}"
 
 
-def controls() -> dict[str, Any]:
-    """An explorer's controls of a cut, to stand behind one of the dense `model`.
+def controls(models: Mapping[str, Point], profile: Device | None) -> dict[str, Any]:
+    """An explorer's controls: dense models by name, devices, and what `on_paper` cuts.
 
     Only shares that a config can say are offered.
     """
@@ -97,7 +97,8 @@ def controls() -> dict[str, Any]:
     every = ways_to_choose()["all"]
     shares = {name: offered(name) for name in ("layers", "ffn", "hidden", "heads")}
     ways = {"layer_choice": every["layers"], "importance": every["units"]}
-    return {"multiple": [1, 16, 64, 128], **shares, **ways}
+    first = {"model": models, "device": device_menu(profile)}
+    return {**first, "multiple": [1, 16, 64, 128], **shares, **ways}
 
 
 def on_paper(dense: Point, device: Device, stored: pd.DataFrame, **cut: Any) -> Figure:
@@ -111,7 +112,14 @@ def on_paper(dense: Point, device: Device, stored: pd.DataFrame, **cut: Any) -> 
     same = only(stored[stored["device"] == device.name], [built])
     row: Mapping[Any, Any] = next(iter(same.to_dict("records")), {})
     old, new = estimate([dense, built], device)
-    rows = _costs(old, new, row.get("measured_ms", float("nan")) / 1e3)
+    costs = {"parameters": "parameters", "FLOPs": "flops"}
+    costs |= {"peak memory": "peak_bytes", "time": "seconds"}
+    lines = [(what, getattr(old, n), getattr(new, n)) for what, n in costs.items()]
+    rows = pd.DataFrame(lines, columns=["what", "before", "after"])
+    rows = rows.assign(dense=1.0, left=rows["after"] / rows["before"])
+    ends = {"low": new.low_s, "high": new.high_s}  # of the time, in its line
+    ends["measured"] = row.get("measured_ms", float("nan")) / 1e3
+    rows = rows.join(pd.DataFrame(ends, [3]) / old.seconds)
     layers = [
         bars(rows, "dense", "what", color=PALE),
         bars(rows, "left", "what", "left", color=GREY, ends=("low", "high")),
@@ -131,14 +139,3 @@ def on_paper(dense: Point, device: Device, stored: pd.DataFrame, **cut: Any) -> 
     known = {f"{digits(row[n])} {s}": 1 for n, s in STORED.items() if row.get(n, 0) > 0}
     note = f"on {device.name}; {', '.join(known) or 'no row is stored of this cut'}"
     return Figure([panel], title, rows, (9.0, 3.9), note=note)
-
-
-def _costs(old: Estimate, new: Estimate, clock_s: float) -> pd.DataFrame:
-    """Costs before and after, and as shares of those before; of time the ends too."""
-    costs = {"parameters": "parameters", "FLOPs": "flops"}
-    costs |= {"peak memory": "peak_bytes", "time": "seconds"}
-    lines = [(what, getattr(old, n), getattr(new, n)) for what, n in costs.items()]
-    rows = pd.DataFrame(lines, columns=["what", "before", "after"])
-    rows = rows.assign(dense=1.0, left=rows["after"] / rows["before"])
-    ends = {"low": new.low_s, "high": new.high_s, "measured": clock_s}
-    return rows.join(pd.DataFrame(ends, [3]) / old.seconds)

@@ -109,7 +109,12 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     whose weights are not quantized. KL is against fp32, 0 for fp32 itself. profile:
     of the rows' device; what is missing since it cannot run there then says so.
     """
-    rows = with_quality(_with_refusals(rows, profile) if profile else rows)
+    rows = with_quality(rows)
+    absent = rows[rows["status"] == MISSING] if profile else rows[:0]
+    for at, point in zip(absent.index, points_of(absent), strict=True):
+        if profile and (reason := unsupported(point, profile)):
+            rows.loc[at, ["status", "reason"]] = "unsupported", reason
+            rows.loc[at, list(ESTIMATED)] = None
     rows = rows.assign(rung=[rung_of(row) for row in rows.to_dict("records")])
     ran, tokens = rows["measured_ms"].notna(), rows["batch"] * rows["new_tokens"]
     for rate, ms in RATES.items():
@@ -124,16 +129,6 @@ def rungs(rows: pd.DataFrame, profile: Device | None = None) -> pd.DataFrame:
     rows["predicted_speedup"] = expected / expected[eager].max()
     rows["over_dense"] = speed / speed[dense].max()
     return rows[list(RUNG)]
-
-
-def _with_refusals(rows: pd.DataFrame, device: Device) -> pd.DataFrame:
-    """What the device cannot run is no longer missing, but unsupported."""
-    rows, absent = rows.copy(), rows[rows["status"] == MISSING]
-    for at, point in zip(absent.index, points_of(absent), strict=True):
-        if reason := unsupported(point, device):
-            rows.loc[at, ["status", "reason"]] = "unsupported", reason
-            rows.loc[at, list(ESTIMATED)] = None
-    return rows
 
 
 def ladder(table: pd.DataFrame, subject: str) -> Figure:

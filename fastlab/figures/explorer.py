@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastlab.figures.grammar import Figure, show
@@ -148,8 +148,3 @@ def choices(options: Options, state: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found, tuple) and [*map(type, found)] == [int, int]:
         found = range(found[0], found[1] + 1)
     return {f"{v:,}" if isinstance(v, int) else str(v): v for v in found}
-
-
-def around(options: Iterable[Any], start: Any) -> list[Any]:
-    """Options in order, with the value that a control begins with among them."""
-    return sorted({*options, start})

@@ -68,7 +68,14 @@ class Figure:
         """The picture; nothing is shown, and no state of matplotlib is touched."""
         with matplotlib.rc_context({"text.parse_math": False}):
             picture = Picture(figsize=self.size, layout="constrained")
-            every = self._axes(picture)
+            columns = self.columns or max(len(self.panels), 1)
+            rows = -(-max(len(self.panels), 1) // columns)
+            sizes: dict[str, Any] = {"width_ratios": self.widths or None}
+            sizes |= {"height_ratios": self.heights or None, "squeeze": False}
+            sizes |= {f"share{axis}": axis in self.share for axis in "xy"}
+            every = list(picture.subplots(rows, columns, **sizes).ravel())
+            for axes in every[len(self.panels) :]:
+                axes.set_axis_off()
             pairs = list(zip(every, self.panels, strict=False))
             for axes, panel in pairs:
                 paint(axes, panel)
@@ -84,18 +91,6 @@ class Figure:
             for axes, panel in pairs:
                 write_words(axes, panel)
         return picture
-
-    def _axes(self, picture: Picture) -> list[Axes]:
-        columns = self.columns or max(len(self.panels), 1)
-        rows = -(-max(len(self.panels), 1) // columns)
-        sizes: dict[str, Any] = {"sharex": "x" in self.share, "squeeze": False}
-        sizes |= {"sharey": "y" in self.share}
-        sizes |= {"width_ratios": self.widths} if self.widths else {}
-        sizes |= {"height_ratios": self.heights} if self.heights else {}
-        every = list(picture.subplots(rows, columns, **sizes).ravel())
-        for axes in every[len(self.panels) :]:
-            axes.set_axis_off()
-        return every
 
     @property
     def table(self) -> pd.DataFrame:
@@ -116,7 +111,8 @@ class Figure:
         for panel in self.panels:
             what, lines = _head(panel, len(self.panels) > 1)
             said = lines if what == before else f"{what} of {lines}" if lines else what
-            heads.append(": ".join(filter(None, (panel.title, said))))
+            if said or panel.title not in [layer.name for layer in panel.layers]:
+                heads.append(": ".join(filter(None, (panel.title, said))))
             before = what
         series = (_series(p, layer) for p in self.panels for layer in p.layers)
         text = ""
@@ -186,12 +182,15 @@ def show(figure: Figure, caption: str = "", save: Path | None = None) -> Shown:
         save.write_bytes(png)
     alt, width = figure.tell(), int.from_bytes(png[16:20], "big") // PIXELS
     words = "; ".join(part for part in (caption, figure.note) if part)
+    style: dict[str, Any] = {"index": False, "border": 0, "na_rep": ""}
+    rows = figure.table.to_html(float_format=lambda v: f"{v:.4g}", **style)
+    folded = f"<details><summary>the rows of this figure</summary>{rows}</details>"
     parts = [
         f'<figure><img alt="{html.escape(alt)}" width="{width}" '
         'style="max-width:100%" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">',
         f'<figcaption style="color:#666">{html.escape(words)}</figcaption>',
-        _folded(figure.table),
+        folded * bool(len(figure.table.columns)),
         "</figure>",
     ]
     return Shown("".join(parts), alt)
@@ -204,14 +203,6 @@ def png_of(figure: Figure) -> bytes:
         picture = figure.draw()
         picture.savefig(buffer, format="png", dpi=100 * PIXELS, bbox_inches="tight")
     return buffer.getvalue()
-
-
-def _folded(rows: pd.DataFrame) -> str:
-    if not len(rows.columns):
-        return ""
-    style: dict[str, Any] = {"index": False, "border": 0, "na_rep": ""}
-    body = rows.to_html(float_format=lambda v: f"{v:.4g}", **style)
-    return f"<details><summary>the rows of this figure</summary>{body}</details>"
 
 
 def _head(panel: Panel, ends: bool) -> tuple[str, str]:

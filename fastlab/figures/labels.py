@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ DISC = MARK * np.concatenate([0 * AROUND, 0.5 * AROUND, AROUND])
 FAR = 0.15  # what a point of distance weighs, beside one point of a line that is hit
 LINE = 13.0  # points between two names at the edge
 NONE = np.zeros((0, 2))  # no points
+GRID = np.array([*itertools.product(np.linspace(-1, 1, 5), repeat=2)])  # of a box
 
 
 def edge_names(axes: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
@@ -70,77 +70,63 @@ def name_marks(
     texts and legend cover is kept clear. A word that finds no room beside its mark
     stands farther off, at the end of a thin line.
     """
-    figure: Figure = axes.figure  # type: ignore[assignment]
-    figure.draw_without_rendering()
-    places = _points(axes, np.array(marks, float).reshape(-1, 2))
-    halves = [_half(word) for word in words]
-    fixed = np.concatenate(
-        [*_covered(axes), *(place + DISC for place in places), np.zeros((0, 2))]
-    )
-    frame = _corners(axes, axes.get_window_extent())
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    dots = axes.figure.dpi / 72
+    places = axes.transData.transform(np.array(marks, float).reshape(-1, 2)) / dots
+    frame = np.asarray(axes.get_window_extent().get_points()) / dots
+    lines = [word.split("\n") for word in words]
+    sizes = [(max(map(len, each)), len(each)) for each in lines]
+    halves = np.array(sizes) * (DIGIT, HEIGHT)
+    fixed = np.concatenate([*_covered(axes), *(place + DISC for place in places)])
     own, leads = [NONE] * len(places), [NONE] * len(places)
     offsets = np.zeros((len(places), 2))
     for n in [*range(len(places))] * ROUNDS:
         taken = np.concatenate([fixed, *own[:n], *own[n + 1 :]])
         others = np.delete(places, n, axis=0)
         offsets[n], leads[n] = _free(places[n], halves[n], taken, others, frame)
-        own[n] = np.concatenate([_box(places[n] + offsets[n], halves[n]), leads[n]])
+        box = places[n] + offsets[n] + halves[n] * GRID
+        own[n] = np.concatenate([box, leads[n]])
     look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL}
     look |= {"path_effects": [withStroke(linewidth=2.5, foreground="white")]}
     look |= {"textcoords": "offset points"}
     thin: dict[str, Any] = {"lw": 0.7, "alpha": 0.7, "scalex": False, "scaley": False}
     for n, (at, word, color) in enumerate(zip(marks, words, colors, strict=True)):
         if len(leads[n]):
-            ends = leads[n][[0, -1]] * _dots(axes)
-            ends = axes.transData.inverted().transform(ends)
+            ends = axes.transData.inverted().transform(leads[n][[0, -1]] * dots)
             axes.plot(*ends.T, color=color, **thin)
         axes.annotate(word, at, tuple(offsets[n]), color=color, **look)
 
 
-def _half(word: str) -> Floats:
-    lines = word.split("\n")
-    return np.array([DIGIT * max(map(len, lines)), HEIGHT * len(lines)])
-
-
 def _covered(axes: Axes) -> list[Floats]:
     """What lies on the axes, as points some two apart."""
-    found = [_line(axes, line) for line in axes.lines]
+    found, to_page, dots = [NONE], axes.transData.transform, axes.figure.dpi / 72
+    paths, boxes = [], []
+    for line in axes.lines:
+        places = line.get_transform().transform(line.get_xydata())
+        places = places[np.isfinite(places).all(axis=1)]
+        if line.get_linestyle() in ("None", ""):
+            found += [place / dots + DISC for place in places]
+        else:
+            paths.append(places)
     for group in axes.collections:
         if isinstance(group, LineCollection):
-            found += [_steps(_points(axes, part)) for part in group.get_segments()]
+            paths += [to_page(part) for part in group.get_segments()]
     for text in axes.texts:
         if getattr(text, "arrow_patch", None) is not None:
-            found.append(_steps(_points(axes, [text.xy, text.xyann])))  # type: ignore[attr-defined]
+            paths.append(to_page([text.xy, text.xyann]))  # type: ignore[attr-defined]
         if text.get_text():
-            found.append(_filled(_corners(axes, text.get_window_extent())))
+            boxes.append(text.get_window_extent())
     if (key := axes.get_legend()) is not None:
-        found.append(_filled(_corners(axes, key.get_window_extent())))
+        boxes.append(key.get_window_extent())
+    for path in paths:
+        found += itertools.starmap(
+            _segment, itertools.pairwise(np.asarray(path) / dots)
+        )
+    for low, high in (np.asarray(box.get_points()) / dots for box in boxes):
+        counts = 2 + ((high - low) / 4).astype(int)
+        each = [np.linspace(*ends) for ends in zip(low, high, counts, strict=True)]
+        found.append(np.stack(np.meshgrid(*each), axis=-1).reshape(-1, 2))
     return [points for points in found if np.isfinite(points).all()]
-
-
-def _line(axes: Axes, line: Any) -> Floats:
-    """A line's course, or a disc for each mark where none joins them."""
-    places: Floats = line.get_transform().transform(line.get_xydata()) / _dots(axes)
-    places = places[np.isfinite(places).all(axis=1)]
-    if line.get_linestyle() not in ("None", ""):
-        return _steps(places)
-    return np.concatenate([np.zeros((0, 2)), *(place + DISC for place in places)])
-
-
-def _corners(axes: Axes, box: Any) -> Floats:
-    """The lower left and the upper right corner of a box, in printer's points."""
-    return np.asarray(box.get_points()) / _dots(axes)
-
-
-def _filled(corners: Floats) -> Floats:
-    low, high = corners
-    counts = 2 + ((high - low) / 4).astype(int)
-    each = [np.linspace(*ends) for ends in zip(low, high, counts, strict=True)]
-    return np.stack(np.meshgrid(*each), axis=-1).reshape(-1, 2)
-
-
-def _dots(axes: Axes) -> float:
-    return float(axes.figure.dpi) / 72
 
 
 def _lead(place: Floats, off: Floats, half: Floats, others: Floats) -> Floats:
@@ -154,25 +140,8 @@ def _lead(place: Floats, off: Floats, half: Floats, others: Floats) -> Floats:
     return _segment(place + (end - place) * min(MARK / max(far, 1e-9), 1.0), end)
 
 
-def _points(axes: Axes, data: Any) -> Floats:
-    """Data coordinates (n, 2) in printer's points."""
-    return np.asarray(axes.transData.transform(data)) / _dots(axes)
-
-
-def _steps(line: Floats) -> Floats:
-    """A polyline (n, 2) as points some two apart."""
-    return np.concatenate(
-        [NONE, *itertools.starmap(_segment, itertools.pairwise(line))]
-    )
-
-
 def _segment(first: Floats, last: Floats) -> Floats:
     return np.linspace(first, last, 2 + int(np.hypot(*(last - first)) / 2))
-
-
-def _box(center: Floats, half: Floats) -> Floats:
-    steps = np.linspace(-1, 1, 5)
-    return center + half * np.array([*itertools.product(steps, steps)])
 
 
 def _free(

@@ -33,19 +33,20 @@ def paint(axes: Axes, panel: Panel) -> None:
         axes.spines[:].set_visible(False)
     if panel.square:
         axes.set_aspect("equal")
+    above = max((heading.count("\n") + 1 for heading, _ in panel.notes), default=0)
     if panel.title:
-        axes.set_title(panel.title, fontsize=TITLE, loc="left", pad=_above(panel))
-    _write_notes(axes, panel)
+        axes.set_title(panel.title, fontsize=TITLE, loc="left", pad=6 + 14 * above)
+    place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": SMALL}
+    for n, (heading, texts) in enumerate(panel.notes):
+        x = 1.03 + n * panel.note_width
+        axes.text(x, -0.6, heading, color=GREY, va="bottom", **place)
+        for y, text in enumerate(texts):
+            axes.text(x, y, text, va="center", **place)
     _name_layers(axes, panel)
 
 
-def _above(panel: Panel) -> float:
-    """Points between a panel and its title: headings of notes stand there."""
-    lines = [heading.count("\n") + 1 for heading, _ in panel.notes]
-    return 6.0 + 14.0 * max(lines, default=0)
-
-
 def _set_axis(axes: Axes, side: Any, axis: Axis, which: str) -> None:
+    """Label, scale and ticks: enough round numbers, however narrow or wide it is."""
     side.set_label_text(axis.label, fontsize=TEXT)
     axes.tick_params(axis=which, which="both", labelsize=SMALL, color=GREY)  # type: ignore[arg-type]
     if axis.names:
@@ -58,17 +59,12 @@ def _set_axis(axes: Axes, side: Any, axis: Axis, which: str) -> None:
         side.set_major_locator(ticker.FixedLocator(list(axis.ticks)))
     elif axis.scale == "log":
         low, high = side.get_view_interval()
-        side.set_major_locator(_log_ticks(low, high))
+        subs: tuple[float, ...] = (1, 2, 5) if high < 500 * low else (1,)
+        subs = (1, 1.5, 2, 3, 4, 5, 7) if high < 20 * low else subs
+        few = ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+        many = ticker.LogLocator(subs=subs, numticks=30)
+        side.set_major_locator(few if high < 2.5 * low else many)
     side.set_major_formatter(ticker.FuncFormatter(lambda v, _: axis.write(v)))
-
-
-def _log_ticks(low: float, high: float) -> ticker.Locator:
-    """Enough round numbers, however narrow or wide the axis is."""
-    if high < 2.5 * low:
-        return ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
-    subs: tuple[float, ...] = (1, 2, 5) if high < 500 * low else (1,)
-    subs = (1, 1.5, 2, 3, 4, 5, 7) if high < 20 * low else subs
-    return ticker.LogLocator(subs=subs, numticks=30)
 
 
 def _set_names(axes: Axes, side: Any, axis: Axis, which: str) -> None:
@@ -81,16 +77,6 @@ def _set_names(axes: Axes, side: Any, axis: Axis, which: str) -> None:
         axes.spines["left"].set_visible(False)
         axes.grid(True, axis="y", color=PALE, lw=0.8)
         axes.set_axisbelow(True)
-
-
-def _write_notes(axes: Axes, panel: Panel) -> None:
-    place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-    for n, (heading, texts) in enumerate(panel.notes):
-        x = 1.03 + n * panel.note_width
-        above: dict[str, Any] = {"fontsize": SMALL, "color": GREY, "va": "bottom"}
-        axes.text(x, -0.6, heading, **above, **place)
-        for y, text in enumerate(texts):
-            axes.text(x, y, text, va="center", fontsize=SMALL, **place)
 
 
 def _name_layers(axes: Axes, panel: Panel) -> None:

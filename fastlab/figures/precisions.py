@@ -90,8 +90,14 @@ def _clocked(
     def marks(name: str, own: pd.DataFrame) -> list[Layer]:
         return clocks(own, at, f"{name} {phase}", **look_of(name, phase))
 
-    said = {row[at]: _gained(row, baseline) for _, row in rows.iterrows()}
-    notes = [(f"over {baseline}\n(predicted)", [said.get(n, "") for n in names.names])]
+    said = dict.fromkeys(names.names, "")
+    for _, row in rows.iterrows():
+        predicted, measured = (written(name, row[name]) for name in GAINS)
+        gain = f"{measured} ({predicted})".removesuffix(" ()")
+        gain = "baseline" if row["precision"] == baseline else gain
+        known = row["measured_ms"] == row["measured_ms"]
+        said[row[at]] = gain if known else str(row["status"])
+    notes = [(f"over {baseline}\n(predicted)", [*said.values()])]
     axis = Axis("ms: hollow = estimated", "log", ticks=TICKS)
     title = _call(phase, many)
     return Panel(axis, names, each_precision(rows, marks), title, notes=notes)
@@ -99,15 +105,6 @@ def _clocked(
 
 def _call(phase: str, rows: int) -> str:
     return f"{phase}, {rows:,} row{'s' if rows > 1 else ''}"
-
-
-def _gained(row: Any, baseline: str) -> str:
-    if row["measured_ms"] != row["measured_ms"]:
-        return str(row["status"])
-    if row["precision"] == baseline:
-        return "baseline"
-    predicted, measured = (written(name, row[name]) for name in GAINS)
-    return f"{measured} ({predicted})" if predicted else measured
 
 
 def _quality(each: pd.DataFrame, names: Axis) -> Panel:
@@ -173,23 +170,22 @@ def reasons(floors: pd.DataFrame, rows: pd.DataFrame, rates: str) -> Figure:
     axis, panels, said = Axis("ms", "log", ticks=TICKS), [], []
     for (phase, many), own in alone.groupby(["phase", "rows"], sort=False):
         call, longer = _call(phase, many), own["memory ms"] > own["arithmetic ms"]
-        panels.append(Panel(axis, names, each_precision(own, _alone), call))
+        layers: list[Layer] = []
+        for name, rows in own.groupby("precision", sort=False):
+            look: dict[str, Any] = {"color": color_of(name)}
+            for what, marker in ALONE.items():
+                longest = rows[what].max() == rows[[*ALONE]].to_numpy().max()
+                mark = look | {"marker": marker, "hollow": True, "across": (*ALONE,)}
+                mark["size"] = 11 if longest else 6
+                said_as = f"{name} {what.removesuffix(' ms')}"
+                layers.append(points(rows, what, "precision", said_as, **mark))
+            layers += clocks(rows, "precision", str(name), marker="D", size=7, **look)
+        panels.append(Panel(axis, names, layers, call))
         said.append(f"{longer.sum()} of {len(own)} at {call}")
     title = f"Memory takes longer than arithmetic for {'; '.join(said)}\n"
     title += "○ arithmetic alone, □ memory alone (large: the longer), ◆ measured; "
     size = (10.8, 2.2 + 0.42 * len(names.names))
     return Figure(panels, title + rates, alone, size, share="y")
-
-
-def _alone(precision: str, rows: pd.DataFrame) -> list[Layer]:
-    color, longest = color_of(precision), rows[[*ALONE]].to_numpy().max()
-    layers = clocks(rows, "precision", precision, color=color, marker="D", size=7)
-    for what, marker in ALONE.items():
-        look: dict[str, Any] = {"color": color, "marker": marker, "hollow": True}
-        look |= {"size": 11 if rows[what].max() == longest else 6, "across": (*ALONE,)}
-        name = f"{precision} {what.removesuffix(' ms')}"
-        layers.insert(-1, points(rows, what, "precision", name, **look))
-    return layers
 
 
 def engines(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:

@@ -142,7 +142,7 @@ def measured_roof(samples: pd.DataFrame, device: Device, path: pd.DataFrame) -> 
     top = max(max(roof.peak_flops.values()) for roof in every.values()) * 4
     x, y = (samples[X].min() / 3, samples[X].max() * 3), (samples[Y].min() / 3, top)
     panels: list[Panel] = []
-    tables, medians = [samples, path], []
+    tables, medians, look = [samples, path], [], dict[str, Any]()
     for precision, own in samples.groupby("precision", sort=False):
         name = str(precision)
         pairs = [_roof(d, name, x, y, of) for of, d in every.items() if d.can(name)]
@@ -150,7 +150,12 @@ def measured_roof(samples: pd.DataFrame, device: Device, path: pd.DataFrame) -> 
         tables += [roof.rows for roof in roofs]
         share = own[Y] / own["roof"]
         head = f"{name}: {(share > ABOVE).sum()} of {len(own)} above the roof"
-        layers = [*roofs, *_benchmarks(own, path[path["precision"] == name])]
+        way, look = path[path["precision"] == name], {"color": color_of(name)}
+        look |= {"alpha": 0.75, "size": 6}
+        kinds = [(own[own["operation"] == n], n, SHAPES[n]) for n in SHAPES]
+        marks = [points(some, X, Y, n, marker=m, **look) for some, n, m in kinds]
+        steps = line(way, X, Y, way["operation"].iloc[0], color=GREY, dash="-.")
+        layers = [*roofs, *marks, steps]
         key = "" if panels else "upper left"
         panels.append(Panel(*_axes(x, y), layers, head, key, decor=[gridlines()]))
         medians.append(f"{percent(share.median())} in {name}")
@@ -160,14 +165,6 @@ def measured_roof(samples: pd.DataFrame, device: Device, path: pd.DataFrame) -> 
     size = (1.2 + 4.6 * across, 0.4 + 4.9 * down)
     rows = pd.concat(tables, ignore_index=True)
     return Figure(panels, title, rows, size, columns=across, share="y")
-
-
-def _benchmarks(samples: pd.DataFrame, path: pd.DataFrame) -> list[Layer]:
-    color, name = color_of(samples["precision"].iloc[0]), path["operation"].iloc[0]
-    look: dict[str, Any] = {"color": color, "alpha": 0.75, "size": 6}
-    kinds = [(samples[samples["operation"] == kind], kind) for kind in SHAPES]
-    marks = [points(own, X, Y, n, marker=SHAPES[n], **look) for own, n in kinds]
-    return [*marks, line(path, X, Y, name, color=GREY, dash="-.")]
 
 
 def datasheet(device: Device | None) -> Device | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -115,10 +115,19 @@ def waterfalls(rows: pd.DataFrame, device: Device) -> Figure:
     steps = _steps(known, device)
     names = list(dict.fromkeys(steps["step"]))
     names = [*names[:-1], ESTIMATE, names[-1], CLOCK]
-    panels = [
-        _waterfall(str(point), own, names)
-        for point, own in steps.groupby("point", sort=False)
-    ]
+    panels = []
+    for point, own in steps.groupby("point", sort=False):  # bars, and both sums
+        sums = zip((ESTIMATE, CLOCK), own[[*SUMS]].iloc[0], strict=True)
+        ends = pd.DataFrame([[step, 0.0, ms] for step, ms in sums], columns=BAR)
+        every = pd.concat([own[BAR], ends], ignore_index=True)
+        layers = [
+            bars(one, "ms", "step", str(step), base="from_ms", **LOOKS.get(step, STEP))
+            for step, one in every.groupby("step", sort=False)
+        ]
+        ms = every.set_index("step")["ms"].reindex(names).map(digits)
+        notes = [("ms", [*ms.str.replace("-", "−").replace("nan", "")])]
+        axes = Axis("milliseconds"), Axis("", names=names)
+        panels.append(Panel(*axes, layers, str(point), notes=notes))
     left = steps[steps["step"] == LEFT][["ms", *SUMS]].map(digits)
     each = [f"{ms} of {m} ms measured ({e} estimated)" for ms, e, m in left.to_numpy()]
     title = f"What no step explains: {', '.join(each)}".replace("-", "−")
@@ -139,18 +148,3 @@ def _steps(rows: pd.DataFrame, device: Device) -> pd.DataFrame:
     steps = pd.DataFrame(lines, columns=["point", "step", "from_ms", "ms", *SUMS])
     adds = steps.groupby("step")["ms"].transform(lambda ms: (ms != 0).any())
     return steps[adds | (steps["step"] == LEFT)].reset_index(drop=True)
-
-
-def _waterfall(point: str, steps: pd.DataFrame, names: Sequence[str]) -> Panel:
-    """The steps as bars, each from the end of the one before, and both sums."""
-    sums = zip((ESTIMATE, CLOCK), steps[[*SUMS]].iloc[0], strict=True)
-    ends = pd.DataFrame([[step, 0.0, ms] for step, ms in sums], columns=BAR)
-    every = pd.concat([steps[BAR], ends], ignore_index=True)
-    layers = [
-        bars(own, "ms", "step", str(step), base="from_ms", **LOOKS.get(step, STEP))
-        for step, own in every.groupby("step", sort=False)
-    ]
-    ms = every.set_index("step")["ms"].reindex(names)
-    said = [digits(value).replace("-", "−") if value == value else "" for value in ms]
-    axes = Axis("milliseconds"), Axis("", names=names)
-    return Panel(*axes, layers, point, notes=[("ms", said)])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import pandas as pd
 
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import bars, drawn, gridlines, points
-from fastlab.figures.panels import Axis, Layer, Panel
+from fastlab.figures.panels import OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import FAINT, GREEN, GREY, MARKERS, color_of
 from fastlab.reading import written
-from fastlab.spec.storage import Sharing, palette_bytes, tables_of
+from fastlab.spec.storage import BITS, Sharing, palette_bytes, tables_of
 from fastlab.words import digits, percent, si, times
 
 if TYPE_CHECKING:
@@ -74,44 +75,50 @@ def lookups(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         return nothing("nothing measured")
+    named = table["storage"].str.replace(".*palette", "palettes", regex=True)
+    colors = {n: color_of(n.removeprefix("dense ")) for n in named} | {
+        "palettes": GREEN
+    }
     ways = Axis("", names=list(dict.fromkeys(table["storage"])))
-    phases = dict(iter(table.groupby("phase", sort=False)))
-    panels = [_milliseconds(own, str(phase), ways) for phase, own in phases.items()]
+    panels, slower = [], []
+    for phase, own in table.groupby("phase", sort=False):
+        layers = []
+        for name, rows in own.groupby(named, sort=False):
+            look: dict[str, Any] = {"color": colors[name], "size": 9}
+            look["marker"] = MARKERS[str(phase)]
+            layers.append(points(rows, "estimated_ms", "storage", hollow=True, **look))
+            look["across"] = OWN_ENDS
+            layers.append(points(rows, "measured_ms", "storage", name, **look))
+        gains = own[["measured_gain", "estimated_gain"]].map(partial(written, "ratio"))
+        said = dict(zip(own["storage"], gains.to_numpy(), strict=True))
+        words = {at: f"{a} ({b})".removesuffix(" ()") for at, (a, b) in said.items()}
+        words |= {at: "1" for at in words if at.startswith("dense")}
+        notes = [(HEADING, [words.get(at, "") for at in ways.names])]
+        ms = Axis("ms, hollow is estimated", "log")
+        panels.append(Panel(ms, ways, layers, str(phase), "", notes))
+        some = own["measured_gain"][own["storage"].str.contains("palette")]
+        slower.append(f"{times(some.max())} to {times(some.min())} in {phase}")
     sizes = table.drop_duplicates("storage")
-    at = "weights_mb", "storage"
-    weights = [bars(own, *at, n, color=c, thick=0.5) for n, c, own in _groups(sizes)]
-    said = [si(1e6 * mb, "B") for mb in sizes["weights_mb"]]
-    panels.append(Panel(Axis("MB"), ways, weights, "all weights", notes=[("\n", said)]))
-    slower = []
-    for phase, own in phases.items():
-        gains = own[own["storage"].str.contains("palette")]["measured_gain"]
-        slower.append(f"{times(gains.max())} to {times(gains.min())} in {phase}")
+    weights = [
+        bars(own, "weights_mb", "storage", name, color=colors[name], thick=0.5)
+        for name, own in sizes.groupby(named, sort=False)
+    ]
+    told = [("\n", [si(1e6 * mb, "B") for mb in sizes["weights_mb"]])]
+    panels.append(Panel(Axis("MB"), ways, weights, "all weights", notes=told))
     title = f"Smaller is not faster: palettes {', '.join(slower)}, over their dense"
-    widths, size = [1.0] * len(phases) + [0.8], (11, 1.9 + 0.46 * len(sizes))
+    widths, size = [1.0] * len(slower) + [0.8], (11, 1.9 + 0.46 * len(sizes))
     return Figure(panels, title, table, size, widths=widths, share="y")
 
 
-def _milliseconds(table: pd.DataFrame, phase: str, ways: Axis) -> Panel:
-    layers, said = [], dict.fromkeys(ways.names, "")
-    for name, color, own in _groups(table):
-        look: dict[str, Any] = {"color": color, "marker": MARKERS[phase], "size": 9}
-        layers.append(points(own, "estimated_ms", "storage", hollow=True, **look))
-        ends = ("measured_low_ms", "measured_high_ms")
-        layers.append(points(own, "measured_ms", "storage", name, across=ends, **look))
-    for _, row in table.iterrows():
-        gains = [written("ratio", row[f"{n}_gain"]) for n in ("measured", "estimated")]
-        words = f"{gains[0]} ({gains[1]})".removesuffix(" ()")
-        said[row["storage"]] = "1" if row["storage"].startswith("dense") else words
-    notes = [(HEADING, [*said.values()])]
-    return Panel(Axis("ms, hollow is estimated", "log"), ways, layers, phase, "", notes)
+def controls(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """An explorer's controls of `apart`; only numbers of rows that divide a weight."""
 
+    def rows(state: Mapping[str, Any]) -> dict[str, int]:
+        n = len(weights[state["weight"]])
+        return {str(r or "all"): r for r in (1, 4, 16, 64, 0) if not (r and n % r)}
 
-def _groups(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Name, colour and rows of what is drawn alike: palettes together."""
-    names = table["storage"].str.replace(".*palette", "palettes", regex=True)
-    for name, own in table.groupby(names, sort=False):
-        color = color_of(str(name).removeprefix("dense "))
-        yield str(name), GREEN if name == "palettes" else color, own
+    names = {name.removeprefix("model."): name for name in weights}
+    return {"weight": names, "bits": BITS, "rows": rows}
 
 
 def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
@@ -134,7 +141,7 @@ def apart(name: str, weight: Tensor, bits: int, rows: int) -> Figure:
     size = palette_bytes(sharing, n, k, VALUE)
     many = f"{tables} table{'s' * (tables > 1)} of {2**bits} values"
     title = (
-        f"{name}, {n} x {k}: indices of {bits} bits and {many}"
+        f"{name.removeprefix('model.')}, {n} x {k}: indices of {bits} bits and {many}"
         f"{' (drawn: the first)' * (tables > 1)}\n{size:,} bytes, "
         f"{8 * size / n / k:.2f} bits a weight; SQNR {noises[0]:.1f} dB, "
         f"evenly spaced {noises[1]:.1f} dB"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fastlab.figures.grammar import Figure, against, nothing
 from fastlab.figures.layers import even_at, gridlines, level, line, points
-from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Panel
 from fastlab.figures.precisions import (
     GAINS,
     calls,
@@ -85,7 +85,12 @@ def by_batch(
     lines, marks = calls(lines), calls(rows)
     shown = pd.concat([part for part in (marks, lines) if len(part)], ignore_index=True)
     others = comparable(marks, baseline)
-    layers = each_precision(lines, lambda p, own: [_curve(own, with_loss(p, marks))])
+    layers = []
+    for name, own in lines.groupby("precision", sort=False):
+        kind, named = FORMATS[str(name)], with_loss(str(name), marks)
+        dash = "--" if kind.dynamic else ":" if kind.autocast else "-"
+        look: dict[str, Any] = {"color": color_of(name), "dash": dash}
+        layers.append(line(own, "batch", GAINS[0], named, **look, sure="calibrated"))
     layers += each_precision(
         others, lambda p, own: [points(own, "batch", GAINS[1], **look_of(p, "decode"))]
     )
@@ -104,14 +109,6 @@ def _speedup(label: str, limits: tuple[float, float] | None = None) -> Axis:
     ticks = sorted({*STEPS, *(1 / step for step in STEPS)})
     write = lambda gain: factor(gain).replace("same", "×1")  # noqa: E731
     return Axis(label, "log", write, ticks, limits)
-
-
-def _curve(rows: pd.DataFrame, name: str) -> Layer:
-    precision = rows["precision"].iloc[0]
-    kind = FORMATS[precision]
-    dash = "--" if kind.dynamic else ":" if kind.autocast else "-"
-    look: dict[str, Any] = {"color": color_of(precision), "dash": dash}
-    return line(rows, "batch", GAINS[0], name, **look, sure="calibrated")
 
 
 def _turns(lines: pd.DataFrame, marks: pd.DataFrame, baseline: str) -> str:

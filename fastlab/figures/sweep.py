@@ -150,20 +150,18 @@ def curve(rows: pd.DataFrame, profile: Device | None, layers: int) -> pd.DataFra
     """Estimated ms against hidden at a number of layers, in between the rows too."""
     made = rows[rows["layers"] == layers]
     if profile is not None:
-        made = estimated(_widths(rows, layers), profile)
+        known = {point.shape.hidden: point for point in points_of(rows)}
+        first, steps = known[min(known)], range(min(known), max(known), BETWEEN)
+        # Where heads and ffn are those that follow from hidden, others' follow too.
+        if all(p.shape == override(p.shape, {"hidden": n}) for n, p in known.items()):
+            shapes = {n: override(first.shape, {"hidden": n}) for n in steps}
+            known = {n: replace(first, shape=s) for n, s in shapes.items()} | known
+        deep = [
+            replace(p, shape=replace(p.shape, layers=layers)) for p in known.values()
+        ]
+        made = estimated(deep, profile)
     found = made[["hidden", "estimated_ms", *ENDS]].dropna()
     return found.sort_values("hidden").astype(float)
-
-
-def _widths(rows: pd.DataFrame, layers: int) -> list[Point]:
-    """A point for every hidden size of the rows, and for those in between."""
-    known = {point.shape.hidden: point for point in points_of(rows)}
-    first, steps = known[min(known)], range(min(known), max(known), BETWEEN)
-    # Where all heads and ffn are those that follow from hidden, others' follow too.
-    if all(p.shape == override(p.shape, {"hidden": n}) for n, p in known.items()):
-        shapes = {n: override(first.shape, {"hidden": n}) for n in steps}
-        known = {n: replace(first, shape=s) for n, s in shapes.items()} | known
-    return [replace(p, shape=replace(p.shape, layers=layers)) for p in known.values()]
 
 
 def on_devices(point: Point, devices: Sequence[Device], layers: int) -> Figure:

@@ -6,7 +6,7 @@ is the first series.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -97,9 +97,16 @@ def sample_size_effect(tries: pd.DataFrame) -> Figure:
     off = of_size.agg(lambda ratio: np.mean(abs(ratio - 1) > FAR)).to_numpy()
     dots = tries[of_size.cumcount() < TRIES]
     far, strayed = f"{100 * FAR:g} %", [percent(share) for share in off]
-    ticks = _round(dots["ratio"].min(), dots["ratio"].max())
+    low, high = min(dots["ratio"].min(), 1 - FAR), max(dots["ratio"].max(), 1 + FAR)
+    apart = [f for f in FACTORS if f > (high / low) ** 0.08]  # none too close to one
+    up, down = ([f for f in apart if f < end * 1.01][-3:] for end in (high, 1 / low))
     panel = Panel(
-        Axis("median of few / median of all", "log", factor, ticks),
+        Axis(
+            "median of few / median of all",
+            "log",
+            factor,
+            [*(1 / f for f in down), 1, *up],
+        ),
         Axis("", names={str(n): f"{n} samples" for n in summary["samples"]}),
         [
             drawn(_dots, dots, "ratio", "samples", "tries", write=times),
@@ -109,20 +116,11 @@ def sample_size_effect(tries: pd.DataFrame) -> Figure:
         decor=[lambda axes: axes.axvspan(1 - FAR, 1 + FAR, color=PALE), level(1, "x")],
     )
     sizes = summary["samples"].iloc
-    title = (
-        f"off by more than {far}: {strayed[0]} of medians of {sizes[0]}, {strayed[-1]} "
-        f"of those of {sizes[-1]}\ndots: what you would have reported; bar: 90 % of it"
-    )
+    title = f"off by more than {far}: {strayed[0]} of medians of {sizes[0]}, "
+    title += f"{strayed[-1]} of those of {sizes[-1]}\n"
+    title += "dots: what you would have reported; bar: 90 % of it"
     rows = pd.concat([summary.assign(off=off), dots], ignore_index=True)
     return Figure([panel], title, rows, (9.4, 4.2))
-
-
-def _round(low: float, high: float) -> list[float]:
-    """A few round factors on either side of one, none too close to it."""
-    low, high = min(low, 1 - FAR), max(high, 1 + FAR)
-    apart = [f for f in FACTORS if f > (high / low) ** 0.08]
-    up, down = ([f for f in apart if f < end * 1.01][-3:] for end in (high, 1 / low))
-    return [*(1 / f for f in down), 1, *up]
 
 
 def _dots(axes: Axes, rows: pd.DataFrame) -> None:
@@ -142,37 +140,31 @@ def intervals(simulated: pd.DataFrame) -> Figure:
     simulated: correlation, interval (its kind), low, high. Drawn are those with the
     most correlated noise; the table has all.
     """
+
+    def draw(axes: Axes, rows: pd.DataFrame) -> None:
+        width, color = (
+            np.where(rows["holds"], *pair) for pair in ((1, 3), (GREY, BLACK))
+        )
+        axes.hlines(rows["run"], rows["low"], rows["high"], color=color, lw=width)
+
     each = simulated.assign(holds=simulated["low"].le(1) & simulated["high"].ge(1))
     kinds = each.groupby(["correlation", "interval"], sort=False)
     summary = kinds.agg(runs=("holds", "size"), coverage=("holds", "mean"))
     worst = each["correlation"].max()
-    panels = [
-        _dance(rows, f"{kind} interval: {percent(rows['holds'].mean())} hold the truth")
-        for (noise, kind), rows in kinds
-        if noise == worst
-    ]
-    drawn_rows = [layer.rows for panel in panels for layer in panel.layers]
+    x, y = "interval of the median / true median", "one simulated measurement a line"
+    look: dict[str, Any] = {"decor": [level(1, "x", BLACK, "-")]}
+    panels, tables = [], [summary.reset_index()]
+    for (noise, kind), rows in kinds:
+        if noise == worst:
+            few = rows[:INTERVALS].drop(columns="correlation")
+            few.insert(0, "run", range(1, len(few) + 1))
+            lines = drawn(draw, few, "low", "run", ends=("high",))
+            title = f"{kind} interval: {percent(rows['holds'].mean())} hold the truth"
+            panels.append(Panel(Axis(x), Axis(y), [lines], title, **look))
+            tables.append(few)
     title = f"simulated, neighbours correlate by {worst:g}: thick lines miss the truth"
-    rows = pd.concat([summary.reset_index(), *drawn_rows], ignore_index=True)
+    rows = pd.concat(tables, ignore_index=True)
     return Figure(panels, title, rows, (10, 4.4), share="xy")
-
-
-def _dance(rows: pd.DataFrame, title: str) -> Panel:
-    rows = rows[:INTERVALS].drop(columns="correlation")
-    rows.insert(0, "run", range(1, len(rows) + 1))
-
-    def draw(axes: Axes, rows: pd.DataFrame) -> None:
-        width = np.where(rows["holds"], 1, 3)
-        color = np.where(rows["holds"], GREY, BLACK)
-        axes.hlines(rows["run"], rows["low"], rows["high"], color=color, lw=width)
-
-    return Panel(
-        Axis("interval of the median / true median"),
-        Axis("one simulated measurement a line"),
-        [drawn(draw, rows, "low", "run", ends=("high",))],
-        title,
-        decor=[level(1, "x", BLACK, "-")],
-    )
 
 
 def _mean(ms: Sequence[float]) -> tuple[float, float, float]:
@@ -224,27 +216,22 @@ def reported(rows: pd.DataFrame, trap: str, samples: int) -> Figure:
     layers = [points(rows[samples:], "call", "ms", "not looked at", **look)]
     look = {**LOOKS[0], "size": 5}
     layers += [points(rows[:samples], "call", "ms", "the samples used", **look)]
+
+    def answer(axes: Axes, rows: pd.DataFrame) -> None:
+        ((name, _, low, ms, high),) = rows.to_numpy()
+        color, dash = DASHES[name]
+        axes.axhspan(low, high, color=color, alpha=0.15, lw=0)
+        axes.axhline(ms, color=color, lw=2, ls=dash, zorder=5)
+
     for n, name in ((1, "all of ours"), (0, "you report")):
         row, ends = answers[n : n + 1], ("low_ms", "high_ms")
-        layers += [drawn(_answer, row, "call", "ms", name, "line", ends=ends)]
-    ms = replace(MS, limits=(every.min() / 1.2, every.max() * 1.2))
+        layers += [drawn(answer, row, "call", "ms", name, "line", ends=ends)]
+    axis = replace(MS, limits=(every.min() / 1.2, every.max() * 1.2))
     calls = Axis("call, in the order taken", limits=(0, len(rows) + 1))
-    title = f"{trap}, n = {samples}: {_verdict(*answers.to_dict('records'))}"
-    table = pd.concat([answers, rows], ignore_index=True)
-    return Figure([Panel(calls, ms, layers)], title, table, (8.0, 4.6))
-
-
-def _verdict(yours: Mapping[Any, Any], truth: Mapping[Any, Any]) -> str:
-    low, ms, high = (yours[name] for name in ("low_ms", "ms", "high_ms"))
+    (low, ms, high), (_, truth, _) = answers[["low_ms", "ms", "high_ms"]].to_numpy()
     span = f" ({digits(low)} to {digits(high)})" if low < high else ", no interval"
-    holds = "holds" if low <= truth["ms"] <= high else "misses"
-    full = f"all of ours (solid): {digits(truth['ms'])} ms"
-    off = f"off by {times(ms / truth['ms'])}, and your interval {holds} it"
-    return f"you report {digits(ms)} ms{span}, dashed\n{full}: {off}"
-
-
-def _answer(axes: Axes, rows: pd.DataFrame) -> None:
-    ((name, _, low, ms, high),) = rows.to_numpy()
-    color, dash = DASHES[name]
-    axes.axhspan(low, high, color=color, alpha=0.15, lw=0)
-    axes.axhline(ms, color=color, lw=2, ls=dash, zorder=5)
+    title = f"{trap}, n = {samples}: you report {digits(ms)} ms{span}, dashed\n"
+    title += f"all of ours (solid): {digits(truth)} ms: off by {times(ms / truth)}, "
+    title += f"and your interval {'holds' if low <= truth <= high else 'misses'} it"
+    table = pd.concat([answers, rows], ignore_index=True)
+    return Figure([Panel(calls, axis, layers)], title, table, (8.0, 4.6))

@@ -1,19 +1,25 @@
-"""Run a notebook from the command line: parameters checked, progress, results told."""
+"""Run a notebook from the command line: its parameters are checked before anything.
+
+papermill takes any name and any type without a word; these checks do not.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fastlab.notebook.parameters import check_parameters
 from fastlab.notebook.run import SOURCES, results_root
-from fastlab.spec.checks import check_rule
+from fastlab.spec.checks import check_names, check_rule
 from fastlab.spec.grids import FLAT
 
 RUN_TYPE = "application/vnd.fastlab.run+json"
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+WORDS = {"true": True, "false": False, "none": None}
 
 
 class NotebookFailed(RuntimeError):
@@ -29,11 +35,14 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     """
     parameters = check_parameters(notebook, given)
     check_values(parameters)
-    executed = _executed_path(notebook)
+    folder = results_root() / notebook.stem / "executed"
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z.ipynb"
     _execute(notebook, executed, parameters)
-    summary = run_summary(executed)
-    root = results_root().parent
-    folder = root / summary["folder"] if summary else executed.parent
+    outputs = [out for cell in _cells(executed) for out in cell.get("outputs", [])]
+    said = [out.get("data", {}).get(RUN_TYPE) for out in outputs]
+    summary = next(filter(None, said), None)  # missing where it did not get there
+    folder = results_root().parent / summary["folder"] if summary else folder
     found = {"table": folder / "rows.csv", "run": folder / "run.json"}
     figures = sorted(folder.glob("*.png"))
     named = {n: str(p) for n, p in found.items() if p.exists()}
@@ -57,13 +66,6 @@ def check_values(parameters: Mapping[str, Any]) -> None:
             check_rule(name, value, rule)
 
 
-def _executed_path(notebook: Path) -> Path:
-    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z"
-    folder = results_root() / notebook.stem / "executed"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{stamp}.ipynb"
-
-
 def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
     import papermill
 
@@ -83,11 +85,89 @@ def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None
         ) from error
 
 
-def run_summary(executed: Path) -> dict[str, Any] | None:
-    """What run.finish() said in an executed notebook, None if it did not get there."""
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    outputs = [out for cell in cells for out in cell.get("outputs", [])]
-    found = [
-        out["data"][RUN_TYPE] for out in outputs if RUN_TYPE in out.get("data", {})
-    ]
-    return found[-1] if found else None
+@dataclass(frozen=True)
+class Parameter:
+    """One assignment of the parameters cell: its default, and its comment as help."""
+
+    name: str
+    default: Any
+    help: str
+
+
+def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
+    """The parameters of a notebook by name.
+
+    Raises FileNotFoundError, or ValueError if it is no notebook, has no cell tagged
+    "parameters", or one of that cell's lines is not `name = literal`.
+    """
+    tagged = [c for c in _cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    if not tagged:
+        raise ValueError(f"{path} has no cell tagged 'parameters'")
+    source, found = "".join(tagged[0]["source"]), {}
+    for node in ast.parse(source).body:
+        try:
+            (target,) = node.targets  # type: ignore[attr-defined]
+            default = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+            name = str(target.id)
+        except (AttributeError, ValueError):
+            line = f"line {node.lineno} of the parameters: {ast.unparse(node)}"
+            raise ValueError(f"{line} is not name = literal") from None
+        line = source.splitlines()[(node.end_lineno or 1) - 1]
+        comment = line[node.end_col_offset or 0 :].partition("#")[2].strip()
+        found[name] = Parameter(name, default, comment)
+    return found
+
+
+def _cells(path: str | Path) -> list[dict[str, Any]]:
+    try:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no notebook (.ipynb): no cells in it") from None
+    return list(cells)
+
+
+def check_parameters(
+    path: str | Path, given: Mapping[str, str | Any]
+) -> dict[str, Any]:
+    """The given values, typed like the notebook's defaults.
+
+    Text is read as the type of the default ("2,4" or "[2, 4]" for a list). Raises
+    ValueError naming the parameter, its value and what is allowed.
+    """
+    known = notebook_parameters(path)
+    check_names("parameter", given, known)
+    return {name: typed(known[name], value) for name, value in given.items()}
+
+
+def typed(parameter: Parameter, value: Any) -> Any:
+    """`value` as the type of the parameter's default, or ValueError."""
+    default = parameter.default
+    many = isinstance(default, list)
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _parsed(value, many)
+    if many and not isinstance(value, list):
+        value = [value]
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    kinds = {type(each) for each in (default if many else [default])}
+    kinds |= {str, int, float} if default is None else set()
+    right = [not kinds or type(v) in kinds for v in (value if many else [value])]
+    if not right or not all(right):
+        name = NAMES.get(type(default[0] if many and default else default), "a value")
+        words = f"a list of {name.removeprefix('a ')}s" if many else name
+        raise ValueError(
+            f"{parameter.name}={value!r} must be {words}, "
+            f"like {default!r} ({parameter.help or 'see the notebook'})"
+        )
+    return value
+
+
+def _parsed(text: str, many: bool = False) -> Any:
+    text = text.strip()
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return [_parsed(part) for part in text.split(",")] if many else text
+    return list(value) if isinstance(value, tuple) else value

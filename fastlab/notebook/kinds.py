@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlab.notebook import answers
-from fastlab.notebook.answers import naming, number
-from fastlab.notebook.expressions import expression
+from fastlab.notebook.answers import expression, naming, number
 
 NOT_ATTEMPTED = "not attempted yet: replace the ... or None, run that cell and this one"
 CLOSE = 1e-3  # relative; below it two numbers are the same

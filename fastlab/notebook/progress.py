@@ -15,34 +15,12 @@ StepDone = Callable[[object], None]
 PAUSE_S = 0.1  # between two pictures of a line
 
 
-def status(what: str) -> AbstractContextManager[StepDone]:
-    """Says what is going on in the `with` block, and at its end how long it took.
-
-    Nothing is written in between, by no thread either: what is timed stays undisturbed.
-    """
-    return NotebookLine().steps(0, what)
-
-
-def steps(total: int, what: str) -> AbstractContextManager[StepDone]:
-    """A function to call after each of so many steps, with a word or a row of numbers.
-
-    The line says how many are done, the time left, and the last one's word.
-    """
-    return NotebookLine().steps(total, what)
-
-
 def in_notebook() -> bool:
     """Whether a kernel with outputs runs this."""
     shell = sys.modules.get("IPython")
     return shell is not None and "IPKernelApp" in str(
         getattr(shell.get_ipython(), "config", "")
     )
-
-
-def _words(said: object) -> str:
-    if not isinstance(said, Mapping):
-        return str(said)
-    return ", ".join(f"{name} {value:.3g}" for name, value in said.items())
 
 
 class NotebookLine:
@@ -72,33 +50,48 @@ class NotebookLine:
         done = f"{len(points)} points measured in {time.monotonic() - began:.0f} s"
         self.write(done if points else "all points were measured before")
 
-    @contextmanager
-    def steps(self, total: int, what: str) -> Iterator[StepDone]:
-        """How many steps are done, the time left, and the last one's word.
 
-        Of no steps an animated bar without a number, which the browser moves by itself.
-        """
-        began, n, ended = time.monotonic(), 0, "stopped after "
-        last = began - PAUSE_S
-        self.write(_bar(0, total, began, what))
+@contextmanager
+def steps(
+    total: int, what: str, line: NotebookLine | None = None
+) -> Iterator[StepDone]:
+    """A function to call after each of so many steps, with a word or a row of numbers.
 
-        def done(said: object) -> None:
-            nonlocal n, last
-            n += 1
-            if time.monotonic() - last >= PAUSE_S:
-                self.write(_bar(n, total, began, f"{what}: {_words(said)}"))
-                last = time.monotonic()
+    The line, or a new one, says how many are done, the time left, and the last one's
+    word.
+    """
+    line = line or NotebookLine()
+    began, n, ended = time.monotonic(), 0, "stopped after "
+    last = began - PAUSE_S
+    line.write(_bar(0, total, began, what))
 
-        try:
-            yield done
-            ended = ""
-        finally:
-            count = f"{n} steps in " if n else ""
-            spent = f"{time.monotonic() - began:.1f} s"
-            self.write(f"{html.escape(what)}: {ended}{count}{spent}")
+    def done(said: object) -> None:
+        nonlocal n, last
+        n += 1
+        if time.monotonic() - last >= PAUSE_S:
+            if isinstance(said, Mapping):
+                said = ", ".join(f"{name} {value:.3g}" for name, value in said.items())
+            line.write(_bar(n, total, began, f"{what}: {said}"))
+            last = time.monotonic()
+
+    try:
+        yield done
+        ended = ""
+    finally:
+        spent = f"{n} steps in " * bool(n) + f"{time.monotonic() - began:.1f} s"
+        line.write(f"{html.escape(what)}: {ended}{spent}")
+
+
+def status(what: str) -> AbstractContextManager[StepDone]:
+    """Says what is going on in the `with` block, and at its end how long it took.
+
+    Nothing is written in between, by no thread either: what is timed stays undisturbed.
+    """
+    return steps(0, what)
 
 
 def _bar(n: int, total: int, began: float, label: str) -> str:
+    """Of no steps an animated bar without a number, which the browser moves itself."""
     if not total:
         return f"<progress></progress> {html.escape(label)}"
     spent = time.monotonic() - began

@@ -15,7 +15,7 @@ from fastlab import machine
 from fastlab.clock.timing import Settings
 from fastlab.figures.grammar import show
 from fastlab.latency.devices import Device
-from fastlab.notebook.progress import NotebookLine
+from fastlab.notebook.progress import NotebookLine, steps
 from fastlab.reading import sample_counts
 from fastlab.record import Record
 from fastlab.rows import table, with_missing
@@ -152,7 +152,7 @@ class Run:
         from fastlab.sweeps.run import measured, rows_of
 
         shown = NotebookLine()
-        with shown.steps(0, "measuring what this device can do"):
+        with steps(0, "measuring what this device can do", shown):
             bench = Bench.for_device(self.kind, self.settings, trained=self.trained)
         list(measured(self.points, self.store, bench, shown.points))
         return rows_of(self.points, self.store, bench)
@@ -166,17 +166,14 @@ class Run:
         from fastlab.clock.calibrate import kept
 
         used = self.reference.profile if self.reference else kept(self.kind)
-        return f"{self._source}; {used.trust}" if used and used.trust else self._source
-
-    @property
-    def _source(self) -> str:
-        if self.reference is None:
-            return f"measured on {self.device}, {self.settings.cache} cache"
-        stored = self.reference.rows(self.points)
-        first = min(record.at_utc for record in stored)[:10]
-        part = len(stored) < len(self.points)
-        few = f", {len(stored)} of {len(self.points)} points" if part else ""
-        return f"replayed: {self.device}, measured {first}{few}"
+        said = f"measured on {self.device}, {self.settings.cache} cache"
+        if self.reference is not None:
+            stored = self.reference.rows(self.points)
+            first = min(record.at_utc for record in stored)[:10]
+            said = f"replayed: {self.device}, measured {first}"
+            if len(stored) < len(self.points):
+                said += f", {len(stored)} of {len(self.points)} points"
+        return f"{said}; {used.trust}" if used and used.trust else said
 
     def show(
         self,

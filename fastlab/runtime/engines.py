@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 
-from fastlab import models
+from fastlab import calls
 from fastlab.checkpoints import greedy
 from fastlab.machine import Here
 from fastlab.runtime.attention import BACKENDS, kernel_of
@@ -22,12 +22,13 @@ from fastlab.runtime.decode import Decoder
 from fastlab.spec.engines import STATIC
 from fastlab.spec.point import Point
 from fastlab.spec.unsupported import unsupported
+from fastlab.tracing.caches import cache_name
 
 STATES = ("keys", "values", "conv_states", "recurrent_states")  # of a cache's layer
 
 
 def prepare(model: nn.Module, point: Point, device: str = "cpu") -> Any:
-    """The point's call on the model: run(), reset(), compile_s; see `models.prepare`.
+    """The point's call on the model: run(), reset(), compile_s; see `calls.prepare`.
 
     Everything is compiled, captured and filled when this returns. Raises ValueError for
     what is `unsupported` on this machine's device.
@@ -52,13 +53,13 @@ def _compile_s(call: Any, runs: int = 1) -> float:
     return time.perf_counter() - start
 
 
-class CompiledForward(models.Call):
+class CompiledForward(calls.Call):
     """A forward pass without a static cache, compiled; keys and values are made too."""
 
     def __init__(self, call: Any, compile: Compiler) -> None:
         self.ids, device = call.ids, call.ids.device.type
         model, options = call.model, dict(call.options)
-        name = models.cache_name(model)
+        name = cache_name(model)
 
         def forward(ids: Tensor) -> Any:
             with one_row(device):
@@ -80,7 +81,7 @@ class CompiledForward(models.Call):
         return logits
 
 
-class Static(models.Call):
+class Static(calls.Call):
     """A call on a decoder, whose static cache is allocated once.
 
     held: what is there before a run. A prefix's rows are computed here, and copied in
@@ -135,7 +136,7 @@ class Static(models.Call):
             self.decoder.rewind(self.ids.shape[1])
 
 
-class Generate(models.Call):
+class Generate(calls.Call):
     """model.generate() with its static cache and its own compilation of the forward.
 
     On a CPU transformers compiles only when told to by a private switch of its
@@ -172,8 +173,8 @@ class Eager:
     def call(self, model: nn.Module, point: Point, device: str) -> Any:
         """The point's call, ready to run."""
         if point.recipe.cache in STATIC:
-            return Static(model, models.prompt_ids(point, device), point)
-        return models.prepare(model, point, device)
+            return Static(model, calls.prompt_ids(point, device), point)
+        return calls.prepare(model, point, device)
 
     def steps(self, decoder: Decoder) -> Step:
         """() -> logits of the last of `decoder.unroll` steps."""
@@ -220,7 +221,7 @@ class Transformers(Eager):
 
     def call(self, model: nn.Module, point: Point, device: str) -> Any:
         """The generation, compiled."""
-        ids = models.prompt_ids(point, device)
+        ids = calls.prompt_ids(point, device)
         return Generate(model, ids, point.workload.new_tokens)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastlab import checkpoints, models
+from fastlab import calls, checkpoints, models
 from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import token_ids
@@ -92,7 +92,7 @@ def _ids(point: Point, device: str, trained: Trained | None = None) -> Tensor | 
     if trained is not None:
         return trained.seen(length).to(device)
     work = Workload(batch=4, prompt_len=length)
-    return models.prompt_ids(replace(point, workload=work, recipe=PLAIN), device)
+    return calls.prompt_ids(replace(point, workload=work, recipe=PLAIN), device)
 
 
 def healed(

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fastlab.spec import published
 from fastlab.spec.checks import canonical, check_count, check_number, did_you_mean
 from fastlab.spec.hub import CONFIG, OWN_CODE, check_source, in_one_line
 from fastlab.spec.kept import keep, recall
@@ -49,10 +50,11 @@ DEPTHS = (*SIZES["layers"], "encoder_layers")
 # Whole numbers above zero; head_dim may be 0: it says another one then.
 _SIZED = {*DEPTHS, *(name for names in SIZES.values() for name in names)}
 _SIZED -= {"tie_word_embeddings"}  # the only one that is no number
+QUANTIZED = "quantization_config"
 # What says nothing about the operations of a model.
 _NAMES = (
     *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "id2label"),
-    *("label2id", "auto_map", "quantization_config", "_attn_implementation"),
+    *("label2id", "auto_map", "_attn_implementation"),
 )
 
 
@@ -142,6 +144,8 @@ def _is_plain(config: Any, architecture: str) -> bool:
     named = architecture or (getattr(config, "architectures", None) or [""])[0]
     if family not in _PLAIN or named not in ("", _CLASSES[family]):
         return False
+    if getattr(config, QUANTIZED, None):
+        return False
     options = _PLAIN[family].items()
     return all(getattr(config, name, plain) == plain for name, plain in options)
 
@@ -162,6 +166,9 @@ def _shape_of(config: Any, architecture: str) -> ModelShape:
         config = text
     told = {k: v for k, v in config.to_diff_dict().items() if k not in _NAMES}
     told |= {"model_type": config.model_type, "architectures": [model_class.__name__]}
+    if stored := getattr(config, QUANTIZED, None):
+        published.read(stored := dict(stored))  # what it says is checked
+        told[QUANTIZED] = stored
     if config.num_labels != 2:  # the usual number, where names of labels say no other
         told["num_labels"] = config.num_labels
     kind = kind_of(model_class, config)

@@ -79,3 +79,22 @@ def program_of(shape: ModelShape) -> dict[str, Any]:
         program = trace(config_of(shape), model_class_of(shape), shape.kind)
         keep(key, program)
     return program
+
+
+def notes_of(shape: ModelShape) -> list[str]:
+    """What a reader of estimates of a shape should know; nothing of closed forms."""
+    if not shape.config:
+        return []
+    program, notes = program_of(shape), []
+    if packed := program.get("published"):
+        notes.append(f"weights as they are stored, {packed['label']}; kernels are not")
+    if any(op[0] == "experts" for op in _operations(program)):
+        notes.append("experts: those of T tokens that choose at random are read")
+    if program["approximate"]:
+        notes.append(f"approximate: {program['approximate']}")
+    return notes
+
+
+def _operations(program: dict[str, Any]) -> list[Any]:
+    phases = [phase for calls in program["calls"].values() for phase in calls.values()]
+    return [op for phase in phases for _, ops in phase["parts"] for op in ops]

@@ -101,6 +101,9 @@ class Point(Spec):
                 work.refuse("logits", "must be 'all': bert scores every position")
             if recipe.cache != "none":
                 recipe.refuse("cache", "must be 'none' for bert")
+        if '"quantization_config"' in self.shape.config and recipe.format.weights:
+            why = "the model's weights are quantized already, by quantization_config"
+            recipe.refuse("precision", f"must be a dense one: {why}")
         recipe.check_fit(self.built_shape, work.phase)
         if recipe.distill_steps and self.seed is not None:
             why = f"weights={self.weights!r} know nothing that could be learned"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -223,4 +224,10 @@ PRESETS: dict[str, ModelShape] = {
         "qwen3", 2, 64, heads=4, kv_heads=2, head_dim=32, ffn=128, vocab=512
     ),
     "tiny-bert": ModelShape("bert", 2, 64, heads=4, vocab=512, max_positions=256),
+}
+# Models that people use, with the source of their sizes.
+MODELS = Path(__file__).parents[2] / "data" / "models.json"
+PRESETS |= {
+    name: ModelShape.from_dict(model["shape"])
+    for name, model in json.loads(MODELS.read_text()).items()
 }

@@ -58,12 +58,13 @@ def class_of(config: Any, architecture: str = "") -> Any:
 
 
 def _mapped(config: Any, mappings: Any) -> Any:
-    """The class of a type; one that is an encoder by birth is no decoder unasked."""
+    """The class of a type; one that has an encoder by birth is no decoder unasked."""
     masked = auto.MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
     for mapping in mappings:
         found = mapping.get(type(config), None)
         found = found[0] if isinstance(found, tuple) else found
         encoder = masked is not None and not getattr(config, "is_decoder", False)
+        encoder |= bool(getattr(config, "is_encoder_decoder", False))
         if found is not None and not (mapping is MAPPINGS[0] and encoder):
             return found
     return None

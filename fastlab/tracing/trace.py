@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.pytorch_utils import Conv1D
 
+from fastlab.spec.published import read
 from fastlab.tracing.alike import once_each
 from fastlab.tracing.alive import cached_terms, held, live_terms
 from fastlab.tracing.build import Fitter, operations_of
@@ -49,7 +50,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
 
     Raises ValueError where the model cannot be built or run on the meta device.
     """
-    config = _countable(config)
+    config, stored = _countable(config), getattr(config, "quantization_config", None)
     program: dict[str, Any] = {
         "transformers": transformers.__version__,
         "class": model_class.__name__,
@@ -74,7 +75,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
             program["approximate"] = "FLOPs of states follow no product of sizes"
     if not program["calls"]:
         raise ValueError(program["faults"]["2"])
-    return program | tracer.weights()
+    return program | tracer.weights(stored)
 
 
 def _countable(config: Any) -> Any:
@@ -83,6 +84,8 @@ def _countable(config: Any) -> Any:
     A classifier looks for the end of each sequence by its padding: it gets a token.
     """
     config = copy.deepcopy(config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = 0
     for part in {id(c): c for c in (config, text_config(config))}.values():
@@ -196,23 +199,42 @@ class Tracer:
             given["logits_to_keep"] = s.scored
         return self.model(**given)[name]
 
-    def weights(self) -> dict[str, Any]:
-        """Parameters, and [count, outputs, inputs, scope] of linears by size."""
+    def weights(self, stored: Any = None) -> dict[str, Any]:
+        """Parameters, and [count, outputs, inputs, scope] of linears by size.
+
+        stored: a `quantization_config`: what others packed, and the bytes it takes.
+        """
+        made = read(stored) if stored else None
         lists = tuple(f"{name}." for name in layers_of(self.model))
         sizes: Counter[Any] = Counter()
+        packed: Counter[str] = Counter()
         for name, module in self.model.named_modules(remove_duplicate=False):
             scope = "layers" if name.startswith(lists) else "head"
-            for weight in module.parameters(recurse=False):
-                if isinstance(module, (nn.Linear, Conv1D)) and weight.dim() == 2:
-                    n, k = weight.shape
-                    flip = isinstance(module, Conv1D)
-                    sizes[(k, n, scope) if flip else (n, k, scope)] += 1
-                elif weight.dim() == 3 and scope == "layers":  # experts
-                    sizes[(*weight.shape[1:], scope)] += weight.shape[0]
-        return {
+            for count, n, k in _matrices(module, scope):
+                sizes[n, k, scope] += count
+                if made and made.layout(name):
+                    packed["numbers"] += count * n * k
+                    packed["bytes"] += count * made.linear_bytes(n, k, name)
+        found = {
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "linears": [[count, *one] for one, count in sizes.items()],
         }
+        if made:
+            told = {"label": made.label, "packages": list(made.packages)}
+            found["published"] = told | dict(packed)
+        return found
+
+
+def _matrices(module: nn.Module, scope: str) -> list[tuple[int, int, int]]:
+    """(count, outputs, inputs) of the matrices that a module itself holds."""
+    found: list[tuple[int, int, int]] = []
+    for weight in module.parameters(recurse=False):
+        if isinstance(module, (nn.Linear, Conv1D)) and weight.dim() == 2:
+            n, k = weight.shape
+            found.append((1, k, n) if isinstance(module, Conv1D) else (1, n, k))
+        elif weight.dim() == 3 and scope == "layers":  # experts
+            found.append((weight.shape[0], weight.shape[1], weight.shape[2]))
+    return found
 
 
 def _lengths(config: Any) -> tuple[list[int], list[int]]:

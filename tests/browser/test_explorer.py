@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from fastlab.notebook.parameters import check_parameters
+from fastlab.notebook.batch import check_parameters
 from tests.browser.conftest import open_in_lab
 from tests.notebooks.conftest import NOTEBOOKS, PATIENCE_S, TINY
 

@@ -7,10 +7,11 @@ import pytest
 
 from fastlab.clock.peak import peak_bytes as counted_peak
 from fastlab.cost.memory import kv_cache_bytes, largest_batch, parameters, peak_bytes
-from fastlab.models import build, cache_name, numerics
+from fastlab.models import build, numerics
 from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.engines import prepare
 from fastlab.spec import Point, point_of
+from fastlab.tracing.caches import cache_name
 
 PREFILL, DECODE = {"phase": "prefill"}, {"phase": "decode"}
 GROWN: list[dict[str, Any]] = [PREFILL, {"phase": "prefill", "logits": "last"}, DECODE]

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from fastlab.calls import prepare
 from fastlab.cost.memory import weight_bytes
 from fastlab.latency.costs import costs_of
-from fastlab.models import numerics, prepare
+from fastlab.models import numerics
 from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.recipes import build
 from fastlab.spec import point_of

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fastlab.calls import prepare
 from fastlab.clock.peak import peak_bytes as counted_peak
 from fastlab.cost.memory import parameters, peak_bytes, weight_bytes
 from fastlab.cost.operations import operations
 from fastlab.latency.costs import costs_of
 from fastlab.latency.devices import device
 from fastlab.latency.estimates import estimate
-from fastlab.models import numerics, prepare
+from fastlab.models import numerics
 from fastlab.shrink.recipes import build
 from fastlab.spec import point_of
 from fastlab.spec.recipe import weights_of

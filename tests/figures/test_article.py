@@ -250,9 +250,9 @@ def test_targets_by_device(paths):
     assert list(t4["precision"]) == ["fp32", "fp32", "fp16", "fp16", "fp16"]
     ms = t4["estimated_ms"].tolist()
     for most, first in ((ms[1], "1 at “pruned”"), (1e-9, "1 at no step")):
-        alone = article.targets(paths["prefill"], devices[1:], most, 1024)
+        alone = article.targets(paths, devices[1:], most, "prefill", 1024)
         assert f"Of 1 devices: {first}" in alone.title
-    figure = article.targets(paths["prefill"], [*devices, None], ms[1], 1024)
+    figure = article.targets(paths, [*devices, None], ms[1], "prefill", 1024)
     assert faults(figure) == []
     assert "1 at “dense”, 1 at “pruned”" in figure.tell()
 
@@ -268,7 +268,9 @@ def test_what_a_device_cannot_run_is_a_dash():
     eight = fl.grid(family="llama", layers=1, hidden=64, precision="fp8")
     table = article.steps_on({"fp8": eight[0]}, [fl.device("t4")])
     assert table["estimated_ms"].isna().all()
-    figure = article.targets({"fp8": eight[0]}, [fl.device("t4")], 1, 128)
+    figure = article.targets(
+        {"prefill": {"fp8": eight[0]}}, [fl.device("t4")], 1, "prefill", 128
+    )
     assert "–" in words(figure)
     assert "1 at no step" in figure.tell()
 

@@ -165,7 +165,7 @@ def test_a_weight_taken_apart_tells_its_bytes(rows, count):
 def test_the_explorer_offers_rows_that_divide_a_weight():
     given = {"originals": {"model.q": normal(), "k": normal(32)}}
     explorer = run_cells("09_distill", "explorer", **given)["shown"]
-    kept = {n: explorer.options["rows"]({"weight": n}) for n in ("q", "k")}
-    assert kept["q"] == {"1": 1, "4": 4, "16": 16, "64": 64, "all": 0}
+    kept = {n: explorer.options["rows"]({"weight": n}) for n in ("model.q", "k")}
+    assert kept["model.q"] == {"1": 1, "4": 4, "16": 16, "64": 64, "all": 0}
     assert kept["k"] == {"1": 1, "4": 4, "16": 16, "all": 0}
     assert "values of the table" in explorer.picture(rows=16)

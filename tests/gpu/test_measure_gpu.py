@@ -3,11 +3,12 @@
 import pytest
 
 from fastlab import machine
+from fastlab.calls import prepare
 from fastlab.clock.calibrate import calibrate
 from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device, device
-from fastlab.models import build, numerics, prepare
+from fastlab.models import build, numerics
 from fastlab.spec import grid, point_of
 from fastlab.spec.formats import QUANTIZED
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fastlab import machine
+from fastlab.calls import prepare
 from fastlab.clock.quality import Reference
-from fastlab.models import numerics, prepare
+from fastlab.models import numerics
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import int4, quantized_linear
 from fastlab.shrink.kernels.int4 import Int4Linear

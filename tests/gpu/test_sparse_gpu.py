@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastlab.calls import prepare
 from fastlab.clock.fitting import POOLS, STORED_COUNTS
 from fastlab.latency.samples import GENERATED
-from fastlab.models import numerics, prepare
+from fastlab.models import numerics
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.recipes import build
 from fastlab.shrink.saved import load_stored, save

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import fastlab as fl
 from fastlab.notebook import exercises
+from fastlab.notebook.answers import ALLOWED, expression
 from fastlab.notebook.exercises import EXERCISES, read_exercises
-from fastlab.notebook.expressions import ALLOWED, expression
 from fastlab.notebook.kinds import (
     CLOSE,
     NOT_ATTEMPTED,

@@ -57,7 +57,7 @@ def test_an_error_passes_and_the_line_says_so(outputs):
 
 def test_all_of_a_line_is_one_output(outputs, points):
     line = progress.NotebookLine()
-    with line.steps(0, "calibration"):
+    with progress.steps(0, "calibration", line):
         pass
     assert list(line.points(points[:2])) == points[:2]
     (output,) = outputs

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import masking_utils
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from fastlab import models
+from fastlab import calls
 from fastlab.cli import main
 from fastlab.runtime.attention import visible
 from fastlab.runtime.cache import StaticKV
@@ -197,7 +197,7 @@ def test_a_decode_step_goes_back_to_the_prompt(kind: str) -> None:
     """Windows, shared keys, state spaces, convolutions, linear attention: all of it."""
     model, ids = small_model(kind, **HYBRID.get(kind, {})), prompts(2, 24)
     with torch.inference_mode():
-        call = models.Decode(model, ids)
+        call = calls.Decode(model, ids)
         whole = torch.cat([ids, call.token], dim=1)
         right = model(whole, use_cache=False).logits[:, -1:]
         first, second = call.run(), call.run()
@@ -208,14 +208,14 @@ def test_a_decode_step_goes_back_to_the_prompt(kind: str) -> None:
             assert torch.equal(call.run(), first)
         call.release()
         assert torch.equal(call.run(), first)
-        tokens = models.Generate(model, ids, 9).run()
+        tokens = calls.Generate(model, ids, 9).run()
         assert torch.equal(tokens, generated(model, ids, 9))
 
 
 def test_what_keeps_nothing_has_no_decode_step() -> None:
     model = small_model("openai-gpt")
     with pytest.raises(ValueError, match="'openai-gpt' gives no cache back"):
-        models.Decode(model, prompts(1, 4))
+        calls.Decode(model, prompts(1, 4))
 
 
 def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:

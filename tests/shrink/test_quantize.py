@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from fastlab.calls import prepare
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
-from fastlab.models import numerics, prepare
+from fastlab.models import numerics
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import Quantized
 from fastlab.shrink.kernels.int8 import Int8Embedding

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from torch import nn
 
 import fastlab as fl
+from fastlab.calls import prepare
 from fastlab.cli import main
 from fastlab.cost.memory import weight_bytes
-from fastlab.models import numerics, prepare
+from fastlab.models import numerics
 from fastlab.shrink import parts, sparsify
 from fastlab.shrink.recipes import build, load
 from fastlab.shrink.saved import WEIGHTS, load_stored, recipe_of, save
