@@ -41,14 +41,13 @@ def _echo_all(families: dict[str, dict[str, str]]) -> None:
 
     from fastlab.cost.memory import parameters
 
-    file = DATA / "models.json"
-    about = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    presets = [
-        {"preset": name, "family": shape.family}
-        | {"parameters": si(parameters(shape))}
-        | {"source": about.get(name, {}).get("source", "")}
-        for name, shape in PRESETS.items()
-    ]
+    about = json.loads((DATA / "models.json").read_text(encoding="utf-8"))
+    presets = []
+    for name, shape in PRESETS.items():
+        known = about.get(name) or {"parameters": parameters(shape), "source": ""}
+        row = {"preset": name, "family": shape.family}
+        row["parameters"] = si(known["parameters"])
+        presets.append(row | {"source": known["source"]})
     echo_table(pd.DataFrame(presets), "--model")
     rows = pd.DataFrame(families.values())
     rows[[*TRIED]] = rows[[*TRIED]].map(_short)
