@@ -7,6 +7,7 @@ sizes.py); here they become the Operations that the closed forms would give.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from fastlab.cost import ops
@@ -42,7 +43,7 @@ def phase_of(step: ForwardPass) -> dict[str, Any]:
 
 
 class Values:
-    """The monomials of a program at the sizes of one pass."""
+    """The monomials of a program at the sizes of one pass; `values_of` keeps some."""
 
     def __init__(self, step: ForwardPass) -> None:
         sizes = step.batch, step.new, step.past, step.scored, step.source
@@ -50,17 +51,27 @@ class Values:
         known["N"] = step.keys
         if step.masked:  # the whole cache is read, windows are in the mask
             known["P"] = step.keys - step.new
-        names = program_of(step.shape)["monomials"]
-        self.values = [monomial(name, known) for name in names]
+        self.program = program_of(step.shape)
+        self.values = [monomial(name, known) for name in self.program["monomials"]]
+        packed = self.program.get("published") or {"numbers": 0}
+        dense = packed["numbers"] * step.value
+        # Bytes of the weights of layers as others packed them, in those of dense ones.
+        self.packed = packed["bytes"] / dense if dense else 1.0
 
     def __call__(self, terms: Terms) -> int:
         values = self.values
+        if len(terms) == 1:
+            (c, i), *_ = terms
+            return c * values[i]
         return sum([c * values[i] for c, i in terms])
+
+
+values_of = lru_cache(maxsize=16)(Values)
 
 
 def parts(step: ForwardPass) -> Iterator[tuple[int, list[Operation]]]:
     """(times, operations) of one forward pass of a traced model, in order."""
-    value = Values(step)
+    value = values_of(step)
     for times, listed in phase_of(step)["parts"]:
         found: list[Operation] = []
         for kind, name, *facts in listed:
@@ -84,16 +95,8 @@ def _product(
         return head_product(step, "head", dims, bool(bias))
     kind = "conv1d" if turned else "linear"
     made = product(step, name, dims, bool(bias), kind=kind)
-    share = packed_share(step)
-    return made if many * share == 1 else _repeated(made, many * share, many)
-
-
-def packed_share(step: ForwardPass) -> float:
-    """Bytes of the weights of layers as others packed them, in those of dense ones."""
-    packed = program_of(step.shape).get("published")
-    if not packed or not packed["numbers"]:
-        return 1.0
-    return float(packed["bytes"] / (packed["numbers"] * step.value))
+    share = many * value.packed
+    return made if share == 1 else _repeated(made, share, many)
 
 
 def _repeated(made: Iterable[Operation], times: float, calls: int) -> list[Operation]:
@@ -137,7 +140,7 @@ def _experts(
     touched = experts * (1 - (1 - top_k / experts) ** rows)
     for n, k in sizes:
         made = product(step, name, (rows * top_k, n, k))
-        read = touched * packed_share(step)
+        read = touched * value.packed
         yield from _repeated(made, read, 1)  # all experts in one grouped product
     # Tokens are sorted by expert and copied, gated, weighted, and added up.
     (n, k), *_ = sizes
@@ -171,7 +174,7 @@ def _attention(
     seen = value(keys)
     masked = step.masked or bool(window and causal and step.new > 1 and seen > window)
     sizes = Heads(heads, kv_heads, (d + dv) // 2, bool(causal))
-    fused = step.fused and program_of(step.shape)["sdpa"]
+    fused = step.fused and value.program["sdpa"]
     changed: dict[str, Any] = {
         "shape": sizes,
         "keys": seen,
@@ -216,7 +219,7 @@ def cache_bytes(step: ForwardPass) -> int:
     """Bytes that the cache holds after a pass: keys, values, states of all layers."""
     phase = phase_of(step)
     if not step.static:
-        value = Values(step)
+        value = values_of(step)
         return sum(times * value(terms) for times, terms in phase["cache"])
     total = 0
     for times, listed in phase["parts"]:
@@ -230,5 +233,5 @@ def cache_bytes(step: ForwardPass) -> int:
 
 def live_bytes(step: ForwardPass) -> int:
     """The most bytes of activations that are alive at once in a pass."""
-    value = Values(step)
+    value = values_of(step)
     return max([value(terms) for terms in phase_of(step)["live"]], default=0)

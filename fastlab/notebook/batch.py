@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -159,6 +160,9 @@ def typed(parameter: Parameter, value: Any) -> Any:
             f"{parameter.name}={value!r} must be {words}, "
             f"like {default!r} ({parameter.help or 'see the notebook'})"
         )
+    for number in value if many else [value]:  # every one counts or times something
+        if isinstance(number, int | float) and not 0 <= number < math.inf:
+            raise ValueError(f"{parameter.name}={number!r} must be 0 or more")
     return value
 
 
@@ -169,5 +173,6 @@ def _parsed(text: str, many: bool = False) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
+        text = text[1:-1] if many and text[:1] + text[-1:] in ("[]", "()") else text
         return [_parsed(part) for part in text.split(",")] if many else text
     return list(value) if isinstance(value, tuple) else value

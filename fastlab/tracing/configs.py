@@ -115,9 +115,9 @@ def config_of(shape: ModelShape) -> Any:
         if field == "layers":
             _cycle(text, before["layers"], wanted)
         setattr(text, known, wanted)
-    for name, value in vars(text).items():  # ids that a smaller vocabulary lacks
-        if name.endswith("token_id") and isinstance(value, int):
-            setattr(text, name, min(value, shape.vocab - 1))
+    pad = getattr(text, "pad_token_id", None)
+    if isinstance(pad, int) and pad >= shape.vocab:
+        text.pad_token_id = shape.vocab - 1
     if shape.hidden != before["hidden"]:
         for name in _ALONG:
             if isinstance(value := getattr(text, name, None), int):

@@ -9,8 +9,8 @@ ceil(S / c), chunks of c positions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import product
-from math import prod
 
 Terms = list[list[int]]  # [[c, i], ...]: the sum of c x the i-th monomial
 
@@ -37,7 +37,15 @@ def value_of(name: str, known: Mapping[str, int]) -> int:
 
 def monomial(name: str, known: Mapping[str, int]) -> int:
     """The value of a product such as "B*S*N"; that of "1" is 1."""
-    return prod(value_of(part, known) for part in name.split("*") if part != "1")
+    value = 1
+    for part in _parts(name):
+        value *= known[part] if part in known else value_of(part, known)
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split("*") if part != "1")
 
 
 def candidates(windows: Iterable[int], chunks: Iterable[int]) -> list[str]:
