@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from fastlab.spec.checks import check_choice
 from fastlab.words import si
 
 DATA = Path(__file__).parents[2] / "data"
-TRIED = ("counted", "measured", "quantized", "decoded", "pruned")
 
 
 @main.command()
@@ -25,36 +23,34 @@ def models(name: str | None) -> None:
     Any other model_type of transformers that reads text may work as well: `fastlab
     predict --model FOLDER` says so at once.
     """
-    with (DATA / "families.csv").open(newline="", encoding="utf-8") as file:
-        families = {line["model_type"]: line for line in csv.DictReader(file)}
+    import pandas as pd
+
+    families = pd.read_csv(DATA / "families.csv", dtype=str, keep_default_na=False)
     if name is None:
-        _echo_all(families)
+        echo_table(pd.DataFrame(map(_preset, PRESETS)), "--model")
+        columns = families.drop(columns=["transformers", "torch", "date"])
+        echo_table(columns.map(_short), "--family, or a folder's")
+        click.echo("\ntried at 4 layers x 64; models TYPE says why not, and when")
         return
-    check_choice("name", name, [*PRESETS, *families])
+    check_choice("name", name, [*PRESETS, *families.model_type])
     family = PRESETS[name].family if name in PRESETS else name
-    for column, value in families[family].items():
+    (line,) = families[families.model_type == family].to_dict("records")
+    for column, value in line.items():
         click.echo(f"{column:<12} {value}")
 
 
-def _echo_all(families: dict[str, dict[str, str]]) -> None:
-    import pandas as pd
-
+def _preset(name: str) -> dict[str, str]:
     from fastlab.cost.memory import parameters
 
     about = json.loads((DATA / "models.json").read_text(encoding="utf-8"))
-    presets = []
-    for name, shape in PRESETS.items():
-        known = about.get(name) or {"parameters": parameters(shape), "source": ""}
-        row = {"preset": name, "family": shape.family}
-        row["parameters"] = si(known["parameters"])
-        presets.append(row | {"source": known["source"]})
-    echo_table(pd.DataFrame(presets), "--model")
-    rows = pd.DataFrame(families.values())
-    rows[[*TRIED]] = rows[[*TRIED]].map(_short)
-    echo_table(rows[["model_type", "kind", *TRIED]], "--family, or a folder's")
-    versions = f"transformers {rows.transformers.iloc[-1]}, torch {rows.torch.iloc[-1]}"
-    click.echo(f"\ntried at 4 layers x 64 with {versions}; models TYPE says why not")
+    shape, known = PRESETS[name], about.get(name, {})
+    count = known.get("parameters") or parameters(shape)
+    row = {"preset": name, "family": shape.family, "parameters": si(count)}
+    return row | {"source": known.get("source", "")}
 
 
 def _short(said: str) -> str:
-    return "yes" if said == "yes" else "partly" if ": yes" in said else "no"
+    """A reason as "no", or as "partly" where it says a yes too; names stay."""
+    if len(said.split()) == 1:
+        return said
+    return "partly" if ": yes" in said else "no"
