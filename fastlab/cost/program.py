@@ -37,6 +37,8 @@ def phase_of(step: ForwardPass) -> dict[str, Any]:
         raise ValueError(program["faults"][width])
     calls = program["calls"][width]
     alone = step.new == 1 and step.past > 0
+    if step.past and "decode" not in calls:
+        raise ValueError(f"{program['class']} keeps nothing of the past: cache=none")
     decodes = step.source > 0 or (alone and "decode" in calls)
     phase: dict[str, Any] = calls["decode" if decodes else "prefill"]
     return phase
@@ -90,17 +92,17 @@ def _product(
     bias: int,
     turned: int,
 ) -> Iterable[Operation]:
-    dims = (value(rows) // many or 1, n, k)
+    dims = (value(rows), n, k)
     if name.startswith("head."):
         return head_product(step, "head", dims, bool(bias))
     kind = "conv1d" if turned else "linear"
     made = product(step, name, dims, bool(bias), kind=kind)
     share = many * value.packed
-    return made if share == 1 else _repeated(made, share, many)
+    return made if share == 1 else _repeated(made, share, 1)
 
 
 def _repeated(made: Iterable[Operation], times: float, calls: int) -> list[Operation]:
-    """Weights of many matrices, in so many kernels, of the rows of all together."""
+    """Weights of so many matrices, in `calls` kernels, of the rows of all together."""
     return [
         op._replace(
             weight_bytes=round(op.weight_bytes * times), launches=op.launches * calls
@@ -220,7 +222,7 @@ def cache_bytes(step: ForwardPass) -> int:
     phase = phase_of(step)
     if not step.static:
         value = values_of(step)
-        return sum(times * value(terms) for times, terms in phase["cache"])
+        return sum(times * value(terms) for times, terms, _ in phase["cache"])
     total = 0
     for times, listed in phase["parts"]:
         for kind, _, *facts in listed:
@@ -232,6 +234,21 @@ def cache_bytes(step: ForwardPass) -> int:
 
 
 def live_bytes(step: ForwardPass) -> int:
-    """The most bytes of activations that are alive at once in a pass."""
-    value = values_of(step)
-    return max([value(terms) for terms in phase_of(step)["live"]], default=0)
+    """The most bytes that are alive at once in a pass, beside weights and cache.
+
+    Activations; the old keys of a layer, which outlive their longer copy; and what
+    windows no longer need but is not let go, since they are views.
+    """
+    value, phase = values_of(step), phase_of(step)
+    live = max([value(terms) for terms in phase["live"]], default=0)
+    if step.static or not step.cached:
+        return live
+    for times, kept, stored in phase["cache"]:
+        live += times * (value(stored) - value(kept))
+    old = [
+        facts[1] * facts[2] * (value(facts[4]) - step.new)
+        for _, listed in phase["parts"]
+        for kind, _, *facts in listed
+        if kind == "attention" and step.past and not step.source
+    ]
+    return live + step.batch * step.value * max(old, default=0)

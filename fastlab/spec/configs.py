@@ -135,7 +135,8 @@ def type_shape(model_type: str) -> ModelShape:
         known = f"not one of {', '.join(_PLAIN)}, nor a model_type of transformers"
         near = did_you_mean(str(model_type), tuple(CONFIG_MAPPING))
         raise ValueError(f"family={model_type!r} is {known}{near}")
-    return _shape_of(AutoConfig.for_model(model_type), "")
+    with in_one_line(model_type):
+        return _shape_of(AutoConfig.for_model(model_type), "")
 
 
 def _is_plain(config: Any, architecture: str) -> bool:
@@ -235,3 +236,13 @@ def pruned_traced(shape: ModelShape, pruning: Pruning) -> ModelShape:
 
     left = pruned_config(config_of(shape), pruning)
     return _shape_of(left, json.loads(shape.config)["architectures"][0])
+
+
+def with_architecture(shape: ModelShape, architecture: str) -> ModelShape:
+    """The shape of another class of the same config; ValueError where it has none."""
+    from fastlab.tracing.configs import config_of
+
+    if not shape.config:
+        why = f"a preset of {shape.family} has no config: give a folder or hub name"
+        raise ValueError(f"architecture={architecture!r}: {why}")
+    return _shape_of(config_of(shape), architecture)

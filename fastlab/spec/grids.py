@@ -31,6 +31,7 @@ FLAT: dict[str, tuple[type, Field[Any]]] = {
 }
 OTHERS = {
     "model": "preset (gpt2, llama-3.1-8b, ...), hub name or folder",
+    "architecture": "class of transformers [that which the config names]",
     "weights": "random:<seed>, or trained: the model's own [random:0]",
 }
 GRID_FIELDS = (*FLAT, *OTHERS)
@@ -96,7 +97,7 @@ def _check_alone(values: Mapping[str, Any]) -> None:
         if name in FLAT and (value or FLAT[name][0] not in SWITCHES):
             check_rule(name, value, FLAT[name][1].metadata)
     if model := values.get("model"):
-        find_shape(model)
+        find_shape(model, values.get("architecture", ""))
 
 
 def _as_list(name: str, value: Any) -> list[Any]:
@@ -134,7 +135,8 @@ def point_of(**values: Any) -> Point:
         raise ValueError("weights='trained' needs model=: a folder or a hub name")
     else:
         weights = weights_id(local_folder(model))
-    shape = _shape_of(model, _given(ModelShape, values))
+    over, architecture = _given(ModelShape, values), values.get("architecture", "")
+    shape = _shape_of(model, over, architecture)
     work = Workload(**_given(Workload, values))
     if model not in PRESETS and (held := held_recipe(model)):
         values = _merged(model, held, shape, values)  # a folder says what it holds
@@ -173,9 +175,11 @@ def _with_flat_names(words: str, values: dict[str, Any]) -> str:
     return words
 
 
-def _shape_of(model: str | None, over: dict[str, Any]) -> ModelShape:
+def _shape_of(model: str | None, over: dict[str, Any], architecture: str) -> ModelShape:
     if model is not None:
-        return find_shape(model, **over)
+        return find_shape(model, architecture, **over)
+    if architecture:
+        raise ValueError(f"architecture={architecture!r} needs model=")
     if missing := [n for n in ("layers", "hidden") if n not in over]:
         raise ValueError(f"{' and '.join(missing)} must be given, or model=a preset")
     return ModelShape(**{"family": "gpt2", **over})

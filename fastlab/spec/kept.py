@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.spec.checks import digest
+from fastlab.spec.hub import in_one_line
 
 if TYPE_CHECKING:
     from fastlab.spec.shape import ModelShape
@@ -76,7 +77,8 @@ def program_of(shape: ModelShape) -> dict[str, Any]:
         from fastlab.tracing.configs import config_of, model_class_of
         from fastlab.tracing.trace import trace
 
-        program = trace(config_of(shape), model_class_of(shape), shape.kind)
+        with in_one_line(shape.family):
+            program = trace(config_of(shape), model_class_of(shape), shape.kind)
         keep(key, program)
     return program
 

@@ -170,16 +170,25 @@ class ModelShape(Spec):
         return {name: own[name] for name in own if name in told}
 
 
-def find_shape(model: str, **over: Any) -> ModelShape:
-    """A preset, a local folder or a hub name (one with a slash), with overrides."""
-    elsewhere = model not in PRESETS and ("/" in model or Path(model).is_dir())
-    return override(
-        (ModelShape.from_config if elsewhere else ModelShape.preset)(model), over
-    )
+def find_shape(model: str, architecture: str = "", **over: Any) -> ModelShape:
+    """A preset, a local folder or a hub name (one with a slash), with overrides.
+
+    architecture: the class of transformers that is meant, if not the config's own.
+    """
+    if model not in PRESETS and ("/" in model or Path(model).is_dir()):
+        return override(ModelShape.from_config(model, architecture), over)
+    shape = ModelShape.preset(model)
+    if architecture:
+        from fastlab.spec.configs import with_architecture
+
+        shape = with_architecture(shape, architecture)
+    return override(shape, over)
 
 
 def override(shape: ModelShape, over: dict[str, Any]) -> ModelShape:
     """`shape` with fields replaced; a new hidden lets what follows from it follow."""
+    if shape.config and over.get("family", shape.family) == shape.family:
+        return replace(widened(shape, over.get("hidden", shape.hidden)), **over)
     if "hidden" in over or "family" in over:
         kept = ("family", "layers", "hidden", "vocab", "max_positions", "tied")
         return ModelShape(**{name: getattr(shape, name) for name in kept} | over)

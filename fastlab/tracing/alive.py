@@ -47,33 +47,43 @@ def _most(watch: Watch) -> int:
     return max(accumulate(change))
 
 
-def held(cache: Any, parts: list[Part]) -> list[tuple[int, int]]:
-    """(layers, bytes) of every tensor that a cache holds."""
+def held(cache: Any, parts: list[Part]) -> list[tuple[int, int, int]]:
+    """(layers, bytes, bytes of its memory) of every tensor that a cache holds.
+
+    A window is a view: the memory of all keys that were there stays.
+    """
     calls = {number_of(part.layer)[1]: part.calls for part in parts if part.layer}
     found = []
     inner_caches = [
         getattr(cache, f"{n}_attention_cache", None) for n in ("self", "cross")
     ]
-    layers = [
-        pair
-        for one in (cache, *inner_caches)
-        for pair in enumerate(getattr(one, "layers", []))
-    ]
-    for index, layer in layers:
-        for value in vars(layer).values():
+    lists = [layers for one in (cache, *inner_caches) for layers in lists_of(one)]
+    for index, layer in [pair for layers in lists for pair in enumerate(layers)]:
+        own = [layer] if isinstance(layer, (Tensor, list)) else vars(layer).values()
+        for value in own:
             inner = value if isinstance(value, (list, tuple)) else [value]
             inner = [*value.values()] if isinstance(value, dict) else inner
             found += [
-                (calls.get(index, 1), x.nbytes)
+                (calls.get(index, 1), x.nbytes, x.untyped_storage().nbytes())
                 for x in inner
                 if isinstance(x, Tensor) and x.dim() > 0 and x.numel()
             ]
     return found
 
 
-def cached_terms(caches: list[list[Any]], fitter: Fitter) -> list[Any]:
-    """[layers, bytes as terms] of the tensors of a cache after the pass."""
+def lists_of(cache: Any) -> list[Any]:
+    """Lists with an entry a layer: a cache's layers, and other states."""
+    if isinstance(cache, list):
+        return [cache]
     return [
-        [same[0][0], fitter.terms([size for _, size in same])]
+        x for x in getattr(cache, "__dict__", {}).values() if isinstance(x, list) and x
+    ]
+
+
+def cached_terms(caches: list[list[Any]], fitter: Fitter) -> list[Any]:
+    """[layers, bytes, bytes of memory] of a cache's tensors, bytes as terms."""
+    found = [
+        (same[0][0], [*zip(*same, strict=True)][1:])
         for same in zip(*caches, strict=True)
     ]
+    return [[layers, *map(fitter.terms, sizes)] for layers, sizes in found]

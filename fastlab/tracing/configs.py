@@ -44,7 +44,8 @@ def class_of(config: Any, architecture: str = "") -> Any:
     if text is not config:
         found = _mapped(text, MAPPINGS[:1]) or named or _mapped(text, MAPPINGS[1:])
     else:
-        found = named or _mapped(config, MAPPINGS)
+        reads = getattr(config, "is_encoder_decoder", False)  # and then writes
+        found = named or _mapped(config, MAPPINGS[2 * reads :])
     if found is None:
         raise ValueError(
             f"model_type={config.model_type!r} has no language model in transformers"
@@ -59,12 +60,10 @@ def class_of(config: Any, architecture: str = "") -> Any:
 
 def _mapped(config: Any, mappings: Any) -> Any:
     """The class of a type; one that has an encoder by birth is no decoder unasked."""
-    masked = auto.MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
+    encoder = encodes(config) or getattr(config, "is_encoder_decoder", False)
     for mapping in mappings:
         found = mapping.get(type(config), None)
         found = found[0] if isinstance(found, tuple) else found
-        encoder = masked is not None and not getattr(config, "is_decoder", False)
-        encoder |= bool(getattr(config, "is_encoder_decoder", False))
         if found is not None and not (mapping is MAPPINGS[0] and encoder):
             return found
     return None
@@ -74,9 +73,14 @@ def kind_of(model_class: Any, config: Any) -> str:
     """ "decoder", "encoder-decoder", or "encoder": one that only reads.
 
     A decoder without a language head (a classifier, an embedding model) only reads.
+    Half of an encoder-decoder is a class of its own.
     """
     if getattr(config, "is_encoder_decoder", False):
-        return "encoder-decoder"
+        halves = {"ForCausalLM": "decoder", "EncoderModel": "encoder"}
+        ends = [
+            kind for end, kind in halves.items() if model_class.__name__.endswith(end)
+        ]
+        return ends[0] if ends else "encoder-decoder"
     writes = model_class.can_generate() and not encodes(config)
     return "decoder" if writes else "encoder"
 
@@ -86,14 +90,14 @@ def encodes(config: Any) -> bool:
 
     GPT-NeoX has is_decoder=False as well, and writes all the same.
     """
-    masked = auto.MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
-    return masked is not None and not getattr(config, "is_decoder", True)
+    return type(config) in MAPPINGS[1] and not getattr(config, "is_decoder", False)
 
 
 # Widths that go with hidden where a model is made wider or narrower.
 _ALONG = (
     *("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"),
     *("word_embed_proj_dim", "shared_intermediate_size", "lru_width"),
+    *("mamba_n_heads", "n_mamba_heads", "mamba_d_ssm"),
 )
 
 

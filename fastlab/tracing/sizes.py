@@ -3,7 +3,7 @@
 B batch, S new positions, P past ones, N = P + S, C positions whose logits are computed,
 E positions that an encoder read; Mw = min(P, w - 1) + S, the keys that attention with a
 window w reads, Lw = min(N, w - 1), those that its cache keeps; Kc =
-ceil(S / c), chunks of c positions.
+ceil(S / c), chunks of c positions, and Qc the sum of the squares of their lengths.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def symbols(
 
 
 def value_of(name: str, known: Mapping[str, int]) -> int:
-    """The value of one symbol, also of Mw, Lw and Kc."""
+    """The value of one symbol, also of Mw, Lw, Kc and Qc."""
     if name in known:
         return known[name]
     kind, size = name[0], int(name[1:])
@@ -32,7 +32,8 @@ def value_of(name: str, known: Mapping[str, int]) -> int:
         return min(known["P"], size - 1) + known["S"]
     if kind == "L":
         return min(known["N"], size - 1)
-    return -(-known["S"] // size)
+    whole, rest = divmod(known["S"], size)
+    return whole * size**2 + rest**2 if kind == "Q" else whole + (rest > 0)
 
 
 def monomial(name: str, known: Mapping[str, int]) -> int:
@@ -54,6 +55,7 @@ def candidates(windows: Iterable[int], chunks: Iterable[int]) -> list[str]:
     keys += [f"{kind}{w}" for w in windows for kind in "ML"]
     keys += [f"K{c}" for c in chunks]
     rows = ["1", *keys, *(f"{a}*{b}" for a, b in product(keys, keys) if a <= b)]
+    rows += [f"Q{c}" for c in chunks]
     return [*rows, *("B" if row == "1" else f"B*{row}" for row in rows)]
 
 

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fastlab.spec.published import read
 from fastlab.tracing.alike import once_each
-from fastlab.tracing.alive import cached_terms, held, live_terms
+from fastlab.tracing.alive import cached_terms, held, lists_of, live_terms
 from fastlab.tracing.build import Fitter, operations_of
 from fastlab.tracing.caches import cache_name, static_cache_reason
 from fastlab.tracing.configs import text_config
@@ -30,8 +30,14 @@ from fastlab.tracing.watch import COUNTED, Part, Watch, layers_of
 PREFILLS = ((2, 11, 23, 3), (3, 13, 7, 5), (5, 17, 41, 7), (2, 29, 59, 11))
 DECODES = ((2, 1, 23, 1), (3, 1, 7, 1), (5, 1, 41, 1), (2, 1, 59, 1))
 LOOPED = ((2, 5, 0, 3), (3, 13, 0, 5), (5, 17, 0, 7), (2, 23, 0, 11))
-FRESH = ((2, 1, 6), (3, 2, 3), (5, 3, 8), (2, 5, 13))  # batch, whole chunks, and more
+FRESH = (
+    (2, 1, 6),
+    (3, 2, 73),
+    (5, 3, 138),
+    (2, 5, 13),
+)  # batch, whole chunks, and more
 WIDTHS = {4: torch.float32, 2: torch.bfloat16}
+TABLES = ("position_embeddings", "positions", "max_seq_len", "n_ctx")  # lengths of
 CHUNK = 64  # positions that linear attention takes at a time, where no config says
 
 
@@ -51,6 +57,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
     Raises ValueError where the model cannot be built or run on the meta device.
     """
     config, stored = _countable(config), getattr(config, "quantization_config", None)
+    longer = _longer(config, kind)
     program: dict[str, Any] = {
         "transformers": transformers.__version__,
         "class": model_class.__name__,
@@ -61,8 +68,7 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
         "approximate": "",
     }
     for width, dtype in WIDTHS.items():
-        with torch.device("meta"):
-            model = model_class._from_config(copy.deepcopy(config), dtype=dtype).eval()
+        model = _built(longer, model_class, dtype)
         program["static"] = static_cache_reason(model) or ""
         tracer = Tracer(model, kind, program["monomials"])
         try:
@@ -75,7 +81,27 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
             program["approximate"] = "FLOPs of states follow no product of sizes"
     if not program["calls"]:
         raise ValueError(program["faults"]["2"])
-    return program | tracer.weights(stored)
+    changed = longer.to_dict() != config.to_dict()
+    true = _built(config, model_class, dtype) if changed else model
+    return program | weights(true, stored)
+
+
+def _built(config: Any, model_class: Any, dtype: torch.dtype) -> Any:
+    with torch.device("meta"):
+        return model_class._from_config(copy.deepcopy(config), dtype=dtype).eval()
+
+
+def _longer(config: Any, kind: str) -> Any:
+    """A copy with room for the positions that passes take."""
+    config = copy.deepcopy(config)
+    text = text_config(config)
+    windows, chunks = _lengths(text)
+    most = max([6 * chunks[-1], *(w + 68 for w in windows)])
+    need = 40 if kind == "encoder" else most
+    for name, value in list(vars(text).items()):
+        if name.endswith(TABLES) and isinstance(value, int) and 0 < value < need:
+            setattr(text, name, need)
+    return config
 
 
 def _countable(config: Any) -> Any:
@@ -105,7 +131,7 @@ class Tracer:
     def __init__(self, model: Any, kind: str, monomials: list[str]) -> None:
         self.model, self.kind, self.monomials = model, kind, monomials
         self.running: list[Watch] = []
-        self.guessed = False
+        self.guessed, self.keeps = False, cache_name(model)
         self.options = set(inspect.signature(model.forward).parameters)
         self.windows, self.chunks = _lengths(text_config(model.config))
         _count_experts(model, self.running)
@@ -115,12 +141,12 @@ class Tracer:
         with torch.no_grad(), once_each(self.model, self.running):
             whole = [(b, n, 0, n) for b, n, *_ in PREFILLS]
             states = self._tried()
-            if self.kind == "encoder":
+            if self.kind == "encoder" or not self.keeps:
                 return {"prefill": self._phase(whole)}
             if self.kind == "encoder-decoder":
                 steps = [(*one, one[2] + 2 * i + 5) for i, one in enumerate(DECODES)]
                 return {"prefill": self._phase(whole), "decode": self._phase(steps)}
-            far = [w + 37 for w in self.windows]
+            far = [1 if w < 24 else w + 37 for w in self.windows]
             chunk = self.chunks[-1]
             chunked = [(b, k * chunk + more, 0, b + 1) for b, k, more in FRESH]
             fresh = LOOPED if states and self._loops() else chunked
@@ -154,7 +180,8 @@ class Tracer:
                 self.running.clear()
                 continue
             layers = getattr(cache, "layers", [])
-            return any("Linear" in type(one).__name__ for one in layers)
+            linear = any("Linear" in type(one).__name__ for one in layers)
+            return linear or len(lists_of(cache)) > 1
         raise fault
 
     def _loops(self) -> bool:
@@ -193,36 +220,38 @@ class Tracer:
             seen = self.model.get_input_embeddings().weight.new_empty
             read = BaseModelOutput(seen(s.batch, s.source, width))
             given = {"encoder_outputs": read, "decoder_input_ids": ids}
-        name = cache_name(self.model)
-        given |= {name: cache, "use_cache": True}
+        if self.keeps:
+            given |= {self.keeps: cache, "use_cache": True}
         if "logits_to_keep" in self.options:
             given["logits_to_keep"] = s.scored
-        return self.model(**given)[name]
+        out = self.model(**given)
+        return out[self.keeps] if self.keeps else None
 
-    def weights(self, stored: Any = None) -> dict[str, Any]:
-        """Parameters, and [count, outputs, inputs, scope] of linears by size.
 
-        stored: a `quantization_config`: what others packed, and the bytes it takes.
-        """
-        made = read(stored) if stored else None
-        lists = tuple(f"{name}." for name in layers_of(self.model))
-        sizes: Counter[Any] = Counter()
-        packed: Counter[str] = Counter()
-        for name, module in self.model.named_modules(remove_duplicate=False):
-            scope = "layers" if name.startswith(lists) else "head"
-            for count, n, k in _matrices(module, scope):
-                sizes[n, k, scope] += count
-                if made and made.layout(name):
-                    packed["numbers"] += count * n * k
-                    packed["bytes"] += count * made.linear_bytes(n, k, name)
-        found = {
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "linears": [[count, *one] for one, count in sizes.items()],
-        }
-        if made:
-            told = {"label": made.label, "packages": list(made.packages)}
-            found["published"] = told | dict(packed)
-        return found
+def weights(model: Any, stored: Any = None) -> dict[str, Any]:
+    """Parameters, and [count, outputs, inputs, scope] of linears by size.
+
+    stored: a `quantization_config`: what others packed, and the bytes it takes.
+    """
+    made = read(stored) if stored else None
+    lists = tuple(f"{name}." for name in layers_of(model))
+    sizes: Counter[Any] = Counter()
+    packed: Counter[str] = Counter()
+    for name, module in model.named_modules(remove_duplicate=False):
+        scope = "layers" if name.startswith(lists) else "head"
+        for count, n, k in _matrices(module, scope):
+            sizes[n, k, scope] += count
+            if made and made.layout(name):
+                packed["numbers"] += count * n * k
+                packed["bytes"] += count * made.linear_bytes(n, k, name)
+    found = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "linears": [[count, *one] for one, count in sizes.items()],
+    }
+    if made:
+        told = {"label": made.label, "packages": list(made.packages)}
+        found["published"] = told | dict(packed)
+    return found
 
 
 def _matrices(module: nn.Module, scope: str) -> list[tuple[int, int, int]]:
@@ -244,7 +273,7 @@ def _lengths(config: Any) -> tuple[list[int], list[int]]:
         if isinstance(value, int) and not isinstance(value, bool) and value > 1:
             if "window" in name or name == "attention_chunk_size":
                 windows.add(value)
-            elif "chunk" in name:
+            elif "chunk" in name or name == "block_size":
                 chunks.add(value)
     return sorted(windows), sorted(chunks)
 
@@ -265,7 +294,10 @@ def _noting(stacks: list[Any], running: list[Watch]) -> Any:
         out = torch.empty_like(hidden)
         if running:
             facts = index.shape[-1], len(stacks[0]), sizes
-            running[-1].note("experts", [hidden, index], [out], *facts)
+            # sorted copies of tokens, their products, and what is weighted and added
+            width = 3 * hidden.shape[-1] + max(sizes[0])
+            inner = hidden.new_empty(index.numel(), width)
+            running[-1].note("experts", [hidden, index], [out, inner], *facts)
         return out
 
     return forward

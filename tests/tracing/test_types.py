@@ -1,0 +1,100 @@
+"""Any type of transformers: what is counted by watching is what transformers does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fastlab.cost.operations import total
+from fastlab.spec import ModelShape
+from fastlab.spec.kept import program_of
+from tests.runtime.families import small_config
+from tests.tracing.reference import counted, done, point
+
+TYPES = """
+apertus biogpt bloom codegen cohere falcon gemma glm4 gpt_bigcode gpt_neox gptj granite
+mpt nemotron olmo2 opt phi phi3 qwen2 smollm3 stablelm starcoder2 xglm
+cohere2 gpt_oss gemma3_text mistral
+mixtral olmoe phimoe qwen2_moe granitemoe llama4_text
+deepseek_v2 deepseek_v3 minicpm3
+mamba falcon_h1 qwen3_next lfm2 minimax
+albert distilbert electra modernbert mpnet roberta
+bart blenderbot t5 umt5 marian
+"""  # decoders, windows, experts, latent attention, states, encoders, both
+LENGTH = 67  # beyond windows and chunks of 8, and a chunk of 64
+
+
+def of(kind: str) -> Any:
+    over = {"is_decoder": False} if kind in ("electra", "roberta") else {}
+    over |= {"block_size": 16} if kind == "minimax" else {}
+    return small_config(kind, **over)
+
+
+@pytest.mark.parametrize("kind", TYPES.split())
+def test_a_type_is_counted_to_the_last_digit(kind: str) -> None:
+    config = of(kind)
+    shape = ModelShape.from_config(config)
+    assert counted(shape, LENGTH) == done(config, shape.kind, LENGTH)
+    assert not program_of(shape)["approximate"]
+
+
+def test_what_follows_no_product_of_sizes_is_called_approximate() -> None:
+    shape = ModelShape.from_config(small_config("lfm3"))
+    assert "FLOPs of states" in program_of(shape)["approximate"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("bart", "encoder-decoder"),
+        ("marian", "encoder-decoder"),
+        ("xlm", "encoder"),
+        ("flaubert", "encoder"),
+        ("mistral", "decoder"),
+    ],
+)
+def test_a_type_is_what_it_is_used_as(kind: str, expected: str) -> None:
+    assert ModelShape.from_config(small_config(kind)).kind == expected
+
+
+def test_half_of_an_encoder_decoder_is_a_model() -> None:
+    bart, t5 = small_config("bart"), small_config("t5")
+    assert ModelShape.from_config(bart, "BartForCausalLM").kind == "decoder"
+    assert ModelShape.from_config(t5, "T5EncoderModel").kind == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions"),
+    [("gpt_neo", 32), ("gpt_neo", 64), ("opt", 32), ("roberta", 30)],
+)
+def test_tables_shorter_than_the_traced_passes_do(kind: str, positions: int) -> None:
+    over: dict[str, Any] = {"max_position_embeddings": positions}
+    if kind == "gpt_neo":
+        over |= {"attention_types": [[["global", "local"], 2]]}
+    if kind == "roberta":
+        over |= {"is_decoder": False}
+    config = small_config(kind, **over)
+    shape = ModelShape.from_config(config)
+    length = positions - 5
+    assert counted(shape, length) == done(config, shape.kind, length)
+
+
+@pytest.mark.parametrize("kind", ["dbrx", "deepseek_v2", "gemma3n", "cpmant"])
+def test_what_transformers_cannot_run_is_one_line_with_the_name(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"model='{kind}': ") as error:
+        program_of(ModelShape(kind, 2, 256, vocab=97))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "bamba", "blenderbot-small"])
+def test_a_type_at_another_width_runs(kind: str) -> None:
+    shape = ModelShape(kind, 2, 256, vocab=97)
+    assert program_of(shape)["parameters"] > 0 and not program_of(shape)["faults"]
+
+
+def test_a_model_that_keeps_nothing_says_so() -> None:
+    shape = ModelShape.from_config(small_config("openai-gpt"))
+    assert total(point(shape, "prefill", 9), "flops") > 0
+    with pytest.raises(ValueError, match="keeps nothing of the past"):
+        counted(shape, 9)
