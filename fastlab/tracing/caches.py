@@ -8,6 +8,8 @@ from typing import Any
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.cache_utils import StaticCache, StaticLayer, StaticSlidingWindowLayer
 
+from fastlab.tracing.configs import encodes
+
 CACHES = ("cache", "past_key_values", "cache_params", "state")
 
 
@@ -51,7 +53,7 @@ def _reason(model: Any, config: Any) -> str | None:
         return "it is an encoder-decoder"
     if model is None or not model.can_generate():
         return "it is no causal language model"
-    if not getattr(text, "is_decoder", True):
+    if encodes(text):
         return "it is an encoder"
     if not cache_name(model):
         return "it keeps nothing of the past"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import transformers
@@ -58,12 +59,11 @@ def class_of(config: Any, architecture: str = "") -> Any:
 
 
 def _mapped(config: Any, mappings: Any) -> Any:
-    """The class of a type; one that is an encoder by birth is no decoder unasked."""
-    masked = auto.MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
+    """The class of a type; one that has an encoder by birth is no decoder unasked."""
+    encoder = encodes(config) or getattr(config, "is_encoder_decoder", False)
     for mapping in mappings:
         found = mapping.get(type(config), None)
         found = found[0] if isinstance(found, tuple) else found
-        encoder = masked is not None and not getattr(config, "is_decoder", False)
         if found is not None and not (mapping is MAPPINGS[0] and encoder):
             return found
     return None
@@ -81,8 +81,16 @@ def kind_of(model_class: Any, config: Any) -> str:
             kind for end, kind in halves.items() if model_class.__name__.endswith(end)
         ]
         return ends[0] if ends else "encoder-decoder"
-    asked = getattr(config, "is_decoder", type(config) not in MAPPINGS[1])
-    return "decoder" if model_class.can_generate() and asked else "encoder"
+    writes = model_class.can_generate() and not encodes(config)
+    return "decoder" if writes else "encoder"
+
+
+def encodes(config: Any) -> bool:
+    """Whether it is of a masked type, and not asked to be a decoder.
+
+    GPT-NeoX has is_decoder=False as well, and writes all the same.
+    """
+    return type(config) in MAPPINGS[1] and not getattr(config, "is_decoder", False)
 
 
 # Widths that go with hidden where a model is made wider or narrower.
@@ -97,7 +105,7 @@ def config_of(shape: ModelShape) -> Any:
     """The transformers config of a shape that has one, at the shape's own sizes.
 
     What a config says layer by layer is repeated or cut to the number of layers; other
-    widths change in proportion to hidden.
+    widths change in proportion to hidden, up to a multiple of 8.
     """
     data = json.loads(shape.config)
     config = transformers.AutoConfig.for_model(**data)
@@ -117,9 +125,8 @@ def config_of(shape: ModelShape) -> Any:
     if shape.hidden != before["hidden"]:
         for name in _ALONG:
             if isinstance(value := getattr(text, name, None), int):
-                setattr(text, name, max(1, value * shape.hidden // before["hidden"]))
-    if (getattr(text, "pad_token_id", None) or 0) >= shape.vocab:
-        text.pad_token_id = None  # the padding of a larger vocabulary
+                width = value * shape.hidden / before["hidden"]
+                setattr(text, name, 8 * math.ceil(width / 8))  # as kernels want it
     return config
 
 

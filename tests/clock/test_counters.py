@@ -21,6 +21,17 @@ def test_torch_on_meta_is_exact(model, phase):
     assert torch_parameters(point) == parameters(point.shape)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_counts_experts_too(precision):
+    """Of the 12 tokens each goes through 2 MLPs of 3 products, and the router."""
+    point = point_of(
+        **{"family": "mixtral", "layers": 1, "hidden": 64, "vocab": 64},
+        **{"ffn": 128, "prompt_len": 12, "precision": precision},
+    )
+    assert torch_flops(point) == total(point, "flops")
+    assert flops_by_part(point)["MLP"] >= 12 * 2 * 3 * (2 * 64 * 128)
+
+
 @pytest.fixture
 def only(monkeypatch):
     """Sets the list of counters."""

@@ -32,8 +32,8 @@ class Int8Linear(RowLinear):
 
     def product(self, x: Tensor) -> Tensor:
         if _has_int8_product(x, INT8.packed_rows):
-            scales = self.scales.to(x.dtype)
-            return aten._weight_int8pack_mm(x.contiguous(), self.weight, scales)
+            x, scales = x.contiguous(), self.scales.to(x.dtype)
+            return aten._weight_int8pack_mm(x, self.weight, scales)
         return super().product(x)
 
 
