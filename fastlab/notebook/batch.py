@@ -16,6 +16,7 @@ from typing import Any
 
 from fastlab.notebook.run import SOURCES, results_root
 from fastlab.spec.checks import check_names, check_rule
+from fastlab.spec.configs import check_family
 from fastlab.spec.grids import FLAT
 
 RUN_TYPE = "application/vnd.fastlab.run+json"
@@ -65,6 +66,8 @@ def check_values(parameters: Mapping[str, Any]) -> None:
         rule = rules.get(name) or rules.get(one) or rules.get(one.removesuffix("e"), {})
         for value in given if isinstance(given, list) else [given]:
             check_rule(name, value, rule)
+            if one in ("family", "familie"):
+                check_family(value)
 
 
 def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:

@@ -129,14 +129,23 @@ def _check_sizes(config: Any, said: dict[str, Any]) -> None:
 
 def type_shape(model_type: str) -> ModelShape:
     """The shape of a type's own defaults in transformers; ValueError for no type."""
-    from transformers import CONFIG_MAPPING, AutoConfig
+    from transformers import AutoConfig
 
-    if model_type not in CONFIG_MAPPING:
-        known = f"not one of {', '.join(_PLAIN)}, nor a model_type of transformers"
-        near = did_you_mean(str(model_type), tuple(CONFIG_MAPPING))
-        raise ValueError(f"family={model_type!r} is {known}{near}")
+    check_family(model_type)
     with in_one_line(model_type):
         return _shape_of(AutoConfig.for_model(model_type), "")
+
+
+def check_family(name: str) -> None:
+    """Raise ValueError for what is no type of model that transformers has."""
+    if name in _PLAIN:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if name not in CONFIG_MAPPING:
+        known = f"not one of {', '.join(_PLAIN)}, nor a model_type of transformers"
+        near = did_you_mean(str(name), (*_PLAIN, *CONFIG_MAPPING))
+        raise ValueError(f"family={name!r} is {known}{near}")
 
 
 def _is_plain(config: Any, architecture: str) -> bool:

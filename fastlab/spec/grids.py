@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from fastlab.spec.checks import check_names, check_rule
+from fastlab.spec.configs import check_family
 from fastlab.spec.hub import local_folder, weights_id
 from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload, check_weights
@@ -96,6 +97,8 @@ def _check_alone(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name in FLAT and (value or FLAT[name][0] not in SWITCHES):
             check_rule(name, value, FLAT[name][1].metadata)
+    if family := values.get("family"):
+        check_family(family)
     if model := values.get("model"):
         find_shape(model, values.get("architecture", ""))
 

@@ -135,15 +135,19 @@ def rounded_rows(
     exact, wide = x.float(), kind.is_floating_point
     largest = (torch.finfo(kind) if wide else torch.iinfo(kind)).max
     sizes = exact.abs().amax(-1, keepdim=True)
-    scales = torch.where(sizes > 0, stored_scale(sizes / largest, dtype), 1.0)
+    scales = stored_scale(sizes / largest, dtype)
     codes = exact / scales.float()
     codes = codes if wide else torch.round(codes)
     return codes.clamp(-largest, largest).to(kind), scales
 
 
 def stored_scale(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Scales as a dtype holds them, never 0: at least the least number that it has."""
-    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    """Scales as a dtype holds them, never 0, nor what fp32 would take for 0.
+
+    Of fp16, whose range is short, down to its least number.
+    """
+    made = torch.finfo(dtype)
+    least = made.smallest_normal * (made.eps if dtype == torch.float16 else 1)
     return scale.clamp(min=least).to(dtype)
 
 
