@@ -142,11 +142,16 @@ class Tracer:
             if self.kind == "encoder-decoder":
                 steps = [(*one, one[2] + 2 * i + 5) for i, one in enumerate(DECODES)]
                 return {"prefill": self._phase(whole), "decode": self._phase(steps)}
+            # windows below what the passes see want a short one, others a long one
             far = [1 if w < 24 else w + 37 for w in self.windows]
             chunk = self.chunks[-1]
             chunked = [(b, k * chunk + more, 0, b + 1) for b, k, more in FRESH]
             fresh = LOOPED if states and self._loops() else chunked
-            prefills = fresh if states else (*PREFILLS, *((2, 31, p, 4) for p in far))
+            prefills = (
+                fresh
+                if states
+                else (*PREFILLS, *((2, 3 if p == 1 else 31, p, 3) for p in far))
+            )
             decodes = (*DECODES, *((2, 1, p, 1) for p in far))
             return {"prefill": self._phase(prefills), "decode": self._phase(decodes)}
 
