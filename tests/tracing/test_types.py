@@ -26,7 +26,8 @@ LENGTH = 67  # beyond windows and chunks of 8, and a chunk of 64
 
 
 def of(kind: str) -> Any:
-    over = {"is_decoder": False} if kind in ("electra", "roberta") else {}
+    over: dict[str, Any] = {}
+    over |= {"is_decoder": False} if kind in ("electra", "roberta") else {}
     over |= {"block_size": 16} if kind == "minimax" else {}
     return small_config(kind, **over)
 
