@@ -63,7 +63,7 @@ def program_of(shape: ModelShape) -> dict[str, Any]:
 
     Raises ValueError where transformers cannot build or run it.
     """
-    key = ["program", shape.to_dict()]
+    key = ["program 2", shape.to_dict()]  # 2: what a program has in it
     program: dict[str, Any] | None = recall(key)
     if program is None:
         from fastlab.tracing.configs import config_of, model_class_of

@@ -83,7 +83,7 @@ def test_tables_shorter_than_the_traced_passes_do(kind: str, positions: int) -> 
 
 @pytest.mark.parametrize("kind", ["dbrx", "deepseek_v2", "gemma3n", "cpmant"])
 def test_what_transformers_cannot_run_is_one_line_with_the_name(kind: str) -> None:
-    with pytest.raises(ValueError, match=f"model='{kind}': ") as error:
+    with pytest.raises(ValueError, match=f"model='{kind}\\w*': ") as error:
         program_of(ModelShape(kind, 2, 256, vocab=97))
     assert "\n" not in str(error.value)
 
