@@ -108,9 +108,7 @@ class ModelShape(Spec):
             usual = widened(usual, self.hidden)
         except ValueError:  # its own heads do not fit: the usual ones of this width
             width = default_head_dim(self.hidden)
-            sizes: dict[str, Any] = dict.fromkeys(
-                ("heads", "kv_heads"), self.hidden // width
-            )
+            sizes: Any = dict.fromkeys(("heads", "kv_heads"), self.hidden // width)
             ffn = max(1, usual.ffn * self.hidden // usual.hidden)
             usual = replace(usual, hidden=self.hidden, ffn=ffn, head_dim=width, **sizes)
         own = {name: value for name, value in vars(self).items() if value or value == 0}

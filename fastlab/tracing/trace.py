@@ -28,12 +28,8 @@ from fastlab.tracing.weights import Reads, described, expert_sizes
 PREFILLS = ((2, 11, 23, 3), (3, 13, 7, 5), (5, 17, 41, 7), (2, 29, 59, 11))
 DECODES = ((2, 1, 23, 1), (3, 1, 7, 1), (5, 1, 41, 1), (2, 1, 59, 1))
 LOOPED = ((2, 5, 0, 3), (3, 13, 0, 5), (5, 17, 0, 7), (2, 23, 0, 11))
-FRESH = (
-    (2, 1, 6),
-    (3, 2, 73),
-    (5, 3, 138),
-    (2, 5, 13),
-)  # batch, whole chunks, and more
+# batch, whole chunks, and more
+FRESH = ((2, 1, 6), (3, 2, 73), (5, 3, 138), (2, 5, 13))
 WIDTHS = {4: torch.float32, 2: torch.bfloat16}
 TABLES = ("position_embeddings", "positions", "max_seq_len", "n_ctx")  # lengths of
 CHUNK = 64  # positions that linear attention takes at a time, where no config says
@@ -148,12 +144,14 @@ class Tracer:
             if self.kind == "encoder-decoder":
                 steps = [(*one, one[2] + 2 * i + 5) for i, one in enumerate(DECODES)]
                 return {"prefill": self._phase(whole), "decode": self._phase(steps)}
-            far = [1 if w < 24 else w + 37 for w in self.windows]
+            # windows below what the passes see want a short one, others a long one
+            far = [(3, 1) if w < 24 else (31, w + 37) for w in self.windows]
             chunk = self.chunks[-1]
             chunked = [(b, k * chunk + more, 0, b + 1) for b, k, more in FRESH]
             fresh = LOOPED if states and self._loops() else chunked
-            prefills = fresh if states else (*PREFILLS, *((2, 31, p, 4) for p in far))
-            decodes = (*DECODES, *((2, 1, p, 1) for p in far))
+            more = [(2, n, p, 3) for n, p in far]
+            prefills = fresh if states else (*PREFILLS, *more)
+            decodes = (*DECODES, *((2, 1, p, 1) for _, p in far))
             return {"prefill": self._phase(prefills), "decode": self._phase(decodes)}
 
     def _phase(self, sizes: Any) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHExperts
 
 from fastlab import models
+from fastlab.calls import prepare
 from fastlab.cost.memory import parameters, weight_bytes
 from fastlab.cost.passes import passes
 from fastlab.cost.program import parts as priced
-from fastlab.models import numerics, prepare
+from fastlab.models import numerics
 from fastlab.shrink import parts
 from fastlab.shrink.experts import put_together, take_apart
 from fastlab.shrink.kernels import Quantized, StoredLinear

@@ -56,8 +56,8 @@ def tensors(held: Any) -> Iterator[Tensor]:
         if held.dim():
             yield held
         return
-    inner = held if isinstance(held, list | tuple) else []
-    inner = held.values() if isinstance(held, dict) else inner
+    inner = [*held] if isinstance(held, list | tuple) else []
+    inner = [*held.values()] if isinstance(held, dict) else inner
     for one in inner or getattr(held, "__dict__", {}).values():
         yield from tensors(one)
 

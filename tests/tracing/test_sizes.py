@@ -38,9 +38,9 @@ def test_one_monomial_is_found_again(c: int, name: str) -> None:
     st.sampled_from(list(combinations(PLAIN, 2))),
 )
 def test_a_sum_of_two_has_its_values_at_other_sizes(
-    a: int, b: int, names: object
+    a: int, b: int, names: tuple[str, str]
 ) -> None:
-    one, two = names  # type: ignore[misc]
+    one, two = names
     maker = fitter()
     found = maker.terms(values([(a, one), (b, two)], SIZES), exact=True)
     named = [(c, maker.monomials[i]) for c, i in found]

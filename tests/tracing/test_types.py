@@ -26,7 +26,8 @@ LENGTH = 67  # beyond windows and chunks of 8, and a chunk of 64
 
 
 def of(kind: str) -> Any:
-    over = {"is_decoder": False} if kind in ("electra", "roberta") else {}
+    over: dict[str, Any] = {}
+    over |= {"is_decoder": False} if kind in ("electra", "roberta") else {}
     over |= {"block_size": 16} if kind == "minimax" else {}
     return small_config(kind, **over)
 
@@ -82,7 +83,7 @@ def test_tables_shorter_than_the_traced_passes_do(kind: str, positions: int) -> 
 
 @pytest.mark.parametrize("kind", ["dbrx", "deepseek_v2", "gemma3n", "cpmant"])
 def test_what_transformers_cannot_run_is_one_line_with_the_name(kind: str) -> None:
-    with pytest.raises(ValueError, match=f"model='{kind}': ") as error:
+    with pytest.raises(ValueError, match=f"model='{kind}\\w*': ") as error:
         program_of(ModelShape(kind, 2, 256, vocab=97))
     assert "\n" not in str(error.value)
 
