@@ -268,14 +268,23 @@ def live_bytes(step: ForwardPass) -> int:
     """
     value, phase = values_of(step), phase_of(step)
     live = max([value(terms) for terms in phase["live"]], default=0)
+    attends = [
+        (facts, value(facts[4]))
+        for _, listed in phase["parts"]
+        for kind, _, *facts in listed
+        if kind == "attention"
+    ]
+    if not (step.fused and value.program["sdpa"]):
+        # two matrices of scores at a time, as fp32, beside four residual streams
+        scores = [8 * step.rows * facts[0] * keys for facts, keys in attends]
+        streams = 4 * step.rows * step.shape.hidden * step.value
+        live = max(live, streams + max(scores, default=0))
+        masks = {(facts[6], keys) for facts, keys in attends if facts[5]}
+        live += step.value * step.new * sum(keys for _, keys in masks)
     if step.static or not step.cached:
         return live
     for times, kept, stored in phase["cache"]:
         live += times * (value(stored) - value(kept))
-    old = [
-        facts[1] * facts[2] * (value(facts[4]) - step.new)
-        for _, listed in phase["parts"]
-        for kind, _, *facts in listed
-        if kind == "attention" and step.past and not step.source
-    ]
+    grows = step.past and not step.source
+    old = [facts[1] * facts[2] * (keys - step.new) for facts, keys in attends if grows]
     return live + step.batch * step.value * max(old, default=0)

@@ -256,8 +256,8 @@ def _noting(sizes: Any, experts: int, running: list[Watch]) -> Any:
         out = torch.empty_like(hidden)
         if running:
             facts = index.shape[-1], experts, sizes
-            # sorted copies of tokens, their products, and what is weighted and added
-            width = 3 * hidden.shape[-1] + max(sizes[0])
+            # a sorted copy of tokens, the first product, and as much while it is gated
+            width = hidden.shape[-1] + 2 * max(sizes[0])
             inner = hidden.new_empty(index.numel(), width)
             running[-1].note("experts", [hidden, index], [out, inner], *facts)
         return out
