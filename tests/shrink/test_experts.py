@@ -217,7 +217,7 @@ REFUSED = {
     "mobilebert": ("head", "MobileBertLMPredictionHead reads cls"),
 }
 ODD = ("phi3", "albert", "ernie4_5_moe", "mamba", "cohere", "nemotron_h", "mobilebert")
-FLOOR = {"autocast-bf16": 30, "int8": 30, "int8-dynamic": 28, "int4-g64": 9, "fp8": 18}
+FLOOR = {"autocast-bf16": 26, "int8": 30, "int8-dynamic": 28, "int4-g64": 9, "fp8": 18}
 ASKED = (
     *(("autocast-bf16", "layers"), ("int8", "layers"), ("int8-dynamic", "head")),
     *(("int4-g64", "all"), ("fp8", "layers")),
