@@ -41,7 +41,7 @@ def cells(point):
         "hiddens": [256, 512, 1024, 2048, 4096],
         "model": "llama-3.2-1b",
     }
-    names = ("operations", "sums", "shares", "bytes", "cache", "cache-sizes", "article")
+    names = ("operations", "shares", "bytes", "cache", "cache-sizes", "article")
     given |= {name: getattr(operations, name) for name in NAMES}
     return run_cells(NOTEBOOK, *names, "audit", **given, run=Mock())
 
@@ -97,7 +97,8 @@ def test_the_counters_are_one_line_each(monkeypatch):
     kept = [one for one in counters.COUNTERS if one[1] == "torch"]
     strange = ("theirs", "no_such_package_at_all", kept[0][2])
     monkeypatch.setattr(counters, "COUNTERS", [*kept, strange])
-    rows = run_cells(NOTEBOOK, "counters", counter_len=16, pd=pd)["shown"]
+    given = {"counter_len": 16, "pd": pd, "counted": counters.counted}
+    rows = run_cells(NOTEBOOK, "counters", **given)["shown"]
     assert list(rows) == ["counter", "sdpa (the default)", "eager"]
     rows = rows.set_index("counter")
     assert rows.loc["torch on meta"].tolist() == ["1.0000", "1.0000"]
@@ -112,7 +113,8 @@ def test_the_cache_by_hand(cells, point):
     assert table.loc[1, "MB at 1,024"] == pytest.approx(1.024 * 4.096)
     weights = 2 * fl.parameters(point.shape)
     assert table.loc[8, "outweighs"] == round(weights / (8 * 4096))
-    gpt2 = run_cells(NOTEBOOK, "cache", prefill=fl.grid(model="gpt2")[0])
+    given = {"prefill": fl.grid(model="gpt2")[0], "vary": cells["vary"]}
+    gpt2 = run_cells(NOTEBOOK, "cache", **given)
     assert gpt2["kv_heads"] == [12]
 
 
