@@ -217,3 +217,19 @@ def test_short_cells_and_enough_prose(book):
     assert median(lines) <= 6
     assert max(lines) <= 12
     assert 5 <= words / sum(ours) <= 12
+
+
+def test_no_cell_after_an_explorer_rebinds_what_its_function_reads(book):
+    """It runs when a slider moves: after "Run All" with the names as they are then."""
+    found = trees(book)
+    shown = [i for i, cell in enumerate(code(book)) if "widget" in tags(cell)]
+    for index in shown:
+        lambdas = [n for n in ast.walk(found[index]) if isinstance(n, ast.Lambda)]
+        own = {
+            arg.arg for n in lambdas for arg in ast.walk(n.args) if hasattr(arg, "arg")
+        }
+        read = {n.id for f in lambdas for n in ast.walk(f) if isinstance(n, ast.Name)}
+        later = [n for tree in found[index + 1 :] for n in ast.walk(tree)]
+        names = [n for n in later if isinstance(n, ast.Name)]
+        bound = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        assert not (read - own) & bound
