@@ -16,7 +16,7 @@ from fastlab.shrink.kernels import rounded_rows
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import STATIC
 from fastlab.spec.recipe import bucket
-from fastlab.tracing.caches import cache_name, keeps, layers_of, static_cache_reason
+from fastlab.tracing.caches import cache_name, keeps, static_cache_reason, static_layers
 
 
 class Place:
@@ -184,7 +184,7 @@ class StaticKV(Cache):
         super().__init__(
             layers=[
                 LAYERS[cache](self.place, self.length, dtype) if keeps(layer) else layer
-                for layer in layers_of(model.config)
+                for layer in static_layers(model.config)
             ]
         )
         with torch.no_grad():

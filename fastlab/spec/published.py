@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fastlab.spec.checks import check_choice, check_count
-from fastlab.spec.recipe import weights_of
-from fastlab.spec.shape import ModelShape
 
 Config = Mapping[str, Any]
 Layout = tuple[str, Callable[[int, int], int]]  # its label; (n, k) -> bytes
@@ -63,39 +61,6 @@ def read(config: Config) -> Published:
     except (AttributeError, KeyError, TypeError, re.error) as error:
         raise ValueError(f"quantization_config={config!r}: {error}") from error
     return Published(method, tuple(packages), rules)
-
-
-def stored_linear_bytes(
-    config: Config, n: int, k: int, name: str = "", value: int = 2
-) -> int:
-    """Bytes of a matrix (n, k) under a `quantization_config`: see Published."""
-    return read(config).linear_bytes(n, k, name, value)
-
-
-# Family -> where its layers are, and in one of them the matrices of `weights_of`.
-_ATTENTION = (*(f"self_attn.{name}_proj" for name in "qkvo"),)
-_LLAMA = *_ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"
-_BERT = (*(f"attention.self.{name}" for name in ("query", "key", "value")),)
-_OUT = "attention.output.dense", "intermediate.dense", "output.dense"
-_NAMES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "qwen3"), ("model.layers", *_LLAMA)),
-    "gpt2": ("transformer.h", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
-    "bert": ("bert.encoder.layer", *_BERT, *_OUT),
-}
-
-
-def matrix_bytes(config: Config, shape: ModelShape, value: int = 2) -> int:
-    """Bytes of the matrices of all layers, and of a head that is not tied.
-
-    gpt2, llama, qwen3 and bert; `value` of a dense weight.
-    """
-    made, (stack, *names) = read(config), _NAMES[shape.family]
-    head = made.linear_bytes(shape.vocab, shape.hidden, "lm_head", value)
-    return (0 if shape.tied else head) + sum(
-        made.linear_bytes(n, k, f"{stack}.{layer}.{name}", value)
-        for layer in range(shape.layers)
-        for name, (_, n, k) in zip(names, weights_of(shape), strict=True)
-    )
 
 
 def _bits(config: Config, name: str = "bits") -> int:

@@ -23,7 +23,7 @@ def cache_name(model: Any) -> str:
     return next((name for name in CACHES if name in names), "")
 
 
-def layers_of(config: Any) -> list[Any]:
+def static_layers(config: Any) -> list[Any]:
     """The layers of transformers' own static cache; none of them is allocated."""
     return list(StaticCache(config=config, max_cache_len=1).layers)
 
@@ -60,7 +60,7 @@ def _reason(model: Any, config: Any) -> str | None:
     if model._is_stateful or cache_name(model) not in ("cache", "past_key_values"):
         return "it keeps a state that is not keys and values"
     try:
-        others = [layer for layer in layers_of(config) if not keeps(layer)]
+        others = [layer for layer in static_layers(config) if not keeps(layer)]
     except KeyError as error:
         return f"transformers has no static cache of {error} layers"
     kinds = {type(layer).__name__ for layer in others} - {"DummyLayer"}

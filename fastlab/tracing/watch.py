@@ -24,7 +24,6 @@ from transformers.cache_utils import Cache
 from fastlab.tracing.weights import is_linear, layers_of
 
 COUNTED = "fastlab-counted"  # the attention implementation while a model is watched
-LOOK_UPS = ("embedding", "index", "index_select", "gather", "slice_scatter")
 FREE = ("empty", "empty_like", "new_empty", "empty_strided", "lift_fresh", "detach")
 
 

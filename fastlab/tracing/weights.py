@@ -105,7 +105,7 @@ def described(model: Any, reads: Reads, stored: Any = None) -> dict[str, Any]:
 
 def _packed(made: Published, packed: Counter[str]) -> dict[str, Any]:
     told = {"label": made.label, "packages": list(made.packages)}
-    return {"published": told | dict(packed)}
+    return {"published": told | {"numbers": 0, "bytes": 0} | dict(packed)}
 
 
 def _matrices(module: Any) -> list[tuple[int, int, int]]:

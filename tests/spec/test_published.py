@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from fastlab.spec.published import matrix_bytes, read, stored_linear_bytes
+from fastlab.cost.memory import parameters, weight_bytes
+from fastlab.models import config_of
+from fastlab.spec import Point, Recipe
+from fastlab.spec.published import read
 from fastlab.spec.shape import PRESETS, ModelShape
 
 N, K = 192, 256
@@ -77,15 +80,15 @@ CASES = [
 
 @pytest.mark.parametrize(("config", "expected", "label"), CASES)
 def test_bytes_of_one_matrix(config: Any, expected: int, label: str) -> None:
-    assert stored_linear_bytes(config, N, K) == expected
+    assert read(config).linear_bytes(N, K) == expected
     assert read(config).label.endswith(label)
 
 
 def test_the_experts_of_mxfp4() -> None:
     name = "model.layers.0.mlp.experts.gate_up_proj"
-    assert stored_linear_bytes(MXFP4, N, K, name) == N * K // 2 + N * K // 32
+    assert read(MXFP4).linear_bytes(N, K, name) == N * K // 2 + N * K // 32
     assert (
-        stored_linear_bytes(MXFP4, N, K, "model.layers.0.self_attn.q_proj") == 2 * N * K
+        read(MXFP4).linear_bytes(N, K, "model.layers.0.self_attn.q_proj") == 2 * N * K
     )
 
 
@@ -149,26 +152,34 @@ BY_FILE = {
     ],
 )
 def test_all_matrices_of_llama_2_7b(name: str, config: Any) -> None:
-    assert matrix_bytes(config, LLAMA) == BY_FILE[name] + HEAD_BYTES
+    """And the head, the token table and 65 norms, which stay dense in 16 bits."""
+    dense = 2 * HEAD_BYTES + 65 * 4096 * 2
+    assert predicted(config_of(LLAMA), config) == BY_FILE[name] + dense
 
 
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-bert", "tiny-qwen3"])
-def test_modules_of_other_families_have_their_names(name: str) -> None:
-    """Every skipped name is one that the transformers model has."""
+def test_matrices_of_other_families(name: str) -> None:
+    """fp8: a byte less a weight of the layers, and 4 more a matrix of 64 to 256."""
     from fastlab.models import build
     from fastlab.shrink.parts import dense_weight, linear_names
     from fastlab.spec import point_of
 
-    point = point_of(model=name)
-    model, shape = build(point), PRESETS[name]
+    model, shape = build(point_of(model=name)), PRESETS[name]
     names = linear_names(model, "layers")
     weights = sum(dense_weight(model.get_submodule(n)).numel() for n in names)
-    head = 0 if shape.tied else 2 * shape.vocab * shape.hidden
-    skipped = {"quant_method": "fp8", "modules_to_not_convert": [*names, "lm_head"]}
-    assert matrix_bytes(skipped, shape) == 2 * weights + head
-    assert (
-        matrix_bytes({"quant_method": "fp8"}, shape) == weights + 4 * len(names) + head
-    )
+    every = [n for n in linear_names(model, "all") if n not in names]
+    fp8 = {"quant_method": "fp8", "modules_to_not_convert": every}
+    skipped = {"quant_method": "fp8", "modules_to_not_convert": [*every, *names]}
+    dense = 2 * parameters(shape)
+    assert predicted(config_of(shape), skipped) == dense
+    assert predicted(config_of(shape), fp8) == dense - weights + 4 * len(names)
+
+
+def predicted(plain: Any, quantization: Any) -> int:
+    """Bytes of the weights of a config whose matrices are stored so, in bf16."""
+    plain.quantization_config = dict(quantization)
+    shape = ModelShape.from_config(plain)
+    return weight_bytes(Point(shape, recipe=Recipe("bf16")))
 
 
 @pytest.mark.parametrize(
