@@ -224,8 +224,8 @@ class Bench:
         """The error's row; DeviceLost where no CUDA call works any more after it."""
         status = "oom" if is_out_of_memory(error) else "error"
         reason = _said(error, 500)
-        self.release(failed=True)
         try:
+            self.release(failed=True)  # which a lost device refuses too
             if self.kind == "cuda":
                 torch.ones(1, device="cuda").item()
         except RuntimeError as lost:

@@ -260,6 +260,23 @@ def _module(name: str, **held: Any) -> ModuleType:
     return made
 
 
+class _Modules:
+    """These modules under their names; others that come meanwhile stay."""
+
+    def __init__(self, modules: dict[str, ModuleType]) -> None:
+        self.new = modules
+
+    def __enter__(self) -> None:
+        self.old = {name: sys.modules.get(name) for name in self.new}
+        sys.modules.update(self.new)
+
+    def __exit__(self, *_: object) -> None:
+        for name, module in self.old.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
+
+
 def sleep_s(seconds: float) -> None:
     gpu().host_ns += round(seconds * 1e9)
 
@@ -287,7 +304,7 @@ def replaced() -> list[Any]:
         mock.patch.object(graph, "default_capture_stream", None),
         mock.patch.object(CudaClock, "now_ns", staticmethod(lambda: gpu().host_ns)),
         mock.patch.object(CudaClock, "sleep", staticmethod(sleep_s)),
-        mock.patch.dict(sys.modules, modules),
+        _Modules(modules),
         mock.patch.multiple(machine, **found),
         mock.patch.multiple(hardware, **found),
     ]

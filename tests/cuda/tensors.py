@@ -300,7 +300,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Any:
     if args and isinstance(args[0], Tensor):
         other = args[0]
         args, kwargs = (), {"device": other.device, "dtype": other.dtype, **kwargs}
-    device, dtype, _, layout = torch._C._nn._parse_to(
+    device, dtype, *_ = torch._C._nn._parse_to(
         *args, **{k: v for k, v in kwargs.items() if k != "copy"}
     )
     here = on_gpu(self)
