@@ -64,7 +64,7 @@ def whole_points(precision: str, kind: str = "cpu") -> list[Point]:
     if precision in DENSE:
         calls += [("gpt2", "prefill", 768), ("gpt2", "decode", 512)]
     common: dict[str, Any] = {"layers": 6, "vocab": 8192, "precision": precision}
-    common["prompt_len"] = 128 * wider
+    common |= {"prompt_len": 128 * wider, "max_positions": 2048}  # and the next token
     return [
         point_of(family=family, phase=phase, hidden=hidden * wider, **common)
         for family, phase, hidden in calls

@@ -1,8 +1,8 @@
 """A GPU that is not there: its timeline, streams, events, graphs and memory.
 
-Nothing here computes. Times are whole nanoseconds that tests choose: a kernel takes what
-`Gpu.takes` says by its name, else what a roofline of the made-up rates gives. The host
-has a clock of its own, which launching, waiting and sleeping move forward.
+Nothing here computes. Times are whole nanoseconds that tests choose: a kernel takes
+what `Gpu.takes` says by its name, else what a roofline of the made-up rates gives. The
+host has a clock of its own, which launching, waiting and sleeping move forward.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Gpu:
     limit: int = 0
     real_up_to: int = 2**22
     wrong: frozenset[torch.dtype] = frozenset()  # products of these are off by one
+    always_tf32: bool = False
     # what was seen
     host_ns: int = 1_000_000
     launches: int = 0

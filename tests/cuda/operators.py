@@ -29,6 +29,7 @@ def rounded(run: Callable[..., Any]) -> Callable[..., Any]:
 
     def product(*args: Any, **kwargs: Any) -> Any:
         tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+        tf32 = tf32 or gpu().always_tf32
         if tf32 and gpu().capability >= (8, 0):
             args = tuple(_tf32(x) if isinstance(x, Tensor) else x for x in args)
         out = run(*args, **kwargs)
@@ -173,4 +174,16 @@ OPERATORS: dict[Any, Callable[..., Any]] = {
     aten._weight_int4pack_mm.default: int4_mm,
     aten._cslt_compress.default: cslt_compress,
     aten._cslt_sparse_mm.default: cslt_mm,
+}
+
+# Shape and dtype of those that know no meta tensors.
+SHAPES: dict[Any, Callable[..., tuple[tuple[int, ...], torch.dtype]]] = {
+    aten._weight_int4pack_mm.default: lambda x, packed, *_: (
+        (x.shape[0], packed.shape[0] * 8),
+        x.dtype,
+    ),
+    aten._convert_weight_to_int4pack.default: lambda w, tiles: (
+        (w.shape[0] // 8, w.shape[1] // (8 * tiles), 32, tiles // 2),
+        torch.int32,
+    ),
 }

@@ -22,7 +22,7 @@ from torch._dynamo.utils import counters
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
-from tests.cuda import device, nvml, tensors
+from tests.cuda import device, nvml, operators, tensors
 from tests.cuda.device import GPU, CUDAGraph, Event, Gpu, Stream, gpu
 
 # Written in Python on top of what is listed below, and used as it is.
@@ -300,7 +300,7 @@ def replaced() -> list[Any]:
         mock.patch.object(torch, "tensor", tensor),
         mock.patch.object(torch, "as_tensor", as_tensor),
         mock.patch.object(torch.version, "cuda", "13.0"),
-        mock.patch.object(torch._C, "_host_emptyCache", lambda: None, create=True),
+        mock.patch.object(torch._C, "_host_emptyCache", dict, create=True),
         mock.patch.object(graph, "default_capture_stream", None),
         mock.patch.object(CudaClock, "now_ns", staticmethod(lambda: gpu().host_ns)),
         mock.patch.object(CudaClock, "sleep", staticmethod(sleep_s)),
@@ -320,6 +320,10 @@ def standin(**how: Any) -> Iterator[Gpu]:
         stack.callback(GPU.remove, made)
         for patch in replaced():
             stack.enter_context(patch)
+        # torch's own operator for 2:4 products calls it where no mode looks
+        library = torch.library.Library("aten", "IMPL")
+        stack.callback(library._destroy)
+        library.impl("_cslt_sparse_mm", operators.cslt_mm, "CPU")
         stack.enter_context(tensors.OnGpu())
         yield made
 

@@ -23,11 +23,13 @@ from tests.cuda.device import Kernel, gpu
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 REAL = {
     name: vars(torch._C.TensorBase)[name]
     for name in ("device", "is_cuda", "is_cpu", "is_meta")
 }
 REAL |= {name: getattr(torch.Tensor, name) for name in ("to", "cpu", "cuda")}
+ATTENTION = aten.scaled_dot_product_attention.default  # one kernel, whichever
 READS = (aten._local_scalar_dense.default, aten.equal.default)
 LATE = (aten.nonzero.default, aten.masked_select.default, aten._unique2.default)
 MIXES = (aten.copy_.default, aten._to_copy.default, aten.index.Tensor)
@@ -59,6 +61,8 @@ def is_real(x: Tensor) -> bool:
 class OnGpu(TorchDispatchMode):
     """Runs what concerns the GPU, and lets all else pass."""
 
+    inside = False  # an operator on the GPU's tensors that is made of others
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
@@ -68,19 +72,22 @@ class OnGpu(TorchDispatchMode):
             return NotImplemented
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         marked = [x for x in given if on_gpu(x)]
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        marked = [x for x in given if on_gpu(x)]
         if _is_composite(func):  # comes here whole in inference mode
-            with self:
-                return func.decompose(*args, **kwargs)
+            return self._parts(func, args, kwargs, bool(marked))
         device = kwargs.get("device")
         device = device and torch.device(device)
+        if self.inside and not given and device is not None:
+            device = CUDA  # what C++ makes beside a tensor that it takes for the CPU's
         if not marked and (device is None or device.type != "cuda"):
             return func(*args, **kwargs)
         if func in (aten._to_copy.default, aten.copy_.default):
             return self._move(func, args, kwargs, device, bool(marked))
         if device is not None and device.type == "cuda":
             kwargs["device"] = torch.device("cpu")
-        elif device is not None and marked and device.type != "meta":
-            raise RuntimeError(f"{func}: from the GPU to {device} in no known way")
+        elif device is not None and not func.name().startswith("aten::sparse_"):
+            return func(*args, **kwargs)  # like one of the GPU's, but elsewhere
         if func not in MIXES:
             _same_device(given, marked)
         if func in READS:
@@ -88,6 +95,14 @@ class OnGpu(TorchDispatchMode):
         if func in LATE:  # its size is known to the device alone
             gpu().wait(str(func))
         return launched(func, args, kwargs, given)
+
+    def _parts(self, func: Any, args: Any, kwargs: Any, marked: bool) -> Any:
+        before, self.inside = self.inside, marked
+        try:
+            with self:
+                return func._op_dk(COMPOSITE, *args, **kwargs)
+        finally:
+            self.inside = before
 
     def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
         gpu().wait(f"read by {func}")
@@ -126,8 +141,8 @@ class OnGpu(TorchDispatchMode):
 @lru_cache(None)
 def _is_composite(func: Any) -> bool:
     """Whether it is made of other operators, on every device alike."""
-    key = "CompositeImplicitAutograd"
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return func is not ATTENTION and has(func.name(), COMPOSITE)
 
 
 def _one(dtype: torch.dtype) -> bool | int | float:
@@ -165,7 +180,7 @@ def launched(func: Any, args: Any, kwargs: Any, given: list[Tensor]) -> Any:
     if views:
         return func(*args, **kwargs)
     run = operators.OPERATORS.get(func) or func
-    if func in flop_registry or func.overloadpacket in flop_registry:
+    if func.overloadpacket in flop_registry:
         run = operators.rounded(run)
     if gpu().graph is not None:
         return _captured(func, run, args, kwargs, given, bool(changes))
@@ -198,10 +213,21 @@ def _run(
 
 
 def on_meta(func: Any, args: Any, kwargs: Any) -> Any:
-    """Shapes alone."""
-    away = lambda x: torch.empty_strided(
-        x.shape, x.stride(), dtype=x.dtype, device="meta"
-    )
+    """Shapes alone; of rows that are compressed, that nothing is in them."""
+    if shape := operators.SHAPES.get(func):
+        size, dtype = shape(*args)
+        return torch.empty(size, dtype=dtype, device="meta")
+    if func is aten._to_sparse_csr.default:
+        n, k = args[0].shape
+        none = torch.zeros(n + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+        return torch.sparse_csr_tensor(*none, torch.zeros(0), (n, k))
+
+    def away(x: Tensor) -> Tensor:
+        how: Any = {"dtype": x.dtype, "device": "meta"}
+        if x.layout != torch.strided:
+            return torch.empty(x.shape, **how)
+        return torch.empty_strided(x.shape, x.stride(), **how)
+
     if "device" in kwargs:
         kwargs = kwargs | {"device": torch.device("meta")}
     return func(
@@ -242,6 +268,9 @@ def kernel_of(
 
 
 def _flops(func: Any, args: Any, kwargs: Any, out: Any = None) -> int:
+    if func is ATTENTION:
+        (batch, heads, new, width), keys = args[0].shape, args[1].shape[2]
+        return 4 * batch * heads * new * keys * width
     count = flop_registry.get(func.overloadpacket)
     if count is None or (out is None and func.overloadpacket is not aten.mm):
         return 0

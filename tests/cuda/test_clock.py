@@ -157,7 +157,7 @@ def test_what_nvml_lacks_is_unknown(gpu, plain_nvml, lacks, state):
 
 @pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (1.02, True), (1.05, False)])
 def test_times_agree_with_do_bench(gpu, monkeypatch, factor, ok):
-    """Both take the median of event pairs behind a flush: here of the same durations."""
+    """Both take the median of event pairs behind a flush: of the same durations."""
     monkeypatch.setattr(
         sys.modules["triton.testing"],
         "do_bench",

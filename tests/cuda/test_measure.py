@@ -110,7 +110,9 @@ def test_what_a_capture_forbids(gpu):
     ):
         graph = torch.cuda.CUDAGraph()
         with (
-            pytest.raises(torch.AcceleratorError, match=r"previous error|not permitted"),
+            pytest.raises(
+                torch.AcceleratorError, match=r"previous error|not permitted"
+            ),
             torch.cuda.graph(graph),
         ):
             forbidden()
@@ -141,7 +143,7 @@ def test_out_of_memory_is_a_row_and_the_sweep_goes_on(gpu, bench, tmp_path):
         seen = gpu.launches
         assert list(measured([POINT, large, again], store, bench, iter)) == []
         assert len(rows_of([POINT, large, again], store, bench)) == 3
-    assert gpu.allocated < 260 * 2**20 < gpu.peak  # all but the flush buffer was let go
+    assert gpu.allocated < 257 * 2**20  # all but the flush buffer was let go
     assert gpu.launches - seen < 300  # the copy that each start measures, no point
 
 
