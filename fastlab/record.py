@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import zlib
@@ -18,7 +19,9 @@ from fastlab.spec.checks import canonical, digest, make
 from fastlab.spec.point import Point
 
 SCHEMA = 1
-STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
+# Of an attempt that its worker did not live through; poison: of the second such one.
+DIED = ("timeout", "crash", "poison")
+STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error", *DIED)
 FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "shared_cpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
 BUSY = " (busy)"  # ends the name of a profile that a busy machine was calibrated for
@@ -159,6 +162,9 @@ class Record:
             raise ValueError(
                 f"status={self.status!r} is not one of {', '.join(STATUSES)}"
             )
+        if not self.reason.isascii():  # half a surrogate pair is no text elsewhere
+            reason = self.reason.encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, "reason", reason)
         if not self.key:
             key = row_key(self.point, self.device, self.settings)
             object.__setattr__(self, "key", key)
@@ -191,6 +197,15 @@ class Record:
         given = {n: data.get(n) if n in PARTS else data[n] for n in own}
         made: Record = make(cls, given)
         return made
+
+
+def strict(value: Any) -> Any:
+    """Plain data as JSON takes it: what is no finite number is null."""
+    if isinstance(value, dict):
+        return {name: strict(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def row_key(point: Point, device: str, settings: Mapping[str, Any]) -> str:

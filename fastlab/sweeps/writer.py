@@ -15,12 +15,13 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from fastlab.record import Record, seal, sync
+from fastlab.record import seal, sync
 
 SIGNING_S = 0.05  # a holder signs just after it locks: wait so long before reading
 FAR_BYTE = 1 << 30  # Windows forbids others to read the locked byte: lock none of ours
@@ -30,8 +31,8 @@ _WRITING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 class Writer:
     """The lock, and the file that rows go to; a failed write starts a new file."""
 
-    def __init__(self, folder: Path, env: dict[str, Any]) -> None:
-        self._folder, self._env, self._head = folder, env["env"], seal(env)
+    def __init__(self, folder: Path, env: Callable[[], dict[str, Any]]) -> None:
+        self._folder, self._env = folder, env
         self._fd: int | None = None
         self._lock = take_lock(folder)
         try:
@@ -41,30 +42,53 @@ class Writer:
             self.close()
             raise
 
-    def append(self, record: Record) -> None:
-        """Write the line of `record`, behind the env line in a new file; see Store."""
-        data = record.to_dict()
-        line = seal(data | {"env": data["env"] or self._env})
+    def append(self, data: dict[str, Any], durable: bool = True) -> None:
+        """Write one line, behind the env line in a new file; see Store.
+
+        durable=False does not wait for the disk: a killed process loses nothing, a
+        power cut may.
+        """
         if self._fd is None:
             self._fd = self._open()
-        self._write(self._fd, line)
+        line = seal(data | {"env": data.get("env") or self._head["env"]})
+        self._write(self._fd, line, durable)
+
+    @cached_property
+    def _head(self) -> dict[str, Any]:
+        return self._env()
 
     def _open(self) -> int:
+        head = seal(self._head)
         self._path = self._folder / _new_name()
-        fd = os.open(self._path, _WRITING, 0o644)
-        self._write(fd, self._head)
+        try:
+            fd = os.open(self._path, _WRITING, 0o644)
+        except FileNotFoundError as error:
+            raise StoreGone(self._folder) from error
+        self._write(fd, head)
         _sync_folder(self._folder)
         return fd
 
-    def _write(self, fd: int, line: str) -> None:
+    def _check_there(self, fd: int) -> os.stat_result:
+        # A file that was deleted takes lines without a word, and nobody reads them.
+        own = os.fstat(fd)
+        try:
+            there = os.path.samestat(own, os.stat(self._path))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise StoreGone(self._folder)
+        return own
+
+    def _write(self, fd: int, line: str, durable: bool = True) -> None:
         data = line.encode() + b"\n"
-        end = os.fstat(fd).st_size
+        end = self._check_there(fd).st_size
         try:
             written = os.write(fd, data)
             if written < len(data):
                 words = f"only {written} of {len(data)} bytes fitted"
                 raise OSError(errno.ENOSPC, words)
-            sync(fd)
+            if durable:
+                sync(fd)
         except BaseException as error:
             self._retreat(fd, end)
             if isinstance(error, OSError):
@@ -145,6 +169,14 @@ def _set_aside(path: Path) -> None:
 
 class StoreBusy(RuntimeError):
     """Another process writes to the store; the message says which and since when."""
+
+
+class StoreGone(RuntimeError):
+    """The store was deleted or moved while it was written to."""
+
+    def __init__(self, folder: Path) -> None:
+        why = "was deleted or moved while this sweep wrote to it"
+        super().__init__(f"{folder} {why}: its rows are wherever it went, this one not")
 
 
 def take_lock(folder: Path) -> int:

@@ -162,7 +162,7 @@ ESTIMATE = {"model": "m", "profile": "p"}
         (GOOD.replace(b'"crc32":', b'"crc32":1'), "crc32 does not fit the line"),
         (line_with(schema=2), "schema=2 is not 1 (newer): update fastlab to read it"),
         (line_with(schema="x"), "schema='x' is not 1"),
-        (line_with(kind="start"), "kind='start' is not one of record, env"),
+        (line_with(kind="end"), "kind='end' is not one of record, env, start"),
         (line_with(status="maybe"), "status='maybe' is not one of ok, oom"),
         (line_with(key=None), "key=None must be of type str"),
         (line_with(round="1"), "round='1' must be of type int"),
