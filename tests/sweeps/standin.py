@@ -57,6 +57,10 @@ class StandIn(Target):
         fault = self.faults.get(seed, "")
         return getattr(self, fault)(record) if fault else record
 
+    def slow(self, record: Record) -> Record:
+        time.sleep(0.003)
+        return record
+
     def hang(self, record: Record) -> Record:
         subprocess.Popen(["sleep", "1000"])  # a child is to go as well
         time.sleep(1000)
