@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
 import zlib
@@ -197,15 +196,6 @@ class Record:
         given = {n: data.get(n) if n in PARTS else data[n] for n in own}
         made: Record = make(cls, given)
         return made
-
-
-def strict(value: Any) -> Any:
-    """Plain data as JSON takes it: what is no finite number is null."""
-    if isinstance(value, dict):
-        return {name: strict(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def row_key(point: Point, device: str, settings: Mapping[str, Any]) -> str:

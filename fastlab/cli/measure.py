@@ -7,10 +7,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,11 +20,13 @@ from fastlab.spec import Point
 if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
     from fastlab.sweeps.files import SweepFile
-    from fastlab.sweeps.isolation import Workers
     from fastlab.sweeps.plan import Rerun, Target
     from fastlab.sweeps.store import Store
 
 BAD = ("error", *DIED)  # statuses that end a command with 1
+ISOLATION_HELP = (
+    "worker (replaced where a point hangs or crashes it), process or inline"
+)
 TEXT_HELP = "text file that judges trained weights [Python's own library]"
 
 
@@ -88,13 +88,7 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
     show_default=True,
     help="measurements of each point, all once before any again; the middle counts",
 )
-@click.option(
-    "--isolation",
-    default="worker",
-    show_default=True,
-    help="worker: one process measures, replaced where it hangs or dies; process: a "
-    "new one for each point; inline: this one",
-)
+@click.option("--isolation", default="worker", show_default=True, help=ISOLATION_HELP)
 @click.option("--timeout-s", type=float, help="a point that takes longer is killed")
 @click.option("--rerun", default="", help="failed, all or FIELD=VALUE: measured anew")
 @students_option
@@ -115,16 +109,25 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
     deadline = time.monotonic() + (how["for_s"] or math.inf)
     wanted, store = read_sweep(file), Store(folder)
     given.echo_left_out(wanted.left_out)
-    work = _Sweep(wanted, store, how["rounds"], rerun(how["rerun"], wanted.points))
+    again = rerun(how["rerun"], wanted.points)
     if dry_run:
-        work.tell(_target(device, wanted.settings), plan=True)
+        target = _target(device, wanted.settings)
+        todo = _left(wanted, store, target, how["rounds"], again)
+        click.echo("".join(f"{point.label}\n" for point in todo), nl=False)
+        seconds = round(how["rounds"] * sum(map(target.expected_s, todo)))
+        click.echo(f"at most {timedelta(seconds=seconds)} left, besides distilling")
         return
     asked = wanted.trained, wanted.text, how["students"], wanted.settings
     limits = {"timeout_s": how["timeout_s"], "deadline": deadline}
     isolated = bench_in(how["isolation"], given.bench_of, device, *asked, **limits)
-    with _stopped_in_words(), isolated as bench:
-        work.tell(bench)
-        work.run(bench, deadline)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        with isolated as bench:
+            _left(wanted, store, bench, how["rounds"], again)
+            _run_sweep(wanted.points, store, bench, deadline, how["rounds"], again)
+    except KeyboardInterrupt:
+        _stopped("every finished row is kept")
+        sys.exit(130)
 
 
 def _target(device: str, settings: Any) -> Target:
@@ -139,81 +142,51 @@ def _target(device: str, settings: Any) -> Target:
     return Target(machine.device_name(kind), timing, kept(kind))
 
 
-@contextmanager
-def _stopped_in_words() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end it with 130 and 143, and say how it goes on."""
-    status = 130
+def _left(
+    wanted: SweepFile, store: Store, bench: Any, rounds: int, again: Rerun | None
+) -> list[Point]:
+    """What is left in the last round; how much is done is said."""
+    from fastlab.sweeps.plan import left
 
-    def stop(*_: object) -> None:
-        nonlocal status
-        status = 143
-        raise KeyboardInterrupt
+    seen = store.seen(bench.name, bench.settings.to_dict(), rounds)
+    todo, n = left(wanted.points, seen, bench, again), len(wanted.points)
+    here = f"{n - len(todo)} of {n} points are in {store.folder}"
+    often = f", {rounds} times each" if rounds > 1 else ""
+    click.echo(f"{wanted.about}\n{bench.name}: {here}{often}", err=True)
+    return todo
 
-    before = signal.signal(signal.SIGTERM, stop)
+
+def _stopped(why: str) -> None:
+    again = " ".join(["fastlab", *sys.argv[1:]])
+    click.echo(f"\nstopped; {why}. Go on: {again}", err=True)
+
+
+def _run_sweep(
+    points: list[Point], store: Store, bench: Any, deadline: float, *how: Any
+) -> None:
+    """Measure, and write the table; exit status 1 where a point has no row."""
+    from fastlab.rows import table
+    from fastlab.sweeps.isolation import OutOfTime
+    from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
+
+    fresh = []
     try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"\nstopped; every finished row is kept. {_go_on()}", err=True)
-        sys.exit(status)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _go_on() -> str:
-    return "Go on: " + " ".join(["fastlab", *sys.argv[1:]])
-
-
-class _Sweep(NamedTuple):
-    wanted: SweepFile
-    store: Store
-    rounds: int
-    again: Rerun | None
-
-    def tell(self, bench: Any, plan: bool = False) -> None:
-        """Say how much is done; plan: also what is left, and for how long."""
-        from fastlab.sweeps.plan import left
-
-        points, how = self.wanted.points, bench.settings.to_dict()
-        seen = self.store.seen(bench.name, how, self.rounds)
-        todo = left(points, seen, bench, self.again)
-        here = f"{len(points) - len(todo)} of {len(points)} points are in"
-        often = f", {self.rounds} times each" if self.rounds > 1 else ""
-        words = f"{self.wanted.about}\n{bench.name}: {here} {self.store.folder}{often}"
-        click.echo(words, err=True)
-        if plan:
-            spent = sum(map(bench.expected_s, todo)) * self.rounds
-            lines = [point.label for point in todo]
-            if lines and math.isfinite(spent):
-                lines.append(f"at most {timedelta(seconds=round(spent))} left")
-            click.echo("\n".join(lines))
-
-    def run(self, bench: Bench | Workers, deadline: float) -> None:
-        """Measure, and write the table; exit status 1 where a point has no row."""
-        from fastlab.rows import table
-        from fastlab.sweeps.isolation import OutOfTime
-        from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
-
-        points, store, fresh = self.wanted.points, self.store, []
-        how = terminal_progress, self.rounds, self.again
-        try:
-            for record in measured(points, store, bench, *how):
-                fresh.append(record)
-                if time.monotonic() > deadline:
-                    raise OutOfTime
-        except OutOfTime:
-            click.echo(f"\nstopped, as the time is up. {_go_on()}", err=True)
-        rows = rows_of(points, store, bench)
-        path = store.folder / "table.csv"
-        table(rows).to_csv(path, index=False)
-        # each environment that wrote to this store
-        environments = json.dumps({"environments": store.envs()}, indent=1)
-        (store.folder / "run.json").write_text(environments + "\n")
-        click.echo(
-            f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}"
-        )
-        if bad := [record for record in rows if record.status in BAD]:
-            echo_table(shown(table(bad)), "without a measurement")
-            sys.exit(1)
+        for record in measured(points, store, bench, terminal_progress, *how):
+            fresh.append(record)
+            if time.monotonic() > deadline:
+                raise OutOfTime
+    except OutOfTime:
+        _stopped("the time is up")
+    rows = rows_of(points, store, bench)
+    path = store.folder / "table.csv"
+    table(rows).to_csv(path, index=False)
+    # each environment that wrote to this store
+    environments = json.dumps({"environments": store.envs()}, indent=1)
+    (store.folder / "run.json").write_text(environments + "\n")
+    click.echo(f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}")
+    if bad := [record for record in rows if record.status in BAD]:
+        echo_table(shown(table(bad)), "without a measurement")
+        sys.exit(1)
 
 
 @main.command()

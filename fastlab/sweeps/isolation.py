@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from math import inf, isinf
+from math import inf
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
 
 ISOLATIONS = ("worker", "process", "inline")
-READY_S = 600.0  # for imports and a calibration
+READY_S, LEAVE_S = 600.0, 1.0  # for imports and a calibration; to end by itself
 LEAST_S, TIMES = (
     30.0,
     20.0,
@@ -59,8 +59,9 @@ def bench_in(
     if isolation == "inline":
         yield make(*args)
         return
-    workers = Workers(make, *args, fresh=isolation == "process", **how)
+    workers = Workers((make, sys.argv, *args), isolation == "process", **how)
     try:
+        workers.start()
         yield workers
     finally:
         workers.end()
@@ -76,18 +77,16 @@ class Workers(Target):
 
     def __init__(
         self,
-        make: Callable[..., Any],
-        *args: Any,
+        first: tuple[Any, ...],
         fresh: bool = False,
         timeout_s: float | None = None,
         deadline: float = inf,
         growth: int = GROWTH,
     ) -> None:
-        self._first, self._fresh = (make, sys.argv, *args), fresh
-        self._timeout_s, self._deadline, self._growth = timeout_s, deadline, growth
+        self._first, self._fresh, self._growth = first, fresh, growth
+        self._timeout_s, self._deadline = timeout_s, deadline
         self._process: subprocess.Popen[bytes] | None = None
         self.name = ""
-        self._make_ready()
 
     def environment(self) -> Any:
         """The worker's; see Bench."""
@@ -98,15 +97,18 @@ class Workers(Target):
 
         Raises OutOfTime, and WorkerFailed where no new worker can be made.
         """
-        self._make_ready()
+        if self._process is None or self._process.poll() is not None:
+            self.end()  # if it died, then between two points: none is to blame
+            self.start()
         expected_s = self.expected_s(point)
-        limit_s = self._timeout_s or max(LEAST_S, TIMES * expected_s)
+        usual_s = inf if point.recipe.distill_steps else TIMES * expected_s
+        limit_s = self._timeout_s or max(LEAST_S, usual_s)
         left_s = max(self._deadline - time.monotonic(), IN_TIME * expected_s)
         try:
             record: Record = self._ask(min(limit_s, left_s), "measure", point)
         except Empty:
             self.end()
-            if left_s < limit_s and not isinf(self._deadline):
+            if left_s < limit_s:
                 raise OutOfTime(point.label) from None
             return self._lost(point, "timeout", f"no row within {limit_s:g} s; killed")
         except EOFError:
@@ -114,64 +116,60 @@ class Workers(Target):
         except (ValueError, OSError, WorkerFailed) as error:
             self.end()
             return self._lost(point, "error", str(error)[:500])
-        cuda = record.status == "error" and "CUDA" in record.reason
-        if self._fresh or cuda or self._has_grown(record):
+        need = 2 * record.estimate.peak_bytes if record.estimate else 0
+        grown = self._rss() > self._rss_at_first + self._growth + need
+        sick = record.status == "error" and "CUDA" in record.reason
+        if self._fresh or grown or sick:
             self.end()
         return record
 
-    def end(self) -> str:
-        """Kill the worker and its children, if there are any; how it ended itself."""
-        process, self._process = self._process, None
-        if process is None:
-            return ""
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.1)
-        code = process.poll() or 0
+    def start(self) -> None:
+        """Make a worker, and wait until it is ready; raises what its bench does."""
+        how: dict[str, Any] = {"process_group": 0} if POSIX else {}
+        how |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        env = os.environ | {"PYTHONPATH": path}
+        process = self._process = subprocess.Popen(COMMAND, env=env, **how)
         if POSIX:
-            os.killpg(process.pid, signal.SIGKILL)
-            self._guard.wait()
-        else:
-            process.kill()
-        process.wait()
-        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
-
-    def _make_ready(self) -> None:
-        """See to a worker that waits for a point."""
-        if self._process and self._process.poll() is None:
-            return
-        self.end()  # died between two points: none of them is to blame
-        self._start()
+            how = {"stdin": subprocess.PIPE, "process_group": process.pid}
+            self._guard = subprocess.Popen(GUARD, **how)
+        self._answers: SimpleQueue[Any] = SimpleQueue()
+        heard = process.stdout, self._answers
+        Thread(target=_hear, args=heard, daemon=True).start()
         before = self.name
         try:
             self.name, self.settings, self.profile = self._ask(READY_S, *self._first)
         except (Empty, EOFError):
-            why = self.end() or f"not ready in {READY_S:g} s"
-            raise WorkerFailed(f"no worker could be started: {why}") from None
+            raise WorkerFailed(f"no worker could be started: {self.end()}") from None
         if before not in ("", self.name):
             raise WorkerFailed(f"{before} is gone; there is {self.name}")
         self._rss_at_first = self._rss()
 
-    def _start(self) -> None:
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        how: dict[str, Any] = {"process_group": 0} if POSIX else {}
-        how |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        env = os.environ | {"PYTHONPATH": path}
-        process = self._process = subprocess.Popen(COMMAND, env=env, **how)
+    def end(self) -> str:
+        """Kill the worker, if any, and its children; returns how it ended by itself."""
+        process, self._process = self._process, None
+        if process is None:
+            return ""
+        assert process.stdin
+        process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LEAVE_S)
+        code = process.poll()
         if POSIX:
-            self._guard = subprocess.Popen(
-                GUARD, stdin=subprocess.PIPE, process_group=process.pid
-            )
-        self._answers: SimpleQueue[Any] = SimpleQueue()
-        heard = process.stdout, self._answers
-        Thread(target=_hear, args=heard, daemon=True).start()
+            os.killpg(process.pid, signal.SIGKILL)
+            self._guard.wait()
+        process.kill()
+        process.wait()
+        if code is None or code >= 0:
+            return "it hung" if code is None else f"exit status {code}"
+        return signal.Signals(-code).name
 
     def _ask(self, within_s: float, *question: Any) -> Any:
         """The answer; Empty after so many seconds, EOFError where the worker died."""
         assert self._process and self._process.stdin
         with suppress(BrokenPipeError):  # its answer is that it is dead
-            self._process.stdin.write(pickle.dumps(question))
-            self._process.stdin.flush()
-        answer = self._answers.get(timeout=None if isinf(within_s) else within_s)
+            os.write(self._process.stdin.fileno(), pickle.dumps(question))
+        answer = self._answers.get(timeout=None if within_s == inf else within_s)
         if answer is None:
             raise EOFError
         good, found = answer
@@ -180,18 +178,13 @@ class Workers(Target):
             raise (kind or WorkerFailed)(words)
         return found
 
-    def _has_grown(self, record: Record) -> bool:
-        need = 2 * record.estimate.peak_bytes if record.estimate else 0
-        return self._rss() > self._rss_at_first + self._growth + need
-
     def _rss(self) -> int:
         """Bytes that the worker holds in memory; 0 where the system does not say."""
         assert self._process
-        try:
+        with suppress(OSError, IndexError):
             pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
-        except (OSError, IndexError):
-            return 0
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+            return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return 0
 
     def _lost(self, point: Point, status: str, reason: str) -> Record:
         how, expected = self.settings.to_dict(), self.estimate(point)

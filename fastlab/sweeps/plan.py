@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastlab.clock.timing import Settings
 from fastlab.cost.memory import parameters
@@ -17,9 +16,6 @@ from fastlab.spec.grids import FLAT, flat
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
 from fastlab.sweeps.store import Seen
-
-if TYPE_CHECKING:
-    from fastlab.clock.measure import Bench
 
 # Of a measurement on a busy CPU: parameters made per second, and how often they are
 # where the model is judged; calls besides warm-up and samples; other seconds.
@@ -49,10 +45,8 @@ class Target:
             return None
 
     def expected_s(self, point: Point) -> float:
-        """Seconds from a point to its row, at most; infinite where a student learns."""
+        """Seconds from a point to its row, at most, besides those of distilling."""
         recipe, how, expected = point.recipe, self.settings, self.estimate(point)
-        if recipe.distill_steps:
-            return inf
         call = expected.seconds if expected else 0
         judged = recipe.weights_key != PLAIN.weights_key or point.seed is None
         made = parameters(point.shape) / MADE_PER_S * (MADE if judged else 1)
@@ -62,10 +56,7 @@ class Target:
 
 
 def left(
-    points: Sequence[Point],
-    seen: Seen,
-    bench: Target | Bench,
-    again: Rerun | None = None,
+    points: Sequence[Point], seen: Seen, bench: Any, again: Rerun | None = None
 ) -> list[Point]:
     """Points without a final row, each once, those that share a model together.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
     from fastlab.clock.measure import Bench
     from fastlab.shrink.trained import Trained
+
+    Measurer = Bench | Workers
 
 DEATHS = 2  # of workers, until a point is left alone
 
@@ -57,38 +58,25 @@ def sweep(
 
     check_count("rounds", rounds)
     store = store if isinstance(store, Store) else Store(store)
-    torch = sys.modules.get("torch")  # its threads are part of a CPU's name
-    threads = torch.get_num_threads() if torch else 0
-    heard = (
-        trained if isolation == "inline" else trained and replace(trained, on_row=None)
-    )
-    how = device, settings, profile, heard, threads
+    if trained and isolation != "inline":
+        trained = replace(trained, on_row=None)
+    how = device, settings, profile, trained
     with bench_in(isolation, _bench, *how) as bench:
         for _ in measured(points, store, bench, progress or terminal_progress, rounds):
             pass
         return table(rows_of(points, store, bench), store.envs())
 
 
-def _bench(
-    device: str,
-    settings: Settings | None,
-    profile: Device | None,
-    trained: Trained | None,
-    threads: int,
-) -> Bench:
+def _bench(*how: Any) -> Bench:
     from fastlab.clock.measure import Bench
 
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-    return Bench.for_device(device, settings, profile, trained)
+    return Bench.for_device(*how)
 
 
 def measured(
     points: Sequence[Point],
     store: Store,
-    bench: Bench | Workers,
+    bench: Measurer,
     progress: Progress,
     rounds: int = 1,
     again: Rerun | None = None,
@@ -99,24 +87,22 @@ def measured(
     its row is "poison", and it is left alone. again: rows that are measured anew.
     """
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
-    with store.begin(bench.environment):
+    with store.begin(bench.environment()):
         for round in range(1, rounds + 1):
             seen = store.seen(bench.name, bench.settings.to_dict(), round)
             todo = left(points, seen, bench, again)
             while True:
-                died = []
                 for point in progress(todo):
                     one = {"run": run, "round": round}
-                    yield (record := _attempt(point, store, bench, seen, one))
-                    if record.status in DIED and record.status != "poison":
-                        died.append(point)
-                if not died:
+                    yield _attempt(point, store, bench, seen, one)
+                now = {point: seen.status[bench.key(point)] for point in todo}
+                todo = [point for point in todo if now[point] in ("timeout", "crash")]
+                if not todo:
                     break
-                todo = died
 
 
 def _attempt(
-    point: Point, store: Store, bench: Bench | Workers, seen: Seen, one: dict[str, Any]
+    point: Point, store: Store, bench: Measurer, seen: Seen, one: dict[str, Any]
 ) -> Record:
     """A start line, the measurement, its row: on disk when this returns.
 
@@ -128,17 +114,15 @@ def _attempt(
     one = one | {"attempt": seen.starts[key], "at_utc": at}
     store.start(key=key, settings_key=how, device=bench.name, **one)
     record = replace(bench.measure(point), **one)
-    seen.add(key, record.status)
-    if record.status in DIED and seen.deaths[key] >= DEATHS:
-        often = f"left alone after {seen.deaths[key]} attempts that died"
+    if record.status in DIED and (deaths := seen.deaths[key] + 1) >= DEATHS:
+        often = f"left alone after {deaths} attempts that died"
         record = replace(record, status="poison", reason=f"{often}; {record.reason}")
     store.append(record)
+    seen.add(key, record.status)
     return record
 
 
-def rows_of(
-    points: Iterable[Point], store: Store, bench: Bench | Workers
-) -> list[Record]:
+def rows_of(points: Iterable[Point], store: Store, bench: Measurer) -> list[Record]:
     """The store's records of these points under the bench's device and settings."""
     keys = {bench.key(point): n for n, point in enumerate(points)}
     found = [r for r in store.records(samples=False) if r.key in keys]

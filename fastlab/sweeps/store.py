@@ -10,14 +10,14 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import DIED, SAMPLES, SCHEMA, Measurement, Record, strict, unseal
+from fastlab.record import DIED, SAMPLES, SCHEMA, Measurement, Record, unseal
 from fastlab.spec.checks import digest
 from fastlab.sweeps.writer import Writer, store_files, torn_tail
 
@@ -31,7 +31,6 @@ _NEEDED: dict[str, dict[str, type]] = {
 }
 _NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _OWN = ("schema", "kind", "env", "crc32")
-Env = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,16 +94,16 @@ class Store(AbstractContextManager["Store"]):
             words = "a store must be a folder of JSONL files, or a name not yet taken"
             raise NotADirectoryError(errno.ENOTDIR, words, str(self.folder))
 
-    def begin(self, env: Env | Callable[[], Env]) -> Self:
+    def begin(self, env: Mapping[str, Any]) -> Self:
         """Make the folder, lock it, set torn tails aside; `env` is this writer's line.
 
-        A function is asked for it before the first row: with none it is not called.
         Raises StoreBusy naming the process that holds the lock, ValueError or TypeError
         if `env` is not JSON or uses a name of the line's own, OSError if not writable.
         """
-        line = lambda: _env_line(env() if callable(env) else env)  # noqa: E731
-        if not callable(env):
-            line()  # refused before any work
+        taken = [n for n in _OWN if n in env]
+        if taken:
+            raise ValueError(f"env must not name {', '.join(taken)}: set by the store")
+        line = {"schema": SCHEMA, "kind": "env", "env": digest(dict(env)), **env}
         self.folder.mkdir(parents=True, exist_ok=True)
         self._writer = Writer(self.folder, line)
         return self
@@ -126,7 +125,8 @@ class Store(AbstractContextManager["Store"]):
         if record.measured and not math.isfinite(record.measured.seconds):
             why = "the time is not finite"
             record = replace(record, status="nonfinite", measured=None, reason=why)
-        self._writing.append(strict(record.to_dict()))
+        text = json.dumps(record.to_dict())
+        self._writing.append(json.loads(text, parse_constant=lambda _: None))
 
     @property
     def _writing(self) -> Writer:
@@ -169,17 +169,8 @@ class Store(AbstractContextManager["Store"]):
         """Every good row: files by name (that is, by time), lines by place."""
         return (row for row in self._read(samples) if isinstance(row, Record))
 
-    def done(
-        self, device: str, settings: Mapping[str, Any], round: int = 1
-    ) -> set[str]:
-        """Keys with a final row of this device and settings.
-
-        They are as `row_key` makes them, so that what is left is a set difference.
-        """
-        return self.seen(device, settings, round).done
-
     def seen(self, device: str, settings: Mapping[str, Any], round: int = 1) -> Seen:
-        """What is known of each key of this device and settings, in one reading."""
+        """What is known of each key (`row_key`) of this device and settings."""
         wanted, found = (device, digest(dict(settings))), Seen()
         for row in self._rows("record", "start"):
             if (row["device"], row["settings_key"]) != wanted:
@@ -232,14 +223,6 @@ class Store(AbstractContextManager["Store"]):
 def rank(status: str) -> int:
     """What hides what: "ok" any other status, a final one those that are not."""
     return (status == "ok") + (status in FINAL)
-
-
-def _env_line(env: Env) -> dict[str, Any]:
-    """A writer's first line."""
-    taken = [n for n in _OWN if n in env]
-    if taken:
-        raise ValueError(f"env must not name {', '.join(taken)}: set by the store")
-    return {"schema": SCHEMA, "kind": "env", "env": digest(dict(env)), **env}
 
 
 def _why(error: Exception) -> str:

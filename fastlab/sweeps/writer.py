@@ -15,9 +15,8 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,8 @@ _WRITING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 class Writer:
     """The lock, and the file that rows go to; a failed write starts a new file."""
 
-    def __init__(self, folder: Path, env: Callable[[], dict[str, Any]]) -> None:
-        self._folder, self._env = folder, env
+    def __init__(self, folder: Path, env: dict[str, Any]) -> None:
+        self._folder, self._env, self._head = folder, env["env"], seal(env)
         self._fd: int | None = None
         self._lock = take_lock(folder)
         try:
@@ -50,38 +49,22 @@ class Writer:
         """
         if self._fd is None:
             self._fd = self._open()
-        line = seal(data | {"env": data.get("env") or self._head["env"]})
+        line = seal(data | {"env": data.get("env") or self._env})
         self._write(self._fd, line, durable)
 
-    @cached_property
-    def _head(self) -> dict[str, Any]:
-        return self._env()
-
     def _open(self) -> int:
-        head = seal(self._head)
         self._path = self._folder / _new_name()
-        try:
-            fd = os.open(self._path, _WRITING, 0o644)
-        except FileNotFoundError as error:
-            raise StoreGone(self._folder) from error
-        self._write(fd, head)
+        fd = os.open(self._path, _WRITING, 0o644)
+        self._write(fd, self._head)
         _sync_folder(self._folder)
         return fd
 
-    def _check_there(self, fd: int) -> os.stat_result:
-        # A file that was deleted takes lines without a word, and nobody reads them.
-        own = os.fstat(fd)
-        try:
-            there = os.path.samestat(own, os.stat(self._path))
-        except FileNotFoundError:
-            there = False
-        if not there:
-            raise StoreGone(self._folder)
-        return own
-
     def _write(self, fd: int, line: str, durable: bool = True) -> None:
         data = line.encode() + b"\n"
-        end = self._check_there(fd).st_size
+        end = os.fstat(fd).st_size
+        if not self._path.exists():  # what was deleted takes lines without a word
+            why = "was deleted or moved while it was written to; this row was not kept"
+            raise StoreGone(f"{self._folder} {why}")
         try:
             written = os.write(fd, data)
             if written < len(data):
@@ -173,10 +156,6 @@ class StoreBusy(RuntimeError):
 
 class StoreGone(RuntimeError):
     """The store was deleted or moved while it was written to."""
-
-    def __init__(self, folder: Path) -> None:
-        why = "was deleted or moved while this sweep wrote to it"
-        super().__init__(f"{folder} {why}: its rows are wherever it went, this one not")
 
 
 def take_lock(folder: Path) -> int:
