@@ -6,7 +6,7 @@ BIN := .venv/bin
 # results/gpu, and also in the folder $$OUT if that is set.
 GPU_SECONDS ?= 100000
 
-.PHONY: help demo test lanes lab gpu check clean
+.PHONY: help demo test torture lanes lab gpu check clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -28,6 +28,10 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not gpu"
+
+torture: .venv/installed  ## 1,000 kills of sweeps and workers, 20 of real ones
+	FASTLAB_KILLS=1000 FASTLAB_REAL_KILLS=20 $(BIN)/python -m pytest -s --timeout 0 \
+		tests/sweeps/test_torture.py
 
 # torch comes from the constraints in both: its other versions bring CUDA along.
 lanes: .venv/installed  ## the tests with the lowest and with the newest dependencies

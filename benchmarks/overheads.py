@@ -115,7 +115,7 @@ def ten_thousand_rows_scanned() -> float:
     lines = (seal(data | {"key": f"{n:064x}"}) + "\n" for n in range(10_000))
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "a.jsonl").write_text("".join(lines))
-        return seconds(lambda: Store(folder).done("cpu", {}))
+        return seconds(lambda: Store(folder).seen("cpu", {}).done)
 
 
 def line(what: str, samples: list[float]) -> str:

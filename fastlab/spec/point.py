@@ -132,6 +132,13 @@ class Point(Spec):
         return replace(self, shape=self.built_shape, recipe=recipe)
 
     @property
+    def model_key(self) -> tuple[Any, ...]:
+        """Points with the same key can be measured on the same built model."""
+        recipe = self.recipe  # sdpa-<kernel> is a model's sdpa
+        implementation = recipe.attention.partition("-")[0]
+        return self.shape, self.weights, *recipe.weights_key, implementation
+
+    @property
     def _usual_cache(self) -> str:
         """The KV cache of a recipe that names none.
 
