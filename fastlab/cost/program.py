@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from fastlab.cost import ops
 from fastlab.cost.attention import attend, row_bytes, unpack, write
+from fastlab.cost.columns import most
 from fastlab.cost.ops import Dims, Operation
 from fastlab.cost.passes import ForwardPass
 from fastlab.cost.products import head_product, product
@@ -44,28 +45,30 @@ def phase_of(step: ForwardPass) -> dict[str, Any]:
     return phase
 
 
-class Values:
+class Values(dict[int, int]):
     """The monomials of a program at the sizes of one pass; `values_of` keeps some."""
 
     def __init__(self, step: ForwardPass) -> None:
         sizes = step.batch, step.new, step.past, step.scored, step.source
-        known = symbols(*sizes)
-        known["N"] = step.keys
+        self.known = symbols(*sizes)
+        self.known["N"] = step.keys
         if step.masked:  # the whole cache is read, windows are in the mask
-            known["P"] = step.keys - step.new
+            self.known["P"] = step.keys - step.new
         self.program = program_of(step.shape)
-        self.values = [monomial(name, known) for name in self.program["monomials"]]
         packed = self.program.get("published") or {"numbers": 0}
         dense = packed["numbers"] * step.value
         # Bytes of the weights of layers as others packed them, in those of dense ones.
         self.packed = packed["bytes"] / dense if dense else 1.0
 
+    def __missing__(self, i: int) -> int:
+        self[i] = monomial(self.program["monomials"][i], self.known)
+        return self[i]
+
     def __call__(self, terms: Terms) -> int:
-        values = self.values
         if len(terms) == 1:
             (c, i), *_ = terms
-            return c * values[i]
-        return sum([c * values[i] for c, i in terms])
+            return c * self[i]
+        return sum([c * self[i] for c, i in terms])
 
 
 values_of = lru_cache(maxsize=16)(Values)
@@ -267,7 +270,7 @@ def live_bytes(step: ForwardPass) -> int:
     windows no longer need but is not let go, since they are views.
     """
     value, phase = values_of(step), phase_of(step)
-    live = max([value(terms) for terms in phase["live"]], default=0)
+    live = most(value(terms) for terms in phase["live"])
     attends = [
         (facts, value(facts[4]))
         for _, listed in phase["parts"]
@@ -278,13 +281,13 @@ def live_bytes(step: ForwardPass) -> int:
         # two matrices of scores at a time, as fp32, beside four residual streams
         scores = [8 * step.rows * facts[0] * keys for facts, keys in attends]
         streams = 4 * step.rows * step.shape.hidden * step.value
-        live = max(live, streams + max(scores, default=0))
-        masks = {(facts[6], keys) for facts, keys in attends if facts[5]}
-        live += step.value * step.new * sum(keys for _, keys in masks)
+        live = most([live, streams + most(scores)])
+        masks = {facts[6]: keys for facts, keys in attends if facts[5]}
+        live += step.value * step.new * sum(masks.values())
     if step.static or not step.cached:
         return live
     for times, kept, stored in phase["cache"]:
         live += times * (value(stored) - value(kept))
     grows = step.past and not step.source
     old = [facts[1] * facts[2] * (keys - step.new) for facts, keys in attends if grows]
-    return live + step.batch * step.value * max(old, default=0)
+    return live + step.batch * step.value * most(old)

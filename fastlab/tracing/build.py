@@ -84,12 +84,16 @@ class Fitter:
 
 
 def operations_of(passes: Sequence[Sequence[Part]], fitter: Fitter) -> list[Any]:
-    """[[times, operations], ...] of the same pass at several sizes."""
+    """[[times, operations], ...] of the same pass at several sizes.
+
+    Layers alike are one part, wherever they are: one in six that sees all is another.
+    """
     found: list[Any] = []
     for parts in zip(*passes, strict=True):
         ops = _part(parts, fitter)
-        if found and found[-1][1] == ops:
-            found[-1][0] += parts[0].calls
+        same = next((part for part in found if part[1] == ops), None)
+        if same:
+            same[0] += parts[0].calls
         elif ops:
             found.append([parts[0].calls, ops])
     return found
