@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from fastlab.cost.attention import row_bytes, widths
 from fastlab.cost.columns import most, spread, width
-from fastlab.cost.passes import ForwardPass, passes
+from fastlab.cost.passes import ForwardPass, passes, static_rows
 from fastlab.cost.program import cache_bytes, live_bytes, parts
 from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.formats import FORMATS, stored_bytes, table_bytes
 from fastlab.spec.kept import program_of
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import Recipe, bucket, kv_row_bytes, weights_of
+from fastlab.spec.recipe import Recipe, kv_row_bytes, weights_of
 from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
 from fastlab.spec.storage import palette_bytes, sparse_bytes
 
@@ -134,19 +134,14 @@ def memory_footprint(point: Point) -> MemoryFootprint:
     live = most(_live(step) for step, _ in groupby(steps))
     s, work, last = point.built_shape, point.workload, steps[-1]
     if s.config:
-        kv_cache = _traced_cache(point, last) if last.cached else 0
+        kv_cache = cache_bytes(last, static_rows(point)) if last.cached else 0
         return MemoryFootprint(weight_bytes(point), kv_cache, live)
     if last.static:
-        rows, row = bucket(work.positions), row_bytes(last)
+        rows, row = static_rows(point), row_bytes(last)
     else:
         rows, row = work.positions, s.kv_heads * s.head_dim * sum(widths(last))
     kv_cache = s.layers * work.batch * rows * row if last.cached else 0
     return MemoryFootprint(weight_bytes(point), kv_cache, live)
-
-
-def _traced_cache(point: Point, last: ForwardPass) -> int:
-    rows = bucket(point.workload.positions) if last.static else 1
-    return rows * cache_bytes(last)
 
 
 def kv_cache_bytes(point: Point) -> int:

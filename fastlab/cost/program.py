@@ -6,6 +6,7 @@ sizes.py); here they become the Operations that the closed forms would give.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -52,8 +53,9 @@ class Values(dict[int, int]):
         sizes = step.batch, step.new, step.past, step.scored, step.source
         self.known = symbols(*sizes)
         self.known["N"] = step.keys
-        if step.masked:  # the whole cache is read, windows are in the mask
+        if step.masked:  # the whole cache is read
             self.known["P"] = step.keys - step.new
+        self.whole = step.masked and step.recipe.runtime != "transformers"
         self.program = program_of(step.shape)
         packed = self.program.get("published") or {"numbers": 0}
         dense = packed["numbers"] * step.value
@@ -61,7 +63,9 @@ class Values(dict[int, int]):
         self.packed = packed["bytes"] / dense if dense else 1.0
 
     def __missing__(self, i: int) -> int:
-        self[i] = monomial(self.program["monomials"][i], self.known)
+        name = self.program["monomials"][i]
+        name = re.sub(r"M\d+", "N", name) if self.whole else name
+        self[i] = monomial(name, self.known)
         return self[i]
 
     def __call__(self, terms: Terms) -> int:
@@ -181,11 +185,19 @@ def _by_expert(
 
 
 def _cache(
-    step: ForwardPass, name: str, value: Values, kv_heads: int, d: int, dv: int
+    step: ForwardPass,
+    name: str,
+    value: Values,
+    kv_heads: int,
+    d: int,
+    dv: int,
+    window: int,
 ) -> Iterator[Operation]:
+    """A window keeps one position less of the past than it holds."""
     if step.cached:
-        heads = Heads(kv_heads, kv_heads, (d + dv) // 2, True)
-        step = step._replace(shape=heads)  # type: ignore[arg-type]
+        past = min(step.past, window - 1) if window else step.past
+        changed = {"shape": Heads(kv_heads, kv_heads, (d + dv) // 2, True)}
+        step = step._replace(past=past, **changed)  # type: ignore[arg-type]
         yield from write(step)
         yield from unpack(step)
 
@@ -247,9 +259,12 @@ MAKERS: dict[str, Any] = {
 }
 
 
-def cache_bytes(step: ForwardPass) -> int:
-    """Bytes that the cache holds after a pass: keys, values, states of all layers."""
-    phase = phase_of(step)
+def cache_bytes(step: ForwardPass, rows: int) -> int:
+    """Bytes that the cache holds after a pass: keys, values, states of all layers.
+
+    rows: of each layer of a static one; transformers' keeps no more than a window.
+    """
+    phase, theirs = phase_of(step), step.recipe.runtime == "transformers"
     if not step.static:
         value = values_of(step)
         return sum(times * value(terms) for times, terms, _ in phase["cache"])
@@ -257,9 +272,11 @@ def cache_bytes(step: ForwardPass) -> int:
     for times, listed in phase["parts"]:
         for kind, _, *facts in listed:
             if kind == "cache":
-                heads = Heads(facts[0], facts[0], (facts[1] + facts[2]) // 2, True)
+                kv_heads, d, dv, window = facts
+                heads = Heads(kv_heads, kv_heads, (d + dv) // 2, True)
                 own = step._replace(shape=heads)  # type: ignore[arg-type]
-                total += times * step.batch * row_bytes(own)
+                kept = min(rows, window) if window and theirs else rows
+                total += times * step.batch * kept * row_bytes(own)
     return total
 
 

@@ -283,7 +283,8 @@ def _attention(es: Together, place: Place, fitter: Fitter) -> Any:
 
 def _cache(es: Together, place: Place, fitter: Fitter) -> Any:
     keys, values = es[0].reads
-    return ["cache", "cache", keys.shape[1], keys.shape[-1], values.shape[-1]]
+    sizes = keys.shape[1], keys.shape[-1], values.shape[-1]
+    return ["cache", "cache", *sizes, *es[0].facts]
 
 
 def _embedding(es: Together, place: Place, fitter: Fitter) -> Any:

@@ -136,14 +136,15 @@ class Watch(TorchDispatchMode):
         update = Cache.update
 
         def cached(
-            cache: Any, keys: Tensor, values: Tensor, *more: Any, **kw: Any
+            cache: Any, keys: Tensor, values: Tensor, layer: int, *more: Any, **kw: Any
         ) -> Any:
             self.quiet = True
             try:
-                out = update(cache, keys, values, *more, **kw)
+                out = update(cache, keys, values, layer, *more, **kw)
             finally:
                 self.quiet = False
-            self.note("cache", [keys, values], [])
+            window = getattr(cache.layers[layer], "sliding_window", 0) or 0
+            self.note("cache", [keys, values], [], window)
             return out
 
         with ExitStack() as held:

@@ -37,7 +37,8 @@ def calls(draw: Any) -> list[Point]:
     static, found = str(recipe.cache).startswith("static"), []
     for batch, length, prefix in each:
         reused = prefix * (length // 2) if static and phase != "decode" else 0
-        work = Workload(phase, batch, length, prefix_len=reused)
+        new = 4 if phase == "generate" else None
+        work = Workload(phase, batch, length, new, prefix_len=reused)
         try:
             found.append(Point(SHAPES[shape], work, recipe))
         except ValueError:
