@@ -259,6 +259,14 @@ MAKERS: dict[str, Any] = {
 }
 
 
+def _found(phase: dict[str, Any], wanted: str) -> list[tuple[int, Any]]:
+    """(times, facts) of each operation of a kind."""
+    parts = phase["parts"]
+    return [
+        (n, facts) for n, ops in parts for kind, _, *facts in ops if kind == wanted
+    ]
+
+
 def cache_bytes(step: ForwardPass, rows: int) -> int:
     """Bytes that the cache holds after a pass: keys, values, states of all layers.
 
@@ -269,42 +277,34 @@ def cache_bytes(step: ForwardPass, rows: int) -> int:
         value = values_of(step)
         return sum(times * value(terms) for times, terms, _ in phase["cache"])
     total = 0
-    for times, listed in phase["parts"]:
-        for kind, _, *facts in listed:
-            if kind == "cache":
-                kv_heads, d, dv, window = facts
-                heads = Heads(kv_heads, kv_heads, (d + dv) // 2, True)
-                own = step._replace(shape=heads)  # type: ignore[arg-type]
-                kept = min(rows, window) if window and theirs else rows
-                total += times * step.batch * kept * row_bytes(own)
+    for times, (kv_heads, d, dv, window) in _found(phase, "cache"):
+        heads = Heads(kv_heads, kv_heads, (d + dv) // 2, True)
+        own = step._replace(shape=heads)  # type: ignore[arg-type]
+        kept = min(rows, window) if window and theirs else rows
+        total += times * step.batch * kept * row_bytes(own)
     return total
 
 
 def live_bytes(step: ForwardPass) -> int:
     """The most bytes that are alive at once in a pass, beside weights and cache.
 
-    Activations; the old keys of a layer, which outlive their longer copy; and what
-    windows no longer need but is not let go, since they are views.
+    Activations; the old keys of a layer, which outlive their longer copy (with a window
+    so do the values); and what windows no longer need but is not let go, since they are
+    views.
     """
     value, phase = values_of(step), phase_of(step)
-    live = most(value(terms) for terms in phase["live"])
-    attends = [
-        (facts, value(facts[4]))
-        for _, listed in phase["parts"]
-        for kind, _, *facts in listed
-        if kind == "attention"
-    ]
-    if not (step.fused and value.program["sdpa"]):
-        # two matrices of scores at a time, as fp32, beside four residual streams
-        scores = [8 * step.rows * facts[0] * keys for facts, keys in attends]
-        streams = 4 * step.rows * step.shape.hidden * step.value
-        live = most([live, streams + most(scores)])
-        masks = {facts[6]: keys for facts, keys in attends if facts[5]}
+    fused = step.fused and value.program["sdpa"]
+    live = most(value(terms) for terms in phase["live" if fused else "eager"])
+    if not fused:
+        attends = [facts for _, facts in _found(phase, "attention")]
+        masks = {facts[6]: value(facts[4]) for facts in attends if facts[5]}
         live += step.value * step.new * sum(masks.values())
     if step.static or not step.cached:
         return live
     for times, kept, stored in phase["cache"]:
         live += times * (value(stored) - value(kept))
-    grows = step.past and not step.source
-    old = [facts[1] * facts[2] * (keys - step.new) for facts, keys in attends if grows]
+    old = [
+        kv_heads * (min(step.past, window - 1) * (d + dv) if window else step.past * d)
+        for _, (kv_heads, d, dv, window) in _found(phase, "cache")
+    ]
     return live + step.batch * step.value * most(old)
