@@ -162,8 +162,9 @@ def call_overhead_factor(
     assert device.fits is not None
     each = []
     estimates = estimate(points, device, model="calibrated")
-    for point, took, alone in zip(points, seconds, estimates, strict=True):
-        host = sum(host_work(costs_on(point, device), point, device.fits, device.kind))
+    costs = costs_on(points, device)
+    for point, took, alone, cost in zip(points, seconds, estimates, costs, strict=True):
+        host = sum(host_work(cost, point, device.fits, device.kind))
         if alone.bound != "launch" and took > host:
             # Elsewhere than on a CPU the host works at the same time.
             apart = host if device.kind == "cpu" else 0.0
