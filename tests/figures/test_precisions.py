@@ -17,16 +17,11 @@ from fastlab.figures.style import GREY
 from fastlab.record import Effective, Quality
 from tests.cells import run_cells
 from tests.figures.checks import faults
-from tests.figures.made import record
+from tests.figures.made import one, record, texts
 
 SMALL = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512, "prompt_len": 64}
 NAMES = ["fp32", "bf16", "int8", "int4-g128"]
 FACTORS = {"fp32": 1.0, "bf16": 1.0, "int8": 1.5, "int4-g128": 2.0}
-
-
-@pytest.fixture(scope="module")
-def device():
-    return fl.device("h200")
 
 
 def records(device, **lists):
@@ -63,17 +58,6 @@ def floors(points, device, rows=None):
     return space["run"].shown["reasons"]
 
 
-def one(rows, **values):
-    for name, value in values.items():
-        rows = rows[rows[name] == value]
-    (row,) = rows.to_dict("records")
-    return row
-
-
-def texts(figure, panel=0):
-    return [text.get_text() for text in figure.draw().axes[panel].texts]
-
-
 def test_rows_of_a_product_are_the_tokens_that_a_call_computes(device):
     both = fl.table(records(device, batch=4, phase=["prefill", "decode"]))
     counts = made.calls(both).groupby("phase")["rows"].unique().to_dict()
@@ -86,7 +70,7 @@ def test_what_was_not_measured_has_no_speedup_but_a_status(device):
     found = with_gains([absent, *whole[1:]], device, baseline="fp32")
     assert one(found, precision="fp32", phase="decode")["measured_gain"] == 1.0
     assert found[found["phase"] == "prefill"]["measured_gain"].isna().all()
-    assert "unsupported" in texts(made.trade(found, "fp32"))
+    assert "unsupported" in texts(made.trade(found, "fp32"), 0)
 
 
 def test_formats_that_a_device_lacks_or_that_do_not_divide_have_no_curve(device):

@@ -18,7 +18,7 @@ from fastlab.shrink.pruning.importance import choose
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.spec.pruned import group_sizes, head_width, layer_sizes, resized, units
 from fastlab.spec.pruning import Pruning
-from tests.shrink.small import logits_of, token_rows
+from tests.small import logits_of, token_rows
 
 # Model type -> what can be cut; "both": heads and hidden by one share, no other.
 CAN = {

@@ -21,7 +21,7 @@ from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.spec.pruning import Pruning, placed, pruned_shape
 from fastlab.spec.shape import ModelShape
-from tests.shrink.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows
+from tests.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows
 
 THIRD = 1 / 3
 CUTS: dict[str, dict[str, float]] = {

@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastlab.calls import prepare
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
-from fastlab.models import numerics
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import Quantized
 from fastlab.shrink.kernels.int8 import Int8Embedding
@@ -20,14 +18,9 @@ from fastlab.shrink.recipes import build
 from fastlab.shrink.saved import recipe_of
 from fastlab.spec import Recipe, point_of
 from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
-from tests.shrink.test_quantize_linears import sqnr_db
+from tests.small import logits, sqnr_db
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-qwen3", "tiny-bert")
-
-
-def logits(model: nn.Module, point: Any) -> torch.Tensor:
-    with numerics("fp32"):
-        return prepare(model, point).run().float()
 
 
 @pytest.mark.parametrize("scope", ["layers", "head", "all"])
