@@ -11,7 +11,7 @@ import pandas as pd
 
 from fastlab.figures.grammar import Figure, against, nothing
 from fastlab.figures.layers import clocks, line, points, tiles
-from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Panel
 from fastlab.figures.style import FAINT, GREY, log_norm, look_of, ratio_norm
 from fastlab.latency.devices import Device
 from fastlab.reading import name_of, nothing_measured, short, within
@@ -35,13 +35,9 @@ def pairs(rows: pd.DataFrame) -> Figure:
     sure = settled(known)
     ratios = known["ratio"].map(times).where(sure, UNSURE + known["ratio"].map(times))
     heading = "ratio" if sure.all() else f"ratio\n({UNSURE} not settled)"
-    layers: list[Layer] = []
-    for (precision, phase), own in known.groupby(["precision", "phase"], sort=False):
-        look, named = look_of(precision, phase), f"{precision} {phase}"
-        layers += clocks(own, "call", named, **look)
     axis = Axis("milliseconds: hollow = estimated, filled = measured", "log")
     calls = Axis("", names=list(known["call"]))
-    panel = Panel(axis, calls, layers, notes=[(heading, list(ratios))])
+    panel = Panel(axis, calls, clocks(known, "call"), notes=[(heading, list(ratios))])
     title = f"measured / estimated: {within(known, 1.25)}"
     return Figure([panel], title, known, (8.6, 1.6 + 0.42 * len(known)))
 

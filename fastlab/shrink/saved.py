@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from fastlab.checkpoints import without_bars
 from fastlab.models import DTYPES, set_implementations
 from fastlab.shrink import parts
-from fastlab.shrink.experts import take_apart
 from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
+from fastlab.shrink.pruning.cutting import tensors_of
 from fastlab.shrink.share import LutLinear
 from fastlab.shrink.sparsify import STORED
 from fastlab.spec.formats import Format
@@ -53,7 +53,12 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
         "attention": attention if attention in IMPLEMENTATIONS else "sdpa",
     }
     if modules:
-        manifest |= {"modules": modules} | _write_stored(model, folder)
+        tensors, shared = _tensors(model)
+        save_file(tensors, folder / WEIGHTS)
+        model.config.save_pretrained(folder)
+        size, sha = (folder / WEIGHTS).stat().st_size, sha256_of(folder / WEIGHTS)
+        file = {"bytes": size, "sha256": sha}
+        manifest |= {"modules": modules, "shared": shared, "file": file}
     else:
         with without_bars():
             model.save_pretrained(folder)
@@ -76,37 +81,23 @@ def recipe_of(model: Any) -> Recipe:
     return Recipe(dense, **shaped)
 
 
-def _write_stored(model: Any, folder: Path) -> dict[str, Any]:
-    tensors, shared = _tensors(model)
-    save_file(tensors, folder / WEIGHTS)
-    model.config.save_pretrained(folder)
-    size, sha = (folder / WEIGHTS).stat().st_size, sha256_of(folder / WEIGHTS)
-    return {
-        "shared": shared,
-        "file": {"bytes": size, "sha256": sha},
-    }
-
-
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every parameter and buffer once, on the CPU; and which names share another's."""
-    named = _named_tensors(model)
-    first = {id(tensor): name for name, tensor in reversed(named)}
-    shared = {n: first[id(t)] for n, t in named if first[id(t)] != n}
+    """Every parameter and buffer once, on the CPU; and which names share another's.
+
+    Buffers that transformers would compute anew are stored too: they are small.
+    """
+    named = tensors_of(model)
+    first = {id(tensor): name for name, tensor in reversed(named.items())}
+    shared = {n: first[id(t)] for n, t in named.items() if first[id(t)] != n}
     tensors = {
         n: t.detach()
-        for n, t in named
+        for n, t in named.items()
         if n not in shared and not hasattr(t, "__tensor_flatten__")  # 2:4, see portable
     }
     for name, module in parts.stored_modules(model):
         if isinstance(module, StoredLinear):
             tensors |= {f"{name}.{n}": t for n, t in module.portable().items()}
     return {n: t.cpu().contiguous() for n, t in tensors.items()}, shared
-
-
-def _named_tensors(model: Any) -> list[tuple[str, Tensor]]:
-    # Buffers that transformers would compute anew are stored too: they are small.
-    twice = {"remove_duplicate": False}
-    return [*model.named_parameters(**twice), *model.named_buffers(**twice)]
 
 
 def load_stored(
@@ -142,9 +133,6 @@ def load_stored(
     return model.eval().requires_grad_(False)
 
 
-save_quantized, load_quantized = save, load_stored  # their first names
-
-
 def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
     """The model of the config on the meta device: no memory, no random numbers."""
     import transformers
@@ -169,7 +157,7 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         leaves[owner][leaf] = values
     kind, form = _class_of(manifest["recipe"])
     if set(manifest["modules"]) - {name for name, _ in model.named_modules()}:
-        take_apart(model)
+        parts.take_apart(model)
     for name in manifest["modules"]:
         own, dense = leaves[name], model.get_submodule(name)
         if isinstance(dense, nn.Embedding):
@@ -177,7 +165,7 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         else:
             like, bias = parts.dense_weight(dense), own.pop("bias", None)
             model.set_submodule(name, kind(form, like.shape, bias, **own))
-    for name, old in _named_tensors(model):
+    for name, old in tensors_of(model).items():
         if old.device.type != "meta":
             continue
         if name not in held or held[name].shape != old.shape:

@@ -16,7 +16,7 @@ from fastlab.figures import article
 from fastlab.record import Quality
 from tests.cells import run_cells
 from tests.figures.checks import faults
-from tests.figures.made import measurement, record
+from tests.figures.made import measurement, record, texts
 from tests.pins import compare
 
 MS = {"dense": 1000.0, "pruned": 250.0, "16 bit": 100.0, "compiled": 50.0}
@@ -102,10 +102,6 @@ class Shelf:
         self.figure = figure
 
 
-def words(figure):
-    return [t.get_text() for axes in figure.draw().axes for t in axes.texts]
-
-
 def test_the_path_is_the_articles_own(paths):
     assert list(paths["prefill"]) == list(READING)
     assert list(paths["decode"]) == ["dense", "pruned", "16 bit", "compiled", "8 bit"]
@@ -183,7 +179,7 @@ def test_a_step_without_a_row_says_so_and_keeps_its_estimate(paths, monkeypatch)
     assert table["measured_gain"].isna().all()  # nothing to compare with
     figure = article.staircase(table)
     assert faults(figure) == []
-    assert {"missing", "250"} <= {*words(figure)}
+    assert {"missing", "250"} <= {*texts(figure)}
 
 
 def test_the_bottom_line(rows):
@@ -209,7 +205,7 @@ def test_a_text_is_judged_in_bits_per_byte(judged):
     figure = article.staircase(judged, "Trained")
     assert faults(figure) == []
     assert "for +100 % bits per byte" in figure.title
-    told = [text for text in words(figure) if "%" in text]
+    told = [text for text in texts(figure) if "%" in text]
     assert told == ["2.94  +100 %"] * 4
 
 
@@ -271,7 +267,7 @@ def test_what_a_device_cannot_run_is_a_dash():
     figure = article.targets(
         {"prefill": {"fp8": eight[0]}}, [fl.device("t4")], 1, "prefill", 128
     )
-    assert "–" in words(figure)
+    assert "–" in texts(figure)
     assert "1 at no step" in figure.tell()
 
 

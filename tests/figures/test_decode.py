@@ -19,7 +19,7 @@ from fastlab.spec import PRESETS
 from fastlab.spec.grids import flat
 from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
-from tests.figures.made import measurement, record
+from tests.figures.made import measurement, record, texts
 from tests.pins import compare
 
 ROOT = Path(__file__).parents[2]
@@ -69,10 +69,6 @@ def table(rows):
 
 def rung_of(point):
     return decode.rung_of(flat(point))
-
-
-def texts(figure):
-    return [text.get_text() for axes in figure.draw().axes for text in axes.texts]
 
 
 def test_the_notebook_and_the_benchmark_climb_the_same_rungs(benchmark):

@@ -11,15 +11,12 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.checkpoints import export_model
 from fastlab.clock.quality import Evaluator, same_text
 from fastlab.figures import distilling
-from fastlab.learning.tokens import make_tokenizer
-from fastlab.models import build
-from fastlab.spec import Point, Workload
 from fastlab.spec.shape import ModelShape
 from tests.cells import run_cells
 from tests.figures.checks import faults
+from tests.small import checkpoint
 
 SHAPE = ModelShape(
     *("llama", 4, 32, 4, 2, 8, 64), vocab=300, max_positions=64, tied=True
@@ -35,12 +32,8 @@ USED += ("distill", "DistillConfig")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
     text = "".join(f"the {n} th line of {n * n} words\n" for n in range(6000))
-    (folder / "text.txt").write_text(text)
-    model = build(Point(SHAPE, Workload(prompt_len=8)))
-    export_model(model, make_tokenizer(text, 300), folder)
-    return fl.Trained(str(folder), [str(folder / "text.txt")])
+    return checkpoint(tmp_path_factory.mktemp("model"), text, **SHAPE.to_dict())
 
 
 @pytest.fixture(scope="module")
