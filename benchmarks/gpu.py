@@ -46,7 +46,7 @@ def steps(options: argparse.Namespace) -> list[Step]:
     pytest = ("-m", "pytest", "-m", "gpu", "-s", *options.pytest)
     tests = [
         Step(f"tests {name}", (*pytest, f"tests/gpu/test_{name}_gpu.py"))
-        for name in TESTS
+        for name in options.tests
     ]
     calibrate = ("-m", "fastlab", "calibrate", *cuda, "--out", out)
     ladder = ("benchmarks/decode_ladder.py", *cuda, "--budget-s", "1", "--out", out)
@@ -56,7 +56,12 @@ def steps(options: argparse.Namespace) -> list[Step]:
         for model in options.models
     ]
     sweep = ("-m", "fastlab", "sweep", options.sweep, *cuda, "--store", out)
-    chosen = [Step("calibrate", calibrate), *tests, *ladders, Step("sweep", sweep, True)]
+    chosen = [
+        Step("calibrate", calibrate),
+        *tests,
+        *ladders,
+        Step("sweep", sweep, True),
+    ]
     return [step for step in chosen if step.name.split()[0] in options.steps]
 
 
@@ -87,7 +92,11 @@ class Session:
         seconds = time.monotonic() - began
         ended = status is not None and not (step.stops and seconds >= limit)
         if ended:
-            kept = {"status": status, "seconds": round(seconds, 1), "commit": self.commit}
+            kept = {
+                "status": status,
+                "seconds": round(seconds, 1),
+                "commit": self.commit,
+            }
             self.done[step.name] = kept
             fresh = self.path.with_suffix(".tmp")
             fresh.write_text(json.dumps(self.done, indent=1) + "\n")
@@ -104,27 +113,23 @@ def run(command: tuple[str, ...], limit: float, out: Path) -> int | None:
     env["PYTHONUNBUFFERED"] = "1"
     with (out / "log.txt").open("a") as log:
         print("$", *command, file=log, flush=True)
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            return process.wait(limit)
-        except subprocess.TimeoutExpired:
-            stop(process)
-            return None
-        except BaseException:
-            stop(process)
-            raise
+        with subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=log, stderr=log
+        ) as step:
+            try:
+                return step.wait(limit)
+            except subprocess.TimeoutExpired:
+                stop(step)
+                return None
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ctrl-C for it and its children, which keeps what they have; then no mercy."""
-    for way, patience in ((signal.SIGINT, LAST_S / 2), (signal.SIGKILL, None)):
-        try:
-            os.killpg(process.pid, way)
-            process.wait(patience)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+def stop(step: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C does, which keeps what there is; then without mercy."""
+    step.send_signal(signal.SIGINT)
+    try:
+        step.wait(LAST_S / 2)
+    except subprocess.TimeoutExpired:
+        step.kill()
 
 
 def pack(out: Path) -> None:
@@ -148,8 +153,12 @@ def main() -> int:
         else:
             ended = session.run(step)
             kept = session.done.get(step.name, {})
-            failed = f"failed, see {options.out}/log.txt" if kept.get("status") else "ok"
-            print(f"{step.name}: {failed if ended else 'stopped, call again'}", flush=True)
+            failed = (
+                f"failed, see {options.out}/log.txt" if kept.get("status") else "ok"
+            )
+            print(
+                f"{step.name}: {failed if ended else 'stopped, call again'}", flush=True
+            )
     wanted = [session.done.get(step.name) for step in steps(options)]
     return int(any(kept is None or kept["status"] != 0 for kept in wanted))
 
@@ -163,6 +172,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=MODELS, help="of the ladders")
     parser.add_argument("--only", nargs="*", help="rungs whose names hold one of these")
     parser.add_argument("--sweep", default="data/sweeps/reference.yaml")
+    parser.add_argument("--tests", nargs="+", choices=TESTS, default=TESTS)
     parser.add_argument("--pytest", nargs="*", default=(), help="more for the tests")
     return parser.parse_args()
 

@@ -66,7 +66,8 @@ class Fitter:
         plain = [name for name in self.bases if name.count("*") < 2]
         chunked = [name for name in self.bases if "S*" not in name and "K" in name]
         rows = [n for n in ("B", "S", "B*S") if n in self.bases]
-        scores = [(rows[-1], n) for n in self.bases if n.startswith("B*S*")]
+        whole = [n for n in self.bases if n.count("*") == 2 and "S" in n]
+        scores = [(rows[-1], name) for name in whole]
         few = combinations(rows + chunked, 3)
         for names in (*combinations(plain, 2), *scores, *few):
             if found := self._solved(values, names):

@@ -94,9 +94,9 @@ def scaled_mm(
     return ((x.float() @ other.float()) * scale_a * scale_b).to(out_dtype)
 
 
-def _order(n: int, k: int) -> Tensor:
-    # Made up, and mixing rows and columns as the device's does.
-    return torch.randperm(n * k, generator=torch.Generator().manual_seed(n * k))
+def _order(k: int) -> Tensor:
+    # Made up. As on the device, eight rows are mixed among themselves.
+    return torch.randperm(8 * k, generator=torch.Generator().manual_seed(k))
 
 
 def int4_pack(plain: Tensor, tiles: int) -> Tensor:
@@ -107,8 +107,8 @@ def int4_pack(plain: Tensor, tiles: int) -> Tensor:
     assert tiles in (2, 4, 8), tiles
     if n % 8 or k % (16 * tiles):
         raise RuntimeError(f"weights of {n} x {k} do not fit tiles of 8 x {16 * tiles}")
-    codes = torch.stack([plain >> 4, plain & 15], -1).view(-1)
-    mixed = codes[_order(n, k)].view(-1, 2)
+    codes = torch.stack([plain >> 4, plain & 15], -1).view(-1, 8 * k)
+    mixed = codes[:, _order(k)].view(-1, 2)
     packed = (mixed[:, 0] << 4 | mixed[:, 1]).contiguous()
     return packed.view(torch.int32).view(n // 8, k // (16 * tiles), 32, tiles // 2)
 
@@ -119,8 +119,9 @@ def int4_mm(x: Tensor, packed: Tensor, group: int, pairs: Tensor) -> Tensor:
     assert x.dtype == pairs.dtype == torch.bfloat16 and x.shape[1] == k, (x.shape, k)
     assert group in (32, 64, 128, 256) and pairs.shape == (k // group, n, 2)
     halves = packed.reshape(-1).view(torch.uint8)
-    codes = torch.empty(n * k, dtype=torch.uint8)
-    codes[_order(n, k)] = torch.stack([halves >> 4, halves & 15], -1).view(-1)
+    mixed = torch.stack([halves >> 4, halves & 15], -1).view(-1, 8 * k)
+    codes = torch.empty_like(mixed)
+    codes[:, _order(k)] = mixed
     scale, zero = pairs.float().transpose(0, 1).unbind(-1)
     grouped = codes.view(n, k // group, group).float() - 8
     weight = grouped * scale[..., None] + zero[..., None]

@@ -67,6 +67,8 @@ class OnGpu(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if kwargs.get("pin_memory"):  # which nothing here can do
+            kwargs["pin_memory"] = False
         foreign = [t for t in types if hasattr(t, "__tensor_flatten__")]
         if foreign:
             return NotImplemented
