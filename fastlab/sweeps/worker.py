@@ -24,7 +24,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what a library prints is no answer
     bench: Any = None
-    with suppress(EOFError):
+    with suppress(EOFError, BrokenPipeError):  # the planner is gone
         while True:
             what, *args = pickle.load(questions)
             try:

@@ -5,7 +5,9 @@ Each measurement leaves a line in the file "measured".
 """
 
 import ctypes
+import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -52,7 +54,7 @@ class StandIn(Target):
         seed = int(point.seed or 0)
         self.leave("measured", seed)
         record = Record(
-            point, self.name, self.settings.to_dict(), "ok", measured=taken(seed)
+            point, self.name, self.settings.to_dict(), "ok", measured=taken(seed + 1)
         )
         fault = self.faults.get(seed, "")
         return getattr(self, fault)(record) if fault else record
@@ -104,6 +106,10 @@ class StandIn(Target):
             record.point, self.name, record.settings, "ok", measured=taken(NAN)
         )
 
+    def delete(self, record: Record) -> Record:
+        shutil.rmtree(self.folder / "store")
+        return record
+
     def grow(self, record: Record) -> Record:
         HELD.append(bytearray(b"x") * 40_000_000)
         return record
@@ -112,6 +118,13 @@ class StandIn(Target):
         print("a library says something on stdout", flush=True)
         os.system("echo and so does its child")
         return record
+
+
+def in_place_of_bench_of(*_: object) -> StandIn:
+    """The command line's bench; $FASTLAB_STAND_IN says where, and $FASTLAB_FAULTS."""
+    faults = json.loads(os.environ["FASTLAB_FAULTS"])
+    own = {int(seed): fault for seed, fault in faults.items()}
+    return StandIn(Path(os.environ["FASTLAB_STAND_IN"]), own)
 
 
 def taken(seconds: float) -> Measurement:
