@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from fastlab.spec.checks import canonical, digest, make
+from fastlab.spec.checks import canonical, check_choice, digest, make
 from fastlab.spec.point import Point
 
 SCHEMA = 1
@@ -155,10 +155,7 @@ class Record:
     key: str = field(default="")
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(
-                f"status={self.status!r} is not one of {', '.join(STATUSES)}"
-            )
+        check_choice("status", self.status, STATUSES)
         if not self.key:
             key = row_key(self.point, self.device, self.settings)
             object.__setattr__(self, "key", key)
