@@ -15,7 +15,7 @@ from fastlab.spec.point import Point
 from fastlab.spec.pruned import SIZES
 from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
-from fastlab.tracing.weights import fit_experts, lists_of
+from fastlab.tracing.weights import fit_experts, outer_lists
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
@@ -23,15 +23,15 @@ DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 def stack_name(model: Any) -> str:
     """Dotted name of the list of a model's layers: as many as its config says.
 
-    Raises ValueError for a model without such a list.
+    The outermost of several. Raises ValueError for a model without such a list.
     """
     config = getattr(model, "config", None)
     count = getattr(config, "num_hidden_layers", None)
-    lists = [name for name, each in lists_of(model).items() if len(each) == count]
+    lists = [name for name, each in outer_lists(model).items() if len(each) == count]
     if not lists or getattr(config, "is_encoder_decoder", False):
         family = getattr(config, "model_type", None)
         raise ValueError(f"model_type={family!r} has no one list of {count} layers")
-    return lists[0]
+    return min(lists, key=lambda name: name.count("."))
 
 
 def stack_of(model: Any) -> nn.ModuleList:
@@ -46,9 +46,8 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
 
     if shape.config:
         return set_implementations(configs.config_of(shape), attention)
-    told = vars(shape).keys() & SIZES
-    told -= set() if shape.family in GROUPED else {"kv_heads", "head_dim"}
-    sizes = {SIZES[field][0]: getattr(shape, field) for field in told}
+    apart = () if shape.family in GROUPED else ("kv_heads", "head_dim")
+    sizes = {SIZES[n][0]: getattr(shape, n) for n in SIZES if n not in apart}
     if shape.family == "gpt2":
         sizes["n_inner"] = sizes.pop("intermediate_size")
     ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from fastlab.spec.checks import canonical, digest, make
+from fastlab.spec.checks import canonical, check_choice, digest, make
 from fastlab.spec.point import Point
 
 SCHEMA = 1
@@ -157,10 +157,7 @@ class Record:
     key: str = field(default="")
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(
-                f"status={self.status!r} is not one of {', '.join(STATUSES)}"
-            )
+        check_choice("status", self.status, STATUSES)
         if not self.reason.isascii():  # half a surrogate pair is no text elsewhere
             reason = self.reason.encode("utf-8", "backslashreplace").decode()
             object.__setattr__(self, "reason", reason)

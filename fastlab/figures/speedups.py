@@ -45,23 +45,18 @@ def curves(
     out; ValueError where the device lacks the baseline.
     """
     device.product_rate(baseline)
-    recipes = [
-        Recipe(name, runtime=point.recipe.runtime)
-        for name in dict.fromkeys([baseline, *precisions])
-        if device.can(name) and divides(point, name)
-    ]
     works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
-    steps = [replace(point, recipe=r, workload=work) for r in recipes for work in works]
+    steps: list[Point] = []
+    for name in filter(device.can, dict.fromkeys([baseline, *precisions])):
+        recipe = Recipe(name, runtime=point.recipe.runtime)
+        try:
+            steps += [replace(point, recipe=recipe, workload=work) for work in works]
+        except ValueError:  # groups that do not divide
+            if name == baseline:
+                raise
     rows = estimated(steps, device).assign(status="estimated", reason="")
     sure = ~rows["extrapolated"].astype(bool) | (rows["precision"] == baseline)
     return over(rows.assign(calibrated=sure, device=device.name), precision=baseline)
-
-
-def divides(point: Point, precision: str) -> bool:
-    """Whether the groups of a precision divide the widths of the point's model."""
-    group, shape = FORMATS[precision].group, point.shape
-    widths = (shape.hidden, shape.heads * shape.head_dim, shape.ffn)
-    return not group or not any(width % group for width in widths)
 
 
 def by_batch(

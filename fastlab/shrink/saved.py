@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastlab.checkpoints import without_bars
-from fastlab.models import DTYPES, set_implementations
+from fastlab.models import DTYPES
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
@@ -29,6 +29,7 @@ from fastlab.spec.hub import sha256_of
 from fastlab.spec.manifest import IMPLEMENTATIONS, MANIFEST, SCHEMA, manifest_of
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.storage import Sparsity
+from fastlab.tensors import class_and_config
 
 WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
 
@@ -117,8 +118,9 @@ def load_stored(
         raise ValueError(f"{path} has {size} bytes; the manifest says {expected}")
     if sha256_of(path) != manifest["file"]["sha256"]:
         raise ValueError(f"{path}: its sha256 is not the one in the manifest")
-    attention = attention or manifest["attention"]
-    model = _skeleton(folder, manifest["model"], attention)
+    kind, config = class_and_config(folder, attention)
+    with torch.device("meta"):  # no memory, no random numbers
+        model: nn.Module = kind(config)
     held = load_file(path, device)
     if device == "cpu":  # views of the mapped file, as aligned as they lie there: the
         # int8 product crashes on weights that do not begin at 16 bytes
@@ -131,17 +133,6 @@ def load_stored(
             f"{folder}: its files are not of one model: {error}"
         ) from error
     return model.eval().requires_grad_(False)
-
-
-def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
-    """The model of the config on the meta device: no memory, no random numbers."""
-    import transformers
-
-    kind = getattr(transformers, name)
-    config = kind.config_class.from_pretrained(folder)
-    with torch.device("meta"):
-        model: nn.Module = kind(set_implementations(config, attention))
-    return model
 
 
 def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -> None:

@@ -49,6 +49,7 @@ def _defaults(
         "kv_heads": usual if heads is None else heads,
         "head_dim": head_dim,
         "ffn": default_ffn(family, hidden),
+        **{"kind": "encoder" if family == "bert" else "decoder", "config": ""},
         **_USUAL.get(family, _USUAL["llama"]),
     }
 
@@ -81,10 +82,8 @@ class ModelShape(Spec):
         if not self.config and self.family not in FAMILIES:
             self._follow_type()
         self._check_fields()
-        if not self.kind:
-            self._set(kind="encoder" if self.family == "bert" else "decoder")
         usual = _defaults(self.family, self.hidden, self.heads, self.head_dim)
-        self._set(**{n: v for n, v in usual.items() if getattr(self, n) is None})
+        self._set(**{n: v for n, v in usual.items() if getattr(self, n) in (None, "")})
         if not isinstance(self.tied, bool):
             self.refuse("tied", "must be true or false")
         if self.config:
@@ -160,8 +159,6 @@ class ModelShape(Spec):
         The three head fields decide each other, so they are kept or left out together.
         """
         usual, own = _defaults(self.family, self.hidden), vars(self)
-        kind = "encoder" if self.family == "bert" else "decoder"
-        usual |= {"kind": kind, "config": ""}
         told = {name for name in own if name not in usual or own[name] != usual[name]}
         if told & HEAD_FIELDS:
             told |= HEAD_FIELDS

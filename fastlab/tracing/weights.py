@@ -30,7 +30,7 @@ def expert_sizes(module: Any, stack: Any) -> tuple[int, int]:
     return (k, n) if getattr(module, "is_transposed", False) else (n, k)
 
 
-def lists_of(model: nn.Module) -> dict[str, nn.ModuleList]:
+def outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     """The model's outermost lists of modules by name: its layers are in them."""
     named = model.named_modules()
     lists = {name: m for name, m in named if isinstance(m, nn.ModuleList)}
@@ -40,7 +40,9 @@ def lists_of(model: nn.Module) -> dict[str, nn.ModuleList]:
 
 def layers_of(model: nn.Module) -> tuple[str, ...]:
     """Names of the members of those lists: the model's layers."""
-    return tuple(f"{n}.{i}" for n, m in lists_of(model).items() for i in range(len(m)))
+    return tuple(
+        f"{n}.{i}" for n, m in outer_lists(model).items() for i in range(len(m))
+    )
 
 
 def fit_experts(model: Any) -> None:

@@ -16,6 +16,7 @@ from fastlab.figures import batches, decode
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
 from fastlab.spec import PRESETS
+from fastlab.spec.cuts import read_points
 from fastlab.spec.grids import flat
 from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
@@ -84,7 +85,7 @@ def test_the_benchmark_prints_the_rows_of_the_ladder(benchmark, rows):
     assert found.loc["our graph", "status"] == "unsupported"
 
 
-@pytest.mark.parametrize("name", decode._ladder()["rungs"])
+@pytest.mark.parametrize("name", read_points("ladder")["rungs"])
 def test_each_rung_is_known_by_its_point(name):
     (point,) = decode.ladder_points(TINY, ["bf16"], [name])
     assert rung_of(point) == name

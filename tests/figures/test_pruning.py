@@ -17,7 +17,7 @@ from fastlab.figures.speedups import even_at
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.rows import QUESTION, points_of
-from fastlab.spec.cuts import cut_points, possible_shares, ways_to_choose
+from fastlab.spec.cuts import cut_points, possible_shares, read_points
 from fastlab.spec.pruning import (
     IMPORTANCES,
     LAYER_CHOICES,
@@ -115,7 +115,7 @@ def test_each_way_chooses_what_it_can():
 
 
 def test_every_way_to_choose_is_in_the_file():
-    every = ways_to_choose()["all"]
+    every = read_points("cuts")["all"]
     assert {*every["layers"], "random"} == {*LAYER_CHOICES}
     assert {*every["units"]} == {*IMPORTANCES}
     assert {*every["layers"], *every["units"]} == {*pruning.CHOICES}
