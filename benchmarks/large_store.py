@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastlab.record import Record, seal
-from fastlab.spec import Point, grid
+from fastlab.spec import grid
 from fastlab.spec.checks import digest
 from fastlab.sweeps.reference import references
 
@@ -25,11 +25,11 @@ import resource, sys, time
 from pathlib import Path
 from fastlab.sweeps.store import Store
 folder = Path(sys.argv[1])
-began = time.perf_counter()
+began, used = time.perf_counter(), time.process_time()
 """
 END = """
 most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"{time.perf_counter() - began:8.2f} s {most:8.0f} MB  {said}")
+print(f"{time.perf_counter() - began:8.2f} s {time.process_time() - used:8.2f} s CPU {most:8.0f} MB  {said}")
 """
 TASKS = {
     "what is done, without an index": """
@@ -40,7 +40,7 @@ said = len(Store(folder).done("cpu", {}))
     "what is done, with one": 'said = len(Store(folder).done("cpu", {}))',
     "the table": """
 from fastlab.rows import table
-said = table(Store(folder).records(samples=False)).shape
+said = table(Store(folder).each(samples=False)).shape
 """,
     "its health": "said = Store(folder).health()",
 }

@@ -245,8 +245,8 @@ def _flat(part: ModelShape | Workload | Recipe) -> dict[str, Any]:
     """The flat fields of a part of a point, and of the parts of that."""
     owners: dict[type, Any] = {type(part): part}
     if isinstance(part, Recipe):
-        own = part.pruning, part.sparsity, part.sharing
-        owners |= dict.fromkeys(VERBS) | {type(one): one for one in own if one}
+        parts = part.pruning, part.sparsity, part.sharing
+        owners |= dict.fromkeys(VERBS) | {type(one): one for one in parts if one}
 
     def value_of(cls: type, field: Field[Any]) -> Any:
         if owners[cls]:

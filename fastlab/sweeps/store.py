@@ -6,38 +6,35 @@ A row that `append` returned from is on disk. Rows are never changed or removed.
 from __future__ import annotations
 
 import errno
-import json
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import SAMPLES, SCHEMA, Measurement, Record, unseal
+from fastlab.record import SAMPLES, SCHEMA, Measurement, Record
 from fastlab.spec.checks import digest
-from fastlab.sweeps.writer import Writer, store_files, torn_tail
+from fastlab.sweeps.lines import (
+    NO_ROW,
+    BadLine,
+    Files,
+    Index,
+    Line,
+    line_data,
+    links_out,
+    store_files,
+    whole_lines,
+    why_bad,
+)
+from fastlab.sweeps.writer import Writer, torn_tail
 
 # "error" is not final: such a row is tried again by the next sweep.
 FINAL = ("ok", "oom", "unsupported", "nonfinite")
-_WORDS = ("key", "settings_key", "env", "device", "status")
-_NEEDED: dict[str, dict[str, type]] = {
-    "record": dict.fromkeys(_WORDS, str) | {"round": int},
-    "env": {"env": str},
-}
-_NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _OWN = ("schema", "kind", "env", "crc32")
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """A line that readers skip: its file's name, its number from 1, and why."""
-
-    file: str
-    line: int
-    why: str
 
 
 @dataclass(frozen=True)
@@ -100,12 +97,34 @@ class Store(AbstractContextManager["Store"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def records(self, samples: bool = True) -> list[Record]:
-        """One record for each key, `pooled` from the visits of its rounds."""
-        visits: dict[str, list[Record]] = {}
-        for row in self.visits(samples):
-            visits.setdefault(row.key, []).append(row)
-        return [pooled(rows) for rows in visits.values()]
+    def records(
+        self,
+        samples: bool = True,
+        keys: Container[str] | None = None,
+        bad: list[BadLine] | None = None,
+    ) -> list[Record]:
+        """One record for each key, `pooled` from the visits of its rounds.
+
+        keys: only of these, no other line being read. bad: takes what is skipped.
+        """
+        return list(self.each(samples, keys, bad))
+
+    def each(
+        self,
+        samples: bool = True,
+        keys: Container[str] | None = None,
+        bad: list[BadLine] | None = None,
+    ) -> Iterator[Record]:
+        """The `records` one by one: of a large store none but one is held."""
+        visits: dict[str, list[list[Line]]] = {}
+        bad = [] if bad is None else bad
+        for lines in self._visits(keys, bad):
+            visits.setdefault(lines[-1].key, []).append(lines)
+        with ExitStack() as files:
+            read = partial(self._best, Files(self.folder, files), samples, bad)
+            for own in visits.values():
+                if rows := [row for row in map(read, own) if row]:
+                    yield pooled(rows)
 
     def visits(self, samples: bool = True) -> list[Record]:
         """One record for each key and round, in the order of the store.
@@ -114,14 +133,37 @@ class Store(AbstractContextManager["Store"]):
         error: no later attempt hides a result. samples=False leaves the lists of raw
         samples empty: 10 000 rows of 3 x 500 samples are 0.1 GB instead of 1.
         """
-        best: dict[tuple[str, int], tuple[int, Record]] = {}
-        for row in self.attempts(samples):
-            rank = (row.status == "ok") + (row.status in FINAL)
-            name = (row.key, row.round)
-            if name not in best or rank >= best[name][0]:
-                best.pop(name, None)  # the place is the winner's
-                best[name] = (rank, row)
-        return [row for _, row in best.values()]
+        with ExitStack() as files:
+            read = partial(self._best, Files(self.folder, files), samples, [])
+            return [row for row in map(read, self._visits(None, [])) if row]
+
+    def _visits(
+        self, keys: Container[str] | None, bad: list[BadLine]
+    ) -> list[list[Line]]:
+        """The lines of each key and round, the one that counts last, by its place."""
+        found: dict[tuple[str, int], list[tuple[int, int, Line]]] = {}
+        index = Index(self.folder)
+        bad += index.bad
+        for place, line in enumerate(index.lines("record")):
+            if keys is None or line.key in keys:
+                own = rank(line.status), place, line
+                found.setdefault((line.key, line.round), []).append(own)
+        ranked = sorted(map(sorted, found.values()), key=lambda lines: lines[-1][1])
+        return [[line for _, _, line in lines] for lines in ranked]
+
+    def _best(
+        self, files: Files, samples: bool, bad: list[BadLine], lines: list[Line]
+    ) -> Record | None:
+        """The record of the last line that holds one: the index has not seen all."""
+        for line in reversed(lines):
+            try:
+                record = Record.from_dict(line_data(files.line(line), samples))
+                if record.key != line.key:
+                    raise ValueError("the index does not fit the line: delete it")
+                return record
+            except NO_ROW as error:
+                bad.append(BadLine(line.file, files.number(line), why_bad(error)))
+        return None
 
     def attempts(self, samples: bool = True) -> Iterator[Record]:
         """Every good row: files by name (that is, by time), lines by place."""
@@ -136,69 +178,54 @@ class Store(AbstractContextManager["Store"]):
         """
         wanted = (device, digest(dict(settings)), round)
         return {
-            row["key"]
+            row.key
             for row in self._rows("record")
-            if row["status"] in FINAL
-            and (row["device"], row["settings_key"], row["round"]) == wanted
+            if row.status in FINAL
+            and (row.device, row.settings_key, row.round) == wanted
         }
 
     def envs(self) -> dict[str, dict[str, Any]]:
         """Each environment by its digest, as it was given to `begin`."""
+        lines = {line.key: line for line in self._rows("env")}
+        with ExitStack() as stack:
+            read = Files(self.folder, stack).line
+            found = {key: line_data(read(line)) for key, line in lines.items()}
         return {
-            row["env"]: {n: v for n, v in row.items() if n not in _OWN}
-            for row in self._rows("env")
+            key: {n: v for n, v in row.items() if n not in _OWN}
+            for key, row in found.items()
         }
 
     def health(self) -> Health:
         """Read everything and count it; a bad line is listed here and never raised."""
         rows, files = list(self._read()), store_files(self.folder)
-        kinds = Counter(map(type, rows))
+        kinds = Counter(r["kind"] if isinstance(r, dict) else type(r) for r in rows)
         bad = [row for row in rows if isinstance(row, BadLine)]
         torn = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
         torn += [p.name for p in files if torn_tail(p)]
-        return Health(len(files), kinds[Record], kinds[dict], bad, torn)
+        return Health(len(files), kinds[Record], kinds["env"], bad, torn)
 
-    def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
-        for row in self._read(whole=False):
-            if isinstance(row, dict) and row["kind"] == kind:
-                yield row
+    def _rows(self, *kinds: str) -> Iterator[Line]:
+        return Index(self.folder).lines(*kinds)
 
     def _read(
-        self, samples: bool = False, whole: bool = True
+        self, samples: bool = False
     ) -> Iterator[Record | dict[str, Any] | BadLine]:
-        """Each line: a record (whole=False: its plain data), an environment, or bad."""
+        """Each line: a record, the data of another kind, or bad."""
+        yield from links_out(self.folder)
         for path in store_files(self.folder):
             with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if not line.endswith(b"\n"):
-                        break  # torn, or still being written: its rest is no line
+                for _, number, line in whole_lines(file):
                     try:
-                        data = _checked(unseal(line[:-1].decode(), samples=samples))
-                        record = whole and data["kind"] == "record"
+                        data = line_data(line, samples=samples)
+                        record = data["kind"] == "record"
                         yield Record.from_dict(data) if record else data
-                    except _NO_ROW as error:
-                        yield BadLine(path.name, number, _why(error))
+                    except NO_ROW as error:
+                        yield BadLine(path.name, number, why_bad(error))
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
-        return f"not JSON: {error}"
-    missing = isinstance(error, KeyError)
-    return f"the field {error} is missing" if missing else str(error)
-
-
-def _checked(data: dict[str, Any]) -> dict[str, Any]:
-    schema, kind = data["schema"], data["kind"]
-    if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        hint = " (newer): update fastlab to read it" if newer else ""
-        raise ValueError(f"schema={schema!r} is not {SCHEMA}{hint}")
-    if kind not in _NEEDED:
-        raise ValueError(f"kind={kind!r} is not one of {', '.join(_NEEDED)}")
-    for name, wanted in _NEEDED[kind].items():
-        if not isinstance(data[name], wanted):
-            raise TypeError(f"{name}={data[name]!r} must be of type {wanted.__name__}")
-    return data
+def rank(status: str) -> int:
+    """What hides what: "ok" any other status, a final one those that are not."""
+    return (status == "ok") + (status in FINAL)
 
 
 def pooled(visits: Sequence[Record]) -> Record:

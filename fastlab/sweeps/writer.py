@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlab.record import Record, seal, sync
+from fastlab.sweeps.lines import store_files
 
 SIGNING_S = 0.05  # a holder signs just after it locks: wait so long before reading
 FAR_BYTE = 1 << 30  # Windows forbids others to read the locked byte: lock none of ours
@@ -110,11 +111,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def store_files(folder: Path) -> list[Path]:
-    """The JSONL files of a store in the order of their names; none if it is missing."""
-    return sorted(p for p in folder.glob("*.jsonl") if p.is_file())
 
 
 def torn_tail(path: Path) -> bytes:
