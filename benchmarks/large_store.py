@@ -28,8 +28,9 @@ folder = Path(sys.argv[1])
 began, used = time.perf_counter(), time.process_time()
 """
 END = """
+used, wall = time.process_time() - used, time.perf_counter() - began
 most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(f"{time.perf_counter() - began:8.2f} s {time.process_time() - used:8.2f} s CPU {most:8.0f} MB  {said}")
+print(f"{wall:8.2f} s ({used:.2f} s of CPU), {most:.0f} MB: {said}")
 """
 TASKS = {
     "what is done, without an index": """

@@ -11,7 +11,8 @@ import click
 
 from fastlab.cli import points as given
 from fastlab.cli.points import device_option, echo_table, main, shown, students_option
-from fastlab.record import Record
+from fastlab.cli.stores import mix_hosts_option
+from fastlab.record import Record, write_atomically
 from fastlab.spec import Point
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
     show_default=True,
     help="measurements of each point, all once before any again; the middle counts",
 )
+@click.option("--shard", default="1/1", help="i/n: only this share of the points")
+@mix_hosts_option
 @students_option
 def sweep(
     file: str, folder: str, device: str, dry_run: bool, for_s: float | None, **how: Any
@@ -88,12 +91,14 @@ def sweep(
     The same command after an interruption goes on where it stopped.
     """
     from fastlab.sweeps.files import read_sweep
+    from fastlab.sweeps.keeping import check_host
     from fastlab.sweeps.run import plan
     from fastlab.sweeps.store import Store
 
     if for_s is not None and (dry_run or not for_s > 0):
         raise ValueError(f"--for-s {for_s:g} must be above 0, and without --dry-run")
-    wanted, store = read_sweep(file), Store(folder)
+    wanted, store = read_sweep(file, how["shard"]), Store(folder)
+    check_host(store, how["mix_hosts"])
     given.echo_left_out(wanted.left_out)
     trained, text, rounds = wanted.trained, wanted.text, how["rounds"]
     bench = given.bench_of(device, trained, text, how["students"], wanted.settings)
@@ -110,6 +115,7 @@ def _run_sweep(
     points: list[Point], store: Store, bench: Bench, for_s: float, rounds: int
 ) -> None:
     from fastlab.rows import table
+    from fastlab.sweeps.keeping import write_table
     from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
 
     again = "Go on: " + " ".join(["fastlab", *sys.argv[1:]])
@@ -125,31 +131,11 @@ def _run_sweep(
         sys.exit(130)
     rows = rows_of(points, store, bench)
     path = store.folder / "table.csv"
-    table(rows).to_csv(path, index=False)
+    envs = store.envs()
+    write_table(table(rows, envs), path)
     # each environment that wrote to this store
-    environments = json.dumps({"environments": store.envs()}, indent=1)
-    (store.folder / "run.json").write_text(environments + "\n")
+    told = json.dumps({"environments": envs}, indent=1) + "\n"
+    write_atomically(store.folder / "run.json", lambda fresh: fresh.write_text(told))
     click.echo(f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}")
     if any(record.status == "error" for record in rows):
         sys.exit(1)
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False))
-@click.option("--csv", "csv", type=click.Path(), help="write all columns here")
-def table(folder: str, csv: str | None) -> None:
-    """The rows of a store, and the lines of it that could not be read."""
-    from fastlab.rows import table as tabulate
-    from fastlab.sweeps.store import Store
-
-    store = Store(folder)
-    if not any(store.folder.glob("*.jsonl")):
-        raise ValueError(f"{folder} is no store: it has no .jsonl file")
-    rows, health = tabulate(store.records(samples=False)), store.health()
-    if csv:
-        rows.to_csv(csv, index=False)
-    echo_table(shown(rows))
-    for bad in health.bad:
-        click.echo(f"skipped {bad.file} line {bad.line}: {bad.why}", err=True)
-    for name in health.torn:
-        click.echo(f"torn tail kept aside: {name}", err=True)

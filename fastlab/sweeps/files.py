@@ -10,7 +10,7 @@ grids:                             # each a product of lists, as in fastlab.grid
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fastlab.clock.timing import Settings
 from fastlab.spec.checks import check_names
 from fastlab.spec.grids import grid, trained_source
 from fastlab.spec.point import Point
+from fastlab.sweeps.keeping import shard_of
 
 FIELDS = ("about", "settings", "text", "grids")
 ODD = r"[-+]?(0[0-9_xb].*|\d[\d_]*(:\d+)+\S*)"  # YAML reads 010 as 8, 1:30 as 90
@@ -39,10 +40,11 @@ class SweepFile:
     left_out: tuple[str, ...] = ()
 
 
-def read_sweep(path: str | Path) -> SweepFile:
+def read_sweep(path: str | Path, shard: str = "1/1") -> SweepFile:
     """Read and check a sweep file; nothing else happens.
 
-    Raises FileNotFoundError, or ValueError naming the file, the grid and the field.
+    shard: i/n, only that share of its points, see `shard_of`. Raises FileNotFoundError,
+    or ValueError naming the file, the grid and the field.
     """
     import yaml
 
@@ -53,7 +55,8 @@ def read_sweep(path: str | Path) -> SweepFile:
             if re.fullmatch(ODD, value):
                 raise ValueError(f"{value} must be in decimal, or a text in quotes")
         data = yaml.safe_load(text)
-        return _checked(data)
+        read = _checked(data)
+        return replace(read, points=shard_of(read.points, shard))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
 

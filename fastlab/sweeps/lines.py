@@ -28,6 +28,8 @@ _NEEDED: dict[str, dict[str, type]] = {
     "env": {"env": str},
     "start": dict.fromkeys(("key", "settings_key", "device"), str) | {"round": int},
 }
+# How reasons begin of lines that are not as they were written.
+DAMAGE = ("not JSON", "crc32", "empty", "a store line must be")
 NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _LISTS = {"offsets": int, "keys": str, "groups": int, "kinds": list, "bad": list}
 _NEW: dict[str, Any] = {"at": [], "end": 0, "tail": 0, "count": 0}

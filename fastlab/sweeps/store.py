@@ -6,17 +6,15 @@ A row that `append` returned from is on disk. Rows are never changed or removed.
 from __future__ import annotations
 
 import errno
-import statistics
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import SAMPLES, SCHEMA, Measurement, Record
+from fastlab.record import SCHEMA, Record
 from fastlab.spec.checks import digest
 from fastlab.sweeps.lines import (
     NO_ROW,
@@ -30,10 +28,12 @@ from fastlab.sweeps.lines import (
     whole_lines,
     why_bad,
 )
+from fastlab.sweeps.rounds import of_one_host, pooled
 from fastlab.sweeps.writer import Writer, torn_tail
 
 # "error" is not final: such a row is tried again by the next sweep.
 FINAL = ("ok", "oom", "unsupported", "nonfinite")
+Read = Record | dict[str, Any] | BadLine  # what a line may be
 _OWN = ("schema", "kind", "env", "crc32")
 
 
@@ -120,11 +120,14 @@ class Store(AbstractContextManager["Store"]):
         bad = [] if bad is None else bad
         for lines in self._visits(keys, bad):
             visits.setdefault(lines[-1].key, []).append(lines)
+        often = any(len(rounds) > 1 for rounds in visits.values())
+        envs = self.envs() if often else {}
+        hosts = {name: env.get("host") for name, env in envs.items()}
         with ExitStack() as files:
             read = partial(self._best, Files(self.folder, files), samples, bad)
             for own in visits.values():
                 if rows := [row for row in map(read, own) if row]:
-                    yield pooled(rows)
+                    yield pooled(of_one_host(rows, hosts))
 
     def visits(self, samples: bool = True) -> list[Record]:
         """One record for each key and round, in the order of the store.
@@ -195,21 +198,28 @@ class Store(AbstractContextManager["Store"]):
             for key, row in found.items()
         }
 
-    def health(self) -> Health:
-        """Read everything and count it; a bad line is listed here and never raised."""
-        rows, files = list(self._read()), store_files(self.folder)
-        kinds = Counter(r["kind"] if isinstance(r, dict) else type(r) for r in rows)
-        bad = [row for row in rows if isinstance(row, BadLine)]
-        torn = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
-        torn += [p.name for p in files if torn_tail(p)]
-        return Health(len(files), kinds[Record], kinds["env"], bad, torn)
+    def health(self, seen: Callable[[Read], Read] = lambda row: row) -> Health:
+        """Read everything and count it; a bad line is listed here and never raised.
+
+        seen: is given each line as it is read.
+        """
+        kinds, bad = Counter[Any](), []
+        for row in map(seen, self._read()):
+            kinds[row["kind"] if isinstance(row, dict) else type(row)] += 1
+            if isinstance(row, BadLine):
+                bad.append(row)
+        files, torn = len(store_files(self.folder)), self.torn()
+        return Health(files, kinds[Record], kinds["env"], bad, torn)
+
+    def torn(self) -> list[str]:
+        """The files that hold a part of a line, and those that end in one."""
+        aside = sorted(path.name for path in self.folder.glob("*.jsonl.torn"))
+        return aside + [p.name for p in store_files(self.folder) if torn_tail(p)]
 
     def _rows(self, *kinds: str) -> Iterator[Line]:
         return Index(self.folder).lines(*kinds)
 
-    def _read(
-        self, samples: bool = False
-    ) -> Iterator[Record | dict[str, Any] | BadLine]:
+    def _read(self, samples: bool = False) -> Iterator[Read]:
         """Each line: a record, the data of another kind, or bad."""
         yield from links_out(self.folder)
         for path in store_files(self.folder):
@@ -226,43 +236,3 @@ class Store(AbstractContextManager["Store"]):
 def rank(status: str) -> int:
     """What hides what: "ok" any other status, a final one those that are not."""
     return (status == "ok") + (status in FINAL)
-
-
-def pooled(visits: Sequence[Record]) -> Record:
-    """The record of a point that was visited once or more, by round.
-
-    A machine is now faster, now slower, for minutes: visits spread over a sweep can
-    tell, samples of one cannot.
-    seconds: the median of the visits', from the shortest to the longest of which low_s
-    to high_s reaches at least; samples in the order of the visits. All else is of the
-    visit in the middle, what was lost of the first that knows it.
-    """
-    good = [visit for visit in visits if visit.measured and visit.status == "ok"]
-    if len(good) < 2:
-        return good[0] if good else visits[-1]
-    times = [visit.measured for visit in good if visit.measured]
-    place = sorted(range(len(good)), key=lambda n: times[n].seconds)
-    middle = place[(len(place) - 1) // 2]
-    judged = next((visit.quality for visit in visits if visit.quality), None)
-    measured = _joined(times[middle], times)
-    return replace(good[middle], measured=measured, quality=judged, round=1)
-
-
-def _joined(one: Measurement, visits: Sequence[Measurement]) -> Measurement:
-    seconds, half = [visit.seconds for visit in visits], len(visits) / 2
-    noisy = sum("noisy" in visit.flags for visit in visits) > half
-    flags = [flag for flag in one.flags if flag != "noisy"]
-    samples: dict[str, Any] = {
-        name: tuple(chain.from_iterable(getattr(visit, name) for visit in visits))
-        for name in SAMPLES
-    }
-    return replace(
-        one,
-        seconds=statistics.median(seconds),
-        low_s=min(one.low_s, *seconds),
-        high_s=max(one.high_s, *seconds),
-        n=sum(visit.n for visit in visits),
-        converged=sum(visit.converged for visit in visits) > half,
-        flags=tuple([*flags, "noisy"] if noisy else flags),
-        **samples,
-    )
