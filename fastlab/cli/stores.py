@@ -63,23 +63,23 @@ def check(folder: str) -> None:
 
     Exit status 1 where a row was lost: a line is not as it was written.
     """
-    from fastlab.sweeps.keeping import check as checked
-
-    found = checked(_store(folder))
-    health = found.health
-    say(f"{health.records} rows and {health.envs} runs in {health.files} files")
+    found = _store(folder).health()
+    lost = [line for line in found.bad if line.is_damaged]
+    foreign = [line for line in found.bad if not line.is_damaged]
+    say(f"{found.records} rows and {found.envs} runs in {found.files} files")
     for count, words in (
-        (len(found.damaged), "damaged lines: what they held is lost"),
-        (len(found.foreign), "lines of another version, or not ours"),
-        (len(health.torn), "files with a torn tail, of a row that was never kept"),
-        (found.doubled, "rows that are there more than once: one of each counts"),
+        (len(lost), "damaged lines: what they held is lost"),
+        (len(foreign), "lines of another version, or not ours"),
+        (len(found.torn), "torn tails, of rows that were never kept"),
+        (found.doubled, "rows that are there once more"),
         (found.unfinished, "attempts that began and left no row"),
-        (found.poison, "points left alone, for two workers died of each"),
+        (found.poison, "points left alone, as workers died of them"),
     ):
-        say(f"{count:>8} {words}") if count else None
-    _list("damaged", found.damaged)
-    _list("foreign", found.foreign)
-    sys.exit(1 if found.damaged else 0)
+        if count:
+            say(f"{count:>8} {words}")
+    _list("damaged", lost)
+    _list("foreign", foreign)
+    sys.exit(1 if lost else 0)
 
 
 @main.command()

@@ -89,7 +89,9 @@ def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None
     allowed = list(allowed)
     for name in given:
         if name not in allowed:
-            raise ValueError(f"unknown {what} field {name!r}{suggest(name, allowed)}")
+            raise ValueError(
+                f"unknown {what} field {name!r}{suggest(str(name), allowed)}"
+            )
 
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)

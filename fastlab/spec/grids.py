@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
@@ -36,6 +37,8 @@ OTHERS = {
     "architecture": "class of transformers [that which the config names]",
     "weights": "random:<seed>, or trained: the model's own [random:0]",
 }
+TEXTS = (*OTHERS, "family")
+MOST = 1_000_000  # points of a grid: a plan of them takes half a minute
 GRID_FIELDS = (*FLAT, *OTHERS)
 
 
@@ -68,6 +71,8 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
+    if (many := math.prod(map(len, axes.values()))) > MOST:
+        raise ValueError(f"{many} combinations: {MOST} at most, or several grids")
     points, refused = [], []
     for row in itertools.product(*axes.values()):
         values = dict(zip(axes, row, strict=True))
@@ -109,6 +114,9 @@ def _as_list(name: str, value: Any) -> list[Any]:
     values = list(value) if isinstance(value, (list, tuple, range, set)) else [value]
     if not values:
         raise ValueError(f"{name}=[] must have at least one value")
+    for one in values if name in TEXTS else ():
+        if not isinstance(one, (str, type(None))):
+            raise ValueError(f"{name}={one!r} must be a text")
     return values
 
 

@@ -1,23 +1,24 @@
-"""Stores as files to keep: checked, merged, written as tables, planned in shards."""
+"""Stores beside others: merged, written as tables, filled in shards, of one host."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import socket
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
 from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastlab.record import Record, write_atomically
+from fastlab.record import write_atomically
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
 from fastlab.sweeps.lines import (
-    DAMAGE,
     NO_ROW,
     BadLine,
     line_data,
@@ -25,7 +26,7 @@ from fastlab.sweeps.lines import (
     whole_lines,
     why_bad,
 )
-from fastlab.sweeps.store import FINAL, Health, Store
+from fastlab.sweeps.store import FINAL, Store
 from fastlab.sweeps.writer import take_lock
 
 if TYPE_CHECKING:
@@ -33,47 +34,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("csv", "parquet")
 FORMULA = re.compile(r"[=+\-@\t\r]")  # begins what a spreadsheet would compute
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a store holds, line by line.
-
-    damaged: lines whose checksum does not fit, of rows that are lost. foreign: whole
-    lines that are no row of this version. doubled: rows that are there more than once;
-    unfinished: attempts that began and left no row; poison: points left alone.
-    """
-
-    health: Health
-    damaged: list[BadLine]
-    foreign: list[BadLine]
-    doubled: int
-    unfinished: int
-    poison: int
-
-
-def check(store: Store) -> Checked:
-    """Read every line of a store whole, and count what is there."""
-    starts, rows, poison = set(), Counter[tuple[Any, ...]](), set()
-
-    def seen(row: Record | dict[str, Any] | BadLine) -> Any:
-        if isinstance(row, Record):
-            rows[row.key, row.round, row.run, row.attempt] += 1
-            if row.status == "poison":
-                poison.add(row.key)
-        elif isinstance(row, dict) and row["kind"] == "start":
-            names = ("key", "round", "run", "attempt")
-            starts.add(tuple(str(row.get(name)) for name in names))
-        return row
-
-    health = store.health(seen)
-    bad: tuple[list[BadLine], list[BadLine]] = [], []
-    for one in health.bad:
-        bad[one.why.startswith(DAMAGE)].append(one)
-    foreign, damaged = bad
-    unfinished = starts - {tuple(map(str, row)) for row in rows}
-    doubled = rows.total() - len(rows)
-    return Checked(health, damaged, foreign, doubled, len(unfinished), len(poison))
 
 
 def check_host(store: Store, mix: bool) -> None:
@@ -99,13 +59,12 @@ def check_hosts(envs: Iterable[Mapping[str, Any]], mix: bool, folder: Path) -> N
 
 @dataclass
 class Merged:
-    """What came into a store: rows and other lines, what was skipped, what conflicts.
+    """What came into a store, the lines that are none, and points that were in two.
 
-    conflicts: points that more than one store has a final row of, in words.
+    conflicts: in words; of such rows the one of the later file counts, as everywhere.
     """
 
     rows: int = 0
-    lines: int = 0
     bad: list[BadLine] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
 
@@ -113,84 +72,62 @@ class Merged:
 def merge(sources: Sequence[Store], into: Store, mix_hosts: bool = False) -> Merged:
     """Copy every good line that `into` lacks, under its file's name; nothing changes.
 
-    Rows keep their environment and run. Of two rows of one point the later file counts,
-    as everywhere. Doing it again copies nothing. Raises ValueError for what is no store
-    and for hosts that would be mixed, StoreBusy where `into` is written to.
+    Rows keep their environment and run. Doing it again copies nothing. Raises
+    ValueError for hosts that would be mixed, StoreBusy where `into` is written to.
     """
-    for store in sources:
-        if not store_files(store.folder):
-            raise ValueError(f"{store.folder} is no store: it has no .jsonl file")
-    every = [into, *sources]
-    envs = [env for store in every for env in store.envs().values()]
+    stores = [into, *sources]
+    envs = [env for store in stores for env in store.envs().values()]
     check_hosts(envs, mix_hosts, into.folder)
     into.folder.mkdir(parents=True, exist_ok=True)
     lock = take_lock(into.folder)
     try:
+        have: dict[Any, Path] = {}
         merged = Merged()
-        copy = _Copy(into.folder, merged)
         for path in store_files(into.folder):
-            for _ in copy.fresh(path):
-                pass
-        merged.rows = merged.lines = 0
-        for store in sources:
-            for path in store_files(store.folder):
-                copy.file(path)
+            deque(_fresh(path, have, merged), maxlen=0)
+        merged = Merged()
+        for path in (path for store in sources for path in store_files(store.folder)):
+            lines = _fresh(path, have, merged)
+            if first := next(lines, b""):
+                target = _free_name(into.folder, path)
+                write_atomically(target, partial(_write, chain([first], lines)))
     finally:
         os.close(lock)
     return merged
 
 
-@dataclass
-class _Copy:
-    """The lines that a store has by now, and those that come."""
+def _fresh(path: Path, have: dict[Any, Path], merged: Merged) -> Iterator[bytes]:
+    """The good lines of a file that are not there yet.
 
-    folder: Path
-    merged: Merged
-    have: set[bytes] = field(default_factory=set)
-    final: dict[tuple[str, int], Path] = field(default_factory=dict)
+    have: the file's folder by a line's hash, and by the key and round of final rows.
+    """
+    with path.open("rb") as file:
+        for _, number, line in whole_lines(file):
+            try:
+                data = line_data(line, samples=False)
+            except NO_ROW as error:
+                merged.bad.append(BadLine(str(path), number, why_bad(error)))
+                continue
+            if have.setdefault(sha256(line).digest(), path) != path:
+                continue
+            merged.rows += data["kind"] == "record"
+            if data.get("status") in FINAL:
+                key, folder = data["key"], path.parent
+                other = have.setdefault((key, data["round"]), folder)
+                if other != folder:
+                    words = f"{key[:12]} is in {other} and in {folder}"
+                    merged.conflicts.append(words)
+            yield line + b"\n"
 
-    def fresh(self, path: Path) -> Iterator[bytes]:
-        """The good lines of a file that were not there yet."""
-        with path.open("rb") as file:
-            for _, number, line in whole_lines(file):
-                try:
-                    data = line_data(line, samples=False)
-                except NO_ROW as error:
-                    self.merged.bad.append(BadLine(str(path), number, why_bad(error)))
-                    continue
-                if (mark := hashlib.sha256(line).digest()) not in self.have:
-                    self.have.add(mark)
-                    self._count(data, path)
-                    yield line + b"\n"
 
-    def _count(self, data: dict[str, Any], path: Path) -> None:
-        self.merged.lines += 1
-        if data["kind"] != "record":
-            return
-        self.merged.rows += 1
-        if data["status"] in FINAL:
-            key = data["key"], data["round"]
-            other = self.final.setdefault(key, path.parent)
-            if other != path.parent:
-                words = f"{data['key'][:12]} is in {other} and in {path.parent}"
-                self.merged.conflicts.append(words)
+def _write(lines: Iterable[bytes], path: Path) -> None:
+    with path.open("wb") as file:
+        file.writelines(lines)
 
-    def file(self, path: Path) -> None:
-        """Copy the fresh lines of a file, at once; none where it brings nothing."""
-        lines = self.fresh(path)
-        if (first := next(lines, None)) is None:
-            return
-        name, number = path.name, 1
-        while (self.folder / name).exists():
-            number += 1
-            name = f"{path.stem}-{number}.jsonl"
 
-        def write(fresh: Path) -> None:
-            with fresh.open("wb") as file:
-                file.write(first)
-                file.writelines(lines)
-
-        write_atomically(self.folder / name, write)
+def _free_name(folder: Path, path: Path) -> Path:
+    names = chain([path.name], (f"{path.stem}-{n}.jsonl" for n in count(2)))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def check_format(to: str) -> None:

@@ -1,8 +1,8 @@
 """The lines of a store, and an index of them; the lines stay the truth.
 
-.index.json says of each file where its lines begin and what they are about, so that
-planning reads none of them and a table each that counts once. It is made where much was
-read without it, and made anew where a file is not as it was.
+.index.json says where each line begins and what it is about, so that planning reads
+none of them, and a table each that counts once. It is written where much had to be read
+for want of it, and made anew for a file that is not as it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastlab.record import SCHEMA, unseal, write_atomically
 
 INDEX = ".index.json"
 WORTH = 2**22  # bytes of lines: below, reading them takes a tenth of a second
-LONGEST = 2**24  # bytes of a line: rows have thousands, models' configs in them more
+LONGEST = 2**24  # bytes of a line: rows have thousands, with a model's config more
 TAIL = 4096  # bytes before the end that tell whether a file only grew
 _WORDS = ("key", "settings_key", "env", "device", "status")
 _NEEDED: dict[str, dict[str, type]] = {
@@ -28,29 +28,28 @@ _NEEDED: dict[str, dict[str, type]] = {
     "env": {"env": str},
     "start": dict.fromkeys(("key", "settings_key", "device"), str) | {"round": int},
 }
-# How reasons begin of lines that are not as they were written.
-DAMAGE = ("not JSON", "crc32", "empty", "a store line must be")
 NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-_LISTS = {"offsets": int, "keys": str, "groups": int, "kinds": list, "bad": list}
-_NEW: dict[str, Any] = {"at": [], "end": 0, "tail": 0, "count": 0}
 
 
 @dataclass(frozen=True)
 class BadLine:
     """A line that readers skip: its file's name, its number from 1, and why.
 
-    Number 0 stands for a whole file.
+    Number 0 stands for a whole file. is_damaged: it is not as it was written.
     """
 
     file: str
     line: int
     why: str
 
+    @property
+    def is_damaged(self) -> bool:
+        return self.why.startswith(("not JSON", "crc32", "empty", "a store line must"))
+
 
 class Line(NamedTuple):
     """Where a good line begins, and what it is about; an env's key is its digest."""
 
-    file: str
     offset: int
     key: str
     kind: str
@@ -58,30 +57,26 @@ class Line(NamedTuple):
     device: str = ""
     status: str = ""
     round: int = 0
+    file: str = ""
 
 
-def store_files(folder: Path) -> list[Path]:
+_TYPES = tuple(map(type, Line(0, "", "")))
+
+
+def store_files(folder: Path, linked: bool = False) -> list[Path]:
     """The JSONL files of a store in the order of their names; none if it is missing.
 
-    A link to what lies elsewhere is none of them.
+    A link to what lies elsewhere is none of them; linked=True gives just those.
     """
-    here = folder.resolve()
-    return sorted(
-        path
-        for path in folder.glob("*.jsonl")
-        if path.is_file() and not (path.is_symlink() and _leaves(path, here))
-    )
-
-
-def _leaves(path: Path, here: Path) -> bool:
-    return path.resolve().parent != here
+    here, files = folder.resolve(), (p for p in folder.glob("*.jsonl") if p.is_file())
+    out = {path: path.resolve().parent != here for path in files}
+    return sorted(path for path in out if out[path] == linked)
 
 
 def links_out(folder: Path) -> list[BadLine]:
-    """The files of a store that are links to somewhere else: nobody follows them."""
-    here, why = folder.resolve(), "a link out of the store, which is not followed"
-    links = (path for path in folder.glob("*.jsonl") if path.is_symlink())
-    return [BadLine(p.name, 0, why) for p in sorted(links) if _leaves(p, here)]
+    """The links that are none of a store's files, as nobody follows them."""
+    why = "a link out of the store, which is not followed"
+    return [BadLine(path.name, 0, why) for path in store_files(folder, linked=True)]
 
 
 def whole_lines(
@@ -98,8 +93,7 @@ def whole_lines(
                 return
             line = file.readline(LONGEST)
             offset += len(line)
-        whole = offset - began <= LONGEST
-        yield began, number, line[:-1] if whole else b""
+        yield began, number, line[:-1] if offset - began <= LONGEST else b""
 
 
 def line_data(line: bytes, samples: bool = True) -> dict[str, Any]:
@@ -115,7 +109,7 @@ def line_data(line: bytes, samples: bool = True) -> dict[str, Any]:
     if kind not in _NEEDED:
         raise ValueError(f"kind={kind!r} is not one of {', '.join(_NEEDED)}")
     for name, wanted in _NEEDED[kind].items():
-        if not isinstance(data[name], wanted):
+        if type(data[name]) is not wanted:
             raise TypeError(f"{name}={data[name]!r} must be of type {wanted.__name__}")
     return data
 
@@ -135,14 +129,17 @@ class Files:
         self._folder, self._stack = folder, stack
         self._open: dict[str, BinaryIO] = {}
 
-    def line(self, line: Line) -> bytes:
-        """The bytes of a line, without newline."""
+    def data(self, line: Line, samples: bool = True) -> dict[str, Any]:
+        """The data of a line; raises one of NO_ROW where it is not what was indexed."""
         if line.file not in self._open:
             opened = self._stack.enter_context((self._folder / line.file).open("rb"))
             self._open[line.file] = opened
         file = self._open[line.file]
         file.seek(line.offset)
-        return file.readline(LONGEST).removesuffix(b"\n")
+        data = line_data(file.readline(LONGEST).removesuffix(b"\n"), samples)
+        if data["env" if line.kind == "env" else "key"] != line.key:
+            raise ValueError(f"{INDEX} does not fit the line: delete it")
+        return data
 
     def number(self, line: Line) -> int:
         """The line's number in its file, from 1."""
@@ -152,14 +149,14 @@ class Files:
 
 
 class Index:
-    """The lines of a store as they are now; see the module."""
+    """The lines of a store as they are now; see the module. bad: those skipped."""
 
     def __init__(self, folder: Path) -> None:
-        kept, self._files, self._read = _load(folder), {}, 0
+        self._files, kept, self._unread = {}, _load(folder), 0
         for path in store_files(folder):
             self._files[path.name] = self._scanned(path, kept.get(path.name))
-        if self._read >= WORTH:
-            words = json.dumps({"schema": SCHEMA, "files": self._files})
+        if self._unread >= WORTH:
+            words = json.dumps(self._files)
             with suppress(OSError):  # a folder that can only be read
                 write_atomically(folder / INDEX, lambda path: path.write_text(words))
         self.bad = links_out(folder) + [
@@ -169,11 +166,9 @@ class Index:
     def lines(self, *kinds: str) -> Iterator[Line]:
         """Every good line of these kinds: files by name, lines by place."""
         for name, file in self._files.items():
-            places = zip(file["offsets"], file["keys"], file["groups"], strict=True)
-            wanted = [kind if kind[0] in kinds else None for kind in file["kinds"]]
-            for offset, key, group in places:
-                if (kind := wanted[group]) is not None:
-                    yield Line(name, offset, key, *kind)
+            for line in file["lines"]:
+                if line[2] in kinds:
+                    yield Line._make((*line[:7], name))
 
     def _scanned(self, path: Path, old: dict[str, Any] | None) -> dict[str, Any]:
         with path.open("rb") as file:
@@ -183,30 +178,23 @@ class Index:
                 return old
             grown = old and at[0] > old["at"][0] and _tail(file, old["end"])
             if old is None or grown != old["tail"]:
-                old = _NEW | {name: [] for name in _LISTS}
-            file.seek(old["end"])
-            groups = {tuple(kind): n for n, kind in enumerate(old["kinds"])}
-            for offset, number, line in whole_lines(file, old["end"], old["count"]):
+                old = {"end": 0, "count": 0, "lines": [], "bad": []}
+            file.seek(began := old["end"])
+            for offset, number, line in whole_lines(file, began, old["count"]):
                 try:
-                    key, *kind = _about(line_data(line, samples=False))
-                    old["groups"].append(groups.setdefault(tuple(kind), len(groups)))
-                    old["offsets"].append(offset)
-                    old["keys"].append(key)
+                    old["lines"].append(_about(offset, line_data(line, samples=False)))
                 except NO_ROW as error:
-                    old["bad"].append([number, why_bad(error)])
-                old["count"] = number
-                end = file.tell()
-                self._read += end - old["end"]
-                old["end"] = end
-            old |= {"at": at, "kinds": [*groups], "tail": _tail(file, old["end"])}
-        return old
+                    old["bad"].append((number, why_bad(error)))
+                old |= {"end": file.tell(), "count": number}
+            self._unread += old["end"] - began
+            return old | {"at": at, "tail": _tail(file, old["end"])}
 
 
-def _about(data: dict[str, Any]) -> tuple[Any, ...]:
+def _about(offset: int, data: dict[str, Any]) -> Line:
     if data["kind"] == "env":
-        return data["env"], "env"
-    names = ("key", "kind", "settings_key", "device")
-    return *(data[name] for name in names), data.get("status", ""), data["round"]
+        return Line(offset, data["env"], "env")
+    words = [data[name] for name in ("key", "kind", "settings_key", "device")]
+    return Line._make((offset, *words, data.get("status", ""), data["round"], ""))
 
 
 def _tail(file: BinaryIO, end: int) -> int:
@@ -219,28 +207,13 @@ def _load(folder: Path) -> dict[str, Any]:
     """What the index says of each file; nothing where it is none of ours."""
     path = folder / INDEX
     try:
-        if path.is_symlink():
-            return {}
-        data = json.loads(path.read_bytes())
-        files = data["files"] if data["schema"] == SCHEMA else {}
-        return {name: one for name, one in files.items() if _fits(one)}
+        files = {} if path.is_symlink() else json.loads(path.read_bytes())
+        for one in files.values():
+            counts = *one["at"], one["end"], one["count"], one["tail"]
+            fits = tuple(map(type, counts)) == (int,) * 5 and min(counts) >= 0
+            fits &= all(tuple(map(type, line)) == _TYPES for line in one["lines"])
+            if not fits or not all(int(n) and str(why) for n, why in one["bad"]):
+                return {}
+        return dict(files)
     except (OSError, *NO_ROW):
         return {}
-
-
-def _fits(one: dict[str, Any]) -> bool:
-    """Whether the entry of a file has the form that it was written in."""
-    lists = all(
-        all(type(value) is kind for value in one[name]) for name, kind in _LISTS.items()
-    )
-    kinds = [Line("", 0, "", *kind) for kind in one["kinds"]]
-    counts = [one["end"], one["tail"], one["count"], *one["at"]]
-    return (
-        lists
-        and len(one["offsets"]) == len(one["keys"]) == len(one["groups"])
-        and all(type(count) is int for count in counts)
-        and all(0 <= group < len(kinds) for group in one["groups"])
-        and all(type(kind.round) is int for kind in kinds)
-        and all(isinstance(word, str) for kind in one["kinds"] for word in kind[:4])
-        and all(BadLine("", *bad).line > 0 for bad in one["bad"])
-    )

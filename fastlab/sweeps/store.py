@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +41,9 @@ _OWN = ("schema", "kind", "env", "crc32")
 class Health:
     """What a store holds: counts of good rows, the lines skipped, the torn tails.
 
-    `torn` names the files that hold or still end in a part of a line.
+    `torn` names the files that hold or still end in a part of a line. doubled: rows
+    that are there once more; unfinished: attempts that began and left no row; poison:
+    points that are left alone.
     """
 
     files: int
@@ -49,6 +51,9 @@ class Health:
     envs: int
     bad: list[BadLine]
     torn: list[str]
+    doubled: int = 0
+    unfinished: int = 0
+    poison: int = 0
 
 
 class Store(AbstractContextManager["Store"]):
@@ -98,16 +103,13 @@ class Store(AbstractContextManager["Store"]):
         self.close()
 
     def records(
-        self,
-        samples: bool = True,
-        keys: Container[str] | None = None,
-        bad: list[BadLine] | None = None,
+        self, samples: bool = True, keys: Container[str] | None = None
     ) -> list[Record]:
-        """One record for each key, `pooled` from the visits of its rounds.
+        """One record for each key, `pooled` from the visits of its rounds on one host.
 
-        keys: only of these, no other line being read. bad: takes what is skipped.
+        keys: only of these, no other line being read.
         """
-        return list(self.each(samples, keys, bad))
+        return list(self.each(samples, keys))
 
     def each(
         self,
@@ -115,7 +117,7 @@ class Store(AbstractContextManager["Store"]):
         keys: Container[str] | None = None,
         bad: list[BadLine] | None = None,
     ) -> Iterator[Record]:
-        """The `records` one by one: of a large store none but one is held."""
+        """The `records` one by one, none being held. bad: takes what is skipped."""
         visits: dict[str, list[list[Line]]] = {}
         bad = [] if bad is None else bad
         for lines in self._visits(keys, bad):
@@ -160,10 +162,7 @@ class Store(AbstractContextManager["Store"]):
         """The record of the last line that holds one: the index has not seen all."""
         for line in reversed(lines):
             try:
-                record = Record.from_dict(line_data(files.line(line), samples))
-                if record.key != line.key:
-                    raise ValueError("the index does not fit the line: delete it")
-                return record
+                return Record.from_dict(files.data(line, samples))
             except NO_ROW as error:
                 bad.append(BadLine(line.file, files.number(line), why_bad(error)))
         return None
@@ -191,25 +190,32 @@ class Store(AbstractContextManager["Store"]):
         """Each environment by its digest, as it was given to `begin`."""
         lines = {line.key: line for line in self._rows("env")}
         with ExitStack() as stack:
-            read = Files(self.folder, stack).line
-            found = {key: line_data(read(line)) for key, line in lines.items()}
+            read = Files(self.folder, stack).data
+            found = {key: read(line) for key, line in lines.items()}
         return {
             key: {n: v for n, v in row.items() if n not in _OWN}
             for key, row in found.items()
         }
 
-    def health(self, seen: Callable[[Read], Read] = lambda row: row) -> Health:
-        """Read everything and count it; a bad line is listed here and never raised.
-
-        seen: is given each line as it is read.
-        """
-        kinds, bad = Counter[Any](), []
-        for row in map(seen, self._read()):
-            kinds[row["kind"] if isinstance(row, dict) else type(row)] += 1
+    def health(self) -> Health:
+        """Read everything and count it; a bad line is listed here and never raised."""
+        rows, starts, poison, envs = Counter[Any](), set(), set(), 0
+        bad: list[BadLine] = []
+        for row in self._read():
             if isinstance(row, BadLine):
                 bad.append(row)
-        files, torn = len(store_files(self.folder)), self.torn()
-        return Health(files, kinds[Record], kinds["env"], bad, torn)
+            elif isinstance(row, Record):
+                rows[row.key, row.round, row.run, row.attempt] += 1
+                poison |= {row.key} if row.status == "poison" else set()
+            elif row["kind"] == "start":
+                names = ("key", "round", "run", "attempt")
+                starts.add(tuple(str(row.get(name)) for name in names))
+            else:
+                envs += 1
+        began = starts - {tuple(map(str, row)) for row in rows}
+        counts = len(store_files(self.folder)), rows.total(), envs
+        more = rows.total() - len(rows), len(began), len(poison)
+        return Health(*counts, bad, self.torn(), *more)
 
     def torn(self) -> list[str]:
         """The files that hold a part of a line, and those that end in one."""

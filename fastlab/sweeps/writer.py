@@ -129,7 +129,10 @@ def _set_aside(path: Path) -> None:
     tail = torn_tail(path)
     if not tail:
         return
-    with path.with_name(path.name + ".torn").open("ab") as torn:
+    aside = path.with_name(path.name + ".torn")
+    if aside.is_symlink():
+        raise OSError(errno.EINVAL, "this must be a plain file: remove it", str(aside))
+    with aside.open("ab") as torn:
         torn.write(b"\n" + tail if torn.tell() else tail)
         torn.flush()
         sync(torn.fileno())
@@ -150,7 +153,10 @@ def take_lock(folder: Path) -> int:
     where the folder cannot be written to or its file system has no locks.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    fd = os.open(folder / ".lock", flags, 0o644)
+    path = folder / ".lock"
+    if path.is_symlink() or path.is_dir():
+        raise OSError(errno.EINVAL, "this must be a plain file: remove it", str(path))
+    fd = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)
     try:
         if not _try_lock(fd):
             time.sleep(SIGNING_S)
