@@ -178,7 +178,7 @@ def lines(chance: random.Random, hostile: list[str]) -> Iterator[list[str]]:
     commands = [name for name in main.commands if name not in slow]
     while True:
         name = chance.choice(commands)
-        words = [name, *["--model", "tiny-llama"] * (chance.random() < 0.3)]
+        words = [name, *["--model", "tiny-llama"] * (name == "predict")]
         for parameter in main.commands[name].params:
             option = isinstance(parameter, click.Option)
             if chance.random() > (0.1 if option else 0.8):
