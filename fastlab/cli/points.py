@@ -30,6 +30,9 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]
+            raise
         except (ValueError, OSError, FloatingPointError) as error:
             raise click.UsageError(one_line(str(error))) from error
         except RuntimeError as error:

@@ -142,17 +142,19 @@ def write_table(rows: pd.DataFrame, path: Path, to: str = "csv") -> None:
 
     In CSV a text that a spreadsheet would compute gets a ' before it.
     """
-    if to == "parquet":
-        write_atomically(path, lambda fresh: rows.to_parquet(fresh, index=False))
-        return
     texts = rows.select_dtypes(exclude="number").columns
-    safe = rows.assign(**{name: rows[name].map(_cell) for name in texts})
-    write_atomically(path, lambda fresh: safe.to_csv(fresh, index=False))
+    cell = partial(_cell, formulas=to == "csv")
+    safe = rows.assign(**{name: rows[name].map(cell) for name in texts})
+    write = safe.to_csv if to == "csv" else safe.to_parquet
+    write_atomically(path, partial(write, index=False))
 
 
-def _cell(value: Any) -> Any:
-    formula = isinstance(value, str) and FORMULA.match(value)
-    return f"'{value}" if formula else value
+def _cell(value: Any, formulas: bool) -> Any:
+    """A text as files take it, without half a surrogate pair; all else as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.encode(errors="backslashreplace").decode()
+    return f"'{text}" if formulas and FORMULA.match(text) else text
 
 
 def shard_of(points: Iterable[Point], shard: str) -> list[Point]:
