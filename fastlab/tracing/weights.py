@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -30,6 +31,7 @@ def expert_sizes(module: Any, stack: Any) -> tuple[int, int]:
     return (k, n) if getattr(module, "is_transposed", False) else (n, k)
 
 
+@lru_cache(maxsize=1)
 def layers_of(model: nn.Module) -> set[str]:
     """Names of the members of the model's outermost lists of modules: its layers."""
     lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
