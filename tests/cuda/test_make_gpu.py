@@ -1,4 +1,4 @@
-"""`make gpu`, dry: every step on the stand-in at tiny sizes, killed, and gone on with."""
+"""`make gpu`, dry: each step on the stand-in at tiny sizes, killed, and gone on with."""
 
 import json
 import os

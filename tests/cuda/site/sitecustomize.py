@@ -11,7 +11,6 @@ import json
 import os
 import sys
 
-
 LACKING = {"papermill", "ipywidgets", "jupyterlab", "IPython", "nbformat", "nbclient"}
 LACKING |= {"notebook", "playwright", "importlinter", "mypy", "nbstripout"}
 
