@@ -40,7 +40,8 @@ def held(cache: Any) -> int:
 @torch.no_grad()
 def test_a_step_moves_what_a_dynamic_cache_does(kind: str, length: int) -> None:
     """Each layer copies what it kept and the new row; attention reads that copy."""
-    model, ids, update, seen = small_model(kind), token_rows(2, length), Cache.update, []
+    model, ids = small_model(kind), token_rows(2, length)
+    update, seen = Cache.update, []
 
     def noting(*args: Any, **kwargs: Any) -> Any:
         seen.append(update(*args, **kwargs))
