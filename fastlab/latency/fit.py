@@ -1,10 +1,11 @@
-"""Two to six fitted numbers per precision and class of operation, and what they leave.
+"""Two to eight fitted numbers per precision and class of operation, and what they leave.
 
 t = ((flops / peak)^p + (bytes / bandwidth)^p)^(1/p)
     + launches x overhead + depth x depth_s + rows x row_s,
 fitted to log t by robust least squares with weak priors, times exp(residual). depth is
 what one result must wait for, however wide the device: the k of a product, keys x
 head_dim of attention. rows cost extra only where inputs are quantized row by row.
+On a GPU whose L2 is known, what fits a cache is moved at a bandwidth of its own.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from fastlab.spec.formats import FORMATS
 LEVEL = 0.9  # share of operations that should lie within their interval
 NOISE = 0.1  # log error below which the fit trusts a point fully
 
-# (typical value, sd of its log), bandwidth as a share of the device's; what differs by
-# class is in CLASSES.
+# (typical value, sd of its log), bandwidths and cache_bytes as a share of the device's;
+# what differs by class is in CLASSES.
 PRIORS = {
     "bandwidth": (0.8, 0.5),
     "overhead_s": (5e-6, 1.5),
     "sharpness": (1.0, 0.7),  # p - 1
     "row_s": (1e-9, 2.0),
+    "cache_bandwidth": (2.5, 0.5),
+    "cache_bytes": (0.4, 1.0),  # a benchmark that repeats itself holds more of its own
 }
+CACHE_FROM = 12  # samples from which a cache is looked for
 DEPTH_SD = 2.0
 
 
@@ -104,6 +108,14 @@ def _priors(
         found["depth_s"] = (known.depth_s, DEPTH_SD)
     if known.form == "product" and FORMATS[precision].dynamic:
         found["row_s"] = PRIORS["row_s"]
+    cached = device.kind != "cpu" and device.l2_bytes and known.form != "bytes"
+    if cached and len(samples) >= CACHE_FROM:
+        for name, whole in (
+            ("cache_bandwidth", device.bandwidth),
+            ("cache_bytes", device.l2_bytes),
+        ):
+            share, sd = PRIORS[name]
+            found[name] = (share * whole, sd)
     return found
 
 
