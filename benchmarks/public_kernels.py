@@ -46,9 +46,9 @@ SHEETS = {
 }
 VARIANTS = {"fitted": (), "no residual": ("residual",)}
 # Of the products that `fastlab calibrate` times: outputs for each input (or the
-# reverse), and rows. Blocks reach four times as many.
-WIDEST, MOST_ROWS = 8, 8192
-NEAR = 0.7  # log distance within which a measured shape stands in for a block's own
+# reverse), sizes and rows. Blocks reach four times as many rows.
+WIDEST, SIZES, MOST_ROWS = 8, (256, 16384), 8192
+NEAR = 0.7  # log distance within which a measured product stands in for a block's own
 
 
 class Rows(NamedTuple):
@@ -142,7 +142,8 @@ def attentions(table: list[dict]) -> Rows:
 def layer_like(dims: Sequence[int]) -> bool:
     """Whether a layer has such a product (m, n, k): neither very flat nor very deep."""
     rows, *sizes = dims
-    return rows <= MOST_ROWS and max(sizes) <= WIDEST * min(sizes)
+    usual = SIZES[0] <= min(sizes) and max(sizes) <= min(SIZES[1], WIDEST * min(sizes))
+    return usual and rows <= MOST_ROWS
 
 
 def spread_out(places: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:

@@ -24,7 +24,8 @@ class ClassFit:
     """The fitted model of one class of operations at one precision on one device.
 
     parameters: peak in FLOP/s, bandwidth and cache_bandwidth in bytes/s, cache_bytes,
-    sharpness = p - 1, the rest in seconds. width = half an interval in standard deviations of the residual.
+    sharpness = p - 1, the rest in seconds. width = half an interval in standard
+    deviations of the residual.
     """
 
     kind: str
