@@ -6,7 +6,7 @@ longer fit the caches of a CPU, complete a calibration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,12 +51,14 @@ def dense_of(device: Device) -> list[str]:
     return [precision for precision in DENSE if precision in device.peak_flops]
 
 
-def host_points() -> list[Point]:
+def host_points(
+    families: Collection[str] = FAMILIES, precision: str = "fp32"
+) -> list[Point]:
     """Forwards so small that all their time is the host's: two for each family."""
-    phases = {"bert": ("prefill",)}
+    phases, how = {"bert": ("prefill",)}, TINY | {"precision": precision}
     return [
-        point_of(family=family, phase=phase, layers=4, prompt_len=4, **TINY)
-        for family in FAMILIES
+        point_of(family=family, phase=phase, layers=4, prompt_len=4, **how)
+        for family in families
         for phase in phases.get(family, ("prefill", "decode"))
     ]
 
@@ -103,28 +105,32 @@ def _beyond_kernels(points: Sequence[Point], device: Device) -> np.ndarray:
     return np.array([seconds, [costs_of(point).totals[LAUNCHES] for point in points]])
 
 
-def host_seconds(device: Device) -> dict[str, float]:
+def host_seconds(device: Device, points: Sequence[Point]) -> dict[str, float]:
     """Host seconds per launch of each family's code, without a CPU's kernels."""
-    points = host_points()
     seconds, launches = _beyond_kernels(points, device)
     families = np.array([point.shape.family for point in points])
-    each = {name: (seconds / launches)[families == name].mean() for name in FAMILIES}
-    return {name: max(float(mean), 0.0) for name, mean in each.items()}
+    each = {
+        name: (seconds / launches)[families == name].mean() for name in set(families)
+    }
+    return {str(name): max(float(mean), 0.0) for name, mean in each.items()}
 
 
-def compiled_seconds(device: Device) -> tuple[float, float]:
+def compiled_seconds(device: Device, precision: str = "fp32") -> tuple[float, float]:
     """Host seconds per launch within compiled code, and per call of it.
 
     From decode steps of one layer and of several, which take some seconds to compile.
     """
     how = {"family": "llama", "phase": "decode", "runtime": "decoder", **TINY}
+    how["precision"] = precision
     points = [point_of(layers=layers, **how) for layers in COMPILED_LAYERS]
     (few, many), (first, second) = _beyond_kernels(points, device).tolist()
     each = max((many - few) / (second - first), 0.0)
     return each, max(few - first * each, 0.0)
 
 
-def slowdowns(kind: str, precision: str) -> tuple[tuple[float, float], ...]:
+def slowdowns(
+    kind: str, precision: str, sizes: Sequence[int] = LEVELS
+) -> tuple[tuple[float, float], ...]:
     """(bytes, factor): what a byte of weights takes when so many are gone through.
 
     Against the bytes that microbenchmarks go through. One row is multiplied with one
@@ -133,13 +139,13 @@ def slowdowns(kind: str, precision: str) -> tuple[tuple[float, float], ...]:
     """
     if kind != "cpu":
         return ()
-    each = [_seconds_per_byte(size, precision) for size in LEVELS]
-    at = LEVELS.index(STREAMED)
+    each = [_seconds_per_byte(size, precision) for size in sizes]
+    at = sizes.index(STREAMED)
     # Fewer bytes never come slower, nor more faster: what says otherwise is noise.
     factors = np.array(each) / each[at]
     factors[: at + 1] = np.minimum.accumulate(factors[at::-1])[::-1]
     factors[at:] = np.maximum.accumulate(factors[at:])
-    return tuple(zip(map(float, LEVELS), factors.tolist(), strict=True))
+    return tuple(zip(map(float, sizes), factors.tolist(), strict=True))
 
 
 def _seconds_per_byte(size: int, precision: str) -> float:
@@ -212,22 +218,31 @@ def replay_overhead() -> float:
     return min(samples.e2e_ns) / 1e9
 
 
-def with_host(profile: Profile, device: Device, compiling: bool) -> Profile:
-    """The profile with what launching and cache levels cost.
+def with_host(
+    profile: Profile,
+    device: Device,
+    compiling: bool,
+    families: Collection[str] = FAMILIES,
+    sizes: Sequence[int] = LEVELS,
+) -> Profile:
+    """The profile with what launching costs in these families, and cache levels.
 
     compiling: whether anything can be compiled; else what it costs the host stays 0.
+    sizes: bytes of weights that are gone through, STREAMED among them.
     """
-    levels = {p: slowdowns(device.kind, p) for p in dense_of(device)}
+    dense = [p for p in dense_of(device) if profile.holds(p)]
+    levels = {p: slowdowns(device.kind, p, sizes) for p in dense}
     profile = replace(
         profile,
         replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
         levels={p: found for p, found in levels.items() if found},
     )
-    host = host_seconds(replace(device, fits=profile))
+    points = host_points(families, dense[0])
+    host = host_seconds(replace(device, fits=profile), points)
     profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
     if not compiling:
         return profile
-    each, call = compiled_seconds(replace(device, fits=profile))
+    each, call = compiled_seconds(replace(device, fits=profile), dense[0])
     return replace(profile, compiled_s=each, call_s=call)
 
 

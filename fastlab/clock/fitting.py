@@ -7,6 +7,7 @@ runs it, and counted by the same function of `cost/ops.py` as the models'.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import defaultdict
@@ -48,6 +49,7 @@ LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
 POOLS = CANDIDATES | STORED_CANDIDATES
 Progress = Callable[[Sequence[int]], Iterable[int]]
+Ends = tuple[np.ndarray, np.ndarray]  # smallest and largest places, in log space
 ROUNDS = 3  # in which all is timed once before any is timed again
 
 
@@ -98,14 +100,17 @@ def profiled(
     calls: Sequence[Point],
     compiling: bool,
     progress: Progress | None = None,
+    settings: Settings | None = None,
     rounds: int = ROUNDS,
+    **host: Any,
 ) -> tuple[Profile, list[Sample]]:
     """The profile of benchmarks and of calls, timed in rounds; and the samples.
 
     Calls of packed weights and compiled ones take long to make: once, in any round.
+    settings: of one visit; host: as `with_host` takes it.
     """
     clock, usual = clock_for(device.kind), settings_for(device.kind)
-    short = replace(usual, budget_s=usual.budget_s / rounds)
+    short = settings or replace(usual, budget_s=usual.budget_s / rounds)
 
     def seconds(task: Any) -> float:
         if isinstance(task, Point):
@@ -118,7 +123,8 @@ def profiled(
         Sample.of(bench.op, float(np.median(times)), precision, device.name)
         for (precision, bench), times in zip(plan, visits, strict=False)
     ]
-    profile = with_host(Profile(fits_of(samples, device)), device, compiling)
+    profile = Profile(fits_of(samples, device))
+    profile = with_host(profile, device, compiling, **host)
     return with_whole_calls(profile, device, calls, visits[len(plan) :]), samples
 
 
@@ -188,9 +194,15 @@ def wanted_counts(
 
 
 def chosen(
-    device: Device, precision: str, counts: Mapping[str, int]
+    device: Device,
+    precision: str,
+    counts: Mapping[str, int],
+    near: Mapping[str, Ends] | None = None,
 ) -> list[Benchmark]:
-    """The benchmarks of a precision: of each class, `counts` far apart from another."""
+    """The benchmarks of a precision: of each class, `counts` far apart from another.
+
+    near: by class, the sizes that they are to be taken from, or next to.
+    """
     rate = device.product_rate(precision)
     longest, largest = LONGEST_S[device.kind], LARGEST_BYTES[device.kind]
     picked = []
@@ -206,8 +218,18 @@ def chosen(
             and b.op.bytes <= largest
         ]
         places = work_of([Sample.of(b.op, 1.0, precision) for b in pool]).places
-        picked += [pool[n] for n in spread(places, count)]
+        usable = np.arange(len(pool))
+        if near:
+            usable = within(places, near[name], count)
+        picked += [pool[usable[n]] for n in spread(places[usable], count)]
     return picked
+
+
+def within(places: np.ndarray, ends: Ends, count: int) -> np.ndarray:
+    """Indices of the places between the ends or a factor 2 beyond, at least `count`."""
+    beyond = np.maximum(np.maximum(ends[0] - places, places - ends[1]), 0).max(axis=1)
+    furthest = max(math.log(2), np.sort(beyond)[min(count, len(beyond)) - 1])
+    return np.flatnonzero(beyond <= furthest + 1e-9)
 
 
 def spread(places: np.ndarray, count: int) -> list[int]:

@@ -25,12 +25,14 @@ def test_every_family_has_its_host_seconds(monkeypatch, profile):
 
     monkeypatch.setattr(end_to_end, "estimate", made)
     monkeypatch.setattr(end_to_end, "seconds_of", took)
-    found = end_to_end.host_seconds(profile)
+    found = end_to_end.host_seconds(profile, end_to_end.host_points())
     assert found == {
         name: pytest.approx(3e-5 if name == "gpt2" else 2e-5) for name in FAMILIES
     }
     # A GPU's host queues ahead: there the whole call is the host's.
-    gpu = end_to_end.host_seconds(replace(profile, kind="cuda"))
+    gpu = end_to_end.host_seconds(
+        replace(profile, kind="cuda"), end_to_end.host_points()
+    )
     launches = [costs_of(p).totals[LAUNCHES] for p in end_to_end.host_points()[-1:]]
     assert gpu["bert"] == pytest.approx(2e-5 + 1.0 / launches[0])
 
@@ -51,7 +53,9 @@ def test_launches_and_calls_of_compiled_code_are_told_apart(monkeypatch, profile
 def test_a_host_is_never_paid_back(monkeypatch, profile):
     monkeypatch.setattr(end_to_end, "seconds_of", lambda point, kind: 1e-9)
     known = calibrated(profile)
-    assert set(end_to_end.host_seconds(known).values()) == {0.0}
+    assert set(end_to_end.host_seconds(known, end_to_end.host_points()).values()) == {
+        0.0
+    }
 
 
 def test_levels_never_get_faster_with_more_bytes(monkeypatch):
