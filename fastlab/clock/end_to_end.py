@@ -129,7 +129,7 @@ def compiled_seconds(device: Device, precision: str = "fp32") -> tuple[float, fl
 
 
 def slowdowns(
-    kind: str, precision: str, sizes: Sequence[int] = LEVELS
+    kind: str, precision: str, sizes: Sequence[int] = ()
 ) -> tuple[tuple[float, float], ...]:
     """(bytes, factor): what a byte of weights takes when so many are gone through.
 
@@ -139,6 +139,7 @@ def slowdowns(
     """
     if kind != "cpu":
         return ()
+    sizes = sizes or LEVELS
     each = [_seconds_per_byte(size, precision) for size in sizes]
     at = sizes.index(STREAMED)
     # Fewer bytes never come slower, nor more faster: what says otherwise is noise.
@@ -223,12 +224,12 @@ def with_host(
     device: Device,
     compiling: bool,
     families: Collection[str] = FAMILIES,
-    sizes: Sequence[int] = LEVELS,
+    sizes: Sequence[int] = (),
 ) -> Profile:
     """The profile with what launching costs in these families, and cache levels.
 
     compiling: whether anything can be compiled; else what it costs the host stays 0.
-    sizes: bytes of weights that are gone through, STREAMED among them.
+    sizes: bytes of weights that are gone through, STREAMED among them; else LEVELS.
     """
     dense = [p for p in dense_of(device) if profile.holds(p)]
     levels = {p: slowdowns(device.kind, p, sizes) for p in dense}

@@ -40,7 +40,7 @@ from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import fit
 from fastlab.latency.profile import ClassFit, Profile
-from fastlab.latency.samples import Sample, class_of, work_of
+from fastlab.latency.samples import GENERATED, Sample, class_of, work_of
 from fastlab.models import DTYPES, numerics
 from fastlab.spec.formats import DENSE, FORMATS, QUANTIZED, TIMED
 from fastlab.spec.point import Point
@@ -106,18 +106,18 @@ def profiled(
 ) -> tuple[Profile, list[Sample]]:
     """The profile of benchmarks and of calls, timed in rounds; and the samples.
 
-    Calls of packed weights and compiled ones take long to make: once, in any round.
-    settings: of one visit; host: as `with_host` takes it.
+    settings: of what is timed once; host: as `with_host` takes it.
     """
-    clock, usual = clock_for(device.kind), settings_for(device.kind)
-    short = settings or replace(usual, budget_s=usual.budget_s / rounds)
+    clock, usual = clock_for(device.kind), settings or settings_for(device.kind)
+    short = replace(usual, budget_s=usual.budget_s / rounds)
+    once = {task for task in (*plan, *calls) if slow_to_make(task)}
 
     def seconds(task: Any) -> float:
+        how = usual if task in once else short
         if isinstance(task, Point):
-            return seconds_of(task, device.kind, short)
-        return timed(task[1], device, task[0], clock, short).seconds
+            return seconds_of(task, device.kind, how)
+        return timed(task[1], device, task[0], clock, how).seconds
 
-    once = {call for call in calls if slow_to_make(call)}
     visits = in_rounds([*plan, *calls], seconds, progress, rounds, once)
     samples = [
         Sample.of(bench.op, float(np.median(times)), precision, device.name)
@@ -128,9 +128,14 @@ def profiled(
     return with_whole_calls(profile, device, calls, visits[len(plan) :]), samples
 
 
-def slow_to_make(point: Point) -> bool:
-    """Whether a call takes longer to make than to time."""
-    return point.recipe.engine.compiled or point.recipe.precision not in DENSE
+def slow_to_make(task: Any) -> bool:
+    """Whether what is packed or compiled first takes longer to make than to time.
+
+    It is timed once, in any of the rounds, and as long as others in all of them.
+    """
+    if isinstance(task, Point):
+        return task.recipe.engine.compiled or task.recipe.precision not in DENSE
+    return task[0] in QUANTIZED or class_of(task[1].op) in GENERATED
 
 
 def in_rounds(

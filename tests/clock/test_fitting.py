@@ -27,6 +27,7 @@ from fastlab.clock.fitting import (
     STORED_COUNTS,
     chosen,
     in_rounds,
+    slow_to_make,
     spread,
     timed,
     wanted_counts,
@@ -334,6 +335,17 @@ def test_each_round_takes_all_once_in_an_order_of_its_own():
         list("abcd"), list("abcde"), list("abcdf")
     ]  # fmt: skip
     assert len({tuple(t for t in one if t in "abcd") for one in rounds}) == 3
+
+
+def test_what_is_packed_or_compiled_is_made_once(profile):
+    """Else a third round would be spent on packing, not on timing."""
+    few = chosen(profile, "fp32", {"linear": 1, "gemv": 1})
+    packed = ("int8", packed_products("int8")[0])
+    tasks = [*(("fp32", bench) for bench in few), packed]
+    assert [slow_to_make(task) for task in tasks] == [False, True, True]
+    points = [point_of(model="tiny-llama", precision=p) for p in ("bf16", "int8")]
+    points.append(point_of(model="tiny-llama", phase="decode", runtime="decoder"))
+    assert [slow_to_make(point) for point in points] == [False, True, True]
 
 
 def test_a_fit_of_three_rounds_beats_that_of_one_pass(profile):
