@@ -1,4 +1,4 @@
-"""`make gpu`, dry: each step on the stand-in at tiny sizes, killed, and gone on with."""
+"""`make gpu`, dry: each step on the stand-in at tiny sizes, killed, and resumed."""
 
 import json
 import os
