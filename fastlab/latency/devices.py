@@ -22,7 +22,7 @@ from fastlab.spec.checks import (
 )
 from fastlab.spec.formats import FORMATS
 
-KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
+KINDS = ("cuda", "rocm", "mps", "tpu", "fpga", "cpu")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 
 # Eager PyTorch without autograd spends about 5-12 us on a kernel before it runs:
