@@ -1,8 +1,9 @@
-"""Times that others published, from data/published.csv, as rows of the one table."""
+"""Times from elsewhere: published ones, as rows of the one table, and one's own."""
 
 from __future__ import annotations
 
 import csv
+import json
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fastlab.latency.devices import device
+from fastlab.record import Record
 from fastlab.rows import COLUMNS, QUESTION, typed
 from fastlab.spec.checks import check_choice, check_number
 from fastlab.spec.grids import flat, point_of
@@ -32,6 +34,43 @@ def published(path: str | Path | None = None) -> pd.DataFrame:
         _row(where, row) for where, row in csv_rows(path or FILE, (*ABOUT, "device"))
     ]
     return pd.DataFrame(lines, columns=[*COLUMNS, *ABOUT, "note"])
+
+
+def measured_in(path: str | Path) -> list[tuple[Point, float, str]]:
+    """(point, seconds, device) of each measured row of a file.
+
+    A CSV as `fastlab table --csv` writes it, or JSON lines: a store's, or those of
+    `fastlab measure --json`. Raises ValueError with the line, or where none has a time.
+    """
+    name = Path(path).name
+    try:
+        lines = Path(path).read_text(encoding="utf-8").lstrip().startswith("{")
+        found = [*(_recorded if lines else _tabled)(Path(path))]
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: neither a CSV nor JSON lines, in UTF-8") from None
+    if not found:
+        raise ValueError(f"{name}: no row has a measured time")
+    return found
+
+
+def _tabled(path: Path) -> Iterator[tuple[Point, float, str]]:
+    for where, row in csv_rows(path, ("device",)):
+        if "measured_ms" in row:
+            ms = number_in(where, row, "measured_ms")
+            yield point_in(where, row), ms / 1e3, row["device"]
+
+
+def _recorded(path: Path) -> Iterator[tuple[Point, float, str]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            data = json.loads(line)
+            if data.get("kind", "record") == "record" and data["measured"]:
+                record = Record.from_dict(data)
+                assert record.measured
+                yield record.point, record.measured.seconds, record.device
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"the field {error} is missing" * isinstance(error, KeyError)
+            raise ValueError(f"{path.name} line {number}: {why or error}") from None
 
 
 def csv_rows(

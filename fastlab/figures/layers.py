@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 
 from fastlab.figures.panels import ENDS, OWN_ENDS, Ends, Layer, Panel
 from fastlab.figures.style import BLACK, GREY, PALE, SMALL, TEXT, ink, look_of, readable
+from fastlab.reading import is_published
 from fastlab.words import digits
 
 INTERVAL: dict[str, Any] = {"color": GREY, "lw": 5, "alpha": 0.25}
@@ -34,8 +36,9 @@ def points(
     words: str = "",
     shift: float = 0.0,
     alpha: float = 1.0,
+    published: bool = False,
 ) -> Layer:
-    """Marks at (x, y); filled ones are measured, hollow ones are not.
+    """Marks at (x, y): filled = measured, hollow = not, with a ring in it = published.
 
     ends, across: columns of an interval of y, or of x; pale: drawn as a broad grey bar,
     as for estimates in charts of named lines. line: a dash that joins them. shift: of
@@ -58,7 +61,13 @@ def points(
         look |= {"fillstyle": fill, "markerfacecoloralt": "white", "alpha": alpha}
         look |= {"markerfacecolor": "white"} if hollow else {}
         look |= {"ls": line or "none", "lw": 1.3, "label": name or None, "zorder": 4}
-        axes.plot(*at, **look)
+        drawn = axes.plot(*at, **look)
+        if published:  # one entry of the key shows both
+            drawn[0].set_label("_")
+            ring = look | {"marker": "o", "markersize": 0.45 * size, "ls": "none"}
+            ring |= {"markerfacecolor": "white", "fillstyle": "full", "label": "_"}
+            drawn += axes.plot(*at, **ring)
+            axes.add_container(Container(drawn, label=name or "_"))
 
     both = (*across, *ends)
     return Layer("points", name, rows, x, y, draw, color, "", both, words)
@@ -68,9 +77,10 @@ def formats(
     rows: pd.DataFrame, x: str, y: str, names: Mapping[str, str] = {}, **look: Any
 ) -> list[Layer]:
     """Marks of each precision and phase, in their look; names: for the key."""
-    say = names.get
+    say, look["published"] = names.get, is_published(rows)
+    whose = " published" * look["published"]
     return [
-        points(own, x, y, f"{say(p, p)} {phase}", **look_of(p, phase), **look)
+        points(own, x, y, f"{say(p, p)} {phase}{whose}", **look_of(p, phase), **look)
         for (p, phase), own in rows.groupby(["precision", "phase"], sort=False)
     ]
 
@@ -78,10 +88,14 @@ def formats(
 def clocks(rows: pd.DataFrame, y: str, name: str, **look: Any) -> list[Layer]:
     """On named lines, in ms: estimates, hollow over their intervals; measurements."""
     guessed = look | {"across": ENDS, "hollow": True, "pale": True}
-    timed = look | {"across": OWN_ENDS}
+    timed = look | {"across": OWN_ENDS, "published": is_published(rows)}
+    clock = "published" if timed["published"] else "measured"
     return [
-        points(own, f"{what}_ms", y, f"{name} {what}", **style)
-        for what, style in (("estimated", guessed), ("measured", timed))
+        points(own, f"{what}_ms", y, f"{name} {said}", **style)
+        for what, said, style in (
+            ("estimated", "estimated", guessed),
+            ("measured", clock, timed),
+        )
         if f"{what}_ms" in rows and len(own := rows.dropna(subset=f"{what}_ms"))
     ]
 
@@ -273,18 +287,6 @@ def diagonal(
             axes.text(high, 1.03 * high, words, **text)
 
     return draw
-
-
-def even_at(x: Any, gain: Any) -> float:
-    """Where gains last cross one between two of x, by a straight line in log gain.
-
-    NaN where all lie on one side. x ascends.
-    """
-    at, log = np.asarray(x, float), np.log(np.asarray(gain, float))
-    for n in np.flatnonzero((log[:-1] > 0) != (log[1:] > 0))[-1:]:
-        share = log[n] / (log[n] - log[n + 1])
-        return float(at[n] + share * (at[n + 1] - at[n]))
-    return float("nan")
 
 
 def gridlines(axis: str = "both") -> Any:

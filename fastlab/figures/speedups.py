@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fastlab.figures.grammar import Figure, against, nothing
-from fastlab.figures.layers import even_at, gridlines, level, line, points
+from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Panel
 from fastlab.figures.precisions import (
     GAINS,
@@ -194,3 +194,15 @@ def paying(
     head = f"{shape.family} {shape.layers}x{shape.hidden} on {device.name}, "
     head += f"{point.recipe.runtime}, {work.prompt_len:,} tokens cached"
     return by_batch(lines, here, baseline, head, LIMITS)
+
+
+def even_at(x: Any, gain: Any) -> float:
+    """Where gains last cross one between two of x, by a straight line in log gain.
+
+    NaN where all lie on one side. x ascends.
+    """
+    at, log = np.asarray(x, float), np.log(np.asarray(gain, float))
+    for n in np.flatnonzero((log[:-1] > 0) != (log[1:] > 0))[-1:]:
+        share = log[n] / (log[n] - log[n + 1])
+        return float(at[n] + share * (at[n + 1] - at[n]))
+    return float("nan")

@@ -1,12 +1,15 @@
 """What a request would take and cost on devices that one does not own.
 
-From the datasheet row and typical efficiencies: estimated, not calibrated.
+From the device's prior; without one, from its datasheet and typical efficiencies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, NamedTuple
 
 from fastlab.cost.memory import largest_batch, peak_bytes
 from fastlab.cost.operations import operations
@@ -21,7 +24,9 @@ from fastlab.words import si
 
 LABEL = "estimated, not calibrated"
 TYPICAL = EFFICIENCIES["efficiencies 0.7 / 0.9"]  # shares of peak and of bandwidth
+SHEET = "datasheet × {} / {}".format(*TYPICAL)
 SECONDS_PER_HOUR = 3600
+BELIEF = 2  # rows of one's own that weigh as much as the prior
 BF16 = Recipe("bf16")
 
 
@@ -46,8 +51,9 @@ class Request:
 class Offer:
     """A request on a device: seconds, what fits, USD; `refused` says why it cannot.
 
-    seconds = of the whole request, ttft_s to its first token, tpot_s for each further
-    one; cost is that of 1,000 requests at the device's price per hour.
+    seconds = of the whole request, with a prior from low_s to high_s; ttft_s to its
+    first token, tpot_s for each further one; cost is that of 1,000 requests at the
+    device's price per hour. bound: what takes most of the time; basis: SHEET or prior.
     """
 
     device: str
@@ -55,8 +61,50 @@ class Offer:
     ttft_s: float | None = None
     tpot_s: float | None = None
     seconds: float | None = None
+    low_s: float | None = None
+    high_s: float | None = None
+    bound: str = ""
     largest_batch: int = 0
     cost: float | None = None
+    basis: str = ""
+
+
+class Move(NamedTuple):
+    """By what factor own rows move the estimates of a phase, and how many they are."""
+
+    factor: float = 1.0
+    n: int = 0
+
+
+UNMOVED = {"prefill": Move(), "decode": Move()}
+
+
+def moves(timed: Sequence[tuple[Point, float, Device]]) -> dict[str, Move]:
+    """What own rows (point, seconds, device) say of prefill, and of decode.
+
+    The median of log(measured / estimated), shrunk by n / (n + BELIEF): few rows move
+    little. A generation counts as decode. Raises ValueError for a device without prior.
+    """
+    logs: dict[str, list[float]] = {name: [] for name in UNMOVED}
+    for point, seconds, device in timed:
+        if not has_prior(device):
+            raise ValueError(
+                f"device={device.name!r} has no prior that rows could move"
+            )
+        (found,) = estimate([point], device)
+        phase = "prefill" if point.workload.phase == "prefill" else "decode"
+        logs[phase].append(math.log(seconds / found.seconds))
+    return {name: _move(own) for name, own in logs.items()}
+
+
+def _move(logs: list[float]) -> Move:
+    n = len(logs)
+    return Move(math.exp(median(logs) * n / (n + BELIEF)), n) if n else Move()
+
+
+def has_prior(device: Device) -> bool:
+    """Whether the device is estimated with what is known of other GPUs."""
+    return device.profile.startswith("prior:")
 
 
 def typical(device: Device) -> Device:
@@ -66,17 +114,24 @@ def typical(device: Device) -> Device:
     return replace(device, peak_flops=peaks, bandwidth=memory * device.bandwidth)
 
 
-def offers(request: Request, devices: Iterable[Device]) -> list[Offer]:
+def offers(
+    request: Request, devices: Iterable[Device], moved: Mapping[str, Move] = UNMOVED
+) -> list[Offer]:
     """What each device offers, the cheapest first, those that cannot last."""
 
     def rank(one: Offer) -> tuple[bool, bool, float]:
         return bool(one.refused), one.cost is None, one.cost or one.seconds or 0.0
 
-    return sorted((offer(request, device) for device in devices), key=rank)
+    return sorted((offer(request, one, moved) for one in devices), key=rank)
 
 
-def offer(request: Request, device: Device) -> Offer:
-    """One device's offer; a request that does not fit or cannot run is refused."""
+def offer(
+    request: Request, device: Device, moved: Mapping[str, Move] = UNMOVED
+) -> Offer:
+    """One device's offer; a request that does not fit or cannot run is refused.
+
+    moved: of `moves`; it is heeded where the device has a prior.
+    """
     whole, first = request.point("generate"), request.point("prefill")
     precision, later = request.recipe.precision, request.new_tokens - 1
     if reason := unsupported(whole, device):
@@ -87,12 +142,20 @@ def offer(request: Request, device: Device) -> Offer:
     if batch < request.batch:
         need, room = si(peak_bytes(whole), "B"), si(device.memory_bytes, "B")
         return Offer(device.name, f"needs {need} of {room}", largest_batch=batch)
-    both = estimate([whole, first], typical(device), "roofline")
-    total, prefill = (e.seconds for e in both)
-    tpot = (total - prefill) / later if later else None
+    known = has_prior(device)
+    every, one = estimate([whole, first], device if known else typical(device))
+    prefill, rest = one.seconds, every.seconds - one.seconds
+    if known:
+        prefill, rest = prefill * moved["prefill"].factor, rest * moved["decode"].factor
+    total = prefill + rest
+    band = ("low_s", "high_s") if known else ()
     price = device.price_per_hour
-    cost = price and 1000 * (total / request.batch) * price / SECONDS_PER_HOUR
-    return Offer(device.name, "", prefill, tpot, total, batch, cost)
+    times: dict[str, Any] = {"ttft_s": prefill, "seconds": total, "bound": every.bound}
+    times |= {"tpot_s": rest / later if later else None}
+    times |= {n: getattr(every, n) * total / every.seconds for n in band}
+    times["cost"] = price and 1000 * (total / request.batch) * price / SECONDS_PER_HOUR
+    basis = "prior" if known else SHEET
+    return Offer(device.name, largest_batch=batch, basis=basis, **times)
 
 
 def knee(point: Point, device: Device) -> float:

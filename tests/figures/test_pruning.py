@@ -15,7 +15,7 @@ from fastlab.checkpoints import export_model
 from fastlab.figures import cuts as cut_figures
 from fastlab.figures import pruning
 from fastlab.figures.cuts import dense_of, described, paper_flops
-from fastlab.figures.layers import even_at
+from fastlab.figures.speedups import even_at
 from fastlab.learning.tokens import make_tokenizer
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
