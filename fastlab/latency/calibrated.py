@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost.classes import CLASSES
+from fastlab.cost.passes import calls
 from fastlab.latency.costs import CAUSAL, LAUNCHES, MOVED, READ, Costs, Timing
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile, parts_of
@@ -42,7 +43,7 @@ def calibrated(
     for precision in {point.recipe.precision for point in points}:
         if not device.holds(precision):
             raise ValueError(
-                f"{device.name} has no calibrated fit for {precision}; "
+                f"{device.name} has no {device.fitted} fit for {precision}; "
                 "run `fastlab calibrate`, or choose model='roofline'"
             )
     profile = device.fits or Profile(())
@@ -60,8 +61,13 @@ def host_work(
     """Seconds of the host beside the operations of a call: launching, replaying graphs.
 
     A CPU's own kernels are called within its operations: what is left is the code
-    between them, of which there is none within one function.
+    between them, of which there is none within one function. A serving engine's cost of
+    a step stands for all that.
     """
+    if profile.step_s or profile.sequence_s:
+        batch, first = point.workload.batch, point.workload.phase != "decode"
+        each = profile.step_s + batch * profile.sequence_s
+        return 0.0, (first + calls(point)) * each
     host = cost.host
     eager = host.eager - (host.inner if kind == "cpu" else 0)
     launching = eager * profile.host(point.shape.family)

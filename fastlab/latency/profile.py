@@ -23,7 +23,8 @@ class ClassFit:
     """The fitted model of one class of operations at one precision on one device.
 
     parameters: peak in FLOP/s, bandwidth in bytes/s, sharpness = p - 1, the rest in
-    seconds. width = half an interval in standard deviations of the residual.
+    seconds. width = half an interval in standard deviations of the residual. regimes:
+    halves of their own where compute, memory or everything else takes longest.
     """
 
     kind: str
@@ -36,10 +37,14 @@ class ClassFit:
     high: tuple[float, ...]
     count: int  # samples it was fitted to
     skipped: tuple[str, ...] = ()
+    regimes: tuple[float, ...] = ()
 
     def predict(self, work: Work) -> tuple[np.ndarray, np.ndarray]:
         """Seconds of each operation, and half of its interval in log units."""
         seconds = formula(self.parameters, work)
+        if self.regimes:
+            longest = parts_of(self.parameters, work).argmax(axis=0)
+            return seconds, np.array(self.regimes)[longest]
         if self.residual is None:
             return seconds, np.full(len(seconds), self.width)
         log_factor, sd = self.residual.at(work.places)
@@ -86,7 +91,8 @@ class Profile:
     precision, how much longer than in the microbenchmarks a byte takes when so many
     bytes are gone through again and again (from which level of a CPU's caches they
     come). whole: by way of running (`way_of`), what calls take beyond the sum of their
-    operations, each timed alone; stretch: what their intervals are widened by, as those
+    operations, each timed alone; step_s, sequence_s: what a serving engine adds to each
+    forward pass, and to each sequence of it; stretch: what their intervals are widened by, as those
     that the calibration timed need it.
     provenance: free text by name (versions, date, seconds and points it took).
     """
@@ -101,6 +107,8 @@ class Profile:
     whole: Mapping[str, float] = field(default_factory=dict)
     compiled_s: float = 0.0
     call_s: float = 0.0
+    step_s: float = 0.0
+    sequence_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.whole, Mapping):

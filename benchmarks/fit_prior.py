@@ -1,0 +1,244 @@
+"""Fit data/prior.json to public timings, which stay outside the repository.
+
+    python benchmarks/fit_prior.py FOLDER [--out data/prior.json]
+
+FOLDER holds the tables that fastlab/scores/public.py reads. Of each class of operations
+the shares of a datasheet's peak and bandwidth, the corner between them and the cycles
+besides are fitted, once to all GPUs and once without each GPU and each architecture;
+half an interval is what 90 % of the rows on GPUs left out stay within, in each regime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from fastlab.latency.devices import device
+from fastlab.latency.fit import NOISE, conformal
+from fastlab.latency.prior import rates
+from fastlab.latency.profile import formula, parts_of
+from fastlab.scores.public import Kernels, read
+
+START = {  # typical values, and the sd of their logs
+    "compute": (0.75, 0.5),
+    "memory": (0.8, 0.5),
+    "sharpness": (1.0, 0.7),
+    "cycles": (5000.0, 1.0),
+    "depth_cycles": (0.5, 2.0),
+    "row_cycles": (5.0, 2.0),
+}
+
+
+class Class(NamedTuple):
+    """A class of data/prior.json: the tables it is fitted to, and by which numbers."""
+
+    name: str
+    tables: tuple[str, ...]
+    precisions: tuple[str, ...]
+    kinds: tuple[str, ...]
+    numbers: tuple[str, ...]
+    fixed: tuple[str, str] = ("", "")  # a number, and the class that it is taken from
+
+
+FORM = ("compute", "memory", "sharpness", "cycles")
+PRODUCT = (*FORM, "depth_cycles")
+SERVED, EAGER = ("bf16", "fp16"), ("fp32",)
+CLASSES = (
+    Class("linear 16-bit", ("aic_gemm",), SERVED, ("linear",), PRODUCT),
+    Class("linear fp8-dynamic", ("aic_gemm",), ("fp8-dynamic",), ("linear",), PRODUCT),
+    Class("prefill 16-bit", ("aic_attention_prefill",), SERVED, ("prefill",), PRODUCT),
+    Class(
+        *("decode 16-bit", ("aic_attention_decode",), SERVED, ("decode",)),
+        (*FORM, "row_cycles"),
+    ),
+    Class(
+        *("elementwise 16-bit", ("vidur_ops",), SERVED, ("elementwise",)),
+        ("memory", "cycles"),
+    ),
+    Class(
+        *("linear fp32", ("neusight_gemm",), EAGER, ("biased", "matmul")),
+        *(FORM, ("cycles", "linear 16-bit")),
+    ),
+    Class(
+        *(
+            "elementwise fp32",
+            ("neusight_elementwise",),
+            EAGER,
+            ("elementwise", "norm"),
+        ),
+        *(("memory", "cycles"), ("cycles", "elementwise 16-bit")),
+    ),
+)
+ARCHITECTURES = {  # by a word of the GPU's name
+    **{"P4": "Pascal", "P100": "Pascal", "V100": "Volta", "T4": "Turing"},
+    **{"A100": "Ampere", "A40": "Ampere", "H100": "Hopper", "H200": "Hopper"},
+    **{"GH200": "Hopper", "L4": "Ada", "L40S": "Ada", "RTX": "Blackwell RTX"},
+    **{name: "Blackwell" for name in ("B200", "B300", "GB200", "GB300")},
+}
+
+
+def architecture(gpu: str) -> str:
+    """The architecture of a GPU by its name; the name where it is not known."""
+    words = gpu.replace("-", " ").split()
+    return next((ARCHITECTURES[w] for w in words if w in ARCHITECTURES), gpu)
+
+
+def belongs(one: Kernels, made: Class) -> bool:
+    """Whether a class is fitted to those kernels."""
+    wanted = (made.tables, made.precisions, made.kinds)
+    mine = (one.table, one.precision, one.kind)
+    return all(value in values for value, values in zip(mine, wanted, strict=True))
+
+
+def fit(groups: Sequence[Kernels], made: Class, known: Mapping[str, Any]) -> dict:
+    """The class's numbers on those groups; each architecture weighs the same.
+
+    Where cycles are known from another class, what one timed call takes beside them
+    is events and launch, of each GPU its own, and thrown away.
+    """
+    number, source = made.fixed
+    fixed = {number: known[source][number]} if number else {}
+    free = [name for name in made.numbers if name not in fixed]
+    devices = [device(one.gpu) for one in groups]
+    gpus = sorted({one.gpu for one in groups}) if fixed else []
+    weight = _weights(groups)
+    usual = np.log([START[name][0] for name in free] + [8e-6 for _ in gpus])
+    sd = np.array([START[name][1] for name in free] + [1.0 for _ in gpus])
+    logs = [np.log(one.seconds) for one in groups]
+
+    def misfit(theta: np.ndarray) -> np.ndarray:
+        numbers = fixed | dict(zip(free, np.exp(theta), strict=False))
+        extra = dict(zip(gpus, np.exp(theta[len(free) :]), strict=True))
+        off = [
+            w * (np.log(seconds(numbers, one, on) + extra.get(one.gpu, 0.0)) - t)
+            for w, one, on, t in zip(weight, groups, devices, logs, strict=True)
+        ]
+        return np.r_[np.concatenate(off) / NOISE, (theta - usual) / sd]
+
+    best = np.exp(least_squares(misfit, usual, loss="soft_l1").x).tolist()
+    found = fixed | dict(zip(free, best, strict=False))
+    return found | {"events_s": dict(zip(gpus, best[len(free) :], strict=True))}
+
+
+def seconds(numbers: Mapping[str, float], one: Kernels, on: Any) -> np.ndarray:
+    """What those numbers say of the kernels."""
+    return formula(rates(on, one.precision, numbers), one.work)
+
+
+def _weights(groups: Sequence[Kernels]) -> list[float]:
+    """Of the rows of each group, so that architectures weigh alike."""
+    count: dict[str, int] = {}
+    for one in groups:
+        name = architecture(one.gpu)
+        count[name] = count.get(name, 0) + len(one.seconds)
+    mean = sum(count.values()) / len(count)
+    return [math.sqrt(mean / count[architecture(one.gpu)]) for one in groups]
+
+
+def fits(kernels: Sequence[Kernels]) -> dict[str, dict]:
+    """All classes that the kernels know, fitted."""
+    found: dict[str, dict] = {}
+    for made in CLASSES:
+        groups = [one for one in kernels if belongs(one, made)]
+        if groups and (not made.fixed[1] or made.fixed[1] in found):
+            found[made.name] = fit(groups, made, found)
+            found[made.name]["n"] = sum(len(one.seconds) for one in groups)
+    return found
+
+
+def halves(kernels: Sequence[Kernels], without: Mapping[str, dict]) -> dict[str, list]:
+    """Of each class, half an interval where compute, memory or the rest is longest."""
+    found = {}
+    for made in CLASSES:
+        off, regime = [], []
+        for one in kernels:
+            numbers = without.get(one.gpu, {}).get(made.name)
+            if belongs(one, made) and numbers:
+                p = rates(device(one.gpu), one.precision, numbers)
+                extra = numbers["events_s"].values()
+                said = formula(p, one.work) + (np.median([*extra]) if extra else 0.0)
+                off.append(np.log(one.seconds / said))
+                regime.append(parts_of(p, one.work).argmax(axis=0))
+        if off:
+            errors, where = np.concatenate(off), np.concatenate(regime)
+            every = conformal(errors)
+            parts = [errors[where == i] for i in range(3)]
+            found[made.name] = [conformal(e) if len(e) >= 50 else every for e in parts]
+    return found
+
+
+def left_out(kernels: Sequence[Kernels]) -> dict[str, dict]:
+    """The fits without each GPU, and without each architecture."""
+    gpus = sorted({one.gpu for one in kernels})
+    found = {gpu: fits([one for one in kernels if one.gpu != gpu]) for gpu in gpus}
+    for name in sorted(set(map(architecture, gpus))):
+        found[name] = fits([one for one in kernels if architecture(one.gpu) != name])
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """The same with five figures a number."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
+
+
+def derived(found: dict[str, dict]) -> dict[str, dict]:
+    """Classes without timings of their own, from those most like them."""
+    made = dict(found)
+    wide = math.log(2.0)
+
+    def borrow(name: str, source: str, **over: float) -> None:
+        one = {k: v for k, v in found[source].items() if k != "events_s"}
+        half = [max(h, wide) for h in one["half"]]
+        made[name] = one | over | {"half": half, "from": source, "n": 0}
+
+    for precision in ("tf32", "fp8", "int8", "int4-g128"):
+        borrow(f"linear {precision}", "linear 16-bit")
+    borrow("linear int8-dynamic", "linear fp8-dynamic")
+    for kind in ("prefill", "decode"):
+        for precision in ("fp32", "tf32"):
+            borrow(f"{kind} {precision}", f"{kind} 16-bit")
+    borrow("elementwise tf32", "elementwise fp32")
+    for precision in ("fp32", "16-bit", "tf32"):
+        source = made[f"linear {precision}"]
+        numbers = {"compute": source["compute"], "sharpness": 1e-6}
+        moves = f"elementwise {precision}"
+        moves = moves if moves in found else "elementwise fp32"
+        borrow(f"plain {precision}", moves, **numbers)
+    return made
+
+
+def main() -> None:
+    """Read the arguments, write the file, print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("data/prior.json"))
+    args = parser.parse_args()
+    kernels, _ = read(args.folder)
+    every, without = fits(kernels), left_out(kernels)
+    half = halves(kernels, without)
+    for name in every:
+        every[name]["half"] = half[name]
+    made = {
+        "fits": derived(every),
+        "shares": {},
+        "engines": {},
+        "without": without,
+    }
+    args.out.write_text(json.dumps(rounded(made), indent=1) + "\n")
+    for name, numbers in every.items():
+        print(name, rounded(numbers))
+
+
+if __name__ == "__main__":
+    main()

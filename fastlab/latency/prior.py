@@ -1,0 +1,110 @@
+"""What public measurements of other GPUs say of one that nobody measured here.
+
+data/prior.json, which benchmarks/fit_prior.py fits, holds for each class of operations
+the shares of a datasheet's peak and bandwidth that kernels reach, how sharply one gives
+way to the other, and what they take besides in cycles of the clock: to begin and end,
+and for what they do one after the other. With a datasheet's row that makes a Profile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastlab.latency.profile import ClassFit, Profile
+from fastlab.spec.checks import check_choice, digest
+from fastlab.spec.formats import FORMATS
+
+FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
+CLOCK_HZ = 1.8e9  # of a GPU whose own is unknown
+KINDS = ("linear", "prefill", "decode", "plain", "elementwise")
+CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s", "row_cycles": "row_s"}
+ANYWHERE = (float("-inf"),), (float("inf"),)  # no range was calibrated
+# What a precision's products are fitted with; attention and the rest by the dense one.
+GROUPS = {"fp16": "16-bit", "bf16": "16-bit"}
+
+
+class Sheet(Protocol):
+    """What of a datasheet's row a prior is made from: a Device."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def bandwidth(self) -> float: ...
+    @property
+    def clock_hz(self) -> float: ...
+    @property
+    def launch_s(self) -> float: ...
+    def lacks(self, precision: str) -> str: ...
+    def product_rate(self, precision: str) -> float: ...
+
+
+@lru_cache
+def stored() -> dict[str, Any]:
+    """All of data/prior.json; FileNotFoundError as for the datasheets."""
+    found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    found["stamp"] = digest({k: found[k] for k in ("fits", "shares", "engines")})[:8]
+    return found
+
+
+def prior(sheet: Sheet, fits: Mapping[str, Any] | None = None) -> Profile | None:
+    """The profile of a GPU by its datasheet; None for what CUDA does not run on.
+
+    fits: those of data/prior.json, unless others are given (such as "without" it).
+    """
+    if sheet.kind != "cuda":
+        return None
+    known = fits or stored()["fits"]
+    launch = {"dispatch_s": sheet.launch_s, "compiled_s": sheet.launch_s}
+    return Profile(tuple(_class_fits(sheet, known)), **launch, replay_s=sheet.launch_s)
+
+
+def group_of(precision: str) -> str:
+    """Which precisions' products a precision's are fitted with."""
+    return GROUPS.get(precision, precision)
+
+
+def _class_fits(sheet: Sheet, fits: Mapping[str, Any]) -> Iterator[ClassFit]:
+    for precision, form in FORMATS.items():
+        if form.autocast or sheet.lacks(precision):
+            continue
+        for kind in KINDS:
+            known = fits.get(f"{kind} {group_of(precision)}")
+            if known:
+                yield class_fit(sheet, kind, precision, known)
+
+
+def class_fit(
+    sheet: Sheet, kind: str, precision: str, known: Mapping[str, Any]
+) -> ClassFit:
+    """One class at one precision, in the units of the GPU's datasheet and clock."""
+    share = stored()["shares"].get(sheet.name, {}).get(group_of(precision), 1.0)
+    found = rates(sheet, precision, known, share if kind != "elementwise" else 1.0)
+    half = known["half"]
+    made = kind, precision, sheet.name, found, None, max(half)
+    return ClassFit(*made, *ANYWHERE, known["n"], regimes=tuple(half))
+
+
+def rates(
+    sheet: Sheet, precision: str, known: Mapping[str, float], share: float = 1.0
+) -> dict[str, float]:
+    """The formula's parameters from shares and cycles; share: of this card's peak."""
+    found = {"bandwidth": known["memory"] * sheet.bandwidth}
+    if "compute" in known:
+        found["peak"] = known["compute"] * share * sheet.product_rate(precision)
+        found["sharpness"] = known["sharpness"]
+    clock = sheet.clock_hz or CLOCK_HZ
+    return found | {to: known[of] / clock for of, to in CYCLES.items() if of in known}
+
+
+def with_engine(profile: Profile, engine: str) -> Profile:
+    """The profile with what a serving engine adds; ValueError for an unknown one."""
+    engines = stored()["engines"]
+    check_choice("engine", engine, engines)
+    return replace(profile, **{n: engines[engine][n] for n in ("step_s", "sequence_s")})
