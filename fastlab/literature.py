@@ -6,6 +6,7 @@ import csv
 import json
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fastlab.spec.point import Point, Workload
 FILE = Path(__file__).parents[1] / "data" / "published.csv"
 UNITS = ("ms", "s", "tokens/s")
 ABOUT = ("model", "software", "value", "unit", "source", "page", "date", "verified")
+EXTRA = ("engine", "note")  # may be empty
 
 
 def published(path: str | Path | None = None) -> pd.DataFrame:
@@ -28,12 +30,13 @@ def published(path: str | Path | None = None) -> pd.DataFrame:
 
     measured_ms is what they measured, status "published"; beside them stand model,
     software, the figure as it was printed (value, unit), source and page, date, when
-    and where it was verified, and a note. Raises ValueError with the line and column.
+    and where it was verified, the engine of a prior that it goes with, and a note.
+    Raises ValueError with the line and column.
     """
     lines = [
         _row(where, row) for where, row in csv_rows(path or FILE, (*ABOUT, "device"))
     ]
-    return pd.DataFrame(lines, columns=[*COLUMNS, *ABOUT, "note"])
+    return pd.DataFrame(lines, columns=[*COLUMNS, *ABOUT, *EXTRA])
 
 
 def measured_in(path: str | Path) -> list[tuple[Point, float, str]]:
@@ -124,9 +127,14 @@ def _row(where: str, row: Mapping[str, str]) -> dict[str, Any]:
     point, value = point_in(where, row), number_in(where, row, "value")
     check_choice(f"{where}, column unit", row["unit"], UNITS)
     ms = _milliseconds(point.workload, value, row["unit"])
-    own = {"device": device(row["device"]).name, "status": "published"}
-    told = {name: row.get(name, "") for name in (*ABOUT, "note")}
+    own = {"device": _name_of(row["device"]), "status": "published"}
+    told = {name: row.get(name, "") for name in (*ABOUT, *EXTRA)}
     return flat(point) | own | {"measured_ms": ms} | told | {"value": value}
+
+
+@lru_cache
+def _name_of(name: str) -> str:
+    return device(name).name
 
 
 def _milliseconds(work: Workload, value: float, unit: str) -> float:

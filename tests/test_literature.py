@@ -1,12 +1,15 @@
 """Published figures: each a point, a time, a device that is known, and its source."""
 
+import json
 import re
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import fastlab as fl
-from fastlab.literature import FILE, published
+from fastlab.cli import main
+from fastlab.literature import FILE, measured_in, published
 from fastlab.rows import COLUMNS, points_of
 
 ROWS = published()
@@ -93,3 +96,62 @@ def test_they_are_estimated_like_other_rows():
 
 def test_the_file_is_small():
     assert FILE.stat().st_size < 100_000
+
+
+# One's own rows
+
+
+def test_own_rows_from_a_table_and_from_json_lines(tmp_path):
+    point = fl.grid(model="tiny-llama", phase="decode", precision="bf16")[0]
+    made = fl.estimated([point], fl.device("h100")).assign(device="h100")
+    made = pd.concat([made, made.assign(measured_ms=2.5)])
+    made.to_csv(file := tmp_path / "table.csv", index=False)
+    assert measured_in(file) == [(point, 2.5e-3, "h100")]
+    record = {"point": point.to_dict(), "device": "h100", "status": "ok"}
+    record |= {"run": "", "attempt": 1, "round": 1, "at_utc": "", "reason": ""}
+    record |= {"key": "", "settings_key": "", "env": "", "settings": {}}
+    times = {"seconds": 0.25, "low_s": 0.2, "high_s": 0.3, "n": 9, "converged": True}
+    times |= {"stopped": "budget", "cache": "warm", "warmup_calls": 1}
+    record |= {"measured": times | {"first_call_s": 1.0}}
+    lines = [{"kind": "env"}, record, record | {"measured": None}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert measured_in(file) == [(point, 0.25, "h100")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "own.csv lacks the columns device"),
+        (b"device,layers,hidden\nh100,1,64\n", "own.csv: no row has a measured time"),
+        (
+            b"device,layers,hidden,measured_ms\nh100,1,64,-3\n",
+            "own.csv line 2, column measured_ms: '-3' is not a positive number",
+        ),
+        (b"\x80\x81", "own.csv: neither a CSV nor JSON lines, in UTF-8"),
+        (b'{"kind": "record"', "own.csv line 1: "),
+        (b'{"kind": "record"}', "own.csv line 1: the field 'measured' is missing"),
+    ],
+)
+def test_files_that_are_none_are_named(tmp_path, text, said):
+    (file := tmp_path / "own.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        measured_in(file)
+
+
+def test_devices_says_what_own_rows_moved(tmp_path):
+    """Two rows twice as slow: by 2 ** (2 / 4) = 1.41, as two more would say nothing."""
+    points = fl.grid(model="tiny-llama", phase="decode", batch=[1, 8], precision="bf16")
+    rows = fl.estimated(points, fl.device("h100")).assign(device="h100")
+    rows = rows.assign(measured_ms=2 * rows["estimated_ms"])
+    rows.to_csv(file := tmp_path / "own.csv", index=False)
+    asked = ["devices", "--model", "tiny-llama"]
+    done = CliRunner().invoke(main, [*asked, "--mine", str(file)])
+    assert done.exit_code == 0, done.output
+    assert "your 2 rows moved decode by ×1.41 (2 rows)" in done.output
+    assert "prefill by" not in done.output
+    rows.assign(device="cpu").to_csv(file, index=False)
+    for wrong in (str(file), str(tmp_path / "none.csv")):
+        done = CliRunner().invoke(main, [*asked, "--mine", wrong])
+        assert done.exit_code == 2
+        assert len(done.output.strip().splitlines()) <= 4  # usage, and one line

@@ -20,7 +20,7 @@ from fastlab.rows import compared
 from fastlab.words import percent, plain, times
 
 TOLD = ["device", "software", "model", "precision", "phase", "batch", "prompt_len"]
-TIMES = [*ENDS, "estimated_ms", "measured_ms", "ratio"]
+TIMES = [*ENDS, "estimated_ms", "measured_ms", "ratio", "source"]
 TICKS = (0.25, 0.5, 0.8, 1.25, 2.0, 4.0)
 X, Y = "FLOP per byte / ridge", "share of peak"
 
@@ -75,7 +75,8 @@ def under_one_roof(rows: pd.DataFrame) -> Figure:
     each = ", ".join(f"{percent(share)} in {phase}" for phase, share in by.items())
     title = f"{len(known)} published calls on {len(on)} devices: "
     title += f"of their roof they reach\n{each} (medians)"
-    return Figure([panel], title, known[[*TOLD, "measured_ms", X, Y]], (9.6, 5.6))
+    table = known[[*TOLD, "measured_ms", X, Y, "source"]]
+    return Figure([panel], title, pd.concat([table, roof]), (9.6, 5.6))
 
 
 def by_width(rows: pd.DataFrame) -> Figure:

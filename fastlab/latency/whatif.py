@@ -104,7 +104,7 @@ def _move(logs: list[float]) -> Move:
 
 def has_prior(device: Device) -> bool:
     """Whether the device is estimated with what is known of other GPUs."""
-    return device.profile.startswith("prior:")
+    return device.fits is not None and device.fitted == "prior"
 
 
 def typical(device: Device) -> Device:
