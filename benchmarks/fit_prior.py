@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +22,11 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from fastlab.latency.devices import device
+from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import NOISE, conformal
-from fastlab.latency.prior import rates
+from fastlab.latency.prior import group_of, prior, rates
 from fastlab.latency.profile import formula, parts_of
-from fastlab.scores.public import Kernels, read
+from fastlab.scores.public import Kernels, Whole, read
 
 START = {  # typical values, and the sd of their logs
     "compute": (0.75, 0.5),
@@ -34,6 +36,10 @@ START = {  # typical values, and the sd of their logs
     "depth_cycles": (0.5, 2.0),
     "row_cycles": (5.0, 2.0),
 }
+
+COMPUTE_S = 0.01  # a product so long is past its warm clock
+FEWEST = 20
+PRODUCT_KINDS = ("linear", "biased", "matmul")
 
 
 class Class(NamedTuple):
@@ -45,10 +51,12 @@ class Class(NamedTuple):
     kinds: tuple[str, ...]
     numbers: tuple[str, ...]
     fixed: tuple[str, str] = ("", "")  # a number, and the class that it is taken from
+    events: bool = False  # timed by events around one eager call
 
 
 FORM = ("compute", "memory", "sharpness", "cycles")
 PRODUCT = (*FORM, "depth_cycles")
+MOVERS = ("elementwise", "norm")
 SERVED, EAGER = ("bf16", "fp16"), ("fp32",)
 CLASSES = (
     Class("linear 16-bit", ("aic_gemm",), SERVED, ("linear",), PRODUCT),
@@ -59,28 +67,23 @@ CLASSES = (
         (*FORM, "row_cycles"),
     ),
     Class(
-        *("elementwise 16-bit", ("vidur_ops",), SERVED, ("elementwise",)),
-        ("memory", "cycles"),
-    ),
-    Class(
         *("linear fp32", ("neusight_gemm",), EAGER, ("biased", "matmul")),
-        *(FORM, ("cycles", "linear 16-bit")),
+        *(FORM, ("cycles", "linear 16-bit"), True),
     ),
     Class(
-        *(
-            "elementwise fp32",
-            ("neusight_elementwise",),
-            EAGER,
-            ("elementwise", "norm"),
-        ),
-        *(("memory", "cycles"), ("cycles", "elementwise 16-bit")),
+        *("elementwise fp32", ("neusight_elementwise",), EAGER, MOVERS),
+        *(("memory", "cycles"), ("cycles", "linear 16-bit"), True),
+    ),
+    Class(
+        *("elementwise 16-bit", ("vidur_ops",), SERVED, MOVERS),
+        *(("memory", "cycles"), ("memory", "elementwise fp32")),
     ),
 )
 ARCHITECTURES = {  # by a word of the GPU's name
     **{"P4": "Pascal", "P100": "Pascal", "V100": "Volta", "T4": "Turing"},
     **{"A100": "Ampere", "A40": "Ampere", "H100": "Hopper", "H200": "Hopper"},
     **{"GH200": "Hopper", "L4": "Ada", "L40S": "Ada", "RTX": "Blackwell RTX"},
-    **{name: "Blackwell" for name in ("B200", "B300", "GB200", "GB300")},
+    **dict.fromkeys(("B200", "B300", "GB200", "GB300"), "Blackwell"),
 }
 
 
@@ -107,10 +110,10 @@ def fit(groups: Sequence[Kernels], made: Class, known: Mapping[str, Any]) -> dic
     fixed = {number: known[source][number]} if number else {}
     free = [name for name in made.numbers if name not in fixed]
     devices = [device(one.gpu) for one in groups]
-    gpus = sorted({one.gpu for one in groups}) if fixed else []
+    gpus = sorted({one.gpu for one in groups}) if made.events else []
     weight = _weights(groups)
     usual = np.log([START[name][0] for name in free] + [8e-6 for _ in gpus])
-    sd = np.array([START[name][1] for name in free] + [1.0 for _ in gpus])
+    sd = np.array([START[name][1] for name in free] + [0.3 for _ in gpus])
     logs = [np.log(one.seconds) for one in groups]
 
     def misfit(theta: np.ndarray) -> np.ndarray:
@@ -153,34 +156,110 @@ def fits(kernels: Sequence[Kernels]) -> dict[str, dict]:
     return found
 
 
+def sustained(kernels: Sequence[Kernels], found: Mapping[str, dict]) -> dict[str, dict]:
+    """Of each GPU, by precision, what its products reach of what the fits say.
+
+    The median over those whose compute takes most, and COMPUTE_S at least.
+    """
+    ratios: dict[tuple[str, str], list[np.ndarray]] = {}
+    for one in kernels:
+        name = f"linear {group_of(one.precision)}"
+        if one.kind in PRODUCT_KINDS and name in found and "odd" not in one.table:
+            p = rates(device(one.gpu), one.precision, found[name])
+            compute, memory, rest = parts_of(p, one.work)
+            mine = compute > np.maximum(COMPUTE_S, 3 * (memory + rest))
+            part = (formula(p, one.work) / one.seconds)[mine]
+            key = device(one.gpu).name, group_of(one.precision)
+            ratios.setdefault(key, []).append(part)
+    shares: dict[str, dict] = {}
+    for (gpu, group), parts in ratios.items():
+        every = np.concatenate(parts)
+        if len(every) >= FEWEST:
+            shares.setdefault(gpu, {})[group] = float(np.median(every))
+    return shares
+
+
+def engine_costs(wholes: Sequence[Whole], found: Mapping[str, Any]) -> dict[str, dict]:
+    """Of each serving engine, what a step and each of its sequences take besides."""
+    costs: dict[str, list[tuple[float, ...]]] = {}
+    for one in wholes:
+        if one.engine:
+            base, steps, batch = whole_seconds(one, found)
+            costs.setdefault(one.engine, []).append((one.seconds, base, steps, batch))
+    return {name: _two_costs(*np.array(rows).T) for name, rows in costs.items()}
+
+
+def _two_costs(
+    measured: np.ndarray, base: np.ndarray, steps: np.ndarray, batch: np.ndarray
+) -> dict[str, float]:
+    def misfit(theta: np.ndarray) -> np.ndarray:
+        added = steps * (theta[0] + batch * theta[1]) * 1e-3
+        return np.log((base + added) / measured) / NOISE
+
+    ends = (np.zeros(2), np.full(2, np.inf))
+    best = least_squares(misfit, [0.1, 0.01], bounds=ends, loss="soft_l1").x / 1e3
+    return dict(zip(("step_s", "sequence_s"), best.tolist(), strict=True))
+
+
+def whole_seconds(one: Whole, found: Mapping[str, Any]) -> tuple[float, int, int]:
+    """A call's seconds by the fits alone, its forward passes, and its batch."""
+    on = device(one.gpu)
+    on = replace(on, fits=prior(on, found))
+    times = [n for _, n in one.parts]
+    made = estimate([point for point, _ in one.parts], on, "prior")
+    total = sum(n * e.seconds for n, e in zip(times, made, strict=True))
+    return total, sum(times), one.parts[0][0].workload.batch
+
+
 def halves(kernels: Sequence[Kernels], without: Mapping[str, dict]) -> dict[str, list]:
     """Of each class, half an interval where compute, memory or the rest is longest."""
     found = {}
     for made in CLASSES:
         off, regime = [], []
         for one in kernels:
-            numbers = without.get(one.gpu, {}).get(made.name)
+            numbers = without[one.gpu]["fits"].get(made.name)
             if belongs(one, made) and numbers:
                 p = rates(device(one.gpu), one.precision, numbers)
-                extra = numbers["events_s"].values()
-                said = formula(p, one.work) + (np.median([*extra]) if extra else 0.0)
+                extra = [*numbers.get("events_s", {}).values(), 0.0][0]
+                said = formula(p, one.work) + extra
                 off.append(np.log(one.seconds / said))
                 regime.append(parts_of(p, one.work).argmax(axis=0))
         if off:
             errors, where = np.concatenate(off), np.concatenate(regime)
             every = conformal(errors)
             parts = [errors[where == i] for i in range(3)]
-            found[made.name] = [conformal(e) if len(e) >= 50 else every for e in parts]
+            found[made.name] = [
+                conformal(e) if len(e) >= FEWEST else every for e in parts
+            ]
     return found
 
 
-def left_out(kernels: Sequence[Kernels]) -> dict[str, dict]:
-    """The fits without each GPU, and without each architecture."""
-    gpus = sorted({one.gpu for one in kernels})
-    found = {gpu: fits([one for one in kernels if one.gpu != gpu]) for gpu in gpus}
+def learnt(kernels: Sequence[Kernels], wholes: Sequence[Whole]) -> dict[str, Any]:
+    """All that those timings say: fits, and costs of engines."""
+    found = fits(kernels)
+    for one in found.values():
+        one["half"] = [math.log(2.0)] * 3  # until it is known
+    found = derived(found)
+    return {"fits": found, "engines": engine_costs(wholes, found)}
+
+
+def left_out(
+    kernels: Sequence[Kernels], wholes: Sequence[Whole]
+) -> dict[str, dict[str, Any]]:
+    """What is learnt without each GPU, and without each architecture."""
+    gpus = sorted({one.gpu for one in (*kernels, *wholes)})
+    tests: dict[str, Callable[[str], bool]] = {
+        gpu: lambda other, gpu=gpu: other != gpu for gpu in gpus
+    }
     for name in sorted(set(map(architecture, gpus))):
-        found[name] = fits([one for one in kernels if architecture(one.gpu) != name])
-    return found
+        tests[name] = lambda other, name=name: architecture(other) != name
+    return {
+        name: learnt(
+            [one for one in kernels if keeps(one.gpu)],
+            [one for one in wholes if keeps(one.gpu)],
+        )
+        for name, keeps in tests.items()
+    }
 
 
 def rounded(value: Any) -> Any:
@@ -224,20 +303,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("data/prior.json"))
     args = parser.parse_args()
-    kernels, _ = read(args.folder)
-    every, without = fits(kernels), left_out(kernels)
-    half = halves(kernels, without)
-    for name in every:
-        every[name]["half"] = half[name]
+    kernels, wholes = read(args.folder)
+    every, without = fits(kernels), left_out(kernels, wholes)
+    for name, half in halves(kernels, without).items():
+        every[name]["half"] = half
+    found = derived(every)
     made = {
-        "fits": derived(every),
-        "shares": {},
-        "engines": {},
+        "fits": found,
+        "shares": sustained(kernels, every),
+        "engines": engine_costs(wholes, found),
         "without": without,
     }
     args.out.write_text(json.dumps(rounded(made), indent=1) + "\n")
     for name, numbers in every.items():
         print(name, rounded(numbers))
+    print(rounded(made["shares"]), rounded(made["engines"]))
 
 
 if __name__ == "__main__":

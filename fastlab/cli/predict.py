@@ -38,18 +38,19 @@ MINE_HELP = "own measured rows that move the priors: a table's CSV, or JSON line
 @main.command()
 @point_options
 @click.option("--on", default="here", show_default=True, help="here, or a GPU: h200")
+@click.option("--engine", default="", help="with what a serving engine adds: vllm")
 @click.option(
     "--operations",
     is_flag=True,
     help="one row per operation: its time here, what bounds it, what it moves",
 )
-def predict(on: str, operations: bool, **options: str | None) -> None:
+def predict(on: str, engine: str, operations: bool, **options: str | None) -> None:
     """What points should cost: FLOPs, bytes, memory, time; nothing is run.
 
     A model, or --layers and --hidden, and any of the options below: several values,
     separated by commas, give a row for each combination.
     """
-    points = points_from(options, profile := profile_of(on))
+    points = points_from(options, profile := profile_of(on, engine))
     click.echo(f"{profile.name} ({profile.profile})")
     if operations:
         tables = [_operations_table(point, profile) for point in points]

@@ -159,7 +159,7 @@ class Device(Spec):
 
 def devices(path: str | Path | None = None) -> list[Device]:
     """Every row of devices.csv (default: the repository's), in order."""
-    return [made for made, _ in _read(Path(path or FILE))]
+    return [_with_prior(made) for made, _ in _read(Path(path or FILE))]
 
 
 def device(name: str, engine: str = "") -> Device:
@@ -170,11 +170,20 @@ def device(name: str, engine: str = "") -> Device:
     rows = [(made, (made.name, *aliases)) for made, aliases in _read(FILE)]
     known = {_key(label): made for made, labels in rows for label in labels}
     if _key(name) in known:
-        return _served(known[_key(name)], engine) if engine else known[_key(name)]
+        made = _with_prior(known[_key(name)])
+        return _served(made, engine) if engine else made
     close = difflib.get_close_matches(_key(name), known, n=3)
     names = dict.fromkeys(known[key].name for key in close)
     hint = f"; did you mean {' or '.join(names)}?" if names else ""
     raise ValueError(f"unknown device {name!r}{hint}; `fastlab devices` lists all")
+
+
+def _with_prior(made: Device) -> Device:
+    """A datasheet's row, and what public measurements say of such a GPU."""
+    if not (fits := prior(made)):
+        return made
+    name = made.profile.replace("datasheet", "prior", 1)
+    return replace(made, fits=fits, profile=f"{name}:{stored()['stamp']}")
 
 
 def _served(made: Device, engine: str) -> Device:
@@ -233,10 +242,6 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
         profile=f"datasheet:{aliases[0]}",
         **dict(texts),
     )
-    if fits := prior(made):
-        made = replace(
-            made, fits=fits, profile=f"prior:{aliases[0]}:{stored()['stamp']}"
-        )
     return made, aliases
 
 

@@ -53,16 +53,22 @@ def stored() -> dict[str, Any]:
     return found
 
 
-def prior(sheet: Sheet, fits: Mapping[str, Any] | None = None) -> Profile | None:
+def prior(
+    sheet: Sheet, fits: Mapping[str, Any] | None = None, shared: bool = False
+) -> Profile | None:
     """The profile of a GPU by its datasheet; None for what CUDA does not run on.
 
-    fits: those of data/prior.json, unless others are given (such as "without" it).
+    fits: those of data/prior.json and this card's own shares, unless others are given
+    (such as those "without" it), which take its shares only if shared.
     """
     if sheet.kind != "cuda":
         return None
+    shares = stored()["shares"].get(sheet.name, {}) if shared or not fits else {}
     known = fits or stored()["fits"]
     launch = {"dispatch_s": sheet.launch_s, "compiled_s": sheet.launch_s}
-    return Profile(tuple(_class_fits(sheet, known)), **launch, replay_s=sheet.launch_s)
+    return Profile(
+        tuple(_class_fits(sheet, known, shares)), **launch, replay_s=sheet.launch_s
+    )
 
 
 def group_of(precision: str) -> str:
@@ -70,25 +76,23 @@ def group_of(precision: str) -> str:
     return GROUPS.get(precision, precision)
 
 
-def _class_fits(sheet: Sheet, fits: Mapping[str, Any]) -> Iterator[ClassFit]:
+def _class_fits(
+    sheet: Sheet, fits: Mapping[str, Any], shares: Mapping[str, float]
+) -> Iterator[ClassFit]:
     for precision, form in FORMATS.items():
         if form.autocast or sheet.lacks(precision):
             continue
         for kind in KINDS:
             known = fits.get(f"{kind} {group_of(precision)}")
             if known:
-                yield class_fit(sheet, kind, precision, known)
-
-
-def class_fit(
-    sheet: Sheet, kind: str, precision: str, known: Mapping[str, Any]
-) -> ClassFit:
-    """One class at one precision, in the units of the GPU's datasheet and clock."""
-    share = stored()["shares"].get(sheet.name, {}).get(group_of(precision), 1.0)
-    found = rates(sheet, precision, known, share if kind != "elementwise" else 1.0)
-    half = known["half"]
-    made = kind, precision, sheet.name, found, None, max(half)
-    return ClassFit(*made, *ANYWHERE, known["n"], regimes=tuple(half))
+                share = (
+                    1.0
+                    if kind == "elementwise"
+                    else shares.get(group_of(precision), 1.0)
+                )
+                found, half = rates(sheet, precision, known, share), known["half"]
+                made = kind, precision, sheet.name, found, None, max(half)
+                yield ClassFit(*made, *ANYWHERE, known["n"], regimes=tuple(half))
 
 
 def rates(
