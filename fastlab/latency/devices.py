@@ -91,6 +91,14 @@ class Device(Spec):
         """Which model of latency its fits are for: "calibrated", or "prior"."""
         return "prior" if self.profile.startswith("prior:") else "calibrated"
 
+    @property
+    def sheet(self) -> Device:
+        """The device by its datasheet alone, without a prior; else as it is."""
+        if self.fits is None or self.fitted != "prior":
+            return self
+        alias = self.profile.split(":")[1]
+        return replace(self, fits=None, profile=f"datasheet:{alias}")
+
     def peak(self, precision: str) -> float:
         """Dense FLOP/s at `precision`; ValueError where the device cannot do it."""
         if precision not in self.peak_flops:

@@ -104,14 +104,14 @@ def _move(logs: list[float]) -> Move:
 
 def has_prior(device: Device) -> bool:
     """Whether the device is estimated with what is known of other GPUs."""
-    return device.fits is not None and device.fitted == "prior"
+    return device.sheet != device
 
 
 def typical(device: Device) -> Device:
     """The device at typical efficiencies of its datasheet's peak and bandwidth."""
     compute, memory = TYPICAL
     peaks = {name: compute * rate for name, rate in device.peak_flops.items()}
-    return replace(device, peak_flops=peaks, bandwidth=memory * device.bandwidth)
+    return replace(device.sheet, peak_flops=peaks, bandwidth=memory * device.bandwidth)
 
 
 def offers(
