@@ -64,11 +64,10 @@ def prior(
     if sheet.kind != "cuda":
         return None
     shares = stored()["shares"].get(sheet.name, {}) if shared or not fits else {}
-    known = fits or stored()["fits"]
-    launch = {"dispatch_s": sheet.launch_s, "compiled_s": sheet.launch_s}
-    return Profile(
-        tuple(_class_fits(sheet, known, shares)), **launch, replay_s=sheet.launch_s
-    )
+    known, stretch = fits or stored()["fits"], stored().get("stretch", 1.0)
+    made = tuple(_class_fits(sheet, known, shares))
+    launch = (sheet.launch_s, sheet.launch_s)
+    return Profile(made, *launch, compiled_s=sheet.launch_s, stretch=stretch)
 
 
 def group_of(precision: str) -> str:
@@ -85,12 +84,9 @@ def _class_fits(
         for kind in KINDS:
             known = fits.get(f"{kind} {group_of(precision)}")
             if known:
-                share = (
-                    1.0
-                    if kind == "elementwise"
-                    else shares.get(group_of(precision), 1.0)
-                )
-                found, half = rates(sheet, precision, known, share), known["half"]
+                group = group_of(precision) if kind != "elementwise" else ""
+                half = known["half_shared" if group in shares else "half"]
+                found = rates(sheet, precision, known, shares.get(group, 1.0))
                 made = kind, precision, sheet.name, found, None, max(half)
                 yield ClassFit(*made, *ANYWHERE, known["n"], regimes=tuple(half))
 

@@ -91,9 +91,9 @@ class Profile:
     precision, how much longer than in the microbenchmarks a byte takes when so many
     bytes are gone through again and again (from which level of a CPU's caches they
     come). whole: by way of running (`way_of`), what calls take beyond the sum of their
-    operations, each timed alone; step_s, sequence_s: what a serving engine adds to each
-    forward pass, and to each sequence of it; stretch: what their intervals are widened by, as those
-    that the calibration timed need it.
+    operations, each timed alone; stretch: what their intervals are widened by, as those
+    that the calibration timed need it. step_s, sequence_s: what a serving engine adds
+    to each forward pass, and to each sequence of it.
     provenance: free text by name (versions, date, seconds and points it took).
     """
 
