@@ -29,7 +29,7 @@ from fastlab.latency.devices import FILE as DEVICES
 from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import NOISE, conformal
-from fastlab.latency.prior import FILE, group_of, prior, rates, stored
+from fastlab.latency.prior import FILE, group_of, levels, prior, rates, stored
 from fastlab.latency.profile import formula, parts_of
 from fastlab.scores.public import Kernels, Whole, read
 from fastlab.scores.published import LEFT_OUT, score_published
@@ -42,6 +42,7 @@ START = {  # typical values, and the sd of their logs
     "cycles": (5000.0, 1.0),
     "depth_cycles": (0.5, 2.0),
     "row_cycles": (5.0, 2.0),
+    "cache": (0.05, 1.0),
 }
 
 EVENTS_S = 8e-6  # about what events and launch add to a kernel timed by itself
@@ -82,7 +83,7 @@ CLASSES = (
     Class("prefill 16-bit", ("aic_attention_prefill",), SERVED, ("prefill",), PRODUCT),
     Class(
         *("decode 16-bit", ("aic_attention_decode",), SERVED, ("decode",)),
-        (*FORM, "row_cycles"),
+        (*FORM, "row_cycles", "cache"),
     ),
     Class(
         *("linear fp32", ("neusight_gemm",), EAGER, ("biased", "matmul")),
@@ -150,7 +151,7 @@ def fit(groups: Sequence[Kernels], made: Class, known: Mapping[str, Any]) -> dic
 
 def seconds(numbers: Mapping[str, float], one: Kernels, on: Any) -> np.ndarray:
     """What those numbers say of the kernels."""
-    return formula(rates(on, one.precision, numbers), one.work)
+    return formula(rates(on, one.precision, numbers), one.seen(levels(on, numbers)))
 
 
 def _weights(groups: Sequence[Kernels]) -> list[float]:
@@ -248,9 +249,10 @@ def halves(
                 own = shares.get(on.name, {}).get(group_of(one.precision), 1.0)
                 share = own if "compute" in numbers else 1.0
                 p = rates(on, one.precision, numbers, share)
-                said = formula(p, one.work) + (EVENTS_S if made.events else 0.0)
+                seen = one.seen(levels(on, numbers))
+                said = formula(p, seen) + (EVENTS_S if made.events else 0.0)
                 off.append(np.log(one.seconds / said))
-                regime.append(parts_of(p, one.work).argmax(axis=0))
+                regime.append(parts_of(p, seen).argmax(axis=0))
         if off:
             errors, where = np.concatenate(off), np.concatenate(regime)
             every = conformal(errors)

@@ -156,13 +156,13 @@ class Profile:
         ways = [way_of(name, compiled) for name in names]
         return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 
-    def slowdown(self, precision: str, footprint: float) -> float:
+    def slowdown(self, precision: str, footprint: Any) -> Any:
         """How much longer a byte takes in calls that go through `footprint` bytes."""
         levels = self.levels.get(precision)
         if not levels:
             return 1.0
         sizes, factors = zip(*levels, strict=True)
-        return float(np.interp(math.log(footprint), np.log(sizes), factors))
+        return np.interp(np.log(footprint), np.log(sizes), factors)
 
     @property
     def count(self) -> int:

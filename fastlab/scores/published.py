@@ -104,8 +104,9 @@ def _kernels(one: Kernels) -> Iterator[Scored]:
         fits = without(one.gpu, method).fits
         fit = fits and fits.find(one.kind, one.precision)
         if fit:
-            said, half = fit.predict(one.work)
-            regime = parts_of(fit.parameters, one.work).argmax(axis=0)
+            seen = one.seen(fits.levels.get("fp16", ()))
+            said, half = fit.predict(seen)
+            regime = parts_of(fit.parameters, seen).argmax(axis=0)
             yield Scored(what, one.gpu, method, said, one.seconds, half, regime)
     for method, (compute, memory) in EFFICIENCIES.items():
         rates = {"peak": compute * sheet.product_rate(one.precision)}
