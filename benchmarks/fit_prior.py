@@ -11,22 +11,29 @@ half an interval is what 90 % of the rows on GPUs left out stay within, in each 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from fastlab.latency.devices import device
+from fastlab.latency.devices import FILE as DEVICES
+from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import NOISE, conformal
-from fastlab.latency.prior import group_of, prior, rates
+from fastlab.latency.prior import FILE, group_of, levels, prior, rates, stored
 from fastlab.latency.profile import formula, parts_of
 from fastlab.scores.public import Kernels, Whole, read
+from fastlab.scores.published import LEFT_OUT, score_published
+from fastlab.scores.published import without as left_out_device
 
 START = {  # typical values, and the sd of their logs
     "compute": (0.75, 0.5),
@@ -35,11 +42,23 @@ START = {  # typical values, and the sd of their logs
     "cycles": (5000.0, 1.0),
     "depth_cycles": (0.5, 2.0),
     "row_cycles": (5.0, 2.0),
+    "cache": (0.05, 1.0),
 }
 
+EVENTS_S = 8e-6  # about what events and launch add to a kernel timed by itself
 COMPUTE_S = 0.01  # a product so long is past its warm clock
 FEWEST = 20
+WIDE = math.log(2.0)  # half an interval of what no timing is known of
 PRODUCT_KINDS = ("linear", "biased", "matmul")
+
+
+@lru_cache
+def device(gpu: str) -> Device:
+    """The datasheet's row of a GPU, which has no prior; ValueError if there is none."""
+    made = datasheet_row(gpu)
+    if made is None:
+        raise ValueError(f"{gpu} is not in data/devices.csv")
+    return made
 
 
 class Class(NamedTuple):
@@ -64,7 +83,7 @@ CLASSES = (
     Class("prefill 16-bit", ("aic_attention_prefill",), SERVED, ("prefill",), PRODUCT),
     Class(
         *("decode 16-bit", ("aic_attention_decode",), SERVED, ("decode",)),
-        (*FORM, "row_cycles"),
+        (*FORM, "row_cycles", "cache"),
     ),
     Class(
         *("linear fp32", ("neusight_gemm",), EAGER, ("biased", "matmul")),
@@ -132,7 +151,7 @@ def fit(groups: Sequence[Kernels], made: Class, known: Mapping[str, Any]) -> dic
 
 def seconds(numbers: Mapping[str, float], one: Kernels, on: Any) -> np.ndarray:
     """What those numbers say of the kernels."""
-    return formula(rates(on, one.precision, numbers), one.work)
+    return formula(rates(on, one.precision, numbers), one.seen(levels(on, numbers)))
 
 
 def _weights(groups: Sequence[Kernels]) -> list[float]:
@@ -211,19 +230,29 @@ def whole_seconds(one: Whole, found: Mapping[str, Any]) -> tuple[float, int, int
     return total, sum(times), one.parts[0][0].workload.batch
 
 
-def halves(kernels: Sequence[Kernels], without: Mapping[str, dict]) -> dict[str, list]:
-    """Of each class, half an interval where compute, memory or the rest is longest."""
+def halves(
+    kernels: Sequence[Kernels],
+    without: Mapping[str, dict],
+    shares: Mapping[str, dict] = MappingProxyType({}),
+) -> dict[str, list]:
+    """Of each class, half an interval where compute, memory or the rest is longest.
+
+    That of GPUs left out, with the card's own share of its peak if shares are given.
+    """
     found = {}
     for made in CLASSES:
         off, regime = [], []
         for one in kernels:
             numbers = without[one.gpu]["fits"].get(made.name)
             if belongs(one, made) and numbers:
-                p = rates(device(one.gpu), one.precision, numbers)
-                extra = [*numbers.get("events_s", {}).values(), 0.0][0]
-                said = formula(p, one.work) + extra
+                on = device(one.gpu)
+                own = shares.get(on.name, {}).get(group_of(one.precision), 1.0)
+                share = own if "compute" in numbers else 1.0
+                p = rates(on, one.precision, numbers, share)
+                seen = one.seen(levels(on, numbers))
+                said = formula(p, seen) + (EVENTS_S if made.events else 0.0)
                 off.append(np.log(one.seconds / said))
-                regime.append(parts_of(p, one.work).argmax(axis=0))
+                regime.append(parts_of(p, seen).argmax(axis=0))
         if off:
             errors, where = np.concatenate(off), np.concatenate(regime)
             every = conformal(errors)
@@ -234,11 +263,26 @@ def halves(kernels: Sequence[Kernels], without: Mapping[str, dict]) -> dict[str,
     return found
 
 
+def stretch(wholes: Sequence[Whole]) -> float:
+    """What the bands of calls must be widened by to hold on architectures left out."""
+    ratios = []
+    for one in wholes:
+        engine = one.engine
+        on = left_out_device(one.gpu, LEFT_OUT[1], not engine, engine)
+        made = estimate([point for point, _ in one.parts], on, "prior")
+        times = np.array([n for _, n in one.parts])
+        said, high = (
+            times @ [getattr(e, n) for e in made] for n in ("seconds", "high_s")
+        )
+        ratios.append(abs(math.log(one.seconds / said)) / math.log(high / said))
+    return conformal(np.array(ratios))
+
+
 def learnt(kernels: Sequence[Kernels], wholes: Sequence[Whole]) -> dict[str, Any]:
     """All that those timings say: fits, and costs of engines."""
     found = fits(kernels)
     for one in found.values():
-        one["half"] = [math.log(2.0)] * 3  # until it is known
+        one["half"] = one["half_shared"] = [WIDE] * 3  # until known
     found = derived(found)
     return {"fits": found, "engines": engine_costs(wholes, found)}
 
@@ -274,12 +318,12 @@ def rounded(value: Any) -> Any:
 def derived(found: dict[str, dict]) -> dict[str, dict]:
     """Classes without timings of their own, from those most like them."""
     made = dict(found)
-    wide = math.log(2.0)
 
     def borrow(name: str, source: str, **over: float) -> None:
         one = {k: v for k, v in found[source].items() if k != "events_s"}
-        half = [max(h, wide) for h in one["half"]]
-        made[name] = one | over | {"half": half, "from": source, "n": 0}
+        for half in ("half", "half_shared"):
+            one[half] = [max(h, WIDE) for h in one[half]]
+        made[name] = one | over | {"from": source, "n": 0}
 
     for precision in ("tf32", "fp8", "int8", "int4-g128"):
         borrow(f"linear {precision}", "linear 16-bit")
@@ -297,6 +341,24 @@ def derived(found: dict[str, dict]) -> dict[str, dict]:
     return made
 
 
+def names() -> list[str]:
+    """All devices that data/devices.csv has."""
+    with DEVICES.open(newline="") as file:
+        return [row["name"] for row in csv.DictReader(file)]
+
+
+def write(path: Path, made: Mapping[str, Any]) -> None:
+    """The file, a line for each fit or score."""
+    text = json.dumps(rounded(dict(made)), indent=1)
+    path.write_text(re.sub(r"\n {4,}|\n {3}(?=[\]}])", " ", text) + "\n")
+
+
+def forget() -> None:
+    """Read the file anew."""
+    stored.cache_clear()
+    left_out_device.cache_clear()
+
+
 def main() -> None:
     """Read the arguments, write the file, print what was found."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -304,20 +366,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/prior.json"))
     args = parser.parse_args()
     kernels, wholes = read(args.folder)
-    every, without = fits(kernels), left_out(kernels, wholes)
-    for name, half in halves(kernels, without).items():
-        every[name]["half"] = half
-    found = derived(every)
-    made = {
-        "fits": found,
-        "shares": sustained(kernels, every),
-        "engines": engine_costs(wholes, found),
-        "without": without,
-    }
-    args.out.write_text(json.dumps(rounded(made), indent=1) + "\n")
+    made = learnt(kernels, wholes)
+    made["shares"] = sustained(kernels, made["fits"])
+    made["architectures"] = {name: architecture(name) for name in names()}
+    made["without"] = left_out(kernels, wholes)
+    alone = halves(kernels, made["without"])
+    shared = halves(kernels, made["without"], made["shares"])
+    for one in (made, *made["without"].values()):
+        for name, half in alone.items():
+            if name in one["fits"]:
+                one["fits"][name] |= {"half": half, "half_shared": shared[name]}
+        one["fits"] = derived(one["fits"])
+    write(args.out, made)
+    if args.out.resolve() == FILE:
+        forget()
+        made["stretch"] = stretch(
+            [one for one in wholes if one.engine != "deepspeed-mii"]
+        )
+        write(args.out, made)
+        forget()
+        made["scores"] = score_published(kernels, wholes)
+        write(args.out, made)
+    every = made["fits"]
     for name, numbers in every.items():
         print(name, rounded(numbers))
-    print(rounded(made["shares"]), rounded(made["engines"]))
+    print(rounded(made["shares"]), rounded(made["engines"]), made.get("stretch"))
+    for row in made.get("scores", ()):
+        if row["of"] == "all":
+            print(rounded(row))
 
 
 if __name__ == "__main__":

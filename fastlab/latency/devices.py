@@ -175,15 +175,13 @@ def device(name: str, engine: str = "") -> Device:
 
     engine: the serving engine of data/prior.json whose cost a step is added.
     """
-    rows = [(made, (made.name, *aliases)) for made, aliases in _read(FILE)]
-    known = {_key(label): made for made, labels in rows for label in labels}
-    if _key(name) in known:
-        made = _with_prior(known[_key(name)])
-        return _served(made, engine) if engine else made
-    close = difflib.get_close_matches(_key(name), known, n=3)
-    names = dict.fromkeys(known[key].name for key in close)
-    hint = f"; did you mean {' or '.join(names)}?" if names else ""
-    raise ValueError(f"unknown device {name!r}{hint}; `fastlab devices` lists all")
+    made = _with_prior(_find(name))
+    if not engine:
+        return made
+    if made.fits is None:
+        raise ValueError(f"engine={engine!r} needs a prior, and {made.name} has none")
+    fits = with_engine(made.fits, engine)
+    return replace(made, fits=fits, profile=f"{made.profile} + {engine}")
 
 
 def _with_prior(made: Device) -> Device:
@@ -194,19 +192,23 @@ def _with_prior(made: Device) -> Device:
     return replace(made, fits=fits, profile=f"{name}:{stored()['stamp']}")
 
 
-def _served(made: Device, engine: str) -> Device:
-    if made.fits is None:
-        raise ValueError(f"engine={engine!r} needs a prior, and {made.name} has none")
-    fits = with_engine(made.fits, engine)
-    return replace(made, fits=fits, profile=f"{made.profile} + {engine}")
-
-
 def datasheet_row(name: str) -> Device | None:
     """The device as the repository's devices.csv has it, None where it has none."""
     try:
-        return device(name)
+        return _find(name)
     except ValueError:
         return None
+
+
+def _find(name: str) -> Device:
+    rows = [(made, (made.name, *aliases)) for made, aliases in _read(FILE)]
+    known = {_key(label): made for made, labels in rows for label in labels}
+    if _key(name) in known:
+        return known[_key(name)]
+    close = difflib.get_close_matches(_key(name), known, n=3)
+    names = dict.fromkeys(known[key].name for key in close)
+    hint = f"; did you mean {' or '.join(names)}?" if names else ""
+    raise ValueError(f"unknown device {name!r}{hint}; `fastlab devices` lists all")
 
 
 def _key(name: str) -> str:

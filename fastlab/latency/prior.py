@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.spec.checks import check_choice, digest
-from fastlab.spec.formats import FORMATS
+from fastlab.spec.formats import DENSE, FORMATS
 
 FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
+BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
 CLOCK_HZ = 1.8e9  # of a GPU whose own is unknown
 KINDS = ("linear", "prefill", "decode", "plain", "elementwise")
 CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s", "row_cycles": "row_s"}
@@ -39,6 +40,8 @@ class Sheet(Protocol):
     def bandwidth(self) -> float: ...
     @property
     def clock_hz(self) -> float: ...
+    @property
+    def l2_bytes(self) -> int: ...
     @property
     def launch_s(self) -> float: ...
     def lacks(self, precision: str) -> str: ...
@@ -64,11 +67,24 @@ def prior(
     if sheet.kind != "cuda":
         return None
     shares = stored()["shares"].get(sheet.name, {}) if shared or not fits else {}
-    known = fits or stored()["fits"]
-    launch = {"dispatch_s": sheet.launch_s, "compiled_s": sheet.launch_s}
-    return Profile(
-        tuple(_class_fits(sheet, known, shares)), **launch, replay_s=sheet.launch_s
-    )
+    known, stretch = fits or stored()["fits"], stored().get("stretch", 1.0)
+    made = tuple(_class_fits(sheet, known, shares))
+    launch = (sheet.launch_s, sheet.launch_s)
+    near = dict.fromkeys(DENSE, levels(sheet, known.get("decode 16-bit", {})))
+    more: dict[str, Any] = {"compiled_s": sheet.launch_s, "stretch": stretch}
+    return Profile(made, *launch, levels=near if near["fp32"] else {}, **more)
+
+
+def levels(sheet: Sheet, known: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
+    """How much longer than from memory a byte takes that the cache holds: Profile's.
+
+    Its rate goes by the GPU's fp32 lanes: known["cache"] bytes for each of their FLOPs.
+    """
+    if "cache" not in known or not sheet.l2_bytes or sheet.lacks("fp32"):
+        return ()
+    memory = known["memory"] * sheet.bandwidth
+    gain = min(1.0, memory / (known["cache"] * sheet.product_rate("fp32")))
+    return (sheet.l2_bytes, gain), (BEYOND * sheet.l2_bytes, 1.0)
 
 
 def group_of(precision: str) -> str:
@@ -85,12 +101,9 @@ def _class_fits(
         for kind in KINDS:
             known = fits.get(f"{kind} {group_of(precision)}")
             if known:
-                share = (
-                    1.0
-                    if kind == "elementwise"
-                    else shares.get(group_of(precision), 1.0)
-                )
-                found, half = rates(sheet, precision, known, share), known["half"]
+                group = group_of(precision) if kind != "elementwise" else ""
+                half = known["half_shared" if group in shares else "half"]
+                found = rates(sheet, precision, known, shares.get(group, 1.0))
                 made = kind, precision, sheet.name, found, None, max(half)
                 yield ClassFit(*made, *ANYWHERE, known["n"], regimes=tuple(half))
 

@@ -91,9 +91,9 @@ class Profile:
     precision, how much longer than in the microbenchmarks a byte takes when so many
     bytes are gone through again and again (from which level of a CPU's caches they
     come). whole: by way of running (`way_of`), what calls take beyond the sum of their
-    operations, each timed alone; step_s, sequence_s: what a serving engine adds to each
-    forward pass, and to each sequence of it; stretch: what their intervals are widened by, as those
-    that the calibration timed need it.
+    operations, each timed alone; stretch: what their intervals are widened by, as those
+    that the calibration timed need it. step_s, sequence_s: what a serving engine adds
+    to each forward pass, and to each sequence of it.
     provenance: free text by name (versions, date, seconds and points it took).
     """
 
@@ -156,13 +156,13 @@ class Profile:
         ways = [way_of(name, compiled) for name in names]
         return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 
-    def slowdown(self, precision: str, footprint: float) -> float:
+    def slowdown(self, precision: str, footprint: Any) -> Any:
         """How much longer a byte takes in calls that go through `footprint` bytes."""
         levels = self.levels.get(precision)
         if not levels:
             return 1.0
         sizes, factors = zip(*levels, strict=True)
-        return float(np.interp(math.log(footprint), np.log(sizes), factors))
+        return np.interp(np.log(footprint), np.log(sizes), factors)
 
     @property
     def count(self) -> int:

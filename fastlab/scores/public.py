@@ -16,6 +16,7 @@ import numpy as np
 
 from fastlab.cost import ops
 from fastlab.cost.ops import Operation
+from fastlab.latency.profile import Profile
 from fastlab.latency.samples import Work, work
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
@@ -49,6 +50,9 @@ TRAINED = {  # of NeuSight
 }
 
 
+Levels = tuple[tuple[float, float], ...]
+
+
 class Kernels(NamedTuple):
     """Timed kernels of one class and precision on one GPU; each [n] but others."""
 
@@ -57,8 +61,17 @@ class Kernels(NamedTuple):
     kind: str
     precision: str
     work: Work
+    read: np.ndarray  # bytes that each repetition comes back to
     seconds: np.ndarray
     others: np.ndarray  # [n, software] seconds of each software, NaN where it has none
+
+    def seen(self, levels: Levels) -> Work:
+        """The work, with what the GPU's cache holds at the rate of the cache."""
+        if not levels:
+            return self.work
+        profile = Profile((), levels={self.precision: levels})
+        slower = profile.slowdown(self.precision, np.maximum(self.read, 1.0))
+        return self.work._replace(bytes=self.work.bytes + (slower - 1) * self.read)
 
 
 class Whole(NamedTuple):
@@ -116,19 +129,11 @@ def _kernels(
 ) -> Kernels:
     """op: with arrays for numbers; times [software, n] in ms."""
     n = times.shape[1]
-    costs = (op.flops_causal, op.bytes, op.launches)
-    flops, moved, launches = (np.broadcast_to(c, n).astype(float) for c in costs)
+    costs = (op.flops_causal, op.bytes, op.launches, op.kv_read_bytes)
+    flops, moved, launches, read = (np.broadcast_to(c, n).astype(float) for c in costs)
     dims = np.stack(op.dims, 1) if len(op.dims) else np.zeros((n, 6))
-    columns = work(kind, flops, moved, launches, dims)
-    return Kernels(
-        name,
-        gpu,
-        kind,
-        precision,
-        columns,
-        np.nanmedian(times, axis=0) / 1e3,
-        times.T / 1e3,
-    )
+    columns, ms = work(kind, flops, moved, launches, dims), np.nanmedian(times, axis=0)
+    return Kernels(name, gpu, kind, precision, columns, read, ms / 1e3, times.T / 1e3)
 
 
 def _products(name: str, rows: list[dict[str, str]]) -> Iterator[Kernels]:
