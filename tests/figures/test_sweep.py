@@ -202,7 +202,7 @@ def test_the_axes_stay_while_the_slider_moves(rows, device):
 
 
 def test_every_device_is_estimated(points, device):
-    here = replace(device, name="box", kind="cpu", bandwidth=1e10).stamped()
+    here = replace(device.sheet, name="box", kind="cpu", bandwidth=1e10).stamped()
     devices = [here, fl.device("t4"), device]
     deep = replace(points[0], shape=replace(points[0].shape, layers=20))
     (estimate,) = fl.estimate([deep], fl.device("t4"))
