@@ -31,7 +31,7 @@ from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import NOISE, conformal
 from fastlab.latency.prior import FILE, group_of, levels, prior, rates, stored
 from fastlab.latency.profile import formula, parts_of
-from fastlab.scores.public import Kernels, Whole, read
+from fastlab.scores.public import EVENTS_S, Kernels, Whole, read
 from fastlab.scores.published import LEFT_OUT, score_published
 from fastlab.scores.published import without as left_out_device
 
@@ -45,7 +45,6 @@ START = {  # typical values, and the sd of their logs
     "cache": (0.05, 1.0),
 }
 
-EVENTS_S = 8e-6  # about what events and launch add to a kernel timed by itself
 COMPUTE_S = 0.01  # a product so long is past its warm clock
 FEWEST = 20
 WIDE = math.log(2.0)  # half an interval of what no timing is known of
@@ -75,7 +74,6 @@ class Class(NamedTuple):
 
 FORM = ("compute", "memory", "sharpness", "cycles")
 PRODUCT = (*FORM, "depth_cycles")
-MOVERS = ("elementwise", "norm")
 SERVED, EAGER = ("bf16", "fp16"), ("fp32",)
 CLASSES = (
     Class("linear 16-bit", ("aic_gemm",), SERVED, ("linear",), PRODUCT),
@@ -90,11 +88,15 @@ CLASSES = (
         *(FORM, ("cycles", "linear 16-bit"), True),
     ),
     Class(
-        *("elementwise fp32", ("neusight_elementwise",), EAGER, MOVERS),
+        *("elementwise fp32", ("neusight_elementwise",), EAGER, ("elementwise",)),
         *(("memory", "cycles"), ("cycles", "linear 16-bit"), True),
     ),
     Class(
-        *("elementwise 16-bit", ("vidur_ops",), SERVED, MOVERS),
+        *("norm fp32", ("neusight_elementwise",), EAGER, ("norm",)),
+        *(("memory", "cycles"), ("cycles", "linear 16-bit"), True),
+    ),
+    Class(
+        *("elementwise 16-bit", ("vidur_ops",), SERVED, ("elementwise",)),
         *(("memory", "cycles"), ("memory", "elementwise fp32")),
     ),
 )
@@ -131,7 +133,7 @@ def fit(groups: Sequence[Kernels], made: Class, known: Mapping[str, Any]) -> dic
     devices = [device(one.gpu) for one in groups]
     gpus = sorted({one.gpu for one in groups}) if made.events else []
     weight = _weights(groups)
-    usual = np.log([START[name][0] for name in free] + [8e-6 for _ in gpus])
+    usual = np.log([START[name][0] for name in free] + [EVENTS_S for _ in gpus])
     sd = np.array([START[name][1] for name in free] + [0.3 for _ in gpus])
     logs = [np.log(one.seconds) for one in groups]
 
@@ -250,7 +252,7 @@ def halves(
                 share = own if "compute" in numbers else 1.0
                 p = rates(on, one.precision, numbers, share)
                 seen = one.seen(levels(on, numbers))
-                said = formula(p, seen) + (EVENTS_S if made.events else 0.0)
+                said = formula(p, seen) + one.events_s
                 off.append(np.log(one.seconds / said))
                 regime.append(parts_of(p, seen).argmax(axis=0))
         if off:

@@ -231,7 +231,7 @@ def _datasheets(known: list[Device]) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[dict[str, Any]] = [
-        {"name": d.name, "on": d.profile.removeprefix("datasheet:")}
+        {"name": d.name, "on": d.profile.split(":")[1]}
         | {f"{p} TFLOP/s": v / 1e12 for p, v in d.peak_flops.items()}
         | {"bandwidth": si(d.bandwidth, "B/s"), "memory": si(d.memory_bytes, "B")}
         | {"USD/h": d.price_per_hour}

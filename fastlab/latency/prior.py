@@ -22,9 +22,8 @@ from fastlab.spec.formats import DENSE, FORMATS
 FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
 BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
 CLOCK_HZ = 1.8e9  # of a GPU whose own is unknown
-KINDS = ("linear", "prefill", "decode", "plain", "elementwise")
+KINDS = ("linear", "prefill", "decode", "plain", "elementwise", "norm")
 CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s", "row_cycles": "row_s"}
-ANYWHERE = (float("-inf"),), (float("inf"),)  # no range was calibrated
 # What a precision's products are fitted with; attention and the rest by the dense one.
 GROUPS = {"fp16": "16-bit", "bf16": "16-bit"}
 
@@ -101,11 +100,11 @@ def _class_fits(
         for kind in KINDS:
             known = fits.get(f"{kind} {group_of(precision)}")
             if known:
-                group = group_of(precision) if kind != "elementwise" else ""
+                group = group_of(precision) if "compute" in known else ""
                 half = known["half_shared" if group in shares else "half"]
                 found = rates(sheet, precision, known, shares.get(group, 1.0))
                 made = kind, precision, sheet.name, found, None, max(half)
-                yield ClassFit(*made, *ANYWHERE, known["n"], regimes=tuple(half))
+                yield ClassFit(*made, (), (), known["n"], regimes=tuple(half))
 
 
 def rates(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +32,7 @@ class ClassFit:
     parameters: Mapping[str, float]
     residual: Residual | None
     width: float
-    low: tuple[float, ...]  # the calibrated range, in log space
+    low: tuple[float, ...]  # the calibrated range, in log space; () = anywhere
     high: tuple[float, ...]
     count: int  # samples it was fitted to
     skipped: tuple[str, ...] = ()
@@ -52,6 +51,8 @@ class ClassFit:
 
     def outside(self, work: Work) -> np.ndarray:
         """Which operations lie beyond the calibrated range in any dimension."""
+        if not self.low:
+            return np.zeros(len(work.places), bool)
         below = work.places < np.array(self.low) - EDGE
         above = work.places > np.array(self.high) + EDGE
         return np.any(below | above, axis=1)

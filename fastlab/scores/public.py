@@ -25,6 +25,7 @@ from fastlab.spec.shape import PRESETS, ModelShape
 AIC = ("ms_sglang", "ms_trtllm", "ms_vllm")
 DTYPES = {"bf16": ("bf16", 2), "fp8": ("fp8-dynamic", 1)}
 LAYER_STEP = 32
+EVENTS_S = 8e-6  # that events and launch add: 6 to 12 us, as NeuSight's timer does it
 PASSES = {"add": 3, "mul": 3, "div": 3, "pow": 3}  # of two tensors; of one, 2
 WIDE: dict[str, Any] = {"heads": 32, "head_dim": 128, "vocab": 32000}
 SERVED = {  # of LLM-Inference-Bench
@@ -64,6 +65,7 @@ class Kernels(NamedTuple):
     read: np.ndarray  # bytes that each repetition comes back to
     seconds: np.ndarray
     others: np.ndarray  # [n, software] seconds of each software, NaN where it has none
+    events_s: float = 0.0  # in all of them, of events and launch around one call
 
     def seen(self, levels: Levels) -> Work:
         """The work, with what the GPU's cache holds at the rate of the cache."""
@@ -133,7 +135,9 @@ def _kernels(
     flops, moved, launches, read = (np.broadcast_to(c, n).astype(float) for c in costs)
     dims = np.stack(op.dims, 1) if len(op.dims) else np.zeros((n, 6))
     columns, ms = work(kind, flops, moved, launches, dims), np.nanmedian(times, axis=0)
-    return Kernels(name, gpu, kind, precision, columns, read, ms / 1e3, times.T / 1e3)
+    events_s = EVENTS_S if name.startswith("neusight") else 0.0
+    made = (name, gpu, kind, precision, columns, read)
+    return Kernels(*made, ms / 1e3, times.T / 1e3, events_s)
 
 
 def _products(name: str, rows: list[dict[str, str]]) -> Iterator[Kernels]:

@@ -85,12 +85,18 @@ def _only(one: Scored, of: str) -> Scored:
     return one._replace(predicted=cut[0], measured=cut[1], half=cut[2])
 
 
+def learnt_without(gpu: str, method: str) -> dict[str, Any]:
+    """What was learnt without a GPU, or its architecture; all of it, if it is new."""
+    known = stored()
+    architecture = known["architectures"].get(device(gpu).name, gpu)
+    key = gpu if method == LEFT_OUT[0] else architecture
+    return known["without"].get(key, known)
+
+
 @lru_cache
 def without(gpu: str, method: str, shared: bool = False, engine: str = "") -> Device:
-    """The GPU with what was learnt without it, or its architecture; or all, if new."""
-    made, known = device(gpu), stored()
-    key = gpu if method == LEFT_OUT[0] else known["architectures"].get(made.name, gpu)
-    learnt = known["without"].get(key, known)
+    """The GPU as that describes it; shared: with its own share of the peak."""
+    made, learnt = device(gpu), learnt_without(gpu, method)
     fits = prior(made, learnt["fits"], shared)
     if fits and engine in learnt["engines"]:
         fits = replace(fits, **learnt["engines"][engine])
@@ -107,11 +113,12 @@ def _kernels(one: Kernels) -> Iterator[Scored]:
             seen = one.seen(fits.levels.get("fp16", ()))
             said, half = fit.predict(seen)
             regime = parts_of(fit.parameters, seen).argmax(axis=0)
+            said = said + one.events_s
             yield Scored(what, one.gpu, method, said, one.seconds, half, regime)
     for method, (compute, memory) in EFFICIENCIES.items():
         rates = {"peak": compute * sheet.product_rate(one.precision)}
         rates["bandwidth"] = memory * sheet.bandwidth
-        said = formula(rates, one.work)
+        said = formula(rates, one.work) + one.events_s
         yield Scored(what, one.gpu, method, said, one.seconds)
     for i in range(one.others.shape[1]):
         rest = np.delete(one.others, i, axis=1)
@@ -123,10 +130,15 @@ def _kernels(one: Kernels) -> Iterator[Scored]:
 
 def _whole(one: Whole) -> Iterator[Scored]:
     what, sheet = f"{one.software} ({one.table})", device(one.gpu)
-    devices = [without(one.gpu, m, not one.engine, one.engine) for m in LEFT_OUT]
-    models = ["prior", "prior", "roofline", "roofline"]
+    learnt = [
+        m
+        for m in LEFT_OUT
+        if one.engine in ("", *learnt_without(one.gpu, m)["engines"])
+    ]
+    devices = [without(one.gpu, m, not one.engine, one.engine) for m in learnt]
     devices += [sheet, typical(sheet)]
-    methods = [*LEFT_OUT, *EFFICIENCIES]
+    models = ["prior"] * len(learnt) + ["roofline", "roofline"]
+    methods = [*learnt, *EFFICIENCIES]
     times = np.array([n for _, n in one.parts])
     for method, on, model in zip(methods, devices, models, strict=True):
         made = estimate([point for point, _ in one.parts], on, model)
