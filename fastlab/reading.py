@@ -88,11 +88,6 @@ def nothing_measured(rows: pd.DataFrame) -> str:
     return "nothing measured: " + ", ".join(f"{n} {s}" for s, n in counts.items())
 
 
-def is_published(rows: pd.DataFrame) -> bool:
-    """Whether others measured the rows: their marks have a ring."""
-    return "status" in rows and bool((rows["status"] == "published").all())
-
-
 RATIOS = ("ratio", "measured_gain", "estimated_gain", "gain", "speedup")
 SHARES = (
     *("share", "top1", "mbu", "mbu_copy", "left", "sparse_ratio"),

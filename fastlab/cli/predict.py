@@ -196,10 +196,7 @@ def devices(
     moved = _moved(mine) if mine else UNMOVED
     found = offers(request, every := known(), moved)
     echo_table(_offers_table(found))
-    _echo_basis(found)
-    for one in every:
-        if one.kind == "fpga":
-            click.echo(f"{one.name}: {_published_of(one.name)}")
+    _echo_basis(found, [one.name for one in every if one.kind == "fpga"])
 
 
 def _moved(mine: str) -> dict[str, Move]:
@@ -251,25 +248,19 @@ def _offers_table(found: list[Offer]) -> pd.DataFrame:
     return rows[[*OFFERED]].rename(columns=OFFERED)
 
 
-def _published_of(name: str) -> str:
-    """All that is known of an FPGA: what others measured on it."""
+def _echo_basis(found: list[Offer], fpgas: list[str]) -> None:
+    """What the times are from; of FPGAs all that is known, which others published."""
+    from fastlab.latency.whatif import LABEL, SHEET
     from fastlab.literature import published
 
+    said = f"{SHEET}: typical shares, {LABEL}; how far off that is, nobody knows"
+    bases = {
+        "prior": "prior: what public timings of other GPUs say, from - to",
+        SHEET: said,
+    }
+    for basis in dict.fromkeys(offer.basis for offer in found if offer.basis):
+        click.echo(bases[basis])
     rows = published()
-    each = [
-        f"{r.model} {r.precision} {r.phase}, {digits(r.measured_ms)} ms ({r.source})"
-        for r in rows[rows["device"] == name].itertuples()
-    ]
-    return f"known by published figures alone: {'; '.join(each)}"
-
-
-def _echo_basis(found: list[Offer]) -> None:
-    """What the times are from, of those that there are."""
-    from fastlab.latency.whatif import LABEL, SHEET
-
-    there = {offer.basis for offer in found}
-    if "prior" in there:
-        click.echo("prior: from what others measured on other GPUs, with its interval")
-    if SHEET in there:
-        shares = "typical shares of peak and bandwidth"
-        click.echo(f"{SHEET}: {shares}, {LABEL}; no band says how far off that is")
+    for row in rows[rows["device"].isin(fpgas)].itertuples():
+        call = f"{row.model} {row.precision} {row.phase}, {digits(row.measured_ms)} ms"
+        click.echo(f"{row.device}, published: {call} ({row.source}); no more is known")

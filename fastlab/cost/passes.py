@@ -75,8 +75,8 @@ def passes(point: Point, ends: bool = False) -> list[ForwardPass]:
         return first + [step._replace(source=n) for step in steps]
     if point.recipe.cache in STATIC:  # all alike: attention reads the whole cache
         return first + [_decode_step(point, n)] * count
-    steps = range(0, count, max(1, count - 1)) if ends else range(count)
-    return first + [_decode_step(point, n + i) for i in steps]
+    pace = max(1, count - 1) if ends else 1
+    return first + [_decode_step(point, n + i) for i in range(0, count, pace)]
 
 
 def calls(point: Point) -> int:

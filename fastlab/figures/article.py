@@ -18,7 +18,7 @@ from fastlab.figures.layers import bars, drawn, level, points, tiles
 from fastlab.figures.panels import ENDS, Axis, Panel
 from fastlab.figures.style import GREY, PALE, SMALL, look_of
 from fastlab.latency.devices import Device
-from fastlab.latency.whatif import LABEL, has_prior, typical
+from fastlab.latency.whatif import LABEL, typical
 from fastlab.rows import estimated, over
 from fastlab.spec.point import Point
 from fastlab.words import digits, factor, more, percent, times
@@ -210,7 +210,7 @@ def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFr
             other = OTHER_16.get(wanted, wanted)
             runs = other if device.can(other) and not device.can(wanted) else wanted
             able.append(replace(point, recipe=replace(point.recipe, precision=runs)))
-        known = device.calibrated or has_prior(device)
+        known = device.calibrated or device.fitted == "prior"
         rows = estimated(able, device if known else typical(device))
         basis = device.fitted if known else LABEL
         tables.append(rows.assign(device=device.name, basis=basis, step=[*steps]))

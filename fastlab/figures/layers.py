@@ -12,7 +12,6 @@ from matplotlib.container import Container
 
 from fastlab.figures.panels import ENDS, OWN_ENDS, Ends, Layer, Panel
 from fastlab.figures.style import BLACK, GREY, PALE, SMALL, TEXT, ink, look_of, readable
-from fastlab.reading import is_published
 from fastlab.words import digits
 
 INTERVAL: dict[str, Any] = {"color": GREY, "lw": 5, "alpha": 0.25}
@@ -77,8 +76,9 @@ def formats(
     rows: pd.DataFrame, x: str, y: str, names: Mapping[str, str] = {}, **look: Any
 ) -> list[Layer]:
     """Marks of each precision and phase, in their look; names: for the key."""
-    say, look["published"] = names.get, is_published(rows)
-    whose = " published" * look["published"]
+    others = "status" in rows and set(rows["status"]) == {"published"}
+    whose, say = " published" * others, names.get
+    look["published"] = others
     return [
         points(own, x, y, f"{say(p, p)} {phase}{whose}", **look_of(p, phase), **look)
         for (p, phase), own in rows.groupby(["precision", "phase"], sort=False)
@@ -88,14 +88,10 @@ def formats(
 def clocks(rows: pd.DataFrame, y: str, name: str, **look: Any) -> list[Layer]:
     """On named lines, in ms: estimates, hollow over their intervals; measurements."""
     guessed = look | {"across": ENDS, "hollow": True, "pale": True}
-    timed = look | {"across": OWN_ENDS, "published": is_published(rows)}
-    clock = "published" if timed["published"] else "measured"
+    timed = look | {"across": OWN_ENDS}
     return [
-        points(own, f"{what}_ms", y, f"{name} {said}", **style)
-        for what, said, style in (
-            ("estimated", "estimated", guessed),
-            ("measured", clock, timed),
-        )
+        points(own, f"{what}_ms", y, f"{name} {what}", **style)
+        for what, style in (("estimated", guessed), ("measured", timed))
         if f"{what}_ms" in rows and len(own := rows.dropna(subset=f"{what}_ms"))
     ]
 

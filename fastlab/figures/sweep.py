@@ -173,7 +173,7 @@ def on_devices(point: Point, devices: Sequence[Device], layers: int) -> Figure:
     deep = [replace(point, shape=replace(point.shape, layers=n)) for n in depths]
     lines, room = [], []
     for device in devices:
-        how = "datasheet" if device.sheet == device else "prior of other GPUs"
+        how = "prior of other GPUs" if device.fitted == "prior" else "datasheet"
         basis = "rates measured here" if device.calibrated else how
         name = "this machine" if device.calibrated else device.name
         known = {"on": f"{name}\n({basis})", "device": device.name, "basis": basis}

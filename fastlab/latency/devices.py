@@ -94,10 +94,10 @@ class Device(Spec):
     @property
     def sheet(self) -> Device:
         """The device by its datasheet alone, without a prior; else as it is."""
-        if self.fits is None or self.fitted != "prior":
-            return self
-        alias = self.profile.split(":")[1]
-        return replace(self, fits=None, profile=f"datasheet:{alias}")
+        name = f"datasheet:{self.profile.split(':')[1]}"
+        return (
+            replace(self, fits=None, profile=name) if self.fitted == "prior" else self
+        )
 
     def peak(self, precision: str) -> float:
         """Dense FLOP/s at `precision`; ValueError where the device cannot do it."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastlab.cost.memory import largest_batch, peak_bytes
 from fastlab.cost.operations import operations
@@ -70,7 +70,7 @@ class Offer:
 
 
 class Move(NamedTuple):
-    """By what factor own rows move the estimates of a phase, and how many they are."""
+    """By what factor so many own rows move the estimates of a phase."""
 
     factor: float = 1.0
     n: int = 0
@@ -87,24 +87,16 @@ def moves(timed: Sequence[tuple[Point, float, Device]]) -> dict[str, Move]:
     """
     logs: dict[str, list[float]] = {name: [] for name in UNMOVED}
     for point, seconds, device in timed:
-        if not has_prior(device):
-            raise ValueError(
-                f"device={device.name!r} has no prior that rows could move"
-            )
+        if device.fitted != "prior":
+            raise ValueError(f"device={device.name!r} has no prior that rows move")
         (found,) = estimate([point], device)
         phase = "prefill" if point.workload.phase == "prefill" else "decode"
         logs[phase].append(math.log(seconds / found.seconds))
-    return {name: _move(own) for name, own in logs.items()}
-
-
-def _move(logs: list[float]) -> Move:
-    n = len(logs)
-    return Move(math.exp(median(logs) * n / (n + BELIEF)), n) if n else Move()
-
-
-def has_prior(device: Device) -> bool:
-    """Whether the device is estimated with what is known of other GPUs."""
-    return device.sheet != device
+    sizes = {name: len(own) for name, own in logs.items()}
+    middle = {name: median(own or [0.0]) for name, own in logs.items()}
+    return {
+        p: Move(math.exp(middle[p] * n / (n + BELIEF)), n) for p, n in sizes.items()
+    }
 
 
 def typical(device: Device) -> Device:
@@ -142,20 +134,18 @@ def offer(
     if batch < request.batch:
         need, room = si(peak_bytes(whole), "B"), si(device.memory_bytes, "B")
         return Offer(device.name, f"needs {need} of {room}", largest_batch=batch)
-    known = has_prior(device)
+    known = device.fitted == "prior"
     every, one = estimate([whole, first], device if known else typical(device))
-    prefill, rest = one.seconds, every.seconds - one.seconds
-    if known:
-        prefill, rest = prefill * moved["prefill"].factor, rest * moved["decode"].factor
-    total = prefill + rest
-    band = ("low_s", "high_s") if known else ()
-    price = device.price_per_hour
-    times: dict[str, Any] = {"ttft_s": prefill, "seconds": total, "bound": every.bound}
-    times |= {"tpot_s": rest / later if later else None}
-    times |= {n: getattr(every, n) * total / every.seconds for n in band}
-    times["cost"] = price and 1000 * (total / request.batch) * price / SECONDS_PER_HOUR
-    basis = "prior" if known else SHEET
-    return Offer(device.name, largest_batch=batch, basis=basis, **times)
+    at_first, later_on = (move.factor if known else 1.0 for move in moved.values())
+    prefill = at_first * one.seconds
+    total = prefill + later_on * (every.seconds - one.seconds)
+    tpot = (total - prefill) / later if later else None
+    scale = total / every.seconds
+    low, high = (end * scale if known else None for end in (every.low_s, every.high_s))
+    price, basis = device.price_per_hour, "prior" if known else SHEET
+    cost = price and 1000 * (total / request.batch) * price / SECONDS_PER_HOUR
+    times = prefill, tpot, total, low, high
+    return Offer(device.name, "", *times, every.bound, batch, cost, basis)
 
 
 def knee(point: Point, device: Device) -> float:

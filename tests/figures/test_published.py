@@ -11,7 +11,6 @@ from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import points
 from fastlab.figures.panels import Axis, Panel
 from fastlab.figures.published import X, Y, by_width, ratios, under_one_roof
-from fastlab.figures.sweep import pairs
 from tests.cells import run_cells
 from tests.figures.checks import faults
 
@@ -41,12 +40,6 @@ def test_a_published_mark_has_a_ring_and_is_told(rows):
     assert legend_of(figure) == {"theirs": 2, "ours": 1}
     ring = figure.draw().axes[0].lines[1]
     assert (ring.get_marker(), ring.get_markersize()) == ("o", 0.45 * 8)
-
-
-def test_named_lines_tell_published_apart(rows):
-    figure = pairs(rows[rows["software"] == "TorchScript"].head(3))
-    names = {layer.name for layer in figure.panels[0].layers}
-    assert names == {"tf32 prefill published", "tf32 prefill estimated"}
 
 
 def test_the_roof_of_a_decode_step_is_its_bandwidth(rows):
