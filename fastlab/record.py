@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from fastlab.spec.checks import canonical, digest, make
+from fastlab.spec.checks import canonical, check_choice, digest, make
 from fastlab.spec.point import Point
 
 SCHEMA = 1
-STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
+# Of an attempt that its worker did not live through; poison: of the second such one.
+DIED = ("timeout", "crash", "poison")
+STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error", *DIED)
 FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "shared_cpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
 BUSY = " (busy)"  # ends the name of a profile that a busy machine was calibrated for
@@ -155,10 +157,10 @@ class Record:
     key: str = field(default="")
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(
-                f"status={self.status!r} is not one of {', '.join(STATUSES)}"
-            )
+        check_choice("status", self.status, STATUSES)
+        if not self.reason.isascii():  # half a surrogate pair is no text elsewhere
+            reason = self.reason.encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, "reason", reason)
         if not self.key:
             key = row_key(self.point, self.device, self.settings)
             object.__setattr__(self, "key", key)

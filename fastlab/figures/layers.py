@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.container import Container
 
 from fastlab.figures.panels import ENDS, OWN_ENDS, Ends, Layer, Panel
 from fastlab.figures.style import BLACK, GREY, PALE, SMALL, TEXT, ink, look_of, readable
@@ -35,9 +34,8 @@ def points(
     words: str = "",
     shift: float = 0.0,
     alpha: float = 1.0,
-    published: bool = False,
 ) -> Layer:
-    """Marks at (x, y): filled = measured, hollow = not, with a ring in it = published.
+    """Marks at (x, y); filled ones are measured, hollow ones are not.
 
     ends, across: columns of an interval of y, or of x; pale: drawn as a broad grey bar,
     as for estimates in charts of named lines. line: a dash that joins them. shift: of
@@ -49,10 +47,8 @@ def points(
         along = 0 if panel.x.names else 1
         at[along][:] += shift if (panel.x.names or panel.y.names) else 0
         bar = INTERVAL if pale else {"color": color, "alpha": 0.5, "lw": 1.2}
-        for columns, places, span in (
-            (across, at[1], "hlines"),
-            (ends, at[0], "vlines"),
-        ):
+        pairs = (across, at[1], "hlines"), (ends, at[0], "vlines")
+        for columns, places, span in pairs:
             if columns:
                 low, high = (rows[column].to_numpy(float) for column in columns)
                 getattr(axes, span)(places, low, high, zorder=3, **bar)
@@ -60,33 +56,44 @@ def points(
         look |= {"fillstyle": fill, "markerfacecoloralt": "white", "alpha": alpha}
         look |= {"markerfacecolor": "white"} if hollow else {}
         look |= {"ls": line or "none", "lw": 1.3, "label": name or None, "zorder": 4}
-        drawn = axes.plot(*at, **look)
-        if published:  # one entry of the key shows both
-            drawn[0].set_label("_")
-            ring = look | {"marker": "o", "markersize": 0.45 * size, "ls": "none"}
-            ring |= {"markerfacecolor": "white", "fillstyle": "full", "label": "_"}
-            drawn += axes.plot(*at, **ring)
-            axes.add_container(Container(drawn, label=name or "_"))
+        axes.plot(*at, **look)
 
     both = (*across, *ends)
     return Layer("points", name, rows, x, y, draw, color, "", both, words)
 
 
 def formats(
-    rows: pd.DataFrame, x: str, y: str, names: Mapping[str, str] = {}, **look: Any
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    names: Mapping[str, str] = {},
+    name: str | None = None,
+    **look: Any,
 ) -> list[Layer]:
-    """Marks of each precision and phase, in their look; names: for the key."""
-    others = "status" in rows and set(rows["status"]) == {"published"}
-    whose, say = " published" * others, names.get
-    look["published"] = others
+    """Marks of each precision and phase, in their look.
+
+    names: of precisions, for the key; name: of all layers instead.
+    """
     return [
-        points(own, x, y, f"{say(p, p)} {phase}{whose}", **look_of(p, phase), **look)
-        for (p, phase), own in rows.groupby(["precision", "phase"], sort=False)
+        points(own, x, y, say if name is None else name, **(style | look))
+        for say, style, own in _each(rows, names)
     ]
 
 
-def clocks(rows: pd.DataFrame, y: str, name: str, **look: Any) -> list[Layer]:
-    """On named lines, in ms: estimates, hollow over their intervals; measurements."""
+def _each(rows: pd.DataFrame, names: Mapping[str, str] = {}) -> Iterator[Any]:
+    """Name, look and rows of each precision and phase."""
+    for (p, phase), own in rows.groupby(["precision", "phase"], sort=False):
+        yield f"{names.get(p, p)} {phase}", look_of(p, phase), own
+
+
+def clocks(rows: pd.DataFrame, y: str, name: str = "", **look: Any) -> list[Layer]:
+    """On named lines, in ms: estimates, hollow over their intervals; measurements.
+
+    Without a name those of each precision and phase, in their look.
+    """
+    if not name:
+        each = (clocks(own, y, n, **(style | look)) for n, style, own in _each(rows))
+        return [layer for layers in each for layer in layers]
     guessed = look | {"across": ENDS, "hollow": True, "pale": True}
     timed = look | {"across": OWN_ENDS}
     return [
@@ -187,9 +194,8 @@ def stacked(
     for part, (color, hatch) in parts.items():
         own = rows[[at, part]].assign(_base=below)
         pair = (part, at) if flat else (at, part)
-        layers.append(
-            bars(own, *pair, part, color=color, hatch=hatch, base="_base", **look)
-        )
+        bar = bars(own, *pair, part, color=color, hatch=hatch, base="_base", **look)
+        layers.append(bar)
         below = below + rows[part].to_numpy(float)
     return layers
 
@@ -220,9 +226,8 @@ def tiles(
         for left, low, number, text in zip(*at, rows[value], texts, strict=True):
             known = number is not None and np.isfinite(number)
             face = colormaps[cmap](norm(number)) if known else PALE
-            axes.add_patch(
-                Rectangle((left - 0.5, low - 0.5), 1, 1, fc=face, ec="white")
-            )
+            cell = Rectangle((left - 0.5, low - 0.5), 1, 1, fc=face, ec="white")
+            axes.add_patch(cell)
             said = f"{text}{write(number)}" if known else text
             color = ink(face[:3]) if known else readable(GREY)
             place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TEXT}

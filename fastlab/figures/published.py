@@ -5,10 +5,13 @@ rows: those of `fl.published`, estimated with their own devices.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import Container
 
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import formats, gridlines, level, line, points
@@ -21,8 +24,29 @@ from fastlab.words import percent, plain, times
 
 TOLD = ["device", "software", "model", "precision", "phase", "batch", "prompt_len"]
 TIMES = [*ENDS, "estimated_ms", "measured_ms", "ratio", "source"]
+RING = 0.45  # of its mark's size
 TICKS = (0.25, 0.5, 0.8, 1.25, 2.0, 4.0)
 X, Y = "FLOP per byte / ridge", "share of peak"
+
+
+def ringed(layer: Layer) -> Layer:
+    """The layer of marks with a ring in each; in the key they are one."""
+
+    def paint(axes: Axes, panel: Panel, own: Layer) -> None:
+        layer.paint(axes, panel, own)
+        mark, size = axes.lines[-1], RING * axes.lines[-1].get_markersize()
+        look: dict[str, Any] = {"color": mark.get_color(), "zorder": 4, "ls": "none"}
+        look |= {"marker": "o", "markersize": size, "markerfacecolor": "white"}
+        rings = axes.plot(*mark.get_data(), **look)
+        mark.set_label("_")
+        axes.add_container(Container([mark, *rings], label=layer.name or "_"))
+
+    return replace(layer, paint=paint)
+
+
+def _marks(rows: pd.DataFrame, x: str, y: str) -> list[Layer]:
+    names = {p: f"published {p}" for p in rows["precision"]}
+    return [ringed(layer) for layer in formats(rows, x, y, names)]
 
 
 def ratios(rows: pd.DataFrame, by: str = "device") -> Figure:
@@ -39,7 +63,7 @@ def ratios(rows: pd.DataFrame, by: str = "device") -> Figure:
     notes.append(("in their\ninterval", [f"{n} of {every}" for n, every in counts]))
     decor = [level(at, "x", dash=":") for at in TICKS[1:-1]] + [level(1, "x")]
     axis = Axis("published / estimated time", "log", times, TICKS)
-    names, marks = Axis("", names=[*lines.index]), formats(known, "ratio", by)
+    names, marks = Axis("", names=[*lines.index]), _marks(known, "ratio", by)
     panel = Panel(axis, names, marks, notes=notes, decor=decor, note_width=0.14)
     worst = known.iloc[int(np.abs(np.log(known["ratio"].astype(float))).argmax())]
     title = f"Published / estimated: median {times(known['ratio'].median())}, "
@@ -66,7 +90,7 @@ def under_one_roof(rows: pd.DataFrame) -> Figure:
     rate = 1e3 * flops / known["measured_ms"]
     known = known.assign(**{X: flops / known["bytes"] / ridge, Y: rate / peak})
     roof = pd.DataFrame({X: [1e-3, 1, 1e2], Y: [1e-3, 1, 1]})
-    layers = [line(roof, X, Y, "roof", color=GREY), *formats(known, X, Y, size=7)]
+    layers = [line(roof, X, Y, "roof", color=GREY), *_marks(known, X, Y)]
     x = Axis("FLOP per byte, as a multiple of the ridge", "log", limits=(1e-3, 1e2))
     y = Axis("share of the datasheet's peak FLOP/s", "log", percent, limits=(5e-4, 2))
     panel = Panel(x, y, layers, key="beside", decor=[gridlines()])
@@ -92,7 +116,7 @@ def by_width(rows: pd.DataFrame) -> Figure:
     for n, (name, each) in enumerate(known.groupby("device", sort=False)):
         style: dict[str, Any] = {"dash": DASHES[n % len(DASHES)], "band": ENDS}
         layers.append(line(each, "hidden", "estimated_ms", str(name), **style))
-        layers.append(points(each, "hidden", "measured_ms", published=True))
+        layers.append(ringed(points(each, "hidden", "measured_ms")))
     ticks = sorted(set(known["hidden"]))
     x = Axis("hidden size", "log", plain, ticks, (ticks[0] / 1.1, ticks[-1] * 1.1))
     y = Axis("ms a layer and 1,000 tokens", "log")

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import SAMPLES, SCHEMA, Measurement, Record, unseal
+from fastlab.record import DIED, SAMPLES, SCHEMA, Measurement, Record, unseal
 from fastlab.spec.checks import digest
 from fastlab.sweeps.writer import Writer, store_files, torn_tail
 
-# "error" is not final: such a row is tried again by the next sweep.
-FINAL = ("ok", "oom", "unsupported", "nonfinite")
+# Others are not final: such a row is tried again by the next sweep.
+FINAL = ("ok", "oom", "unsupported", "nonfinite", "poison")
 _WORDS = ("key", "settings_key", "env", "device", "status")
 _NEEDED: dict[str, dict[str, type]] = {
     "record": dict.fromkeys(_WORDS, str) | {"round": int},
     "env": {"env": str},
+    "start": dict.fromkeys(("key", "settings_key", "device"), str) | {"round": int},
 }
 _NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _OWN = ("schema", "kind", "env", "crc32")
@@ -44,7 +46,8 @@ class BadLine:
 class Health:
     """What a store holds: counts of good rows, the lines skipped, the torn tails.
 
-    `torn` names the files that hold or still end in a part of a line.
+    `torn` names the files that hold or still end in a part of a line; `starts` counts
+    the attempts that said when they began.
     """
 
     files: int
@@ -52,6 +55,30 @@ class Health:
     envs: int
     bad: list[BadLine]
     torn: list[str]
+    starts: int = 0
+
+
+@dataclass
+class Seen:
+    """What a store says of each key: its status, attempts begun, workers that died.
+
+    status: the one that `Store.visits` would show, of one round; poison is of all.
+    """
+
+    status: dict[str, str] = field(default_factory=dict)
+    starts: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> set[str]:
+        """Keys that need no further attempt."""
+        return {key for key, status in self.status.items() if status in FINAL}
+
+    def add(self, key: str, status: str) -> None:
+        """Take a row into account."""
+        self.deaths[key] += status in DIED
+        if rank(status) >= rank(self.status.get(key, "error")):
+            self.status[key] = status
 
 
 class Store(AbstractContextManager["Store"]):
@@ -81,15 +108,31 @@ class Store(AbstractContextManager["Store"]):
         self._writer = Writer(self.folder, line)
         return self
 
+    def start(self, **about: Any) -> None:
+        """Say that an attempt begins: key, settings_key, device, round, attempt, run.
+
+        Where no row of that attempt follows, the planner was killed before its end.
+        """
+        self._writing.append({"schema": SCHEMA, "kind": "start", **about}, False)
+
     def append(self, record: Record) -> None:
         """Write one row and wait until it is on disk; an empty env becomes this one.
 
         Raises OSError naming the file if the row could not be written whole (nothing
-        of it stays), ValueError if it holds NaN, RuntimeError before `begin`.
+        of it stays), StoreGone where the folder is no more, RuntimeError before
+        `begin`. NaN is stored as null, a time that is one as no measurement.
         """
+        if record.measured and not math.isfinite(record.measured.seconds):
+            why = "the time is not finite"
+            record = replace(record, status="nonfinite", measured=None, reason=why)
+        text = json.dumps(record.to_dict())
+        self._writing.append(json.loads(text, parse_constant=lambda _: None))
+
+    @property
+    def _writing(self) -> Writer:
         if self._writer is None:
             raise RuntimeError(f"begin(env) must come before append to {self.folder}")
-        self._writer.append(record)
+        return self._writer
 
     def close(self) -> None:
         """Stop writing and let the next writer in; reading goes on."""
@@ -116,31 +159,27 @@ class Store(AbstractContextManager["Store"]):
         """
         best: dict[tuple[str, int], tuple[int, Record]] = {}
         for row in self.attempts(samples):
-            rank = (row.status == "ok") + (row.status in FINAL)
-            name = (row.key, row.round)
-            if name not in best or rank >= best[name][0]:
+            own, name = rank(row.status), (row.key, row.round)
+            if name not in best or own >= best[name][0]:
                 best.pop(name, None)  # the place is the winner's
-                best[name] = (rank, row)
+                best[name] = (own, row)
         return [row for _, row in best.values()]
 
     def attempts(self, samples: bool = True) -> Iterator[Record]:
         """Every good row: files by name (that is, by time), lines by place."""
         return (row for row in self._read(samples) if isinstance(row, Record))
 
-    def done(
-        self, device: str, settings: Mapping[str, Any], round: int = 1
-    ) -> set[str]:
-        """Keys with a final row (any status but "error") of this device and settings.
-
-        They are as `row_key` makes them, so that what is left is a set difference.
-        """
-        wanted = (device, digest(dict(settings)), round)
-        return {
-            row["key"]
-            for row in self._rows("record")
-            if row["status"] in FINAL
-            and (row["device"], row["settings_key"], row["round"]) == wanted
-        }
+    def seen(self, device: str, settings: Mapping[str, Any], round: int = 1) -> Seen:
+        """What is known of each key (`row_key`) of this device and settings."""
+        wanted, found = (device, digest(dict(settings))), Seen()
+        for row in self._rows("record", "start"):
+            if (row["device"], row["settings_key"]) != wanted:
+                continue
+            if row["kind"] == "start":
+                found.starts[row["key"]] += 1
+            elif row["round"] == round or row["status"] in DIED:
+                found.add(row["key"], row["status"])
+        return found
 
     def envs(self) -> dict[str, dict[str, Any]]:
         """Each environment by its digest, as it was given to `begin`."""
@@ -152,15 +191,16 @@ class Store(AbstractContextManager["Store"]):
     def health(self) -> Health:
         """Read everything and count it; a bad line is listed here and never raised."""
         rows, files = list(self._read()), store_files(self.folder)
-        kinds = Counter(map(type, rows))
+        kinds = Counter(r["kind"] if isinstance(r, dict) else type(r) for r in rows)
         bad = [row for row in rows if isinstance(row, BadLine)]
         torn = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
         torn += [p.name for p in files if torn_tail(p)]
-        return Health(len(files), kinds[Record], kinds[dict], bad, torn)
+        counts = len(files), kinds[Record], kinds["env"]
+        return Health(*counts, bad, torn, kinds["start"])
 
-    def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
+    def _rows(self, *kinds: str) -> Iterator[dict[str, Any]]:
         for row in self._read(whole=False):
-            if isinstance(row, dict) and row["kind"] == kind:
+            if isinstance(row, dict) and row["kind"] in kinds:
                 yield row
 
     def _read(
@@ -178,6 +218,11 @@ class Store(AbstractContextManager["Store"]):
                         yield Record.from_dict(data) if record else data
                     except _NO_ROW as error:
                         yield BadLine(path.name, number, _why(error))
+
+
+def rank(status: str) -> int:
+    """What hides what: "ok" any other status, a final one those that are not."""
+    return (status == "ok") + (status in FINAL)
 
 
 def _why(error: Exception) -> str:

@@ -10,7 +10,7 @@ import fastlab as fl
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import points
 from fastlab.figures.panels import Axis, Panel
-from fastlab.figures.published import X, Y, by_width, ratios, under_one_roof
+from fastlab.figures.published import X, Y, by_width, ratios, ringed, under_one_roof
 from tests.cells import run_cells
 from tests.figures.checks import faults
 
@@ -34,10 +34,10 @@ def legend_of(figure: Figure) -> dict[str, int]:
 def test_a_published_mark_has_a_ring_and_is_told(rows):
     own = rows[rows["software"] == "gpt-fast"]
     ms = Axis("ms", "log")
-    layers = [points(own, "estimated_ms", "measured_ms", "theirs", published=True)]
-    layers.append(points(own, "estimated_ms", "measured_ms", "ours"))
+    layers = [points(own, "estimated_ms", "measured_ms", who) for who in ("a", "b")]
+    layers[0] = ringed(layers[0])
     figure = Figure([Panel(ms, ms, layers, key="upper left")], "two kinds of marks")
-    assert legend_of(figure) == {"theirs": 2, "ours": 1}
+    assert legend_of(figure) == {"a": 2, "b": 1}
     ring = figure.draw().axes[0].lines[1]
     assert (ring.get_marker(), ring.get_markersize()) == ("o", 0.45 * 8)
 
