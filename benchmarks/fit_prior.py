@@ -1,8 +1,8 @@
 """Fit data/prior.json to public timings, which stay outside the repository.
 
-    python benchmarks/fit_prior.py FOLDER [--out data/prior.json]
+    python -m benchmarks.fit_prior FOLDER [--out data/prior.json]
 
-FOLDER holds the tables that fastlab/scores/public.py reads. Of each class of operations
+FOLDER holds the tables that public_timings.py reads. Of each class of operations
 the shares of a datasheet's peak and bandwidth, the corner between them and the cycles
 besides are fitted, once to all GPUs and once without each GPU and each architecture;
 half an interval is what 90 % of the rows on GPUs left out stay within, in each regime.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import math
 import re
@@ -25,15 +26,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
+from benchmarks.public_timings import EVENTS_S, Kernels, Whole, read
+from benchmarks.score_prior import LEFT_OUT, score_published
+from benchmarks.score_prior import without as left_out_device
 from fastlab.latency.devices import FILE as DEVICES
 from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.estimates import estimate
 from fastlab.latency.fit import NOISE, conformal
 from fastlab.latency.prior import FILE, group_of, levels, prior, rates, stored
 from fastlab.latency.profile import formula, parts_of
-from fastlab.scores.public import EVENTS_S, Kernels, Whole, read
-from fastlab.scores.published import LEFT_OUT, score_published
-from fastlab.scores.published import without as left_out_device
 
 START = {  # typical values, and the sd of their logs
     "compute": (0.75, 0.5),
@@ -45,8 +46,9 @@ START = {  # typical values, and the sd of their logs
     "cache": (0.05, 1.0),
 }
 
-COMPUTE_S = 0.01  # a product so long is past its warm clock
+COMPUTE_S = 0.01  # of a product that says what its card sustains
 FEWEST = 20
+SCORED = ("", "vllm", "tensorrt-llm")  # engines with two GPUs or more
 WIDE = math.log(2.0)  # half an interval of what no timing is known of
 PRODUCT_KINDS = ("linear", "biased", "matmul")
 
@@ -174,6 +176,8 @@ def fits(kernels: Sequence[Kernels]) -> dict[str, dict]:
         if groups and (not made.fixed[1] or made.fixed[1] in found):
             found[made.name] = fit(groups, made, found)
             found[made.name]["n"] = sum(len(one.seconds) for one in groups)
+            gpus = {device(one.gpu).name for one in groups}
+            found[made.name]["gpus"] = sorted(gpus)
     return found
 
 
@@ -284,7 +288,7 @@ def learnt(kernels: Sequence[Kernels], wholes: Sequence[Whole]) -> dict[str, Any
     """All that those timings say: fits, and costs of engines."""
     found = fits(kernels)
     for one in found.values():
-        one["half"] = one["half_shared"] = [WIDE] * 3  # until known
+        one["half"] = one["half_known"] = [WIDE] * 3  # until they are known
     found = derived(found)
     return {"fits": found, "engines": engine_costs(wholes, found)}
 
@@ -323,9 +327,9 @@ def derived(found: dict[str, dict]) -> dict[str, dict]:
 
     def borrow(name: str, source: str, **over: float) -> None:
         one = {k: v for k, v in found[source].items() if k != "events_s"}
-        for half in ("half", "half_shared"):
+        for half in ("half", "half_known"):
             one[half] = [max(h, WIDE) for h in one[half]]
-        made[name] = one | over | {"from": source, "n": 0}
+        made[name] = one | over | {"from": source, "n": 0, "gpus": []}
 
     for precision in ("tf32", "fp8", "int8", "int4-g128"):
         borrow(f"linear {precision}", "linear 16-bit")
@@ -349,53 +353,60 @@ def names() -> list[str]:
         return [row["name"] for row in csv.DictReader(file)]
 
 
-def write(path: Path, made: Mapping[str, Any]) -> None:
-    """The file, a line for each fit or score."""
+def provenance(folder: Path) -> dict[str, dict[str, str]]:
+    """Of each table its source and commit, as the folder's README says, and its sum."""
+    found = {}
+    for line in (folder / "README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        for path in folder.glob(f"{cells[0]}.csv*") if len(cells) > 4 else ():
+            sha = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[cells[0]] = dict(zip(("source", "licence"), cells[3:5], strict=True))
+            found[cells[0]]["sha256"] = sha[:16]
+    return found
+
+
+def with_halves(made: dict[str, Any], kernels: Sequence[Kernels]) -> None:
+    """Halves of intervals: of GPUs left out, and of those that were fitted to."""
+    every = {one.gpu: made for one in kernels}
+    known = halves(kernels, every, made["shares"])
+    for name, half in halves(kernels, made["without"]).items():
+        for one in (made, *made["without"].values()):
+            if name in one["fits"]:
+                one["fits"][name] |= {"half": half, "half_known": known[name]}
+    for one in (made, *made["without"].values()):
+        one["fits"] = derived(one["fits"])
+
+
+def write(made: Mapping[str, Any]) -> None:
+    """data/prior.json, read anew from then on."""
     text = json.dumps(rounded(dict(made)), indent=1)
-    path.write_text(re.sub(r"\n {4,}|\n {3}(?=[\]}])", " ", text) + "\n")
-
-
-def forget() -> None:
-    """Read the file anew."""
+    FILE.write_text(re.sub(r"\n {4,}|\n {3}(?=[\]}])", " ", text) + "\n")
     stored.cache_clear()
     left_out_device.cache_clear()
 
 
 def main() -> None:
-    """Read the arguments, write the file, print what was found."""
+    """Read the folder, write the file, print what was found."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("data/prior.json"))
-    args = parser.parse_args()
-    kernels, wholes = read(args.folder)
-    made = learnt(kernels, wholes)
+    folder = parser.parse_args().folder
+    kernels, wholes = read(folder)
+    made = {"provenance": provenance(folder)} | learnt(kernels, wholes)
     made["shares"] = sustained(kernels, made["fits"])
     made["architectures"] = {name: architecture(name) for name in names()}
     made["without"] = left_out(kernels, wholes)
-    alone = halves(kernels, made["without"])
-    shared = halves(kernels, made["without"], made["shares"])
-    for one in (made, *made["without"].values()):
-        for name, half in alone.items():
-            if name in one["fits"]:
-                one["fits"][name] |= {"half": half, "half_shared": shared[name]}
-        one["fits"] = derived(one["fits"])
-    write(args.out, made)
-    if args.out.resolve() == FILE:
-        forget()
-        made["stretch"] = stretch(
-            [one for one in wholes if one.engine != "deepspeed-mii"]
-        )
-        write(args.out, made)
-        forget()
-        made["scores"] = score_published(kernels, wholes)
-        write(args.out, made)
-    every = made["fits"]
-    for name, numbers in every.items():
+    with_halves(made, kernels)
+    write(made)
+    served = [one for one in wholes if one.engine in SCORED]
+    made["stretch"] = stretch(served)
+    write(made)
+    write(made | {"scores": score_published(kernels, wholes)})
+    for name, numbers in made["fits"].items():
         print(name, rounded(numbers))
-    print(rounded(made["shares"]), rounded(made["engines"]), made.get("stretch"))
-    for row in made.get("scores", ()):
+    print(*(rounded(made[name]) for name in ("shares", "engines", "stretch")))
+    for row in stored()["scores"]:
         if row["of"] == "all":
-            print(rounded(row))
+            print(row)
 
 
 if __name__ == "__main__":

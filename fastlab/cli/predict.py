@@ -92,12 +92,19 @@ def _echo_unfit(points: list[Point], profile: Device) -> None:
 
 def _echo_trust(profile: Device) -> None:
     """What an estimate is made from, where that is less than a quiet calibration."""
-    from fastlab.latency.whatif import LABEL, TYPICAL
+    from fastlab.latency.prior import timed
+    from fastlab.latency.whatif import LABEL
 
-    if not profile.calibrated:
-        compute, memory = TYPICAL
-        usual = f"`fastlab devices` takes {compute} of peak, {memory} of bandwidth"
-        click.echo(f"{LABEL}: at all that the datasheet promises; {usual}")
+    if profile.fits is None:
+        click.echo(f"{LABEL}: at all that the datasheet promises, with no prior")
+    elif not profile.calibrated:
+        its = (
+            "its own among them"
+            if timed(profile.name)
+            else "none of them its own, so a wider band"
+        )
+        of = f"by a prior of public timings of GPUs, {its}"
+        click.echo(f"{LABEL}: {of}; `fastlab score --published` says how far off")
     if profile.trust:
         click.echo(f"{profile.trust}; `fastlab doctor` says what to do")
 

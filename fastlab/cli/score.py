@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,14 +144,21 @@ def _score_published(folder: str | None) -> None:
         scores = stored()["scores"]
         click.echo("stored scores, made when the prior was fitted; none is made anew")
     else:
-        from fastlab.scores.public import read
-        from fastlab.scores.published import score_published
-
-        scores = score_published(*read(Path(folder)))
+        scores = _published(Path(folder))
     rows = pd.DataFrame(scores).rename(columns={"inside": "% inside"})
     whole = rows["of"] == "all"
     echo_table(rows[whole].drop(columns="of"), "measured / estimated - 1, in %")
     echo_table(rows[~whole], "by GPU, and by what bounds an operation")
+
+
+def _published(folder: Path) -> list[dict[str, Any]]:
+    """The scores of a folder's timings, made by the repository's own benchmarks."""
+    root = str(Path(__file__).resolve().parents[2])
+    if root not in sys.path:
+        sys.path.insert(0, root)  # they are no part of the package
+    scored = import_module("benchmarks.score_prior")
+    rows: list[dict[str, Any]] = scored.score_folder(folder)
+    return rows
 
 
 def _rows_elsewhere(folder: Path, bad: list[str]) -> str:

@@ -246,7 +246,7 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
         bandwidth=_number(row, "bandwidth_gb_s", where, 1e9),
         memory_bytes=round(_number(row, "memory_gib", where, 2**30)),
         l2_bytes=round(_number(row, "l2_mib", where, 2**20)),
-        launch_s=EAGER_LAUNCH_S,
+        launch_s=EAGER_LAUNCH_S * (row["kind"] != "tpu"),  # its programs are whole
         price_per_hour=_number(row, price, where) if row[price] else None,
         clock_hz=_number(row, "boost_mhz", where, 1e6) if row["boost_mhz"] else 0.0,
         profile=f"datasheet:{aliases[0]}",

@@ -86,6 +86,11 @@ def levels(sheet: Sheet, known: Mapping[str, float]) -> tuple[tuple[float, float
     return (sheet.l2_bytes, gain), (BEYOND * sheet.l2_bytes, 1.0)
 
 
+def timed(name: str) -> bool:
+    """Whether public timings of this very GPU are among those that were fitted to."""
+    return any(name in one["gpus"] for one in stored()["fits"].values())
+
+
 def group_of(precision: str) -> str:
     """Which precisions' products a precision's are fitted with."""
     return GROUPS.get(precision, precision)
@@ -101,7 +106,8 @@ def _class_fits(
             known = fits.get(f"{kind} {group_of(precision)}")
             if known:
                 group = group_of(precision) if "compute" in known else ""
-                half = known["half_shared" if group in shares else "half"]
+                mine = sheet.name in known["gpus"]
+                half = known["half_known" if mine else "half"]
                 found = rates(sheet, precision, known, shares.get(group, 1.0))
                 made = kind, precision, sheet.name, found, None, max(half)
                 yield ClassFit(*made, (), (), known["n"], regimes=tuple(half))

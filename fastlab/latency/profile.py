@@ -158,7 +158,10 @@ class Profile:
         return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 
     def slowdown(self, precision: str, footprint: Any) -> Any:
-        """How much longer a byte takes in calls that go through `footprint` bytes."""
+        """How much longer a byte takes where `footprint` bytes are gone through again.
+
+        Of an array of footprints an array.
+        """
         levels = self.levels.get(precision)
         if not levels:
             return 1.0

@@ -135,7 +135,7 @@ def test_every_row_is_plausible(made):
     assert 1 <= made.memory_bytes / 2**30 <= 288
     assert (made.kind == "cuda") == (1e9 < made.clock_hz < 3e9)
     assert 2 <= made.l2_bytes / 2**20 <= 256
-    assert 5e-6 <= made.launch_s <= 10e-6
+    assert 5e-6 <= made.launch_s <= 10e-6 or (made.kind == "tpu" and not made.launch_s)
     assert made.price_per_hour is None or 0.1 < made.price_per_hour < 15
     assert made.kind in KINDS and not made.calibrated
 

@@ -121,7 +121,7 @@ def _groups(
     yield from found.items()
 
 
-def _numbers(rows: list[dict[str, str]], *names: str) -> np.ndarray:
+def _numbers(rows: list[dict[str, str]], *names: str) -> Any:
     """[columns, rows] as floats, NaN where a cell is empty."""
     return np.array([[float(row[n] or "nan") for row in rows] for n in names])
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.public_timings import Kernels, Whole, read
 from fastlab.latency.devices import Device, device
 from fastlab.latency.estimates import EFFICIENCIES, estimate
 from fastlab.latency.prior import group_of, prior, stored
-from fastlab.latency.profile import formula, parts_of
+from fastlab.latency.profile import Profile, formula, parts_of
 from fastlab.latency.whatif import typical
 from fastlab.record import BOUNDS
 from fastlab.scores.correction import Errors
-from fastlab.scores.public import Kernels, Whole
 
 LEFT_OUT = "prior, GPU left out", "prior, architecture left out"
 FLOOR = "same GPU, other software"
@@ -36,6 +37,11 @@ class Scored(NamedTuple):
     measured: np.ndarray
     half: np.ndarray | None = None
     regime: np.ndarray | None = None
+
+
+def score_folder(folder: Path) -> list[dict[str, Any]]:
+    """The scores of a folder's timings; FileNotFoundError where it has none."""
+    return score_published(*read(folder))
 
 
 def score_published(
@@ -107,9 +113,8 @@ def _kernels(one: Kernels) -> Iterator[Scored]:
     what = f"{one.kind} {group_of(one.precision)} ({one.table})"
     sheet = device(one.gpu)
     for method in LEFT_OUT:
-        fits = without(one.gpu, method).fits
-        fit = fits and fits.find(one.kind, one.precision)
-        if fit:
+        fits = without(one.gpu, method).fits or Profile(())
+        if fit := fits.find(one.kind, one.precision):
             seen = one.seen(fits.levels.get("fp16", ()))
             said, half = fit.predict(seen)
             regime = parts_of(fit.parameters, seen).argmax(axis=0)
