@@ -16,7 +16,7 @@ from fastlab.record import Record
 from fastlab.rows import COLUMNS, QUESTION, typed
 from fastlab.spec.checks import check_choice, check_number
 from fastlab.spec.grids import flat, point_of
-from fastlab.spec.point import Point, Workload
+from fastlab.spec.point import Point
 
 FILE = Path(__file__).parents[1] / "data" / "published.csv"
 UNITS = {"ms": 1.0, "s": 1e3, "tokens/s": 0.0}  # in ms
@@ -28,16 +28,17 @@ def published(path: str | Path | None = None) -> pd.DataFrame:
     """Figures of papers, repositories and blogs, a row each, in the table's columns.
 
     measured_ms is what they measured, status "published"; beside them stand model,
-    software, the figure as it was printed (value, unit), source and page, date, when
-    and where it was verified, the engine of a prior that it goes with, and a note.
-    Raises ValueError with the line and column.
+    software, the figure as it was printed (value, unit; tokens are those of the prompt
+    in a prefill, else new ones), source and page, date, when and where it was verified,
+    a prior's engine, and a note. Raises ValueError with the line and column.
     """
     allowed = {"unit": UNITS, "device": [one.name for one in devices()]}
     lines = []
     for row, point in _read(path or FILE, (*ABOUT, "device"), "value", allowed):
-        ms = _milliseconds(point.workload, row["value"], row["unit"])
-        own = {name: row[name] for name in ("device", *ABOUT, *EXTRA) if name in row}
-        lines.append(flat(point) | own | {"status": "published", "measured_ms": ms})
+        work, value = point.workload, row["value"]
+        tokens = work.prompt_len if work.phase == "prefill" else work.new_tokens
+        ms = UNITS[row["unit"]] * value or 1e3 * work.batch * tokens / value
+        lines.append(row | flat(point) | {"status": "published", "measured_ms": ms})
     return pd.DataFrame(lines, columns=[*COLUMNS, *ABOUT, *EXTRA])
 
 
@@ -45,28 +46,25 @@ def measured_in(path: str | Path) -> list[tuple[Point, float, str]]:
     """(point, seconds, device) of each measured row of a file.
 
     A CSV as `fastlab table --csv` writes it, or JSON lines: a store's, or those of
-    `fastlab measure --json`. Raises ValueError with the line, or where none has a time.
+    `fastlab measure --json`. Raises ValueError for others, or where none has a time.
     """
-    name = Path(path).name
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        records = _records(lines) if lines and lines[0].startswith("{") else None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{name}: neither a CSV nor records: {error}") from None
-    if records is not None:
-        timed = [(r.point, r.measured.seconds, r.device) for r in records if r.measured]
+    name, text = Path(path).name, Path(path).read_text("utf-8", "replace")
+    if text.startswith("{"):
+        try:
+            read = map(json.loads, text.splitlines())
+            lines = [one for one in read if one.get("kind", "record") == "record"]
+            records = map(Record.from_dict, lines)
+            timed = [
+                (r.point, r.measured.seconds, r.device) for r in records if r.measured
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{name} has a line that is no record: {error}") from None
     else:
         rows = _read(path, ("device",), "measured_ms")
         timed = [(p, row["measured_ms"] / 1e3, row["device"]) for row, p in rows]
     if not timed:
         raise ValueError(f"{name}: no row has a measured time")
     return timed
-
-
-def _records(lines: Iterable[str]) -> list[Record]:
-    read = [json.loads(line) for line in lines]
-    rows = [data for data in read if data.get("kind", "record") == "record"]
-    return [Record.from_dict(data) for data in rows]
 
 
 def _read(
@@ -77,7 +75,7 @@ def _read(
 ) -> list[tuple[dict[str, Any], Point]]:
     """Each line of a CSV that has a number: its cells, that number read; its point."""
     name, found = Path(path).name, []
-    with Path(path).open(newline="", encoding="utf-8") as file:
+    with Path(path).open(newline="", encoding="utf-8", errors="replace") as file:
         columns = (table := csv.DictReader(file)).fieldnames or ()
         rows = [*table]
     if absent := [n for n in (*needed, number) if n not in columns]:
@@ -105,9 +103,3 @@ def _value(cell: str) -> Any:
         return literal_eval(cell)
     except (SyntaxError, ValueError):
         return cell
-
-
-def _milliseconds(work: Workload, value: float, unit: str) -> float:
-    """Of the call; tokens/s counts prompt tokens in a prefill, else new ones."""
-    tokens = work.prompt_len if work.phase == "prefill" else work.new_tokens
-    return value * UNITS[unit] or 1e3 * work.batch * tokens / value

@@ -131,9 +131,9 @@ def test_own_rows_from_a_table_and_from_json_lines(tmp_path):
             b"device,layers,hidden,measured_ms\nh100,1,64,-3\n",
             "own.csv line 2: measured_ms=-3 must be a finite number > 0",
         ),
-        (b"\x80\x81", "own.csv: neither a CSV nor records: "),
-        (b'{"kind": "record"', "own.csv: neither a CSV nor records: "),
-        (b'{"kind": "record"}', "own.csv: neither a CSV nor records: "),
+        (b"\x80\x81", "own.csv lacks the columns device, measured_ms"),
+        (b'{"kind": "record"', "own.csv has a line that is no record: "),
+        (b'{"kind": "record"}', "own.csv has a line that is no record: "),
     ],
 )
 def test_files_that_are_none_are_named(tmp_path, text, said):
@@ -153,6 +153,8 @@ def test_devices_says_what_own_rows_moved(tmp_path):
     assert done.exit_code == 0, done.output
     assert "your 2 rows moved decode by ×1.41 (2 rows)" in done.output
     assert "prefill by" not in done.output
+    served = CliRunner().invoke(main, [*asked, "--engine", "vlm"])
+    assert served.exit_code == 2 and "did you mean vllm?" in served.output
     rows.assign(device="cpu").to_csv(file, index=False)
     for wrong in (str(file), str(tmp_path / "none.csv")):
         done = CliRunner().invoke(main, [*asked, "--mine", wrong])

@@ -32,13 +32,14 @@ OFFERED = {  # of an offer: field -> column
     **{"cost": "USD / 1,000", "largest_batch": "fits to batch", "basis": "by"},
     "refused": "why not",
 }
-MINE_HELP = "own measured rows that move the priors: a table's CSV, or JSON lines"
+MINE = "own measured rows that move the priors: a table's CSV, or JSON lines"
+ENGINE = click.option("--engine", default="", help="with what a server adds: vllm")
 
 
 @main.command()
 @point_options
 @click.option("--on", default="here", show_default=True, help="here, or a GPU: h200")
-@click.option("--engine", default="", help="with what a serving engine adds: vllm")
+@ENGINE
 @click.option(
     "--operations",
     is_flag=True,
@@ -170,16 +171,19 @@ def _writer(name: str) -> Callable[[float], str]:
 @click.option("--new-tokens", default=128, show_default=True)
 @click.option("--batch", default=1, show_default=True, help="sequences at a time")
 @click.option("--precision", help="[bf16, or what the folder holds]")
-@click.option("--mine", metavar="FILE", help=MINE_HELP)
+@ENGINE
+@click.option("--mine", metavar="FILE", help=MINE)
 @click.pass_context
 def devices(
     ctx: click.Context,
     model: str | None,
     precision: str | None,
+    engine: str,
     mine: str | None,
     **sizes: int,
 ) -> None:
     """The datasheet devices; with --model, what a request takes and costs on each."""
+    from fastlab.latency.devices import device
     from fastlab.latency.devices import devices as known
     from fastlab.latency.whatif import UNMOVED, Request, offers
     from fastlab.spec import point_of
@@ -200,13 +204,14 @@ def devices(
         )
     request = Request(shape, recipe=recipe, **sizes)
     request.point("generate")  # refused here, before any device is looked at
-    moved = _moved(mine) if mine else UNMOVED
-    found = offers(request, every := known(), moved)
+    every = [device(one.name, engine) if one.fits else one for one in known()]
+    moved = _moved(mine, engine) if mine else UNMOVED
+    found = offers(request, every, moved)
     echo_table(_offers_table(found))
     _echo_basis(found, [one.name for one in every if one.kind == "fpga"])
 
 
-def _moved(mine: str) -> dict[str, Move]:
+def _moved(mine: str, engine: str) -> dict[str, Move]:
     """What own rows move; said at once."""
     from fastlab.latency.devices import device
     from fastlab.latency.whatif import moves
@@ -214,7 +219,7 @@ def _moved(mine: str) -> dict[str, Move]:
     from fastlab.words import times
 
     rows = measured_in(mine)
-    on = {name: device(name) for name in {name for *_, name in rows}}
+    on = {name: device(name, engine) for name in {name for *_, name in rows}}
     moved = moves([(point, seconds, on[name]) for point, seconds, name in rows])
     each = [f"{p} by {times(m.factor)} ({m.n} rows)" for p, m in moved.items() if m.n]
     click.echo(f"your {len(rows)} rows moved {', '.join(each)}")
