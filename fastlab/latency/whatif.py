@@ -63,7 +63,8 @@ def typical(device: Device) -> Device:
     """The device at typical efficiencies of its datasheet's peak and bandwidth."""
     compute, memory = TYPICAL
     peaks = {name: compute * rate for name, rate in device.peak_flops.items()}
-    return replace(device, peak_flops=peaks, bandwidth=memory * device.bandwidth)
+    speed = memory * device.bandwidth
+    return replace(device, peak_flops=peaks, bandwidth=speed, fits=None)
 
 
 def offers(request: Request, devices: Iterable[Device]) -> list[Offer]:
