@@ -29,6 +29,7 @@ from scipy.optimize import least_squares
 from benchmarks.public_timings import EVENTS_S, Kernels, Whole, read
 from benchmarks.score_prior import LEFT_OUT, score_published
 from benchmarks.score_prior import without as left_out_device
+from fastlab.cost.operations import total
 from fastlab.latency.devices import FILE as DEVICES
 from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.estimates import estimate
@@ -104,10 +105,24 @@ CLASSES = (
 )
 ARCHITECTURES = {  # by a word of the GPU's name
     **{"P4": "Pascal", "P100": "Pascal", "V100": "Volta", "T4": "Turing"},
-    **{"A100": "Ampere", "A40": "Ampere", "H100": "Hopper", "H200": "Hopper"},
-    **{"GH200": "Hopper", "L4": "Ada", "L40S": "Ada", "RTX": "Blackwell RTX"},
+    **{
+        "A100": "Ampere",
+        "A40": "Ampere",
+        "A10": "Ampere",
+        "3090": "Ampere",
+        "H100": "Hopper",
+        "H200": "Hopper",
+    },
+    **{
+        "GH200": "Hopper",
+        "L4": "Ada",
+        "L40S": "Ada",
+        "4090": "Ada",
+        "PRO": "Blackwell RTX",
+    },
     **dict.fromkeys(("B200", "B300", "GB200", "GB300"), "Blackwell"),
 }
+AGES = tuple(dict.fromkeys(ARCHITECTURES.values()))  # the oldest first
 
 
 def architecture(gpu: str) -> str:
@@ -214,6 +229,36 @@ def engine_costs(wholes: Sequence[Whole], found: Mapping[str, Any]) -> dict[str,
     return {name: _two_costs(*np.array(rows).T) for name, rows in costs.items()}
 
 
+def host_costs(wholes: Sequence[Whole], found: Mapping[str, Any]) -> dict[str, float]:
+    """Of each GPU, what its host takes for an eager launch, by its architecture.
+
+    The median over calls that take twice as long as the GPU is busy. Hosts of GPUs
+    older than those known are as the oldest known; of newer ones nothing is known.
+    """
+    known: dict[str, list[float]] = {}
+    for one in wholes:
+        if not one.engine:
+            busy, *_ = whole_seconds(one, found)
+            launches = operations_launched(one)
+            if one.seconds > 2 * busy:
+                times = known.setdefault(architecture(one.gpu), [])
+                times.append(one.seconds / launches)
+    costs: dict[str, float] = {}
+    for gpu in names():
+        place = (
+            AGES.index(architecture(gpu)) if architecture(gpu) in AGES else len(AGES)
+        )
+        newer = [name for name in AGES[place:] if name in known]
+        if newer:
+            costs[gpu] = float(np.median(known[newer[0]]))
+    return costs
+
+
+def operations_launched(one: Whole) -> int:
+    """Kernels that a call launches."""
+    return sum(n * total(point, "launches") for point, n in one.parts)
+
+
 def _two_costs(
     measured: np.ndarray, base: np.ndarray, steps: np.ndarray, batch: np.ndarray
 ) -> dict[str, float]:
@@ -228,12 +273,12 @@ def _two_costs(
 
 def whole_seconds(one: Whole, found: Mapping[str, Any]) -> tuple[float, int, int]:
     """A call's seconds by the fits alone, its forward passes, and its batch."""
-    on = device(one.gpu)
-    on = replace(on, fits=prior(on, found))
+    on = replace(device(one.gpu), launch_s=0.0)
+    on = replace(on, fits=prior(on, {"fits": found, "hosts": {}}))
     times = [n for _, n in one.parts]
     made = estimate([point for point, _ in one.parts], on, "prior")
-    total = sum(n * e.seconds for n, e in zip(times, made, strict=True))
-    return total, sum(times), one.parts[0][0].workload.batch
+    whole = sum(n * e.seconds for n, e in zip(times, made, strict=True))
+    return whole, sum(times), one.parts[0][0].workload.batch
 
 
 def halves(
@@ -269,19 +314,27 @@ def halves(
     return found
 
 
-def stretch(wholes: Sequence[Whole]) -> float:
-    """What the bands of calls must be widened by to hold on architectures left out."""
-    ratios = []
+def widths(wholes: Sequence[Whole]) -> dict[str, float]:
+    """What bands of calls must be to hold on architectures left out.
+
+    stretch: by what those of busy GPUs are widened; host_half: half of those of GPUs
+    that wait for their host.
+    """
+    stretch, waits = [], []
     for one in wholes:
-        engine = one.engine
-        on = left_out_device(one.gpu, LEFT_OUT[1], not engine, engine)
+        on = left_out_device(one.gpu, LEFT_OUT[1], not one.engine, one.engine)
         made = estimate([point for point, _ in one.parts], on, "prior")
         times = np.array([n for _, n in one.parts])
         said, high = (
             times @ [getattr(e, n) for e in made] for n in ("seconds", "high_s")
         )
-        ratios.append(abs(math.log(one.seconds / said)) / math.log(high / said))
-    return conformal(np.array(ratios))
+        off = abs(math.log(one.seconds / said))
+        if not one.engine and made[0].bound == "launch":
+            waits.append(off)
+        elif one.table != "bert_forward":
+            stretch.append(off / math.log(high / said))
+    found = {"stretch": conformal(np.array(stretch))}
+    return found | {"host_half": conformal(np.array(waits))}
 
 
 def learnt(kernels: Sequence[Kernels], wholes: Sequence[Whole]) -> dict[str, Any]:
@@ -290,7 +343,8 @@ def learnt(kernels: Sequence[Kernels], wholes: Sequence[Whole]) -> dict[str, Any
     for one in found.values():
         one["half"] = one["half_known"] = [WIDE] * 3  # until they are known
     found = derived(found)
-    return {"fits": found, "engines": engine_costs(wholes, found)}
+    hosts, costs = host_costs(wholes, found), engine_costs(wholes, found)
+    return {"fits": found, "hosts": hosts, "engines": costs}
 
 
 def left_out(
@@ -398,12 +452,17 @@ def main() -> None:
     with_halves(made, kernels)
     write(made)
     served = [one for one in wholes if one.engine in SCORED]
-    made["stretch"] = stretch(served)
+    made |= widths(served)
     write(made)
     write(made | {"scores": score_published(kernels, wholes)})
     for name, numbers in made["fits"].items():
         print(name, rounded(numbers))
-    print(*(rounded(made[name]) for name in ("shares", "engines", "stretch")))
+    print(
+        *(
+            rounded(made[name])
+            for name in ("shares", "hosts", "engines", "stretch", "host_half")
+        )
+    )
     for row in stored()["scores"]:
         if row["of"] == "all":
             print(row)

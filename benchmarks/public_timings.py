@@ -236,6 +236,17 @@ def _forwards(name: str, rows: list[dict[str, str]]) -> Iterator[Whole]:
             yield Whole(name, row["gpu"], "PyTorch eager", ((point, 1),), seconds)
 
 
+def _encoders(name: str, rows: list[dict[str, str]]) -> Iterator[Whole]:
+    """BERT-base without embeddings and head, in PyTorch."""
+    shape = ModelShape("bert", 12, 768, vocab=2)
+    for row in rows:
+        if row["software"] == "PyTorch TorchScript":
+            work = Workload("prefill", int(row["batch"]), int(row["seq"]))
+            point = Point(shape, work, Recipe(row["precision"], attention="eager"))
+            seconds = float(row["ms"]) / 1e3
+            yield Whole(name, row["gpu"], row["software"], ((point, 1),), seconds)
+
+
 KERNELS = {
     "aic_gemm": _products,
     "aic_attention_prefill": _attention,
@@ -245,3 +256,4 @@ KERNELS = {
     "vidur_ops": _serving,
 }
 WHOLES = {"llm_inference_bench": _generations, "neusight_forward": _forwards}
+WHOLES["bert_forward"] = _encoders

@@ -103,7 +103,10 @@ def learnt_without(gpu: str, method: str) -> dict[str, Any]:
 def without(gpu: str, method: str, shared: bool = False, engine: str = "") -> Device:
     """The GPU as that describes it; shared: with its own share of the peak."""
     made, learnt = device(gpu), learnt_without(gpu, method)
-    fits = prior(made, learnt["fits"], shared)
+    if shared:
+        learnt = learnt | {"shares": stored()["shares"]}
+    bands = {n: stored()[n] for n in ("stretch", "host_half") if n in stored()}
+    fits = prior(made, learnt | bands, shared)
     if fits and engine in learnt["engines"]:
         fits = replace(fits, **learnt["engines"][engine])
     return replace(made, fits=fits)

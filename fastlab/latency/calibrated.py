@@ -109,7 +109,10 @@ def _timing(
     else:
         seconds = max(busy, launching)
         name = "launch" if launching > busy else name
-    width = math.exp(half * device.fits.stretch) if device.fits else 1.0
+    fits = device.fits or Profile(())
+    waits = launching > busy and device.kind != "cpu"
+    half = max(half * fits.stretch, fits.host_half * waits)
+    width = math.exp(half)
     return Timing(seconds, seconds / width, seconds * width, name, bool(beyond))
 
 

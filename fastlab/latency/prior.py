@@ -51,27 +51,33 @@ class Sheet(Protocol):
 def stored() -> dict[str, Any]:
     """All of data/prior.json; FileNotFoundError as for the datasheets."""
     found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    found["stamp"] = digest({k: found[k] for k in ("fits", "shares", "engines")})[:8]
+    parts = {name: found[name] for name in ("fits", "shares", "hosts", "engines")}
+    found["stamp"] = digest(parts)[:8]
     return found
 
 
 def prior(
-    sheet: Sheet, fits: Mapping[str, Any] | None = None, shared: bool = False
+    sheet: Sheet, learnt: Mapping[str, Any] | None = None, shared: bool = True
 ) -> Profile | None:
     """The profile of a GPU by its datasheet; None for what CUDA does not run on.
 
-    fits: those of data/prior.json and this card's own shares, unless others are given
-    (such as those "without" it), which take its shares only if shared.
+    learnt: what is known, instead of all of data/prior.json; shared: with this card's
+    own shares of its peak. Eager launches are as slow as hosts of its time.
     """
     if sheet.kind != "cuda":
         return None
-    shares = stored()["shares"].get(sheet.name, {}) if shared or not fits else {}
-    known, stretch = fits or stored()["fits"], stored().get("stretch", 1.0)
-    made = tuple(_class_fits(sheet, known, shares))
-    launch = (sheet.launch_s, sheet.launch_s)
-    near = dict.fromkeys(DENSE, levels(sheet, known.get("decode 16-bit", {})))
-    more: dict[str, Any] = {"compiled_s": sheet.launch_s, "stretch": stretch}
-    return Profile(made, *launch, levels=near if near["fp32"] else {}, **more)
+    known = learnt or stored()
+    shares = known.get("shares", {}).get(sheet.name, {}) if shared else {}
+    near = levels(sheet, known["fits"].get("decode 16-bit", {}))
+    return Profile(
+        tuple(_class_fits(sheet, known["fits"], shares)),
+        dispatch_s=known["hosts"].get(sheet.name, sheet.launch_s),
+        replay_s=sheet.launch_s,
+        compiled_s=sheet.launch_s,
+        levels=dict.fromkeys(DENSE, near) if near else {},
+        stretch=known.get("stretch", 1.0),
+        host_half=known.get("host_half", 0.0),
+    )
 
 
 def levels(sheet: Sheet, known: Mapping[str, float]) -> tuple[tuple[float, float], ...]:

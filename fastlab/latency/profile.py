@@ -94,7 +94,8 @@ class Profile:
     come). whole: by way of running (`way_of`), what calls take beyond the sum of their
     operations, each timed alone; stretch: what their intervals are widened by, as those
     that the calibration timed need it. step_s, sequence_s: what a serving engine adds
-    to each forward pass, and to each sequence of it.
+    to each forward pass, and to each sequence of it. host_half: half an interval, in
+    log units, of calls that wait for the host.
     provenance: free text by name (versions, date, seconds and points it took).
     """
 
@@ -110,6 +111,7 @@ class Profile:
     call_s: float = 0.0
     step_s: float = 0.0
     sequence_s: float = 0.0
+    host_half: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.whole, Mapping):
