@@ -40,7 +40,8 @@ class Host(NamedTuple):
 
     launches of single kernels from eager and from compiled code, calls of compiled
     code, and CUDA graphs replayed, which hold the kernels of all compiled steps. inner:
-    how many of the eager ones follow another within the same function.
+    how many of the eager ones follow another within the same function. passes: forward
+    passes, each a step of a serving engine.
     """
 
     eager: int = 0
@@ -48,6 +49,7 @@ class Host(NamedTuple):
     compiled: int = 0
     calls: int = 0
     replays: int = 0
+    passes: int = 0
 
 
 class Costs(NamedTuple):
@@ -94,6 +96,8 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
         within = (".quantize", ".rescale")
         own = [op for op in ops if not op.compiled and op.name.endswith(within)]
         host = host._replace(inner=sum(op.times * (op.launches - 1) for op in own))
+    steps = calls(point) + (point.workload.phase != "decode")
+    host = host._replace(passes=steps)
     totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
     return Costs(matrix, totals, often, dims, classes, precisions, compiled, host)
 
