@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost.classes import CLASSES
-from fastlab.cost.passes import calls
 from fastlab.latency.costs import CAUSAL, LAUNCHES, MOVED, READ, Costs, Timing
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile, parts_of
@@ -64,11 +63,10 @@ def host_work(
     between them, of which there is none within one function. A serving engine's cost of
     a step stands for all that.
     """
-    if profile.step_s or profile.sequence_s:
-        batch, first = point.workload.batch, point.workload.phase != "decode"
-        each = profile.step_s + batch * profile.sequence_s
-        return 0.0, (first + calls(point)) * each
     host = cost.host
+    if profile.step_s or profile.sequence_s:
+        each = profile.step_s + point.workload.batch * profile.sequence_s
+        return 0.0, host.passes * each
     eager = host.eager - (host.inner if kind == "cpu" else 0)
     launching = eager * profile.host(point.shape.family)
     launching += host.compiled * profile.compiled_s + host.calls * profile.call_s

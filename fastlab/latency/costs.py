@@ -44,7 +44,8 @@ class Host(NamedTuple):
 
     launches of single kernels from eager and from compiled code, calls of compiled
     code, and CUDA graphs replayed, which hold the kernels of all compiled steps. inner:
-    how many of the eager ones follow another within the same function.
+    how many of the eager ones follow another within the same function. passes: forward
+    passes, each a step of a serving engine.
     """
 
     eager: int = 0
@@ -52,6 +53,7 @@ class Host(NamedTuple):
     compiled: int = 0
     calls: int = 0
     replays: int = 0
+    passes: int = 0
 
 
 class Costs(NamedTuple):
@@ -102,11 +104,12 @@ def _costs(point: Point, graphs: bool) -> list[Costs]:
     dense = point.recipe.format.dense
     told = tuple(map(class_of, ops)), tuple([op.precision or dense for op in ops])
     hosts = _hosts(point, ops, matrix[:, :, LAUNCHES], compiled, graphs)
-    found = []
+    found, steps = [], calls(point) + (point.workload.phase != "decode")
     each = zip(matrix, dims, _totals(ops, matrix), hosts, strict=True)
     for own, sizes, sums, host in each:
         totals = (*sums[:LAUNCHES], host.eager + host.compiled + host.replays)
-        found.append(Costs(own, totals, often, sizes, *told, compiled, host))
+        passing = host._replace(passes=steps)
+        found.append(Costs(own, totals, often, sizes, *told, compiled, passing))
     return found
 
 
