@@ -14,7 +14,8 @@ import click
 
 from fastlab.cli import points as given
 from fastlab.cli.points import device_option, echo_table, main, shown, students_option
-from fastlab.record import DIED, Record
+from fastlab.cli.stores import mix_hosts_option
+from fastlab.record import DIED, Record, write_atomically
 from fastlab.spec import Point
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
 @click.option("--isolation", default="worker", show_default=True, help=ISOLATION_HELP)
 @click.option("--timeout-s", type=float, help="a point that takes longer is killed")
 @click.option("--rerun", default="", help="failed, all or FIELD=VALUE: measured anew")
+@click.option("--shard", default="1/1", help="i/n: only this share of the points")
+@mix_hosts_option
 @students_option
 def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> None:
     """Measure all points of a sweep FILE that the store does not have yet.
@@ -99,6 +102,7 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
     """
     from fastlab.sweeps.files import read_sweep
     from fastlab.sweeps.isolation import bench_in
+    from fastlab.sweeps.keeping import check_host
     from fastlab.sweeps.plan import rerun
     from fastlab.sweeps.store import Store
 
@@ -107,7 +111,8 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
             flag = f"--{name.replace('_', '-')} {how[name]:g}"
             raise ValueError(f"{flag} must be above 0, and without --dry-run")
     deadline = time.monotonic() + (how["for_s"] or math.inf)
-    wanted, store = read_sweep(file), Store(folder)
+    wanted, store = read_sweep(file, how["shard"]), Store(folder)
+    check_host(store, how["mix_hosts"])
     given.echo_left_out(wanted.left_out)
     again = rerun(how["rerun"], wanted.points)
     if dry_run:
@@ -167,6 +172,7 @@ def _run_sweep(
     """Measure, and write the table; exit status 1 where a point has no row."""
     from fastlab.rows import table
     from fastlab.sweeps.isolation import OutOfTime
+    from fastlab.sweeps.keeping import write_table
     from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
 
     fresh = []
@@ -179,32 +185,12 @@ def _run_sweep(
         _stopped("the time is up")
     rows = rows_of(points, store, bench)
     path = store.folder / "table.csv"
-    table(rows).to_csv(path, index=False)
+    envs = store.envs()
+    write_table(table(rows, envs), path)
     # each environment that wrote to this store
-    environments = json.dumps({"environments": store.envs()}, indent=1)
-    (store.folder / "run.json").write_text(environments + "\n")
+    told = json.dumps({"environments": envs}, indent=1) + "\n"
+    write_atomically(store.folder / "run.json", lambda fresh: fresh.write_text(told))
     click.echo(f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}")
     if bad := [record for record in rows if record.status in BAD]:
         echo_table(shown(table(bad)), "without a measurement")
         sys.exit(1)
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False))
-@click.option("--csv", "csv", type=click.Path(), help="write all columns here")
-def table(folder: str, csv: str | None) -> None:
-    """The rows of a store, and the lines of it that could not be read."""
-    from fastlab.rows import table as tabulate
-    from fastlab.sweeps.store import Store
-
-    store = Store(folder)
-    if not any(store.folder.glob("*.jsonl")):
-        raise ValueError(f"{folder} is no store: it has no .jsonl file")
-    rows, health = tabulate(store.records(samples=False)), store.health()
-    if csv:
-        rows.to_csv(csv, index=False)
-    echo_table(shown(rows))
-    for bad in health.bad:
-        click.echo(f"skipped {bad.file} line {bad.line}: {bad.why}", err=True)
-    for name in health.torn:
-        click.echo(f"torn tail kept aside: {name}", err=True)

@@ -27,7 +27,6 @@ from fastlab.learning.loop import (
     Trainer,
     Training,
     next_token_loss,
-    write_atomically,
 )
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import (
@@ -39,6 +38,7 @@ from fastlab.learning.tokens import (
     token_ids,
 )
 from fastlab.models import build
+from fastlab.record import write_atomically
 from fastlab.spec import ModelShape, Point
 from fastlab.spec.checks import check_count, check_number, make
 

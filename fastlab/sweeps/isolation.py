@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
 
 ISOLATIONS = ("worker", "process", "inline")
-READY_S, LEAVE_S = 600.0, 1.0  # for imports and a calibration; to end by itself
+READY_S = 600.0  # for imports and a calibration
+LEAVE_S, GONE_S = 1.0, 10.0  # to end by itself, or killed
 LEAST_S, TIMES = (
     30.0,
     20.0,
@@ -159,7 +160,8 @@ class Workers(Target):
             os.killpg(process.pid, signal.SIGKILL)
             self._guard.wait()
         process.kill()
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # where a driver does not let it go
+            process.wait(GONE_S)
         if code is None or code >= 0:
             return "it hung" if code is None else f"exit status {code}"
         return signal.Signals(-code).name

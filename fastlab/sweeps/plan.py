@@ -17,9 +17,11 @@ from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
 from fastlab.sweeps.store import Seen
 
-# Of a measurement on a busy CPU: parameters made per second, and how often they are
-# where the model is judged; calls besides warm-up and samples; other seconds.
-MADE_PER_S, MADE, CALLS, FIXED_S, COMPILED_S = 5e7, 4, 10, 1.0, 60.0
+# Of a measurement on a busy machine: calls besides warm-up and samples, other seconds,
+# those to compile, those to read a text; parameters made and FLOPs of judging a second.
+CALLS, FIXED_S, COMPILED_S, TEXT_S = 10, 1.0, 60.0, 20.0
+RATES = {"cpu": (5e7, 1e10), "cuda": (1e9, 1e13)}
+JUDGED, MOST = (256, 32_768), 4e12  # positions of random and of trained weights; FLOPs
 GOOD = ("ok", "unsupported")  # what --rerun failed leaves alone
 
 Rerun = Callable[[Point, str], bool]  # whether a row of that status is measured anew
@@ -48,11 +50,16 @@ class Target:
         """Seconds from a point to its row, at most, besides those of distilling."""
         recipe, how, expected = point.recipe, self.settings, self.estimate(point)
         call = expected.seconds if expected else 0
-        judged = recipe.weights_key != PLAIN.weights_key or point.seed is None
-        made = parameters(point.shape) / MADE_PER_S * (MADE if judged else 1)
         fixed = FIXED_S + (COMPILED_S if recipe.engine.compiled else 0)
         warm = min(max(how.warmup_calls * call, how.warmup_s), how.warmup_cap_s + call)
-        return fixed + made + CALLS * call + warm + how.budget_s
+        spent = fixed + CALLS * call + warm + how.budget_s
+        on_gpu = self.profile is not None and self.profile.kind != "cpu"
+        made, flops = RATES["cuda" if on_gpu else "cpu"]
+        size, trained = parameters(point.shape), point.seed is None
+        if trained or recipe.weights_key != PLAIN.weights_key:
+            spent += min(4 * size * JUDGED[trained], MOST) / flops + TEXT_S * trained
+            spent += 3 * size / made  # the dense one, and what is made of it
+        return spent + size / made
 
 
 def left(

@@ -125,7 +125,7 @@ def _attempt(
 def rows_of(points: Iterable[Point], store: Store, bench: Measurer) -> list[Record]:
     """The store's records of these points under the bench's device and settings."""
     keys = {bench.key(point): n for n, point in enumerate(points)}
-    found = [r for r in store.records(samples=False) if r.key in keys]
+    found = store.records(samples=False, keys=keys)
     return sorted(found, key=lambda record: keys[record.key])
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlab.record import seal, sync
+from fastlab.sweeps.lines import store_files
 
 SIGNING_S = 0.05  # a holder signs just after it locks: wait so long before reading
 FAR_BYTE = 1 << 30  # Windows forbids others to read the locked byte: lock none of ours
@@ -119,11 +120,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def store_files(folder: Path) -> list[Path]:
-    """The JSONL files of a store in the order of their names; none if it is missing."""
-    return sorted(p for p in folder.glob("*.jsonl") if p.is_file())
-
-
 def torn_tail(path: Path) -> bytes:
     """What follows the last newline: empty unless a write was torn."""
     with path.open("rb") as file:
@@ -140,7 +136,10 @@ def _set_aside(path: Path) -> None:
     tail = torn_tail(path)
     if not tail:
         return
-    with path.with_name(path.name + ".torn").open("ab") as torn:
+    aside = path.with_name(path.name + ".torn")
+    if aside.is_symlink():
+        raise OSError(errno.EINVAL, "this must be a plain file: remove it", str(aside))
+    with aside.open("ab") as torn:
         torn.write(b"\n" + tail if torn.tell() else tail)
         torn.flush()
         sync(torn.fileno())
@@ -165,7 +164,10 @@ def take_lock(folder: Path) -> int:
     where the folder cannot be written to or its file system has no locks.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    fd = os.open(folder / ".lock", flags, 0o644)
+    path = folder / ".lock"
+    if path.is_symlink() or path.is_dir():
+        raise OSError(errno.EINVAL, "this must be a plain file: remove it", str(path))
+    fd = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)
     try:
         if not _try_lock(fd):
             time.sleep(SIGNING_S)

@@ -141,6 +141,18 @@ def test_a_gpu_that_answers_no_more_ends_the_sweep(bench, monkeypatch):
         bench.measure(POINT)
 
 
+class Unsayable(RuntimeError):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def test_an_error_without_words_is_a_row(bench, monkeypatch):
+    monkeypatch.setattr(module, "prepare", failing(Unsayable()))
+    record = bench.measure(POINT)
+    assert record.status == "error"
+    assert record.reason == "Unsayable: (its message cannot be read)"
+
+
 def test_out_of_memory_in_all_its_words():
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
     assert not is_out_of_memory(RuntimeError("CUDA error: invalid argument"))

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastlab.latency.devices import device
 from fastlab.record import Record
 from fastlab.spec import Point, point_of
 from fastlab.sweeps.isolation import OutOfTime, WorkerFailed, bench_in
@@ -289,23 +291,31 @@ def test_what_cannot_be_run_again_is_refused(text, words):
 
 
 def test_expected_seconds_are_worked_out(profile):
-    """1 s, 0.01 s of samples, 10 calls and 3 to warm up, parameters at 50 M/s."""
-    target = Target("cpu", SETTINGS, profile)
+    """1 s, 0.01 s of samples, 10 calls and 3 to warm up, parameters at 50 M/s.
 
-    def worked_out(times: int, **over: Any) -> tuple[float, float]:
-        point = point_of(model="tiny-gpt2", **over)
+    Judging random weights: 256 positions of two models at 10 GFLOP/s; trained ones:
+    32,768 positions and 20 s for the text.
+    """
+    target, n = Target("cpu", SETTINGS, profile), 149_248
+    judged = 3 * n / 5e7 + 4 * n * 256 / 1e10
+    trained = 3 * n / 5e7 + 4 * n * 32_768 / 1e10 + 20
+    for more, over in (
+        (0, {}),
+        (judged, {"precision": "bf16"}),
+        (60, {"phase": "decode", "runtime": "decoder"}),
+        (trained, {"weights": "trained:abc"}),
+    ):
+        point = point_of(model="tiny-gpt2", **over | {"weights": "random:0"})
+        point = replace(point, weights=over.get("weights", "random:0"))
         found = target.estimate(point)
-        made = times * found.parameters / 5e7
-        return target.expected_s(point), 1.01 + 13 * found.seconds + made
-
-    for times, over in ((1, {}), (4, {"precision": "bf16"})):
-        found, expected = worked_out(times, **over)
-        assert found == pytest.approx(expected)
-    compiled = {"phase": "decode", "runtime": "decoder"}
-    found, expected = worked_out(1, **compiled)
-    assert found == pytest.approx(expected + 60)
-    bare = Target("cpu", SETTINGS).expected_s(point_of(model="tiny-gpt2"))
-    assert bare == pytest.approx(1.01 + 149_248 / 5e7)
+        assert found.parameters == n
+        expected = 1.01 + 13 * found.seconds + n / 5e7 + more
+        assert target.expected_s(point) == pytest.approx(expected)
+    point = point_of(model="tiny-gpt2")
+    assert Target("cpu", SETTINGS).expected_s(point) == pytest.approx(1.01 + n / 5e7)
+    gpu = Target("gpu", SETTINGS, device("h200"))
+    expected = 1.01 + 13 * gpu.estimate(point).seconds + n / 1e9
+    assert gpu.expected_s(point) == pytest.approx(expected)
 
 
 # ---- planners that end

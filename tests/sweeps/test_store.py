@@ -35,17 +35,18 @@ from tests.sweeps.made import ENV, SHAPE, TIMING, fill, row, seeds
 # ---- random records
 
 words = st.text(max_size=40)
-floats = st.floats(allow_nan=False, allow_infinity=False)
+floats = st.floats(-1e299, 1e299)
+seconds = st.floats(1e-300, 1e299)
 whole = st.integers() | st.integers(-(2**300), 2**300)
 samples = st.lists(whole, max_size=8).map(tuple) | st.builds(
     lambda n: tuple(range(n)), st.integers(499, 1200)
 )
 estimates = st.builds(
-    *(Estimate, words, words, *[whole] * 10, floats, floats, floats),
+    *(Estimate, words, words, *[whole] * 10, seconds, floats, floats),
     st.sampled_from(BOUNDS),
 )
 measurements = st.builds(
-    *(Measurement, floats, floats, floats, whole, st.booleans(), words, words, whole),
+    *(Measurement, seconds, floats, floats, whole, st.booleans(), words, words, whole),
     floats,
     st.lists(st.sampled_from(FLAGS)).map(tuple),
     *(samples, samples, samples, st.none() | whole),

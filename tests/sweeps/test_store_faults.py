@@ -22,10 +22,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastlab
-from fastlab.learning.loop import write_atomically
-from fastlab.record import seal
+from fastlab.record import seal, write_atomically
+from fastlab.sweeps.lines import store_files
 from fastlab.sweeps.store import Health, Store
-from fastlab.sweeps.writer import store_files
 from tests.sweeps.made import ENV, TIMING, fill, row, seeds
 
 KILLS = 40
@@ -152,6 +151,8 @@ ESTIMATE = {"model": "m", "profile": "p"}
 @pytest.mark.parametrize(
     ("line", "why"),
     [
+        (b"", "empty, or longer than 16 MiB"),
+        (b"{" * (2**24 + 1), "empty, or longer than 16 MiB"),
         (b"garbage", "not JSON: Expecting value"),
         (b"\xff\xfe\x00", "not JSON: 'utf-8' codec"),
         (b"[" * 100_000, "not JSON: maximum recursion depth"),
