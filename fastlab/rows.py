@@ -142,10 +142,10 @@ MISSING = "missing"  # the status of a point without a row
 def points_of(rows: pd.DataFrame) -> list[Point]:
     """The points that rows are of, from their own columns."""
     fields = [name for name in QUESTION if name in rows]
-    return [point_of(**_typed(row)) for row in rows[fields].to_dict("records")]
+    return [point_of(**typed(row)) for row in rows[fields].to_dict("records")]
 
 
-def _typed(row: Mapping[Any, Any]) -> dict[str, Any]:
+def typed(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Values as a point takes them: a whole number stays one among floats."""
     found = {str(name): value for name, value in row.items() if value == value}
     for name, value in found.items():

@@ -152,18 +152,25 @@ def _value(name: str, kind: str, text: str) -> Any:
         raise ValueError(f"{name}={text!r} must be {words}") from None
 
 
-def profile_of(name: str) -> Device:
-    """A datasheet device by name, or "here": this machine's, calibrated."""
+def profile_of(name: str, engine: str = "") -> Device:
+    """A datasheet device by name, or "here": this machine's, calibrated.
+
+    engine: a serving engine whose cost a step is added to a datasheet device's.
+    """
     from fastlab.clock.calibrate import this_device
     from fastlab.latency.devices import device
 
     if name == "here":
+        if engine:
+            raise ValueError(f"engine={engine!r} needs a GPU by name: --on h100")
         return this_device()
     if "," in name:
         raise ValueError(f"on={name!r} must be one device; run once for each")
     try:
-        return device(name)
+        return device(name, engine)
     except ValueError as error:
+        if str(error).startswith("engine="):
+            raise
         raise ValueError(f"on={name!r}: {error}, and here is this machine") from None
 
 

@@ -95,8 +95,7 @@ def needs(points: Sequence[Point], device: Device) -> Needs:
     found: dict[str, dict[str, list[np.ndarray]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for point in points:
-        cost = costs_on(point, device)
+    for cost in costs_on(points, device):
         each = cost.matrix / cost.times[:, None]
         pairs = list(zip(cost.classes, cost.precisions, strict=True))
         for pair in set(pairs):

@@ -124,7 +124,7 @@ class MemoryFootprint(NamedTuple):
 
 def memory_footprint(point: Point) -> MemoryFootprint:
     """What a call holds in memory: weights, KV cache and live activations."""
-    steps = passes(point)
+    steps = passes(point, ends=True)
     live = most(_live(step) for step, _ in groupby(steps))
     s, work, last = point.built_shape, point.workload, steps[-1]
     if s.config:

@@ -53,8 +53,10 @@ class ForwardPass(NamedTuple):
         return self.recipe.cache not in ("none", "dynamic", "static")
 
 
-def passes(point: Point) -> list[ForwardPass]:
+def passes(point: Point, ends: bool = False) -> list[ForwardPass]:
     """The forward passes of a call: one, or prefill and new_tokens - 1 decode steps.
+
+    ends: of the steps the first and the last alone, between which only the cache grows.
 
     Without a cache a decode step runs over the whole sequence again. With a prefix the
     prefill computes what comes after it. Unrolled steps run in whole calls: the last
@@ -73,7 +75,8 @@ def passes(point: Point) -> list[ForwardPass]:
         return first + [step._replace(source=n) for step in steps]
     if point.recipe.cache in STATIC:  # all alike: attention reads the whole cache
         return first + [_decode_step(point, n)] * count
-    return first + [_decode_step(point, n + i) for i in range(count)]
+    pace = max(1, count - 1) if ends else 1
+    return first + [_decode_step(point, n + i) for i in range(0, count, pace)]
 
 
 def calls(point: Point) -> int:

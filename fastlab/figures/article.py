@@ -190,7 +190,7 @@ def claims(lines: pd.DataFrame) -> Figure:
 def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFrame:
     """Estimated ms of each step on each device; NaN where it cannot run.
 
-    Datasheets are taken at typical efficiencies: estimated, not calibrated. A device
+    Where there is no prior, datasheets are taken at typical efficiencies. A device
     without bf16 gets fp16, and the other way round.
     """
     tables = []
@@ -201,8 +201,9 @@ def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFr
             other = OTHER_16.get(wanted, wanted)
             runs = other if device.can(other) and not device.can(wanted) else wanted
             able.append(replace(point, recipe=replace(point.recipe, precision=runs)))
-        rows = estimated(able, device if device.calibrated else typical(device))
-        basis = "calibrated" if device.calibrated else LABEL
+        known = device.calibrated or device.fitted == "prior"
+        rows = estimated(able, device if known else typical(device))
+        basis = device.fitted if known else LABEL
         tables.append(rows.assign(device=device.name, basis=basis, step=[*steps]))
     found = pd.concat(tables, ignore_index=True)
     found = found[["device", "basis", "step", "precision", *MS, "bound"]]

@@ -192,6 +192,6 @@ def calls_on(calls: Iterable[Point], device: Device) -> Figure:
 
 
 def device_menu(*devices: Device | None) -> dict[str, Device]:
-    """Devices by the name that a menu shows: the given ones, then datasheets."""
-    every = [*filter(None, devices), *map(find_device, DEVICES)]
+    """Devices by the name that a menu shows: the given ones, then mere datasheets."""
+    every = [*filter(None, devices), *(find_device(name).sheet for name in DEVICES)]
     return {one.name + " (calibrated)" * one.calibrated: one for one in every}

@@ -165,7 +165,8 @@ def on_devices(point: Point, devices: Sequence[Device], layers: int) -> Figure:
     deep = [vary(point, "layers", n) for n in (layers, 1, MOST)]
     lines, room = [], []
     for device in devices:
-        basis = "rates measured here" if device.calibrated else "datasheet"
+        how = "prior of other GPUs" if device.fitted == "prior" else "datasheet"
+        basis = "rates measured here" if device.calibrated else how
         name = "this machine" if device.calibrated else device.name
         known = {"on": f"{name}\n({basis})", "device": device.name, "basis": basis}
         room.append(estimated(deep, device))

@@ -43,7 +43,8 @@ class Host(NamedTuple):
 
     launches of single kernels from eager and from compiled code, calls of compiled
     code, and CUDA graphs replayed, which hold the kernels of all compiled steps. inner:
-    how many of the eager ones follow another within the same function.
+    how many of the eager ones follow another within the same function. passes: forward
+    passes, each a step of a serving engine.
     """
 
     eager: int = 0
@@ -51,6 +52,7 @@ class Host(NamedTuple):
     compiled: int = 0
     calls: int = 0
     replays: int = 0
+    passes: int = 0
 
 
 class Costs(NamedTuple):
@@ -120,6 +122,7 @@ def _table(rows: Sequence[Sequence[Any]], n: int) -> np.ndarray:
 
 
 def _host(point: Point, ops: Sequence[Operation], graphs: bool) -> Host:
+    passes = calls(point) + (point.workload.phase != "decode")
     engine, called = point.recipe.engine, max(calls(point), 1)
     eager = [op for op in ops if not op.compiled]
     launches = sum(op.times * op.launches for op in eager)
@@ -127,9 +130,9 @@ def _host(point: Point, ops: Sequence[Operation], graphs: bool) -> Host:
     own = [op for op in eager if op.name.endswith(within)]
     inner = sum(op.times * (op.launches - 1) for op in own)
     if not engine.compiled:
-        return Host(launches, inner)
+        return Host(launches, inner, passes=passes)
     launches += engine.launches * called  # around its compiled code
     if graphs and engine.replays:
-        return Host(launches, inner, replays=called)
+        return Host(launches, inner, replays=called, passes=passes)
     inside = sum(op.times * op.launches for op in ops if op.compiled)
-    return Host(launches, inner, inside, called)
+    return Host(launches, inner, inside, called, passes=passes)

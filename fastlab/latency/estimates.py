@@ -81,7 +81,7 @@ def _bands(
     return [Timing(s, a, b, BOUNDS[longest]) for s, a, b, longest in each]
 
 
-MODELS = {"roofline": rooflines, "calibrated": calibrated}
+MODELS = {"roofline": rooflines, "calibrated": calibrated, "prior": calibrated}
 
 
 def estimate(
@@ -89,9 +89,10 @@ def estimate(
 ) -> list[Estimate]:
     """What each point should cost on the device, in order.
 
-    model: "roofline", "calibrated", or "auto": calibrated where the device has fits for
-    the point's precision. ValueError for an unknown model, for what the device cannot
-    run (`unsupported`), or for "calibrated" without fits.
+    model: "roofline", "calibrated", "prior", or "auto": by the device's fits where it
+    has any for the point's precision, which are calibrated if they were measured on it,
+    and else a prior. ValueError for an unknown model, for what the device cannot run
+    (`unsupported`), or for a model without its fits.
     """
     check_choice("model", model, ("auto", *MODELS))
     if isinstance(points, Point):
@@ -110,7 +111,7 @@ def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Esti
     if model == "auto":
         precisions = [point.recipe.precision for point in points]
         known = {p: device.holds(p) for p in set(precisions)}
-        names = ["calibrated" if known[p] else "roofline" for p in precisions]
+        names = [device.fitted if known[p] else "roofline" for p in precisions]
     costs = costs_on(points, device)
     found: dict[int, Timing] = {}
     for name in set(names):

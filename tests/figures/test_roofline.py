@@ -31,7 +31,7 @@ CALIBRATED = {"profile": "calibrated:00000000", "fits": None}
 def device() -> Device:
     """1 TFLOP/s, 10 GB/s: a ridge at 100; launches cost nothing."""
     rates = {"fp32": 1e12, "bf16": 4e12}
-    h200 = fl.device("h200")
+    h200 = fl.device("h200").sheet
     return replace(h200, peak_flops=rates, bandwidth=10e9, launch_s=0.0)
 
 
@@ -84,13 +84,18 @@ def path(benchmarked):
 def steps():
     """A decode step of a large model, on a host and as if launches were free."""
     given = {"model": "llama-3.1-8b", "cached_lens": [128, 2048], "usable": ["bf16"]}
-    given |= {"sheet": fl.device("h200"), "basis": "", "bars": "", "replace": replace}
+    given |= {"sheet": fl.device("h200").sheet, "replace": replace}
+    given |= {"basis": "", "bars": ""}
     return run_cells("03_roofline", "knee", **given, pd=pd)["figure"]
 
 
 def explorer_of(calls):
-    given = {"calls": calls, "sheet": fl.device("h200"), "run": Mock(profile=None)}
-    given |= {"model": "llama-3.1-8b", "phases": ["prefill", "decode"]}
+    given = {"calls": calls, "run": Mock(profile=None)}
+    given |= {
+        "sheet": fl.device("h200").sheet,
+        "model": "llama-3.1-8b",
+        "phases": ["prefill", "decode"],
+    }
     return run_cells("03_roofline", "explorer", **given, context_len=1024)["shown"]
 
 
@@ -134,7 +139,7 @@ def test_a_precision_that_the_device_lacks_is_left_out(calls):
 
 
 def test_bounds_of_decode_are_memory_and_launches(calls):
-    given = {"calls": calls, "sheet": fl.device("h200")}
+    given = {"calls": calls, "sheet": fl.device("h200").sheet}
     table = run_cells("03_roofline", "bounds", "three-clocks", **given, pd=pd)["shown"]
     row = one(table, phase="decode", precision="bf16")
     # 8 us x 1,301 launches; 16 GB of weights and cache at 4.8 TB/s
@@ -279,7 +284,7 @@ def test_lines_of_batches_are_estimates_and_end_where_memory_is_full(steps):
     lines, work = steps.table, {"phase": "decode", "precision": "bf16"}
     assert lines["series"].nunique() == 4
     grid = fl.grid(model="llama-3.1-8b", **work, prompt_len=2048, batch=256)
-    (estimate,) = fl.estimate(grid, fl.device("h200"))
+    (estimate,) = fl.estimate(grid, fl.device("h200").sheet)
     row = one(lines, batch=256, series="bf16: 2,048 cached, eager")
     assert row["estimated_ms"] == pytest.approx(estimate.seconds * 1e3)
     assert row["tokens_per_s"] == pytest.approx(256 / estimate.seconds)
@@ -332,7 +337,8 @@ def test_exercise_answers_follow_from_the_operations():
     ridge = fl.device("a100").ridge("bf16")
     assert EXERCISES["03_2"].answer == pytest.approx(ridge)
     asked = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
-    rows = fl.estimated(fl.grid(**asked, batch=[1, 256, 384, 1024]), fl.device("h200"))
+    sheet = fl.device("h200").sheet
+    rows = fl.estimated(fl.grid(**asked, batch=[1, 256, 384, 1024]), sheet)
     known = [*EXERCISES["03_3"].wrong, {"answer": EXERCISES["03_3"].answer}]
     told = {one["answer"]["batch"]: one["answer"]["estimated_ms"] for one in known}
     assert dict(zip(rows.batch, rows.estimated_ms, strict=True)) == pytest.approx(

@@ -198,12 +198,13 @@ def test_the_axes_stay_while_the_slider_moves(rows, device):
 
 
 def test_every_device_is_estimated(points, device):
-    here = replace(device, name="box", kind="cpu", bandwidth=1e10).stamped()
+    here = replace(device.sheet, name="box", kind="cpu", bandwidth=1e10).stamped()
     devices = [here, fl.device("t4"), device]
     deep = replace(points[0], shape=replace(points[0].shape, layers=20))
     (estimate,) = fl.estimate([deep], fl.device("t4"))
     figure = sweep.on_devices(points[0], devices, 20)
-    assert f"{digits(1e3 * estimate.seconds)} at Tesla T4 (datasheet)" in figure.tell()
+    said = f"{digits(1e3 * estimate.seconds)} at Tesla T4 (prior of other GPUs)"
+    assert said in figure.tell()
     assert "20 layers x 256, prefill, 128 tokens" in figure.title
     for count in (1, 64):
         figure = sweep.on_devices(points[0], devices, count)
