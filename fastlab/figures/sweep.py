@@ -173,7 +173,8 @@ def on_devices(point: Point, devices: Sequence[Device], layers: int) -> Figure:
     deep = [replace(point, shape=replace(point.shape, layers=n)) for n in depths]
     lines, room = [], []
     for device in devices:
-        basis = "rates measured here" if device.calibrated else "datasheet"
+        basis = "prior" if device.fits else "datasheet"
+        basis = "rates measured here" if device.calibrated else basis
         name = "this machine" if device.calibrated else device.name
         known = {"on": f"{name}\n({basis})", "device": device.name, "basis": basis}
         room.append(estimated(deep, device))

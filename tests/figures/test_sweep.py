@@ -207,7 +207,7 @@ def test_every_device_is_estimated(points, device):
     deep = replace(points[0], shape=replace(points[0].shape, layers=20))
     (estimate,) = fl.estimate([deep], fl.device("t4"))
     figure = sweep.on_devices(points[0], devices, 20)
-    assert f"{digits(1e3 * estimate.seconds)} at Tesla T4 (datasheet)" in figure.tell()
+    assert f"{digits(1e3 * estimate.seconds)} at Tesla T4 (prior)" in figure.tell()
     assert "20 layers x 256, prefill, 128 tokens" in figure.title
     for count in (1, 64):
         figure = sweep.on_devices(points[0], devices, count)
