@@ -242,7 +242,8 @@ def live_bytes(step: ForwardPass) -> int:
     """
     value, phase = values_of(step), phase_of(step)
     fused = step.fused and value.program["sdpa"]
-    live = most(value(terms) for terms in phase["live" if fused else "eager"])
+    alive = phase["live"] if fused else phase["live"] + phase["eager"]
+    live = most(map(value, alive))
     if not fused:
         attends = [facts for _, facts in _found(phase, "attention")]
         masks = {facts[6]: value(facts[4]) for facts in attends if facts[5]}

@@ -78,7 +78,7 @@ class Fitter:
             shares = [v / b for v, b in zip(values, self.bases[name], strict=True)]
             return max(shares) / (min(shares) or 1e-9)
 
-        name = min([n for n in plain if all(self.bases[n])], key=spread)
+        name = min([n for n in self.bases if all(self.bases[n])], key=spread)
         return [(max(1, round(sum(values) / sum(self.bases[name]))), name)]
 
     def _solved(self, values: tuple[int, ...], names: Any) -> list[tuple[int, str]]:

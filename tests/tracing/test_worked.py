@@ -117,6 +117,7 @@ def traced(shape: ModelShape) -> ModelShape:
         "mamba",
         "roberta",
         "gpt_oss",
+        "gemma2",
         "bloom",
     ],
 )
