@@ -61,27 +61,36 @@ def calibrate(
         )
     if show and quick:
         raise ValueError("--show only prints what is kept: leave --quick away")
-    if sweep:
-        profile = _calibrate_for(sweep, device)
-    elif show or quick:
+    if show or quick:
         profile = this_device(device, refresh=quick)
         click.echo(json.dumps(profile.to_dict(), indent=1))
     else:
-        profile = _calibrate(device, out)
+        profile = _calibrate(device, out, sweep)
     if profile.busy:
         click.echo(f"{profile.busy}: {CROWDED}", err=True)
 
 
-def _calibrate(device: str, out: str | None) -> Device:
-    """Calibrate, keep the profile, and show what was fitted."""
+def _calibrate(device: str, out: str | None, sweep: str | None = None) -> Device:
+    """Calibrate, keep the profile, and show what was fitted.
+
+    For the points of a sweep file only if what is kept does not serve them.
+    """
     import pandas as pd
     from tqdm import tqdm
 
-    from fastlab.clock.calibrate import keep
+    from fastlab import machine
+    from fastlab.clock.calibrate import keep, kept
     from fastlab.clock.fitting import calibrate_fully
+    from fastlab.clock.needed import serves
+    from fastlab.sweeps.files import read_sweep
 
+    points = read_sweep(sweep).points if sweep else []
+    known = kept(machine.torch_device(device)) if sweep else None
+    if known and serves(known, points):
+        click.echo(f"{known.name} is calibrated for {sweep}: {known.profile}", err=True)
+        return known
     bar: Any = partial(tqdm, unit="operation", disable=None)
-    profile, samples = calibrate_fully(device, bar)
+    profile, samples = calibrate_fully(device, bar, points=points)
     path = keep(profile)
     if out:
         _write(Path(out), profile, samples)
@@ -92,29 +101,9 @@ def _calibrate(device: str, out: str | None) -> Device:
         for f in profile.fits.fits
     ]
     click.echo(f"{profile.name}: {profile.fits.seconds:.0f} s, {profile.profile}")
-    echo_table(pd.DataFrame(rows))
+    if not sweep:
+        echo_table(pd.DataFrame(rows))
     click.echo(f"kept in {path}", err=True)
-    return profile
-
-
-def _calibrate_for(sweep: str, device: str) -> Device:
-    """The kept profile if it serves the sweep's points, else one made for them."""
-    from tqdm import tqdm
-
-    from fastlab import machine
-    from fastlab.clock.calibrate import keep, kept
-    from fastlab.clock.needed import calibrate_for, serves
-    from fastlab.sweeps.files import read_sweep
-
-    points, kind = read_sweep(sweep).points, machine.torch_device(device)
-    profile = kept(kind)
-    if profile is None or not serves(profile, points):
-        bar: Any = partial(tqdm, unit="operation", disable=None, desc="calibrating")
-        profile = calibrate_for(points, kind, bar)
-        keep(profile)
-    assert profile.fits is not None
-    took = f"calibrated in {profile.fits.seconds:.0f} s"
-    click.echo(f"{profile.name}: {took}, {profile.profile}", err=True)
     return profile
 
 

@@ -6,7 +6,7 @@ longer fit the caches of a CPU, complete a calibration.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -51,14 +51,12 @@ def dense_of(device: Device) -> list[str]:
     return [precision for precision in DENSE if precision in device.peak_flops]
 
 
-def host_points(
-    families: Collection[str] = FAMILIES, precision: str = "fp32"
-) -> list[Point]:
+def host_points(precision: str = "fp32") -> list[Point]:
     """Forwards so small that all their time is the host's: two for each family."""
     phases, how = {"bert": ("prefill",)}, TINY | {"precision": precision}
     return [
         point_of(family=family, phase=phase, layers=4, prompt_len=4, **how)
-        for family in families
+        for family in FAMILIES
         for phase in phases.get(family, ("prefill", "decode"))
     ]
 
@@ -93,26 +91,29 @@ def seconds_of(point: Point, kind: str, settings: Settings | None = None) -> flo
         return time_call(call, settings or settings_for(kind), clock_for(kind)).seconds
 
 
-def _beyond_kernels(points: Sequence[Point], device: Device) -> np.ndarray:
+def _beyond_kernels(
+    points: Sequence[Point], device: Device, settings: Settings | None = None
+) -> np.ndarray:
     """(2, points): seconds of each call that are the host's own, and its launches.
 
     A CPU is its own host: there what its kernels are estimated to take goes off. An
     operation's own call is in its benchmark; the modules around it are not.
     """
-    seconds = np.array([seconds_of(point, device.kind) for point in points])
+    seconds = np.array([seconds_of(p, device.kind, settings) for p in points])
     if device.kind == "cpu":
         seconds -= [e.seconds for e in estimate(points, device, model="calibrated")]
     return np.array([seconds, [costs_of(point).totals[LAUNCHES] for point in points]])
 
 
-def host_seconds(device: Device, points: Sequence[Point]) -> dict[str, float]:
+def host_seconds(
+    device: Device, precision: str = "fp32", settings: Settings | None = None
+) -> dict[str, float]:
     """Host seconds per launch of each family's code, without a CPU's kernels."""
-    seconds, launches = _beyond_kernels(points, device)
+    points = host_points(precision)
+    seconds, launches = _beyond_kernels(points, device, settings)
     families = np.array([point.shape.family for point in points])
-    each = {
-        name: (seconds / launches)[families == name].mean() for name in set(families)
-    }
-    return {str(name): max(float(mean), 0.0) for name, mean in each.items()}
+    each = {name: (seconds / launches)[families == name].mean() for name in FAMILIES}
+    return {name: max(float(mean), 0.0) for name, mean in each.items()}
 
 
 def compiled_seconds(device: Device, precision: str = "fp32") -> tuple[float, float]:
@@ -129,7 +130,7 @@ def compiled_seconds(device: Device, precision: str = "fp32") -> tuple[float, fl
 
 
 def slowdowns(
-    kind: str, precision: str, sizes: Sequence[int] = ()
+    kind: str, precision: str, settings: Settings | None = None
 ) -> tuple[tuple[float, float], ...]:
     """(bytes, factor): what a byte of weights takes when so many are gone through.
 
@@ -139,17 +140,17 @@ def slowdowns(
     """
     if kind != "cpu":
         return ()
-    sizes = sizes or LEVELS
-    each = [_seconds_per_byte(size, precision) for size in sizes]
-    at = sizes.index(STREAMED)
+    settings = settings or settings_for(kind)
+    each = [_seconds_per_byte(size, precision, settings) for size in LEVELS]
+    at = LEVELS.index(STREAMED)
     # Fewer bytes never come slower, nor more faster: what says otherwise is noise.
     factors = np.array(each) / each[at]
     factors[: at + 1] = np.minimum.accumulate(factors[at::-1])[::-1]
     factors[at:] = np.maximum.accumulate(factors[at:])
-    return tuple(zip(map(float, sizes), factors.tolist(), strict=True))
+    return tuple(zip(map(float, LEVELS), factors.tolist(), strict=True))
 
 
-def _seconds_per_byte(size: int, precision: str) -> float:
+def _seconds_per_byte(size: int, precision: str, settings: Settings) -> float:
     dtype = DTYPES[precision]
     x = torch.randn(1, WIDTH).to(dtype)
     one = torch.randn(WIDTH, WIDTH).to(dtype)
@@ -160,7 +161,7 @@ def _seconds_per_byte(size: int, precision: str) -> float:
             F.linear(x, weight)
 
     with numerics(precision):
-        seconds = fastest(through_all, "cpu", settings_for("cpu"))
+        seconds = fastest(through_all, "cpu", settings)
     return seconds / (len(weights) * one.nbytes)
 
 
@@ -224,23 +225,21 @@ def with_host(
     profile: Profile,
     device: Device,
     compiling: bool,
-    families: Collection[str] = FAMILIES,
-    sizes: Sequence[int] = (),
+    settings: Settings | None = None,
 ) -> Profile:
-    """The profile with what launching costs in these families, and cache levels.
+    """The profile with what launching and cache levels cost.
 
     compiling: whether anything can be compiled; else what it costs the host stays 0.
-    sizes: bytes of weights that are gone through, STREAMED among them; else LEVELS.
+    settings: how each is timed, other than benchmarks are.
     """
     dense = [p for p in dense_of(device) if profile.holds(p)]
-    levels = {p: slowdowns(device.kind, p, sizes) for p in dense}
+    levels = {p: slowdowns(device.kind, p, settings) for p in dense}
     profile = replace(
         profile,
         replay_s=replay_overhead() if device.kind == "cuda" else 0.0,
         levels={p: found for p, found in levels.items() if found},
     )
-    points = host_points(families, dense[0])
-    host = host_seconds(replace(device, fits=profile), points)
+    host = host_seconds(replace(device, fits=profile), dense[0], settings)
     profile = replace(profile, host_s=host, dispatch_s=max(host.values()))
     if not compiling:
         return profile
@@ -248,11 +247,25 @@ def with_host(
     return replace(profile, compiled_s=each, call_s=call)
 
 
-def calls_to_time(precisions: Sequence[str], kind: str, compiling: bool) -> list[Point]:
+def calls_to_time(precisions: Iterable[str], kind: str, compiling: bool) -> list[Point]:
     """The calls that are timed whole: of each precision, and of what is compiled."""
-    points = [point for p in precisions for point in whole_points(p, kind)]
-    dense = [p for p in precisions if compiling and p in COMPILED]
-    return points + [compiled_point(p, kind) for p in dense]
+    mixed = ["autocast-bf16"] if "bf16" in precisions else []
+    points = [p for name in (*precisions, *mixed) for p in whole_points(name, kind)]
+    dense = [name for name in precisions if compiling and name in COMPILED]
+    return points + [compiled_point(name, kind) for name in dense]
+
+
+def calls_for(points: Sequence[Point], calls: Sequence[Point]) -> list[Point]:
+    """Of calls one of each kind that points have; all where there are no points."""
+
+    def kind_of(point: Point) -> tuple[str, str, bool]:
+        prefills = point.workload.phase == "prefill"
+        return point.recipe.precision, point.shape.family, prefills
+
+    wanted = set(map(kind_of, points))
+    first = {kind_of(call): call for call in reversed(calls)}
+    found = [call for kind, call in first.items() if kind in wanted]
+    return found or list(calls)
 
 
 def with_whole_calls(

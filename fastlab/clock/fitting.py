@@ -20,9 +20,11 @@ import numpy as np
 
 from fastlab import machine
 from fastlab.clock.calibrate import busy_words, calibrate, marked_busy
+from fastlab.clock.calibrate import settings_for as roofline_settings
 from fastlab.clock.clocks import Clock, clock_for
 from fastlab.clock.cpu_contention import CpuContention
 from fastlab.clock.end_to_end import (
+    calls_for,
     calls_to_time,
     dense_of,
     seconds_of,
@@ -30,6 +32,7 @@ from fastlab.clock.end_to_end import (
     with_whole_calls,
 )
 from fastlab.clock.microbenchmarks import CANDIDATES, Benchmark, settings_for
+from fastlab.clock.needed import Ends, needs, runnable
 from fastlab.clock.stored_benchmarks import (
     STORED_CANDIDATES,
     compiles,
@@ -49,7 +52,8 @@ LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
 POOLS = CANDIDATES | STORED_CANDIDATES
 Progress = Callable[[Sequence[int]], Iterable[int]]
-Ends = tuple[np.ndarray, np.ndarray]  # smallest and largest places, in log space
+# Of each visit where only some points are asked for.
+QUICK: dict[str, Any] = {"budget_s": 0.03, "warmup_s": 0.01, "warmup_cap_s": 0.05}
 ROUNDS = 3  # in which all is timed once before any is timed again
 
 
@@ -72,60 +76,81 @@ def calibrate_fully(
     kind: str = "auto",
     progress: Progress | None = None,
     counts: dict[str, int] | None = None,
+    points: Sequence[Point] = (),
 ) -> tuple[Device, list[Sample]]:
     """This machine's device with fits for every precision it has, and their samples.
 
     About 30 s a precision on a GPU, a minute on two CPU cores. All is timed in rounds,
     in a third of the time each: what counts is the middle one, and a machine that is
-    now faster, now slower is so to all alike. `progress` wraps the list of what is
-    timed, one after the other. If other programs took our cores meanwhile, the device
-    says so (`busy`).
+    now faster, now slower is so to all alike. points: only what these need, and no
+    more often than their fits need, in 15 s or less; ValueError where none can run.
+    `progress` wraps the list of what is timed, one after the other. If other programs
+    took our cores meanwhile, the device says so (`busy`).
     """
     began, others = time.monotonic(), CpuContention()
-    device = calibrate(kind)
-    compiling = compiles(device.kind)
-    wanted = wanted_counts(device, counts or COUNTS, compiling).items()
-    plan = [(p, bench) for p, n in wanted for bench in chosen(device, p, n)]
-    packed = [p for p in TIMED if p in dict(wanted)]
-    dense = dense_of(device)
-    mixed = ["autocast-bf16"] if "bf16" in dense else []
-    calls = calls_to_time([*dense, *packed, *mixed], device.kind, compiling)
-    profile, samples = profiled(device, plan, calls, compiling, progress)
-    return finished(device, profile, began, others), samples
-
-
-def profiled(
-    device: Device,
-    plan: Sequence[tuple[str, Benchmark]],
-    calls: Sequence[Point],
-    compiling: bool,
-    progress: Progress | None = None,
-    settings: Settings | None = None,
-    rounds: int = ROUNDS,
-    **host: Any,
-) -> tuple[Profile, list[Sample]]:
-    """The profile of benchmarks and of calls, timed in rounds; and the samples.
-
-    settings: of what is timed once; host: as `with_host` takes it.
-    """
-    clock, usual = clock_for(device.kind), settings or settings_for(device.kind)
-    short = replace(usual, budget_s=usual.budget_s / rounds)
-    once = {task for task in (*plan, *calls) if slow_to_make(task)}
-
-    def seconds(task: Any) -> float:
-        how = usual if task in once else short
-        if isinstance(task, Point):
-            return seconds_of(task, device.kind, how)
-        return timed(task[1], device, task[0], clock, how).seconds
-
-    visits = in_rounds([*plan, *calls], seconds, progress, rounds, once)
+    kind, rounds = machine.torch_device(kind), 1 if points else ROUNDS
+    settings, over = settings_for(kind), QUICK if points else {}
+    device = calibrate(kind, replace(roofline_settings(kind), **over))
+    able = runnable(points, device)
+    near = needs(able, device)
+    compiled = any(point.recipe.engine.compiled for point in able)
+    compiling = compiled if points else compiles(kind)
+    wanted = {p: {k: few(k) for k in ends} for p, ends in near.items()}
+    wanted = wanted or wanted_counts(device, counts or COUNTS, compiling)
+    plan = [
+        (p, bench)
+        for p, each in wanted.items()
+        for bench in chosen(device, p, each, near.get(p, {}))
+    ]
+    calls = calls_for(able, calls_to_time(wanted, kind, compiling))
+    visits = timed_in_rounds(
+        [*plan, *calls], device, replace(settings, **over), rounds, progress
+    )
     samples = [
         Sample.of(bench.op, float(np.median(times)), precision, device.name)
         for (precision, bench), times in zip(plan, visits, strict=False)
     ]
     profile = Profile(fits_of(samples, device))
-    profile = with_host(profile, device, compiling, **host)
-    return with_whole_calls(profile, device, calls, visits[len(plan) :]), samples
+    profile = with_host(profile, device, compiling, replace(settings, **over))
+    profile = with_whole_calls(profile, device, calls, visits[len(plan) :])
+    cores = others.cores()
+    provenance = {
+        **profile.provenance,
+        **({"quick": f"for {len(points)} points"} if points else {}),
+        "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began, 1),
+        "cores_of_others": cores and round(cores, 2),
+        "commit": machine.commit(),
+        "versions": machine.versions(),
+    }
+    device = replace(device, fits=replace(profile, provenance=provenance)).stamped()
+    return marked_busy(device, busy_words(cores, device.kind)), samples
+
+
+def few(kind: str) -> int:
+    """How many microbenchmarks of a class its fit needs."""
+    return min(CLASSES[kind].timed, 3 if CLASSES[kind].form == "bytes" else 6)
+
+
+def timed_in_rounds(
+    tasks: Sequence[Any],
+    device: Device,
+    settings: Settings,
+    rounds: int = ROUNDS,
+    progress: Progress | None = None,
+) -> list[list[float]]:
+    """Seconds of (precision, benchmark) pairs and of points' calls, from each round."""
+    clock = clock_for(device.kind)
+    short = replace(settings, budget_s=settings.budget_s / rounds)
+    once = {task for task in tasks if slow_to_make(task)}
+
+    def seconds(task: Any) -> float:
+        how = settings if task in once else short
+        if isinstance(task, Point):
+            return seconds_of(task, device.kind, how)
+        return timed(task[1], device, task[0], clock, how).seconds
+
+    return in_rounds(tasks, seconds, progress, rounds, once)
 
 
 def slow_to_make(task: Any) -> bool:
@@ -163,23 +188,6 @@ def in_rounds(
     return found
 
 
-def finished(
-    device: Device, profile: Profile, began: float, others: CpuContention
-) -> Device:
-    """The device with its profile, and with where and how that was made."""
-    cores = others.cores()
-    provenance = {
-        **profile.provenance,
-        "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - began, 1),
-        "cores_of_others": cores and round(cores, 2),
-        "commit": machine.commit(),
-        "versions": machine.versions(),
-    }
-    device = replace(device, fits=replace(profile, provenance=provenance)).stamped()
-    return marked_busy(device, busy_words(cores, device.kind))
-
-
 def wanted_counts(
     device: Device, counts: Mapping[str, int], compiling: bool
 ) -> dict[str, dict[str, int]]:
@@ -202,7 +210,7 @@ def chosen(
     device: Device,
     precision: str,
     counts: Mapping[str, int],
-    near: Mapping[str, Ends] | None = None,
+    near: Mapping[str, Ends],
 ) -> list[Benchmark]:
     """The benchmarks of a precision: of each class, `counts` far apart from another.
 

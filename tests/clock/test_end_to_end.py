@@ -19,20 +19,18 @@ def test_every_family_has_its_host_seconds(monkeypatch, profile):
         one = estimate([points[0]], device, "roofline")[0]
         return [replace(one, seconds=1.0) for _ in points]
 
-    def took(point, kind):
+    def took(point, *how):
         each = 3e-5 if point.shape.family == "gpt2" else 2e-5
         return 1.0 + each * costs_of(point).totals[LAUNCHES]
 
     monkeypatch.setattr(end_to_end, "estimate", made)
     monkeypatch.setattr(end_to_end, "seconds_of", took)
-    found = end_to_end.host_seconds(profile, end_to_end.host_points())
+    found = end_to_end.host_seconds(profile)
     assert found == {
         name: pytest.approx(3e-5 if name == "gpt2" else 2e-5) for name in FAMILIES
     }
     # A GPU's host queues ahead: there the whole call is the host's.
-    gpu = end_to_end.host_seconds(
-        replace(profile, kind="cuda"), end_to_end.host_points()
-    )
+    gpu = end_to_end.host_seconds(replace(profile, kind="cuda"))
     launches = [costs_of(p).totals[LAUNCHES] for p in end_to_end.host_points()[-1:]]
     assert gpu["bert"] == pytest.approx(2e-5 + 1.0 / launches[0])
 
@@ -44,24 +42,22 @@ def test_launches_and_calls_of_compiled_code_are_told_apart(monkeypatch, profile
     alike = [replace(one, seconds=1.0) for one in made]
     monkeypatch.setattr(end_to_end, "estimate", lambda *args, **more: alike)
     monkeypatch.setattr(
-        end_to_end, "seconds_of", lambda point, kind: 1.0002 + 3e-6 * launches(point)
+        end_to_end, "seconds_of", lambda point, *how: 1.0002 + 3e-6 * launches(point)
     )
     each, call = end_to_end.compiled_seconds(profile)
     assert (each, call) == pytest.approx((3e-6, 2e-4))
 
 
 def test_a_host_is_never_paid_back(monkeypatch, profile):
-    monkeypatch.setattr(end_to_end, "seconds_of", lambda point, kind: 1e-9)
+    monkeypatch.setattr(end_to_end, "seconds_of", lambda point, *how: 1e-9)
     known = calibrated(profile)
-    assert set(end_to_end.host_seconds(known, end_to_end.host_points()).values()) == {
-        0.0
-    }
+    assert set(end_to_end.host_seconds(known).values()) == {0.0}
 
 
 def test_levels_never_get_faster_with_more_bytes(monkeypatch):
     """4 to 512 MiB at 1, 3, 2, 3, 2.8, 4 ns a byte, 64 MiB being the usual: 2."""
     each = iter([1e-9, 3e-9, 2e-9, 3e-9, 2.8e-9, 4e-9])
-    monkeypatch.setattr(end_to_end, "_seconds_per_byte", lambda size, p: next(each))
+    monkeypatch.setattr(end_to_end, "_seconds_per_byte", lambda *how: next(each))
     found = end_to_end.slowdowns("cpu", "bf16")
     assert [size for size, _ in found] == [2**n for n in (22, 24, 26, 27, 28, 29)]
     assert [factor for _, factor in found] == pytest.approx(
@@ -72,7 +68,11 @@ def test_levels_never_get_faster_with_more_bytes(monkeypatch):
 
 def test_a_weight_is_read_once_each_time_round():
     """No memory gives 1 TB/s to a core; 1 MB/s is there whoever else is busy."""
-    assert 1e-12 < end_to_end._seconds_per_byte(2**24, "fp32") < 1e-6
+    assert (
+        1e-12
+        < end_to_end._seconds_per_byte(2**24, "fp32", end_to_end.settings_for("cpu"))
+        < 1e-6
+    )
 
 
 @pytest.mark.parametrize(("factors", "expected"), [(0, 1.860), (3, 2.015 * 1.6**0.5)])

@@ -57,7 +57,7 @@ STORED = FOLDER / "xeon-2-threads"
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_at_most_a_hundred_of_every_class_and_none_too_long(profile, precision):
     counts = COUNTS | COMPILED_COUNTS
-    ops = [bench.op for bench in chosen(profile, precision, counts)]
+    ops = [bench.op for bench in chosen(profile, precision, counts, {})]
     assert len(ops) == sum(counts.values()) == 100
     assert Counter(map(class_of, ops)) == Counter(counts)
     for op in ops:
@@ -80,7 +80,7 @@ def test_farthest_first_takes_the_corners():
 
 def test_ratios_rows_and_bits_are_all_among_the_chosen(profile):
     ratios, rows, _ = CLASSES["csr"].axes
-    ops = [bench.op for bench in chosen(profile, "fp32", STORED_COUNTS)]
+    ops = [bench.op for bench in chosen(profile, "fp32", STORED_COUNTS, {})]
     csr = [op for op in ops if op.kind == "csr"]
     assert {op.dims[0] for op in csr} == set(rows)
     k = {op.dims: op.activation_bytes // (4 * op.dims[0]) - op.dims[1] for op in csr}
@@ -224,7 +224,7 @@ def test_a_full_calibration_gives_fits_that_estimates_use(monkeypatch, profile, 
         machine, "unsupported_reason", lambda kind, p: p != TIMED[-1] and real(kind, p)
     )
     able = replace(profile, peak_flops={**profile.peak_flops, "fp8": 4e12})
-    monkeypatch.setattr(fitting, "calibrate", lambda kind: able)
+    monkeypatch.setattr(fitting, "calibrate", lambda kind, settings: able)
     for module in (fitting, end_to_end):
         monkeypatch.setattr(module, "settings_for", lambda kind: quick)
     monkeypatch.setattr(fitting, "LARGEST_BYTES", {"cpu": 2**22})
@@ -263,7 +263,7 @@ def test_a_full_calibration_gives_fits_that_estimates_use(monkeypatch, profile, 
 @pytest.fixture
 def calibrated(profile: Device) -> Device:
     """A device whose sparse products and look-ups obey the formula exactly."""
-    benches = chosen(profile, "fp32", STORED_COUNTS)
+    benches = chosen(profile, "fp32", STORED_COUNTS, {})
     samples = [Sample.of(b.op, 1.0, "fp32", profile.name) for b in benches]
     exact = []
     for kind in STORED_COUNTS:
@@ -339,7 +339,7 @@ def test_each_round_takes_all_once_in_an_order_of_its_own():
 
 def test_what_is_packed_or_compiled_is_made_once(profile):
     """Else a third round would be spent on packing, not on timing."""
-    few = chosen(profile, "fp32", {"linear": 1, "gemv": 1})
+    few = chosen(profile, "fp32", {"linear": 1, "gemv": 1}, {})
     packed = ("int8", packed_products("int8")[0])
     tasks = [*(("fp32", bench) for bench in few), packed]
     assert [slow_to_make(task) for task in tasks] == [False, True, True]
@@ -353,7 +353,7 @@ def test_a_fit_of_three_rounds_beats_that_of_one_pass(profile):
 
     One pass takes what time it finds; the middle of three rounds is seldom slow.
     """
-    benches = chosen(profile, "fp32", {"linear": 21})
+    benches = chosen(profile, "fp32", {"linear": 21}, {})
     bare = [Sample.of(b.op, 1.0, "fp32", profile.name) for b in benches]
     truth = formula(TRUTH, work_of(bare))
     off: dict[int, list[float]] = {1: [], 3: []}
@@ -379,7 +379,7 @@ def test_the_command_writes_profile_and_samples_that_a_reference_reads(
     stored = Reference(STORED)
     made = (stored.profile, stored.samples)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: made)
+    monkeypatch.setattr(fitting, "calibrate_fully", lambda *how, points: made)
     out = tmp_path / "out"
     done = CliRunner().invoke(main, ["calibrate", "--out", str(out)])
     assert done.exit_code == 0, done.output
@@ -400,7 +400,7 @@ def test_the_command_writes_profile_and_samples_that_a_reference_reads(
 def test_where_a_calibration_cannot_be_written_is_told_before_it_begins(
     monkeypatch, tmp_path, options, words
 ):
-    monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: 1 / 0)
+    monkeypatch.setattr(fitting, "calibrate_fully", lambda *how, points: 1 / 0)
     (tmp_path / "FILE").touch()
     given = [str(tmp_path / one) if one == "FILE" else one for one in options]
     done = CliRunner().invoke(main, ["calibrate", *given])
@@ -414,7 +414,7 @@ def test_a_calibration_among_other_programs_is_kept_and_warned_of(
     profile = Reference(STORED).profile
     busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(fitting, "calibrate_fully", lambda device, bar: (busy, []))
+    monkeypatch.setattr(fitting, "calibrate_fully", lambda *how, points: (busy, []))
     done = CliRunner().invoke(main, ["calibrate", "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "took 1.2 cores: do not trust this profile" in done.output
