@@ -33,8 +33,16 @@ CROWDED = (
 @device_option
 @click.option("--quick", is_flag=True, help="peak, bandwidth and launches only")
 @click.option("--show", is_flag=True, help="only print what is kept")
+@click.option(
+    "--for",
+    "sweep",
+    type=click.Path(exists=True, dir_okay=False),
+    help="only what the points of this sweep file need, if it is not kept: 15 s",
+)
 @click.option("--out", type=click.Path(), help="also write profile and samples here")
-def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
+def calibrate(
+    device: str, quick: bool, show: bool, sweep: str | None, out: str | None
+) -> None:
     """Measure this machine, so that estimates are of it; about a minute a precision.
 
     At most 100 microbenchmarks for each precision are timed and fitted. Estimates and
@@ -42,8 +50,10 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
     """
     from fastlab.clock.calibrate import this_device
 
-    if out and (quick or show):
-        other = "--quick" if quick else "--show"
+    if sweep and (quick or show):
+        raise ValueError("--for calibrates on its own: leave --quick and --show away")
+    if out and (quick or show or sweep):
+        other = "--quick" if quick else "--show" if show else "--for"
         raise ValueError(f"--out {out} is for whole calibrations: leave {other} away")
     if out and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(
@@ -51,7 +61,9 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
         )
     if show and quick:
         raise ValueError("--show only prints what is kept: leave --quick away")
-    if show or quick:
+    if sweep:
+        profile = _calibrate_for(sweep, device)
+    elif show or quick:
         profile = this_device(device, refresh=quick)
         click.echo(json.dumps(profile.to_dict(), indent=1))
     else:
@@ -82,6 +94,27 @@ def _calibrate(device: str, out: str | None) -> Device:
     click.echo(f"{profile.name}: {profile.fits.seconds:.0f} s, {profile.profile}")
     echo_table(pd.DataFrame(rows))
     click.echo(f"kept in {path}", err=True)
+    return profile
+
+
+def _calibrate_for(sweep: str, device: str) -> Device:
+    """The kept profile if it serves the sweep's points, else one made for them."""
+    from tqdm import tqdm
+
+    from fastlab import machine
+    from fastlab.clock.calibrate import keep, kept
+    from fastlab.clock.needed import calibrate_for, serves
+    from fastlab.sweeps.files import read_sweep
+
+    points, kind = read_sweep(sweep).points, machine.torch_device(device)
+    profile = kept(kind)
+    if profile is None or not serves(profile, points):
+        bar: Any = partial(tqdm, unit="operation", disable=None, desc="calibrating")
+        profile = calibrate_for(points, kind, bar)
+        keep(profile)
+    assert profile.fits is not None
+    took = f"calibrated in {profile.fits.seconds:.0f} s"
+    click.echo(f"{profile.name}: {took}, {profile.profile}", err=True)
     return profile
 
 

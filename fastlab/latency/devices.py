@@ -23,7 +23,7 @@ from fastlab.spec.checks import (
 )
 from fastlab.spec.formats import FORMATS
 
-KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
+KINDS = ("cuda", "rocm", "mps", "tpu", "fpga", "cpu")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 
 # Eager PyTorch without autograd spends about 5-12 us on a kernel before it runs:
@@ -90,6 +90,14 @@ class Device(Spec):
     def fitted(self) -> str:
         """Which model of latency its fits are for: "calibrated", or "prior"."""
         return "prior" if self.profile.startswith("prior:") else "calibrated"
+
+    @property
+    def sheet(self) -> Device:
+        """The device by its datasheet alone, without a prior; else as it is."""
+        name = f"datasheet:{self.profile.split(':')[1]}"
+        return (
+            replace(self, fits=None, profile=name) if self.fitted == "prior" else self
+        )
 
     def peak(self, precision: str) -> float:
         """Dense FLOP/s at `precision`; ValueError where the device cannot do it."""

@@ -25,12 +25,14 @@ def test_every_family_has_its_host_seconds(monkeypatch, profile):
 
     monkeypatch.setattr(end_to_end, "estimate", made)
     monkeypatch.setattr(end_to_end, "seconds_of", took)
-    found = end_to_end.host_seconds(profile)
+    found = end_to_end.host_seconds(profile, end_to_end.host_points())
     assert found == {
         name: pytest.approx(3e-5 if name == "gpt2" else 2e-5) for name in FAMILIES
     }
     # A GPU's host queues ahead: there the whole call is the host's.
-    gpu = end_to_end.host_seconds(replace(profile, kind="cuda"))
+    gpu = end_to_end.host_seconds(
+        replace(profile, kind="cuda"), end_to_end.host_points()
+    )
     launches = [costs_of(p).totals[LAUNCHES] for p in end_to_end.host_points()[-1:]]
     assert gpu["bert"] == pytest.approx(2e-5 + 1.0 / launches[0])
 
@@ -51,7 +53,9 @@ def test_launches_and_calls_of_compiled_code_are_told_apart(monkeypatch, profile
 def test_a_host_is_never_paid_back(monkeypatch, profile):
     monkeypatch.setattr(end_to_end, "seconds_of", lambda point, kind: 1e-9)
     known = calibrated(profile)
-    assert set(end_to_end.host_seconds(known).values()) == {0.0}
+    assert set(end_to_end.host_seconds(known, end_to_end.host_points()).values()) == {
+        0.0
+    }
 
 
 def test_levels_never_get_faster_with_more_bytes(monkeypatch):
@@ -78,9 +82,9 @@ def test_intervals_reach_as_far_as_whole_calls_are_off(profile, factors, expecte
     Fitted factors cost degrees of freedom: with 3, t(0.95, 5) = 2.015, x (8 / 5)^(1/2).
     """
     known = calibrated(profile)
-    points = 2 * end_to_end.whole_points("fp32")
+    points = end_to_end.whole_points("fp32")
     made = estimate(points, known)
-    took = [e.seconds * (e.high_s / e.seconds) ** 1.5 for e in made]
+    took = [[e.seconds * (e.high_s / e.seconds) ** 1.5] for e in made]
     found = end_to_end.stretched(points, took, known, factors)
     assert found == pytest.approx(1.5 * expected, rel=1e-3)
     wide = replace(known, fits=replace(known.fits, stretch=2.0))
@@ -88,6 +92,30 @@ def test_intervals_reach_as_far_as_whole_calls_are_off(profile, factors, expecte
     twice = 2 * math.log(narrow.high_s / narrow.seconds)
     assert math.log(wider.high_s / wider.seconds) == pytest.approx(twice)
     assert wider.seconds == narrow.seconds
+
+
+def test_what_differs_between_rounds_widens_the_interval(profile):
+    """Once half a width off, once 2: the mean square is 2.125 in place of 0.25.
+
+    The middle of the rounds, exactly the estimate, does not hide it.
+    """
+    known = calibrated(profile)
+    points = end_to_end.whole_points("fp32")
+    made = [(e.seconds, e.high_s / e.seconds) for e in estimate(points, known)]
+    alike, apart = (
+        end_to_end.stretched(points, [[s * h**n for n in off] for s, h in made], known)
+        for off in ((0.5, -0.5), (0.5, 2.0))
+    )
+    assert apart / alike == pytest.approx((2.125 / 0.25) ** 0.5)
+
+
+def test_calls_of_a_precision_are_of_many_kinds_and_sizes():
+    points = end_to_end.whole_points("fp32")
+    assert len(set(points)) == 8
+    assert {p.workload.phase for p in points} == {"prefill", "decode"}
+    assert len({p.shape.family for p in points}) == 3
+    assert len({p.shape.hidden for p in points}) == 3
+    assert end_to_end.whole_points("int8", "cuda")[0].shape.hidden == 8 * 512
 
 
 def test_whole_calls_take_more_than_their_parts(profile):

@@ -126,7 +126,9 @@ def test_fp16_peak_from_the_clock(name, sms, clock_hz, flop_per_cycle):
     assert device(name).peak("fp16") == pytest.approx(derived, rel=0.01)
 
 
-@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "made", [d for d in ALL if d.kind != "fpga"], ids=lambda d: d.name
+)
 def test_every_row_is_plausible(made):
     fastest = next(p for p in ("bf16", "fp16", "fp32") if p in made.peak_flops)
     assert 15 < made.ridge(fastest) < 450
@@ -146,6 +148,14 @@ def test_every_row_has_sources_and_dates(row):
     assert all(priced) or not any(priced)
     assert not row["price_source"] or row["price_source"].startswith("https://")
     assert set(row) == set(module._COLUMNS)
+
+
+def test_an_fpga_has_memory_and_no_peak():
+    made = device("kv260")
+    assert (made.kind, made.peak_flops) == ("fpga", {})
+    assert made.bandwidth == 19.2e9  # 8 bytes, 2.4e9 times a second
+    with pytest.raises(ValueError, match="no fp32 peak; it has nothing"):
+        made.peak("fp32")
 
 
 # Finding
