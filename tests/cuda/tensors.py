@@ -80,8 +80,9 @@ class OnGpu(TorchDispatchMode):
             return self._parts(func, args, kwargs, bool(marked))
         device = kwargs.get("device")
         device = device and torch.device(device)
-        if self.inside and not given and device is not None:
-            device = CUDA  # what C++ makes beside a tensor that it takes for the CPU's
+        if self.inside and device is not None and bool(marked) == bool(given):
+            # What C++ makes beside a tensor that it takes for the CPU's.
+            device = kwargs["device"] = CUDA
         if not marked and (device is None or device.type != "cuda"):
             return func(*args, **kwargs)
         if func in (aten._to_copy.default, aten.copy_.default):
