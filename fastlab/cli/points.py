@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fastlab.latency.devices import Device
 
 # Raised with a message for users, in modules too heavy to import here.
-WORDED = ("StoreBusy", "DeviceLost", "NotebookFailed")
+WORDED = ("StoreBusy", "StoreGone", "DeviceLost", "WorkerFailed", "NotebookFailed")
 
 
 class Commands(click.Group):

@@ -64,7 +64,7 @@ def whole_points(precision: str, kind: str = "cpu") -> list[Point]:
     if precision in DENSE:
         calls += [("gpt2", "prefill", 768), ("gpt2", "decode", 512)]
     common: dict[str, Any] = {"layers": 6, "vocab": 8192, "precision": precision}
-    common["prompt_len"] = 128 * wider
+    common |= {"prompt_len": 128 * wider, "max_positions": 2048}  # and the next token
     return [
         point_of(family=family, phase=phase, hidden=hidden * wider, **common)
         for family, phase, hidden in calls
@@ -162,8 +162,9 @@ def call_overhead_factor(
     assert device.fits is not None
     each = []
     estimates = estimate(points, device, model="calibrated")
-    for point, took, alone in zip(points, seconds, estimates, strict=True):
-        host = sum(host_work(costs_on(point, device), point, device.fits, device.kind))
+    costs = costs_on(points, device)
+    for point, took, alone, cost in zip(points, seconds, estimates, costs, strict=True):
+        host = sum(host_work(cost, point, device.fits, device.kind))
         if alone.bound != "launch" and took > host:
             # Elsewhere than on a CPU the host works at the same time.
             apart = host if device.kind == "cpu" else 0.0

@@ -84,6 +84,13 @@ def calls(point: Point) -> int:
     return 1 if work.phase == "decode" else -(-(work.new_tokens - 1) // k)
 
 
+def static_rows(point: Point) -> int:
+    """Rows of a static cache: transformers' has as many as the call fills."""
+    positions = point.workload.positions
+    theirs = point.recipe.runtime == "transformers"
+    return positions if theirs else bucket(positions)
+
+
 def _decode_step(point: Point, past: int) -> ForwardPass:
     if point.recipe.cache == "none":
         return _step(point, past + 1, 0, 1, decodes=True)
@@ -97,7 +104,7 @@ def _step(
     made, static = recipe.format, recipe.cache in STATIC
     # A prefill reads the rows that are filled, a decode step all of a static cache.
     filled = not (static and decodes)
-    keys = past + new if filled else bucket(point.workload.positions)
+    keys = past + new if filled else static_rows(point)
     # A CSR product of several rows comes out transposed. Fused attention wants each
     # head's numbers side by side: torch falls back to plain products and a softmax.
     strided = recipe.storage == "csr" and batch * new > 1

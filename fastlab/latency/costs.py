@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastlab.cost.columns import in_order, spread, width
 from fastlab.cost.operations import operations
+from fastlab.cost.ops import Operation
 from fastlab.cost.passes import calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
@@ -22,6 +25,7 @@ COUNTED = (
     *("flops", "flops_causal", "weight_bytes", "activation_bytes"),
     *("kv_read_bytes", "kv_write_bytes", "launches"),
 )
+EXACT = 2.0**53  # whole numbers below are their own floats
 _NO_DIMS = (0,) * 6
 
 
@@ -73,42 +77,77 @@ EACH = ("matrix", "times", "dims", "classes", "precisions", "compiled")  # by op
 @lru_cache(maxsize=4096)
 def costs_of(point: Point, graphs: bool = True) -> Costs:
     """The cost matrix of a point and its exact totals; graphs: as a GPU runs it."""
-    ops = operations(point)
-    fields = list(zip(*ops, strict=True))  # by columns: 10,000 points take a second
-    times, counts = fields[2], fields[3:10]  # those of COUNTED
-    totals = tuple([sum(map(mul, times, column)) for column in counts])
-    often = np.array(times, float)
-    matrix = np.array(counts, float).T * often[:, None]
-    dims = np.array([(op.dims + _NO_DIMS)[:6] for op in ops], float)
-    for array in (often, matrix, dims):
+    return _costs(point, graphs)[0]
+
+
+def costs_on(points: Sequence[Point], device: Device) -> list[Costs]:
+    """The costs of points as the device runs them: only GPUs replay graphs."""
+    graphs = device.kind != "cpu"
+
+    def count(point: Point) -> list[Costs]:
+        return _costs(point, graphs) if width(point) else [costs_of(point, graphs)]
+
+    return in_order(points, count)
+
+
+def _costs(point: Point, graphs: bool) -> list[Costs]:
+    """Of each call that a point stands for; what they have in common they share."""
+    ops, n = operations(point), width(point) or 1
+    often = np.array([op.times for op in ops], float)
+    matrix = _table([op[3:10] for op in ops], n) * often[:, None]
+    dims = _table([(op.dims + _NO_DIMS)[:6] for op in ops], n)
+    compiled = np.array([op.compiled for op in ops])
+    for array in (often, matrix, dims, compiled):
         array.flags.writeable = False
-    classes = tuple(map(class_of, ops))
     dense = point.recipe.format.dense
-    precisions = tuple([op.precision or dense for op in ops])
-    if not point.recipe.engine.compiled:
-        compiled, host = np.zeros(len(ops), bool), Host(totals[LAUNCHES])
-    else:
-        compiled = np.array([op.compiled for op in ops])
-        host = _host(point, matrix[:, LAUNCHES], compiled, graphs)
-    if point.recipe.format.weights:
-        within = (".quantize", ".rescale")
-        own = [op for op in ops if not op.compiled and op.name.endswith(within)]
-        host = host._replace(inner=sum(op.times * (op.launches - 1) for op in own))
-    totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
-    return Costs(matrix, totals, often, dims, classes, precisions, compiled, host)
+    told = tuple(map(class_of, ops)), tuple([op.precision or dense for op in ops])
+    hosts = _hosts(point, ops, matrix[:, :, LAUNCHES], compiled, graphs)
+    found = []
+    each = zip(matrix, dims, _totals(ops, matrix), hosts, strict=True)
+    for own, sizes, sums, host in each:
+        totals = (*sums[:LAUNCHES], host.eager + host.compiled + host.replays)
+        found.append(Costs(own, totals, often, sizes, *told, compiled, host))
+    return found
 
 
-def costs_on(point: Point, device: Device) -> Costs:
-    """The costs of a point as the device runs it: only GPUs replay graphs."""
-    return costs_of(point, device.kind != "cpu")
+def _table(rows: Sequence[Sequence[Any]], n: int) -> np.ndarray:
+    """[n, rows, columns] of numbers, and of columns of n of them."""
+    flat = [value for row in rows for value in row]
+    if n == 1:
+        return np.array(flat, float).reshape(1, len(rows), -1)
+    found = np.empty((len(flat), n))
+    for i, value in enumerate(flat):
+        found[i] = value
+    return found.T.reshape(n, len(rows), -1)
 
 
-def _host(
-    point: Point, launches: np.ndarray, compiled: np.ndarray, graphs: bool
-) -> Host:
+def _totals(ops: Sequence[Operation], matrix: np.ndarray) -> list[tuple[int, ...]]:
+    """Sums of the columns of each matrix, exact also where its numbers are not."""
+    sums = matrix.sum(axis=1)
+    if sums.max() < EXACT:
+        return [tuple(one) for one in sums.astype(int).tolist()]
+    times, *counts = zip(*[op[2:10] for op in ops], strict=True)
+    each = [spread(sum(map(mul, times, one)), len(matrix)) for one in counts]
+    return [*zip(*each, strict=True)]
+
+
+def _hosts(
+    point: Point,
+    ops: Sequence[Operation],
+    launches: np.ndarray,
+    compiled: np.ndarray,
+    graphs: bool,
+) -> Iterator[Host]:
     engine, called = point.recipe.engine, max(calls(point), 1)
-    # and around its compiled code
-    eager = int(launches[~compiled].sum()) + engine.launches * called
-    if graphs and engine.replays:
-        return Host(eager, replays=called)
-    return Host(eager, compiled=int(launches[compiled].sum()), calls=called)
+    within = (".quantize", ".rescale") if point.recipe.format.weights else ()
+    own = [op.name.endswith(within) and not op.compiled for op in ops]
+    first = sum(op.times for op, inner in zip(ops, own, strict=True) if inner)
+    around = engine.launches * called  # its compiled code
+    for each in launches:
+        eager, inner = int(each[~compiled].sum()) + around, int(each[own].sum()) - first
+        if not engine.compiled:
+            yield Host(eager, inner)
+        elif graphs and engine.replays:
+            yield Host(eager, inner, replays=called)
+        else:
+            yield Host(eager, inner, int(each[compiled].sum()), called)

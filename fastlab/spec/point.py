@@ -133,6 +133,13 @@ class Point(Spec):
         return replace(self, shape=self.built_shape, recipe=recipe)
 
     @property
+    def model_key(self) -> tuple[Any, ...]:
+        """Points with the same key can be measured on the same built model."""
+        recipe = self.recipe  # sdpa-<kernel> is a model's sdpa
+        implementation = recipe.attention.partition("-")[0]
+        return self.shape, self.weights, *recipe.weights_key, implementation
+
+    @property
     def _usual_cache(self) -> str:
         """The KV cache of a recipe that names none.
 
@@ -194,18 +201,13 @@ _check_fit = lru_cache(maxsize=2**14)(Recipe.check_fit)
 def vary(point: Point, field: str, value: int) -> Point:
     """The point with prompt_len, hidden or another field of its shape changed.
 
-    Raises ValueError where the value does not fit the other sizes.
+    A longer prompt gets positions enough for it. Raises ValueError where the value does
+    not fit the other sizes.
     """
     if field == "prompt_len":
-        return lengthened(point, value)
+        most = max(point.shape.max_positions, value + 1)
+        work, shape = point.workload, replace(point.shape, max_positions=most)
+        return replace(point, shape=shape, workload=replace(work, prompt_len=value))
     if field == "hidden":
         return replace(point, shape=widened(point.shape, value))
     return replace(point, shape=override(point.shape, {field: value}))
-
-
-def lengthened(point: Point, prompt_len: int) -> Point:
-    """The point with another prompt length, and positions enough for it."""
-    most = max(point.shape.max_positions, prompt_len + 1)
-    shape = replace(point.shape, max_positions=most)
-    work = replace(point.workload, prompt_len=prompt_len)
-    return replace(point, shape=shape, workload=work)

@@ -6,15 +6,17 @@ A row that `append` returned from is on disk. Rows are never changed or removed.
 from __future__ import annotations
 
 import errno
+import json
+import math
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import SCHEMA, Record
+from fastlab.record import DIED, SCHEMA, TIMES, Estimate, Measurement, Record
 from fastlab.spec.checks import digest
 from fastlab.sweeps.lines import (
     NO_ROW,
@@ -31,8 +33,8 @@ from fastlab.sweeps.lines import (
 from fastlab.sweeps.rounds import of_one_host, pooled
 from fastlab.sweeps.writer import Writer, torn_tail
 
-# "error" is not final: such a row is tried again by the next sweep.
-FINAL = ("ok", "oom", "unsupported", "nonfinite")
+# Others are not final: such a row is tried again by the next sweep.
+FINAL = ("ok", "oom", "unsupported", "nonfinite", "poison")
 Read = Record | dict[str, Any] | BadLine  # what a line may be
 _OWN = ("schema", "kind", "env", "crc32")
 
@@ -41,9 +43,9 @@ _OWN = ("schema", "kind", "env", "crc32")
 class Health:
     """What a store holds: counts of good rows, the lines skipped, the torn tails.
 
-    `torn` names the files that hold or still end in a part of a line. doubled: rows
-    that are there once more; unfinished: attempts that began and left no row; poison:
-    points that are left alone.
+    `torn` names the files that hold or still end in a part of a line; starts: attempts
+    that said when they began; unfinished: those of them that left no row; doubled: rows
+    that are there once more; poison: points that are left alone.
     """
 
     files: int
@@ -51,9 +53,33 @@ class Health:
     envs: int
     bad: list[BadLine]
     torn: list[str]
-    doubled: int = 0
+    starts: int = 0
     unfinished: int = 0
+    doubled: int = 0
     poison: int = 0
+
+
+@dataclass
+class Seen:
+    """What a store says of each key: its status, attempts begun, workers that died.
+
+    status: the one that `Store.visits` would show, of one round; poison is of all.
+    """
+
+    status: dict[str, str] = field(default_factory=dict)
+    starts: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> set[str]:
+        """Keys that need no further attempt."""
+        return {key for key, status in self.status.items() if status in FINAL}
+
+    def add(self, key: str, status: str) -> None:
+        """Take a row into account."""
+        self.deaths[key] += status in DIED
+        if rank(status) >= rank(self.status.get(key, "error")):
+            self.status[key] = status
 
 
 class Store(AbstractContextManager["Store"]):
@@ -83,15 +109,33 @@ class Store(AbstractContextManager["Store"]):
         self._writer = Writer(self.folder, line)
         return self
 
+    def start(self, **about: Any) -> None:
+        """Say that an attempt begins: key, settings_key, device, round, attempt, run.
+
+        Where no row of that attempt follows, the planner was killed before its end.
+        """
+        self._writing.append({"schema": SCHEMA, "kind": "start", **about}, False)
+
     def append(self, record: Record) -> None:
         """Write one row and wait until it is on disk; an empty env becomes this one.
 
         Raises OSError naming the file if the row could not be written whole (nothing
-        of it stays), ValueError if it holds NaN, RuntimeError before `begin`.
+        of it stays), StoreGone where the folder is no more, RuntimeError before
+        `begin`. NaN is stored as null, a time that is one as no measurement.
         """
+        if record.estimate and not _is_finite(record.estimate):
+            record = replace(record, estimate=None)
+        if record.measured and not _is_finite(record.measured):
+            why = "the time is not finite"
+            record = replace(record, status="nonfinite", measured=None, reason=why)
+        text = json.dumps(record.to_dict())
+        self._writing.append(json.loads(text, parse_constant=lambda _: None))
+
+    @property
+    def _writing(self) -> Writer:
         if self._writer is None:
             raise RuntimeError(f"begin(env) must come before append to {self.folder}")
-        self._writer.append(record)
+        return self._writer
 
     def close(self) -> None:
         """Stop writing and let the next writer in; reading goes on."""
@@ -171,20 +215,17 @@ class Store(AbstractContextManager["Store"]):
         """Every good row: files by name (that is, by time), lines by place."""
         return (row for row in self._read(samples) if isinstance(row, Record))
 
-    def done(
-        self, device: str, settings: Mapping[str, Any], round: int = 1
-    ) -> set[str]:
-        """Keys with a final row (any status but "error") of this device and settings.
-
-        They are as `row_key` makes them, so that what is left is a set difference.
-        """
-        wanted = (device, digest(dict(settings)), round)
-        return {
-            row.key
-            for row in self._rows("record")
-            if row.status in FINAL
-            and (row.device, row.settings_key, row.round) == wanted
-        }
+    def seen(self, device: str, settings: Mapping[str, Any], round: int = 1) -> Seen:
+        """What is known of each key (`row_key`) of this device and settings."""
+        wanted, found = (device, digest(dict(settings))), Seen()
+        for row in self._rows("record", "start"):
+            if (row.device, row.settings_key) != wanted:
+                continue
+            if row.kind == "start":
+                found.starts[row.key] += 1
+            elif row.round == round or row.status in DIED:
+                found.add(row.key, row.status)
+        return found
 
     def envs(self) -> dict[str, dict[str, Any]]:
         """Each environment by its digest, as it was given to `begin`."""
@@ -199,23 +240,23 @@ class Store(AbstractContextManager["Store"]):
 
     def health(self) -> Health:
         """Read everything and count it; a bad line is listed here and never raised."""
-        rows, starts, poison, envs = Counter[Any](), set(), set(), 0
+        rows, starts, poison, envs = Counter[Any](), Counter[Any](), set(), 0
         bad: list[BadLine] = []
         for row in self._read():
             if isinstance(row, BadLine):
                 bad.append(row)
             elif isinstance(row, Record):
-                rows[row.key, row.round, row.run, row.attempt] += 1
+                rows[str((row.key, row.round, row.run, row.attempt))] += 1
                 poison |= {row.key} if row.status == "poison" else set()
             elif row["kind"] == "start":
                 names = ("key", "round", "run", "attempt")
-                starts.add(tuple(str(row.get(name)) for name in names))
+                starts[str(tuple(row.get(name, "") for name in names))] += 1
             else:
                 envs += 1
-        began = starts - {tuple(map(str, row)) for row in rows}
         counts = len(store_files(self.folder)), rows.total(), envs
-        more = rows.total() - len(rows), len(began), len(poison)
-        return Health(*counts, bad, self.torn(), *more)
+        left = starts.total(), len(starts.keys() - rows.keys())
+        doubled = rows.total() - len(rows)
+        return Health(*counts, bad, self.torn(), *left, doubled, len(poison))
 
     def torn(self) -> list[str]:
         """The files that hold a part of a line, and those that end in one."""
@@ -237,6 +278,10 @@ class Store(AbstractContextManager["Store"]):
                         yield Record.from_dict(data) if record else data
                     except NO_ROW as error:
                         yield BadLine(path.name, number, why_bad(error))
+
+
+def _is_finite(times: Estimate | Measurement) -> bool:
+    return all(math.isfinite(getattr(times, name)) for name in TIMES)
 
 
 def rank(status: str) -> int:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastlab.record import Record, seal, sync
+from fastlab.record import seal, sync
 from fastlab.sweeps.lines import store_files
 
 SIGNING_S = 0.05  # a holder signs just after it locks: wait so long before reading
@@ -42,13 +42,16 @@ class Writer:
             self.close()
             raise
 
-    def append(self, record: Record) -> None:
-        """Write the line of `record`, behind the env line in a new file; see Store."""
-        data = record.to_dict()
-        line = seal(data | {"env": data["env"] or self._env})
+    def append(self, data: dict[str, Any], durable: bool = True) -> None:
+        """Write one line, behind the env line in a new file; see Store.
+
+        durable=False does not wait for the disk: a killed process loses nothing, a
+        power cut may.
+        """
         if self._fd is None:
             self._fd = self._open()
-        self._write(self._fd, line)
+        line = seal(data | {"env": data.get("env") or self._env})
+        self._write(self._fd, line, durable)
 
     def _open(self) -> int:
         self._path = self._folder / _new_name()
@@ -57,15 +60,19 @@ class Writer:
         _sync_folder(self._folder)
         return fd
 
-    def _write(self, fd: int, line: str) -> None:
+    def _write(self, fd: int, line: str, durable: bool = True) -> None:
         data = line.encode() + b"\n"
         end = os.fstat(fd).st_size
+        if not self._path.exists():  # what was deleted takes lines without a word
+            why = "was deleted or moved while it was written to; this row was not kept"
+            raise StoreGone(f"{self._folder} {why}")
         try:
             written = os.write(fd, data)
             if written < len(data):
                 words = f"only {written} of {len(data)} bytes fitted"
                 raise OSError(errno.ENOSPC, words)
-            sync(fd)
+            if durable:
+                sync(fd)
         except BaseException as error:
             self._retreat(fd, end)
             if isinstance(error, OSError):
@@ -144,6 +151,10 @@ def _set_aside(path: Path) -> None:
 
 class StoreBusy(RuntimeError):
     """Another process writes to the store; the message says which and since when."""
+
+
+class StoreGone(RuntimeError):
+    """The store was deleted or moved while it was written to."""
 
 
 def take_lock(folder: Path) -> int:

@@ -41,8 +41,8 @@ class Fitter:
     def terms(self, values: Sequence[int], exact: bool = False) -> Terms:
         """The values, one of each pass, as a sum of terms.
 
-        Where none is found they are taken as proportional to positions; `guessed` says
-        so of those that should be exact.
+        Where none is found they are taken as proportional to what they follow best;
+        `guessed` says so of those that should be exact.
         """
         values = tuple(values)
         if values not in self.known:
@@ -65,12 +65,20 @@ class Fitter:
             return [(c, name)]
         plain = [name for name in self.bases if name.count("*") < 2]
         chunked = [name for name in self.bases if "S*" not in name and "K" in name]
-        few = [n for n in ("B", "S", "B*S") if n in self.bases] + chunked
-        for names in (*combinations(plain, 2), *combinations(few, 3)):
+        rows = [n for n in ("B", "S", "B*S") if n in self.bases]
+        whole = [n for n in self.bases if n.count("*") == 2 and "S" in n]
+        scores = [(rows[-1], name) for name in whole]
+        few = combinations(rows + chunked, 3)
+        for names in (*combinations(plain, 2), *scores, *few):
             if found := self._solved(values, names):
                 return found
         self.guesses.add(values)
-        name = "B*S" if "B*S" in self.bases else "B"
+
+        def spread(name: str) -> float:
+            shares = [v / b for v, b in zip(values, self.bases[name], strict=True)]
+            return max(shares) / (min(shares) or 1e-9)
+
+        name = min([n for n in plain if all(self.bases[n])], key=spread)
         return [(max(1, round(sum(values) / sum(self.bases[name]))), name)]
 
     def _solved(self, values: tuple[int, ...], names: Any) -> list[tuple[int, str]]:
@@ -84,12 +92,16 @@ class Fitter:
 
 
 def operations_of(passes: Sequence[Sequence[Part]], fitter: Fitter) -> list[Any]:
-    """[[times, operations], ...] of the same pass at several sizes."""
+    """[[times, operations], ...] of the same pass at several sizes.
+
+    Layers alike are one part, wherever they are: one in six that sees all is another.
+    """
     found: list[Any] = []
     for parts in zip(*passes, strict=True):
         ops = _part(parts, fitter)
-        if found and found[-1][1] == ops:
-            found[-1][0] += parts[0].calls
+        same = next((part for part in found if part[1] == ops), None)
+        if same:
+            same[0] += parts[0].calls
         elif ops:
             found.append([parts[0].calls, ops])
     return found
@@ -279,7 +291,8 @@ def _attention(es: Together, place: Place, fitter: Fitter) -> Any:
 
 def _cache(es: Together, place: Place, fitter: Fitter) -> Any:
     keys, values = es[0].reads
-    return ["cache", "cache", keys.shape[1], keys.shape[-1], values.shape[-1]]
+    sizes = keys.shape[1], keys.shape[-1], values.shape[-1]
+    return ["cache", "cache", *sizes, *es[0].facts]
 
 
 def _embedding(es: Together, place: Place, fitter: Fitter) -> Any:

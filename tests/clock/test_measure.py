@@ -196,13 +196,13 @@ def test_a_quantized_row_counts_its_bytes_as_stored(bench):
 def test_models_are_shared_where_only_the_runtime_differs():
     same = {"model": "tiny-llama", "phase": "decode"}
     keys = {
-        module.model_key(point_of(**same, **over))
+        point_of(**same, **over).model_key
         for over in ({}, {"cache": "static"}, {"attention": "sdpa-math"})
     }
     assert len(keys) == 1
     others = ({"attention": "eager"}, {"precision": "int8"})
     others += ({"precision": "int8", "scope": "head"},)
-    assert len({module.model_key(point_of(**same, **over)) for over in others}) == 3
+    assert len({point_of(**same, **over).model_key for over in others}) == 3
 
 
 @pytest.mark.parametrize(("cache", "flagged"), [(0, False), (10**6, True)])

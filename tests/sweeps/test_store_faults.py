@@ -180,7 +180,7 @@ def test_a_bad_line_is_skipped_counted_and_says_why(tmp_path, line, why):
     (tmp_path / "a.jsonl").write_bytes(b"".join([*lines[:2], line, b"\n", *lines[2:]]))
     store = Store(tmp_path)
     assert seeds(store) == [1, 2, 3]
-    assert {row(n).key for n in (1, 2, 3)} <= store.done("cpu", TIMING)
+    assert {row(n).key for n in (1, 2, 3)} <= store.seen("cpu", TIMING).done
     health = store.health()
     assert (health.records, health.envs, health.torn) == (3, 1, [])
     ((file, number, words),) = [(b.file, b.line, b.why) for b in health.bad]
