@@ -201,14 +201,11 @@ class Record:
 def _check_values(part: Any) -> None:
     """Raise ValueError where a line's value is no text, number, ... as its field is."""
     for name, kinds, inner in _kinds(part.__class__):
-        value = getattr(part, name)
-        kind = type(value)
-        if (
-            kind not in kinds
-            or (kind in (int, float) and not abs(value) < HUGE)
-            or (kind is tuple and not all(type(one) is inner for one in value))
-            or (name == "seconds" and value <= 0)
-        ):
+        kind = type(value := getattr(part, name))
+        fits = kind in kinds and (kind is not tuple or {*map(type, value)} <= {inner})
+        if kind in (int, float):
+            fits &= abs(value) < HUGE and (value > 0 or name != "seconds")
+        if not fits:
             raise ValueError(f"{name}={value!r} is not what {name} can be")
 
 
@@ -219,11 +216,10 @@ def _kinds(cls: Any) -> list[tuple[str, set[type], Any]]:
     for name, hint in get_type_hints(cls).items():
         origin, args = get_origin(hint), get_args(hint)
         kinds = {dict if origin is Mapping else origin} if args else {hint}
-        if origin is UnionType:
-            kinds = set(args)
+        kinds = {*args} if origin is UnionType else kinds
         if float in kinds:  # what was not finite is stored as null, but of a time
             kinds |= {int} if name in TIMES else {int, type(None)}
-        if not any(is_dataclass(kind) for kind in kinds):
+        if not any(map(is_dataclass, kinds)):
             found.append((name, kinds, args[0] if origin is tuple else None))
     return found
 

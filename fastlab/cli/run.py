@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fastlab.cli.points import device_option, echo_table, main, shown
+from fastlab.cli.points import device_option, echo_table, main, say, shown
 from fastlab.spec.engines import ENGINES
 
 SHOWN_ROWS = 12
@@ -152,7 +152,7 @@ def doctor(device: str, store: str | None) -> None:
 
     found = []
     for finding in findings(device, store):
-        click.echo(finding)
+        say(str(finding))
         found.append(finding)
     report = Report(tuple(found))
     click.echo(report.summary)
