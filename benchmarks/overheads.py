@@ -36,7 +36,6 @@ from fastlab.record import Measurement, Record
 from fastlab.spec import grid
 from fastlab.sweeps.isolation import bench_in
 from fastlab.sweeps.lines import seal
-from fastlab.sweeps.lines import seal
 from fastlab.sweeps.run import measured
 from fastlab.sweeps.store import Store
 
