@@ -110,10 +110,7 @@ class Store(AbstractContextManager["Store"]):
         return self
 
     def start(self, **about: Any) -> None:
-        """Say that an attempt begins: key, settings_key, device, round, attempt, run.
-
-        Where no row of that attempt follows, the planner was killed before its end.
-        """
+        """Say that an attempt begins; without its row, the planner was killed."""
         self._writing.append({"schema": SCHEMA, "kind": "start", **about}, False)
 
     def append(self, record: Record) -> None:
