@@ -1,12 +1,12 @@
 # The commands of the README. Everything lives in .venv; nothing outside it changes.
 PYTHON ?= python3
 BIN := .venv/bin
-# 'make gpu' does every step even if one fails, and tells at the end. The sweep stops
-# cleanly after so many seconds, and goes on when called again; the rows are in
-# results/gpu, and also in the folder $$OUT if that is set.
+# 'make gpu' does every step even if one fails, and says so at the end. It stops after so
+# many seconds, and goes on when called again; all is kept in results/gpu (--out in
+# GPU_FLAGS names another folder), and also in $$OUT/gpu.tar.gz if that is set.
 GPU_SECONDS ?= 100000
 
-.PHONY: help demo test lanes lab gpu check clean
+.PHONY: help demo test torture lanes lab gpu check clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -30,6 +30,10 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not gpu"
 
+torture: .venv/installed  ## 1,000 kills of sweeps and workers, 20 of real ones
+	FASTLAB_KILLS=1000 FASTLAB_REAL_KILLS=20 $(BIN)/python -m pytest -s --timeout 0 \
+		tests/sweeps/test_torture.py
+
 # torch comes from the constraints in both: its other versions bring CUDA along.
 lanes: .venv/installed  ## the tests with the lowest and with the newest dependencies
 	@$(BIN)/python benchmarks/environment.py --floors > .venv/lowest.txt
@@ -45,20 +49,8 @@ lanes: .venv/installed  ## the tests with the lowest and with the newest depende
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-gpu:  ## on an NVIDIA GPU: tests, calibration, decode ladders, reference sweep
-	@failed=0; mkdir -p results/gpu; \
-	keep() { test -z "$(OUT)" || cp results/gpu/*.json* $(OUT)/ || failed=1; }; \
-	$(PYTHON) -m pytest -m gpu -s -p no:cacheprovider tests/gpu || failed=1; \
-	test -f results/gpu/profile.json || \
-		$(PYTHON) -m fastlab calibrate --device cuda --out results/gpu || failed=1; \
-	keep; \
-	for model in llama-3.1-8b llama-3.2-1b; do \
-		timeout $(GPU_SECONDS) $(PYTHON) benchmarks/decode_ladder.py --device cuda \
-			--model $$model --budget-s 1 --out results/gpu || failed=1; keep; \
-	done; \
-	$(PYTHON) -m fastlab sweep data/sweeps/reference.yaml --store results/gpu \
-		--device cuda --for-s $(GPU_SECONDS) || failed=1; \
-	keep; exit $$failed
+gpu:  ## on an NVIDIA GPU: calibration, tests, decode ladders, reference sweep
+	@PYTHONPATH=.:$(PYTHONPATH) $(PYTHON) benchmarks/gpu.py --seconds $(GPU_SECONDS) $(GPU_FLAGS)
 
 clean:  ## remove .venv and caches, never results
 	rm -rf .venv build *.egg-info .ruff_cache .mypy_cache .import_linter_cache

@@ -28,7 +28,7 @@ from fastlab.sweeps.run import measured, rows_of, terminal_progress
 from fastlab.sweeps.store import Store
 
 MODELS = {"cpu": "24x896"} | {
-    name: name for name in ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b")
+    name: name for name in ("llama-3.1-8b", "llama-3.2-1b", "qwen3-0.6b", "tiny-llama")
 }
 PRECISIONS = ("bf16", "fp32", "int8", "int4-g64")
 PROMPT = 128

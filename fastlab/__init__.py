@@ -54,6 +54,7 @@ _HOMES = {
     "fastlab.sweeps.run": ("sweep",),
     "fastlab.sweeps.reference": ("references",),
     "fastlab.rows": ("table", "estimated", "over"),
+    "fastlab.literature": ("published",),
     "fastlab.reading": ("short", "styled"),
     "fastlab.figures.explorer": ("explore",),
     "fastlab.notebook.run": ("start",),

@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
+from fastlab.spec.pruned import SIZES
 from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
-from fastlab.tracing.weights import fit_experts
+from fastlab.tracing.weights import fit_experts, outer_lists
 
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
@@ -26,11 +27,7 @@ def stack_name(model: Any) -> str:
     """
     config = getattr(model, "config", None)
     count = getattr(config, "num_hidden_layers", None)
-    lists = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
+    lists = [name for name, each in outer_lists(model).items() if len(each) == count]
     if not lists or getattr(config, "is_encoder_decoder", False):
         family = getattr(config, "model_type", None)
         raise ValueError(f"model_type={family!r} has no one list of {count} layers")
@@ -43,33 +40,18 @@ def stack_of(model: Any) -> nn.ModuleList:
     return stack
 
 
-def config_sizes(shape: ModelShape) -> dict[str, int]:
-    """The sizes of a shape by the names of its family's transformers config."""
-    sizes = {
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.hidden,
-        "num_attention_heads": shape.heads,
-        "n_inner" if shape.family == "gpt2" else "intermediate_size": shape.ffn,
-    }
-    if shape.family in GROUPED:
-        sizes |= {"num_key_value_heads": shape.kv_heads, "head_dim": shape.head_dim}
-    return sizes
-
-
 def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     """The transformers config of a shape."""
     from transformers import AutoConfig
 
     if shape.config:
         return set_implementations(configs.config_of(shape), attention)
-    options: dict[str, Any] = {
-        **config_sizes(shape),
-        "vocab_size": shape.vocab,
-        "max_position_embeddings": shape.max_positions,
-        "tie_word_embeddings": shape.tied,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
-        "attn_implementation": attention,
-    }
+    apart = () if shape.family in GROUPED else ("kv_heads", "head_dim")
+    sizes = {SIZES[n][0]: getattr(shape, n) for n in SIZES if n not in apart}
+    if shape.family == "gpt2":
+        sizes["n_inner"] = sizes.pop("intermediate_size")
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    options: dict[str, Any] = {**sizes, **ends, "attn_implementation": attention}
     return AutoConfig.for_model(shape.family, **options)
 
 
@@ -99,28 +81,21 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
     dense model that shrink.recipes quantizes. Raises ValueError for points with trained
     weights: `load` those.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
     if point.seed is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     if '"quantization_config"' in point.shape.config:
         why = "its weights are stored by quantization_config: they are predicted"
         raise ValueError(f"{point.shape.family}: {why}, and run from their own files")
-    is_bert = point.shape.family == "bert"
-    auto: Any = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
     config = config_of(point.shape, implementation_of(point.recipe.attention))
+    own = configs.model_class_of(point.shape)
+    if config._attn_implementation == "sdpa" and not own._supports_sdpa:
+        config._attn_implementation = "eager"
     dtype = DTYPES[point.recipe.format.dense]
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.device(device), DrawnInFp32():
         torch.manual_seed(point.seed)
-        if point.shape.config:
-            own = configs.model_class_of(point.shape)
-            if config._attn_implementation == "sdpa" and not own._supports_sdpa:
-                config._attn_implementation = "eager"
-            model: nn.Module = own._from_config(config, dtype=dtype)
-            fit_experts(model)
-        else:
-            model = auto.from_config(config, dtype=dtype)
+        model: nn.Module = own._from_config(config, dtype=dtype)
+        fit_experts(model)
     return model.eval().requires_grad_(False)
 
 

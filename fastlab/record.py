@@ -6,28 +6,30 @@ Seconds and integer nanoseconds here; tables made from records speak millisecond
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
-import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from fastlab.spec.checks import canonical, digest, make
+from fastlab.spec.checks import check_choice, digest, make
 from fastlab.spec.point import Point
 
 SCHEMA = 1
-STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error")
+# Of an attempt that its worker did not live through; poison: of the second such one.
+DIED = ("timeout", "crash", "poison")
+STATUSES = ("ok", "oom", "unsupported", "nonfinite", "error", *DIED)
 FLAGS = ("noisy", "throttled", "launch_bound", "shared_gpu", "shared_cpu", "in_cache")
 BOUNDS = ("compute", "memory", "launch")
 BUSY = " (busy)"  # ends the name of a profile that a busy machine was calibrated for
 SAMPLES = ("device_ns", "e2e_ns", "enqueue_ns")  # of a measurement
 KEPT_SAMPLES = 500
+TIMES = ("seconds", "low_s", "high_s")  # of an estimate or a measurement
+HUGE = 1e300  # numbers of rows are below: they are multiplied
 PLAIN = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
 PARTS = ("estimate", "measured", "quality", "effective")  # of a record, or None
-_CRC = re.compile(r',"crc32":([0-9]+)')
-_SAMPLES = re.compile(r'_ns":\[[^\]]*\]')  # quotes within strings are escaped
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,10 @@ class Record:
     key: str = field(default="")
 
     def __post_init__(self) -> None:
-        if self.status not in STATUSES:
-            raise ValueError(
-                f"status={self.status!r} is not one of {', '.join(STATUSES)}"
-            )
+        check_choice("status", self.status, STATUSES)
+        if not self.reason.isascii():  # half a surrogate pair is no text elsewhere
+            reason = self.reason.encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, "reason", reason)
         if not self.key:
             key = row_key(self.point, self.device, self.settings)
             object.__setattr__(self, "key", key)
@@ -190,19 +192,46 @@ class Record:
         own = [f.name for f in fields(cls)]
         given = {n: data.get(n) if n in PARTS else data[n] for n in own}
         made: Record = make(cls, given)
+        for part in (made, *(getattr(made, name) for name in PARTS)):
+            if part is not None:
+                _check_values(part)
         return made
+
+
+def _check_values(part: Any) -> None:
+    """Raise ValueError where a line's value is no text, number, ... as its field is."""
+    for name, kinds, inner in _kinds(part.__class__):
+        value = getattr(part, name)
+        kind = type(value)
+        if (
+            kind not in kinds
+            or (kind in (int, float) and not abs(value) < HUGE)
+            or (kind is tuple and not all(type(one) is inner for one in value))
+            or (name == "seconds" and value <= 0)
+        ):
+            raise ValueError(f"{name}={value!r} is not what {name} can be")
+
+
+@lru_cache
+def _kinds(cls: Any) -> list[tuple[str, set[type], Any]]:
+    """Fields of plain values: name, types, and the type of what a tuple holds."""
+    found = []
+    for name, hint in get_type_hints(cls).items():
+        origin, args = get_origin(hint), get_args(hint)
+        kinds = {dict if origin is Mapping else origin} if args else {hint}
+        if origin is UnionType:
+            kinds = set(args)
+        if float in kinds:  # what was not finite is stored as null, but of a time
+            kinds |= {int} if name in TIMES else {int, type(None)}
+        if not any(is_dataclass(kind) for kind in kinds):
+            found.append((name, kinds, args[0] if origin is tuple else None))
+    return found
 
 
 def row_key(point: Point, device: str, settings: Mapping[str, Any]) -> str:
     """sha256 of (point, device, timing settings): the identity of a measured row."""
     parts = {"point": point.to_dict(), "device": device, "settings": dict(settings)}
     return digest(parts)
-
-
-def seal(data: Mapping[str, Any]) -> str:
-    """One store line (no newline): canonical JSON with the crc32 of it without it."""
-    body = canonical(dict(data))
-    return canonical({**data, "crc32": zlib.crc32(body.encode())})
 
 
 def sync(file: int) -> None:
@@ -214,30 +243,21 @@ def sync(file: int) -> None:
             raise
 
 
-def unseal(line: str, samples: bool = True) -> dict[str, Any]:
-    """The object of a store line; raises ValueError where its crc32 does not fit.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call write(temporary path), then put that file in the place of `path` at once.
 
-    samples=False leaves the lists of samples empty: 10 times faster on long rows.
+    A link at `path` is replaced, and what it points to stays as it is.
     """
-    fits = _text_fits(line)
-    slim = fits and not samples
-    data = json.loads(_SAMPLES.sub('_ns":[]', line) if slim else line)
-    if not isinstance(data, dict):
-        raise ValueError("a store line must be a JSON object")
-    crc = data.pop("crc32", None)
-    if not fits and crc != zlib.crc32(canonical(data).encode()):
-        raise ValueError("crc32 does not fit the line")
-    return data
-
-
-def _text_fits(line: str) -> bool:
-    # In a line as sealed, cutting the field out of the text leaves what was summed;
-    # serialising again says the same of any layout, at 10 times the cost.
-    found = _CRC.search(line)
-    if found is None:
-        return False
-    rest = line[: found.start()] + line[found.end() :]
-    return zlib.crc32(rest.encode()) == int(found[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    fresh.unlink(missing_ok=True)
+    try:
+        write(fresh)
+        with fresh.open("rb+") as handle:
+            sync(handle.fileno())
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _thin(samples: tuple[int, ...], keep: int) -> tuple[int, ...]:

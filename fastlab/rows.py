@@ -6,8 +6,10 @@ command line read the same columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ QUALITY = {
 COLUMNS = (
     *QUESTION,
     *("device", "status", "reason", *ESTIMATED, *MEASURED, "flags"),
-    *(*DERIVED, *UTILIZED, *QUALITY, *COUNTED, "key"),
+    *(*DERIVED, *UTILIZED, *QUALITY, *COUNTED, "host", "key"),
 )
 
 
@@ -47,12 +49,16 @@ def table(
     a decode step; tokens_per_s counts prompt tokens in a prefill, else new ones.
     mbu, of decoding, is `decode_bytes` a second over the datasheet's bandwidth, and
     mbu_copy over the one that a copy reached in the same run, where `envs` has it (the
-    environments of a store, `Store.envs()`). rates: those that the estimate was made
-    with, where the machine was busy. kl_nats to bits_per_byte: what was lost against
-    dense fp32, where it was asked.
+    environments of a store, `Store.envs()`); so the host. rates: those that the
+    estimate was made with, where the machine was busy. kl_nats to bits_per_byte: what
+    was lost against dense fp32, where it was asked.
     """
-    rows = [_row(r) | _utilized(r, envs or {}) for r in records]
+    rows = [_values(_BLANK | _row(r) | _utilized(r, envs or {})) for r in records]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+_BLANK = dict.fromkeys(COLUMNS, math.nan)
+_values = itemgetter(*COLUMNS)  # a tuple takes a seventh of a dict's memory
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -106,16 +112,18 @@ def _rates(record: Record) -> dict[str, Any]:
 
 
 def _utilized(record: Record, envs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """MBU against the datasheet and against the run's own copy; seconds to compile."""
+    """Host, seconds to compile, MBU against the datasheet and the run's own copy."""
     work, measured = record.point.workload, record.measured
+    env = envs.get(record.env, {})
+    row = {"host": env.get("host")}
     if measured is None:
-        return {}
-    row: dict[str, Any] = {"compile_s": measured.compile_s}
+        return row
+    row["compile_s"] = measured.compile_s
     if work.phase == "prefill" or record.effective is None:
         return row
     moved = decode_bytes(record.point, record.effective.weight_bytes)
     rate = moved * work.new_tokens / measured.seconds
-    copied = envs.get(record.env, {}).get("copy_bytes_per_s")
+    copied = env.get("copy_bytes_per_s")
     sheet = _datasheet(record.device)
     named = {"mbu": sheet and sheet.bandwidth, "mbu_copy": copied}
     return row | {name: rate / most for name, most in named.items() if most}
@@ -134,10 +142,10 @@ MISSING = "missing"  # the status of a point without a row
 def points_of(rows: pd.DataFrame) -> list[Point]:
     """The points that rows are of, from their own columns."""
     fields = [name for name in QUESTION if name in rows]
-    return [point_of(**_typed(row)) for row in rows[fields].to_dict("records")]
+    return [point_of(**typed(row)) for row in rows[fields].to_dict("records")]
 
 
-def _typed(row: Mapping[Any, Any]) -> dict[str, Any]:
+def typed(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Values as a point takes them: a whole number stays one among floats."""
     found = {str(name): value for name, value in row.items() if value == value}
     for name, value in found.items():

@@ -65,3 +65,20 @@ def power(value: float) -> str:
 def plain(value: float) -> str:
     """A tick's number: as short as it can be, thousands apart."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would obey, as escape sequences, written out."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+def one_line(text: str, most: int = 1000) -> str:
+    """The text in one printable line, its end left out where it is longer."""
+    line = printable(" ".join(text[: 2 * most].split()))
+    return line if len(line) <= most else f"{line[:most]} ..."

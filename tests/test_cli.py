@@ -92,6 +92,9 @@ train nowhere --steps 0: steps=0 must be a whole number from 1
 calibrate --show --quick: leave --quick away
 sweep data/sweeps/smoke.yaml --store x --for-s 0: --for-s 0 must be above 0
 sweep data/sweeps/smoke.yaml --store x --for-s 5 --dry-run: without --dry-run
+sweep data/sweeps/smoke.yaml --store x --timeout-s -1: --timeout-s -1 must be above 0
+sweep data/sweeps/smoke.yaml --store x --isolation thread: is not one of worker, process
+sweep data/sweeps/smoke.yaml --store x --rerun precision=int3: precision: bf16, fp32
 run notebooks/03_roofline.ipynb -p hidden 1 -p hidden 2: hidden is given twice
 run notebooks/03_roofline.ipynb -p batches -1: batches=-1 must be 0 or more
 run notebooks/03_roofline.ipynb -p batches 0: batches=0 must be a whole number
@@ -145,7 +148,10 @@ def test_rows_that_are_errors_are_exit_status_1(
         assert done.exit_code == 1 and "TypeError" in done.output
     file = tmp_path / "sweep.yaml"
     file.write_text("grids: [{model: tiny-gpt2}]")
-    assert fastlab("sweep", str(file), "--store", str(tmp_path / "s")).exit_code == 1
+    here = ("--store", str(tmp_path / "s"), "--isolation", "inline")
+    done = fastlab("sweep", str(file), *here)
+    assert done.exit_code == 1
+    assert "without a measurement" in done.output and "TypeError" in done.output
 
 
 TRAINED = "data/checkpoints/stdlib-12x192"
@@ -167,7 +173,8 @@ def test_a_text_that_is_missing_is_refused_before_any_work(
     for weights, said in (("trained", words), ("random:0", "judges trained weights")):
         grid = f"{{model: {model}, weights: {weights}}}"
         file.write_text(f"text: /nope.txt\ngrids: [{grid}]\n")
-        done = fastlab("sweep", str(file), "--store", store)
+        here = ("--store", store, "--isolation", "inline")
+        done = fastlab("sweep", str(file), *here)
         assert done.exit_code == 2 and said in done.output
 
 
@@ -254,6 +261,7 @@ def test_a_second_sweep_is_told_who_holds_the_store(
         first.send_signal(signal.SIGCONT)
         _, err = first.communicate(timeout=600)
     assert first.returncode == 130
+    assert "Traceback" not in err
     assert "every finished row is kept. Go on: fastlab sweep" in err
     assert Store(store).health().bad == []
 
@@ -265,6 +273,8 @@ def test_dry_run_says_what_is_left(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0
     assert "0 of 6 points are in" in done.output
+    assert "gpt2 2x64 fp32 prefill 3\n" in done.output
+    assert "at most 0:00:0" in done.output  # six times 1 s and a little
     assert not store.exists()
 
 

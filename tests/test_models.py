@@ -16,6 +16,7 @@ from fastlab.cost.memory import parameters
 from fastlab.models import build, config_of, numerics
 from fastlab.spec import PRESETS, ModelShape, point_of
 from fastlab.spec.hub import weights_id
+from tests.small import same_weights
 
 DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-qwen3")
 
@@ -28,8 +29,7 @@ def test_a_seed_gives_weights_and_leaves_the_callers_random_state_alone() -> Non
     first, second = build(point), build(point)
     other = build(point_of(model="tiny-llama", weights="random:8"))
     assert torch.equal(torch.rand(1), expected)
-    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert same_weights(first, second)
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
 
 

@@ -19,7 +19,7 @@ from fastlab.checkpoints import generate_text, load
 from fastlab.cli import main
 from fastlab.runtime.streaming import stream
 from fastlab.spec import ModelShape
-from tests.runtime.tiny import generated, prompts, tiny
+from tests.small import generated, tiny, token_rows
 
 WORDS = {f"w{n}": n for n in range(97)}
 PROMPT, NEW = "w3 w14 w15", 6
@@ -222,7 +222,7 @@ def test_a_config_with_nonsense_is_refused_in_one_line(
 def test_compiled_generation_knows_nothing_of_the_folder_either() -> None:
     from fastlab.runtime.engines import Generate
 
-    model, ids = tiny("llama", layers=2), prompts(1, 7)
+    model, ids = tiny("llama", layers=2), token_rows(1, 7)
     expected = generated(model, ids, NEW)
     model.generation_config.eos_token_id = int(expected[0, 1])
     model.generation_config.repetition_penalty = 5.0

@@ -1,6 +1,6 @@
 """The command `fastlab`: predict, measure, sweep, run a notebook, generate text."""
 
-from fastlab.cli import measure, models, predict, run, score, train
+from fastlab.cli import measure, models, predict, run, score, stores, train
 from fastlab.cli.points import main
 
-__all__ = ["main", "measure", "models", "predict", "run", "score", "train"]
+__all__ = ["main", "measure", "models", "predict", "run", "score", "stores", "train"]

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
 import sys
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastlab.cli import points as given
 from fastlab.cli.points import device_option, echo_table, main, shown, students_option
-from fastlab.record import Record
+from fastlab.cli.stores import mix_hosts_option
+from fastlab.record import DIED, Record, write_atomically
 from fastlab.spec import Point
 
 if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
+    from fastlab.sweeps.files import SweepFile
+    from fastlab.sweeps.plan import Rerun, Target
     from fastlab.sweeps.store import Store
 
+BAD = ("error", *DIED)  # statuses that end a command with 1
+ISOLATION_HELP = (
+    "worker (replaced where a point hangs or crashes it), process or inline"
+)
 TEXT_HELP = "text file that judges trained weights [Python's own library]"
 
 
@@ -79,77 +89,108 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
     show_default=True,
     help="measurements of each point, all once before any again; the middle counts",
 )
+@click.option("--isolation", default="worker", show_default=True, help=ISOLATION_HELP)
+@click.option("--timeout-s", type=float, help="a point that takes longer is killed")
+@click.option("--rerun", default="", help="failed, all or FIELD=VALUE: measured anew")
+@click.option("--shard", default="1/1", help="i/n: only this share of the points")
+@mix_hosts_option
 @students_option
-def sweep(
-    file: str, folder: str, device: str, dry_run: bool, for_s: float | None, **how: Any
-) -> None:
+def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> None:
     """Measure all points of a sweep FILE that the store does not have yet.
 
     The same command after an interruption goes on where it stopped.
     """
     from fastlab.sweeps.files import read_sweep
-    from fastlab.sweeps.run import plan
+    from fastlab.sweeps.isolation import bench_in
+    from fastlab.sweeps.keeping import check_host
+    from fastlab.sweeps.plan import rerun
     from fastlab.sweeps.store import Store
 
-    if for_s is not None and (dry_run or not for_s > 0):
-        raise ValueError(f"--for-s {for_s:g} must be above 0, and without --dry-run")
-    wanted, store = read_sweep(file), Store(folder)
+    for name in ("for_s", "timeout_s"):
+        if how[name] is not None and not (how[name] > 0 and not dry_run):
+            flag = f"--{name.replace('_', '-')} {how[name]:g}"
+            raise ValueError(f"{flag} must be above 0, and without --dry-run")
+    deadline = time.monotonic() + (how["for_s"] or math.inf)
+    wanted, store = read_sweep(file, how["shard"]), Store(folder)
+    check_host(store, how["mix_hosts"])
     given.echo_left_out(wanted.left_out)
-    trained, text, rounds = wanted.trained, wanted.text, how["rounds"]
-    bench = given.bench_of(device, trained, text, how["students"], wanted.settings)
-    done = store.done(bench.name, bench.settings.to_dict(), rounds)
-    left = plan(wanted.points, done, bench)
-    here = f"{len(wanted.points) - len(left)} of {len(wanted.points)} points"
+    again = rerun(how["rerun"], wanted.points)
+    if dry_run:
+        target = _target(device, wanted.settings)
+        todo = _left(wanted, store, target, how["rounds"], again)
+        click.echo("".join(f"{point.label}\n" for point in todo), nl=False)
+        seconds = round(how["rounds"] * sum(map(target.expected_s, todo)))
+        click.echo(f"at most {timedelta(seconds=seconds)} left, besides distilling")
+        return
+    asked = wanted.trained, wanted.text, how["students"], wanted.settings
+    limits = {"timeout_s": how["timeout_s"], "deadline": deadline}
+    isolated = bench_in(how["isolation"], given.bench_of, device, *asked, **limits)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        with isolated as bench:
+            _left(wanted, store, bench, how["rounds"], again)
+            _run_sweep(wanted.points, store, bench, deadline, how["rounds"], again)
+    except KeyboardInterrupt:
+        _stopped("every finished row is kept")
+        sys.exit(130)
+
+
+def _target(device: str, settings: Any) -> Target:
+    """This machine's device, with a profile only if it was calibrated before."""
+    from fastlab import machine
+    from fastlab.clock.calibrate import kept
+    from fastlab.clock.timing import Settings
+    from fastlab.sweeps.plan import Target
+
+    kind = machine.torch_device(device)
+    timing = Settings.for_device(kind, **settings)
+    return Target(machine.device_name(kind), timing, kept(kind))
+
+
+def _left(
+    wanted: SweepFile, store: Store, bench: Any, rounds: int, again: Rerun | None
+) -> list[Point]:
+    """What is left in the last round; how much is done is said."""
+    from fastlab.sweeps.plan import left
+
+    seen = store.seen(bench.name, bench.settings.to_dict(), rounds)
+    todo, n = left(wanted.points, seen, bench, again), len(wanted.points)
+    here = f"{n - len(todo)} of {n} points are in {store.folder}"
     often = f", {rounds} times each" if rounds > 1 else ""
-    click.echo(f"{wanted.about}\n{bench.name}: {here} are in {folder}{often}", err=True)
-    if not dry_run:
-        _run_sweep(wanted.points, store, bench, for_s or float("inf"), rounds)
+    click.echo(f"{wanted.about}\n{bench.name}: {here}{often}", err=True)
+    return todo
+
+
+def _stopped(why: str) -> None:
+    again = " ".join(["fastlab", *sys.argv[1:]])
+    click.echo(f"\nstopped; {why}. Go on: {again}", err=True)
 
 
 def _run_sweep(
-    points: list[Point], store: Store, bench: Bench, for_s: float, rounds: int
+    points: list[Point], store: Store, bench: Any, deadline: float, *how: Any
 ) -> None:
+    """Measure, and write the table; exit status 1 where a point has no row."""
     from fastlab.rows import table
+    from fastlab.sweeps.isolation import OutOfTime
+    from fastlab.sweeps.keeping import write_table
     from fastlab.sweeps.run import measured, rows_of, tally, terminal_progress
 
-    again = "Go on: " + " ".join(["fastlab", *sys.argv[1:]])
-    began, fresh = time.monotonic(), []
+    fresh = []
     try:
-        for record in measured(points, store, bench, terminal_progress, rounds):
+        for record in measured(points, store, bench, terminal_progress, *how):
             fresh.append(record)
-            if time.monotonic() - began > for_s:
-                click.echo(f"\nstopped after {for_s:g} s. {again}", err=True)
-                break
-    except KeyboardInterrupt:
-        click.echo(f"\nstopped; every finished row is kept. {again}", err=True)
-        sys.exit(130)
+            if time.monotonic() > deadline:
+                raise OutOfTime
+    except OutOfTime:
+        _stopped("the time is up")
     rows = rows_of(points, store, bench)
     path = store.folder / "table.csv"
-    table(rows).to_csv(path, index=False)
+    envs = store.envs()
+    write_table(table(rows, envs), path)
     # each environment that wrote to this store
-    environments = json.dumps({"environments": store.envs()}, indent=1)
-    (store.folder / "run.json").write_text(environments + "\n")
+    told = json.dumps({"environments": envs}, indent=1) + "\n"
+    write_atomically(store.folder / "run.json", lambda fresh: fresh.write_text(told))
     click.echo(f"measured now: {tally(fresh)}; in all: {tally(rows)}; table: {path}")
-    if any(record.status == "error" for record in rows):
+    if bad := [record for record in rows if record.status in BAD]:
+        echo_table(shown(table(bad)), "without a measurement")
         sys.exit(1)
-
-
-@main.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False))
-@click.option("--csv", "csv", type=click.Path(), help="write all columns here")
-def table(folder: str, csv: str | None) -> None:
-    """The rows of a store, and the lines of it that could not be read."""
-    from fastlab.rows import table as tabulate
-    from fastlab.sweeps.store import Store
-
-    store = Store(folder)
-    if not any(store.folder.glob("*.jsonl")):
-        raise ValueError(f"{folder} is no store: it has no .jsonl file")
-    rows, health = tabulate(store.records(samples=False)), store.health()
-    if csv:
-        rows.to_csv(csv, index=False)
-    echo_table(shown(rows))
-    for bad in health.bad:
-        click.echo(f"skipped {bad.file} line {bad.line}: {bad.why}", err=True)
-    for name in health.torn:
-        click.echo(f"torn tail kept aside: {name}", err=True)

@@ -12,6 +12,7 @@ import click
 from fastlab.spec import GRID_FIELDS, Point, grid
 from fastlab.spec.grids import FLAT, about, trained_source
 from fastlab.spec.unsupported import unsupported
+from fastlab.words import one_line, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fastlab.latency.devices import Device
 
 # Raised with a message for users, in modules too heavy to import here.
-WORDED = ("StoreBusy", "DeviceLost", "NotebookFailed")
+WORDED = ("StoreBusy", "StoreGone", "DeviceLost", "WorkerFailed", "NotebookFailed")
 
 
 class Commands(click.Group):
@@ -29,8 +30,11 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]
+            raise
         except (ValueError, OSError, FloatingPointError) as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(one_line(str(error))) from error
         except RuntimeError as error:
             if type(error).__name__ in WORDED:
                 raise click.ClickException(str(error)) from error
@@ -125,7 +129,7 @@ def points_from(
 def echo_left_out(reasons: Sequence[str]) -> None:
     """Say which rows cannot be, beside those that can."""
     for reason in reasons:
-        click.echo(f"left out: {reason}", err=True)
+        say(f"left out: {reason}", err=True)
 
 
 def _values(name: str, text: str) -> list[Any]:
@@ -148,19 +152,32 @@ def _value(name: str, kind: str, text: str) -> Any:
         raise ValueError(f"{name}={text!r} must be {words}") from None
 
 
-def profile_of(name: str) -> Device:
-    """A datasheet device by name, or "here": this machine's, calibrated."""
-    from fastlab.clock.calibrate import this_device
+def profile_of(name: str, engine: str = "") -> Device:
+    """A datasheet device by name, or "here": this machine's, calibrated.
+
+    engine: a serving engine whose cost a step is added to a datasheet device's.
+    """
     from fastlab.latency.devices import device
 
     if name == "here":
+        from fastlab.clock.calibrate import this_device  # and torch, with its seconds
+
+        if engine:
+            raise ValueError(f"engine={engine!r} needs a GPU by name: --on h100")
         return this_device()
     if "," in name:
         raise ValueError(f"on={name!r} must be one device; run once for each")
     try:
-        return device(name)
+        return device(name, engine)
     except ValueError as error:
+        if str(error).startswith("engine="):
+            raise
         raise ValueError(f"on={name!r}: {error}, and here is this machine") from None
+
+
+def say(text: str, err: bool = False) -> None:
+    """A line for a terminal, whatever stands in it."""
+    click.echo(printable(text), err=err)
 
 
 def echo_table(rows: pd.DataFrame, title: str = "") -> None:
@@ -169,7 +186,7 @@ def echo_table(rows: pd.DataFrame, title: str = "") -> None:
 
     if title:
         click.secho(f"\n{title}", bold=True)
-    click.echo(texts(rows, blank="-").to_string(index=False))
+    click.echo(printable(texts(rows, blank="-").to_string(index=False)))
 
 
 def shown(rows: pd.DataFrame) -> pd.DataFrame:
@@ -188,7 +205,8 @@ def shown(rows: pd.DataFrame) -> pd.DataFrame:
     lost = [name for name in lost if rows[name].notna().any()]
     why = ["reason"] if rows["reason"].astype(bool).any() else []
     busy = ["rates"] if "rates" in rows and rows["rates"].notna().any() else []
-    names = ["rung", *shape, *apart, *call, *times, *busy, "status", *lost, *why]
+    host = ["host"] if "host" in rows and rows["host"].nunique() > 1 else []
+    names = ["rung", *shape, *apart, *call, *times, *busy, *host, "status", *lost, *why]
     return rows[[name for name in dict.fromkeys(names) if name in rows]]
 
 

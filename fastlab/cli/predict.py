@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fastlab.latency.devices import Device
-    from fastlab.latency.whatif import Offer
+    from fastlab.latency.whatif import Move, Offer
 
 CAUSAL = "causal MFLOPs"
 SHOWN_UNFIT = 5  # points without room that are listed one by one
@@ -28,26 +28,34 @@ COUNTS = {  # of an operation: column -> field
 }
 OFFERED = {  # of an offer: field -> column
     **{"device": "device", "ttft_s": "TTFT ms", "tpot_s": "TPOT ms"},
-    **{"seconds": "request s", "cost": "USD / 1,000"},
-    **{"largest_batch": "fits to batch", "refused": "why not"},
+    **{"seconds": "request s", "band": "from - to", "bound": "bound"},
+    **{"cost": "USD / 1,000", "largest_batch": "fits to batch", "basis": "by"},
+    "refused": "why not",
 }
+MINE = "own measured rows that move the priors: a table's CSV, or JSON lines"
+ENGINE = click.option("--engine", default="", help="with what a server adds: vllm")
 
 
 @main.command()
 @point_options
 @click.option("--on", default="here", show_default=True, help="here, or a GPU: h200")
+@ENGINE
 @click.option(
     "--operations",
     is_flag=True,
     help="one row per operation: its time here, what bounds it, what it moves",
 )
-def predict(on: str, operations: bool, **options: str | None) -> None:
+def predict(on: str, engine: str, operations: bool, **options: str | None) -> None:
     """What points should cost: FLOPs, bytes, memory, time; nothing is run.
 
     A model, or --layers and --hidden, and any of the options below: several values,
     separated by commas, give a row for each combination.
     """
-    points = points_from(options, profile := profile_of(on))
+    from fastlab.latency.prior import as_served
+
+    points = points_from(options, profile := profile_of(on, engine))
+    if engine and not (options["runtime"] or options["cache"]):
+        points = [as_served(point) for point in points]
     click.echo(f"{profile.name} ({profile.profile})")
     if operations:
         tables = [_operations_table(point, profile) for point in points]
@@ -89,12 +97,19 @@ def _echo_unfit(points: list[Point], profile: Device) -> None:
 
 def _echo_trust(profile: Device) -> None:
     """What an estimate is made from, where that is less than a quiet calibration."""
-    from fastlab.latency.whatif import LABEL, TYPICAL
+    from fastlab.latency.prior import timed
+    from fastlab.latency.whatif import LABEL
 
-    if not profile.calibrated:
-        compute, memory = TYPICAL
-        usual = f"`fastlab devices` takes {compute} of peak, {memory} of bandwidth"
-        click.echo(f"{LABEL}: at all that the datasheet promises; {usual}")
+    if profile.fits is None:
+        click.echo(f"{LABEL}: at all that the datasheet promises, with no prior")
+    elif not profile.calibrated:
+        its = (
+            "its own among them"
+            if timed(profile.name)
+            else "none of them its own, so a wider band"
+        )
+        of = f"by a prior of public timings of GPUs, {its}"
+        click.echo(f"{LABEL}: {of}; `fastlab score --published` says how far off")
     if profile.trust:
         click.echo(f"{profile.trust}; `fastlab doctor` says what to do")
 
@@ -160,13 +175,21 @@ def _writer(name: str) -> Callable[[float], str]:
 @click.option("--new-tokens", default=128, show_default=True)
 @click.option("--batch", default=1, show_default=True, help="sequences at a time")
 @click.option("--precision", help="[bf16, or what the folder holds]")
+@ENGINE
+@click.option("--mine", metavar="FILE", help=MINE)
 @click.pass_context
 def devices(
-    ctx: click.Context, model: str | None, precision: str | None, **sizes: int
+    ctx: click.Context,
+    model: str | None,
+    precision: str | None,
+    engine: str,
+    mine: str | None,
+    **sizes: int,
 ) -> None:
     """The datasheet devices; with --model, what a request takes and costs on each."""
+    from fastlab.latency.devices import device
     from fastlab.latency.devices import devices as known
-    from fastlab.latency.whatif import LABEL, Request, offers
+    from fastlab.latency.whatif import UNMOVED, Request, offers
     from fastlab.spec import point_of
     from fastlab.spec.manifest import held_recipe
 
@@ -185,9 +208,26 @@ def devices(
         )
     request = Request(shape, recipe=recipe, **sizes)
     request.point("generate")  # refused here, before any device is looked at
-    echo_table(_offers_table(offers(request, known())))
-    click.echo(f"{LABEL}: 0.7 of the datasheet's peak, 0.9 of its bandwidth, eager.")
-    _echo_errors()
+    every = [device(one.name, engine) if one.fits else one for one in known()]
+    moved = _moved(mine, engine) if mine else UNMOVED
+    found = offers(request, every, moved)
+    echo_table(_offers_table(found))
+    _echo_basis(found, [one.name for one in every if one.kind == "fpga"])
+
+
+def _moved(mine: str, engine: str) -> dict[str, Move]:
+    """What own rows move; said at once."""
+    from fastlab.latency.devices import device
+    from fastlab.latency.whatif import moves
+    from fastlab.literature import measured_in
+    from fastlab.words import times
+
+    rows = measured_in(mine)
+    on = {name: device(name, engine) for name in {name for *_, name in rows}}
+    moved = moves([(point, seconds, on[name]) for point, seconds, name in rows])
+    each = [f"{p} by {times(m.factor)} ({m.n} rows)" for p, m in moved.items() if m.n]
+    click.echo(f"your {len(rows)} rows moved {', '.join(each)}")
+    return moved
 
 
 def _check_no_request(ctx: click.Context) -> None:
@@ -204,7 +244,7 @@ def _datasheets(known: list[Device]) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[dict[str, Any]] = [
-        {"name": d.name, "on": d.profile.removeprefix("datasheet:")}
+        {"name": d.name, "on": d.profile.split(":")[1]}
         | {f"{p} TFLOP/s": v / 1e12 for p, v in d.peak_flops.items()}
         | {"bandwidth": si(d.bandwidth, "B/s"), "memory": si(d.memory_bytes, "B")}
         | {"USD/h": d.price_per_hour}
@@ -217,24 +257,26 @@ def _offers_table(found: list[Offer]) -> pd.DataFrame:
     import pandas as pd
 
     rows = pd.DataFrame(map(asdict, found))
+    ends = rows[["low_s", "high_s"]].astype(float).to_numpy()
+    rows["band"] = ["" if a != a else f"{digits(a)} - {digits(b)}" for a, b in ends]
     rows[["ttft_s", "tpot_s"]] *= 1e3
     rows = rows.replace({"largest_batch": {0: None}})
     return rows[[*OFFERED]].rename(columns=OFFERED)
 
 
-def _echo_errors() -> None:
-    """The error of such estimates on each device that was measured."""
-    from fastlab.scores.scoreboard import score
-    from fastlab.sweeps.reference import references
+def _echo_basis(found: list[Offer], fpgas: list[str]) -> None:
+    """What the times are from; of FPGAs all that is known, which others published."""
+    from fastlab.latency.whatif import LABEL, SHEET
+    from fastlab.literature import published
 
-    measured = [r for r in references() if r.profile is not None and r.records]
-    for reference in measured:
-        assert reference.profile is not None
-        board = score(reference.records, reference.profile, model="roofline")
-        e = next(m for m in board.methods if m.name.startswith("efficiencies"))
-        click.echo(
-            f"Such estimates were off by {e.median:.0f} % (median), {e.p90:.0f} % "
-            f"(p90) on {e.n} rows measured on {board.device}."
-        )
-    if not measured:
-        click.echo("No measured device is at hand to say how far off that is.")
+    said = f"{SHEET}: typical shares, {LABEL}; how far off that is, nobody knows"
+    bases = {
+        "prior": "prior: what public timings of other GPUs say, from - to",
+        SHEET: said,
+    }
+    for basis in dict.fromkeys(offer.basis for offer in found if offer.basis):
+        click.echo(bases[basis])
+    rows = published()
+    for row in rows[rows["device"].isin(fpgas)].itertuples():
+        call = f"{row.model} {row.precision} {row.phase}, {digits(row.measured_ms)} ms"
+        click.echo(f"{row.device}, published: {call} ({row.source}); no more is known")

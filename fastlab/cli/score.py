@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,15 +115,27 @@ def _write(folder: Path, profile: Device, samples: list[Sample]) -> None:
 
 
 @main.command()
-@click.argument("folder", metavar="ROWS", type=click.Path(exists=True, file_okay=False))
+@click.argument(
+    *("folder",), metavar="ROWS", required=False, type=click.Path(exists=True)
+)
+@click.option(
+    "--published",
+    is_flag=True,
+    help="the prior of GPUs; ROWS = a folder of public timings, or none: stored scores",
+)
 @click.option("--holdout", default="hidden", show_default=True, help="left out in turn")
 @click.option("--model", default="auto", show_default=True, help="model of latency")
-def score(folder: str, holdout: str, model: str) -> None:
+def score(folder: str | None, published: bool, holdout: str, model: str) -> None:
     """How far off are estimates of the rows in a store that nothing was fitted to?
 
     Whole values of hidden, seq, batch, layers or family are left out in turn; "rows"
     leaves out every tenth row, to compare. The last line is for machines.
     """
+    if published:
+        _score_published(folder)
+        return
+    if folder is None or not Path(folder).is_dir():
+        raise click.UsageError(f"ROWS={folder or ''!r} must be a folder of rows")
     from fastlab.scores.scoreboard import score as scored
     from fastlab.sweeps.store import Store
 
@@ -140,6 +154,33 @@ def score(folder: str, holdout: str, model: str) -> None:
     _echo_board(board)
     if device.trust:
         click.echo(device.trust, err=True)
+
+
+def _score_published(folder: str | None) -> None:
+    """The scores of the prior on public timings: a folder's, or those kept with it."""
+    import pandas as pd
+
+    from fastlab.latency.prior import stored
+
+    if folder is None:
+        scores = stored()["scores"]
+        click.echo("stored scores, made when the prior was fitted; none is made anew")
+    else:
+        scores = _published(Path(folder))
+    rows = pd.DataFrame(scores).rename(columns={"inside": "% inside"})
+    whole = rows["of"] == "all"
+    echo_table(rows[whole].drop(columns="of"), "measured / estimated - 1, in %")
+    echo_table(rows[~whole], "by GPU, and by what bounds an operation")
+
+
+def _published(folder: Path) -> list[dict[str, Any]]:
+    """The scores of a folder's timings, made by the repository's own benchmarks."""
+    root = str(Path(__file__).resolve().parents[2])
+    if root not in sys.path:
+        sys.path.insert(0, root)  # they are no part of the package
+    scored = import_module("benchmarks.score_prior")
+    rows: list[dict[str, Any]] = scored.score_folder(folder)
+    return rows
 
 
 def _rows_elsewhere(folder: Path, bad: list[str]) -> str:

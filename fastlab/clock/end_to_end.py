@@ -69,7 +69,7 @@ def whole_points(precision: str, kind: str = "cpu") -> list[Point]:
     calls = WHOLE if precision in DENSE else WHOLE[:4]
     wider = 8 if kind == "cuda" else 1
     common: dict[str, Any] = {"layers": 3, "vocab": 8192, "precision": precision}
-    common["prompt_len"] = 128 * wider
+    common |= {"prompt_len": 128 * wider, "max_positions": 2048}  # and the next token
     return [
         point_of(family=name, phase=phase, hidden=n * wider, batch=batch, **common)
         for name, phase, n, batch in calls
@@ -175,8 +175,9 @@ def call_overhead_factor(
     assert device.fits is not None
     each = []
     estimates = estimate(points, device, model="calibrated")
-    for point, took, alone in zip(points, seconds, estimates, strict=True):
-        host = sum(host_work(costs_on(point, device), point, device.fits, device.kind))
+    costs = costs_on(points, device)
+    for point, took, alone, cost in zip(points, seconds, estimates, costs, strict=True):
+        host = sum(host_work(cost, point, device.fits, device.kind))
         if alone.bound != "launch" and took > host:
             # Elsewhere than on a CPU the host works at the same time.
             apart = host if device.kind == "cpu" else 0.0

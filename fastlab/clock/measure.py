@@ -25,7 +25,7 @@ from fastlab.clock.quality import PACKED, Reference
 from fastlab.clock.timing import Clock, Settings, time_call
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.models import implementation_of, numerics
+from fastlab.models import numerics
 from fastlab.record import Effective, Estimate, Quality, Record, row_key
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
@@ -112,7 +112,7 @@ class Bench:
     def use_model(self, point: Point, model: nn.Module | None) -> None:
         """Use `model` for points that share this one's shape, weights and precision."""
         if model is not None:
-            self._key, self._model = model_key(point), model
+            self._key, self._model = point.model_key, model
 
     def measure(self, point: Point) -> Record:
         """The record of one point. Raises only DeviceLost and KeyboardInterrupt."""
@@ -171,7 +171,7 @@ class Bench:
         plain = recipe.weights_key == PLAIN.weights_key and point.seed is not None
         if not self.judge or (plain and not packed):
             return None, ""
-        key = model_key(point), packed
+        key = point.model_key, packed
         if key not in self._judged:
             try:
                 self._judged[key] = self._reference.quality(point, model)
@@ -203,7 +203,7 @@ class Bench:
             )
 
     def _model_for(self, point: Point) -> nn.Module:
-        key = model_key(point)
+        key = point.model_key
         if self._model is None or key != self._key:
             if self._model is not None:
                 self.release()
@@ -224,8 +224,8 @@ class Bench:
         """The error's row; DeviceLost where no CUDA call works any more after it."""
         status = "oom" if is_out_of_memory(error) else "error"
         reason = _said(error, 500)
-        self.release(failed=True)
         try:
+            self.release(failed=True)  # which a lost device refuses too
             if self.kind == "cuda":
                 torch.ones(1, device="cuda").item()
         except RuntimeError as lost:
@@ -236,24 +236,21 @@ class Bench:
         return replace(record, status=status, reason=reason)
 
 
-def model_key(point: Point) -> tuple[Any, ...]:
-    """Points with the same key can be measured on the same built model."""
-    made, attention = point.recipe.weights_key, point.recipe.attention
-    return point.shape, point.weights, *made, implementation_of(attention)
-
-
 def _said(error: Exception, most: int) -> str:
     """Class and first line of an error; its frames, which hold tensors, let go."""
-    error.__traceback__ = None
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:most]
+    error.__traceback__, name = None, type(error).__name__
+    try:
+        return f"{name}: {error}".strip().splitlines()[0][:most]
+    except Exception:
+        return f"{name}: (its message cannot be read)"
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception says that memory ran out, on a GPU or on a CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    ends = re.search("out of memory|can't allocate memory", str(error), re.IGNORECASE)
-    return isinstance(error, RuntimeError) and ends is not None
+    words, first = "out of memory|can't allocate memory", _said(error, 1000)
+    return isinstance(error, RuntimeError) and bool(re.search(words, first, re.I))
 
 
 def _effective(model: Any) -> Effective:

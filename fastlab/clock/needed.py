@@ -30,7 +30,7 @@ def runnable(points: Sequence[Point], device: Device) -> list[Point]:
 def needs(points: Sequence[Point], device: Device) -> Needs:
     """Of each precision and class that is timed: the ends of the points' places."""
     found: Needs = {}
-    for cost in (costs_on(point, device) for point in points):
+    for cost in costs_on(points, device):
         each = cost.matrix / cost.times[:, None]
         pairs = np.array(list(zip(cost.classes, cost.precisions, strict=True)))
         for pair in np.unique(pairs, axis=0):

@@ -77,6 +77,7 @@ def peak_bytes(model: torch.nn.Module, call: Any, device: str) -> tuple[int, Any
 
 def _held(model: torch.nn.Module, call: Any) -> list[Any]:
     """Weights, buffers, inputs and the cache: what is there before the run."""
-    layers = getattr(getattr(call, "cache", None), "layers", ())
-    cache = [(layer.keys, layer.values) for layer in layers]
-    return [*model.parameters(), *model.buffers(), *vars(call).values(), *cache]
+    cache = getattr(call, "cache", None)
+    inner = (getattr(cache, f"{n}_attention_cache", None) for n in ("self", "cross"))
+    layers = [vars(x) for one in (cache, *inner) for x in getattr(one, "layers", ())]
+    return [*model.parameters(), *model.buffers(), *vars(call).values(), *layers]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtrik
 
 # On either side of a 95 % interval. Not 2.5 %: a rule that stops once the interval is
 # narrow picks lucky narrow ones, which costs up to 2 points (test_stats simulates it).
@@ -56,6 +55,8 @@ def plain_interval(samples: ArrayLike) -> tuple[float, float]:
 
     Below 6 samples no order statistic reaches 95 %: then it is min..max.
     """
+    from scipy.special import bdtrik  # 0.3 s, and a sweep's planner needs none of it
+
     ordered = np.sort(_array(samples))
     # The largest k with P(Binomial(n, 1/2) <= k) <= TAIL: the median lies between the
     # k-th sample from below and from above (from 0) at 95 %.

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
 from fastlab.cost.attention import row_bytes, widths
-from fastlab.cost.passes import ForwardPass, passes
+from fastlab.cost.columns import most
+from fastlab.cost.passes import ForwardPass, passes, static_rows
 from fastlab.cost.program import cache_bytes, live_bytes, parts
 from fastlab.cost.stored import CODE, INDEX
 from fastlab.spec.formats import FORMATS, stored_bytes, table_bytes
 from fastlab.spec.kept import program_of
 from fastlab.spec.point import Point
-from fastlab.spec.recipe import Recipe, bucket, kv_row_bytes, weights_of
+from fastlab.spec.recipe import Recipe, kv_row_bytes, weights_of
 from fastlab.spec.shape import GROUPED, LEARNED_POSITIONS, ModelShape
 from fastlab.spec.storage import palette_bytes, sparse_bytes
 
 RESERVE = 0.08  # the share of a device's memory that no model gets
 
 
+@lru_cache(maxsize=1024)
 def parameters(shape: ModelShape) -> int:
     """Number of parameters of the transformers model, a tied head counted once."""
     if shape.config:
@@ -121,23 +124,18 @@ class MemoryFootprint(NamedTuple):
 
 def memory_footprint(point: Point) -> MemoryFootprint:
     """What a call holds in memory: weights, KV cache and live activations."""
-    steps = passes(point)
-    live = max([_live(step) for step, _ in groupby(steps)])
+    steps = passes(point, ends=True)
+    live = most(_live(step) for step, _ in groupby(steps))
     s, work, last = point.built_shape, point.workload, steps[-1]
     if s.config:
-        kv_cache = _traced_cache(point, last) if last.cached else 0
+        kv_cache = cache_bytes(last, static_rows(point)) if last.cached else 0
         return MemoryFootprint(weight_bytes(point), kv_cache, live)
     if last.static:
-        rows, row = bucket(work.positions), row_bytes(last)
+        rows, row = static_rows(point), row_bytes(last)
     else:
         rows, row = work.positions, s.kv_heads * s.head_dim * sum(widths(last))
     kv_cache = s.layers * work.batch * rows * row if last.cached else 0
     return MemoryFootprint(weight_bytes(point), kv_cache, live)
-
-
-def _traced_cache(point: Point, last: ForwardPass) -> int:
-    rows = bucket(point.workload.positions) if last.static else 1
-    return rows * cache_bytes(last)
 
 
 def kv_cache_bytes(point: Point) -> int:
@@ -163,7 +161,7 @@ def _live(step: ForwardPass) -> int:
     wide = step.rows * s.ffn * a * (2 if s.family == "bert" else 4)
     mlp = (4 if s.family == "gpt2" else 2) * stream + wide
     inner = _attention_live(step, stream), _looked_up_live(step, stream)
-    return max(mlp, head, *inner) + _cast_live(step) + _cache_live(step)
+    return most([mlp, head, *inner]) + _cast_live(step) + _cache_live(step)
 
 
 def _looked_up_live(step: ForwardPass, stream: int) -> int:

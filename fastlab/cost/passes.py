@@ -53,8 +53,10 @@ class ForwardPass(NamedTuple):
         return self.recipe.cache not in ("none", "dynamic", "static")
 
 
-def passes(point: Point) -> list[ForwardPass]:
+def passes(point: Point, ends: bool = False) -> list[ForwardPass]:
     """The forward passes of a call: one, or prefill and new_tokens - 1 decode steps.
+
+    ends: of the steps the first and the last alone, between which only the cache grows.
 
     Without a cache a decode step runs over the whole sequence again. With a prefix the
     prefill computes what comes after it. Unrolled steps run in whole calls: the last
@@ -73,7 +75,8 @@ def passes(point: Point) -> list[ForwardPass]:
         return first + [step._replace(source=n) for step in steps]
     if point.recipe.cache in STATIC:  # all alike: attention reads the whole cache
         return first + [_decode_step(point, n)] * count
-    return first + [_decode_step(point, n + i) for i in range(count)]
+    pace = max(1, count - 1) if ends else 1
+    return first + [_decode_step(point, n + i) for i in range(0, count, pace)]
 
 
 def calls(point: Point) -> int:
@@ -82,6 +85,13 @@ def calls(point: Point) -> int:
     if work.phase == "prefill":
         return 0
     return 1 if work.phase == "decode" else -(-(work.new_tokens - 1) // k)
+
+
+def static_rows(point: Point) -> int:
+    """Rows of a static cache: transformers' has as many as the call fills."""
+    positions = point.workload.positions
+    theirs = point.recipe.runtime == "transformers"
+    return positions if theirs else bucket(positions)
 
 
 def _decode_step(point: Point, past: int) -> ForwardPass:
@@ -97,7 +107,7 @@ def _step(
     made, static = recipe.format, recipe.cache in STATIC
     # A prefill reads the rows that are filled, a decode step all of a static cache.
     filled = not (static and decodes)
-    keys = past + new if filled else bucket(point.workload.positions)
+    keys = past + new if filled else static_rows(point)
     # A CSR product of several rows comes out transposed. Fused attention wants each
     # head's numbers side by side: torch falls back to plain products and a softmax.
     strided = recipe.storage == "csr" and batch * new > 1

@@ -6,17 +6,21 @@ sizes.py); here they become the Operations that the closed forms would give.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from fastlab.cost import ops
 from fastlab.cost.attention import attend, row_bytes, unpack, write
+from fastlab.cost.columns import most
 from fastlab.cost.ops import Dims, Operation
 from fastlab.cost.passes import ForwardPass
 from fastlab.cost.products import head_product, product
 from fastlab.spec.kept import program_of
 from fastlab.tracing.sizes import Terms, monomial, symbols
+
+Made = Iterable[Operation]
 
 
 class Heads(NamedTuple):
@@ -44,28 +48,33 @@ def phase_of(step: ForwardPass) -> dict[str, Any]:
     return phase
 
 
-class Values:
+class Values(dict[int, int]):
     """The monomials of a program at the sizes of one pass; `values_of` keeps some."""
 
     def __init__(self, step: ForwardPass) -> None:
         sizes = step.batch, step.new, step.past, step.scored, step.source
-        known = symbols(*sizes)
-        known["N"] = step.keys
-        if step.masked:  # the whole cache is read, windows are in the mask
-            known["P"] = step.keys - step.new
+        self.known = symbols(*sizes)
+        self.known["N"] = step.keys
+        if step.masked:  # the whole cache is read
+            self.known["P"] = step.keys - step.new
+        self.whole = step.masked and step.recipe.runtime != "transformers"
         self.program = program_of(step.shape)
-        self.values = [monomial(name, known) for name in self.program["monomials"]]
         packed = self.program.get("published") or {"numbers": 0}
         dense = packed["numbers"] * step.value
         # Bytes of the weights of layers as others packed them, in those of dense ones.
         self.packed = packed["bytes"] / dense if dense else 1.0
 
+    def __missing__(self, i: int) -> int:
+        name = self.program["monomials"][i]
+        name = re.sub(r"M\d+", "N", name) if self.whole else name
+        self[i] = monomial(name, self.known)
+        return self[i]
+
     def __call__(self, terms: Terms) -> int:
-        values = self.values
         if len(terms) == 1:
             (c, i), *_ = terms
-            return c * values[i]
-        return sum([c * values[i] for c, i in terms])
+            return c * self[i]
+        return sum([c * self[i] for c, i in terms])
 
 
 values_of = lru_cache(maxsize=16)(Values)
@@ -81,19 +90,9 @@ def parts(step: ForwardPass) -> Iterator[tuple[int, list[Operation]]]:
         yield times, found
 
 
-def _product(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    rows: Terms,
-    n: int,
-    k: int,
-    many: int,
-    bias: int,
-    turned: int,
-    apart: int,
-) -> Iterable[Operation]:
+def _product(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
     """apart: by a weight of no linear (a router's), which stays dense."""
+    rows, n, k, many, bias, turned, apart = of
     dims = (value(rows), n, k)
     if apart and (step.format.weights or step.storage != "dense"):
         alone = [ops.linear(name, dims, step.value, bool(bias))]
@@ -116,33 +115,17 @@ def _repeated(made: Iterable[Operation], times: float, calls: int) -> list[Opera
     ]
 
 
-def _matmul(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    flops: Terms,
-    moved: Terms,
-    times: Terms,
-    weights: Terms,
-    n: Terms,
-    k: Terms,
-) -> list[Operation]:
+def _matmul(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
+    flops, moved, times, weights, n, k = of
     total, outputs, inner = value(flops), value(n) or 1, value(k) or 1
     dims = (max(1, total // (2 * outputs * inner)), outputs, inner)
     costs = (1, total, total, value(weights), value(moved))
     return [Operation(name, "matmul", *costs, launches=value(times), dims=dims)]
 
 
-def _experts(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    tokens: Terms,
-    top_k: int,
-    experts: int,
-    sizes: list[list[int]],
-) -> Iterator[Operation]:
+def _experts(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
     """The top_k experts of each token; E (1 - (1 - k/E)^T) are read at random."""
+    tokens, top_k, experts, sizes = of
     rows, a = value(tokens), step.value
     touched = experts * (1 - (1 - top_k / experts) ** rows)
     for n, k in sizes:
@@ -177,29 +160,20 @@ def _by_expert(
     ]
 
 
-def _cache(
-    step: ForwardPass, name: str, value: Values, kv_heads: int, d: int, dv: int
-) -> Iterator[Operation]:
+def _cache(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
+    """A window keeps one position less of the past than it holds."""
+    kv_heads, d, dv, window = of
     if step.cached:
-        heads = Heads(kv_heads, kv_heads, (d + dv) // 2, True)
-        step = step._replace(shape=heads)  # type: ignore[arg-type]
+        past = min(step.past, window - 1) if window else step.past
+        changed = {"shape": Heads(kv_heads, kv_heads, (d + dv) // 2, True)}
+        step = step._replace(past=past, **changed)  # type: ignore[arg-type]
         yield from write(step)
         yield from unpack(step)
 
 
-def _attention(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    heads: int,
-    kv_heads: int,
-    d: int,
-    dv: int,
-    keys: Terms,
-    causal: int,
-    window: int,
-) -> Iterable[Operation]:
+def _attention(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
     """Heads of width d, values of width dv; a window that is full needs a mask."""
+    heads, kv_heads, d, dv, keys, causal, window = of
     seen = value(keys)
     masked = step.masked or bool(window and causal and step.new > 1 and seen > window)
     sizes = Heads(heads, kv_heads, (d + dv) // 2, bool(causal))
@@ -213,23 +187,14 @@ def _attention(
     return attend(step._replace(**changed))
 
 
-def _bytes(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    kind: str,
-    moved: Terms,
-    fused: Terms,
-    launches: Terms,
-    weights: Terms,
-) -> list[Operation]:
+def _bytes(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
+    kind, moved, fused, launches, weights = of
     told = value(moved), value(fused), value(launches), value(weights)
     return [ops.pointwise(name, *told, kind)]
 
 
-def _embedding(
-    step: ForwardPass, name: str, value: Values, rows: Terms, width: int
-) -> list[Operation]:
+def _embedding(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
+    rows, width = of
     return [ops.embedding(name, value(rows), width, step.value)]
 
 
@@ -244,47 +209,51 @@ MAKERS: dict[str, Any] = {
 }
 
 
-def cache_bytes(step: ForwardPass) -> int:
-    """Bytes that the cache holds after a pass: keys, values, states of all layers."""
-    phase = phase_of(step)
+def _found(phase: dict[str, Any], wanted: str) -> list[tuple[int, Any]]:
+    """(times, facts) of each operation of a kind."""
+    parts = phase["parts"]
+    return [(n, facts) for n, ops in parts for kind, _, *facts in ops if kind == wanted]
+
+
+def cache_bytes(step: ForwardPass, rows: int) -> int:
+    """Bytes that the cache holds after a pass: keys, values, states of all layers.
+
+    rows: of each layer of a static one; transformers' keeps no more than a window.
+    """
+    phase, theirs = phase_of(step), step.recipe.runtime == "transformers"
     if not step.static:
         value = values_of(step)
         return sum(times * value(terms) for times, terms, _ in phase["cache"])
     total = 0
-    for times, listed in phase["parts"]:
-        for kind, _, *facts in listed:
-            if kind == "cache":
-                heads = Heads(facts[0], facts[0], (facts[1] + facts[2]) // 2, True)
-                own = step._replace(shape=heads)  # type: ignore[arg-type]
-                total += times * step.batch * row_bytes(own)
+    for times, (kv_heads, d, dv, window) in _found(phase, "cache"):
+        heads = Heads(kv_heads, kv_heads, (d + dv) // 2, True)
+        own = step._replace(shape=heads)  # type: ignore[arg-type]
+        kept = min(rows, window) if window and theirs else rows
+        total += times * step.batch * kept * row_bytes(own)
     return total
 
 
 def live_bytes(step: ForwardPass) -> int:
     """The most bytes that are alive at once in a pass, beside weights and cache.
 
-    Activations; the old keys of a layer, which outlive their longer copy; and what
-    windows no longer need but is not let go, since they are views.
+    Activations; the old keys of a layer, which outlive their longer copy (with a window
+    so do the values); and what windows no longer need but is not let go, since they are
+    views.
     """
     value, phase = values_of(step), phase_of(step)
-    live = max([value(terms) for terms in phase["live"]], default=0)
-    attends = [
-        (facts, value(facts[4]))
-        for _, listed in phase["parts"]
-        for kind, _, *facts in listed
-        if kind == "attention"
-    ]
-    if not (step.fused and value.program["sdpa"]):
-        # two matrices of scores at a time, as fp32, beside four residual streams
-        scores = [8 * step.rows * facts[0] * keys for facts, keys in attends]
-        streams = 4 * step.rows * step.shape.hidden * step.value
-        live = max(live, streams + max(scores, default=0))
-        masks = {(facts[6], keys) for facts, keys in attends if facts[5]}
-        live += step.value * step.new * sum(keys for _, keys in masks)
+    fused = step.fused and value.program["sdpa"]
+    alive = phase["live"] if fused else phase["live"] + phase["eager"]
+    live = most(map(value, alive))
+    if not fused:
+        attends = [facts for _, facts in _found(phase, "attention")]
+        masks = {facts[6]: value(facts[4]) for facts in attends if facts[5]}
+        live += step.value * step.new * sum(masks.values())
     if step.static or not step.cached:
         return live
     for times, kept, stored in phase["cache"]:
         live += times * (value(stored) - value(kept))
-    grows = step.past and not step.source
-    old = [facts[1] * facts[2] * (keys - step.new) for facts, keys in attends if grows]
-    return live + step.batch * step.value * max(old, default=0)
+    old = [
+        kv_heads * (min(step.past, window - 1) * (d + dv) if window else step.past * d)
+        for _, (kv_heads, d, dv, window) in _found(phase, "cache")
+    ]
+    return live + step.batch * step.value * most(old)

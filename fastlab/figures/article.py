@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import bars, drawn, level, points, tiles
+from fastlab.figures.layers import bars, drawn, formats, level, tiles
 from fastlab.figures.panels import ENDS, Axis, Panel
-from fastlab.figures.style import GREY, PALE, SMALL, look_of
+from fastlab.figures.style import GREY, PALE, SMALL
 from fastlab.latency.devices import Device
 from fastlab.latency.whatif import LABEL, typical
 from fastlab.rows import estimated, over
@@ -102,9 +102,7 @@ def _speeds(rows: pd.DataFrame, model: str, ends: tuple[float, float]) -> Panel:
         mark: dict[str, Any] = {"hollow": hollow, "pale": hollow, "size": 9}
         mark |= {"shift": -0.13 if hollow else 0.13}
         mark["across"] = (f"{what}_gain_low", f"{what}_gain_high")
-        for precision, one in rows.groupby("precision", sort=False):
-            look = mark | look_of(precision, phase)
-            layers.append(points(one, f"{what}_gain", "step", what, **look))
+        layers += formats(rows, f"{what}_gain", "step", name=what, **mark)
     stairs = [what for what in STAIRS if rows[f"{what}_gain"].notna().sum() > 1]
 
     def thousands(axes: Any) -> None:
@@ -149,10 +147,7 @@ def _stair(axes: Any, rows: pd.DataFrame, what: str) -> None:
 def _bits(rows: pd.DataFrame) -> Panel:
     """Bits per byte of each step with its interval, and how much more than dense."""
     look: dict[str, Any] = {"across": ("bits_low", "bits_high"), "marker": "D"}
-    layers = [
-        points(one, "bits_per_byte", "step", **look_of(precision) | look)
-        for precision, one in rows.groupby("precision", sort=False)
-    ]
+    layers = formats(rows, "bits_per_byte", "step", name="", **look)
     bits = rows["bits_per_byte"].astype(float)
     said = [f"{_said(digits, b)}  {more(b / bits.iloc[0])}" for b in bits]
     names = Axis("", names=dict.fromkeys(rows["step"], ""))
@@ -181,12 +176,8 @@ def claims(lines: pd.DataFrame) -> Figure:
         bars(rows[own], "gain", "total", name, color=GREY, ends=("low", "high"), **look)
         for name, (own, look) in looks.items()
     ]
-    most = _said(times, rows[clocked]["gain"].max())
-    title = (
-        f"Measured at most {most} of {times(THOUSANDS)}"
-        if most
-        else "Nothing is measured"
-    )
+    most, title = _said(times, rows[clocked]["gain"].max()), "Nothing is measured"
+    title = f"Measured at most {most} of {times(THOUSANDS)}" if most else title
     said = ["at least ×2,000", *map(times, lines["gain"][1:])]
     notes = [("speed-up", said), ("of 2,000", shares)]
     ends = min(0.9, 0.7 * float(lines["gain"].min())), 1.5 * THOUSANDS
@@ -199,7 +190,7 @@ def claims(lines: pd.DataFrame) -> Figure:
 def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFrame:
     """Estimated ms of each step on each device; NaN where it cannot run.
 
-    Datasheets are taken at typical efficiencies: estimated, not calibrated. A device
+    Where there is no prior, datasheets are taken at typical efficiencies. A device
     without bf16 gets fp16, and the other way round.
     """
     tables = []
@@ -210,8 +201,9 @@ def steps_on(steps: Mapping[str, Point], devices: Sequence[Device]) -> pd.DataFr
             other = OTHER_16.get(wanted, wanted)
             runs = other if device.can(other) and not device.can(wanted) else wanted
             able.append(replace(point, recipe=replace(point.recipe, precision=runs)))
-        rows = estimated(able, device if device.calibrated else typical(device))
-        basis = "calibrated" if device.calibrated else LABEL
+        known = device.calibrated or device.fitted == "prior"
+        rows = estimated(able, device if known else typical(device))
+        basis = device.fitted if known else LABEL
         tables.append(rows.assign(device=device.name, basis=basis, step=[*steps]))
     found = pd.concat(tables, ignore_index=True)
     found = found[["device", "basis", "step", "precision", *MS, "bound"]]
@@ -222,12 +214,8 @@ def controls(paths: Mapping[str, Any], prompt_len: int) -> dict[str, Any]:
     """An explorer's controls of `targets`."""
     ms = [0.2, 0.5, *(m * 10**n for n in range(4) for m in (1, 2, 5))]
     tokens = sorted({64, 256, 512, 1024, prompt_len})
-    return {
-        "target_ms": ms,
-        "call": [*paths],
-        "tokens": tokens,
-        "batch": [1, 4, 16, 64],
-    }
+    batches = [1, 4, 16, 64]
+    return {"target_ms": ms, "call": [*paths], "tokens": tokens, "batch": batches}
 
 
 def targets(
@@ -261,10 +249,11 @@ def targets(
     named = "step", "device", "estimated_ms", "estimated ms"
     basis = dict(zip(table["device"], table["basis"], strict=True))
     lines = {device: f"{device}\n({how})" for device, how in basis.items()}
-    at = Axis("step: estimated milliseconds", names=[*steps])
-    panel = Panel(
-        at, Axis("device", names=lines), [tiles(rows, *named, words="said", **look)]
+    at, cells = (
+        "step: estimated milliseconds",
+        tiles(rows, *named, words="said", **look),
     )
+    panel = Panel(Axis(at, names=[*steps]), Axis("device", names=lines), [cells])
     counts = firsts.value_counts().reindex([*steps, ""]).dropna().astype(int)
     each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items()]
     length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fastlab.cost.memory import RESERVE
 from fastlab.figures.grammar import Figure
-from fastlab.figures.layers import gridlines, level, line, points
+from fastlab.figures.layers import formats, gridlines, level, line, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
 from fastlab.figures.style import DASHES, color_of
 from fastlab.latency.costs import WEIGHTS, costs_of
@@ -46,11 +46,13 @@ def batch_knee(
     batch = Axis(label, "log", plain, ticks, edges)
     ridges = [level(b, "x", color_of(p), ":") for p, b in turns.items()]
     upper = [*_lines(curves, "estimated_ms", ENDS), *_bounds(curves)]
-    upper += _marks(known, "measured_ms", "^", " measured", ends=OWN_ENDS)
-    lower = [*_lines(curves, "tokens_per_s"), *_marks(known, "tokens_per_s", "^")]
+    named = {p: f"{p} measured" for p in turns}
+    upper += formats(known, "batch", "measured_ms", named, ends=OWN_ENDS)
+    lower = _lines(curves, "tokens_per_s")
+    lower += formats(known, "batch", "tokens_per_s", name="")
     said = knees["precision"] + " ridge\nat batch " + knees["knee"].map(digits)
-    named = knees.assign(said=said, batch=knees["knee"])[knees["knee"] < widest]
-    lower += _marks(named, "tokens_per_s", "", words="said")
+    knees = knees.assign(said=said, batch=knees["knee"])[knees["knee"] < widest]
+    lower += formats(knees, "batch", "tokens_per_s", name="", marker="", words="said")
     look: dict[str, Any] = {"decor": [gridlines(), *ridges]}
     ms, rate = (
         Axis("milliseconds a step", "log", si),
@@ -96,7 +98,8 @@ def _lines(curves: pd.DataFrame, y: str, band: Any = ()) -> list[Layer]:
     ends = curves[~curves.groupby("series")["fits"].transform("all") & curves["fits"]]
     ends = ends.groupby("series", sort=False).tail(1)
     full = np.where(ends["batch"].duplicated(), "", "memory full")
-    return [*layers, *_marks(ends.assign(full=full), y, "x", words="full")]
+    look = {"marker": "x", "size": 9, "words": "full"}
+    return [*layers, *formats(ends.assign(full=full), "batch", y, name="", **look)]
 
 
 def _bounds(curves: pd.DataFrame) -> list[Layer]:
@@ -107,18 +110,7 @@ def _bounds(curves: pd.DataFrame) -> list[Layer]:
             if len(part) >= FEWEST:
                 named.append(part.iloc[len(part) // 2])
     rows = pd.DataFrame(named, columns=curves.columns)
-    return _marks(rows, "estimated_ms", "", words="bound")
-
-
-def _marks(
-    rows: pd.DataFrame, y: str, marker: str, name: str = "", **look: Any
-) -> list[Layer]:
-    """Marks in the colour of each precision, with a column of words or a name."""
-    look |= {"marker": marker, "size": 9}
-    return [
-        points(own, "batch", y, name and f"{p}{name}", color=color_of(p), **look)
-        for p, own in rows.groupby("precision", sort=False)
-    ]
+    return formats(rows, "batch", "estimated_ms", name="", marker="", words="bound")
 
 
 def kv_kinds(shape: ModelShape) -> dict[str, int]:

@@ -19,7 +19,7 @@ from fastlab.figures.style import GREY, PALE
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
 from fastlab.rows import only
-from fastlab.spec.cuts import possible_shares, ways_to_choose
+from fastlab.spec.cuts import possible_shares, read_points
 from fastlab.spec.point import Point
 from fastlab.spec.pruning import NOTHING_CUT, RATIOS, WIDTHS, Pruning
 from fastlab.words import digits, percent, si, times
@@ -94,7 +94,7 @@ def controls(models: Mapping[str, Point], profile: Device | None) -> dict[str, A
 
         return options
 
-    every = ways_to_choose()["all"]
+    every = read_points("cuts")["all"]
     shares = {name: offered(name) for name in ("layers", "ffn", "hidden", "heads")}
     ways = {"layer_choice": every["layers"], "importance": every["units"]}
     first = {"model": models, "device": device_menu(profile)}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,13 @@ from fastlab.latency.devices import Device
 from fastlab.reading import nothing_measured
 from fastlab.rows import ESTIMATED, MEASURED, MISSING, points_of, with_quality
 from fastlab.spec.checks import check_choice
+from fastlab.spec.cuts import read_points
 from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.grids import point_of
 from fastlab.spec.point import Point
 from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, factor, percent, power, times
 
-LADDER = Path(__file__).parents[2] / "data" / "points" / "ladder.yaml"
 EAGER = "dynamic"  # transformers' eager decoding: what every rung is compared with
 LOST = ("kl_nats", "top1", "max_abs")
 RATES = {  # a longer time is a lower rate
@@ -55,14 +53,6 @@ BESIDE: dict[str, tuple[str, Callable[[float], str]]] = {
 WHY = 52  # characters of a reason that is written where numbers would be
 
 
-@lru_cache
-def _ladder() -> dict[str, Any]:
-    import yaml
-
-    found: dict[str, Any] = yaml.safe_load(LADDER.read_text(encoding="utf-8"))
-    return found
-
-
 def ladder_points(
     shape: str | Mapping[str, Any],
     precisions: Sequence[str],
@@ -75,7 +65,7 @@ def ladder_points(
     of its rungs, or "all". Quantized precisions quantize the output head too.
     ValueError for an unknown name or precision.
     """
-    ladder, points = _ladder(), []
+    ladder, points = read_points("ladder"), []
     chosen = list(ladder["rungs"] if list(names) == ["all"] else names)
     if isinstance(shape, str):
         shape = dict(ladder["shapes"].get(shape, {"model": shape}))
@@ -93,9 +83,9 @@ def ladder_points(
 
 def rung_of(row: Mapping[str, Any]) -> str:
     """The name of the rung that a row is, by the fields of its step; "" for none."""
-    usual = _ladder()["usual"]
+    usual = read_points("ladder")["usual"]
     step = {field: row[field] for field in usual}
-    for name, changed in _ladder()["rungs"].items():
+    for name, changed in read_points("ladder")["rungs"].items():
         if step == {field: (usual | changed)[field] for field in usual}:
             return str(name)
     return ""
@@ -139,7 +129,9 @@ def ladder(table: pd.DataFrame, subject: str) -> Figure:
     """
     whole = table["phase"] == "generate"
     rows = table.assign(
-        line=table["rung"].str.removeprefix("generate, ").replace(_ladder()["labels"]),
+        line=table["rung"]
+        .str.removeprefix("generate, ")
+        .replace(read_points("ladder")["labels"]),
         group=table["precision"].where(~whole, WHOLE),
         noisy=table["flags"].astype(str).str.contains("noisy"),
     ).iloc[np.argsort(whole, kind="stable")]

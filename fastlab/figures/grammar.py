@@ -22,7 +22,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from fastlab.figures.layers import diagonal, formats
-from fastlab.figures.painting import legend, paint, write_words
 from fastlab.figures.panels import (
     ENDS,
     KINDS,
@@ -31,6 +30,9 @@ from fastlab.figures.panels import (
     Layer,
     Panel,
     drawn_columns,
+    legend,
+    paint,
+    write_words,
 )
 from fastlab.figures.style import TITLE
 from fastlab.words import digits, plain

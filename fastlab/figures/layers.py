@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,8 @@ def points(
         along = 0 if panel.x.names else 1
         at[along][:] += shift if (panel.x.names or panel.y.names) else 0
         bar = INTERVAL if pale else {"color": color, "alpha": 0.5, "lw": 1.2}
-        for columns, places, span in (
-            (across, at[1], "hlines"),
-            (ends, at[0], "vlines"),
-        ):
+        pairs = (across, at[1], "hlines"), (ends, at[0], "vlines")
+        for columns, places, span in pairs:
             if columns:
                 low, high = (rows[column].to_numpy(float) for column in columns)
                 getattr(axes, span)(places, low, high, zorder=3, **bar)
@@ -65,18 +63,37 @@ def points(
 
 
 def formats(
-    rows: pd.DataFrame, x: str, y: str, names: Mapping[str, str] = {}, **look: Any
+    rows: pd.DataFrame,
+    x: str,
+    y: str,
+    names: Mapping[str, str] = {},
+    name: str | None = None,
+    **look: Any,
 ) -> list[Layer]:
-    """Marks of each precision and phase, in their look; names: for the key."""
-    say = names.get
+    """Marks of each precision and phase, in their look.
+
+    names: of precisions, for the key; name: of all layers instead.
+    """
     return [
-        points(own, x, y, f"{say(p, p)} {phase}", **look_of(p, phase), **look)
-        for (p, phase), own in rows.groupby(["precision", "phase"], sort=False)
+        points(own, x, y, say if name is None else name, **(style | look))
+        for say, style, own in _each(rows, names)
     ]
 
 
-def clocks(rows: pd.DataFrame, y: str, name: str, **look: Any) -> list[Layer]:
-    """On named lines, in ms: estimates, hollow over their intervals; measurements."""
+def _each(rows: pd.DataFrame, names: Mapping[str, str] = {}) -> Iterator[Any]:
+    """Name, look and rows of each precision and phase."""
+    for (p, phase), own in rows.groupby(["precision", "phase"], sort=False):
+        yield f"{names.get(p, p)} {phase}", look_of(p, phase), own
+
+
+def clocks(rows: pd.DataFrame, y: str, name: str = "", **look: Any) -> list[Layer]:
+    """On named lines, in ms: estimates, hollow over their intervals; measurements.
+
+    Without a name those of each precision and phase, in their look.
+    """
+    if not name:
+        each = (clocks(own, y, n, **(style | look)) for n, style, own in _each(rows))
+        return [layer for layers in each for layer in layers]
     guessed = look | {"across": ENDS, "hollow": True, "pale": True}
     timed = look | {"across": OWN_ENDS}
     return [
@@ -177,9 +194,8 @@ def stacked(
     for part, (color, hatch) in parts.items():
         own = rows[[at, part]].assign(_base=below)
         pair = (part, at) if flat else (at, part)
-        layers.append(
-            bars(own, *pair, part, color=color, hatch=hatch, base="_base", **look)
-        )
+        bar = bars(own, *pair, part, color=color, hatch=hatch, base="_base", **look)
+        layers.append(bar)
         below = below + rows[part].to_numpy(float)
     return layers
 
@@ -210,9 +226,8 @@ def tiles(
         for left, low, number, text in zip(*at, rows[value], texts, strict=True):
             known = number is not None and np.isfinite(number)
             face = colormaps[cmap](norm(number)) if known else PALE
-            axes.add_patch(
-                Rectangle((left - 0.5, low - 0.5), 1, 1, fc=face, ec="white")
-            )
+            cell = Rectangle((left - 0.5, low - 0.5), 1, 1, fc=face, ec="white")
+            axes.add_patch(cell)
             said = f"{text}{write(number)}" if known else text
             color = ink(face[:3]) if known else readable(GREY)
             place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TEXT}
@@ -273,18 +288,6 @@ def diagonal(
             axes.text(high, 1.03 * high, words, **text)
 
     return draw
-
-
-def even_at(x: Any, gain: Any) -> float:
-    """Where gains last cross one between two of x, by a straight line in log gain.
-
-    NaN where all lie on one side. x ascends.
-    """
-    at, log = np.asarray(x, float), np.log(np.asarray(gain, float))
-    for n in np.flatnonzero((log[:-1] > 0) != (log[1:] > 0))[-1:]:
-        share = log[n] / (log[n] - log[n + 1])
-        return float(at[n] + share * (at[n + 1] - at[n]))
-    return float("nan")
 
 
 def gridlines(axis: str = "both") -> Any:

@@ -6,7 +6,6 @@ precision=baseline).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ import pandas as pd
 from fastlab.figures.grammar import Figure, nothing
 from fastlab.figures.layers import clocks, formats, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
-from fastlab.figures.style import GREY, color_of, look_of
+from fastlab.figures.style import GREY, color_of
 from fastlab.reading import name_of, nothing_measured, written
 from fastlab.rows import compared
 from fastlab.words import digits, percent, si, times
@@ -50,14 +49,6 @@ def comparable(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return rows[both & (rows["precision"] != baseline)]
 
 
-def each_precision(
-    rows: pd.DataFrame, make: Callable[[str, pd.DataFrame], list[Layer]]
-) -> list[Layer]:
-    """The layers made of each precision's name and rows, in their order."""
-    groups = rows.groupby("precision", sort=False)
-    return [layer for name, own in groups for layer in make(str(name), own)]
-
-
 def trade(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:
     """A line for each precision: ms of each phase, KL against fp32, MB stored.
 
@@ -85,11 +76,6 @@ def _clocked(
     rows: pd.DataFrame, names: Axis, baseline: str, at: str = "precision"
 ) -> Panel:
     """ms of one kind of call on named lines (column `at`), and what it gains beside."""
-    phase, many = rows[["phase", "rows"]].iloc[0]
-
-    def marks(name: str, own: pd.DataFrame) -> list[Layer]:
-        return clocks(own, at, f"{name} {phase}", **look_of(name, phase))
-
     said = dict.fromkeys(names.names, "")
     for _, row in rows.iterrows():
         predicted, measured = (written(name, row[name]) for name in GAINS)
@@ -99,8 +85,8 @@ def _clocked(
         said[row[at]] = gain if known else str(row["status"])
     notes = [(f"over {baseline}\n(predicted)", [*said.values()])]
     axis = Axis("ms: hollow = estimated", "log", ticks=TICKS)
-    title = _call(phase, many)
-    return Panel(axis, names, each_precision(rows, marks), title, notes=notes)
+    title = _call(*rows[["phase", "rows"]].iloc[0])
+    return Panel(axis, names, clocks(rows, at), title, notes=notes)
 
 
 def _call(phase: str, rows: int) -> str:
@@ -110,11 +96,7 @@ def _call(phase: str, rows: int) -> str:
 def _quality(each: pd.DataFrame, names: Axis) -> Panel:
     """KL on a log scale; beside it top-1 agreement, the largest difference, and MB."""
     lost = each[each["kl_nats"].astype(float) > 0]
-
-    def mark(name: str, own: pd.DataFrame) -> list[Layer]:
-        look: dict[str, Any] = {"marker": "D", "color": color_of(name)}
-        return [points(own, "kl_nats", "precision", "KL", **look)]
-
+    marks = formats(lost, "kl_nats", "precision", name="KL", marker="D")
     limits = (lost["kl_nats"].min() / 4, lost["kl_nats"].max() * 4)
     ticks = [10.0**n for n in range(-8, 3, 2)]
     axis = Axis("KL (nats)", "log", ticks=ticks, limits=limits if len(lost) else None)
@@ -127,7 +109,7 @@ def _quality(each: pd.DataFrame, names: Axis) -> Panel:
         ("top-1,\nmax |Δ logit|", said),
     ]
     look: dict[str, Any] = {"notes": notes, "note_width": 0.4}
-    return Panel(axis, names, each_precision(lost, mark), "quality lost", **look)
+    return Panel(axis, names, marks, "quality lost", **look)
 
 
 def _texts(rows: pd.DataFrame, name: str) -> list[str]:

@@ -18,7 +18,7 @@ from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import GREY, color_of, look_of
 from fastlab.latency import estimates as model
 from fastlab.latency.costs import CAUSAL, KV_WRITE, WEIGHTS, costs_of
-from fastlab.latency.devices import Device
+from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.devices import device as find_device
 from fastlab.rows import estimated
 from fastlab.spec.point import Point
@@ -137,7 +137,7 @@ def measured_roof(samples: pd.DataFrame, device: Device, path: pd.DataFrame) -> 
     path: estimated FLOP/s of one layer as its rows grow, a grey line. Where the device
     has a datasheet, its roof is dashed.
     """
-    sheet = datasheet(device) if device.calibrated else None
+    sheet = datasheet_row(device.name) if device.calibrated else None
     every = {"datasheet ": sheet, "": device} if sheet else {"": device}
     top = max(max(roof.peak_flops.values()) for roof in every.values()) * 4
     x, y = (samples[X].min() / 3, samples[X].max() * 3), (samples[Y].min() / 3, top)
@@ -167,14 +167,6 @@ def measured_roof(samples: pd.DataFrame, device: Device, path: pd.DataFrame) -> 
     return Figure(panels, title, rows, size, columns=across, share="y")
 
 
-def datasheet(device: Device | None) -> Device | None:
-    """The datasheet's row of a calibrated device; None where it has none, as a CPU."""
-    try:
-        return find_device(device.name) if device else None
-    except ValueError:
-        return None
-
-
 def batches_to(most: int) -> list[int]:
     """1, 2, 3, 4, 6, 8, 12 ... up to `most`: two values for each doubling."""
     steps = [step for n in range(1, 31) for step in (2**n, 3 * 2 ** (n - 1))]
@@ -200,6 +192,6 @@ def calls_on(calls: Iterable[Point], device: Device) -> Figure:
 
 
 def device_menu(*devices: Device | None) -> dict[str, Device]:
-    """Devices by the name that a menu shows: the given ones, then datasheets."""
-    every = [*filter(None, devices), *map(find_device, DEVICES)]
+    """Devices by the name that a menu shows: the given ones, then mere datasheets."""
+    every = [*filter(None, devices), *(find_device(name).sheet for name in DEVICES)]
     return {one.name + " (calibrated)" * one.calibrated: one for one in every}

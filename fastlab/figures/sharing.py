@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from fastlab.figures.grammar import Figure, nothing
-from fastlab.figures.layers import bars, drawn, gridlines, points
-from fastlab.figures.panels import OWN_ENDS, Axis, Layer, Panel
+from fastlab.figures.layers import bars, clocks, drawn, gridlines, points
+from fastlab.figures.panels import Axis, Layer, Panel
 from fastlab.figures.style import FAINT, GREEN, GREY, MARKERS, color_of
 from fastlab.reading import written
 from fastlab.spec.storage import BITS, Sharing, palette_bytes, tables_of
@@ -76,19 +76,16 @@ def lookups(table: pd.DataFrame) -> Figure:
     if table.empty:
         return nothing("nothing measured")
     named = table["storage"].str.replace(".*palette", "palettes", regex=True)
-    colors = {n: color_of(n.removeprefix("dense ")) for n in named} | {
-        "palettes": GREEN
-    }
+    colors = {n: color_of(n.removeprefix("dense ")) for n in named}
+    colors["palettes"] = GREEN
     ways = Axis("", names=list(dict.fromkeys(table["storage"])))
     panels, slower = [], []
     for phase, own in table.groupby("phase", sort=False):
-        layers = []
+        layers: list[Layer] = []
         for name, rows in own.groupby(named, sort=False):
             look: dict[str, Any] = {"color": colors[name], "size": 9}
             look["marker"] = MARKERS[str(phase)]
-            layers.append(points(rows, "estimated_ms", "storage", hollow=True, **look))
-            look["across"] = OWN_ENDS
-            layers.append(points(rows, "measured_ms", "storage", name, **look))
+            layers += clocks(rows, "storage", str(name), **look)
         gains = own[["measured_gain", "estimated_gain"]].map(partial(written, "ratio"))
         said = dict(zip(own["storage"], gains.to_numpy(), strict=True))
         words = {at: f"{a} ({b})".removesuffix(" ()") for at, (a, b) in said.items()}

@@ -13,17 +13,11 @@ import numpy as np
 import pandas as pd
 
 from fastlab.figures.grammar import Figure, against, nothing
-from fastlab.figures.layers import even_at, gridlines, level, line, points
+from fastlab.figures.layers import formats, gridlines, level, line, points
 from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Panel
-from fastlab.figures.precisions import (
-    GAINS,
-    calls,
-    comparable,
-    each_precision,
-    with_loss,
-)
+from fastlab.figures.precisions import GAINS, calls, comparable, with_loss
 from fastlab.figures.roofline import batches_to
-from fastlab.figures.style import color_of, look_of
+from fastlab.figures.style import color_of
 from fastlab.latency.devices import Device
 from fastlab.rows import ESTIMATED, MEASURED, estimated, only, over, points_of
 from fastlab.spec.formats import FORMATS
@@ -51,23 +45,18 @@ def curves(
     out; ValueError where the device lacks the baseline.
     """
     device.product_rate(baseline)
-    recipes = [
-        Recipe(name, runtime=point.recipe.runtime)
-        for name in dict.fromkeys([baseline, *precisions])
-        if device.can(name) and divides(point, name)
-    ]
     works = [replace(point.workload, batch=batch) for batch in batches_to(most)]
-    steps = [replace(point, recipe=r, workload=work) for r in recipes for work in works]
+    steps: list[Point] = []
+    for name in filter(device.can, dict.fromkeys([baseline, *precisions])):
+        recipe = Recipe(name, runtime=point.recipe.runtime)
+        try:
+            steps += [replace(point, recipe=recipe, workload=work) for work in works]
+        except ValueError:  # groups that do not divide
+            if name == baseline:
+                raise
     rows = estimated(steps, device).assign(status="estimated", reason="")
     sure = ~rows["extrapolated"].astype(bool) | (rows["precision"] == baseline)
     return over(rows.assign(calibrated=sure, device=device.name), precision=baseline)
-
-
-def divides(point: Point, precision: str) -> bool:
-    """Whether the groups of a precision divide the widths of the point's model."""
-    group, shape = FORMATS[precision].group, point.shape
-    widths = (shape.hidden, shape.heads * shape.head_dim, shape.ffn)
-    return not group or not any(width % group for width in widths)
 
 
 def by_batch(
@@ -91,9 +80,7 @@ def by_batch(
         dash = "--" if kind.dynamic else ":" if kind.autocast else "-"
         look: dict[str, Any] = {"color": color_of(name), "dash": dash}
         layers.append(line(own, "batch", GAINS[0], named, **look, sure="calibrated"))
-    layers += each_precision(
-        others, lambda p, own: [points(own, "batch", GAINS[1], **look_of(p, "decode"))]
-    )
+    layers += formats(others, "batch", GAINS[1], name="")
     most, gains = int(lines["batch"].max()), shown[[*GAINS]].to_numpy(float)
     ticks, ends = [2**n for n in range(30) if 2**n <= most], (0.85, most * 1.05)
     x = Axis("batch: rows in each product", "log", ticks=ticks, limits=ends)
@@ -129,6 +116,18 @@ def _turns(lines: pd.DataFrame, marks: pd.DataFrame, baseline: str) -> str:
     what = "estimated (measured)" if len(marks) else "estimated"
     each = ", ".join(said) or "none that starts out faster"
     return f"Slower than {baseline} from this batch on, {what}\n{each}"
+
+
+def even_at(x: Any, gain: Any) -> float:
+    """Where gains last cross one between two of x, by a straight line in log gain.
+
+    NaN where all lie on one side. x ascends.
+    """
+    at, log = np.asarray(x, float), np.log(np.asarray(gain, float))
+    for n in np.flatnonzero((log[:-1] > 0) != (log[1:] > 0))[-1:]:
+        share = log[n] / (log[n] - log[n + 1])
+        return float(at[n] + share * (at[n + 1] - at[n]))
+    return float("nan")
 
 
 def predicted(rows: pd.DataFrame, baseline: str = "bf16") -> Figure:

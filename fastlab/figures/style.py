@@ -1,6 +1,7 @@
 """The house style of figures: colours, marks, sizes. Always passed, never set.
 
-Filled = measured, hollow or line = predicted; colour = precision, marker = phase.
+Filled = measured, hollow or line = predicted, with a ring in it = published by others;
+colour = precision, marker = phase.
 """
 
 from __future__ import annotations

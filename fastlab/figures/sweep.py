@@ -11,12 +11,12 @@ import pandas as pd
 
 from fastlab.figures.grammar import Figure, against, nothing
 from fastlab.figures.layers import clocks, line, points, tiles
-from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Layer, Panel
+from fastlab.figures.panels import ENDS, OWN_ENDS, Axis, Panel
 from fastlab.figures.style import FAINT, GREY, log_norm, look_of, ratio_norm
 from fastlab.latency.devices import Device
 from fastlab.reading import name_of, nothing_measured, short, within
 from fastlab.rows import compared, estimated, points_of, settled
-from fastlab.spec.point import Point
+from fastlab.spec.point import Point, vary
 from fastlab.spec.shape import override
 from fastlab.words import digits, si, times
 
@@ -35,13 +35,9 @@ def pairs(rows: pd.DataFrame) -> Figure:
     sure = settled(known)
     ratios = known["ratio"].map(times).where(sure, UNSURE + known["ratio"].map(times))
     heading = "ratio" if sure.all() else f"ratio\n({UNSURE} not settled)"
-    layers: list[Layer] = []
-    for (precision, phase), own in known.groupby(["precision", "phase"], sort=False):
-        look, named = look_of(precision, phase), f"{precision} {phase}"
-        layers += clocks(own, "call", named, **look)
     axis = Axis("milliseconds: hollow = estimated, filled = measured", "log")
     calls = Axis("", names=list(known["call"]))
-    panel = Panel(axis, calls, layers, notes=[(heading, list(ratios))])
+    panel = Panel(axis, calls, clocks(known, "call"), notes=[(heading, list(ratios))])
     title = f"measured / estimated: {within(known, 1.25)}"
     return Figure([panel], title, known, (8.6, 1.6 + 0.42 * len(known)))
 
@@ -156,10 +152,7 @@ def curve(rows: pd.DataFrame, profile: Device | None, layers: int) -> pd.DataFra
         if all(p.shape == override(p.shape, {"hidden": n}) for n, p in known.items()):
             shapes = {n: override(first.shape, {"hidden": n}) for n in steps}
             known = {n: replace(first, shape=s) for n, s in shapes.items()} | known
-        deep = [
-            replace(p, shape=replace(p.shape, layers=layers)) for p in known.values()
-        ]
-        made = estimated(deep, profile)
+        made = estimated([vary(p, "layers", layers) for p in known.values()], profile)
     found = made[["hidden", "estimated_ms", *ENDS]].dropna()
     return found.sort_values("hidden").astype(float)
 
@@ -169,11 +162,11 @@ def on_devices(point: Point, devices: Sequence[Device], layers: int) -> Figure:
 
     The axis has room for 1 to 64 layers.
     """
-    depths = (layers, 1, MOST)
-    deep = [replace(point, shape=replace(point.shape, layers=n)) for n in depths]
+    deep = [vary(point, "layers", n) for n in (layers, 1, MOST)]
     lines, room = [], []
     for device in devices:
-        basis = "rates measured here" if device.calibrated else "datasheet"
+        how = "prior of other GPUs" if device.fitted == "prior" else "datasheet"
+        basis = "rates measured here" if device.calibrated else how
         name = "this machine" if device.calibrated else device.name
         known = {"on": f"{name}\n({basis})", "device": device.name, "basis": basis}
         room.append(estimated(deep, device))

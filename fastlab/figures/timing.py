@@ -100,17 +100,14 @@ def sample_size_effect(tries: pd.DataFrame) -> Figure:
     low, high = min(dots["ratio"].min(), 1 - FAR), max(dots["ratio"].max(), 1 + FAR)
     apart = [f for f in FACTORS if f > (high / low) ** 0.08]  # none too close to one
     up, down = ([f for f in apart if f < end * 1.01][-3:] for end in (high, 1 / low))
+    ticks, names = [*(1 / f for f in down), 1, *up], map(str, summary["samples"])
+    bar: dict[str, Any] = {"across": ("low", "high"), "marker": "|", "size": 16}
     panel = Panel(
-        Axis(
-            "median of few / median of all",
-            "log",
-            factor,
-            [*(1 / f for f in down), 1, *up],
-        ),
-        Axis("", names={str(n): f"{n} samples" for n in summary["samples"]}),
+        Axis("median of few / median of all", "log", factor, ticks),
+        Axis("", names={n: f"{n} samples" for n in names}),
         [
             drawn(_dots, dots, "ratio", "samples", "tries", write=times),
-            drawn(_spans, summary, "median", "samples", ends=("low", "high")),
+            points(summary, "median", "samples", pale=True, **bar),
         ],
         notes=[(f"off by more\nthan {far}", strayed)],
         decor=[lambda axes: axes.axvspan(1 - FAR, 1 + FAR, color=PALE), level(1, "x")],
@@ -127,11 +124,6 @@ def _dots(axes: Axes, rows: pd.DataFrame) -> None:
     for place, (_, own) in enumerate(rows.groupby("samples", sort=False)):
         at = place + np.linspace(-0.28, 0.28, len(own))
         axes.scatter(own["ratio"], at, s=11, color=GREY, alpha=0.5, lw=0)
-
-
-def _spans(axes: Axes, rows: pd.DataFrame) -> None:
-    axes.hlines(range(len(rows)), rows["low"], rows["high"], color=BLACK, lw=3)
-    axes.plot(rows["median"], range(len(rows)), "|", color=BLACK, ms=16)
 
 
 def intervals(simulated: pd.DataFrame) -> Figure:

@@ -42,7 +42,7 @@ def calibrated(
     for precision in {point.recipe.precision for point in points}:
         if not device.holds(precision):
             raise ValueError(
-                f"{device.name} has no calibrated fit for {precision}; "
+                f"{device.name} has no {device.fitted} fit for {precision}; "
                 "run `fastlab calibrate`, or choose model='roofline'"
             )
     profile = device.fits or Profile(())
@@ -60,9 +60,13 @@ def host_work(
     """Seconds of the host beside the operations of a call: launching, replaying graphs.
 
     A CPU's own kernels are called within its operations: what is left is the code
-    between them, of which there is none within one function.
+    between them, of which there is none within one function. A serving engine's cost of
+    a step stands for all that.
     """
     host = cost.host
+    if profile.step_s or profile.sequence_s:
+        each = profile.step_s + point.workload.batch * profile.sequence_s
+        return 0.0, host.passes * each
     eager = host.eager - (host.inner if kind == "cpu" else 0)
     launching = eager * profile.host(point.shape.family)
     launching += host.compiled * profile.compiled_s + host.calls * profile.call_s
@@ -103,7 +107,10 @@ def _timing(
     else:
         seconds = max(busy, launching)
         name = "launch" if launching > busy else name
-    width = math.exp(half * device.fits.stretch) if device.fits else 1.0
+    fits = device.fits or Profile(())
+    waits = launching > busy and device.kind != "cpu"
+    half = max(half * fits.stretch, fits.host_half * waits)
+    width = math.exp(half)
     return Timing(seconds, seconds / width, seconds * width, name, bool(beyond))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastlab.cost.columns import apart, in_order, width
 from fastlab.cost.operations import operations
+from fastlab.cost.ops import Operation
 from fastlab.cost.passes import calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
@@ -40,7 +43,8 @@ class Host(NamedTuple):
 
     launches of single kernels from eager and from compiled code, calls of compiled
     code, and CUDA graphs replayed, which hold the kernels of all compiled steps. inner:
-    how many of the eager ones follow another within the same function.
+    how many of the eager ones follow another within the same function. passes: forward
+    passes, each a step of a serving engine.
     """
 
     eager: int = 0
@@ -48,6 +52,7 @@ class Host(NamedTuple):
     compiled: int = 0
     calls: int = 0
     replays: int = 0
+    passes: int = 0
 
 
 class Costs(NamedTuple):
@@ -73,42 +78,61 @@ EACH = ("matrix", "times", "dims", "classes", "precisions", "compiled")  # by op
 @lru_cache(maxsize=4096)
 def costs_of(point: Point, graphs: bool = True) -> Costs:
     """The cost matrix of a point and its exact totals; graphs: as a GPU runs it."""
-    ops = operations(point)
-    fields = list(zip(*ops, strict=True))  # by columns: 10,000 points take a second
-    times, counts = fields[2], fields[3:10]  # those of COUNTED
-    totals = tuple([sum(map(mul, times, column)) for column in counts])
+    return _costs(point, graphs)[0]
+
+
+def costs_on(points: Sequence[Point], device: Device) -> list[Costs]:
+    """The costs of points as the device runs them: only GPUs replay graphs."""
+    graphs = device.kind != "cpu"
+
+    def count(point: Point) -> list[Costs]:
+        return _costs(point, graphs) if width(point) else [costs_of(point, graphs)]
+
+    return in_order(points, count)
+
+
+def _costs(point: Point, graphs: bool) -> list[Costs]:
+    """Of each call that a point stands for; what they have in common they share."""
+    ops, n = operations(point), width(point) or 1
+    times, *counts = zip(*[op[2:10] for op in ops], strict=True)
     often = np.array(times, float)
-    matrix = np.array(counts, float).T * often[:, None]
-    dims = np.array([(op.dims + _NO_DIMS)[:6] for op in ops], float)
-    for array in (often, matrix, dims):
+    matrix = _table([op[3:10] for op in ops], n) * often[:, None]
+    dims = _table([(op.dims + _NO_DIMS)[:6] for op in ops], n)
+    compiled = np.array([op.compiled for op in ops])
+    for array in (often, matrix, dims, compiled):
         array.flags.writeable = False
-    classes = tuple(map(class_of, ops))
-    dense = point.recipe.format.dense
-    precisions = tuple([op.precision or dense for op in ops])
-    if not point.recipe.engine.compiled:
-        compiled, host = np.zeros(len(ops), bool), Host(totals[LAUNCHES])
-    else:
-        compiled = np.array([op.compiled for op in ops])
-        host = _host(point, matrix[:, LAUNCHES], compiled, graphs)
-    if point.recipe.format.weights:
-        within = (".quantize", ".rescale")
-        own = [op for op in ops if not op.compiled and op.name.endswith(within)]
-        host = host._replace(inner=sum(op.times * (op.launches - 1) for op in own))
-    totals = (*totals[:LAUNCHES], host.eager + host.compiled + host.replays)
-    return Costs(matrix, totals, often, dims, classes, precisions, compiled, host)
+    dense, host = point.recipe.format.dense, _host(point, ops, graphs)
+    told = tuple(map(class_of, ops)), tuple([op.precision or dense for op in ops])
+    sums = [sum(map(mul, times, column)) for column in counts[:LAUNCHES]]
+    totals = apart([*sums, host.eager + host.compiled + host.replays], point)
+    return [
+        Costs(own, total, often, sizes, *told, compiled, Host(*one))
+        for own, total, sizes, one in zip(
+            matrix, totals, dims, apart(host, point), strict=True
+        )
+    ]
 
 
-def costs_on(point: Point, device: Device) -> Costs:
-    """The costs of a point as the device runs it: only GPUs replay graphs."""
-    return costs_of(point, device.kind != "cpu")
+def _table(rows: Sequence[Sequence[Any]], n: int) -> np.ndarray:
+    """[n, rows, columns] of numbers, and of columns of n of them."""
+    found = np.empty((len(rows) * len(rows[0]), n))
+    for i, value in enumerate(value for row in rows for value in row):
+        found[i] = value
+    return found.T.reshape(n, len(rows), -1)
 
 
-def _host(
-    point: Point, launches: np.ndarray, compiled: np.ndarray, graphs: bool
-) -> Host:
+def _host(point: Point, ops: Sequence[Operation], graphs: bool) -> Host:
+    passes = calls(point) + (point.workload.phase != "decode")
     engine, called = point.recipe.engine, max(calls(point), 1)
-    # and around its compiled code
-    eager = int(launches[~compiled].sum()) + engine.launches * called
+    eager = [op for op in ops if not op.compiled]
+    launches = sum(op.times * op.launches for op in eager)
+    within = (".quantize", ".rescale") if point.recipe.format.weights else ()
+    own = [op for op in eager if op.name.endswith(within)]
+    inner = sum(op.times * (op.launches - 1) for op in own)
+    if not engine.compiled:
+        return Host(launches, inner, passes=passes)
+    launches += engine.launches * called  # around its compiled code
     if graphs and engine.replays:
-        return Host(eager, replays=called)
-    return Host(eager, compiled=int(launches[compiled].sum()), calls=called)
+        return Host(launches, inner, replays=called, passes=passes)
+    inside = sum(op.times * op.launches for op in ops if op.compiled)
+    return Host(launches, inner, inside, called, passes=passes)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fastlab.latency.prior import prior, stored, with_engine
 from fastlab.latency.profile import Profile
 from fastlab.record import BUSY
 from fastlab.spec.checks import (
@@ -22,7 +23,7 @@ from fastlab.spec.checks import (
 )
 from fastlab.spec.formats import FORMATS
 
-KINDS = ("cuda", "rocm", "mps", "tpu", "cpu")
+KINDS = ("cuda", "rocm", "mps", "tpu", "fpga", "cpu")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 
 # Eager PyTorch without autograd spends about 5-12 us on a kernel before it runs:
@@ -35,7 +36,7 @@ EAGER_LAUNCH_S = 8e-6
 FILE = Path(__file__).resolve().parents[2] / "data" / "devices.csv"
 
 _TEXTS = ("name", "aliases", "kind", "source", "date")
-_NUMBERS = (*PRECISIONS, "bandwidth_gb_s", "memory_gib", "l2_mib")
+_NUMBERS = (*PRECISIONS, "bandwidth_gb_s", "memory_gib", "l2_mib", "boost_mhz")
 _PRICES = ("price_per_hour_usd", "price_source", "price_date", "note")
 _COLUMNS = (*_TEXTS, *_NUMBERS, *_PRICES)
 
@@ -56,9 +57,10 @@ class Device(Spec):
     price_per_hour: float | None  # USD
     source: str  # URL, or "calibrated <utc date>"
     date: str
-    profile: str  # "datasheet:<alias>" or "calibrated:<8 hex of the content>"
+    profile: str  # "prior:<alias>:<8 hex>", "datasheet:<alias>", "calibrated:<8 hex>"
     fits: Profile | None = field(default=None, hash=False, repr=False)
     busy: str = ""  # what else went on while it was calibrated
+    clock_hz: float = 0.0  # boost clock; 0 = unknown
 
     def __post_init__(self) -> None:
         """Refuse a kind, precision or number that no device can have (ValueError)."""
@@ -70,6 +72,7 @@ class Device(Spec):
             check_number(f"peak_flops[{precision}]", rate)
         check_number("bandwidth", self.bandwidth)
         check_number("launch_s", self.launch_s, zero=True)
+        check_number("clock_hz", self.clock_hz, zero=True)
         if self.price_per_hour is not None:
             check_number("price_per_hour", self.price_per_hour, zero=True)
         self._set(peak_flops={p: float(rate) for p, rate in self.peak_flops.items()})
@@ -82,6 +85,19 @@ class Device(Spec):
     def calibrated(self) -> bool:
         """True when the numbers were measured on this machine, not read."""
         return self.profile.startswith("calibrated")
+
+    @property
+    def fitted(self) -> str:
+        """Which model of latency its fits are for: "calibrated", or "prior"."""
+        return "prior" if self.profile.startswith("prior:") else "calibrated"
+
+    @property
+    def sheet(self) -> Device:
+        """The device by its datasheet alone, without a prior; else as it is."""
+        name = f"datasheet:{self.profile.split(':')[1]}"
+        return (
+            replace(self, fits=None, profile=name) if self.fitted == "prior" else self
+        )
 
     def peak(self, precision: str) -> float:
         """Dense FLOP/s at `precision`; ValueError where the device cannot do it."""
@@ -145,16 +161,46 @@ class Device(Spec):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, SI units, one entry a field; `fits`, `busy` if any."""
-        return {k: v for k, v in asdict(self).items() if v or k not in ("fits", "busy")}
+        empty = ("fits", "busy", "clock_hz")
+        return {k: v for k, v in asdict(self).items() if v or k not in empty}
 
 
 def devices(path: str | Path | None = None) -> list[Device]:
     """Every row of devices.csv (default: the repository's), in order."""
-    return [made for made, _ in _read(Path(path or FILE))]
+    return [_with_prior(made) for made, _ in _read(Path(path or FILE))]
 
 
-def device(name: str) -> Device:
-    """The device with torch's name or the alias `name`, in any case; or ValueError."""
+def device(name: str, engine: str = "") -> Device:
+    """The device with torch's name or the alias `name`, in any case; or ValueError.
+
+    engine: the serving engine of data/prior.json whose cost a step is added.
+    """
+    made = _with_prior(_find(name))
+    if not engine:
+        return made
+    if made.fits is None:
+        raise ValueError(f"engine={engine!r} needs a prior, and {made.name} has none")
+    fits = with_engine(made.fits, engine)
+    return replace(made, fits=fits, profile=f"{made.profile} + {engine}")
+
+
+def _with_prior(made: Device) -> Device:
+    """A datasheet's row, and what public measurements say of such a GPU."""
+    if not (fits := prior(made)):
+        return made
+    name = made.profile.replace("datasheet", "prior", 1)
+    return replace(made, fits=fits, profile=f"{name}:{stored()['stamp']}")
+
+
+def datasheet_row(name: str) -> Device | None:
+    """The device as the repository's devices.csv has it, None where it has none."""
+    try:
+        return _find(name)
+    except ValueError:
+        return None
+
+
+def _find(name: str) -> Device:
     rows = [(made, (made.name, *aliases)) for made, aliases in _read(FILE)]
     known = {_key(label): made for made, labels in rows for label in labels}
     if _key(name) in known:
@@ -163,14 +209,6 @@ def device(name: str) -> Device:
     names = dict.fromkeys(known[key].name for key in close)
     hint = f"; did you mean {' or '.join(names)}?" if names else ""
     raise ValueError(f"unknown device {name!r}{hint}; `fastlab devices` lists all")
-
-
-def datasheet_row(name: str) -> Device | None:
-    """The device as the repository's devices.csv has it, None where it has none."""
-    try:
-        return device(name)
-    except ValueError:
-        return None
 
 
 def _key(name: str) -> str:
@@ -208,8 +246,9 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
         bandwidth=_number(row, "bandwidth_gb_s", where, 1e9),
         memory_bytes=round(_number(row, "memory_gib", where, 2**30)),
         l2_bytes=round(_number(row, "l2_mib", where, 2**20)),
-        launch_s=EAGER_LAUNCH_S,
+        launch_s=EAGER_LAUNCH_S * (row["kind"] != "tpu"),  # its programs are whole
         price_per_hour=_number(row, price, where) if row[price] else None,
+        clock_hz=_number(row, "boost_mhz", where, 1e6) if row["boost_mhz"] else 0.0,
         profile=f"datasheet:{aliases[0]}",
         **dict(texts),
     )

@@ -23,7 +23,8 @@ def waterfall(point: Point, device: Device) -> dict[str, float]:
     "+ whole call" may be negative. Without fits for the precision: the lower end of the
     roofline, which counts launches once, on the host.
     """
-    costs, known = costs_on(point, device), device.holds(point.recipe.precision)
+    [costs] = costs_on([point], device)
+    known = device.holds(point.recipe.precision)
     profile = device.fits if known and device.fits else Profile(())
     on = device if known else replace(device, launch_s=0.0)
     # Estimates of profiles that know less: what each knowledge adds is the difference.
@@ -62,7 +63,7 @@ def breakdown(point: Point, device: Device) -> list[Share]:
     The host adds nothing where it queues ahead of the device's work.
     """
     [made] = estimate([point], device)
-    whole = costs_on(point, device)
+    [whole] = costs_on([point], device)
     alone = [_only(whole, i) for i in range(len(whole.classes))]
     timed = MODELS[made.model](alone, [point] * len(alone), device)
     names = (op.name for op in operations(point))

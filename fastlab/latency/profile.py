@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,8 @@ class ClassFit:
 
     parameters: peak in FLOP/s, bandwidth and cache_bandwidth in bytes/s, cache_bytes,
     sharpness = p - 1, the rest in seconds. width = half an interval in standard
-    deviations of the residual.
+    deviations of the residual. regimes: halves of their own where compute, memory or
+    everything else takes longest.
     """
 
     kind: str
@@ -34,14 +34,18 @@ class ClassFit:
     parameters: Mapping[str, float]
     residual: Residual | None
     width: float
-    low: tuple[float, ...]  # the calibrated range, in log space
+    low: tuple[float, ...]  # the calibrated range, in log space; () = anywhere
     high: tuple[float, ...]
     count: int  # samples it was fitted to
     skipped: tuple[str, ...] = ()
+    regimes: tuple[float, ...] = ()
 
     def predict(self, work: Work) -> tuple[np.ndarray, np.ndarray]:
         """Seconds of each operation, and half of its interval in log units."""
         seconds = formula(self.parameters, work)
+        if self.regimes:
+            longest = parts_of(self.parameters, work).argmax(axis=0)
+            return seconds, np.array(self.regimes)[longest]
         if self.residual is None:
             return seconds, np.full(len(seconds), self.width)
         log_factor, sd = self.residual.at(work.places)
@@ -49,6 +53,8 @@ class ClassFit:
 
     def outside(self, work: Work) -> np.ndarray:
         """Which operations lie beyond the calibrated range in any dimension."""
+        if not self.low:
+            return np.zeros(len(work.places), bool)
         below = work.places < np.array(self.low) - EDGE
         above = work.places > np.array(self.high) + EDGE
         return np.any(below | above, axis=1)
@@ -102,7 +108,9 @@ class Profile:
     bytes are gone through again and again (from which level of a CPU's caches they
     come). whole: by way of running (`way_of`), what calls take beyond the sum of their
     operations, each timed alone; stretch: what their intervals are widened by, as those
-    that the calibration timed need it.
+    that the calibration timed need it. step_s, sequence_s: what a serving engine adds
+    to each forward pass, and to each sequence of it. host_half: half an interval, in
+    log units, of calls that wait for the host.
     provenance: free text by name (versions, date, seconds and points it took).
     """
 
@@ -116,6 +124,9 @@ class Profile:
     whole: Mapping[str, float] = field(default_factory=dict)
     compiled_s: float = 0.0
     call_s: float = 0.0
+    step_s: float = 0.0
+    sequence_s: float = 0.0
+    host_half: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.whole, Mapping):
@@ -163,13 +174,16 @@ class Profile:
         ways = [way_of(name, compiled) for name in names]
         return next((self.whole[way] for way in ways if way in self.whole), 1.0)
 
-    def slowdown(self, precision: str, footprint: float) -> float:
-        """How much longer a byte takes in calls that go through `footprint` bytes."""
+    def slowdown(self, precision: str, footprint: Any) -> Any:
+        """How much longer a byte takes where `footprint` bytes are gone through again.
+
+        Of an array of footprints an array.
+        """
         levels = self.levels.get(precision)
         if not levels:
             return 1.0
         sizes, factors = zip(*levels, strict=True)
-        return float(np.interp(math.log(footprint), np.log(sizes), factors))
+        return np.interp(np.log(footprint), np.log(sizes), factors)
 
     @property
     def count(self) -> int:

@@ -91,7 +91,7 @@ def work(
         batch, new, past, heads, kv_heads, d = dims.T
         keys = past + new
         places, depth = np.stack([batch, keys, heads, kv_heads, d], 1), keys * d
-        rows = none
+        rows = batch * kv_heads
     elif form == "look-up":
         places, depth, rows = dims[:, :2], none, none
     else:

@@ -1,12 +1,15 @@
 """What a request would take and cost on devices that one does not own.
 
-From the datasheet row and typical efficiencies: estimated, not calibrated.
+From the device's prior; without one, from its datasheet and typical efficiencies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
+from typing import NamedTuple
 
 from fastlab.cost.memory import largest_batch, peak_bytes
 from fastlab.cost.operations import operations
@@ -21,7 +24,9 @@ from fastlab.words import si
 
 LABEL = "estimated, not calibrated"
 TYPICAL = EFFICIENCIES["efficiencies 0.7 / 0.9"]  # shares of peak and of bandwidth
+SHEET = "datasheet × {} / {}".format(*TYPICAL)
 SECONDS_PER_HOUR = 3600
+BELIEF = 2  # rows of one's own that weigh as much as the prior
 BF16 = Recipe("bf16")
 
 
@@ -46,8 +51,9 @@ class Request:
 class Offer:
     """A request on a device: seconds, what fits, USD; `refused` says why it cannot.
 
-    seconds = of the whole request, ttft_s to its first token, tpot_s for each further
-    one; cost is that of 1,000 requests at the device's price per hour.
+    seconds = of the whole request, with a prior from low_s to high_s; ttft_s to its
+    first token, tpot_s for each further one; cost is that of 1,000 requests at the
+    device's price per hour. bound: what takes most of the time; basis: SHEET or prior.
     """
 
     device: str
@@ -55,28 +61,69 @@ class Offer:
     ttft_s: float | None = None
     tpot_s: float | None = None
     seconds: float | None = None
+    low_s: float | None = None
+    high_s: float | None = None
+    bound: str = ""
     largest_batch: int = 0
     cost: float | None = None
+    basis: str = ""
+
+
+class Move(NamedTuple):
+    """By what factor so many own rows move the estimates of a phase."""
+
+    factor: float = 1.0
+    n: int = 0
+
+
+UNMOVED = {"prefill": Move(), "decode": Move()}
+
+
+def moves(timed: Sequence[tuple[Point, float, Device]]) -> dict[str, Move]:
+    """What own rows (point, seconds, device) say of prefill, and of decode.
+
+    The median of log(measured / estimated), shrunk by n / (n + BELIEF): few rows move
+    little. A generation counts as decode. Raises ValueError for a device without prior.
+    """
+    logs: dict[str, list[float]] = {name: [] for name in UNMOVED}
+    for point, seconds, device in timed:
+        if device.fitted != "prior":
+            raise ValueError(f"device={device.name!r} has no prior that rows move")
+        (found,) = estimate([point], device)
+        phase = "prefill" if point.workload.phase == "prefill" else "decode"
+        logs[phase].append(math.log(seconds / found.seconds))
+    sizes = {name: len(own) for name, own in logs.items()}
+    middle = {name: median(own or [0.0]) for name, own in logs.items()}
+    return {
+        p: Move(math.exp(middle[p] * n / (n + BELIEF)), n) for p, n in sizes.items()
+    }
 
 
 def typical(device: Device) -> Device:
     """The device at typical efficiencies of its datasheet's peak and bandwidth."""
     compute, memory = TYPICAL
     peaks = {name: compute * rate for name, rate in device.peak_flops.items()}
-    return replace(device, peak_flops=peaks, bandwidth=memory * device.bandwidth)
+    return replace(device.sheet, peak_flops=peaks, bandwidth=memory * device.bandwidth)
 
 
-def offers(request: Request, devices: Iterable[Device]) -> list[Offer]:
+def offers(
+    request: Request, devices: Iterable[Device], moved: Mapping[str, Move] = UNMOVED
+) -> list[Offer]:
     """What each device offers, the cheapest first, those that cannot last."""
 
     def rank(one: Offer) -> tuple[bool, bool, float]:
         return bool(one.refused), one.cost is None, one.cost or one.seconds or 0.0
 
-    return sorted((offer(request, device) for device in devices), key=rank)
+    return sorted((offer(request, one, moved) for one in devices), key=rank)
 
 
-def offer(request: Request, device: Device) -> Offer:
-    """One device's offer; a request that does not fit or cannot run is refused."""
+def offer(
+    request: Request, device: Device, moved: Mapping[str, Move] = UNMOVED
+) -> Offer:
+    """One device's offer; a request that does not fit or cannot run is refused.
+
+    moved: of `moves`; it is heeded where the device has a prior.
+    """
     whole, first = request.point("generate"), request.point("prefill")
     precision, later = request.recipe.precision, request.new_tokens - 1
     if reason := unsupported(whole, device):
@@ -87,12 +134,18 @@ def offer(request: Request, device: Device) -> Offer:
     if batch < request.batch:
         need, room = si(peak_bytes(whole), "B"), si(device.memory_bytes, "B")
         return Offer(device.name, f"needs {need} of {room}", largest_batch=batch)
-    both = estimate([whole, first], typical(device), "roofline")
-    total, prefill = (e.seconds for e in both)
+    known = device.fitted == "prior"
+    every, one = estimate([whole, first], device if known else typical(device))
+    at_first, later_on = (move.factor if known else 1.0 for move in moved.values())
+    prefill = at_first * one.seconds
+    total = prefill + later_on * (every.seconds - one.seconds)
     tpot = (total - prefill) / later if later else None
-    price = device.price_per_hour
+    scale = total / every.seconds
+    low, high = (end * scale if known else None for end in (every.low_s, every.high_s))
+    price, basis = device.price_per_hour, "prior" if known else SHEET
     cost = price and 1000 * (total / request.batch) * price / SECONDS_PER_HOUR
-    return Offer(device.name, "", prefill, tpot, total, batch, cost)
+    times = prefill, tpot, total, low, high
+    return Offer(device.name, "", *times, every.bound, batch, cost, basis)
 
 
 def knee(point: Point, device: Device) -> float:

@@ -7,6 +7,7 @@ Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -182,13 +183,9 @@ def seen(
     def keep(layer: int, _module: Any, _inputs: Any, out: Any) -> None:
         outputs[layer] = (out[0] if isinstance(out, tuple) else out).float()
 
-    hooks = [
-        stack_of(model)[layer].register_forward_hook(partial(keep, layer))
-        for layer in layers
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            hook = stack_of(model)[layer].register_forward_hook(partial(keep, layer))
+            hooks.enter_context(hook)
         logits = model(ids, use_cache=False).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
     return logits.float().flatten(0, 1), outputs

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fastlab.learning.tokens import Blocks
-from fastlab.record import sync
+from fastlab.record import write_atomically
 from fastlab.spec.checks import check_choice, check_count
 
 Loss = Callable[[Tensor], Tensor]  # ids (batch, block + 1) -> mean nats
@@ -264,16 +263,6 @@ class Trainer:
             optimizer.load_state_dict(values)
         self.plan, self.curve = Plan(*state["plan"]), state["curve"]
         self.step, self.seconds = state["step"], state["seconds"]
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call write(temporary path), then put that file in the place of `path` at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".tmp")
-    write(fresh)
-    with fresh.open("rb+") as handle:
-        sync(handle.fileno())
-    os.replace(fresh, path)
 
 
 def next_token_loss(model: nn.Module) -> Loss:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fastlab import machine
-from fastlab.checkpoints import export_model, load
+from fastlab.checkpoints import export_model, load, tokenizer_of
 from fastlab.learning.loop import (
     Evaluate,
     OnRow,
@@ -27,7 +27,6 @@ from fastlab.learning.loop import (
     Trainer,
     Training,
     next_token_loss,
-    write_atomically,
 )
 from fastlab.learning.text import Corpus, corpus_of
 from fastlab.learning.tokens import (
@@ -39,6 +38,7 @@ from fastlab.learning.tokens import (
     token_ids,
 )
 from fastlab.models import build
+from fastlab.record import write_atomically
 from fastlab.spec import ModelShape, Point
 from fastlab.spec.checks import check_count, check_number, make
 
@@ -168,15 +168,12 @@ def _tokenized(folder: Path, run: Run, text: str | None) -> tuple[Any, Tensor]:
 
     They are not made anew: another Python's library has another text.
     """
-    from transformers import AutoTokenizer
-
     place, path = folder / TOKENIZER, folder / IDS
     if text is not None:
         tokenizer = make_tokenizer(text, run.shape.vocab)
         tokenizer.save_pretrained(place)
         np.save(path, token_ids(tokenizer, text).numpy())
-    tokenizer = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
-    return tokenizer, torch.from_numpy(np.load(path, allow_pickle=False))
+    return tokenizer_of(place), torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def _sampled_loss(tokenizer: Any, corpus: Corpus, block: int) -> Evaluate:

@@ -21,6 +21,8 @@ from fastlab.spec.grids import FLAT
 
 RUN_TYPE = "application/vnd.fastlab.run+json"
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+NO_BOOK = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+NO_LITERAL = (*NO_BOOK, SyntaxError, MemoryError)
 WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -71,8 +73,14 @@ def check_values(parameters: Mapping[str, Any]) -> None:
 
 
 def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    import nbformat
     import papermill
 
+    try:  # what papermill reads, and does not check
+        nbformat.validate(nbformat.read(notebook, as_version=4))
+    except Exception as error:
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{notebook} is no notebook (.ipynb): {why}") from None
     try:
         papermill.execute_notebook(
             str(notebook),
@@ -108,14 +116,19 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
     if not tagged:
         raise ValueError(f"{path} has no cell tagged 'parameters'")
     source, found = "".join(tagged[0]["source"]), {}
-    for node in ast.parse(source).body:
+    try:
+        lines = ast.parse(source).body
+    except NO_LITERAL as error:
+        raise ValueError(f"{path}: the parameters are no Python: {error}") from None
+    for node in lines:
         try:
             (target,) = node.targets  # type: ignore[attr-defined]
             default = ast.literal_eval(node.value)  # type: ignore[attr-defined]
             name = str(target.id)
-        except (AttributeError, ValueError):
-            line = f"line {node.lineno} of the parameters: {ast.unparse(node)}"
-            raise ValueError(f"{line} is not name = literal") from None
+        except NO_LITERAL:
+            line = f"line {node.lineno} of the parameters"
+            words = f"{line}: {source.splitlines()[node.lineno - 1]}"
+            raise ValueError(f"{words} is not name = literal") from None
         line = source.splitlines()[(node.end_lineno or 1) - 1]
         comment = line[node.end_col_offset or 0 :].partition("#")[2].strip()
         found[name] = Parameter(name, default, comment)
@@ -125,9 +138,14 @@ def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
 def _cells(path: str | Path) -> list[dict[str, Any]]:
     try:
         cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError):
+        for cell in cells:
+            _ = (
+                "parameters" in cell["metadata"].get("tags", []),
+                "".join(cell["source"]),
+            )
+        return list(cells)
+    except NO_BOOK:
         raise ValueError(f"{path} is no notebook (.ipynb): no cells in it") from None
-    return list(cells)
 
 
 def check_parameters(
@@ -175,7 +193,7 @@ def _parsed(text: str, many: bool = False) -> Any:
         return WORDS[text.lower()]
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except NO_LITERAL:
         text = text[1:-1] if many and text[:1] + text[-1:] in ("[]", "()") else text
         return [_parsed(part) for part in text.split(",")] if many else text
     return list(value) if isinstance(value, tuple) else value

@@ -7,13 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastlab.shrink import parts
-from fastlab.shrink.experts import apart
-from fastlab.shrink.kernels import (
-    Quantized,
-    StoredLinear,
-    linear_of,
-    quantized_linear,
-)
+from fastlab.shrink.kernels import Quantized, StoredLinear, linear_of, quantized_linear
 from fastlab.shrink.kernels.int8 import Int8Embedding, rounded
 from fastlab.spec.checks import check_choice
 from fastlab.spec.formats import FORMATS, INT8, QUANTIZED, Format
@@ -28,8 +22,7 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
     "layers" (the default), "head" (the output head too) or "all" (also the token
     embedding, int8 in every precision). Weights change one at a time where they are, so
     that memory never holds more than the dense model and one weight, or a layer's stack
-    of experts. Biases, norms and
-    position tables stay dense.
+    of experts. Biases, norms and position tables stay dense.
 
     A tied head: with "head" it gets a quantized copy of its own and the embedding stays
     dense; with "all" both read one int8 table where the precision is int8 or
@@ -46,7 +39,7 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
         spec, scope = spec.precision, own
     check_choice("precision", spec, QUANTIZED)
     check_choice("scope", scope := scope or "layers", SCOPES)
-    with apart(model):
+    with parts.apart(model):
         names = parts.linear_names(model, scope)
         _check(model, names, spec)
         if scope == "all" and (why := table_bound(model)):

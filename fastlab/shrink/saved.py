@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fastlab.checkpoints import without_bars
-from fastlab.models import DTYPES, set_implementations
+from fastlab.models import DTYPES
 from fastlab.shrink import parts
-from fastlab.shrink.experts import take_apart
 from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
+from fastlab.shrink.pruning.cutting import tensors_of
 from fastlab.shrink.share import LutLinear
 from fastlab.shrink.sparsify import STORED
 from fastlab.spec.formats import Format
@@ -29,6 +29,7 @@ from fastlab.spec.hub import sha256_of
 from fastlab.spec.manifest import IMPLEMENTATIONS, MANIFEST, SCHEMA, manifest_of
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.storage import Sparsity
+from fastlab.tensors import class_and_config
 
 WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
 
@@ -53,7 +54,12 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
         "attention": attention if attention in IMPLEMENTATIONS else "sdpa",
     }
     if modules:
-        manifest |= {"modules": modules} | _write_stored(model, folder)
+        tensors, shared = _tensors(model)
+        save_file(tensors, folder / WEIGHTS)
+        model.config.save_pretrained(folder)
+        size, sha = (folder / WEIGHTS).stat().st_size, sha256_of(folder / WEIGHTS)
+        file = {"bytes": size, "sha256": sha}
+        manifest |= {"modules": modules, "shared": shared, "file": file}
     else:
         with without_bars():
             model.save_pretrained(folder)
@@ -76,37 +82,23 @@ def recipe_of(model: Any) -> Recipe:
     return Recipe(dense, **shaped)
 
 
-def _write_stored(model: Any, folder: Path) -> dict[str, Any]:
-    tensors, shared = _tensors(model)
-    save_file(tensors, folder / WEIGHTS)
-    model.config.save_pretrained(folder)
-    size, sha = (folder / WEIGHTS).stat().st_size, sha256_of(folder / WEIGHTS)
-    return {
-        "shared": shared,
-        "file": {"bytes": size, "sha256": sha},
-    }
-
-
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Every parameter and buffer once, on the CPU; and which names share another's."""
-    named = _named_tensors(model)
-    first = {id(tensor): name for name, tensor in reversed(named)}
-    shared = {n: first[id(t)] for n, t in named if first[id(t)] != n}
+    """Every parameter and buffer once, on the CPU; and which names share another's.
+
+    Buffers that transformers would compute anew are stored too: they are small.
+    """
+    named = tensors_of(model)
+    first = {id(tensor): name for name, tensor in reversed(named.items())}
+    shared = {n: first[id(t)] for n, t in named.items() if first[id(t)] != n}
     tensors = {
         n: t.detach()
-        for n, t in named
+        for n, t in named.items()
         if n not in shared and not hasattr(t, "__tensor_flatten__")  # 2:4, see portable
     }
     for name, module in parts.stored_modules(model):
         if isinstance(module, StoredLinear):
             tensors |= {f"{name}.{n}": t for n, t in module.portable().items()}
     return {n: t.cpu().contiguous() for n, t in tensors.items()}, shared
-
-
-def _named_tensors(model: Any) -> list[tuple[str, Tensor]]:
-    # Buffers that transformers would compute anew are stored too: they are small.
-    twice = {"remove_duplicate": False}
-    return [*model.named_parameters(**twice), *model.named_buffers(**twice)]
 
 
 def load_stored(
@@ -126,8 +118,9 @@ def load_stored(
         raise ValueError(f"{path} has {size} bytes; the manifest says {expected}")
     if sha256_of(path) != manifest["file"]["sha256"]:
         raise ValueError(f"{path}: its sha256 is not the one in the manifest")
-    attention = attention or manifest["attention"]
-    model = _skeleton(folder, manifest["model"], attention)
+    kind, config = class_and_config(folder, attention)
+    with torch.device("meta"):  # no memory, no random numbers
+        model: nn.Module = kind(config)
     held = load_file(path, device)
     if device == "cpu":  # views of the mapped file, as aligned as they lie there: the
         # int8 product crashes on weights that do not begin at 16 bytes
@@ -140,20 +133,6 @@ def load_stored(
             f"{folder}: its files are not of one model: {error}"
         ) from error
     return model.eval().requires_grad_(False)
-
-
-save_quantized, load_quantized = save, load_stored  # their first names
-
-
-def _skeleton(folder: Path, name: str, attention: str) -> nn.Module:
-    """The model of the config on the meta device: no memory, no random numbers."""
-    import transformers
-
-    kind = getattr(transformers, name)
-    config = kind.config_class.from_pretrained(folder)
-    with torch.device("meta"):
-        model: nn.Module = kind(set_implementations(config, attention))
-    return model
 
 
 def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -> None:
@@ -169,7 +148,7 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         leaves[owner][leaf] = values
     kind, form = _class_of(manifest["recipe"])
     if set(manifest["modules"]) - {name for name, _ in model.named_modules()}:
-        take_apart(model)
+        parts.take_apart(model)
     for name in manifest["modules"]:
         own, dense = leaves[name], model.get_submodule(name)
         if isinstance(dense, nn.Embedding):
@@ -177,7 +156,7 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         else:
             like, bias = parts.dense_weight(dense), own.pop("bias", None)
             model.set_submodule(name, kind(form, like.shape, bias, **own))
-    for name, old in _named_tensors(model):
+    for name, old in tensors_of(model).items():
         if old.device.type != "meta":
             continue
         if name not in held or held[name].shape != old.shape:

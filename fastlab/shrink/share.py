@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink import parts
-from fastlab.shrink.experts import apart
 from fastlab.shrink.kernels import StoredLinear
 from fastlab.spec.storage import Sharing, tables_of
 
@@ -58,7 +57,7 @@ def share(model: nn.Module, sharing: Sharing) -> nn.Module:
     where groups do not divide the rows of a weight, or where it has no dense linears;
     and for weights that are not finite.
     """
-    with apart(model):
+    with parts.apart(model):
         names = parts.dense_names(model, "share")
         for name in names:
             tables_of(sharing, len(parts.dense_weight(model.get_submodule(name))))

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fastlab.shrink import parts
-from fastlab.shrink.experts import apart
 from fastlab.shrink.kernels import StoredLinear, blocks
 from fastlab.shrink.kernels.int4 import to_bytes, to_codes
 from fastlab.shrink.pruning.probes import Site, check_ids, mean_squares
@@ -105,7 +104,7 @@ def sparsify(model: Any, sparsity: Sparsity, ids: Tensor | None = None) -> Any:
     missing or unfit ids, groups that do not divide a width, and a storage that the
     model's device, dtype or sizes do not allow.
     """
-    with apart(model, stays=sparsity.storage in STORED):
+    with parts.apart(model, stays=sparsity.storage in STORED):
         _zero_each(model, sparsity, ids)
     return model
 

@@ -6,9 +6,9 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, field, fields, is_dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, field, fields, is_dataclass
+from functools import lru_cache, partial
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 
@@ -37,7 +37,7 @@ def check_choice(
     others: the choice that is meant by another word for it.
     """
     allowed = list(allowed)
-    if value not in allowed:
+    if value not in allowed or isinstance(value, (bool, float)):
         meant = (others or {}).get(str(value), str(value))
         words = [str(name) for name in allowed]
         hint = did_you_mean(meant, words)
@@ -89,12 +89,17 @@ def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None
     allowed = list(allowed)
     for name in given:
         if name not in allowed:
-            raise ValueError(f"unknown {what} field {name!r}{suggest(name, allowed)}")
+            raise ValueError(
+                f"unknown {what} field {name!r}{suggest(str(name), allowed)}"
+            )
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical(data: Any) -> str:
     """JSON with sorted keys and no spaces; NaN and infinity raise ValueError."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _JSON.encode(data)
 
 
 def digest(data: Any) -> str:
@@ -105,37 +110,65 @@ def digest(data: Any) -> str:
 def make(cls: Any, data: Mapping[str, Any]) -> Any:
     """A dataclass from plain JSON values; ValueError for unknown or absent names.
 
-    Lists become tuples, and mappings dataclasses, where its fields are such.
+    Lists become tuples, and mappings dataclasses, where its fields are such. Parts of a
+    Spec that are alike are one object: rows of a sweep share most of theirs.
     """
-    check_names(cls.__name__, data, [f.name for f in fields(cls)])
-    absent = [f.name for f in fields(cls) if f.name not in data and _required(f)]
-    if absent:
+    names, required, shapers = _plan(cls)
+    if not data.keys() <= names:
+        check_names(cls.__name__, data, [f.name for f in fields(cls)])
+    if not data.keys() >= required:
+        absent = [f.name for f in fields(cls) if f.name in required - data.keys()]
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
-    hints = _hints(cls)
-    return cls(**{name: _shaped(hints[name], value) for name, value in data.items()})
+    values = dict(data)
+    for name in shapers.keys() & data.keys():
+        values[name] = shapers[name](data[name])
+    return cls(**values)
 
 
-def _required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
+Shaper = Callable[[Any], Any]
 
 
-_hints = lru_cache(get_type_hints)
+@lru_cache
+def _plan(cls: Any) -> tuple[set[str], set[str], dict[str, Shaper]]:
+    """The names of its fields, those that must be given, those that are no plain value.
+
+    With what makes a plain value as such a field wants it.
+    """
+    hints, own = get_type_hints(cls), fields(cls)
+    required = {f.name for f in own if f.default is f.default_factory is MISSING}
+    shapers = {f.name: _shaper(hints[f.name], issubclass(cls, Spec)) for f in own}
+    return (
+        {f.name for f in own},
+        required,
+        {n: shape for n, shape in shapers.items() if shape},
+    )
 
 
-def _shaped(hint: Any, value: Any) -> Any:
-    """A plain value as the type of a field wants it."""
+def _shaper(hint: Any, shared: bool = False) -> Shaper | None:
     args, origin = get_args(hint), get_origin(hint)
-    if origin is tuple and isinstance(value, list):
-        plain = args[0] in (int, float, str)
-        return tuple(value if plain else (_shaped(args[0], one) for one in value))
-    if origin is Mapping and isinstance(value, Mapping):
-        return {name: _shaped(args[1], one) for name, one in value.items()}
+    if origin is tuple:
+        each = _shaper(args[0])
+        all_of = partial(map, each) if each else tuple
+        return lambda v: tuple(all_of(v)) if isinstance(v, list) else v
+    if origin is Mapping:
+        if (one := _shaper(args[1])) is None:
+            return None
+        return lambda v: {n: one(each) for n, each in v.items()} if v else v
     part: Any = next((one for one in (hint, *args) if is_dataclass(one)), None)
-    if part is None or value is None or isinstance(value, part):
+    return partial(_part, part, shared) if part else None
+
+
+def _part(part: Any, shared: bool, value: Any) -> Any:
+    if value is None or isinstance(value, part):
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{part.__name__}={value!r} must be a mapping of its fields")
-    return make(part, value)
+    return _alike(part, canonical(value)) if shared else make(part, value)
+
+
+@lru_cache(maxsize=2**14)
+def _alike(part: Any, text: str) -> Any:
+    return make(part, json.loads(text))
 
 
 def plain(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fastlab.spec import published
 from fastlab.spec.checks import canonical, check_count, check_number, did_you_mean
 from fastlab.spec.hub import CONFIG, OWN_CODE, check_source, in_one_line
 from fastlab.spec.kept import keep, recall
-from fastlab.spec.pruned import pruned_config
+from fastlab.spec.pruned import SIZES, pruned_config
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
 
@@ -29,22 +29,11 @@ _PLAIN: dict[str, dict[str, Any]] = {
 }
 
 
-_CLASSES = {
+CLASSES = {
     "gpt2": "GPT2LMHeadModel",
     "llama": "LlamaForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
     "bert": "BertForMaskedLM",
-}
-SIZES = {  # fields of a shape by what configs call them, the usual name first
-    "layers": ("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
-    "hidden": ("hidden_size", "d_model", "n_embd"),
-    "heads": ("num_attention_heads", "num_heads", "n_head", "n_heads"),
-    "kv_heads": ("num_key_value_heads", "num_kv_heads"),
-    "head_dim": ("head_dim",),
-    "ffn": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
-    "vocab": ("vocab_size",),
-    "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
-    "tied": ("tie_word_embeddings",),
 }
 DEPTHS = (*SIZES["layers"], "encoder_layers")
 # Whole numbers above zero; head_dim may be 0: it says another one then.
@@ -152,7 +141,7 @@ def _is_plain(config: Any, architecture: str) -> bool:
     """Whether the closed forms of a family count this model."""
     family = config.model_type
     named = architecture or (getattr(config, "architectures", None) or [""])[0]
-    if family not in _PLAIN or named not in ("", _CLASSES[family]):
+    if family not in _PLAIN or named not in ("", CLASSES[family]):
         return False
     if getattr(config, QUANTIZED, None):
         return False

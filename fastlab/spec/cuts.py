@@ -1,6 +1,7 @@
 """Points of what can be cut from a model: sets of them, and shares that are possible.
 
-data/points/cuts.yaml holds the ways to choose what goes.
+data/points/cuts.yaml holds sets of ways to choose what goes: set -> "layers" or "units"
+-> names.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from fastlab.spec.grids import grid
 from fastlab.spec.point import Point
 from fastlab.spec.pruning import RATIOS, WIDTHS, Pruning, check_ratio
 
-FILE = Path(__file__).parents[2] / "data" / "points" / "cuts.yaml"
+FOLDER = Path(__file__).parents[2] / "data" / "points"
 SEEDS = (0, 1, 2)  # of random choices
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 
 
 @cache
-def ways_to_choose() -> dict[str, dict[str, list[str]]]:
-    """Sets of ways to choose what goes: set -> "layers" or "units" -> names."""
+def read_points(name: str) -> dict[str, Any]:
+    """What a file of data/points holds: "cuts" or "ladder"."""
     import yaml
 
-    found: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)
     return found
 
 
@@ -44,7 +46,8 @@ def cut_points(
     where the width is 768), and what builds the same again. `common` are fields of
     `fastlab.grid`. ValueError for a bad share or an unknown way.
     """
-    sets, every = ways_to_choose(), ways_to_choose()["all"]
+    sets = read_points("cuts")
+    every = sets["all"]
     for share in shares:
         check_ratio("shares", share)
     for way in ways:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
+from functools import lru_cache
 from typing import Any
 
 from fastlab.spec.checks import check_names, check_rule
@@ -35,6 +37,8 @@ OTHERS = {
     "architecture": "class of transformers [that which the config names]",
     "weights": "random:<seed>, or trained: the model's own [random:0]",
 }
+TEXTS = (*OTHERS, "family")
+MOST = 1_000_000  # points of a grid: a plan of them takes half a minute
 GRID_FIELDS = (*FLAT, *OTHERS)
 
 
@@ -67,6 +71,8 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
     """
     check_names("grid", lists, GRID_FIELDS)
     axes = {name: _as_list(name, value) for name, value in lists.items()}
+    if (many := math.prod(map(len, axes.values()))) > MOST:
+        raise ValueError(f"{many} combinations: {MOST} at most, or several grids")
     points, refused = [], []
     for row in itertools.product(*axes.values()):
         values = dict(zip(axes, row, strict=True))
@@ -85,7 +91,8 @@ def grid(left_out: list[str] | None = None, **lists: Any) -> list[Point]:
 
 def _check_heeded(axes: Mapping[str, list[Any]], points: list[Point]) -> None:
     """Raise ValueError for a value that decides nothing in any of the points."""
-    rows = [flat(point) for point in points]
+    parts = {part: p for p in points for part in (p.shape, p.workload, p.recipe)}
+    rows = [flat(point) for point in parts.values()]
     for name in axes.keys() & FLAT.keys() if rows else ():
         heeded = [None, *(row[name] for row in rows)]
         if idle := [value for value in axes[name] if value not in heeded]:
@@ -107,6 +114,9 @@ def _as_list(name: str, value: Any) -> list[Any]:
     values = list(value) if isinstance(value, (list, tuple, range, set)) else [value]
     if not values:
         raise ValueError(f"{name}=[] must have at least one value")
+    for one in values if name in TEXTS else ():
+        if not isinstance(one, (str, type(None))):
+            raise ValueError(f"{name}={one!r} must be a text")
     return values
 
 
@@ -138,21 +148,43 @@ def point_of(**values: Any) -> Point:
         raise ValueError("weights='trained' needs model=: a folder or a hub name")
     else:
         weights = weights_id(local_folder(model))
-    over, architecture = _given(ModelShape, values), values.get("architecture", "")
+    architecture, over = values.get("architecture", ""), _of(values, ModelShape)
     shape = _shape_of(model, over, architecture)
-    work = Workload(**_given(Workload, values))
+    work = _alike(Workload, _of(values, Workload))
     if model not in PRESETS and (held := held_recipe(model)):
         values = _merged(model, held, shape, values)  # a folder says what it holds
     try:
-        recipe = Recipe(
-            **_given(Recipe, values),
-            pruning=Pruning(**_given(Pruning, values)),
-            sparsity=_switched(Sparsity, values),
-            sharing=_switched(Sharing, values),
-        )
+        recipe = _alike(_recipe, _of(values, Recipe, *VERBS))
         return Point(shape, work, recipe, weights)
     except ValueError as error:
         raise ValueError(_with_flat_names(str(error), values)) from error
+
+
+def _of(values: Mapping[str, Any], *owners: type) -> dict[str, Any]:
+    """The flat fields among the values that belong to some classes."""
+    return {n: v for n, v in values.items() if n in FLAT and FLAT[n][0] in owners}
+
+
+def _recipe(**values: Any) -> Recipe:
+    return Recipe(
+        **_given(Recipe, values),
+        pruning=Pruning(**_given(Pruning, values)),
+        sparsity=_switched(Sparsity, values),
+        sharing=_switched(Sharing, values),
+    )
+
+
+def _alike(make: Callable[..., Any], values: dict[str, Any]) -> Any:
+    """What is made of the values: one object for all points that share it."""
+    try:
+        return _made(make, **values)
+    except TypeError:  # a list or mapping, which is no key: says what is wrong with it
+        return make(**values)
+
+
+@lru_cache(maxsize=2**14, typed=True)
+def _made(make: Callable[..., Any], **values: Any) -> Any:
+    return make(**values)
 
 
 def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[str, Any]:
@@ -179,13 +211,15 @@ def _with_flat_names(words: str, values: dict[str, Any]) -> str:
 
 
 def _shape_of(model: str | None, over: dict[str, Any], architecture: str) -> ModelShape:
+    if model in PRESETS and not architecture:
+        return _alike(find_shape, {"model": model, **over})
     if model is not None:
         return find_shape(model, architecture, **over)
     if architecture:
         raise ValueError(f"architecture={architecture!r} needs model=")
     if missing := [n for n in ("layers", "hidden") if n not in over]:
         raise ValueError(f"{' and '.join(missing)} must be given, or model=a preset")
-    return ModelShape(**{"family": "gpt2", **over})
+    return _alike(ModelShape, {"family": "gpt2", **over})
 
 
 def _given(cls: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -210,15 +244,23 @@ def _switched(cls: Any, values: dict[str, Any]) -> Any:
 
 def flat(point: Point) -> dict[str, Any]:
     """The fields of a point by flat names, such that point_of(**flat(p)) == p."""
-    recipe = point.recipe
-    parts = recipe.pruning, recipe.sparsity, recipe.sharing
-    owners = {type(p): p for p in (point.shape, point.workload, recipe, *parts)}
+    parts = _flat(point.shape), _flat(point.workload), _flat(point.recipe)
+    return parts[0] | parts[1] | parts[2] | {"weights": point.weights}
+
+
+@lru_cache(maxsize=2**14)
+def _flat(part: ModelShape | Workload | Recipe) -> dict[str, Any]:
+    """The flat fields of a part of a point, and of the parts of that."""
+    owners: dict[type, Any] = {type(part): part}
+    if isinstance(part, Recipe):
+        parts = part.pruning, part.sparsity, part.sharing
+        owners |= dict.fromkeys(VERBS) | {type(one): one for one in parts if one}
 
     def value_of(cls: type, field: Field[Any]) -> Any:
-        if cls in owners:
+        if owners[cls]:
             return getattr(owners[cls], field.name)
         blank: Any = field.default
         return type(blank)() if field.name in SWITCHES[cls] else blank
 
-    values = {name: value_of(cls, field) for name, (cls, field) in FLAT.items()}
-    return values | {"weights": point.weights}
+    own = {name: at for name, at in FLAT.items() if at[0] in owners}
+    return {name: value_of(cls, field) for name, (cls, field) in own.items()}

@@ -6,9 +6,10 @@ Canonical JSON leaves defaults out: a field added later changes no old key.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
-from fastlab.spec.checks import Spec, choice, count, did_you_mean, digest, plain
+from fastlab.spec.checks import Spec, choice, count, did_you_mean, digest
 from fastlab.spec.engines import PHASES
 from fastlab.spec.pruning import NOTHING_CUT, pruned_shape
 from fastlab.spec.recipe import PLAIN, Recipe
@@ -91,7 +92,7 @@ class Point(Spec):
     def __post_init__(self) -> None:
         check_weights(self.weights)
         if self.recipe.cache is None:
-            self._set(recipe=replace(self.recipe, cache=self._usual_cache))
+            self._set(recipe=_with_cache(self.recipe, self._usual_cache))
         work, recipe = self.workload, self.recipe
         if self.shape.kind == "encoder":
             if work.phase != "prefill":
@@ -104,7 +105,7 @@ class Point(Spec):
         if '"quantization_config"' in self.shape.config and recipe.format.weights:
             why = "the model's weights are quantized already, by quantization_config"
             recipe.refuse("precision", f"must be a dense one: {why}")
-        recipe.check_fit(self.built_shape, work.phase)
+        _check_fit(recipe, self.built_shape, work.phase)
         if recipe.distill_steps and self.seed is not None:
             why = f"weights={self.weights!r} know nothing that could be learned"
             recipe.refuse("distill_steps", f"needs trained weights; {why}")
@@ -132,6 +133,13 @@ class Point(Spec):
         return replace(self, shape=self.built_shape, recipe=recipe)
 
     @property
+    def model_key(self) -> tuple[Any, ...]:
+        """Points with the same key can be measured on the same built model."""
+        recipe = self.recipe  # sdpa-<kernel> is a model's sdpa
+        implementation = recipe.attention.partition("-")[0]
+        return self.shape, self.weights, *recipe.weights_key, implementation
+
+    @property
     def _usual_cache(self) -> str:
         """The KV cache of a recipe that names none.
 
@@ -152,10 +160,15 @@ class Point(Spec):
 
     def to_dict(self) -> dict[str, Any]:
         """Canonical {shape, workload, recipe, weights}, their defaults left out."""
-        told = plain(vars(self))
-        if told["recipe"].get("cache") == self._usual_cache:
-            del told["recipe"]["cache"]
-        return told
+        parts = {name: dict(_told(part)) for name, part in self._parts}
+        if parts["recipe"].get("cache") == self._usual_cache:
+            del parts["recipe"]["cache"]
+        return {**parts, "weights": self.weights}
+
+    @property
+    def _parts(self) -> tuple[tuple[str, Spec], ...]:
+        own = ("shape", self.shape), ("workload", self.workload)
+        return *own, ("recipe", self.recipe)
 
     @property
     def label(self) -> str:
@@ -172,21 +185,29 @@ class Point(Spec):
         return digest(self.to_dict())
 
 
+@lru_cache(maxsize=2**14)
+def _with_cache(recipe: Recipe, cache: str) -> Recipe:
+    return replace(recipe, cache=cache)
+
+
+@lru_cache(maxsize=2**14)
+def _told(part: Spec) -> dict[str, Any]:
+    return part.to_dict()
+
+
+_check_fit = lru_cache(maxsize=2**14)(Recipe.check_fit)
+
+
 def vary(point: Point, field: str, value: int) -> Point:
     """The point with prompt_len, hidden or another field of its shape changed.
 
-    Raises ValueError where the value does not fit the other sizes.
+    A longer prompt gets positions enough for it. Raises ValueError where the value does
+    not fit the other sizes.
     """
     if field == "prompt_len":
-        return lengthened(point, value)
+        most = max(point.shape.max_positions, value + 1)
+        work, shape = point.workload, replace(point.shape, max_positions=most)
+        return replace(point, shape=shape, workload=replace(work, prompt_len=value))
     if field == "hidden":
         return replace(point, shape=widened(point.shape, value))
     return replace(point, shape=override(point.shape, {field: value}))
-
-
-def lengthened(point: Point, prompt_len: int) -> Point:
-    """The point with another prompt length, and positions enough for it."""
-    most = max(point.shape.max_positions, prompt_len + 1)
-    shape = replace(point.shape, max_positions=most)
-    work = replace(point.workload, prompt_len=prompt_len)
-    return replace(point, shape=shape, workload=work)

@@ -8,13 +8,23 @@ from typing import Any
 
 from fastlab.spec.pruning import Pruning, left, placed, pruned_heads
 
-# What families call their sizes, where transformers' own map of names does not say.
-KV_HEADS = ("num_key_value_heads", "num_kv_heads")
+SIZES = {  # fields of a shape by what configs call them, the usual name first
+    "layers": ("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+    "hidden": ("hidden_size", "d_model", "n_embd"),
+    "heads": ("num_attention_heads", "num_heads", "n_head", "n_heads"),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads"),
+    "head_dim": ("head_dim",),
+    "ffn": ("intermediate_size", "n_inner", "ffn_dim", "d_ff", "ffn_hidden_size"),
+    "vocab": ("vocab_size",),
+    "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+    "tied": ("tie_word_embeddings",),
+}
+KV_HEADS = SIZES["kv_heads"]
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-FFN = (
-    *("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim"),
-    *("intermediate_size_mlp", "shared_intermediate_size", "moe_intermediate_size"),
-    *("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size"),
+FFN = (  # all widths that are cut by one share
+    *(*SIZES["ffn"], "hidden_dim", "intermediate_size_mlp", "moe_intermediate_size"),
+    *("shared_intermediate_size", "shared_expert_intermediate_size"),
+    "moe_shared_expert_intermediate_size",
 )
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")  # layers without experts
 

@@ -49,6 +49,7 @@ def _defaults(
         "kv_heads": usual if heads is None else heads,
         "head_dim": head_dim,
         "ffn": default_ffn(family, hidden),
+        **{"kind": "encoder" if family == "bert" else "decoder", "config": ""},
         **_USUAL.get(family, _USUAL["llama"]),
     }
 
@@ -81,10 +82,8 @@ class ModelShape(Spec):
         if not self.config and self.family not in FAMILIES:
             self._follow_type()
         self._check_fields()
-        if not self.kind:
-            self._set(kind="encoder" if self.family == "bert" else "decoder")
         usual = _defaults(self.family, self.hidden, self.heads, self.head_dim)
-        self._set(**{n: v for n, v in usual.items() if getattr(self, n) is None})
+        self._set(**{n: v for n, v in usual.items() if getattr(self, n) in (None, "")})
         if not isinstance(self.tied, bool):
             self.refuse("tied", "must be true or false")
         if self.config:
@@ -160,8 +159,6 @@ class ModelShape(Spec):
         The three head fields decide each other, so they are kept or left out together.
         """
         usual, own = _defaults(self.family, self.hidden), vars(self)
-        kind = "encoder" if self.family == "bert" else "decoder"
-        usual |= {"kind": kind, "config": ""}
         told = {name for name in own if name not in usual or own[name] != usual[name]}
         if told & HEAD_FIELDS:
             told |= HEAD_FIELDS
@@ -211,30 +208,9 @@ def widened(shape: ModelShape, hidden: int) -> ModelShape:
     return replace(shape, hidden=hidden, heads=heads, kv_heads=kv_heads, ffn=ffn)
 
 
-# Published configurations: head counts and widths as in each model's config.json.
-PRESETS: dict[str, ModelShape] = {
-    "article": ModelShape("gpt2", 12, 768),  # with prompt_len 1024, its worked case
-    "gpt2": ModelShape("gpt2", 12, 768),
-    "bert": ModelShape("bert", 12, 768),
-    "llama-3.2-1b": ModelShape(
-        "llama", 16, 2048, kv_heads=8, ffn=8192, vocab=128256, tied=True
-    ),
-    "llama-3.1-8b": ModelShape(
-        "llama", 32, 4096, kv_heads=8, head_dim=128, ffn=14336, vocab=128256
-    ),
-    "qwen3-0.6b": ModelShape(
-        "qwen3", 28, 1024, heads=16, kv_heads=8, head_dim=128, tied=True
-    ),
-    "tiny-gpt2": ModelShape("gpt2", 2, 64, heads=4, vocab=512, max_positions=256),
-    "tiny-llama": ModelShape("llama", 2, 64, heads=4, kv_heads=2, ffn=128, vocab=512),
-    "tiny-qwen3": ModelShape(
-        "qwen3", 2, 64, heads=4, kv_heads=2, head_dim=32, ffn=128, vocab=512
-    ),
-    "tiny-bert": ModelShape("bert", 2, 64, heads=4, vocab=512, max_positions=256),
-}
-# Models that people use, with the source of their sizes.
+# Models that people use, with the source of their sizes, and tiny ones for trials.
 MODELS = Path(__file__).parents[2] / "data" / "models.json"
-PRESETS |= {
+PRESETS: dict[str, ModelShape] = {
     name: ModelShape.from_dict(model["shape"])
     for name, model in json.loads(MODELS.read_text()).items()
 }

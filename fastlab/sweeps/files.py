@@ -9,17 +9,22 @@ grids:                             # each a product of lists, as in fastlab.grid
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fastlab.clock.timing import Settings
 from fastlab.spec.checks import check_names
-from fastlab.spec.grids import grid, trained_source
+from fastlab.spec.grids import GRID_FIELDS, grid, trained_source
 from fastlab.spec.point import Point
+from fastlab.sweeps.keeping import shard_of
 
+SETTINGS = tuple(Settings.__dataclass_fields__)
 FIELDS = ("about", "settings", "text", "grids")
+LARGEST, DEEPEST, MOST = 2**18, 20, 100_000  # bytes, brackets in brackets, values
 ODD = r"[-+]?(0[0-9_xb].*|\d[\d_]*(:\d+)+\S*)"  # YAML reads 010 as 8, 1:30 as 90
 
 
@@ -39,23 +44,60 @@ class SweepFile:
     left_out: tuple[str, ...] = ()
 
 
-def read_sweep(path: str | Path) -> SweepFile:
+def read_sweep(path: str | Path, shard: str = "1/1") -> SweepFile:
     """Read and check a sweep file; nothing else happens.
 
-    Raises FileNotFoundError, or ValueError naming the file, the grid and the field.
+    shard: i/n, only that share of its points, see `shard_of`. Raises FileNotFoundError,
+    or ValueError naming the file, the grid and the field.
     """
+    try:
+        if (size := Path(path).stat().st_size) > LARGEST:
+            raise ValueError(f"has {size} bytes, {LARGEST} at most")
+        read = _checked(_data(Path(path).read_text(encoding="utf-8")))
+        return replace(read, points=shard_of(read.points, shard))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _data(text: str) -> Any:
+    """What a YAML text says, its limits checked before anything is made of it."""
     import yaml
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        depth = 0
         for token in yaml.scan(text):
+            name = type(token).__name__
+            depth += name.endswith("StartToken") - name.endswith("EndToken")
+            if depth > DEEPEST:
+                raise ValueError(f"is nested more than {DEEPEST} deep")
             value = getattr(token, "value", "") if getattr(token, "plain", 0) else ""
             if re.fullmatch(ODD, value):
                 raise ValueError(f"{value} must be in decimal, or a text in quotes")
-        data = yaml.safe_load(text)
-        return _checked(data)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _count(node, {}) > MOST:
+            raise ValueError(
+                f"has more than {MOST} values with its aliases written out"
+            )
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _count(node: Any, counted: dict[int, float]) -> float:
+    """How many values a node has with its aliases written out; inf in a circle.
+
+    Raises ValueError for a field that stands in a mapping twice.
+    """
+    if id(node) not in counted:
+        counted[id(node)] = math.inf
+        parts = node.value if getattr(node, "id", "scalar") != "scalar" else []
+        if parts and node.id == "mapping":
+            names = Counter(name.value for name, _ in parts if name.id == "scalar")
+            if twice := [name for name, times in names.items() if times > 1]:
+                raise ValueError(f"{twice[0]!r} stands twice in one mapping")
+            parts = [part for pair in parts for part in pair]
+        counted[id(node)] = 1 + sum(_count(part, counted) for part in parts)
+    return counted[id(node)]
 
 
 def _checked(data: Any) -> SweepFile:
@@ -67,9 +109,12 @@ def _checked(data: Any) -> SweepFile:
         raise ValueError("grids must be a list with at least one grid")
     out: list[str] = []
     points = [one for n, lists in enumerate(grids, 1) for one in _grid(n, lists, out)]
-    settings = data.get("settings") or {}
+    settings, about = data.get("settings") or {}, data.get("about") or ""
+    if not isinstance(settings, dict) or not isinstance(about, str):
+        raise ValueError("settings must be a mapping and about a text")
+    check_names("settings", settings, SETTINGS)
     Settings.for_device("cpu", **settings)  # checked here, before any work
-    points, about = list(dict.fromkeys(points)), data.get("about") or ""
+    points = list(dict.fromkeys(points))
     text = data.get("text") or []
     if not isinstance(text, (str, list)):
         raise ValueError(f"text={text!r} must be a file or a list of files")
@@ -82,6 +127,7 @@ def _grid(number: int, lists: Any, left_out: list[str]) -> list[Point]:
     if not isinstance(lists, dict):
         raise ValueError(f"grid {number} must be a mapping of fields to values")
     try:
+        check_names("grid", lists, GRID_FIELDS)
         return grid(left_out, **lists)
     except ValueError as error:
         raise ValueError(f"grid {number}: {error}") from error

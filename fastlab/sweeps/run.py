@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
-from fastlab.record import Record
-from fastlab.rows import table
-from fastlab.spec.checks import check_count
+from fastlab.record import DIED, Record
+from fastlab.spec.checks import check_count, digest
 from fastlab.spec.point import Point
-from fastlab.sweeps.store import Store
+from fastlab.sweeps.isolation import Workers, bench_in
+from fastlab.sweeps.plan import Rerun, left
+from fastlab.sweeps.store import Seen, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,19 +24,12 @@ if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
     from fastlab.shrink.trained import Trained
 
+    Measurer = Bench | Workers
+
+DEATHS = 2  # of workers, until a point is left alone
+
 # Wraps the points to be measured and shows how far they are; see `terminal_progress`.
 Progress = Callable[[Sequence[Point]], Iterable[Point]]
-
-
-def plan(points: Iterable[Point], done: set[str], bench: Bench) -> list[Point]:
-    """What is left to measure, each point once, those that share a model together."""
-    from fastlab.clock.measure import model_key
-
-    todo = [point for point in dict.fromkeys(points) if bench.key(point) not in done]
-    first: dict[tuple[Any, ...], int] = {}
-    for place, point in enumerate(todo):
-        first.setdefault(model_key(point), place)
-    return sorted(todo, key=lambda point: first[model_key(point)])
 
 
 def sweep(
@@ -47,48 +41,91 @@ def sweep(
     progress: Progress | None = None,
     trained: Trained | None = None,
     rounds: int = 1,
+    isolation: str = "worker",
 ) -> pd.DataFrame:
     """Measure all points that the store lacks; return the table of all of them.
 
     rounds: how often each point is visited, all of them once before any again; its row
-    is that of the visit in the middle.
+    is that of the visit in the middle. isolation: "worker" measures in one process that
+    is replaced where a point hangs or crashes it, "process" in a new one for each
+    point, "inline" in this one (and with trained.on_row, which no other hears).
 
     Each record is on disk before the next point starts, so that the same call after
     any interruption goes on where it stopped. Raises StoreBusy if another process
     writes to the store, DeviceLost if the GPU has to be started anew.
     """
-    from fastlab.clock.measure import Bench
+    from fastlab.rows import table
 
     check_count("rounds", rounds)
     store = store if isinstance(store, Store) else Store(store)
-    bench = Bench.for_device(device, settings, profile, trained=trained)
-    for _ in measured(points, store, bench, progress or terminal_progress, rounds):
-        pass
-    return table(rows_of(points, store, bench), store.envs())
+    if trained and isolation != "inline":
+        trained = replace(trained, on_row=None)
+    how = device, settings, profile, trained
+    with bench_in(isolation, _bench, *how) as bench:
+        for _ in measured(points, store, bench, progress or terminal_progress, rounds):
+            pass
+        return table(rows_of(points, store, bench), store.envs())
+
+
+def _bench(*how: Any) -> Bench:
+    from fastlab.clock.measure import Bench
+
+    return Bench.for_device(*how)
 
 
 def measured(
     points: Sequence[Point],
     store: Store,
-    bench: Bench,
+    bench: Measurer,
     progress: Progress,
     rounds: int = 1,
+    again: Rerun | None = None,
 ) -> Iterator[Record]:
-    """Measure and store what is missing, yielding each record once it is on disk."""
+    """Measure and store what is missing, yielding each record once it is on disk.
+
+    A point whose worker died comes again after the others; where it dies a second time
+    its row is "poison", and it is left alone. again: rows that are measured anew.
+    """
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
     with store.begin(bench.environment()):
         for round in range(1, rounds + 1):
-            done = store.done(bench.name, bench.settings.to_dict(), round)
-            for point in progress(plan(points, done, bench)):
-                record = replace(bench.measure(point), run=run, round=round)
-                store.append(record)
-                yield record
+            seen = store.seen(bench.name, bench.settings.to_dict(), round)
+            todo = left(points, seen, bench, again)
+            while True:
+                for point in progress(todo):
+                    one = {"run": run, "round": round}
+                    yield _attempt(point, store, bench, seen, one)
+                now = {point: seen.status[bench.key(point)] for point in todo}
+                todo = [point for point in todo if now[point] in ("timeout", "crash")]
+                if not todo:
+                    break
 
 
-def rows_of(points: Iterable[Point], store: Store, bench: Bench) -> list[Record]:
+def _attempt(
+    point: Point, store: Store, bench: Measurer, seen: Seen, one: dict[str, Any]
+) -> Record:
+    """A start line, the measurement, its row: on disk when this returns.
+
+    one: run and round, which both lines carry.
+    """
+    key, how = bench.key(point), digest(bench.settings.to_dict())
+    seen.starts[key] += 1
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    one = one | {"attempt": seen.starts[key], "at_utc": at}
+    store.start(key=key, settings_key=how, device=bench.name, **one)
+    record = replace(bench.measure(point), **one)
+    if record.status in DIED and (deaths := seen.deaths[key] + 1) >= DEATHS:
+        often = f"left alone after {deaths} attempts that died"
+        record = replace(record, status="poison", reason=f"{often}; {record.reason}")
+    store.append(record)
+    seen.add(key, record.status)
+    return record
+
+
+def rows_of(points: Iterable[Point], store: Store, bench: Measurer) -> list[Record]:
     """The store's records of these points under the bench's device and settings."""
     keys = {bench.key(point): n for n, point in enumerate(points)}
-    found = [r for r in store.records(samples=False) if r.key in keys]
+    found = store.records(samples=False, keys=keys)
     return sorted(found, key=lambda record: keys[record.key])
 
 

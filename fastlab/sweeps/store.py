@@ -7,44 +7,45 @@ from __future__ import annotations
 
 import errno
 import json
-import statistics
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Container, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import SAMPLES, SCHEMA, Measurement, Record, unseal
+from fastlab.record import DIED, SCHEMA, Record
 from fastlab.spec.checks import digest
-from fastlab.sweeps.writer import Writer, store_files, torn_tail
+from fastlab.sweeps.lines import (
+    NO_ROW,
+    BadLine,
+    Files,
+    Index,
+    Line,
+    line_data,
+    links_out,
+    store_files,
+    whole_lines,
+    why_bad,
+)
+from fastlab.sweeps.rounds import of_one_host, pooled
+from fastlab.sweeps.writer import Writer, torn_tail
 
-# "error" is not final: such a row is tried again by the next sweep.
-FINAL = ("ok", "oom", "unsupported", "nonfinite")
-_WORDS = ("key", "settings_key", "env", "device", "status")
-_NEEDED: dict[str, dict[str, type]] = {
-    "record": dict.fromkeys(_WORDS, str) | {"round": int},
-    "env": {"env": str},
-}
-_NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+# Others are not final: such a row is tried again by the next sweep.
+FINAL = ("ok", "oom", "unsupported", "nonfinite", "poison")
+Read = Record | dict[str, Any] | BadLine  # what a line may be
 _OWN = ("schema", "kind", "env", "crc32")
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """A line that readers skip: its file's name, its number from 1, and why."""
-
-    file: str
-    line: int
-    why: str
 
 
 @dataclass(frozen=True)
 class Health:
     """What a store holds: counts of good rows, the lines skipped, the torn tails.
 
-    `torn` names the files that hold or still end in a part of a line.
+    `torn` names the files that hold or still end in a part of a line. starts:
+    attempts that said when they began; doubled: rows that are there once more;
+    unfinished: attempts that left no row; poison: points that are left alone.
     """
 
     files: int
@@ -52,6 +53,33 @@ class Health:
     envs: int
     bad: list[BadLine]
     torn: list[str]
+    starts: int = 0
+    doubled: int = 0
+    unfinished: int = 0
+    poison: int = 0
+
+
+@dataclass
+class Seen:
+    """What a store says of each key: its status, attempts begun, workers that died.
+
+    status: the one that `Store.visits` would show, of one round; poison is of all.
+    """
+
+    status: dict[str, str] = field(default_factory=dict)
+    starts: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> set[str]:
+        """Keys that need no further attempt."""
+        return {key for key, status in self.status.items() if status in FINAL}
+
+    def add(self, key: str, status: str) -> None:
+        """Take a row into account."""
+        self.deaths[key] += status in DIED
+        if rank(status) >= rank(self.status.get(key, "error")):
+            self.status[key] = status
 
 
 class Store(AbstractContextManager["Store"]):
@@ -81,15 +109,31 @@ class Store(AbstractContextManager["Store"]):
         self._writer = Writer(self.folder, line)
         return self
 
+    def start(self, **about: Any) -> None:
+        """Say that an attempt begins: key, settings_key, device, round, attempt, run.
+
+        Where no row of that attempt follows, the planner was killed before its end.
+        """
+        self._writing.append({"schema": SCHEMA, "kind": "start", **about}, False)
+
     def append(self, record: Record) -> None:
         """Write one row and wait until it is on disk; an empty env becomes this one.
 
         Raises OSError naming the file if the row could not be written whole (nothing
-        of it stays), ValueError if it holds NaN, RuntimeError before `begin`.
+        of it stays), StoreGone where the folder is no more, RuntimeError before
+        `begin`. NaN is stored as null, a time that is one as no measurement.
         """
+        if record.measured and not math.isfinite(record.measured.seconds):
+            why = "the time is not finite"
+            record = replace(record, status="nonfinite", measured=None, reason=why)
+        text = json.dumps(record.to_dict())
+        self._writing.append(json.loads(text, parse_constant=lambda _: None))
+
+    @property
+    def _writing(self) -> Writer:
         if self._writer is None:
             raise RuntimeError(f"begin(env) must come before append to {self.folder}")
-        self._writer.append(record)
+        return self._writer
 
     def close(self) -> None:
         """Stop writing and let the next writer in; reading goes on."""
@@ -100,12 +144,34 @@ class Store(AbstractContextManager["Store"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def records(self, samples: bool = True) -> list[Record]:
-        """One record for each key, `pooled` from the visits of its rounds."""
-        visits: dict[str, list[Record]] = {}
-        for row in self.visits(samples):
-            visits.setdefault(row.key, []).append(row)
-        return [pooled(rows) for rows in visits.values()]
+    def records(
+        self, samples: bool = True, keys: Container[str] | None = None
+    ) -> list[Record]:
+        """One record for each key, `pooled` from the visits of its rounds on one host.
+
+        keys: only of these, no other line being read.
+        """
+        return list(self.each(samples, keys))
+
+    def each(
+        self,
+        samples: bool = True,
+        keys: Container[str] | None = None,
+        bad: list[BadLine] | None = None,
+    ) -> Iterator[Record]:
+        """The `records` one by one, none being held. bad: takes what is skipped."""
+        visits: dict[str, list[list[Line]]] = {}
+        bad = [] if bad is None else bad
+        for lines in self._visits(keys, bad):
+            visits.setdefault(lines[-1].key, []).append(lines)
+        often = any(len(rounds) > 1 for rounds in visits.values())
+        envs = self.envs() if often else {}
+        hosts = {name: env.get("host") for name, env in envs.items()}
+        with ExitStack() as files:
+            read = partial(self._best, Files(self.folder, files), samples, bad)
+            for own in visits.values():
+                if rows := [row for row in map(read, own) if row]:
+                    yield pooled(of_one_host(rows, hosts))
 
     def visits(self, samples: bool = True) -> list[Record]:
         """One record for each key and round, in the order of the store.
@@ -114,128 +180,104 @@ class Store(AbstractContextManager["Store"]):
         error: no later attempt hides a result. samples=False leaves the lists of raw
         samples empty: 10 000 rows of 3 x 500 samples are 0.1 GB instead of 1.
         """
-        best: dict[tuple[str, int], tuple[int, Record]] = {}
-        for row in self.attempts(samples):
-            rank = (row.status == "ok") + (row.status in FINAL)
-            name = (row.key, row.round)
-            if name not in best or rank >= best[name][0]:
-                best.pop(name, None)  # the place is the winner's
-                best[name] = (rank, row)
-        return [row for _, row in best.values()]
+        with ExitStack() as files:
+            read = partial(self._best, Files(self.folder, files), samples, [])
+            return [row for row in map(read, self._visits(None, [])) if row]
+
+    def _visits(
+        self, keys: Container[str] | None, bad: list[BadLine]
+    ) -> list[list[Line]]:
+        """The lines of each key and round, the one that counts last, by its place."""
+        found: dict[tuple[str, int], list[tuple[int, int, Line]]] = {}
+        index = Index(self.folder)
+        bad += index.bad
+        for place, line in enumerate(index.lines("record")):
+            if keys is None or line.key in keys:
+                own = rank(line.status), place, line
+                found.setdefault((line.key, line.round), []).append(own)
+        ranked = sorted(map(sorted, found.values()), key=lambda lines: lines[-1][1])
+        return [[line for _, _, line in lines] for lines in ranked]
+
+    def _best(
+        self, files: Files, samples: bool, bad: list[BadLine], lines: list[Line]
+    ) -> Record | None:
+        """The record of the last line that holds one: the index has not seen all."""
+        for line in reversed(lines):
+            try:
+                return Record.from_dict(files.data(line, samples))
+            except NO_ROW as error:
+                bad.append(BadLine(line.file, files.number(line), why_bad(error)))
+        return None
 
     def attempts(self, samples: bool = True) -> Iterator[Record]:
         """Every good row: files by name (that is, by time), lines by place."""
         return (row for row in self._read(samples) if isinstance(row, Record))
 
-    def done(
-        self, device: str, settings: Mapping[str, Any], round: int = 1
-    ) -> set[str]:
-        """Keys with a final row (any status but "error") of this device and settings.
-
-        They are as `row_key` makes them, so that what is left is a set difference.
-        """
-        wanted = (device, digest(dict(settings)), round)
-        return {
-            row["key"]
-            for row in self._rows("record")
-            if row["status"] in FINAL
-            and (row["device"], row["settings_key"], row["round"]) == wanted
-        }
+    def seen(self, device: str, settings: Mapping[str, Any], round: int = 1) -> Seen:
+        """What is known of each key (`row_key`) of this device and settings."""
+        wanted, found = (device, digest(dict(settings))), Seen()
+        for row in self._rows("record", "start"):
+            if (row.device, row.settings_key) != wanted:
+                continue
+            if row.kind == "start":
+                found.starts[row.key] += 1
+            elif row.round == round or row.status in DIED:
+                found.add(row.key, row.status)
+        return found
 
     def envs(self) -> dict[str, dict[str, Any]]:
         """Each environment by its digest, as it was given to `begin`."""
+        lines = {line.key: line for line in self._rows("env")}
+        with ExitStack() as stack:
+            read = Files(self.folder, stack).data
+            found = {key: read(line) for key, line in lines.items()}
         return {
-            row["env"]: {n: v for n, v in row.items() if n not in _OWN}
-            for row in self._rows("env")
+            key: {n: v for n, v in row.items() if n not in _OWN}
+            for key, row in found.items()
         }
 
     def health(self) -> Health:
         """Read everything and count it; a bad line is listed here and never raised."""
-        rows, files = list(self._read()), store_files(self.folder)
-        kinds = Counter(map(type, rows))
-        bad = [row for row in rows if isinstance(row, BadLine)]
-        torn = sorted(p.name for p in self.folder.glob("*.jsonl.torn"))
-        torn += [p.name for p in files if torn_tail(p)]
-        return Health(len(files), kinds[Record], kinds[dict], bad, torn)
+        rows, starts, poison, envs = Counter[Any](), set(), set(), 0
+        bad: list[BadLine] = []
+        for row in self._read():
+            if isinstance(row, BadLine):
+                bad.append(row)
+            elif isinstance(row, Record):
+                rows[row.key, row.round, row.run, row.attempt] += 1
+                poison |= {row.key} if row.status == "poison" else set()
+            elif row["kind"] == "start":
+                names = ("key", "round", "run", "attempt")
+                starts.add(tuple(str(row.get(name)) for name in names))
+            else:
+                envs += 1
+        began = starts - {tuple(map(str, row)) for row in rows}
+        counts = len(store_files(self.folder)), rows.total(), envs
+        more = len(starts), rows.total() - len(rows), len(began), len(poison)
+        return Health(*counts, bad, self.torn(), *more)
 
-    def _rows(self, kind: str) -> Iterator[dict[str, Any]]:
-        for row in self._read(whole=False):
-            if isinstance(row, dict) and row["kind"] == kind:
-                yield row
+    def torn(self) -> list[str]:
+        """The files that hold a part of a line, and those that end in one."""
+        aside = sorted(path.name for path in self.folder.glob("*.jsonl.torn"))
+        return aside + [p.name for p in store_files(self.folder) if torn_tail(p)]
 
-    def _read(
-        self, samples: bool = False, whole: bool = True
-    ) -> Iterator[Record | dict[str, Any] | BadLine]:
-        """Each line: a record (whole=False: its plain data), an environment, or bad."""
+    def _rows(self, *kinds: str) -> Iterator[Line]:
+        return Index(self.folder).lines(*kinds)
+
+    def _read(self, samples: bool = False) -> Iterator[Read]:
+        """Each line: a record, the data of another kind, or bad."""
+        yield from links_out(self.folder)
         for path in store_files(self.folder):
             with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if not line.endswith(b"\n"):
-                        break  # torn, or still being written: its rest is no line
+                for _, number, line in whole_lines(file):
                     try:
-                        data = _checked(unseal(line[:-1].decode(), samples=samples))
-                        record = whole and data["kind"] == "record"
+                        data = line_data(line, samples=samples)
+                        record = data["kind"] == "record"
                         yield Record.from_dict(data) if record else data
-                    except _NO_ROW as error:
-                        yield BadLine(path.name, number, _why(error))
+                    except NO_ROW as error:
+                        yield BadLine(path.name, number, why_bad(error))
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
-        return f"not JSON: {error}"
-    missing = isinstance(error, KeyError)
-    return f"the field {error} is missing" if missing else str(error)
-
-
-def _checked(data: dict[str, Any]) -> dict[str, Any]:
-    schema, kind = data["schema"], data["kind"]
-    if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        hint = " (newer): update fastlab to read it" if newer else ""
-        raise ValueError(f"schema={schema!r} is not {SCHEMA}{hint}")
-    if kind not in _NEEDED:
-        raise ValueError(f"kind={kind!r} is not one of {', '.join(_NEEDED)}")
-    for name, wanted in _NEEDED[kind].items():
-        if not isinstance(data[name], wanted):
-            raise TypeError(f"{name}={data[name]!r} must be of type {wanted.__name__}")
-    return data
-
-
-def pooled(visits: Sequence[Record]) -> Record:
-    """The record of a point that was visited once or more, by round.
-
-    A machine is now faster, now slower, for minutes: visits spread over a sweep can
-    tell, samples of one cannot.
-    seconds: the median of the visits', from the shortest to the longest of which low_s
-    to high_s reaches at least; samples in the order of the visits. All else is of the
-    visit in the middle, what was lost of the first that knows it.
-    """
-    good = [visit for visit in visits if visit.measured and visit.status == "ok"]
-    if len(good) < 2:
-        return good[0] if good else visits[-1]
-    times = [visit.measured for visit in good if visit.measured]
-    place = sorted(range(len(good)), key=lambda n: times[n].seconds)
-    middle = place[(len(place) - 1) // 2]
-    judged = next((visit.quality for visit in visits if visit.quality), None)
-    measured = _joined(times[middle], times)
-    return replace(good[middle], measured=measured, quality=judged, round=1)
-
-
-def _joined(one: Measurement, visits: Sequence[Measurement]) -> Measurement:
-    seconds, half = [visit.seconds for visit in visits], len(visits) / 2
-    noisy = sum("noisy" in visit.flags for visit in visits) > half
-    flags = [flag for flag in one.flags if flag != "noisy"]
-    samples: dict[str, Any] = {
-        name: tuple(chain.from_iterable(getattr(visit, name) for visit in visits))
-        for name in SAMPLES
-    }
-    return replace(
-        one,
-        seconds=statistics.median(seconds),
-        low_s=min(one.low_s, *seconds),
-        high_s=max(one.high_s, *seconds),
-        n=sum(visit.n for visit in visits),
-        converged=sum(visit.converged for visit in visits) > half,
-        flags=tuple([*flags, "noisy"] if noisy else flags),
-        **samples,
-    )
+def rank(status: str) -> int:
+    """What hides what: "ok" any other status, a final one those that are not."""
+    return (status == "ok") + (status in FINAL)

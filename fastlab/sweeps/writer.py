@@ -20,7 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastlab.record import Record, seal, sync
+from fastlab.record import sync
+from fastlab.sweeps.lines import seal, store_files
 
 SIGNING_S = 0.05  # a holder signs just after it locks: wait so long before reading
 FAR_BYTE = 1 << 30  # Windows forbids others to read the locked byte: lock none of ours
@@ -41,13 +42,16 @@ class Writer:
             self.close()
             raise
 
-    def append(self, record: Record) -> None:
-        """Write the line of `record`, behind the env line in a new file; see Store."""
-        data = record.to_dict()
-        line = seal(data | {"env": data["env"] or self._env})
+    def append(self, data: dict[str, Any], durable: bool = True) -> None:
+        """Write one line, behind the env line in a new file; see Store.
+
+        durable=False does not wait for the disk: a killed process loses nothing, a
+        power cut may.
+        """
         if self._fd is None:
             self._fd = self._open()
-        self._write(self._fd, line)
+        line = seal(data | {"env": data.get("env") or self._env})
+        self._write(self._fd, line, durable)
 
     def _open(self) -> int:
         self._path = self._folder / _new_name()
@@ -56,15 +60,19 @@ class Writer:
         _sync_folder(self._folder)
         return fd
 
-    def _write(self, fd: int, line: str) -> None:
+    def _write(self, fd: int, line: str, durable: bool = True) -> None:
         data = line.encode() + b"\n"
         end = os.fstat(fd).st_size
+        if not self._path.exists():  # what was deleted takes lines without a word
+            why = "was deleted or moved while it was written to; this row was not kept"
+            raise StoreGone(f"{self._folder} {why}")
         try:
             written = os.write(fd, data)
             if written < len(data):
                 words = f"only {written} of {len(data)} bytes fitted"
                 raise OSError(errno.ENOSPC, words)
-            sync(fd)
+            if durable:
+                sync(fd)
         except BaseException as error:
             self._retreat(fd, end)
             if isinstance(error, OSError):
@@ -112,11 +120,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(fd)
 
 
-def store_files(folder: Path) -> list[Path]:
-    """The JSONL files of a store in the order of their names; none if it is missing."""
-    return sorted(p for p in folder.glob("*.jsonl") if p.is_file())
-
-
 def torn_tail(path: Path) -> bytes:
     """What follows the last newline: empty unless a write was torn."""
     with path.open("rb") as file:
@@ -133,7 +136,10 @@ def _set_aside(path: Path) -> None:
     tail = torn_tail(path)
     if not tail:
         return
-    with path.with_name(path.name + ".torn").open("ab") as torn:
+    aside = path.with_name(path.name + ".torn")
+    if aside.is_symlink():
+        raise OSError(errno.EINVAL, "this must be a plain file: remove it", str(aside))
+    with aside.open("ab") as torn:
         torn.write(b"\n" + tail if torn.tell() else tail)
         torn.flush()
         sync(torn.fileno())
@@ -147,6 +153,10 @@ class StoreBusy(RuntimeError):
     """Another process writes to the store; the message says which and since when."""
 
 
+class StoreGone(RuntimeError):
+    """The store was deleted or moved while it was written to."""
+
+
 def take_lock(folder: Path) -> int:
     """Lock `folder`/.lock for this process; returns the descriptor whose close unlocks.
 
@@ -154,7 +164,10 @@ def take_lock(folder: Path) -> int:
     where the folder cannot be written to or its file system has no locks.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    fd = os.open(folder / ".lock", flags, 0o644)
+    path = folder / ".lock"
+    if path.is_symlink() or path.is_dir():
+        raise OSError(errno.EINVAL, "this must be a plain file: remove it", str(path))
+    fd = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)
     try:
         if not _try_lock(fd):
             time.sleep(SIGNING_S)

@@ -15,21 +15,28 @@ from fastlab.tracing.weights import layers_of
 
 @contextmanager
 def once_each(model: nn.Module, running: list[Watch]) -> Iterator[None]:
-    """Within it, one of all layers alike runs in a pass; the others give its output."""
+    """Within it, one of all layers alike runs in a pass; the others give its output.
+
+    Where that is more than a tensor two run: models may hold the one's meanwhile.
+    """
     first: dict[Any, str] = {}
     outputs: dict[str, Any] = {}
+    twice: set[str] = set()
     changed: list[Any] = []
 
     def keeping(name: str, run: Any) -> Any:
         def forward(*args: Any, **kwargs: Any) -> Any:
             outputs[name] = run(*args, **kwargs)
+            twice.discard(name)
             return outputs[name]
 
         return forward
 
     def giving(name: str, run: Any) -> Any:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            if name not in outputs:
+            more = isinstance(outputs.get(name), tuple) and name not in twice
+            if more or name not in outputs:
+                twice.add(name)
                 return run(*args, **kwargs)
             if running:
                 running[-1].again(name)

@@ -13,18 +13,22 @@ from fastlab.tracing.build import Fitter
 from fastlab.tracing.watch import Part, Watch
 
 
-def live_terms(watches: list[Watch], fitter: Fitter) -> list[Any]:
-    """Bytes alive after each event, as terms; only those that may be the most."""
-    lives = [watch.lives for watch in watches]
+def live_terms(watches: list[Watch], fitter: Fitter, eager: bool) -> list[Any]:
+    """Bytes alive after each event, as terms; only those that may be the most.
+
+    eager: with what attention holds in eager kernels.
+    """
+    lives = [[one for one in watch.lives if eager or not one[3]] for watch in watches]
     if len({len(one) for one in lives}) > 1:  # loops: the most that each pass held
-        return [fitter.terms([_most(watch) for watch in watches])]
+        most = [_most(w.count, one) for w, one in zip(watches, lives, strict=True)]
+        return [fitter.terms(most)]
     events = watches[0].count
     change: list[Counter[int]] = [Counter() for _ in range(events + 2)]
     for same in zip(*lives, strict=True):
         first, last = same[0][0], same[0][1] if same[0][1] >= 0 else events
         for c, name in fitter.terms([life[2] for life in same]):
             change[first][name] += c
-            change[max(last, first) + 1][name] -= c
+            change[max(last, first + 1)][name] -= c
     alive: Counter[int] = Counter()
     found: list[dict[int, int]] = []
     for more in change:
@@ -39,11 +43,11 @@ def _covers(one: dict[int, int], other: dict[int, int]) -> bool:
     return all(one.get(name, 0) >= c for name, c in other.items())
 
 
-def _most(watch: Watch) -> int:
-    change = [0] * (watch.count + 2)
-    for first, last, size in watch.lives:
+def _most(count: int, lives: list[list[int]]) -> int:
+    change = [0] * (count + 2)
+    for first, last, size, _ in lives:
         change[first] += size
-        change[max(last if last >= 0 else watch.count, first) + 1] -= size
+        change[max(last if last >= 0 else count, first + 1)] -= size
     return max(accumulate(change))
 
 

@@ -41,8 +41,8 @@ class Fitter:
     def terms(self, values: Sequence[int], exact: bool = False) -> Terms:
         """The values, one of each pass, as a sum of terms.
 
-        Where none is found they are taken as proportional to positions; `guessed` says
-        so of those that should be exact.
+        Where none is found they are taken as proportional to what they follow best;
+        `guessed` says so of those that should be exact.
         """
         values = tuple(values)
         if values not in self.known:
@@ -65,12 +65,17 @@ class Fitter:
             return [(c, name)]
         plain = [name for name in self.bases if name.count("*") < 2]
         chunked = [name for name in self.bases if "S*" not in name and "K" in name]
-        few = [n for n in ("B", "S", "B*S") if n in self.bases] + chunked
-        for names in (*combinations(plain, 2), *combinations(few, 3)):
+        rows = [n for n in ("B", "S", "B*S") if n in self.bases]
+        cubes = (n for n in self.bases if n.count("*") == 2 and "S" in n)
+        scores = ((rows[-1], name) for name in cubes)
+        few = combinations(rows + chunked, 3)
+        for names in (*combinations(plain, 2), *scores, *few):
             if found := self._solved(values, names):
                 return found
         self.guesses.add(values)
-        name = "B*S" if "B*S" in self.bases else "B"
+        logs, bases = np.log(np.maximum(values, 1)), self.bases.items()
+        far = {n: float(np.ptp(logs - np.log(b))) for n, b in bases if all(b)}
+        name = min(far, key=far.__getitem__)
         return [(max(1, round(sum(values) / sum(self.bases[name]))), name)]
 
     def _solved(self, values: tuple[int, ...], names: Any) -> list[tuple[int, str]]:
@@ -84,12 +89,13 @@ class Fitter:
 
 
 def operations_of(passes: Sequence[Sequence[Part]], fitter: Fitter) -> list[Any]:
-    """[[times, operations], ...] of the same pass at several sizes."""
+    """[[times, operations], ...] of one pass at several sizes, layers alike once."""
     found: list[Any] = []
     for parts in zip(*passes, strict=True):
         ops = _part(parts, fitter)
-        if found and found[-1][1] == ops:
-            found[-1][0] += parts[0].calls
+        same = next((part for part in found if part[1] == ops), None)
+        if same:
+            same[0] += parts[0].calls
         elif ops:
             found.append([parts[0].calls, ops])
     return found
@@ -226,9 +232,8 @@ def _added(fitter: Fitter, each: Sequence[Sequence[int]]) -> Terms:
 
 
 def _operands(event: Event) -> tuple[Seen, Seen]:
-    one, two = (
-        event.reads[-2:] if event.name in ("addmm", "baddbmm") else event.reads[:2]
-    )
+    last = event.name in ("addmm", "baddbmm")
+    one, two = event.reads[-2:] if last else event.reads[:2]
     return one, two
 
 
@@ -251,10 +256,8 @@ def _matrix(es: Together, place: Place, fitter: Fitter) -> Any:
     one, two = _operands(e)
     flops = fitter.terms([_flops(e) for e in es], exact=True)
     if e.name == "convolution" or not (one.weight or two.weight):
-        moved, read = (
-            _added(fitter, [*map(_moves, es)]),
-            _bytes([two] * bool(two.weight)),
-        )
+        moved = _added(fitter, [*map(_moves, es)])
+        read = _bytes([two] * bool(two.weight))
         sizes = [fitter.terms(one) for one in zip(*map(_sizes, es), strict=True)][1:]
         once, weights = fitter.constant(1), fitter.constant(read)
         return ["matmul", name, flops, moved, once, weights, *sizes]
@@ -279,7 +282,8 @@ def _attention(es: Together, place: Place, fitter: Fitter) -> Any:
 
 def _cache(es: Together, place: Place, fitter: Fitter) -> Any:
     keys, values = es[0].reads
-    return ["cache", "cache", keys.shape[1], keys.shape[-1], values.shape[-1]]
+    sizes = keys.shape[1], keys.shape[-1], values.shape[-1]
+    return ["cache", "cache", *sizes, *es[0].facts]
 
 
 def _embedding(es: Together, place: Place, fitter: Fitter) -> Any:

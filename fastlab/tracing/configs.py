@@ -9,7 +9,8 @@ from typing import Any
 import transformers
 from transformers.models.auto import modeling_auto as auto
 
-from fastlab.spec.configs import SIZES, has, sizes_of
+from fastlab.spec.configs import CLASSES, has, sizes_of
+from fastlab.spec.pruned import SIZES
 from fastlab.spec.shape import ModelShape
 
 MAPPINGS = (
@@ -142,5 +143,7 @@ def _cycle(config: Any, before: int, layers: int) -> None:
 
 
 def model_class_of(shape: ModelShape) -> Any:
-    """The class of transformers that a shape with a config is built as."""
-    return getattr(transformers, json.loads(shape.config)["architectures"][0])
+    """The class of transformers that a shape is built as."""
+    told: Any = json.loads(shape.config) if shape.config else {}
+    (name,) = told.get("architectures") or [CLASSES[shape.family]]
+    return getattr(transformers, name)

@@ -32,7 +32,7 @@ def value_of(name: str, known: Mapping[str, int]) -> int:
         return min(known["P"], size - 1) + known["S"]
     if kind == "L":
         return min(known["N"], size - 1)
-    whole, rest = divmod(known["S"], size)
+    whole, rest = known["S"] // size, known["S"] % size
     return whole * size**2 + rest**2 if kind == "Q" else whole + (rest > 0)
 
 

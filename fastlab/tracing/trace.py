@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from fastlab.tracing.caches import cache_name, static_cache_reason
 from fastlab.tracing.configs import text_config
 from fastlab.tracing.sizes import candidates, symbols
 from fastlab.tracing.watch import COUNTED, Part, Watch
-from fastlab.tracing.weights import Reads, described, expert_sizes
+from fastlab.tracing.weights import Reads, described, expert_sizes, stacks_of
 
 # (batch, new, past, scored) of the passes, and of those over states that start empty
 PREFILLS = ((2, 11, 23, 3), (3, 13, 7, 5), (5, 17, 41, 7), (2, 29, 59, 11))
@@ -149,18 +150,20 @@ class Tracer:
             chunk = self.chunks[-1]
             chunked = [(b, k * chunk + more, 0, b + 1) for b, k, more in FRESH]
             fresh = LOOPED if states and self._loops() else chunked
-            more = [(2, n, p, 3) for n, p in far]
+            more = [(2, n, p, 2) for n, p in far]
             prefills = fresh if states else (*PREFILLS, *more)
             decodes = (*DECODES, *((2, 1, p, 1) for _, p in far))
             return {"prefill": self._phase(prefills), "decode": self._phase(decodes)}
 
     def _phase(self, sizes: Any) -> dict[str, Any]:
         passes = [self._pass(Sizes(*one)) for one in sizes]
+        watches = [watch for _, watch, _ in passes]
         known = [symbols(*one) for one in sizes]
         fitter = Fitter(known, candidates(self.windows, self.chunks), self.monomials)
         phase = {
             "parts": operations_of([p for p, _, _ in passes], fitter),
-            "live": live_terms([watch for _, watch, _ in passes], fitter),
+            "live": live_terms(watches, fitter, eager=False),
+            "eager": live_terms(watches, fitter, eager=True),
             "cache": cached_terms([cache for _, _, cache in passes], fitter),
         }
         self.guessed |= fitter.guessed
@@ -171,13 +174,17 @@ class Tracer:
 
         Models that want a mask, or attend by code of their own, do so as they do.
         """
-        for implementation in (COUNTED, "sdpa", "eager"):
+        own = ("sdpa", "eager") if self.model._supports_sdpa else ("eager", "sdpa")
+        for implementation in (COUNTED, *own):
             self.model.config._attn_implementation = implementation
             try:
-                _, _, cache = self._watched(Sizes(2, 8, 0, 8), None)
+                parts, _, cache = self._watched(Sizes(2, 8, 0, 8), None)
             except (TypeError, KeyError, AttributeError, NotImplementedError) as error:
                 fault = error
                 self.running.clear()
+                continue
+            asks = any(e.name == "attention" for part in parts for e in part.events)
+            if implementation == COUNTED and not asks:
                 continue
             layers = getattr(cache, "layers", [])
             linear = any("Linear" in type(one).__name__ for one in layers)
@@ -242,24 +249,23 @@ def _lengths(config: Any) -> tuple[list[int], list[int]]:
 
 
 def _count_experts(model: nn.Module, running: list[Watch]) -> None:
-    """Let modules that hold experts only note how many tokens they are given."""
+    """Let modules that hold experts note how many tokens they are given."""
     for module in model.modules():
         stacks = [p for p in module.parameters(recurse=False) if p.dim() == 3]
         wanted = len(inspect.signature(module.forward).parameters) >= 3
         if stacks and wanted and "xperts" in type(module).__name__:
             sizes = tuple(expert_sizes(module, p) for p in stacks)
-            module.forward = _noting(sizes, len(stacks[0]), running)
+            run = module.forward if stacks_of(module) else None
+            module.forward = _noting(run, sizes, len(stacks[0]), running)
 
 
-def _noting(sizes: Any, experts: int, running: list[Watch]) -> Any:
-    def forward(hidden: Tensor, index: Tensor, *_: Any, **__: Any) -> Tensor:
-        out = torch.empty_like(hidden)
-        if running:
-            facts = index.shape[-1], experts, sizes
-            # a sorted copy of tokens, the first product, and as much while it is gated
-            width = hidden.shape[-1] + 2 * max(sizes[0])
-            inner = hidden.new_empty(index.numel(), width)
-            running[-1].note("experts", [hidden, index], [out, inner], *facts)
-        return out
+def _noting(run: Any, sizes: Any, experts: int, running: list[Watch]) -> Any:
+    """run: the experts' own forward pass, None where it goes by what tokens hold."""
+
+    def forward(hidden: Tensor, index: Tensor, *more: Any, **kw: Any) -> Tensor:
+        facts, made = (index.shape[-1], experts, sizes), partial(torch.clone, hidden)
+        if run is not None:
+            made = partial(run, hidden, index, *more, **kw)
+        return running[-1].whole("experts", made, [hidden, index], *facts)
 
     return forward

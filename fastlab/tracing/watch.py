@@ -6,13 +6,16 @@ event here too; all else is as the dispatcher sees it. Nothing is computed.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
@@ -67,11 +70,12 @@ class Watch(TorchDispatchMode):
         linears = [m for m in model.modules() if is_linear(m)]
         self.linears = {_storage(w) for m in linears for w in m.parameters()}
         self.stack: list[str] = []
-        self.layers = layers_of(model)
+        self.layers = set(layers_of(model))
         self.parts: list[Part] = []
         self.born: dict[int, int] = {}  # storage alive -> its number in `lives`
-        self.lives: list[list[int]] = []  # [event, event after the last, bytes]
-        self.count = 0
+        # [event, event after the last, bytes, whether only eager attention holds it]
+        self.lives: list[list[int]] = []
+        self.count, self.inside = 0, ""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -85,9 +89,13 @@ class Watch(TorchDispatchMode):
         reads = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         writes = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
         known = {_storage(x) for x in reads}
-        view = all(_storage(x) in known for x in writes)
-        if name in FREE or not writes or (view and not func._schema.is_mutable):
-            self._lives(writes)
+        made = [x for x in writes if _storage(x) not in known]
+        if name in FREE or not (made or (writes and func._schema.is_mutable)):
+            self._lives(made)
+            return out
+        if self.inside:
+            self._lives(made)
+            self.count += 1
             return out
         weights = {s for s in map(_storage, reads) if s in self.weights}
         self.note(name.rstrip("_"), reads, writes, weights <= self.linears)
@@ -96,7 +104,7 @@ class Watch(TorchDispatchMode):
     def note(self, name: str, reads: Any, writes: Any, *facts: Any) -> None:
         """One event in the module that runs now."""
         where = self.stack[-1] if self.stack else ""
-        self._lives(writes)
+        self._lives(x for x in writes if _storage(x) not in map(_storage, reads))
         seen = tuple(map(self._seen, reads)), tuple(map(self._seen, writes))
         if not self.parts:
             self.parts.append(Part(""))
@@ -120,11 +128,24 @@ class Watch(TorchDispatchMode):
             if key in self.born or key in self.weights:
                 continue
             self.born[key] = len(self.lives)
-            self.lives.append([self.count, -1, x.untyped_storage().nbytes()])
+            size = x.untyped_storage().nbytes()
+            self.lives.append([self.count, -1, size, self.inside == "attention"])
             weakref.finalize(x.untyped_storage(), self._dies, key)
 
     def _dies(self, key: int) -> None:
         self.lives[self.born.pop(key)][1] = self.count
+
+    def whole(self, name: str, run: Any, inputs: list[Tensor], *facts: Any) -> Any:
+        """What `run` gives, as one event; what it holds meanwhile is alive as well."""
+        self.inside = name
+        try:
+            made = run()
+        finally:
+            self.inside = ""
+        out = made[0] if isinstance(made, tuple) else made
+        self.lives[self.born[_storage(out)]][3] = False
+        self.note(name, inputs, [out], *facts)
+        return made
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -136,20 +157,32 @@ class Watch(TorchDispatchMode):
         update = Cache.update
 
         def cached(
-            cache: Any, keys: Tensor, values: Tensor, *more: Any, **kw: Any
+            cache: Any, keys: Tensor, values: Tensor, layer: int, *more: Any, **kw: Any
         ) -> Any:
             self.quiet = True
             try:
-                out = update(cache, keys, values, *more, **kw)
+                out = update(cache, keys, values, layer, *more, **kw)
             finally:
                 self.quiet = False
-            self.note("cache", [keys, values], [])
+            window = getattr(cache.layers[layer], "sliding_window", 0) or 0
+            self.note("cache", [keys, values], [], window)
             return out
+
+        sdpa = functional.scaled_dot_product_attention
+
+        def attended(q: Tensor, k: Tensor, v: Tensor, *more: Any, **kw: Any) -> Tensor:
+            run = partial(sdpa, q, k, v, *more, **kw)
+            return self.whole("attention", run, [q, k, v], True, 0)
+
+        def grouped(x: Tensor, weight: Tensor, **_: Any) -> Tensor:
+            return x.new_empty(len(x), weight.shape[-1])
 
         with ExitStack() as held:
             held.callback(before.remove)
             held.callback(after.remove)
             held.enter_context(patch.object(Cache, "update", cached))
+            held.enter_context(patch.object(functional, sdpa.__name__, attended))
+            held.enter_context(patch.object(functional, "grouped_mm", grouped))
             held.enter_context(self)
             yield
 
@@ -179,18 +212,21 @@ def _storage(x: Tensor) -> int:
 
 
 def counted(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **kw: Any
-) -> tuple[Tensor, None]:
-    """Notes sizes, no more: (batch, heads, new, d) -> (batch, new, ...)."""
-    batch, heads, new = query.shape[:3]
-    out = query.new_empty(batch, new, heads, value.shape[-1])
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *more: Any, **kw: Any
+) -> Any:
+    """Eager attention, noted as one: (batch, heads, new, d) -> (batch, new, heads, dv).
+
+    Returns that and the scores, which some layers hold until they end.
+    """
+    inputs, home = [query, key, value], sys.modules[type(module).__module__]
+    run = partial(home.eager_attention_forward, module, *inputs, *more, **kw)
+    causal = kw.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    facts = bool(causal), kw.get("sliding_window") or 0
     for watch in _get_current_dispatch_mode_stack():
         if isinstance(watch, Watch):
-            causal = kw.get("is_causal")
-            causal = getattr(module, "is_causal", True) if causal is None else causal
-            window = kw.get("sliding_window") or 0
-            watch.note("attention", [query, key, value], [out], bool(causal), window)
-    return out, None
+            return watch.whole("attention", run, inputs, *facts)
+    return run()
 
 
 AttentionInterface.register(COUNTED, counted)

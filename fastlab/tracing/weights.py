@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -30,15 +31,20 @@ def expert_sizes(module: Any, stack: Any) -> tuple[int, int]:
     return (k, n) if getattr(module, "is_transposed", False) else (n, k)
 
 
-def layers_of(model: nn.Module) -> set[str]:
-    """Names of the members of the model's outermost lists of modules: its layers."""
-    lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    outer = [n for n in lists if not any(n.startswith(f"{other}.") for other in lists)]
-    return {
-        f"{name}.{index}"
-        for name in outer
-        for index in range(len(model.get_submodule(name)))  # type: ignore[arg-type]
-    }
+def outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """The model's outermost lists of modules by name: its layers are in them."""
+    named = model.named_modules()
+    lists = {name: m for name, m in named if isinstance(m, nn.ModuleList)}
+    inner = tuple(f"{name}." for name in lists)
+    return {name: m for name, m in lists.items() if not name.startswith(inner)}
+
+
+@lru_cache(maxsize=1)
+def layers_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the members of those lists: the model's layers."""
+    return tuple(
+        f"{n}.{i}" for n, m in outer_lists(model).items() for i in range(len(m))
+    )
 
 
 def fit_experts(model: Any) -> None:
@@ -82,7 +88,7 @@ def described(model: Any, reads: Reads, stored: Any = None) -> dict[str, Any]:
 
     stored: a `quantization_config`: how many weights others packed, and their bytes.
     """
-    lists, made = tuple(layers_of(model)), read(stored) if stored else None
+    lists, made = layers_of(model), read(stored) if stored else None
     sizes: Counter[Any] = Counter()
     packed: Counter[str] = Counter()
     for name, module in model.named_modules(remove_duplicate=False):

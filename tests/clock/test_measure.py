@@ -141,6 +141,18 @@ def test_a_gpu_that_answers_no_more_ends_the_sweep(bench, monkeypatch):
         bench.measure(POINT)
 
 
+class Unsayable(RuntimeError):
+    def __str__(self):
+        raise ValueError("no words")
+
+
+def test_an_error_without_words_is_a_row(bench, monkeypatch):
+    monkeypatch.setattr(module, "prepare", failing(Unsayable()))
+    record = bench.measure(POINT)
+    assert record.status == "error"
+    assert record.reason == "Unsayable: (its message cannot be read)"
+
+
 def test_out_of_memory_in_all_its_words():
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
     assert not is_out_of_memory(RuntimeError("CUDA error: invalid argument"))
@@ -196,13 +208,13 @@ def test_a_quantized_row_counts_its_bytes_as_stored(bench):
 def test_models_are_shared_where_only_the_runtime_differs():
     same = {"model": "tiny-llama", "phase": "decode"}
     keys = {
-        module.model_key(point_of(**same, **over))
+        point_of(**same, **over).model_key
         for over in ({}, {"cache": "static"}, {"attention": "sdpa-math"})
     }
     assert len(keys) == 1
     others = ({"attention": "eager"}, {"precision": "int8"})
     others += ({"precision": "int8", "scope": "head"},)
-    assert len({module.model_key(point_of(**same, **over)) for over in others}) == 3
+    assert len({point_of(**same, **over).model_key for over in others}) == 3
 
 
 @pytest.mark.parametrize(("cache", "flagged"), [(0, False), (10**6, True)])

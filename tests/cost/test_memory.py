@@ -7,6 +7,7 @@ import pytest
 
 from fastlab.clock.peak import peak_bytes as counted_peak
 from fastlab.cost.memory import kv_cache_bytes, largest_batch, parameters, peak_bytes
+from fastlab.cost.passes import passes
 from fastlab.models import build, numerics
 from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.engines import prepare
@@ -105,3 +106,13 @@ def test_the_largest_batch_fits_and_the_next_does_not():
     assert (
         peak_bytes(with_batch(batch)) <= 16 * 2**30 < peak_bytes(with_batch(batch + 1))
     )
+
+
+def test_the_fullest_decode_step_is_the_first_or_the_last():
+    call = {"phase": "generate", "prompt_len": 5, "new_tokens": 6, "layers": 2}
+    for cache in ("dynamic", "none", "static"):
+        point = point_of(hidden=64, cache=cache, **call)
+        every, ends = passes(point), passes(point, ends=True)
+        assert len(every) == 6
+        assert [ends[0], ends[1], ends[-1]] == [every[0], every[1], every[-1]]
+    assert len(passes(point_of(hidden=64, **call), ends=True)) == 3

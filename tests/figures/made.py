@@ -1,6 +1,9 @@
 """Rows with worked numbers: 2 x 2 sizes, fp32 and bf16, prefill and decode."""
 
 from dataclasses import replace
+from typing import Any
+
+import pandas as pd
 
 import fastlab as fl
 from fastlab.latency.devices import Device
@@ -22,3 +25,18 @@ def record(point: Point, device: Device, factor: float, **over: object) -> Recor
     seconds = made.seconds * factor
     plain = Record(point, device.name, SETTINGS, "ok", made, measurement(seconds))
     return replace(plain, at_utc="2026-01-02T03:04:05.000+00:00", **over)
+
+
+def one(rows: pd.DataFrame, **values: object) -> dict[str, Any]:
+    """The only row with these values in its columns."""
+    for name, value in values.items():
+        rows = rows[rows[name] == value]
+    (row,) = rows.to_dict("records")
+    return row
+
+
+def texts(figure: Any, panel: int | None = None) -> list[str]:
+    """What stands in a panel, or in all, beside ticks and titles."""
+    every = figure.draw().axes
+    chosen = every if panel is None else every[panel : panel + 1]
+    return [text.get_text() for axes in chosen for text in axes.texts]

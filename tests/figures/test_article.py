@@ -14,9 +14,9 @@ import fastlab as fl
 from fastlab.cost.article import article_corrected
 from fastlab.figures import article
 from fastlab.record import Quality
-from tests.cells import run_cells
+from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
-from tests.figures.made import measurement, record
+from tests.figures.made import measurement, record, texts
 from tests.pins import compare
 
 MS = {"dense": 1000.0, "pruned": 250.0, "16 bit": 100.0, "compiled": 50.0}
@@ -91,19 +91,6 @@ def bottom_line(paths, run):
     names |= {"fl": fl, "pd": pd, "case": article, "sources": list(article.SOURCES)}
     bench = SimpleNamespace(name="h200")
     return run_cells("10", "bottom", **names, run=run, bench=bench)["lines"]
-
-
-class Shelf:
-    """A run that keeps what it is shown."""
-
-    caption = "replayed"
-
-    def show(self, figure, name, caption):
-        self.figure = figure
-
-
-def words(figure):
-    return [t.get_text() for axes in figure.draw().axes for t in axes.texts]
 
 
 def test_the_path_is_the_articles_own(paths):
@@ -183,12 +170,12 @@ def test_a_step_without_a_row_says_so_and_keeps_its_estimate(paths, monkeypatch)
     assert table["measured_gain"].isna().all()  # nothing to compare with
     figure = article.staircase(table)
     assert faults(figure) == []
-    assert {"missing", "250"} <= {*words(figure)}
+    assert {"missing", "250"} <= {*texts(figure)}
 
 
 def test_the_bottom_line(rows):
     table, decode = prefill(rows), rows[rows["phase"] == "decode"]
-    shelf = Shelf()
+    shelf = Shows()
     lines = bottom_line([table, decode, table[:2]], shelf)
     found = {(r["path"], r["by"]): r["gain"] for _, r in lines.iterrows()}
     assert found["the article", '"thousands"'] == 2000
@@ -197,7 +184,7 @@ def test_the_bottom_line(rows):
     assert found["and last logits", "time, measured"] == pytest.approx(100)
     assert ("and last logits", "the article's numbers") not in found
     assert found["a token more", "FLOPs, counted"] == decode["flops_gain"].iloc[-1]
-    told = shelf.figure.table
+    told = shelf.shown["claims"].table
     share = told[told["by"] == "time, measured"]["of thousands"]
     assert list(share)[:2] == ["1.0 %", "5.0 %"]
     known = lines[lines["low"].notna()]
@@ -209,7 +196,7 @@ def test_a_text_is_judged_in_bits_per_byte(judged):
     figure = article.staircase(judged, "Trained")
     assert faults(figure) == []
     assert "for +100 % bits per byte" in figure.title
-    told = [text for text in words(figure) if "%" in text]
+    told = [text for text in texts(figure) if "%" in text]
     assert told == ["2.94  +100 %"] * 4
 
 
@@ -217,9 +204,9 @@ def test_nothing_to_show_is_said():
     table = case_rows([], {"prefill": {}})
     figure = article.staircase(table, "the live model")
     assert "the live model: nothing was run" in figure.tell()
-    shelf = Shelf()
+    shelf = Shows()
     assert len(bottom_line([table] * 3, shelf)) == 1
-    assert shelf.figure.title == "Nothing is measured"
+    assert shelf.shown["claims"].title == "Nothing is measured"
     assert len(factors(table)) == 0
 
 
@@ -245,7 +232,7 @@ def test_targets_by_device(paths):
     devices = [fl.device("h200"), fl.device("t4")]
     table = article.steps_on(paths["prefill"], devices)
     assert len(table) == 10
-    assert set(table["basis"]) == {"estimated, not calibrated"}
+    assert set(table["basis"]) == {"prior"}
     t4 = table[table["device"] == "Tesla T4"]
     assert list(t4["precision"]) == ["fp32", "fp32", "fp16", "fp16", "fp16"]
     ms = t4["estimated_ms"].tolist()
@@ -258,10 +245,11 @@ def test_targets_by_device(paths):
 
 
 def test_a_datasheet_is_taken_at_typical_efficiencies(paths):
-    device, dense = fl.device("h200"), {"dense": paths["prefill"]["dense"]}
-    (found,) = article.steps_on(dense, [device])["estimated_ms"]
+    device, dense = fl.device("h200").sheet, {"dense": paths["prefill"]["dense"]}
+    row = article.steps_on(dense, [device]).iloc[0]
     best = fl.estimate(list(dense.values()), device)[0].seconds * 1e3
-    assert 1.05 < found / best < 1 / 0.7 + 0.01
+    assert 1.05 < row["estimated_ms"] / best < 1 / 0.7 + 0.01
+    assert row["basis"] == "estimated, not calibrated"
 
 
 def test_what_a_device_cannot_run_is_a_dash():
@@ -271,7 +259,7 @@ def test_what_a_device_cannot_run_is_a_dash():
     figure = article.targets(
         {"prefill": {"fp8": eight[0]}}, [fl.device("t4")], 1, "prefill", 128
     )
-    assert "–" in words(figure)
+    assert "–" in texts(figure)
     assert "1 at no step" in figure.tell()
 
 

@@ -16,10 +16,11 @@ from fastlab.figures import batches, decode
 from fastlab.record import Effective, Quality
 from fastlab.rows import with_missing
 from fastlab.spec import PRESETS
+from fastlab.spec.cuts import read_points
 from fastlab.spec.grids import flat
 from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
-from tests.figures.made import measurement, record
+from tests.figures.made import measurement, record, texts
 from tests.pins import compare
 
 ROOT = Path(__file__).parents[2]
@@ -71,10 +72,6 @@ def rung_of(point):
     return decode.rung_of(flat(point))
 
 
-def texts(figure):
-    return [text.get_text() for axes in figure.draw().axes for text in axes.texts]
-
-
 def test_the_notebook_and_the_benchmark_climb_the_same_rungs(benchmark):
     here = decode.ladder_points("24x896", PRECISIONS)
     assert set(here) == set(benchmark.points("cpu").values())
@@ -88,7 +85,7 @@ def test_the_benchmark_prints_the_rows_of_the_ladder(benchmark, rows):
     assert found.loc["our graph", "status"] == "unsupported"
 
 
-@pytest.mark.parametrize("name", decode._ladder()["rungs"])
+@pytest.mark.parametrize("name", read_points("ladder")["rungs"])
 def test_each_rung_is_known_by_its_point(name):
     (point,) = decode.ladder_points(TINY, ["bf16"], [name])
     assert rung_of(point) == name

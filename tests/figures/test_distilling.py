@@ -11,15 +11,12 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab.checkpoints import export_model
 from fastlab.clock.quality import Evaluator, same_text
 from fastlab.figures import distilling
-from fastlab.learning.tokens import make_tokenizer
-from fastlab.models import build
-from fastlab.spec import Point, Workload
 from fastlab.spec.shape import ModelShape
-from tests.cells import run_cells
+from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
+from tests.small import checkpoint
 
 SHAPE = ModelShape(
     *("llama", 4, 32, 4, 2, 8, 64), vocab=300, max_positions=64, tied=True
@@ -35,12 +32,8 @@ USED += ("distill", "DistillConfig")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
     text = "".join(f"the {n} th line of {n * n} words\n" for n in range(6000))
-    (folder / "text.txt").write_text(text)
-    model = build(Point(SHAPE, Workload(prompt_len=8)))
-    export_model(model, make_tokenizer(text, 300), folder)
-    return fl.Trained(str(folder), [str(folder / "text.txt")])
+    return checkpoint(tmp_path_factory.mktemp("model"), text, **SHAPE.to_dict())
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +50,6 @@ def judge(trained, dense):
     return Evaluator.of(trained, dense, 3)
 
 
-class Shelf:
-    """A run that keeps what it is shown, and whose students lie in a folder."""
-
-    def __init__(self, place):
-        self.folder = place / "run"
-
-    def show(self, figure, *_):
-        self.table = figure.table
-
-
 def learn(trained, dense, judge, place, stop=None):
     """What the notebook's cells do with three students, and what they show."""
 
@@ -75,7 +58,8 @@ def learn(trained, dense, judge, place, stop=None):
         yield stop or str
 
     verbs = SimpleNamespace(**{name: getattr(fl, name) for name in USED}, steps=counted)
-    shelf = Shelf(place)
+    shelf = Shows()
+    shelf.folder = place / "run"
     names = {"trained": trained, "dense": dense, "judge": judge, "cut": CUT_FIELDS}
     names |= {"base": base(trained), "from_teacher": LESSON, "steps": STEPS}
     names |= {"temperature": 2.0, "prune_layers": 0.5, "home": HOME}
@@ -219,7 +203,7 @@ def test_both_halves_of_the_broken_axis_have_one_scale(learned, judge):
 
 def test_a_temperature_brings_probabilities_together(dense, trained):
     names = {"trained": trained, "dense": dense, "model": "it", "pd": pd, "fl": fl}
-    soft = run_cells("09", "soft", **names, run=Shelf(trained.folder))["soft"]
+    soft = run_cells("09", "soft", **names, run=Shows())["soft"]
     assert len(soft) == soft["token"].nunique() == 8
     narrow, wide = soft["T = 1"], soft["T = 4"]
     assert list(narrow) == sorted(narrow, reverse=True)

@@ -15,18 +15,14 @@ from fastlab.figures import speedups as fast
 from fastlab.figures.labels import LINE
 from fastlab.figures.style import GREY
 from fastlab.record import Effective, Quality
-from tests.cells import run_cells
+from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
-from tests.figures.made import record
+from tests.figures.made import one, record, texts
+from tests.pins import compare
 
 SMALL = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512, "prompt_len": 64}
 NAMES = ["fp32", "bf16", "int8", "int4-g128"]
 FACTORS = {"fp32": 1.0, "bf16": 1.0, "int8": 1.5, "int4-g128": 2.0}
-
-
-@pytest.fixture(scope="module")
-def device():
-    return fl.device("h200")
 
 
 def records(device, **lists):
@@ -63,17 +59,6 @@ def floors(points, device, rows=None):
     return space["run"].shown["reasons"]
 
 
-def one(rows, **values):
-    for name, value in values.items():
-        rows = rows[rows[name] == value]
-    (row,) = rows.to_dict("records")
-    return row
-
-
-def texts(figure, panel=0):
-    return [text.get_text() for text in figure.draw().axes[panel].texts]
-
-
 def test_rows_of_a_product_are_the_tokens_that_a_call_computes(device):
     both = fl.table(records(device, batch=4, phase=["prefill", "decode"]))
     counts = made.calls(both).groupby("phase")["rows"].unique().to_dict()
@@ -86,7 +71,7 @@ def test_what_was_not_measured_has_no_speedup_but_a_status(device):
     found = with_gains([absent, *whole[1:]], device, baseline="fp32")
     assert one(found, precision="fp32", phase="decode")["measured_gain"] == 1.0
     assert found[found["phase"] == "prefill"]["measured_gain"].isna().all()
-    assert "unsupported" in texts(made.trade(found, "fp32"))
+    assert "unsupported" in texts(made.trade(found, "fp32"), 0)
 
 
 def test_formats_that_a_device_lacks_or_that_do_not_divide_have_no_curve(device):
@@ -239,3 +224,50 @@ def test_codes_and_scales_by_hand_are_those_of_quantize():
     eight, four = space["by_hand"].values()
     assert 0.005 < eight["error by hand"] < 0.01
     assert 0.09 < four["error by hand"] < 0.12
+
+
+# ---- the rows below notebook 06's figures are those that were pinned
+
+REPLAYED = {"family": "llama", "layers": 6, "hidden": 1024, "vocab": 8192}
+STORED = ["fp32", "bf16", "autocast-bf16", "int8", "int8-dynamic", "int4-g128"]
+FEW = ["fp32", "bf16", "int8", "int4-g128"]
+
+
+def replayed(**lists):
+    params = {"source": "replay", "prompt_len": 64, **REPLAYED, **lists}
+    run = fl.start("06_precisions", **params)
+    known = fl.table(run.records())
+    fresh = fl.rows.with_quality(fl.estimated(run.rows(), run.profile), known)
+    return run, fl.over(fresh, precision="bf16")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return (
+        replayed(phase=["prefill", "decode"], precision=STORED),
+        replayed(phase="decode", precision=STORED, batch=[1, 4, 16, 64]),
+        replayed(phase="decode", precision=FEW, runtime="decoder"),
+    )
+
+
+def test_the_rows_are_those_that_were_pinned(runs):
+    (run, rows), (batched, steps), (_, fused) = runs
+    given = {"model": REPLAYED, "prompt_len": 64, "precisions": STORED, "table": rows}
+    shows = Shows()
+    shows.points, shows.profile = run.points, run.profile
+    run_cells("06_precisions", "asked", "floors", "reasons", run=shows, **given)
+    curves = fast.curves(batched.points[0], batched.profile, STORED, 64)
+    batch = fast.by_batch(curves, steps).table
+    eager = rows[(rows.phase == "decode") & rows.precision.isin(FEW)]
+    found = {
+        "05": rows,
+        "trade": made.trade(rows).table,
+        "reasons": shows.shown["reasons"].table,
+        "batch": batch[batch["status"] != "estimated"],  # lines were not told before
+        "engines": made.engines(
+            fl.rows.merge_runs(eager, fused).assign(speedup=1.0)
+        ).table,
+        "promised": fast.predicted(fl.rows.merge_runs(rows, steps, fused)).table,
+    }
+    off = {name: compare(f"06_precisions_{name}", t) for name, t in found.items()}
+    assert not any(off.values()), off

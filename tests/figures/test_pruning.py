@@ -10,27 +10,21 @@ import pandas as pd
 import pytest
 
 import fastlab as fl
-from fastlab import models
-from fastlab.checkpoints import export_model
 from fastlab.figures import cuts as cut_figures
 from fastlab.figures import pruning
 from fastlab.figures.cuts import dense_of, described, paper_flops
-from fastlab.figures.layers import even_at
-from fastlab.learning.tokens import make_tokenizer
+from fastlab.figures.speedups import even_at
 from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.rows import QUESTION, points_of
-from fastlab.spec.cuts import cut_points, possible_shares, ways_to_choose
-from fastlab.spec.pruning import (
-    IMPORTANCES,
-    LAYER_CHOICES,
-    pruned_shape,
-)
+from fastlab.spec.cuts import cut_points, possible_shares, read_points
+from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, pruned_shape
 from fastlab.spec.storage import Sparsity, sparse_bytes
 from fastlab.words import percent, times
 from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
 from tests.figures.made import record
+from tests.small import checkpoint
 
 NOTEBOOK = "07_pruning"
 LARGE = {"family": "llama", "layers": 8, "hidden": 768, "kv_heads": 4, "vocab": 512}
@@ -117,7 +111,7 @@ def test_each_way_chooses_what_it_can():
 
 
 def test_every_way_to_choose_is_in_the_file():
-    every = ways_to_choose()["all"]
+    every = read_points("cuts")["all"]
     assert {*every["layers"], "random"} == {*LAYER_CHOICES}
     assert {*every["units"]} == {*IMPORTANCES}
     assert {*every["layers"], *every["units"]} == {*pruning.CHOICES}
@@ -272,15 +266,8 @@ def test_only_what_can_be_cut_is_offered():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A checkpoint with random weights, and a text of its own."""
-    folder = tmp_path_factory.mktemp("model")
-    file = folder / "text.txt"
     lines = (f"def f{n}(x{n}):\n    return x{n} + {n * 7 % 13}\n" for n in range(900))
-    file.write_text("".join(lines))
-    tokenizer = make_tokenizer(file.read_text(), 300)
-    small = {"layers": 4, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 64}
-    shape = fl.ModelShape("llama", **small, vocab=300, max_positions=256, tied=True)
-    export_model(models.build(fl.Point(shape), "cpu"), tokenizer, folder)
-    return fl.Trained(str(folder), text=(str(file),))
+    return checkpoint(tmp_path_factory.mktemp("model"), "".join(lines), layers=4)
 
 
 def test_a_student_stands_beside_its_cut_before(trained, monkeypatch):

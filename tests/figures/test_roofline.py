@@ -20,6 +20,7 @@ from fastlab.latency.whatif import knee
 from fastlab.sweeps.reference import references
 from tests.cells import Shows, run_cells
 from tests.figures.checks import faults
+from tests.figures.made import one
 from tests.pins import compare
 
 PAIR = ("fp32", "bf16")
@@ -30,7 +31,7 @@ CALIBRATED = {"profile": "calibrated:00000000", "fits": None}
 def device() -> Device:
     """1 TFLOP/s, 10 GB/s: a ridge at 100; launches cost nothing."""
     rates = {"fp32": 1e12, "bf16": 4e12}
-    h200 = fl.device("h200")
+    h200 = fl.device("h200").sheet
     return replace(h200, peak_flops=rates, bandwidth=10e9, launch_s=0.0)
 
 
@@ -83,26 +84,24 @@ def path(benchmarked):
 def steps():
     """A decode step of a large model, on a host and as if launches were free."""
     given = {"model": "llama-3.1-8b", "cached_lens": [128, 2048], "usable": ["bf16"]}
-    given |= {"sheet": fl.device("h200"), "basis": "", "bars": "", "replace": replace}
+    given |= {"sheet": fl.device("h200").sheet, "replace": replace}
+    given |= {"basis": "", "bars": ""}
     return run_cells("03_roofline", "knee", **given, pd=pd)["figure"]
 
 
 def explorer_of(calls):
-    given = {"calls": calls, "sheet": fl.device("h200"), "run": Mock(profile=None)}
-    given |= {"model": "llama-3.1-8b", "phases": ["prefill", "decode"]}
+    given = {"calls": calls, "run": Mock(profile=None)}
+    given |= {
+        "sheet": fl.device("h200").sheet,
+        "model": "llama-3.1-8b",
+        "phases": ["prefill", "decode"],
+    }
     return run_cells("03_roofline", "explorer", **given, context_len=1024)["shown"]
-
-
-def pick(table, **values):
-    for name, value in values.items():
-        table = table[table[name] == value]
-    (row,) = table.to_dict("records")
-    return row
 
 
 def test_the_output_projection_stands_where_arithmetic_puts_it(products):
     # 4096 x 4096 on 1024 rows: 2 m / (4 (1 + 2 m / 4096)) = 341.3 FLOP per byte
-    row = pick(products, operation="out", phase="prefill", precision="fp32")
+    row = one(products, operation="out", phase="prefill", precision="fp32")
     assert row["FLOP per byte"] == pytest.approx(1024 * 4096 / (2 * (4096 + 2 * 1024)))
     assert row["high"] == pytest.approx(1e12)  # under the flat roof: all hidden
     # nothing hidden: 1 / (1 / 1e12 + 1 / (341.3 x 10e9))
@@ -112,9 +111,9 @@ def test_the_output_projection_stands_where_arithmetic_puts_it(products):
 
 
 def test_decode_does_one_flop_per_byte_in_bf16_and_gqa_four(products):
-    out = pick(products, operation="out", phase="decode", precision="bf16")
+    out = one(products, operation="out", phase="decode", precision="bf16")
     assert out["FLOP per byte"] == pytest.approx(1.0, rel=1e-3)
-    attention = pick(products, operation="attention", phase="decode", precision="bf16")
+    attention = one(products, operation="attention", phase="decode", precision="bf16")
     assert attention["FLOP per byte"] == pytest.approx(32 / 8, rel=1e-2)
     assert out["high"] == pytest.approx(out["FLOP per byte"] * 10e9)
     assert out["bound"] == attention["bound"] == "memory"
@@ -140,9 +139,9 @@ def test_a_precision_that_the_device_lacks_is_left_out(calls):
 
 
 def test_bounds_of_decode_are_memory_and_launches(calls):
-    given = {"calls": calls, "sheet": fl.device("h200")}
+    given = {"calls": calls, "sheet": fl.device("h200").sheet}
     table = run_cells("03_roofline", "bounds", "three-clocks", **given, pd=pd)["shown"]
-    row = pick(table, phase="decode", precision="bf16")
+    row = one(table, phase="decode", precision="bf16")
     # 8 us x 1,301 launches; 16 GB of weights and cache at 4.8 TB/s
     assert row["launches ms"] == pytest.approx(10.408)
     assert row["memory ms"] == pytest.approx(3.216, abs=1e-3)
@@ -220,9 +219,9 @@ def test_no_product_beats_the_measured_peak(folder):
     profile = folder.profile
     if profile is None or not profile.calibrated:
         pytest.skip("no calibrated profile")
-    for one in folder.samples:
-        if one.kind in PRODUCTS and one.precision in profile.peak_flops:
-            assert one.flops / one.seconds <= 1.05 * profile.peak(one.precision)
+    for each in folder.samples:
+        if each.kind in PRODUCTS and each.precision in profile.peak_flops:
+            assert each.flops / each.seconds <= 1.05 * profile.peak(each.precision)
 
 
 def test_the_measured_roof_is_filled_and_tells_what_is_reached(path, timed):
@@ -285,8 +284,8 @@ def test_lines_of_batches_are_estimates_and_end_where_memory_is_full(steps):
     lines, work = steps.table, {"phase": "decode", "precision": "bf16"}
     assert lines["series"].nunique() == 4
     grid = fl.grid(model="llama-3.1-8b", **work, prompt_len=2048, batch=256)
-    (estimate,) = fl.estimate(grid, fl.device("h200"))
-    row = pick(lines, batch=256, series="bf16: 2,048 cached, eager")
+    (estimate,) = fl.estimate(grid, fl.device("h200").sheet)
+    row = one(lines, batch=256, series="bf16: 2,048 cached, eager")
     assert row["estimated_ms"] == pytest.approx(estimate.seconds * 1e3)
     assert row["tokens_per_s"] == pytest.approx(256 / estimate.seconds)
     full = lines[~lines["fits"]]
@@ -338,7 +337,8 @@ def test_exercise_answers_follow_from_the_operations():
     ridge = fl.device("a100").ridge("bf16")
     assert EXERCISES["03_2"].answer == pytest.approx(ridge)
     asked = {"model": "llama-3.1-8b", "phase": "decode", "precision": "bf16"}
-    rows = fl.estimated(fl.grid(**asked, batch=[1, 256, 384, 1024]), fl.device("h200"))
+    sheet = fl.device("h200").sheet
+    rows = fl.estimated(fl.grid(**asked, batch=[1, 256, 384, 1024]), sheet)
     known = [*EXERCISES["03_3"].wrong, {"answer": EXERCISES["03_3"].answer}]
     told = {one["answer"]["batch"]: one["answer"]["estimated_ms"] for one in known}
     assert dict(zip(rows.batch, rows.estimated_ms, strict=True)) == pytest.approx(

@@ -30,11 +30,6 @@ LOOKED = {"layers": 8, "hidden": 768, "vocab": 8192, "phase": ["prefill", "decod
 
 
 @pytest.fixture(scope="module")
-def device():
-    return fl.device("h200")
-
-
-@pytest.fixture(scope="module")
 def reference():
     (own,) = [r for r in fl.references() if r.folder.name == "xeon-2-threads"]
     return own

@@ -12,37 +12,31 @@ import torch
 from matplotlib.figure import Figure
 
 import fastlab as fl
-from fastlab.checkpoints import export_model
 from fastlab.figures import sharing
 from fastlab.figures.labels import name_marks
-from fastlab.learning.tokens import make_tokenizer
-from fastlab.models import build
 from fastlab.record import Effective
 from fastlab.shrink.share import lut_linear
-from fastlab.spec import point_of
 from fastlab.spec.storage import Sharing
 from tests.cells import Shows, run_cells
 from tests.figures.made import record
 from tests.pins import compare
+from tests.small import checkpoint, normal
 
 SIZE = {"family": "llama", "layers": 2, "hidden": 256, "vocab": 512, "prompt_len": 64}
 SIZE |= {"phase": ["prefill", "decode"]}
-
-
-def normal(n=64, k=192):
-    return torch.randn(n, k, generator=torch.Generator().manual_seed(0))
 
 
 BY_HAND = run_cells("09", "by-hand-loss", "by-hand-palette", "by-hand-uniform")
 
 
 def test_the_palette_by_hand_is_that_of_the_package():
+    weight = normal(64, 192)
     for bits in (2, 3):
-        ours = lut_linear(normal(), None, Sharing(bits)).dense()
-        by_hand = BY_HAND["palette"](normal(), bits)
-        errors = [float((normal() - w).norm()) for w in (by_hand, ours)]
+        ours = lut_linear(weight, None, Sharing(bits)).dense()
+        by_hand = BY_HAND["palette"](weight, bits)
+        errors = [float((weight - w).norm()) for w in (by_hand, ours)]
         assert errors[0] == pytest.approx(errors[1], rel=1e-3)
-        assert errors[1] < (normal() - BY_HAND["uniform"](normal(), bits)).norm()
+        assert errors[1] < (weight - BY_HAND["uniform"](weight, bits)).norm()
 
 
 def test_evenly_spaced_values_by_hand():
@@ -56,11 +50,9 @@ def test_evenly_spaced_values_by_hand():
 def test_every_way_is_judged_at_the_bytes_it_takes(tmp_path):
     """Of 64 x 32 weights and the like: 3 bits and a table, 3 bits and a scale a 64."""
     text = "".join(f"{n} cats and {n * n} dogs\n" for n in range(4000))
-    (tmp_path / "own.txt").write_text(text)
-    sizes = {"family": "llama", "layers": 1, "hidden": 64, "heads": 2, "ffn": 64}
-    sizes |= {"vocab": 300, "max_positions": 64, "tied": True, "prompt_len": 1}
-    export_model(build(point_of(**sizes)), make_tokenizer(text, 300), tmp_path)
-    names = {"model": "own", "bits": [3, 6], "blocks": 1, "text": tmp_path / "own.txt"}
+    sizes = {"layers": 1, "hidden": 64, "heads": 2, "ffn": 64, "max_positions": 64}
+    own = checkpoint(tmp_path, text, family="llama", tied=True, **sizes)
+    names = {"model": "own", "bits": [3, 6], "blocks": 1, "text": own.text[0]}
     names |= {"base": {"model": str(tmp_path), "weights": "trained", "prompt_len": 1}}
     names |= {"pd": pd, "math": math, "steps": 1, **BY_HAND}
     names["home"] = Path(fl.__file__).parents[1] / "data" / "checkpoints"
@@ -163,7 +155,7 @@ def test_a_weight_taken_apart_tells_its_bytes(rows, count):
 
 
 def test_the_explorer_offers_rows_that_divide_a_weight():
-    given = {"originals": {"model.q": normal(), "k": normal(32)}}
+    given = {"originals": {"model.q": normal(64, 192), "k": normal(32, 192)}}
     explorer = run_cells("09_distill", "explorer", **given)["shown"]
     kept = {n: explorer.options["rows"]({"weight": n}) for n in ("model.q", "k")}
     assert kept["model.q"] == {"1": 1, "4": 4, "16": 16, "64": 64, "all": 0}

@@ -16,17 +16,13 @@ from fastlab.spec import grid
 from fastlab.words import digits
 from tests.cells import run_cells
 from tests.figures.checks import faults
-from tests.figures.made import measurement, record
-
-
-def texts(figure, panel=0):
-    return [text.get_text() for text in figure.draw().axes[panel].texts]
+from tests.figures.made import measurement, record, texts
 
 
 def test_the_cells_of_the_heatmaps_hold_the_rows_numbers(rows):
     figure = sweep.heatmaps(rows, "prefill", "fp32")
     chosen = rows[(rows.phase == "prefill") & (rows.precision == "fp32")]
-    assert texts(figure) == [digits(v) for v in chosen["measured_ms"]]
+    assert texts(figure, 0) == [digits(v) for v in chosen["measured_ms"]]
     assert texts(figure, 1) == [digits(v) for v in chosen["estimated_ms"]]
     assert texts(figure, 2) == ["×1.20"] * 4
     assert texts(sweep.heatmaps(rows, "decode", "bf16"), 2) == ["÷2.00"] * 4
@@ -35,7 +31,7 @@ def test_the_cells_of_the_heatmaps_hold_the_rows_numbers(rows):
 
 def test_cells_without_a_value_say_why(changed):
     gone = changed(0, status="oom", measured=None)
-    assert texts(sweep.heatmaps(gone, "prefill", "fp32"))[0] == "oom"
+    assert texts(sweep.heatmaps(gone, "prefill", "fp32"), 0)[0] == "oom"
     refused = changed(0, status="unsupported", measured=None, estimate=None)
     assert texts(sweep.heatmaps(refused, "prefill", "fp32"), 2)[0] == "unsupported"
 
@@ -44,7 +40,7 @@ def test_cells_without_a_value_say_why(changed):
 def test_an_unsettled_cell_is_marked_and_leaves_the_scale_alone(changed, n, spread):
     wild = changed(0, measured=measurement(9.0, n, spread))
     figure = sweep.heatmaps(wild, "prefill", "fp32")
-    assert texts(figure)[0] == "~9,000"
+    assert texts(figure, 0)[0] == "~9,000"
     assert "~ few samples" in figure.title
     faces = [patch.get_facecolor() for patch in figure.draw().axes[0].patches]
     calm = sweep.heatmaps(changed(0, measured=None), "prefill", "fp32").draw()
@@ -94,8 +90,8 @@ def test_a_scatter_of_nothing_says_what_there_is(changed):
 
 def test_a_line_for_every_point_with_its_ratio(rows):
     figure = sweep.pairs(rows)
-    assert texts(figure).count("×1.20") == texts(figure).count("÷2.00") == 8
-    assert "ratio" in texts(figure)
+    assert texts(figure, 0).count("×1.20") == texts(figure, 0).count("÷2.00") == 8
+    assert "ratio" in texts(figure, 0)
     assert figure.title == "measured / estimated: 8 of 16 within ×1.25"
     assert faults(figure) == []
 
@@ -202,12 +198,13 @@ def test_the_axes_stay_while_the_slider_moves(rows, device):
 
 
 def test_every_device_is_estimated(points, device):
-    here = replace(device, name="box", kind="cpu", bandwidth=1e10).stamped()
+    here = replace(device.sheet, name="box", kind="cpu", bandwidth=1e10).stamped()
     devices = [here, fl.device("t4"), device]
     deep = replace(points[0], shape=replace(points[0].shape, layers=20))
     (estimate,) = fl.estimate([deep], fl.device("t4"))
     figure = sweep.on_devices(points[0], devices, 20)
-    assert f"{digits(1e3 * estimate.seconds)} at Tesla T4 (datasheet)" in figure.tell()
+    said = f"{digits(1e3 * estimate.seconds)} at Tesla T4 (prior of other GPUs)"
+    assert said in figure.tell()
     assert "20 layers x 256, prefill, 128 tokens" in figure.title
     for count in (1, 64):
         figure = sweep.on_devices(points[0], devices, count)

@@ -16,7 +16,7 @@ from fastlab.runtime.engines import prepare
 from fastlab.runtime.sampling import Sampling
 from fastlab.spec import point_of
 from fastlab.spec.unsupported import unsupported
-from tests.runtime.tiny import generated, prompts, tiny
+from tests.small import generated, tiny, token_rows
 
 FAMILIES = ("llama", "qwen3", "gpt2")
 
@@ -34,7 +34,7 @@ def test_tokens_and_one_graph(family, runtime, unroll):
         made = counters["stats"]["unique_graphs"] - before
         assert made == (0 if runtime == "eager" else 1)
         for n in (7, 11):
-            ids = prompts(2, n, n).cuda()
+            ids = token_rows(2, n, n).cuda()
             expected = generated(model, ids, 9)
             assert torch.equal(decoder.generate(ids, 9), expected)
         assert counters["stats"]["unique_graphs"] - before == made
@@ -45,7 +45,7 @@ def test_a_graph_gives_what_eager_steps_give(cache):
     if cache == "static-fp8" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("needs compute capability 8.9")
     with numerics("fp32"):
-        model, ids = tiny("llama", layers=2).cuda(), prompts(2, 9).cuda()
+        model, ids = tiny("llama", layers=2).cuda(), token_rows(2, 9).cuda()
         eager, graph = (
             Decoder(model, 2, 40, cache=cache, runtime=runtime)
             for runtime in ("eager", "graph")
@@ -57,7 +57,7 @@ def test_a_graph_gives_what_eager_steps_give(cache):
 
 
 def test_steps_of_a_graph_wait_for_nothing():
-    model, ids = tiny("llama").cuda(), prompts(1, 9).cuda()
+    model, ids = tiny("llama").cuda(), token_rows(1, 9).cuda()
     decoder = Decoder(model, 1, 40, runtime="graph", unroll=2)
     decoder.prefill(ids)
     torch.cuda.synchronize()
@@ -70,7 +70,7 @@ def test_steps_of_a_graph_wait_for_nothing():
 
 
 def test_draws_are_the_same_in_a_graph():
-    model, ids = tiny("qwen3").cuda(), prompts(2, 9).cuda()
+    model, ids = tiny("qwen3").cuda(), token_rows(2, 9).cuda()
     warm = Sampling(temperature=2.0, top_k=20, seed=3)
     with numerics("fp32"):
         eager, graph = (

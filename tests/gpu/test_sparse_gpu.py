@@ -20,7 +20,7 @@ from fastlab.shrink.sparsify import SemiSparseLinear, halves, sparsify, storage_
 from fastlab.spec import point_of
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.storage import BITS, Sharing, Sparsity, palette_bytes, sparse_bytes
-from tests.shrink.test_quantize_linears import sqnr_db
+from tests.small import sqnr_db
 
 SEMI = Sparsity(pattern="2:4", storage="2:4")
 

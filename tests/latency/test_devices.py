@@ -11,12 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastlab.latency import devices as module
-from fastlab.latency.devices import KINDS, PRECISIONS, Device, device, devices
+from fastlab.latency.devices import (
+    KINDS,
+    PRECISIONS,
+    Device,
+    datasheet_row,
+    device,
+    devices,
+)
 
 CSV = Path(__file__).parents[2] / "data" / "devices.csv"
 ROWS = list(csv.DictReader(CSV.open(newline="")))
 ALL = devices()
-H200 = device("h200")
+H200 = datasheet_row("h200")
 
 # Tensor-core parts whose rates double from tf32 to fp16, and from fp16 to fp8.
 # B200 prints rounded petaFLOP/s and L40S an odd 362.05 | 733, hence 3 %.
@@ -119,13 +126,16 @@ def test_fp16_peak_from_the_clock(name, sms, clock_hz, flop_per_cycle):
     assert device(name).peak("fp16") == pytest.approx(derived, rel=0.01)
 
 
-@pytest.mark.parametrize("made", ALL, ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "made", [d for d in ALL if d.kind != "fpga"], ids=lambda d: d.name
+)
 def test_every_row_is_plausible(made):
-    fastest = "bf16" if "bf16" in made.peak_flops else "fp16"
+    fastest = next(p for p in ("bf16", "fp16", "fp32") if p in made.peak_flops)
     assert 15 < made.ridge(fastest) < 450
-    assert 1 <= made.memory_bytes / 2**30 <= 192
-    assert 4 <= made.l2_bytes / 2**20 <= 256
-    assert 5e-6 <= made.launch_s <= 10e-6
+    assert 1 <= made.memory_bytes / 2**30 <= 288
+    assert (made.kind == "cuda") == (1e9 < made.clock_hz < 3e9)
+    assert 2 <= made.l2_bytes / 2**20 <= 256
+    assert 5e-6 <= made.launch_s <= 10e-6 or (made.kind == "tpu" and not made.launch_s)
     assert made.price_per_hour is None or 0.1 < made.price_per_hour < 15
     assert made.kind in KINDS and not made.calibrated
 
@@ -140,12 +150,20 @@ def test_every_row_has_sources_and_dates(row):
     assert set(row) == set(module._COLUMNS)
 
 
+def test_an_fpga_has_memory_and_no_peak():
+    made = device("kv260")
+    assert (made.kind, made.peak_flops) == ("fpga", {})
+    assert made.bandwidth == 19.2e9  # 8 bytes, 2.4e9 times a second
+    with pytest.raises(ValueError, match="no fp32 peak; it has nothing"):
+        made.peak("fp32")
+
+
 # Finding
 
 
 def test_found_by_its_own_name():
     for made in ALL:
-        alias = made.profile.removeprefix("datasheet:")
+        alias = made.profile.split(":")[1]
         for name in (made.name, made.name.upper().replace(" ", "-"), alias):
             assert device(name) == made
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastlab.latency.devices import device
+from fastlab.latency.devices import datasheet_row, device
 from fastlab.latency.estimates import estimate, roofline
 from fastlab.spec import point_of
 
@@ -51,15 +51,16 @@ def test_a_gpus_host_runs_ahead_of_it(profile):
 def test_what_bounds_a_large_model():
     """15 GB of weights at 4.8 TB/s: 3.1 ms at least, whatever the FLOPs."""
     point = point_of(model="llama-3.1-8b", phase="decode", precision="bf16")
-    [e] = estimate([point], replace(device("h200"), launch_s=1e-6))
+    sheet = datasheet_row("h200")
+    [e] = estimate([point], replace(sheet, launch_s=1e-6))
     assert e.bound == "memory"
     assert e.weight_bytes == 2 * (8_030_261_248 - 128256 * 4096) + 2 * 4096
     assert e.low_s > 15.01e9 / 4.8e12
     # eager: 1,200 kernels at 8 us of host time outlast the 3.1 ms that memory takes
-    [e] = estimate([point], device("h200"))
+    [e] = estimate([point], sheet)
     assert e.bound == "launch" and 8e-3 < e.low_s < 11e-3
     long = point_of(model="llama-3.1-8b", prompt_len=4096, precision="bf16")
-    [e] = estimate([long], device("h200"))
+    [e] = estimate([long], sheet)
     assert e.bound == "compute" and e.low_s > e.flops_causal / 989.5e12
 
 
@@ -133,7 +134,8 @@ def test_an_8b_model_in_each_precision_against_its_bytes():
     known = {"bf16": (15.01e9, {}), "int8": (7.51e9, {"scope": "head"})}
     known |= {"int4-g128": (3.99e9, {"scope": "head"})}
     for precision, (weights, how) in known.items():
-        [e] = estimate([point_of(**step, precision=precision, **how)], device("h200"))
+        point = point_of(**step, precision=precision, **how)
+        [e] = estimate([point], device("h200"), "roofline")
         assert e.weight_bytes == pytest.approx(weights, rel=0.005)
         assert weights / 4.8e12 < e.low_s < 1.1 * weights / 4.8e12
         assert e.bound == "memory"

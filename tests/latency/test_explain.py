@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fastlab.cost.operations import operations
-from fastlab.latency.devices import device
+from fastlab.latency.devices import datasheet_row
 from fastlab.latency.estimates import estimate
 from fastlab.latency.explain import HOST, STEPS, breakdown, waterfall
 from fastlab.spec import point_of
@@ -64,7 +64,7 @@ def test_whole_calls_are_a_step_of_their_own(profile):
 
 def test_a_host_that_queues_ahead_adds_only_what_work_does_not_hide():
     """Of 1 us a launch: all of it on a CPU; on a GPU what exceeds the work."""
-    point, h200 = POINTS[0], replace(device("h200"), launch_s=1e-6)
+    point, h200 = POINTS[0], replace(datasheet_row("h200"), launch_s=1e-6)
     gpu, cpu = waterfall(point, h200), waterfall(point, replace(h200, kind="cpu"))
     busy = gpu["math"] + gpu["+ bytes"]
     assert cpu["+ host"] == pytest.approx(1e-6 * estimate([point], h200)[0].launches)

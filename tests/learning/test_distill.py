@@ -17,6 +17,7 @@ from fastlab.learning.distilling import (
 from fastlab.learning.loop import Training
 from fastlab.models import build
 from fastlab.spec import point_of
+from tests.small import same_weights
 
 HOW = Training(batch=4, block=16, warmup=2)
 IDS = torch.randint(512, (600,), generator=torch.Generator().manual_seed(0))
@@ -95,8 +96,7 @@ def test_distillation_goes_on_and_ends_with_the_same_weights(tmp_path):
         distill(*pair, IDS, 6, save_every_s=0, on_row=stop, **options)
     student = model(layers=1)
     distill(student, model(seed=1), IDS, 6, **options)
-    pairs = zip(whole.parameters(), student.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert same_weights(whole, student)
 
 
 @pytest.mark.parametrize(

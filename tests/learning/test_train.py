@@ -28,6 +28,7 @@ from fastlab.learning.tokens import Blocks
 from fastlab.learning.training import Run, train
 from fastlab.models import build
 from fastlab.spec import ModelShape, point_of
+from tests.small import same_weights
 
 ROOT = Path(__file__).parents[2]
 HOW = Training(batch=4, block=16, warmup=2)
@@ -118,8 +119,7 @@ def test_a_run_that_goes_on_ends_with_the_same_weights(family, tmp_path):
     assert [row["step"] for row in second.curve] == [1, 2, 3, 4, 5, 6]
     lines = (tmp_path / CURVE).read_text().splitlines()
     assert [json.loads(line) for line in lines] == second.curve
-    pairs = zip(whole.model.parameters(), second.model.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert same_weights(whole.model, second.model)
     with pytest.raises(ValueError, match="of a model with other weights"):
         trainer(tmp_path, "qwen3")
 

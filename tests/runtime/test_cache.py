@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastlab.runtime.cache import LAYERS, Place, StaticKV
 from fastlab.spec.recipe import bucket, kv_row_bytes
-from tests.runtime.tiny import tiny
+from tests.small import tiny
 
 
 def test_bytes_worked_out() -> None:

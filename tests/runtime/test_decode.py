@@ -8,7 +8,7 @@ from torch._dynamo.utils import counters
 
 from fastlab.runtime.decode import Decoder
 from fastlab.runtime.sampling import Sampling
-from tests.runtime.tiny import generated, prompts, tiny
+from tests.small import generated, tiny, token_rows
 
 FAMILIES = ("llama", "qwen3", "gpt2")
 
@@ -24,7 +24,7 @@ def test_eager_tokens(family: str, unroll: int, attention: str) -> None:
     model = tiny(family, layers=2)
     decoder = Decoder(model, 2, 40, runtime="eager", unroll=unroll, attention=attention)
     for n in (7, 11):  # the second prompt in the same cache
-        ids = prompts(2, n, n)
+        ids = token_rows(2, n, n)
         expected = generated(model, ids, 9)
         assert len(expected.unique()) > 4  # no constant that anything would give
         assert torch.equal(decoder.generate(ids, 9), expected)
@@ -44,7 +44,7 @@ def test_compiled_tokens_and_one_graph(family: str, runtime: str) -> None:
     assert graphs() == before + 1
     assert decoder.compile_s > 0
     for n in (7, 11):
-        ids = prompts(2, n, n)
+        ids = token_rows(2, n, n)
         assert torch.equal(decoder.generate(ids, 10), generated(model, ids, 10))
     assert graphs() == before + 1
     assert not counters["graph_break"]
@@ -52,7 +52,7 @@ def test_compiled_tokens_and_one_graph(family: str, runtime: str) -> None:
 
 @pytest.mark.parametrize("cache", ["static-int8", "static-fp8"])
 def test_a_quantized_cache_compiles_to_the_same_numbers(cache: str) -> None:
-    model, ids = tiny("llama"), prompts(2, 9)
+    model, ids = tiny("llama"), token_rows(2, 9)
     eager = Decoder(model, 2, 40, cache=cache, runtime="eager")
     compiled = Decoder(model, 2, 40, cache=cache, runtime="decoder")
     for decoder in (eager, compiled):
@@ -64,7 +64,7 @@ def test_a_quantized_cache_compiles_to_the_same_numbers(cache: str) -> None:
 
 
 def test_every_position_is_used_and_none_beyond() -> None:
-    model, ids = tiny("gpt2"), prompts(1, 7)
+    model, ids = tiny("gpt2"), token_rows(1, 7)
     decoder = Decoder(model, 1, 64, runtime="eager", unroll=8)
     tokens = decoder.generate(ids, 58)  # 64 positions, and the token after the last
     assert torch.equal(tokens[:, :57], generated(model, ids, 57))
@@ -74,7 +74,7 @@ def test_every_position_is_used_and_none_beyond() -> None:
 
 @pytest.mark.parametrize("unroll", [1, 3])
 def test_each_sequence_ends_at_its_first_eos(unroll: int) -> None:
-    model, ids = tiny("llama", layers=2), prompts(2, 7)
+    model, ids = tiny("llama", layers=2), token_rows(2, 7)
     whole = generated(model, ids, 12).tolist()
     eos = [next(t for t in row[4:] if t not in row[:4]) for row in whole]
     places = [min(row.index(t) for t in eos if t in row) for row in whole]
@@ -87,7 +87,7 @@ def test_each_sequence_ends_at_its_first_eos(unroll: int) -> None:
 
 
 def test_sampling_is_the_same_in_every_runtime() -> None:
-    model, ids = tiny("llama"), prompts(2, 7)
+    model, ids = tiny("llama"), token_rows(2, 7)
     warm = Sampling(temperature=2.0, top_k=20, seed=3)
     eager = Decoder(model, 2, 40, runtime="eager", sampling=warm)
     compiled = Decoder(model, 2, 40, runtime="decoder", sampling=warm)
@@ -99,9 +99,9 @@ def test_sampling_is_the_same_in_every_runtime() -> None:
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        (prompts(1, 7), r"ids of shape \(1, 7\) must be \(2, n\)"),
-        (prompts(2, 0), "a prompt of 0 tokens must have 1 to max_len=40"),
-        (prompts(2, 41), "a prompt of 41 tokens"),
+        (token_rows(1, 7), r"ids of shape \(1, 7\) must be \(2, n\)"),
+        (token_rows(2, 0), "a prompt of 0 tokens must have 1 to max_len=40"),
+        (token_rows(2, 41), "a prompt of 41 tokens"),
     ],
 )
 def test_bad_prompts(ids: torch.Tensor, words: str) -> None:

@@ -15,14 +15,14 @@ from fastlab.shrink.recipes import build
 from fastlab.spec import Point, point_of
 from fastlab.spec.engines import CACHES, RUNTIMES
 from fastlab.spec.unsupported import unsupported
-from tests.runtime.tiny import HIDDEN, SHAPES, generated, tiny
+from tests.small import TINY, generated, tiny
 
 PAIR = ("compile", "autotuned")
 
 
 def point(family: str = "llama", layers: int = 1, **over: Any) -> Point:
-    sizes = {"layers": layers, "hidden": HIDDEN[family], "vocab": 97}
-    rest = SHAPES[family] | {"prompt_len": 9, "batch": 2} | over
+    sizes = {"layers": layers, "vocab": 97}
+    rest = TINY[family] | {"prompt_len": 9, "batch": 2} | over
     return point_of(family=family, **sizes, **rest)
 
 
@@ -59,8 +59,8 @@ def test_the_last_rows_reach_our_own_head_side_by_side(cache, apart):
     model.lm_head.register_forward_hook(lambda m, args, out: seen.append(args[0]))
     with numerics("fp32"):
         prepare(model, point(cache=cache, logits="last")).run()
-    assert seen[-1].shape == (2, 1, HIDDEN["llama"])
-    assert seen[-1].stride(0) == HIDDEN["llama"] * (9 if apart else 1)
+    assert seen[-1].shape == (2, 1, TINY["llama"]["hidden"])
+    assert seen[-1].stride(0) == TINY["llama"]["hidden"] * (9 if apart else 1)
     assert not model.lm_head._forward_pre_hooks
 
 

@@ -19,7 +19,7 @@ from fastlab.runtime.decode import Decoder
 from fastlab.runtime.prefix import Prefixes
 from fastlab.tracing.caches import static_cache_reason
 from tests.runtime.families import small_config, small_model
-from tests.runtime.tiny import generated, prompts
+from tests.small import generated, token_rows
 
 # What people bring, and every way to attend: these must decode.
 MUST = """
@@ -74,7 +74,7 @@ def test_tokens_are_transformers_or_refused_by_name(kind: str) -> None:
         with pytest.raises(ValueError, match="has no static cache: "):
             Decoder(model, batch, 64, runtime="eager")
         return
-    ids = prompts(batch, 24)
+    ids = token_rows(batch, 24)
     new = 40 if kind in MUST.split() else 12
     tokens = expected(kind, model, ids, new)
     decoder = Decoder(model, batch, 64, runtime="eager", unroll=batch)
@@ -94,7 +94,7 @@ def test_compiled_to_one_graph(kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     if kind != "gemma2":
         traced = {"fullgraph": True, "dynamic": False, "backend": "eager"}
         monkeypatch.setattr(torch, "compile", lambda f, **_: compile(f, **traced))
-    model, ids = small_model(kind, **over), prompts(3, 24)
+    model, ids = small_model(kind, **over), token_rows(3, 24)
     decoder = Decoder(model, 3, 64, runtime="decoder")
     assert torch.equal(decoder.generate(ids, 40), generated(model, ids, 40))
 
@@ -109,7 +109,7 @@ def test_what_does_not_compile_to_one_graph_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["mistral", "gpt_oss", "llama4_text"])
 def test_the_window_is_what_makes_the_tokens(kind: str) -> None:
-    ids = prompts(1, 24)
+    ids = token_rows(1, 24)
     narrow = small_model(kind)
     size = {"attention_chunk_size" if "llama" in kind else "sliding_window": 64}
     wide = small_model(kind, **size)
@@ -118,7 +118,7 @@ def test_the_window_is_what_makes_the_tokens(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["gemma2", "gpt_oss", "deepseek_v3", "falcon"])
 def test_other_caches_attention_and_prefixes(kind: str) -> None:
-    model, ids = small_model(kind), prompts(1, 24)
+    model, ids = small_model(kind), token_rows(1, 24)
     tokens, other = generated(model, ids, 9), ids.clone()
     eager = Decoder(model, 1, 64, runtime="eager", attention="eager")
     assert torch.equal(eager.generate(ids, 9), tokens)
@@ -195,7 +195,7 @@ def test_a_kernel_that_lacks_the_attention_is_refused(
 @pytest.mark.parametrize("kind", ["mistral", "gemma3n_text", "mamba", *HYBRID])
 def test_a_decode_step_goes_back_to_the_prompt(kind: str) -> None:
     """Windows, shared keys, state spaces, convolutions, linear attention: all of it."""
-    model, ids = small_model(kind, **HYBRID.get(kind, {})), prompts(2, 24)
+    model, ids = small_model(kind, **HYBRID.get(kind, {})), token_rows(2, 24)
     with torch.inference_mode():
         call = calls.Decode(model, ids)
         whole = torch.cat([ids, call.token], dim=1)
@@ -215,7 +215,7 @@ def test_a_decode_step_goes_back_to_the_prompt(kind: str) -> None:
 def test_what_keeps_nothing_has_no_decode_step() -> None:
     model = small_model("openai-gpt")
     with pytest.raises(ValueError, match="'openai-gpt' gives no cache back"):
-        calls.Decode(model, prompts(1, 4))
+        calls.Decode(model, token_rows(1, 4))
 
 
 def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_longrope_is_refused_where_it_turns() -> None:
     model = small_model("phi3", head_dim=16, rope_parameters=rope | turn, **turn)
     decoder = Decoder(model, 1, 64, runtime="eager")
     for n, new in ((24, 9), (33, 20)):
-        ids = prompts(1, n)
+        ids = token_rows(1, n)
         assert torch.equal(decoder.generate(ids, new), generated(model, ids, new))
     with pytest.raises(ValueError, match="new_tokens=10 must be at most 9 after 24"):
-        decoder.generate(prompts(1, 24), 10)
+        decoder.generate(token_rows(1, 24), 10)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from fastlab.cli import main
 from fastlab.cli import run as module
 from tests.runtime.test_streaming import PROMPT, Tokenizer, whole
-from tests.runtime.tiny import tiny
+from tests.small import tiny
 
 
 @pytest.fixture

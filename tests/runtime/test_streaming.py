@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastlab.runtime.streaming import Text, stream
-from tests.runtime.tiny import generated, tiny
+from tests.small import generated, tiny
 
 WORDS = [f"w{n}" for n in range(97)]
 

@@ -15,13 +15,10 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHExperts
 
 from fastlab import models
-from fastlab.calls import prepare
 from fastlab.cost.memory import parameters, weight_bytes
 from fastlab.cost.passes import passes
 from fastlab.cost.program import parts as priced
-from fastlab.models import numerics
 from fastlab.shrink import parts
-from fastlab.shrink.experts import put_together, take_apart
 from fastlab.shrink.kernels import Quantized, StoredLinear
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build, load
@@ -35,7 +32,7 @@ from fastlab.spec.recipe import SCOPES
 from fastlab.spec.storage import Sharing, Sparsity
 from fastlab.spec.unsupported import unsupported
 from fastlab.tracing.weights import stacks_of
-from tests.shrink.test_quantize_linears import sqnr_db
+from tests.small import logits, sqnr_db
 
 # Gated; transposed, with biases; without a gate.
 CLASSES = (MixtralExperts, GptOssExperts, NemotronHExperts)
@@ -59,11 +56,6 @@ def point_of(kind: str, precision: str = "fp32", **over: Any) -> Point:
     work = Workload(prompt_len=over.pop("prompt_len", 9))
     shape = ModelShape(kind, 2, over.pop("hidden", 64), vocab=512)
     return Point(shape, work, Recipe(precision, **over))
-
-
-def logits(model: nn.Module, point: Point) -> torch.Tensor:
-    with numerics(point.recipe.precision):
-        return prepare(model, point).run().float()
 
 
 def experts_of(model: nn.Module) -> Any:
@@ -133,10 +125,10 @@ def test_experts_apart_are_the_same_and_go_together_again(kind: str) -> None:
     point = point_of(kind)
     model = models.build(point)
     before, exact = model.state_dict(), logits(model, point)
-    take_apart(model)
+    parts.take_apart(model)
     assert isinstance(experts_of(model).down_proj, nn.ModuleList)
     assert_close(logits(model, point), exact, atol=1e-5, rtol=1e-5)
-    put_together(model)
+    parts.put_together(model)
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(x, before[n]) for n, x in model.state_dict().items())
     assert torch.equal(logits(model, point), exact)

@@ -1,4 +1,4 @@
-"""Pruning of families that the package has no word about: cut equals masked."""
+"""Pruning of families, most of which the package has no word about: cut = masked."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from fastlab.shrink.pruning.importance import choose
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.spec.pruned import group_sizes, head_width, layer_sizes, resized, units
 from fastlab.spec.pruning import Pruning
-from tests.shrink.small import logits_of, token_rows
+from tests.small import logits_of, token_rows
 
 # Model type -> what can be cut; "both": heads and hidden by one share, no other.
 CAN = {
     **dict.fromkeys(("mistral", "qwen2", "phi3", "smollm3"), "heads ffn hidden"),
+    **dict.fromkeys(("llama", "qwen3"), "heads ffn hidden"),
     **dict.fromkeys(("granite", "glm4", "ministral3", "exaone4"), "heads ffn hidden"),
     **dict.fromkeys(("ernie4_5", "phi", "starcoder2", "cohere"), "heads ffn hidden"),
     **dict.fromkeys(("mixtral", "gpt_oss", "qwen3_moe"), "heads ffn experts hidden"),
     **dict.fromkeys(("opt", "gpt_neox", "gptj", "gpt_neo", "roberta"), "both ffn"),
     **dict.fromkeys(("distilbert", "modernbert", "stablelm"), "both ffn"),
+    **dict.fromkeys(("gpt2", "bert"), "both ffn"),
     **dict.fromkeys(("gemma2", "gemma3_text"), "heads ffn"),
     **{"olmo": "heads ffn", "olmo2": "ffn hidden", "bloom": ""},
     **{"deepseek_v3": "heads ffn hidden", "persimmon": "both ffn"},

@@ -24,7 +24,7 @@ from fastlab.shrink.pruning.probes import (
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.spec.pruning import Pruning
 from fastlab.spec.shape import ModelShape
-from tests.shrink.small import DECODERS, FAMILIES, small, token_rows
+from tests.small import DECODERS, FAMILIES, small, token_rows
 
 
 def found(model: Any, importance: str, axis: str) -> dict[int, torch.Tensor]:

@@ -21,7 +21,7 @@ from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.spec.pruning import Pruning, placed, pruned_shape
 from fastlab.spec.shape import ModelShape
-from tests.shrink.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows
+from tests.small import DECODERS, FAMILIES, SIZES, logits_of, small, token_rows
 
 THIRD = 1 / 3
 CUTS: dict[str, dict[str, float]] = {
@@ -143,37 +143,8 @@ def test_a_layer_that_adds_nothing_goes(family: str, choice: str) -> None:
     assert kept.layers == (0, 2)
 
 
-FFN = {"gpt2": "n_inner", **dict.fromkeys(("llama", "qwen3"), "intermediate_size")}
-
-
 def gone(all_of: int, kept: torch.Tensor) -> torch.Tensor:
     return torch.tensor([n for n in range(all_of) if n not in set(kept.tolist())])
-
-
-@pytest.mark.parametrize("family", DECODERS)
-def test_a_pruned_model_equals_the_masked_dense_one(family: str) -> None:
-    """Random layers, heads and channels: cut out, or silenced where they are."""
-    heads = {} if family == "gpt2" else {"heads": THIRD}
-    pruning = Pruning(
-        **heads, **CUTS["layers"], ffn=0.4, importance="random", layer_choice="random"
-    )
-    model, masked = small(family), small(family)
-    kept = choose(model, pruning)
-    shape = ModelShape.from_config(model.config)
-    for layer in range(shape.layers):
-        if layer not in kept.layers:
-            clear(layer_writers(masked, layer))
-    for axis in ("heads", "ffn"):
-        units = kept.units.get("heads" if axis == "heads" else FFN[family], {})
-        for layer, reader in enumerate(outputs(masked, axis)):
-            if layer in units:
-                width = parts.dense_weight(reader).shape[1]
-                each = width // (shape.kv_heads if axis == "heads" else width)
-                silence(reader, gone(width, places(units[layer], (each,), width)))
-    expected = logits_of(masked)
-    assert not torch.allclose(logits_of(model), expected, atol=1e-2)
-    cut(model, kept)
-    assert_close(logits_of(model), expected, atol=1e-4, rtol=0)
 
 
 def mute_hidden(model: Any, units: torch.Tensor) -> None:
@@ -198,17 +169,6 @@ def test_hidden_units_that_are_zero_go_with_the_norms_scaled(
     assert kept.units["hidden"][-1].tolist() == gone(width, silent).tolist()
     cut(model, kept)
     assert_close(logits_of(model), before, atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_a_narrower_model_equals_the_masked_one(family: str) -> None:
-    """The masked one divides by sqrt(E / H), the narrow one by sqrt(E / H')."""
-    model, masked = small(family), small(family)
-    width = SIZES[family]["hidden"]
-    kept = choose(model, Pruning(hidden=0.25, importance="random"))
-    mute_hidden(masked, gone(width, kept.units["hidden"][-1]))
-    cut(model, kept)
-    assert_close(logits_of(model), logits_of(masked), atol=1e-3, rtol=1e-3)
 
 
 def test_fused_heads_lose_queries_keys_and_values_alike() -> None:

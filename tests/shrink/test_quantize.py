@@ -1,4 +1,4 @@
-"""Whole models quantized: every family and scope, memory, refusals."""
+"""Whole models quantized: every family and scope, memory; what a device can run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from fastlab.calls import prepare
+from fastlab import machine
 from fastlab.clock.peak import LiveBytes
 from fastlab.cost.memory import parameters
-from fastlab.models import numerics
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import Quantized
 from fastlab.shrink.kernels.int8 import Int8Embedding
@@ -19,15 +18,16 @@ from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
 from fastlab.shrink.saved import recipe_of
 from fastlab.spec import Recipe, point_of
-from fastlab.spec.formats import FORMATS, QUANTIZED, stored_bytes, table_bytes
-from tests.shrink.test_quantize_linears import sqnr_db
+from fastlab.spec.formats import (
+    FORMATS,
+    PRECISIONS,
+    QUANTIZED,
+    stored_bytes,
+    table_bytes,
+)
+from tests.small import logits, sqnr_db
 
 FAMILIES = ("tiny-gpt2", "tiny-llama", "tiny-qwen3", "tiny-bert")
-
-
-def logits(model: nn.Module, point: Any) -> torch.Tensor:
-    with numerics("fp32"):
-        return prepare(model, point).run().float()
 
 
 @pytest.mark.parametrize("scope", ["layers", "head", "all"])
@@ -149,3 +149,61 @@ def test_what_cannot_be_quantized_is_refused_before_anything_changes() -> None:
     model.model.layers[0].mlp.up_proj.weight[3, 3] = torch.nan  # type: ignore
     with pytest.raises(ValueError, match=r"layers.0.mlp.up_proj .* not finite"):
         quantize(model, "int8")
+
+
+# ---- what a device can run: by its operators and its capability
+
+ALL_FLAGS = {"avx512_bf16", "avx512_fp16", "amx_bf16"}
+
+
+def refused(device: str) -> set[str]:
+    return {p for p in PRECISIONS if machine.unsupported_reason(device, p)}
+
+
+def test_cpus_by_their_flags(monkeypatch):
+    """One that has everything runs all but tf32 and fp8; an old one emulates bf16."""
+    monkeypatch.setattr(machine, "cpu_flags", lambda: ALL_FLAGS)
+    assert refused("cpu") == {"tf32", "fp8", "fp8-dynamic"}
+    assert "8.9" in machine.unsupported_reason("cpu", "fp8")
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2"})
+    for precision, words in {
+        "int8": "int8 computes in bf16: bf16 is emulated",
+        "autocast-fp16": "autocast-fp16 computes",
+        "bf16": "bf16 is emulated",
+    }.items():
+        assert machine.unsupported_reason("cpu", precision).startswith(words)
+    assert machine.unsupported_reason("cpu", "fp32") == ""
+
+
+PRODUCTS = {
+    "int8": "_weight_int8pack_mm",
+    "int8-dynamic": "_int_mm",
+    "int4-g64": "_weight_int4pack_mm_for_cpu",
+}
+
+
+@pytest.mark.parametrize(("precision", "name"), PRODUCTS.items())
+def test_a_torch_without_the_product(monkeypatch, precision, name):
+    class Operators:
+        def __getattr__(self, wanted: str) -> Any:
+            if wanted == name:
+                raise AttributeError(wanted)
+            return getattr(torch.ops.aten, wanted)
+
+    monkeypatch.setattr(machine, "cpu_flags", lambda: ALL_FLAGS)
+    monkeypatch.setattr(torch, "ops", type("ops", (), {"aten": Operators()})())
+    reason = f"{precision} needs aten.{name}, which torch {torch.__version__} lacks"
+    assert machine.unsupported_reason("cpu", precision) == reason
+
+
+LACKING = {
+    (9, 0): set(),
+    (8, 0): {"fp8", "fp8-dynamic"},
+    (7, 5): {"tf32", "bf16", "autocast-bf16", *QUANTIZED},
+}
+
+
+@pytest.mark.parametrize(("capability", "lacking"), LACKING.items())
+def test_gpus_by_capability(monkeypatch, capability, lacking):
+    monkeypatch.setattr(machine, "_capability", lambda: capability)
+    assert refused("cuda") == lacking

@@ -21,15 +21,9 @@ from fastlab.spec.formats import (
     stored_bytes,
     table_bytes,
 )
+from tests.small import sqnr_db
 
 INT4 = [name for name in QUANTIZED if FORMATS[name].weights == "int4"]
-
-
-def sqnr_db(exact: Tensor, got: Tensor) -> float:
-    """10 log10 of the signal's energy over the error's."""
-    exact, got = exact.double(), got.double()
-    error = (exact - got).square().sum()
-    return float(10 * torch.log10(exact.square().sum() / error))
 
 
 def made(

@@ -4,13 +4,10 @@ import json
 from typing import Any
 
 import pytest
-import torch
 
 import fastlab as fl
-from fastlab.checkpoints import export_model
 from fastlab.cost.memory import parameters
 from fastlab.learning.loop import Training
-from fastlab.learning.tokens import make_tokenizer
 from fastlab.shrink import recipes
 from fastlab.shrink.recipes import build
 from fastlab.shrink.sparsify import sparsify
@@ -18,6 +15,7 @@ from fastlab.shrink.trained import Trained
 from fastlab.spec import Point, point_of
 from fastlab.spec.storage import Sparsity
 from fastlab.sweeps.files import read_sweep
+from tests.small import checkpoint, same_weights
 
 CUTS: list[dict[str, Any]] = [
     {"prune_layers": 0.5},
@@ -51,27 +49,19 @@ def test_the_order_is_prune_then_zero_then_quantize():
     got = build(point)
     by_hand = fl.prune(build(point_of(model="tiny-llama")), fl.Pruning(ffn=0.5))
     by_hand = sparsify(by_hand, Sparsity(0.5))
-    pairs = zip(got.parameters(), by_hand.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert same_weights(got, by_hand)
 
 
 def test_importances_of_random_weights_see_random_ids():
     """The same ids every time: equal points are equal models."""
     point = point_of(model="tiny-gpt2", prune_ffn=0.5, prune_importance="taylor")
-    once, again = build(point), build(point)
-    pairs = zip(once.parameters(), again.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert same_weights(build(point), build(point))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("model")
-    text = folder / "text.txt"
-    text.write_text("".join(f"{n} cats and {n * n} dogs.\n" for n in range(4000)))
-    tokenizer = make_tokenizer(text.read_text(), 300)
-    model = build(point_of(model="tiny-llama", vocab=300, max_positions=128))
-    export_model(model, tokenizer, folder)
-    return Trained(str(folder), (str(text),), str(folder / "students"))
+    text = "".join(f"{n} cats and {n * n} dogs.\n" for n in range(4000))
+    return checkpoint(tmp_path_factory.mktemp("model"), text)
 
 
 @pytest.fixture
@@ -99,8 +89,7 @@ def test_a_student_is_made_once_and_kept(trained, quickly):
     assert (folder / "state.pt").stat().st_mtime_ns == touched
     assert type(again.model.layers[0].mlp.up_proj).__name__ == "Int8Linear"
     undistilled = build(student_point(trained, steps=0), trained=trained)
-    pairs = zip(first.parameters(), undistilled.parameters(), strict=True)
-    assert not all(torch.equal(a, b) for a, b in pairs)
+    assert not same_weights(first, undistilled)
 
 
 def test_another_cut_is_another_student(trained):

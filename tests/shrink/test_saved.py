@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import nn
 
 import fastlab as fl
-from fastlab.calls import prepare
 from fastlab.cli import main
 from fastlab.cost.memory import weight_bytes
 from fastlab.models import numerics
@@ -27,14 +25,10 @@ from fastlab.spec.formats import QUANTIZED
 from fastlab.spec.manifest import MANIFEST
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.storage import Sharing, Sparsity, sparse_bytes
+from tests.small import logits
 
 SEMI_FIELDS = {"sparse_pattern": "2:4", "sparse_storage": "2:4"}
 SEMI = Sparsity(pattern="2:4", storage="2:4")
-
-
-def logits(model: nn.Module, point: Any) -> torch.Tensor:
-    with numerics("bf16"):
-        return prepare(model, point).run()
 
 
 @pytest.fixture

@@ -21,25 +21,20 @@ from fastlab.shrink.share import (
     unpack,
 )
 from fastlab.spec.storage import BITS, Sharing, palette_bytes
-from tests.shrink.small import FAMILIES, logits_of, small
-from tests.shrink.test_quantize_linears import sqnr_db
-
-
-def gaussian(n: int, k: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
+from tests.small import FAMILIES, logits_of, normal, small, sqnr_db
 
 
 @pytest.mark.parametrize(("bits", "best"), [(2, 9.30), (3, 14.62), (4, 20.22)])
 def test_a_gaussians_palette_is_max_quantizer(bits: int, best: float) -> None:
     """SQNR in dB of the best 4, 8 and 16 levels (Max 1960, table I)."""
-    weight = gaussian(256, 512)
+    weight = normal(256, 512)
     got = sqnr_db(weight, lut_linear(weight, None, Sharing(bits)).dense())
     assert got == pytest.approx(best, abs=0.08)
 
 
 @pytest.mark.parametrize("power", [-100, -24, 24, 126])
 def test_a_palette_of_tiny_or_huge_weights_is_the_same(power: int) -> None:
-    weight = gaussian(16, 64).clamp(-3.9, 3.9) / 4
+    weight = normal(16, 64).clamp(-3.9, 3.9) / 4
     dense = lut_linear(weight, None, Sharing(3)).dense()
     scaled = lut_linear(weight * 2.0**power, None, Sharing(3)).dense()
     assert_close(scaled / 2.0**power, dense, rtol=1e-5, atol=1e-6)
@@ -49,7 +44,7 @@ def test_clusters_are_found_exactly() -> None:
     """Four values with a little noise: their means, and nothing between them."""
     centres = torch.tensor([-1.0, -0.2, 0.1, 2.0])
     codes = torch.randint(4, (2, 600), generator=torch.Generator().manual_seed(0))
-    weight = centres[codes] + 0.001 * gaussian(2, 600)
+    weight = centres[codes] + 0.001 * normal(2, 600)
     tables, found = codebooks_of(weight, 2)
     assert torch.equal(found.long(), codes)
     for row in range(2):
@@ -58,7 +53,7 @@ def test_clusters_are_found_exactly() -> None:
 
 
 def test_lloyd_stops_where_each_centre_is_the_mean_of_its_cell() -> None:
-    values = gaussian(3, 999).sort(1).values
+    values = normal(3, 999).sort(1).values
     centres = fitted(values, 8)
     nearest = (values[..., None] - centres[:, None]).abs().argmin(-1)
     for row in range(3):
@@ -69,7 +64,7 @@ def test_lloyd_stops_where_each_centre_is_the_mean_of_its_cell() -> None:
 
 def test_codes_are_the_nearest_of_the_stored_table() -> None:
     """Tables are rounded to the weights' dtype first."""
-    weight = gaussian(4, 64).bfloat16()
+    weight = normal(4, 64).bfloat16()
     tables, codes = codebooks_of(weight, 4)
     assert tables.dtype == torch.bfloat16
     distance = (weight.float()[..., None] - tables.float()[:, None]).abs()
@@ -84,7 +79,7 @@ def test_equal_weights_stay(value: float) -> None:
 
 
 def test_samples_and_blocks_change_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight = gaussian(64, 1024)
+    weight = normal(64, 1024)
     whole = lut_linear(weight, None, Sharing(3)).dense()
     monkeypatch.setattr(palettes, "SAMPLE", 8192)
     again = lut_linear(weight, None, Sharing(3)).dense()
@@ -104,7 +99,7 @@ def test_packing_loses_nothing(count: int, bits: int, seed: int) -> None:
 @pytest.mark.parametrize("rows", [0, 4])
 @pytest.mark.parametrize("bits", BITS)
 def test_a_lut_linear(bits: int, rows: int) -> None:
-    weight, bias = gaussian(12, 31).bfloat16(), gaussian(1, 12)[0].bfloat16()
+    weight, bias = normal(12, 31).bfloat16(), normal(1, 12)[0].bfloat16()
     made = Sharing(bits, rows)
     module = lut_linear(weight, bias, made)
     assert module.weight_bytes() == palette_bytes(made, 12, 31)
@@ -112,7 +107,7 @@ def test_a_lut_linear(bits: int, rows: int) -> None:
     assert all(len(row.unique()) <= 2**bits for row in dense)
     if not rows:
         assert len(dense.unique()) <= 2**bits
-    x = gaussian(5, 31, seed=1).bfloat16().view(1, 5, 31)
+    x = normal(5, 31, seed=1).bfloat16().view(1, 5, 31)
     assert torch.equal(module(x), torch.nn.functional.linear(x, dense) + bias)
 
 

@@ -11,21 +11,11 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fastlab.shrink import kernels, parts
-from fastlab.shrink.sparsify import (
-    CsrLinear,
-    csr_parts,
-    sparsify,
-    zero_out,
-    zeros_of,
-)
+from fastlab.shrink.sparsify import CsrLinear, csr_parts, sparsify, zero_out, zeros_of
 from fastlab.spec.storage import Sparsity, sparse_bytes, zeros_per_row
-from tests.shrink.small import FAMILIES, logits_of, small, token_rows
+from tests.small import FAMILIES, logits_of, normal, small, token_rows
 
 IDS = token_rows()
-
-
-def weight_of(n: int, k: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed))
 
 
 @settings(max_examples=30)
@@ -40,7 +30,7 @@ def test_every_group_loses_exactly_its_number(
 ) -> None:
     made = Sparsity(pattern=pattern)
     keep, of = made.group
-    weight = weight_of(n, groups * of, seed)
+    weight = normal(n, groups * of, seed=seed)
     zeros = zeros_of(weight, made).unflatten(1, (-1, of))
     assert zeros.sum(-1).unique().tolist() == [of - keep]
     sizes = weight.abs().unflatten(1, (-1, of))
@@ -58,7 +48,7 @@ def test_a_group_by_hand() -> None:
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
 def test_every_row_loses_exactly_its_share(ratio: float) -> None:
     made = Sparsity(ratio)
-    zeros = zeros_of(weight_of(7, 40), made)
+    zeros = zeros_of(normal(7, 40), made)
     assert zeros.sum(1).unique().tolist() == [zeros_per_row(made, 40)]
 
 
@@ -70,7 +60,7 @@ def test_wanda_by_hand() -> None:
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight = weight_of(33, 24)
+    weight = normal(33, 24)
     whole = zeros_of(weight, Sparsity(0.5))
     monkeypatch.setattr(kernels, "BLOCK", 24 * 4)
     zero_out(weight, Sparsity(0.5))
@@ -120,12 +110,12 @@ def test_csr_equals_masked_dense(family: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_csr_linear(rows: int, dtype: torch.dtype) -> None:
-    weight = weight_of(20, 30).to(dtype)
+    weight = normal(20, 30).to(dtype)
     made = Sparsity(0.8, storage="csr")
     zero_out(weight, made)
-    bias = weight_of(1, 20)[0].to(dtype)
+    bias = normal(1, 20)[0].to(dtype)
     module = CsrLinear(made, weight.shape, bias, **csr_parts(weight))
-    x = weight_of(rows, 30, seed=1).to(dtype)
+    x = normal(rows, 30, seed=1).to(dtype)
     exact = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
     got = module(x.view(1, rows, 30))
     assert got.dtype == dtype and got.shape == (1, rows, 20)

@@ -10,8 +10,9 @@ from fastlab.clock.timing import Settings
 from fastlab.latency.devices import Device
 from fastlab.spec import Point, grid
 from fastlab.sweeps import run as module
-from fastlab.sweeps.run import measured, plan, rows_of, sweep, tally
-from fastlab.sweeps.store import Store
+from fastlab.sweeps.plan import left
+from fastlab.sweeps.run import measured, rows_of, sweep, tally
+from fastlab.sweeps.store import Seen, Store
 
 
 def quietly(points: Sequence[Point]) -> Iterable[Point]:
@@ -30,8 +31,7 @@ def bench(profile: Device, quick: Settings) -> Bench:
 
 def test_points_that_share_a_model_stand_together(bench):
     mixed = [POINTS[0], POINTS[4], POINTS[1], POINTS[5], POINTS[0]]
-    left = plan(mixed, set(), bench)
-    assert left == [POINTS[0], POINTS[1], POINTS[4], POINTS[5]]
+    assert left(mixed, Seen(), bench) == [POINTS[0], POINTS[1], POINTS[4], POINTS[5]]
 
 
 def test_only_what_is_missing_is_measured(bench, tmp_path):

@@ -35,17 +35,18 @@ from tests.sweeps.made import ENV, SHAPE, TIMING, fill, row, seeds
 # ---- random records
 
 words = st.text(max_size=40)
-floats = st.floats(allow_nan=False, allow_infinity=False)
+floats = st.floats(-1e299, 1e299)
+seconds = st.floats(1e-300, 1e299)
 whole = st.integers() | st.integers(-(2**300), 2**300)
 samples = st.lists(whole, max_size=8).map(tuple) | st.builds(
     lambda n: tuple(range(n)), st.integers(499, 1200)
 )
 estimates = st.builds(
-    *(Estimate, words, words, *[whole] * 10, floats, floats, floats),
+    *(Estimate, words, words, *[whole] * 10, seconds, floats, floats),
     st.sampled_from(BOUNDS),
 )
 measurements = st.builds(
-    *(Measurement, floats, floats, floats, whole, st.booleans(), words, words, whole),
+    *(Measurement, seconds, floats, floats, whole, st.booleans(), words, words, whole),
     floats,
     st.lists(st.sampled_from(FLAGS)).map(tuple),
     *(samples, samples, samples, st.none() | whole),
@@ -90,7 +91,8 @@ def test_a_store_gives_back_what_was_appended(rows):
             replace(r, measured=r.measured and replace(r.measured, **bare))
             for r in expected
         ]
-        assert store.health() == Health(1, len(rows), 1, [], [])
+        poison = len({r.key for r in rows if r.status == "poison"})
+        assert store.health() == Health(1, len(rows), 1, [], [], poison=poison)
 
 
 def test_the_crc_is_that_of_the_canonical_line_without_it():
@@ -126,7 +128,11 @@ def test_each_writer_has_its_own_file_and_rows_keep_their_order(tmp_path):
 
 def test_reading_a_missing_folder_gives_nothing_and_makes_nothing(tmp_path):
     store = Store(tmp_path / "none")
-    assert (store.records(), store.done("cpu", TIMING), store.envs()) == ([], set(), {})
+    assert (store.records(), store.seen("cpu", TIMING).done, store.envs()) == (
+        [],
+        set(),
+        {},
+    )
     assert store.health() == Health(0, 0, 0, [], [])
     assert not store.folder.exists()
 
@@ -151,14 +157,46 @@ def test_append_outside_begin_and_close_is_refused(tmp_path):
         store.append(row(1))
 
 
-def test_nan_is_refused_and_leaves_nothing(tmp_path):
-    store = Store(tmp_path)
+def test_what_json_refuses_is_stored_as_null_and_keeps_its_row(tmp_path):
+    nan, ends = float("nan"), (float("inf"), 0.5)
+    lost = Quality("", "", nan, 0.5, float("-inf"), None, *ends)
+    timed = Measurement(nan, nan, nan, 3, True, "", "", 0, 1.0)
+    pair = "half of a pair: \ud800"
+    store = fill(
+        tmp_path,
+        [row(0, quality=lost), row(1, measured=timed), row(2, "error", reason=pair)],
+    )
+    first, second, third = store.records()
+    assert first.quality == Quality("", "", None, 0.5, None, None, None, 0.5)
+    assert (second.status, second.measured) == ("nonfinite", None)
+    assert third.reason == r"half of a pair: \ud800"
+    assert store.health() == Health(1, 3, 1, [], [])
+
+
+def test_starts_are_counted_apart_and_number_attempts(tmp_path):
+    store, one = Store(tmp_path), row(0)
+    about = {
+        "key": one.key,
+        "settings_key": one.settings_key,
+        "device": "cpu",
+        "run": "",
+    }
     with store.begin(ENV):
-        with pytest.raises(ValueError, match="JSON compliant"):
-            store.append(row(0, quality=Quality("", "", *[float("nan")] * 6)))
-        store.append(row(1))
-    assert seeds(store) == [1]
-    assert store.health() == Health(1, 1, 1, [], [])
+        store.start(**about, round=1, attempt=1)
+        store.append(replace(row(0, "crash"), attempt=1))
+        store.start(**about, round=1, attempt=2)
+    assert store.health() == Health(1, 1, 1, [], [], starts=2, unfinished=1)
+    seen = store.seen("cpu", TIMING)
+    assert (seen.starts[one.key], seen.deaths[one.key]) == (2, 1)
+    assert seen.status == {one.key: "crash"} and not seen.done
+    assert store.seen("cuda", TIMING).starts == {}
+
+
+def test_poison_is_final_in_every_round(tmp_path):
+    store = fill(tmp_path, [row(0, "crash"), row(0, "poison"), row(1, "timeout")])
+    for round in (1, 2):
+        assert store.seen("cpu", TIMING, round).done == {row(0).key}
+    assert [r.status for r in store.records()] == ["poison", "timeout"]
 
 
 @pytest.mark.parametrize("name", ["schema", "kind", "env", "crc32"])
@@ -198,29 +236,34 @@ def test_rounds_of_one_key_stay_apart(tmp_path):
     store = fill(tmp_path, [row(0, round=1), row(0, round=2), row(0, "oom", round=3)])
     assert [r.round for r in store.visits()] == [1, 2, 3]
     assert len(store.records()) == 1
-    assert [len(store.done("cpu", TIMING, n)) for n in (1, 2, 3, 4)] == [1, 1, 1, 0]
+    assert [len(store.seen("cpu", TIMING, n).done) for n in (1, 2, 3, 4)] == [
+        1,
+        1,
+        1,
+        0,
+    ]
 
 
 # ---- what is done
 
 
-def test_done_counts_every_status_but_error(tmp_path):
+def test_done_counts_every_final_status(tmp_path):
     rows = [row(n, status) for n, status in enumerate(STATUSES)]
-    done = fill(tmp_path, rows).done("cpu", TIMING)
-    assert done == {r.key for r in rows if r.status != "error"}
-    assert len(done) == 4
+    done = fill(tmp_path, rows).seen("cpu", TIMING).done
+    left = {r.status for r in rows if r.key not in done}
+    assert left == {"error", "timeout", "crash"} and len(done) == 5
 
 
 def test_done_is_of_one_device_and_one_setting(tmp_path):
     other = {"n_min": 10}
     rows = [row(0), row(1, device="cuda"), row(2, settings=other), row(3)]
     store = fill(tmp_path, rows)
-    assert store.done("cpu", TIMING) == {rows[0].key, rows[3].key}
-    assert store.done("cuda", TIMING) == {rows[1].key}
-    assert store.done("cpu", other) == {rows[2].key}
-    assert store.done("cuda", other) == set()
+    assert store.seen("cpu", TIMING).done == {rows[0].key, rows[3].key}
+    assert store.seen("cuda", TIMING).done == {rows[1].key}
+    assert store.seen("cpu", other).done == {rows[2].key}
+    assert store.seen("cuda", other).done == set()
     turned = dict(reversed(TIMING.items()))
-    assert store.done("cpu", turned) == store.done("cpu", TIMING)
+    assert store.seen("cpu", turned).done == store.seen("cpu", TIMING).done
 
 
 def test_the_store_needs_neither_torch_nor_tables():

@@ -22,10 +22,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastlab
-from fastlab.learning.loop import write_atomically
-from fastlab.record import seal
+from fastlab.record import write_atomically
+from fastlab.sweeps.lines import seal, store_files
 from fastlab.sweeps.store import Health, Store
-from fastlab.sweeps.writer import store_files
 from tests.sweeps.made import ENV, TIMING, fill, row, seeds
 
 KILLS = 40
@@ -152,6 +151,8 @@ ESTIMATE = {"model": "m", "profile": "p"}
 @pytest.mark.parametrize(
     ("line", "why"),
     [
+        (b"", "empty, or longer than 16 MiB"),
+        (b"{" * (2**24 + 1), "empty, or longer than 16 MiB"),
         (b"garbage", "not JSON: Expecting value"),
         (b"\xff\xfe\x00", "not JSON: 'utf-8' codec"),
         (b"[" * 100_000, "not JSON: maximum recursion depth"),
@@ -162,7 +163,7 @@ ESTIMATE = {"model": "m", "profile": "p"}
         (GOOD.replace(b'"crc32":', b'"crc32":1'), "crc32 does not fit the line"),
         (line_with(schema=2), "schema=2 is not 1 (newer): update fastlab to read it"),
         (line_with(schema="x"), "schema='x' is not 1"),
-        (line_with(kind="start"), "kind='start' is not one of record, env"),
+        (line_with(kind="end"), "kind='end' is not one of record, env, start"),
         (line_with(status="maybe"), "status='maybe' is not one of ok, oom"),
         (line_with(key=None), "key=None must be of type str"),
         (line_with(round="1"), "round='1' must be of type int"),
@@ -179,7 +180,7 @@ def test_a_bad_line_is_skipped_counted_and_says_why(tmp_path, line, why):
     (tmp_path / "a.jsonl").write_bytes(b"".join([*lines[:2], line, b"\n", *lines[2:]]))
     store = Store(tmp_path)
     assert seeds(store) == [1, 2, 3]
-    assert {row(n).key for n in (1, 2, 3)} <= store.done("cpu", TIMING)
+    assert {row(n).key for n in (1, 2, 3)} <= store.seen("cpu", TIMING).done
     health = store.health()
     assert (health.records, health.envs, health.torn) == (3, 1, [])
     ((file, number, words),) = [(b.file, b.line, b.why) for b in health.bad]

@@ -16,9 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from fastlab.shrink.kernels import blocks
 from fastlab.shrink.pruning import probes
-from fastlab.shrink.pruning.cutting import Kept
+from fastlab.shrink.pruning.cutting import Kept, Slot
 from fastlab.shrink.pruning.module_map import map_of
-from fastlab.shrink.pruning.slots import Slot
 from fastlab.spec.pruned import EXPERTS, pruned_config, units
 from fastlab.spec.pruning import Pruning, placed
 

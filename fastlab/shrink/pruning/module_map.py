@@ -8,10 +8,10 @@ what makes that one has a gradient.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fastlab.models import stack_of
-from fastlab.shrink.pruning.slots import (
+from fastlab.shrink.pruning.cutting import (
     Place,
     Slot,
     is_transposed,
@@ -203,26 +203,17 @@ class Trial:
         return "read" if self._reads(place) and not table else "made"
 
 
-@dataclass(frozen=True)
-class _Family:
-    """What a trial is made of, and known again by."""
-
-    kind: Any
-    kinds: tuple[int, ...]
-    json: str
-    config: Any = field(compare=False)
-
-
 def trial_of(model: Any) -> Trial:
     """The trial of a model, kept for the next of its config."""
-    kind, kinds, config = type(model), tuple(sorted({*kinds_of(model)})), model.config
+    kinds, config = tuple(sorted({*kinds_of(model)})), model.config
+    made: Any = type(model), type(config), config.to_json_string(False)
     with refusing(config, "config cannot be tried at a small size"):
-        return _trial(_Family(kind, kinds, config.to_json_string(), config))
+        return _trial(*made, kinds)
 
 
 @lru_cache(maxsize=8)
-def _trial(family: _Family) -> Trial:
-    return Trial(family.kind, family.config, family.kinds)
+def _trial(kind: Any, config: Any, told: str, kinds: tuple[int, ...]) -> Trial:
+    return Trial(kind, config.from_dict(json.loads(told)), kinds)
 
 
 def kinds_of(model: Any) -> list[int]:

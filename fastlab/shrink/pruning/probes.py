@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastlab.calls import accepted
 from fastlab.models import stack_of
 
 BATCH = 8  # rows of token ids in one forward pass
@@ -88,8 +88,7 @@ def _watch(
 
 
 def _forward(model: Any, rows: Tensor) -> Any:
-    cached = "use_cache" in signature(model.forward).parameters
-    return model(rows, **({"use_cache": False} if cached else {}))
+    return model(rows, **accepted(model, {"use_cache": False}))
 
 
 @torch.no_grad()

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from fastlab.models import stack_of
 from fastlab.shrink.parts import stored_modules
-from fastlab.shrink.pruning.cutting import Kept, check_layers, cut
+from fastlab.shrink.pruning.cutting import Kept, check_layers, cut, refusing
 from fastlab.shrink.pruning.importance import axes_of, choose
 from fastlab.shrink.pruning.module_map import Trial, trial_of
-from fastlab.shrink.pruning.slots import refusing
 from fastlab.spec import pruned
 from fastlab.spec.pruning import Pruning
 

@@ -1,0 +1,148 @@
+"""What public measurements of other GPUs say of one that nobody measured here.
+
+data/prior.json, which benchmarks/fit_prior.py fits, holds for each class of operations
+the shares of a datasheet's peak and bandwidth that kernels reach, how sharply one gives
+way to the other, and what they take besides in cycles of the clock: to begin and end,
+and for what they do one after the other. With a datasheet's row that makes a Profile.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastlab.latency.profile import ClassFit, Profile
+from fastlab.spec.checks import check_choice, digest
+from fastlab.spec.formats import DENSE, FORMATS
+from fastlab.spec.point import Point
+
+FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
+BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
+CLOCK_HZ = 1.8e9  # of a GPU whose own is unknown
+KINDS = ("linear", "prefill", "decode", "plain", "elementwise", "norm")
+CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s", "row_cycles": "row_s"}
+# What a precision's products are fitted with; attention and the rest by the dense one.
+GROUPS = {"fp16": "16-bit", "bf16": "16-bit"}
+
+
+class Sheet(Protocol):
+    """What of a datasheet's row a prior is made from: a Device."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def bandwidth(self) -> float: ...
+    @property
+    def clock_hz(self) -> float: ...
+    @property
+    def l2_bytes(self) -> int: ...
+    @property
+    def launch_s(self) -> float: ...
+    def lacks(self, precision: str) -> str: ...
+    def product_rate(self, precision: str) -> float: ...
+
+
+@lru_cache
+def stored() -> dict[str, Any]:
+    """All of data/prior.json; FileNotFoundError as for the datasheets."""
+    found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    parts = {name: found[name] for name in ("fits", "shares", "hosts", "engines")}
+    found["stamp"] = digest(parts)[:8]
+    return found
+
+
+def prior(
+    sheet: Sheet, learnt: Mapping[str, Any] | None = None, shared: bool = True
+) -> Profile | None:
+    """The profile of a GPU by its datasheet; None for what CUDA does not run on.
+
+    learnt: what is known, instead of all of data/prior.json; shared: with this card's
+    own shares of its peak. Eager launches are as slow as hosts of its time.
+    """
+    if sheet.kind != "cuda":
+        return None
+    known = learnt or stored()
+    shares = known.get("shares", {}).get(sheet.name, {}) if shared else {}
+    near = levels(sheet, known["fits"].get("decode 16-bit", {}))
+    return Profile(
+        tuple(_class_fits(sheet, known["fits"], shares)),
+        dispatch_s=known["hosts"].get(sheet.name, sheet.launch_s),
+        replay_s=sheet.launch_s,
+        compiled_s=sheet.launch_s,
+        levels=dict.fromkeys(DENSE, near) if near else {},
+        stretch=known.get("stretch", 1.0),
+        host_half=known.get("host_half", 0.0),
+    )
+
+
+def levels(sheet: Sheet, known: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
+    """How much longer than from memory a byte takes that the cache holds: Profile's.
+
+    Its rate goes by the GPU's fp32 lanes: known["cache"] bytes for each of their FLOPs.
+    """
+    if "cache" not in known or not sheet.l2_bytes or sheet.lacks("fp32"):
+        return ()
+    memory = known["memory"] * sheet.bandwidth
+    gain = min(1.0, memory / (known["cache"] * sheet.product_rate("fp32")))
+    return (sheet.l2_bytes, gain), (BEYOND * sheet.l2_bytes, 1.0)
+
+
+def timed(name: str) -> bool:
+    """Whether public timings of this very GPU are among those that were fitted to."""
+    return any(name in one["gpus"] for one in stored()["fits"].values())
+
+
+def group_of(precision: str) -> str:
+    """Which precisions' products a precision's are fitted with."""
+    return GROUPS.get(precision, precision)
+
+
+def _class_fits(
+    sheet: Sheet, fits: Mapping[str, Any], shares: Mapping[str, float]
+) -> Iterator[ClassFit]:
+    for precision, form in FORMATS.items():
+        if form.autocast or sheet.lacks(precision):
+            continue
+        for kind in KINDS:
+            known = fits.get(f"{kind} {group_of(precision)}")
+            if known:
+                group = group_of(precision) if "compute" in known else ""
+                mine = sheet.name in known["gpus"]
+                half = known["half_known" if mine else "half"]
+                found = rates(sheet, precision, known, shares.get(group, 1.0))
+                made = kind, precision, sheet.name, found, None, max(half)
+                yield ClassFit(*made, (), (), known["n"], regimes=tuple(half))
+
+
+def rates(
+    sheet: Sheet, precision: str, known: Mapping[str, float], share: float = 1.0
+) -> dict[str, float]:
+    """The formula's parameters from shares and cycles; share: of this card's peak."""
+    found = {"bandwidth": known["memory"] * sheet.bandwidth}
+    if "compute" in known:
+        found["peak"] = known["compute"] * share * sheet.product_rate(precision)
+        found["sharpness"] = known["sharpness"]
+    clock = sheet.clock_hz or CLOCK_HZ
+    return found | {to: known[of] / clock for of, to in CYCLES.items() if of in known}
+
+
+def as_served(point: Point) -> Point:
+    """The point as a serving engine runs it: compiled, its steps replayed."""
+    if not point.shape.causal:
+        return point
+    runtime = "compile" if point.workload.phase == "prefill" else "graph"
+    recipe = replace(point.recipe, cache="static", runtime=runtime)
+    return replace(point, recipe=recipe)
+
+
+def with_engine(profile: Profile, engine: str) -> Profile:
+    """The profile with what a serving engine adds; ValueError for an unknown one."""
+    engines = stored()["engines"]
+    check_choice("engine", engine, engines)
+    return replace(profile, **{n: engines[engine][n] for n in ("step_s", "sequence_s")})
