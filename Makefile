@@ -20,6 +20,7 @@ help:  ## this list
 	@touch $@
 
 demo: .venv/installed  ## layers x hidden x precision, estimated and measured, here
+	@$(BIN)/fastlab calibrate --for data/sweeps/demo.yaml
 	@$(BIN)/fastlab run notebooks/05_layers_by_hidden.ipynb -p source measure
 
 test: .venv/installed  ## lint, types, contracts, all tests that need no GPU

@@ -3,12 +3,13 @@
     python benchmarks/public_kernels.py FOLDER [--points 24 48 96] [--repeats 4]
 
 FOLDER holds *gemm*.csv, *attention_prefill*.csv and *attention_decode*.csv (or .gz)
-with the columns dtype, m, n, k | batch_size, seq_len or kv_len, num_heads,
-num_key_value_heads, head_dim, and latency_ms. Printed: median / mean / p90 of the
-absolute error in %, on shapes that the fit has not seen, and on transformer blocks
-(4 h x h, h -> 4h and 4h -> h products and causal attention) calibrated only on shapes
-that no block has, of the sizes that `fastlab calibrate` takes, and on grouped-query
-attention.
+with the columns dtype, m, n, k | batch, new, past, heads, kv_heads, head_dim, and
+latency_ms, or ms_NAME for each of several runtimes (--runtime says which counts: by
+default the fastest). The column gpu names the device, otherwise --device. Printed, of
+each GPU: median / mean / p90 of the absolute error in %, on shapes that the fit has not
+seen, and on transformer blocks (4 h x h, h -> 4h and 4h -> h products and causal
+attention, each the nearest that was measured) calibrated only on shapes that no block
+has, of the sizes that `fastlab calibrate` takes, and on grouped-query attention.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import csv
 import gzip
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +34,21 @@ from fastlab.latency.profile import formula
 from fastlab.latency.samples import Sample, Work, work_of
 from fastlab.scores.correction import Errors
 
-PRECISIONS = {"bfloat16": "bf16", "fp8": "fp8-dynamic"}
+PRECISIONS = {"bf16": "bf16", "fp8": "fp8-dynamic"}
+# What other files call the same.
+NAMES = {"batch_size": "batch", "num_heads": "heads", "seq_len": "new"}
+NAMES |= {"num_key_value_heads": "kv_heads", "kv_len": "past"}
+CALLS = {"batch": 1, "new": 1, "past": 0}  # of attention, and what is not said
+# Of GPUs that data/devices.csv lacks: dense bf16 and fp8 in TFLOP/s, GB/s, L2 in MiB.
+SHEETS = {
+    "NVIDIA GB200": (2500, 5000, 8000, 126),
+    "NVIDIA RTX PRO 6000 Blackwell Server": (480, 960, 1597, 128),
+}
 VARIANTS = {"fitted": (), "no residual": ("residual",)}
 # Of the products that `fastlab calibrate` times: outputs for each input (or the
-# reverse), and rows. Blocks reach four times as many.
-WIDEST, MOST_ROWS = 8, 8192
-NEAR = 0.7  # log distance within which a measured shape stands in for a block's own
+# reverse), sizes and rows. Blocks reach four times as many rows.
+WIDEST, SIZES, MOST_ROWS = 8, (256, 16384), 8192
+NEAR = 0.7  # log distance within which a measured product stands in for a block's own
 
 
 class Rows(NamedTuple):
@@ -59,13 +70,41 @@ class Rows(NamedTuple):
         return self.samples[0].precision
 
 
-def lines(folder: Path, name: str) -> list[dict[str, str]]:
-    """The rows of the CSV named *`name`*; FileNotFoundError where there is none."""
-    for path in sorted(folder.glob(f"*{name}*.csv*")):
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", newline="") as file:
-            return list(csv.DictReader(file))
-    raise FileNotFoundError(f"{folder} has no *{name}*.csv or *{name}*.csv.gz")
+def lines(folder: Path, name: str, runtime: str = "") -> dict[str, list[dict]]:
+    """The rows of the CSV named *`name`*, by GPU, with `seconds` and one set of names.
+
+    runtime: whose time counts where there are several; "" takes the fastest. Rows
+    without a time are left out. FileNotFoundError where there is no such CSV.
+    """
+    paths = sorted(folder.glob(f"*{name}*.csv*"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} has no *{name}*.csv or *{name}*.csv.gz")
+    opened = gzip.open if paths[0].suffix == ".gz" else open
+    found: dict[str, list[dict]] = {}
+    with opened(paths[0], "rt", newline="") as file:
+        for row in csv.DictReader(file):
+            row = {NAMES.get(column, column): value for column, value in row.items()}
+            known = (f"ms_{runtime}",) if runtime else [c for c in row if "ms" in c]
+            times = [float(row[c]) for c in known if row.get(c)]
+            if times:
+                row["seconds"] = min(times) / 1e3
+                found.setdefault(row.get("gpu", ""), []).append(row)
+    return found
+
+
+def sheet(name: str) -> Device:
+    """The datasheet of a GPU; ValueError where devices.csv and SHEETS lack it."""
+    if name not in SHEETS:
+        return device(name)
+    bf16, fp8, bandwidth, l2 = SHEETS[name]
+    peaks = {"fp32": bf16 / 20, "bf16": bf16, "fp8": fp8}
+    return replace(
+        device("b200"),
+        name=name,
+        peak_flops={precision: 1e12 * rate for precision, rate in peaks.items()},
+        bandwidth=1e9 * bandwidth,
+        l2_bytes=l2 * 2**20,
+    )
 
 
 def rows(samples: list[Sample], shapes: list[tuple[int, ...]]) -> Rows:
@@ -74,32 +113,28 @@ def rows(samples: list[Sample], shapes: list[tuple[int, ...]]) -> Rows:
     return Rows(samples, shapes, work_of(samples), times)
 
 
-def products(folder: Path, dtype: str) -> Rows:
+def products(table: list[dict], dtype: str) -> Rows:
     """The matrix products of one dtype; inputs of 2 or 1 bytes, outputs of 2."""
     found, shapes, precision = [], [], PRECISIONS[dtype]
     size = 1 if precision == "fp8-dynamic" else 2
-    for line in lines(folder, "gemm"):
-        if line["dtype"] == dtype:
+    for line in table:
+        if line["dtype"].replace("bfloat", "bf") == dtype:
             m, n, k = (int(line[name]) for name in "mnk")
             op = ops.linear("gemm", (m, n, k), size)
             op = op._replace(activation_bytes=size * m * k + 2 * m * n)
-            found.append(Sample.of(op, float(line["latency_ms"]) / 1e3, precision))
+            found.append(Sample.of(op, line["seconds"], precision))
             shapes.append((n, k))
     return rows(found, shapes)
 
 
-def attentions(folder: Path, phase: str) -> Rows:
+def attentions(table: list[dict]) -> Rows:
     """The attention kernels of one phase, in bf16."""
     found, shapes = [], []
-    for line in lines(folder, f"attention_{phase}"):
-        layout = tuple(
-            int(line[name]) for name in ("num_heads", "num_key_value_heads", "head_dim")
-        )
-        length = int(line["seq_len" if phase == "prefill" else "kv_len"])
-        new, past = (length, 0) if phase == "prefill" else (1, length)
-        dims = (int(line["batch_size"]), new, past, *layout)
-        op = ops.attention(phase, dims, 2)
-        found.append(Sample.of(op, float(line["latency_ms"]) / 1e3, "bf16"))
+    for line in table:
+        layout = tuple(int(line[name]) for name in ("heads", "kv_heads", "head_dim"))
+        calls = (int(line.get(name, default)) for name, default in CALLS.items())
+        op = ops.attention("attention", (*calls, *layout), 2)
+        found.append(Sample.of(op, line["seconds"], "bf16"))
         shapes.append(layout)
     return rows(found, shapes)
 
@@ -107,7 +142,8 @@ def attentions(folder: Path, phase: str) -> Rows:
 def layer_like(dims: Sequence[int]) -> bool:
     """Whether a layer has such a product (m, n, k): neither very flat nor very deep."""
     rows, *sizes = dims
-    return rows <= MOST_ROWS and max(sizes) <= WIDEST * min(sizes)
+    usual = SIZES[0] <= min(sizes) and max(sizes) <= min(SIZES[1], WIDEST * min(sizes))
+    return usual and rows <= MOST_ROWS
 
 
 def spread_out(places: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
@@ -195,16 +231,12 @@ class Blocks(NamedTuple):
         return seconds, np.sqrt((1 - ALIKE) * apart + ALIKE * together) / seconds
 
 
-def closest(shapes: set[tuple[int, ...]], wanted: tuple[int, int]) -> tuple[int, ...]:
-    """The nearest measured (n, k), or () where none is near."""
-    far = {shape: np.abs(np.log(np.divide(shape, wanted))).sum() for shape in shapes}
-    best = min(far, key=lambda shape: (far[shape], shape))
-    return best if far[best] <= NEAR else ()
-
-
 def blocks(gemm: Rows, attention: Rows) -> tuple[Blocks, set[tuple[int, ...]]]:
-    """Every block that the rows hold, h from 256 to 4096, and the shapes it takes."""
-    index = {sample.dims: i for i, sample in enumerate(gemm.samples)}
+    """Every block that the rows hold, h from 256 to 4096, and the shapes it takes.
+
+    The nearest measured product stands in for one that was not, if it is near.
+    """
+    places = gemm.work.places
     used: set[tuple[int, ...]] = set()
     found, exact = [], 0
     for i, sample in enumerate(attention.samples):
@@ -212,15 +244,20 @@ def blocks(gemm: Rows, attention: Rows) -> tuple[Blocks, set[tuple[int, ...]]]:
         h = heads * d
         if heads != kv_heads or d not in (64, 128) or not 256 <= h <= 4096:
             continue
-        wanted = [(h, h), (4 * h, h), (h, 4 * h)]
-        shapes = [closest(set(gemm.shapes), shape) for shape in wanted]
-        parts = [index.get((batch * new, *shape)) for shape in shapes]
-        if None not in parts:
+        wanted = np.log([(batch * new, *shape) for shape in products_of(h)])
+        far = np.abs(places[None] - wanted[:, None]).sum(axis=2)
+        if far.min(axis=1).max() <= NEAR:
+            parts = far.argmin(axis=1)
             found.append((i, *parts))
-            used.update(shapes)
-            exact += shapes == wanted
+            used.update(gemm.shapes[part] for part in parts)
+            exact += far.min(axis=1).max() < 1e-9
     columns = np.array(found)
     return Blocks(columns[:, 0], columns[:, 1:], exact), used
+
+
+def products_of(h: int) -> tuple[tuple[int, int], ...]:
+    """(n, k) of a block's products: h x h, h -> 4h and 4h -> h."""
+    return (h, h), (4 * h, h), (h, 4 * h)
 
 
 def block_errors(
@@ -300,13 +337,20 @@ def main() -> None:
     parser.add_argument("--points", type=int, nargs="+", default=[24, 48, 96])
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--device", default="h200")
+    parser.add_argument("--runtime", default="", help="whose times [the fastest]")
     args = parser.parse_args()
-    where = device(args.device)
-    gemms = {PRECISIONS[d]: products(args.folder, d) for d in PRECISIONS}
-    attend = {phase: attentions(args.folder, phase) for phase in ("prefill", "decode")}
+    names = "gemm", "attention_prefill", "attention_decode"
+    gemm, *attend = (lines(args.folder, name, args.runtime) for name in names)
     sys.stdout.write("median / mean / p90 of the absolute error in %\n")
-    kernel_tables({**gemms, **attend}, where, args.points, args.repeats)
-    block_tables(gemms, attend["prefill"], where, args.points, args.repeats)
+    for gpu in gemm:
+        where = sheet(gpu or args.device)
+        dtypes = {line["dtype"].replace("bfloat", "bf") for line in gemm[gpu]}
+        gemms = {PRECISIONS[d]: products(gemm[gpu], d) for d in sorted(dtypes)}
+        prefill, decode = (attentions(table[gpu]) for table in attend)
+        sys.stdout.write(f"\n{where.name}\n")
+        both = {**gemms, "prefill": prefill, "decode": decode}
+        kernel_tables(both, where, args.points, args.repeats)
+        block_tables(gemms, prefill, where, args.points, args.repeats)
 
 
 if __name__ == "__main__":

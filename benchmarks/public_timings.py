@@ -16,6 +16,7 @@ import numpy as np
 
 from fastlab.cost import ops
 from fastlab.cost.ops import Operation
+from fastlab.latency.prior import as_served
 from fastlab.latency.profile import Profile
 from fastlab.latency.samples import Work, work
 from fastlab.spec.point import Point, Workload
@@ -25,6 +26,7 @@ from fastlab.spec.shape import PRESETS, ModelShape
 AIC = ("ms_sglang", "ms_trtllm", "ms_vllm")
 DTYPES = {"bf16": ("bf16", 2), "fp8": ("fp8-dynamic", 1)}
 LAYER_STEP = 32
+FP16 = Recipe("fp16")
 EVENTS_S = 8e-6  # that events and launch add: 6 to 12 us, as NeuSight's timer does it
 PASSES = {"add": 3, "mul": 3, "div": 3, "pow": 3}  # of two tensors; of one, 2
 WIDE: dict[str, Any] = {"heads": 32, "head_dim": 128, "vocab": 32000}
@@ -216,14 +218,10 @@ def served(
     The steps are those at their mean length, where a static cache holds no empty row.
     """
     shape = replace(shape, max_positions=2**17)
-    first = Workload("prefill", batch, prompt_len, logits="last")
-    step = Workload("decode", batch, prompt_len + new_tokens // 2 - 1)
-    graph = Recipe("fp16", cache="static", runtime="graph")
-    compiled = Recipe("fp16", cache="static", runtime="compile")
-    return (
-        (Point(shape, first, compiled), 1),
-        (Point(shape, step, graph), new_tokens - 1),
-    )
+    read = Workload("prefill", batch, prompt_len, logits="last")
+    write = Workload("decode", batch, prompt_len + new_tokens // 2 - 1)
+    first, step = (as_served(Point(shape, one, FP16)) for one in (read, write))
+    return (first, 1), (step, new_tokens - 1)
 
 
 def _forwards(name: str, rows: list[dict[str, str]]) -> Iterator[Whole]:

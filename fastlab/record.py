@@ -6,10 +6,7 @@ Seconds and integer nanoseconds here; tables made from records speak millisecond
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
@@ -17,7 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from fastlab.spec.checks import canonical, check_choice, digest, make
+from fastlab.spec.checks import check_choice, digest, make
 from fastlab.spec.point import Point
 
 SCHEMA = 1
@@ -33,8 +30,6 @@ TIMES = ("seconds", "low_s", "high_s")  # of an estimate or a measurement
 HUGE = 1e300  # numbers of rows are below: they are multiplied
 PLAIN = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
 PARTS = ("estimate", "measured", "quality", "effective")  # of a record, or None
-_CRC = re.compile(r',"crc32":([0-9]+)')
-_SAMPLES = re.compile(r'_ns":\[[^\]]*\]')  # quotes within strings are escaped
 
 
 @dataclass(frozen=True)
@@ -239,12 +234,6 @@ def row_key(point: Point, device: str, settings: Mapping[str, Any]) -> str:
     return digest(parts)
 
 
-def seal(data: Mapping[str, Any]) -> str:
-    """One store line (no newline): canonical JSON with the crc32 of it without it."""
-    body = canonical(dict(data))
-    return canonical({**data, "crc32": zlib.crc32(body.encode())})
-
-
 def sync(file: int) -> None:
     """os.fsync, where the file system has it: some shared folders do not."""
     try:
@@ -269,32 +258,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def unseal(line: str, samples: bool = True) -> dict[str, Any]:
-    """The object of a store line; raises ValueError where its crc32 does not fit.
-
-    samples=False leaves the lists of samples empty: 10 times faster on long rows.
-    """
-    fits = _text_fits(line)
-    slim = fits and not samples
-    data = json.loads(_SAMPLES.sub('_ns":[]', line) if slim else line)
-    if not isinstance(data, dict):
-        raise ValueError("a store line must be a JSON object")
-    crc = data.pop("crc32", None)
-    if not fits and crc != zlib.crc32(canonical(data).encode()):
-        raise ValueError("crc32 does not fit the line")
-    return data
-
-
-def _text_fits(line: str) -> bool:
-    # In a line as sealed, cutting the field out of the text leaves what was summed;
-    # serialising again says the same of any layout, at 10 times the cost.
-    found = _CRC.search(line)
-    if found is None:
-        return False
-    rest = line[: found.start()] + line[found.end() :]
-    return zlib.crc32(rest.encode()) == int(found[1])
 
 
 def _thin(samples: tuple[int, ...], keep: int) -> tuple[int, ...]:

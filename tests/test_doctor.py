@@ -14,13 +14,7 @@ from fastlab import health, machine
 from fastlab.cli import main
 from fastlab.clock import calibrate
 from fastlab.clock.clocks import GpuState
-from fastlab.health import (
-    Finding,
-    Report,
-    Subject,
-    hardware,
-    software,
-)
+from fastlab.health import Finding, Report, Subject, hardware, software
 from fastlab.spec.formats import DENSE
 from fastlab.sweeps.reference import references
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from fastlab.cli import main, points
 from fastlab.clock.measure import Bench
 from fastlab.latency.devices import Device
-from fastlab.record import seal
+from fastlab.sweeps.lines import seal
 from fastlab.sweeps.reference import references
 from fastlab.sweeps.store import Store
 

@@ -110,11 +110,36 @@ def test_operations_tell_causal_work_where_it_is_less():
 
 
 def test_what_an_estimate_is_made_from_is_told(monkeypatch, profile):
-    said = "estimated, not calibrated: at all that the datasheet promises"
+    said = "estimated, not calibrated: by a prior of public timings of GPUs, none of"
     assert said in predict("--model", "gpt2").output
+    tpu = predict("--model", "gpt2", "--precision", "bf16", "--on", "v5e").output
+    assert "at all that the datasheet promises, with no prior" in tpu
     busy = calibrate.marked_busy(profile, "other programs took 1.2 cores")
     monkeypatch.setattr(calibrate, "this_device", lambda *_: busy)
     done = CliRunner().invoke(main, ["predict", "--model", "gpt2"])
     assert "with rates of a busy machine: other programs took 1.2 cores" in done.output
     assert f"({busy.profile})" in done.output and busy.profile.endswith(" (busy)")
     assert said not in done.output
+
+
+def test_a_serving_engine_runs_graphs_and_takes_its_time():
+    eager, served = (
+        predict("--model", "llama-3.1-8b", "--precision", "bf16", *more, "--on", "h100")
+        for more in (["--phase", "decode"], ["--phase", "decode", "--engine", "vllm"])
+    )
+    [launches] = [line for line in eager.output.splitlines() if "launch" in line][1:]
+    assert " launch " in launches  # eager code waits for its host
+    assert "+ vllm)" in served.output and " memory " in served.output
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("--engine vlm --on h100", "engine='vlm' is not one of"),
+        ("--engine vllm --on v5e", "needs a prior, and TPU v5e has none"),
+        ("--engine vllm --on here", "engine='vllm' needs a GPU by name: --on h100"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(args, words):
+    done = predict("--model", "gpt2", "--precision", "bf16", *args.split())
+    assert done.exit_code == 2 and words in done.output

@@ -144,3 +144,18 @@ def test_a_broken_profile_is_named(made, records, text):
     folder = made(records[:30])
     (folder / "profile.json").write_text(text)
     assert "profile.json is no profile of a device" in refused(folder)
+
+
+def test_scores_of_the_prior_are_those_stored_or_of_a_folder(tmp_path):
+    run = CliRunner().invoke
+    kept = run(main, ["score", "--published"])
+    assert kept.output.startswith("stored scores, made when the prior was fitted")
+    assert "prior, GPU left out" in kept.output and "decode 16-bit" in kept.output
+    none = run(main, ["score", "--published", str(tmp_path)])
+    assert none.exit_code == 2 and "has none of these tables" in none.output
+    line = "gpu,dtype,m,n,k,ms_sglang,ms_trtllm,ms_vllm\nNVIDIA H200,bf16,1,64,64,,,1\n"
+    (tmp_path / "aic_gemm.csv").write_text(line)
+    made = run(main, ["score", "--published", str(tmp_path)])
+    assert "stored" not in made.output and "launch bound" in made.output
+    bare = run(main, ["score"])
+    assert bare.exit_code == 2 and "must be a folder of rows" in bare.output

@@ -157,10 +157,11 @@ def profile_of(name: str, engine: str = "") -> Device:
 
     engine: a serving engine whose cost a step is added to a datasheet device's.
     """
-    from fastlab.clock.calibrate import this_device
     from fastlab.latency.devices import device
 
     if name == "here":
+        from fastlab.clock.calibrate import this_device  # and torch, with its seconds
+
         if engine:
             raise ValueError(f"engine={engine!r} needs a GPU by name: --on h100")
         return this_device()

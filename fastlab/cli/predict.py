@@ -51,7 +51,11 @@ def predict(on: str, engine: str, operations: bool, **options: str | None) -> No
     A model, or --layers and --hidden, and any of the options below: several values,
     separated by commas, give a row for each combination.
     """
+    from fastlab.latency.prior import as_served
+
     points = points_from(options, profile := profile_of(on, engine))
+    if engine and not (options["runtime"] or options["cache"]):
+        points = [as_served(point) for point in points]
     click.echo(f"{profile.name} ({profile.profile})")
     if operations:
         tables = [_operations_table(point, profile) for point in points]

@@ -33,8 +33,16 @@ CROWDED = (
 @device_option
 @click.option("--quick", is_flag=True, help="peak, bandwidth and launches only")
 @click.option("--show", is_flag=True, help="only print what is kept")
+@click.option(
+    "--for",
+    "sweep",
+    type=click.Path(exists=True, dir_okay=False),
+    help="only what the points of this sweep file need, if it is not kept: 15 s",
+)
 @click.option("--out", type=click.Path(), help="also write profile and samples here")
-def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
+def calibrate(
+    device: str, quick: bool, show: bool, sweep: str | None, out: str | None
+) -> None:
     """Measure this machine, so that estimates are of it; about a minute a precision.
 
     At most 100 microbenchmarks for each precision are timed and fitted. Estimates and
@@ -42,8 +50,10 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
     """
     from fastlab.clock.calibrate import this_device
 
-    if out and (quick or show):
-        other = "--quick" if quick else "--show"
+    if sweep and (quick or show):
+        raise ValueError("--for calibrates on its own: leave --quick and --show away")
+    if out and (quick or show or sweep):
+        other = "--quick" if quick else "--show" if show else "--for"
         raise ValueError(f"--out {out} is for whole calibrations: leave {other} away")
     if out and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(
@@ -55,21 +65,32 @@ def calibrate(device: str, quick: bool, show: bool, out: str | None) -> None:
         profile = this_device(device, refresh=quick)
         click.echo(json.dumps(profile.to_dict(), indent=1))
     else:
-        profile = _calibrate(device, out)
+        profile = _calibrate(device, out, sweep)
     if profile.busy:
         click.echo(f"{profile.busy}: {CROWDED}", err=True)
 
 
-def _calibrate(device: str, out: str | None) -> Device:
-    """Calibrate, keep the profile, and show what was fitted."""
+def _calibrate(device: str, out: str | None, sweep: str | None = None) -> Device:
+    """Calibrate, keep the profile, and show what was fitted.
+
+    For the points of a sweep file only if what is kept does not serve them.
+    """
     import pandas as pd
     from tqdm import tqdm
 
-    from fastlab.clock.calibrate import keep
+    from fastlab import machine
+    from fastlab.clock.calibrate import keep, kept
     from fastlab.clock.fitting import calibrate_fully
+    from fastlab.clock.needed import serves
+    from fastlab.sweeps.files import read_sweep
 
+    points = read_sweep(sweep).points if sweep else []
+    known = kept(machine.torch_device(device)) if sweep else None
+    if known and serves(known, points):
+        click.echo(f"{known.name} is calibrated for {sweep}: {known.profile}", err=True)
+        return known
     bar: Any = partial(tqdm, unit="operation", disable=None)
-    profile, samples = calibrate_fully(device, bar)
+    profile, samples = calibrate_fully(device, bar, points=points)
     path = keep(profile)
     if out:
         _write(Path(out), profile, samples)
@@ -80,7 +101,8 @@ def _calibrate(device: str, out: str | None) -> Device:
         for f in profile.fits.fits
     ]
     click.echo(f"{profile.name}: {profile.fits.seconds:.0f} s, {profile.profile}")
-    echo_table(pd.DataFrame(rows))
+    if not sweep:
+        echo_table(pd.DataFrame(rows))
     click.echo(f"kept in {path}", err=True)
     return profile
 

@@ -7,21 +7,32 @@ runs it, and counted by the same function of `cost/ops.py` as the models'.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from fastlab import machine
 from fastlab.clock.calibrate import busy_words, calibrate, marked_busy
+from fastlab.clock.calibrate import settings_for as roofline_settings
 from fastlab.clock.clocks import Clock, clock_for
 from fastlab.clock.cpu_contention import CpuContention
-from fastlab.clock.end_to_end import dense_of, with_host, with_whole_calls
+from fastlab.clock.end_to_end import (
+    calls_for,
+    calls_to_time,
+    dense_of,
+    seconds_of,
+    with_host,
+    with_whole_calls,
+)
 from fastlab.clock.microbenchmarks import CANDIDATES, Benchmark, settings_for
+from fastlab.clock.needed import Ends, needs, runnable
 from fastlab.clock.stored_benchmarks import (
     STORED_CANDIDATES,
     compiles,
@@ -32,14 +43,18 @@ from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.fit import fit
 from fastlab.latency.profile import ClassFit, Profile
-from fastlab.latency.samples import Sample, class_of, work_of
+from fastlab.latency.samples import GENERATED, Sample, class_of, work_of
 from fastlab.models import DTYPES, numerics
-from fastlab.spec.formats import FORMATS, QUANTIZED, TIMED
+from fastlab.spec.formats import DENSE, FORMATS, QUANTIZED, TIMED
+from fastlab.spec.point import Point
 
 LONGEST_S = {"cuda": 0.02, "cpu": 0.06}  # by the roofline; larger ones are left out
 LARGEST_BYTES = {"cuda": 2**33, "cpu": 2**29}
 POOLS = CANDIDATES | STORED_CANDIDATES
-Progress = Callable[[Sequence[tuple[str, Benchmark]]], Iterable[tuple[str, Benchmark]]]
+Progress = Callable[[Sequence[int]], Iterable[int]]
+# Of each visit where only some points are asked for.
+QUICK: dict[str, Any] = {"budget_s": 0.03, "warmup_s": 0.01, "warmup_cap_s": 0.05}
+ROUNDS = 3  # in which all is timed once before any is timed again
 
 
 def counts(*needs: str) -> dict[str, int]:
@@ -61,29 +76,47 @@ def calibrate_fully(
     kind: str = "auto",
     progress: Progress | None = None,
     counts: dict[str, int] | None = None,
+    points: Sequence[Point] = (),
 ) -> tuple[Device, list[Sample]]:
     """This machine's device with fits for every precision it has, and their samples.
 
-    About 30 s a precision on a GPU, a minute on two CPU cores. `progress` wraps the
-    list of (precision, benchmark) that is worked through. If other programs took our
-    cores meanwhile, the device says so (`busy`).
+    About 30 s a precision on a GPU, a minute on two CPU cores. All is timed in rounds,
+    in a third of the time each: what counts is the middle one, and a machine that is
+    now faster, now slower is so to all alike. points: only what these need, and no
+    more often than their fits need, in 15 s or less; ValueError where none can run.
+    `progress` wraps the list of what is timed, one after the other. If other programs
+    took our cores meanwhile, the device says so (`busy`).
     """
     began, others = time.monotonic(), CpuContention()
-    device = calibrate(kind)
-    compiling, clock = compiles(device.kind), clock_for(device.kind)
-    wanted = wanted_counts(device, counts or COUNTS, compiling).items()
-    plan = [(p, bench) for p, n in wanted for bench in chosen(device, p, n)]
-    # In any order: where the machine is now faster, now slower, no class is so alone.
-    random.Random(0).shuffle(plan)
-    samples = [
-        timed(bench, device, precision, clock)
-        for precision, bench in (progress(plan) if progress else plan)
+    kind, rounds = machine.torch_device(kind), 1 if points else ROUNDS
+    settings, over = settings_for(kind), QUICK if points else {}
+    device = calibrate(kind, replace(roofline_settings(kind), **over))
+    able = runnable(points, device)
+    near = needs(able, device)
+    compiled = any(point.recipe.engine.compiled for point in able)
+    compiling = compiled if points else compiles(kind)
+    wanted = {p: {k: few(k) for k in ends} for p, ends in near.items()}
+    wanted = wanted or wanted_counts(device, counts or COUNTS, compiling)
+    plan = [
+        (p, bench)
+        for p, each in wanted.items()
+        for bench in chosen(device, p, each, near.get(p, {}))
     ]
-    profile = with_host(Profile(fits_of(samples, device)), device, compiling)
-    profile = with_whole_calls(profile, device, compiling)
+    calls = calls_for(able, calls_to_time(wanted, kind, compiling))
+    visits = timed_in_rounds(
+        [*plan, *calls], device, replace(settings, **over), rounds, progress
+    )
+    samples = [
+        Sample.of(bench.op, float(np.median(times)), precision, device.name)
+        for (precision, bench), times in zip(plan, visits, strict=False)
+    ]
+    profile = Profile(fits_of(samples, device))
+    profile = with_host(profile, device, compiling, replace(settings, **over))
+    profile = with_whole_calls(profile, device, calls, visits[len(plan) :])
     cores = others.cores()
     provenance = {
         **profile.provenance,
+        **({"quick": f"for {len(points)} points"} if points else {}),
         "at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 1),
         "cores_of_others": cores and round(cores, 2),
@@ -92,6 +125,67 @@ def calibrate_fully(
     }
     device = replace(device, fits=replace(profile, provenance=provenance)).stamped()
     return marked_busy(device, busy_words(cores, device.kind)), samples
+
+
+def few(kind: str) -> int:
+    """How many microbenchmarks of a class its fit needs."""
+    return min(CLASSES[kind].timed, 3 if CLASSES[kind].form == "bytes" else 6)
+
+
+def timed_in_rounds(
+    tasks: Sequence[Any],
+    device: Device,
+    settings: Settings,
+    rounds: int = ROUNDS,
+    progress: Progress | None = None,
+) -> list[list[float]]:
+    """Seconds of (precision, benchmark) pairs and of points' calls, from each round."""
+    clock = clock_for(device.kind)
+    short = replace(settings, budget_s=settings.budget_s / rounds)
+    once = {task for task in tasks if slow_to_make(task)}
+
+    def seconds(task: Any) -> float:
+        how = settings if task in once else short
+        if isinstance(task, Point):
+            return seconds_of(task, device.kind, how)
+        return timed(task[1], device, task[0], clock, how).seconds
+
+    return in_rounds(tasks, seconds, progress, rounds, once)
+
+
+def slow_to_make(task: Any) -> bool:
+    """Whether what is packed or compiled first takes longer to make than to time.
+
+    It is timed once, in any of the rounds, and as long as others in all of them.
+    """
+    if isinstance(task, Point):
+        return task.recipe.engine.compiled or task.recipe.precision not in DENSE
+    return task[0] in QUANTIZED or class_of(task[1].op) in GENERATED
+
+
+def in_rounds(
+    tasks: Sequence[Any],
+    seconds: Callable[[Any], float],
+    progress: Progress | None = None,
+    rounds: int = ROUNDS,
+    once: Collection[Any] = (),
+) -> list[list[float]]:
+    """Seconds of each task, one of every round; of those in `once` a single one.
+
+    Each round takes them in an order of its own: a machine that slows down for a while
+    does so to any of them.
+    """
+    order: list[int] = []
+    for turn in range(rounds):
+        mine = [
+            n for n, task in enumerate(tasks) if task not in once or n % rounds == turn
+        ]
+        random.Random(turn).shuffle(mine)
+        order += mine
+    found: list[list[float]] = [[] for _ in tasks]
+    for n in progress(order) if progress else order:
+        found[n].append(seconds(tasks[n]))
+    return found
 
 
 def wanted_counts(
@@ -113,9 +207,15 @@ def wanted_counts(
 
 
 def chosen(
-    device: Device, precision: str, counts: Mapping[str, int]
+    device: Device,
+    precision: str,
+    counts: Mapping[str, int],
+    near: Mapping[str, Ends],
 ) -> list[Benchmark]:
-    """The benchmarks of a precision: of each class, `counts` far apart from another."""
+    """The benchmarks of a precision: of each class, `counts` far apart from another.
+
+    near: by class, the sizes that they are to be taken from, or next to.
+    """
     rate = device.product_rate(precision)
     longest, largest = LONGEST_S[device.kind], LARGEST_BYTES[device.kind]
     picked = []
@@ -131,8 +231,18 @@ def chosen(
             and b.op.bytes <= largest
         ]
         places = work_of([Sample.of(b.op, 1.0, precision) for b in pool]).places
-        picked += [pool[n] for n in spread(places, count)]
+        usable = np.arange(len(pool))
+        if near:
+            usable = within(places, near[name], count)
+        picked += [pool[usable[n]] for n in spread(places[usable], count)]
     return picked
+
+
+def within(places: np.ndarray, ends: Ends, count: int) -> np.ndarray:
+    """Indices of the places between the ends or a factor 2 beyond, at least `count`."""
+    beyond = np.maximum(np.maximum(ends[0] - places, places - ends[1]), 0).max(axis=1)
+    furthest = max(math.log(2), np.sort(beyond)[min(count, len(beyond)) - 1])
+    return np.flatnonzero(beyond <= furthest + 1e-9)
 
 
 def spread(places: np.ndarray, count: int) -> list[int]:

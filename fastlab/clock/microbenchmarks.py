@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from fastlab.cost.ops import Operation
 
 Run = Callable[[], Any]
 Pool = Callable[[int], list["Benchmark"]]  # by the bytes of a value
+DRAWN = 2**18  # numbers drawn at most: more take longer to draw than to time
 STREAMED = 2**26  # on a CPU weights take turns over so many bytes: no model's are hot
 
 
@@ -31,13 +33,21 @@ def settings_for(kind: str) -> Settings:
 
 @dataclass(frozen=True)
 class New:
-    """New tensors of a benchmark: normal numbers on a device, in a dtype."""
+    """New tensors of a benchmark: normal numbers on a device, in a dtype.
+
+    After DRAWN of them the same come again.
+    """
 
     device: str
     dtype: torch.dtype
 
     def __call__(self, *size: int) -> torch.Tensor:
-        return torch.randn(*size, device=self.device, dtype=self.dtype)
+        like: dict[str, Any] = {"device": self.device, "dtype": self.dtype}
+        count = math.prod(size)
+        if count <= DRAWN:
+            return torch.randn(*size, **like)
+        repeated = torch.randn(DRAWN, **like).repeat(-(-count // DRAWN))
+        return repeated[:count].clone().view(size)
 
     def turn(self, first: Any, size: int | None = None) -> Iterator[Any]:
         """A weight or module of `size` bytes and copies of it, without end.

@@ -9,7 +9,7 @@ own, so that none overflows and none differs from those of a call alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from itertools import compress
 from typing import Any
@@ -24,11 +24,7 @@ SIZES = ("batch", "prompt_len", "prefix_len")  # of a workload, that may differ
 
 
 class Split(Exception):
-    """The calls differ in what they do: `told` says which of them do one thing."""
-
-    def __init__(self, told: np.ndarray) -> None:
-        super().__init__("calls that do not do the same")
-        self.told = told
+    """The calls differ in what they do: args[0] says which of them do one thing."""
 
 
 class Column(np.ndarray):
@@ -49,20 +45,21 @@ class Column(np.ndarray):
 def most(values: Iterable[Any]) -> Any:
     """The largest of numbers, of each call where there are columns; 0 of none."""
     found = [*values]
-    if any(isinstance(value, Column) for value in found):
-        return reduce(np.maximum, found)
-    return max(found, default=0)
-
-
-def spread(value: Any, n: int) -> list[Any]:
-    """The number of each of n calls: a column's own, else the same for all."""
-    return value.tolist() if isinstance(value, Column) else [value] * n
+    columns = any(isinstance(value, Column) for value in found)
+    return reduce(np.maximum, found) if columns else max(found, default=0)
 
 
 def width(point: Point) -> int:
     """How many calls a point stands for that was joined of several; 0 for one alone."""
     batch = point.workload.batch
     return len(batch) if isinstance(batch, Column) else 0
+
+
+def apart(told: Iterable[Any], point: Point) -> list[tuple[Any, ...]]:
+    """Numbers and columns of what a point stands for: as many numbers of each call."""
+    n = width(point) or 1
+    each = [x.tolist() if isinstance(x, Column) else [x] * n for x in told]
+    return [*zip(*each, strict=True)]
 
 
 def in_order(points: Sequence[Point], count: Callable[[Point], list[Any]]) -> list[Any]:
@@ -74,27 +71,21 @@ def in_order(points: Sequence[Point], count: Callable[[Point], list[Any]]) -> li
     for i, point in enumerate(points):
         work = point.workload
         call = work.phase, work.new_tokens, work.logits
-        alike.setdefault((point.shape, point.recipe, call), []).append(i)
-    found: list[Any] = [None] * len(points)
-    for (*_, (_, new, _)), where in alike.items():
-        most = max(FEW, PASSES // (new + 1))
-        for start in range(0, len(where), most):
-            for i, made in _counted(points, where[start : start + most], count):
-                found[i] = made
-    return found
-
-
-def _counted(
-    points: Sequence[Point], where: list[int], count: Callable[[Point], list[Any]]
-) -> Iterator[tuple[int, Any]]:
-    if len(where) <= FEW:
-        yield from ((i, count(points[i])[0]) for i in where)
-        return
-    try:
-        yield from zip(where, count(_joined([points[i] for i in where])), strict=True)
-    except Split as split:
-        for told in (split.told, ~split.told):
-            yield from _counted(points, [*compress(where, told)], count)
+        part = i * (work.new_tokens + 1) // PASSES
+        alike.setdefault((point.shape, point.recipe, call, part), []).append(i)
+    found: dict[int, Any] = {}
+    groups = [*alike.values()]
+    while groups:
+        where = groups.pop()
+        own = [points[i] for i in where]
+        try:
+            many = len(own) > FEW
+            made = count(_joined(own)) if many else [count(one)[0] for one in own]
+            found.update(zip(where, made, strict=True))
+        except Split as split:
+            (told,) = split.args
+            groups += [[*compress(where, one)] for one in (told, ~told)]
+    return [found[i] for i in range(len(points))]
 
 
 def _joined(points: Sequence[Point]) -> Point:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from fastlab.cost.attention import row_bytes, widths
-from fastlab.cost.columns import most, spread, width
+from fastlab.cost.columns import most
 from fastlab.cost.passes import ForwardPass, passes, static_rows
 from fastlab.cost.program import cache_bytes, live_bytes, parts
 from fastlab.cost.stored import CODE, INDEX
@@ -120,12 +120,6 @@ class MemoryFootprint(NamedTuple):
     def peak(self) -> int:
         """Estimated most bytes alive at once."""
         return self.weights + self.kv_cache + self.live
-
-
-def footprints(point: Point) -> list[MemoryFootprint]:
-    """The memory footprint of each call that a point stands for."""
-    each = [spread(value, width(point) or 1) for value in memory_footprint(point)]
-    return [MemoryFootprint(*one) for one in zip(*each, strict=True)]
 
 
 def memory_footprint(point: Point) -> MemoryFootprint:

@@ -20,6 +20,8 @@ from fastlab.cost.products import head_product, product
 from fastlab.spec.kept import program_of
 from fastlab.tracing.sizes import Terms, monomial, symbols
 
+Made = Iterable[Operation]
+
 
 class Heads(NamedTuple):
     """What attention needs to know of a shape."""
@@ -88,19 +90,9 @@ def parts(step: ForwardPass) -> Iterator[tuple[int, list[Operation]]]:
         yield times, found
 
 
-def _product(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    rows: Terms,
-    n: int,
-    k: int,
-    many: int,
-    bias: int,
-    turned: int,
-    apart: int,
-) -> Iterable[Operation]:
+def _product(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
     """apart: by a weight of no linear (a router's), which stays dense."""
+    rows, n, k, many, bias, turned, apart = of
     dims = (value(rows), n, k)
     if apart and (step.format.weights or step.storage != "dense"):
         alone = [ops.linear(name, dims, step.value, bool(bias))]
@@ -123,33 +115,17 @@ def _repeated(made: Iterable[Operation], times: float, calls: int) -> list[Opera
     ]
 
 
-def _matmul(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    flops: Terms,
-    moved: Terms,
-    times: Terms,
-    weights: Terms,
-    n: Terms,
-    k: Terms,
-) -> list[Operation]:
+def _matmul(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
+    flops, moved, times, weights, n, k = of
     total, outputs, inner = value(flops), value(n) or 1, value(k) or 1
     dims = (max(1, total // (2 * outputs * inner)), outputs, inner)
     costs = (1, total, total, value(weights), value(moved))
     return [Operation(name, "matmul", *costs, launches=value(times), dims=dims)]
 
 
-def _experts(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    tokens: Terms,
-    top_k: int,
-    experts: int,
-    sizes: list[list[int]],
-) -> Iterator[Operation]:
+def _experts(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
     """The top_k experts of each token; E (1 - (1 - k/E)^T) are read at random."""
+    tokens, top_k, experts, sizes = of
     rows, a = value(tokens), step.value
     touched = experts * (1 - (1 - top_k / experts) ** rows)
     for n, k in sizes:
@@ -184,16 +160,9 @@ def _by_expert(
     ]
 
 
-def _cache(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    kv_heads: int,
-    d: int,
-    dv: int,
-    window: int,
-) -> Iterator[Operation]:
+def _cache(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
     """A window keeps one position less of the past than it holds."""
+    kv_heads, d, dv, window = of
     if step.cached:
         past = min(step.past, window - 1) if window else step.past
         changed = {"shape": Heads(kv_heads, kv_heads, (d + dv) // 2, True)}
@@ -202,19 +171,9 @@ def _cache(
         yield from unpack(step)
 
 
-def _attention(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    heads: int,
-    kv_heads: int,
-    d: int,
-    dv: int,
-    keys: Terms,
-    causal: int,
-    window: int,
-) -> Iterable[Operation]:
+def _attention(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
     """Heads of width d, values of width dv; a window that is full needs a mask."""
+    heads, kv_heads, d, dv, keys, causal, window = of
     seen = value(keys)
     masked = step.masked or bool(window and causal and step.new > 1 and seen > window)
     sizes = Heads(heads, kv_heads, (d + dv) // 2, bool(causal))
@@ -228,23 +187,14 @@ def _attention(
     return attend(step._replace(**changed))
 
 
-def _bytes(
-    step: ForwardPass,
-    name: str,
-    value: Values,
-    kind: str,
-    moved: Terms,
-    fused: Terms,
-    launches: Terms,
-    weights: Terms,
-) -> list[Operation]:
+def _bytes(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
+    kind, moved, fused, launches, weights = of
     told = value(moved), value(fused), value(launches), value(weights)
     return [ops.pointwise(name, *told, kind)]
 
 
-def _embedding(
-    step: ForwardPass, name: str, value: Values, rows: Terms, width: int
-) -> list[Operation]:
+def _embedding(step: ForwardPass, name: str, value: Values, *of: Any) -> Made:
+    rows, width = of
     return [ops.embedding(name, value(rows), width, step.value)]
 
 
@@ -262,9 +212,7 @@ MAKERS: dict[str, Any] = {
 def _found(phase: dict[str, Any], wanted: str) -> list[tuple[int, Any]]:
     """(times, facts) of each operation of a kind."""
     parts = phase["parts"]
-    return [
-        (n, facts) for n, ops in parts for kind, _, *facts in ops if kind == wanted
-    ]
+    return [(n, facts) for n, ops in parts for kind, _, *facts in ops if kind == wanted]
 
 
 def cache_bytes(step: ForwardPass, rows: int) -> int:
@@ -294,7 +242,8 @@ def live_bytes(step: ForwardPass) -> int:
     """
     value, phase = values_of(step), phase_of(step)
     fused = step.fused and value.program["sdpa"]
-    live = most(value(terms) for terms in phase["live" if fused else "eager"])
+    alive = phase["live"] if fused else phase["live"] + phase["eager"]
+    live = most(map(value, alive))
     if not fused:
         attends = [facts for _, facts in _found(phase, "attention")]
         masks = {facts[6]: value(facts[4]) for facts in attends if facts[5]}

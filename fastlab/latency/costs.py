@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlab.cost.columns import in_order, spread, width
+from fastlab.cost.columns import apart, in_order, width
 from fastlab.cost.operations import operations
 from fastlab.cost.ops import Operation
 from fastlab.cost.passes import calls
@@ -25,7 +25,6 @@ COUNTED = (
     *("flops", "flops_causal", "weight_bytes", "activation_bytes"),
     *("kv_read_bytes", "kv_write_bytes", "launches"),
 )
-EXACT = 2.0**53  # whole numbers below are their own floats
 _NO_DIMS = (0,) * 6
 
 
@@ -95,62 +94,45 @@ def costs_on(points: Sequence[Point], device: Device) -> list[Costs]:
 def _costs(point: Point, graphs: bool) -> list[Costs]:
     """Of each call that a point stands for; what they have in common they share."""
     ops, n = operations(point), width(point) or 1
-    often = np.array([op.times for op in ops], float)
+    times, *counts = zip(*[op[2:10] for op in ops], strict=True)
+    often = np.array(times, float)
     matrix = _table([op[3:10] for op in ops], n) * often[:, None]
     dims = _table([(op.dims + _NO_DIMS)[:6] for op in ops], n)
     compiled = np.array([op.compiled for op in ops])
     for array in (often, matrix, dims, compiled):
         array.flags.writeable = False
-    dense = point.recipe.format.dense
+    dense, host = point.recipe.format.dense, _host(point, ops, graphs)
     told = tuple(map(class_of, ops)), tuple([op.precision or dense for op in ops])
-    hosts = _hosts(point, ops, matrix[:, :, LAUNCHES], compiled, graphs)
-    found, steps = [], calls(point) + (point.workload.phase != "decode")
-    each = zip(matrix, dims, _totals(ops, matrix), hosts, strict=True)
-    for own, sizes, sums, host in each:
-        totals = (*sums[:LAUNCHES], host.eager + host.compiled + host.replays)
-        passing = host._replace(passes=steps)
-        found.append(Costs(own, totals, often, sizes, *told, compiled, passing))
-    return found
+    sums = [sum(map(mul, times, column)) for column in counts[:LAUNCHES]]
+    totals = apart([*sums, host.eager + host.compiled + host.replays], point)
+    return [
+        Costs(own, total, often, sizes, *told, compiled, Host(*one))
+        for own, total, sizes, one in zip(
+            matrix, totals, dims, apart(host, point), strict=True
+        )
+    ]
 
 
 def _table(rows: Sequence[Sequence[Any]], n: int) -> np.ndarray:
     """[n, rows, columns] of numbers, and of columns of n of them."""
-    flat = [value for row in rows for value in row]
-    if n == 1:
-        return np.array(flat, float).reshape(1, len(rows), -1)
-    found = np.empty((len(flat), n))
-    for i, value in enumerate(flat):
+    found = np.empty((len(rows) * len(rows[0]), n))
+    for i, value in enumerate(value for row in rows for value in row):
         found[i] = value
     return found.T.reshape(n, len(rows), -1)
 
 
-def _totals(ops: Sequence[Operation], matrix: np.ndarray) -> list[tuple[int, ...]]:
-    """Sums of the columns of each matrix, exact also where its numbers are not."""
-    sums = matrix.sum(axis=1)
-    if sums.max() < EXACT:
-        return [tuple(one) for one in sums.astype(int).tolist()]
-    times, *counts = zip(*[op[2:10] for op in ops], strict=True)
-    each = [spread(sum(map(mul, times, one)), len(matrix)) for one in counts]
-    return [*zip(*each, strict=True)]
-
-
-def _hosts(
-    point: Point,
-    ops: Sequence[Operation],
-    launches: np.ndarray,
-    compiled: np.ndarray,
-    graphs: bool,
-) -> Iterator[Host]:
+def _host(point: Point, ops: Sequence[Operation], graphs: bool) -> Host:
+    passes = calls(point) + (point.workload.phase != "decode")
     engine, called = point.recipe.engine, max(calls(point), 1)
+    eager = [op for op in ops if not op.compiled]
+    launches = sum(op.times * op.launches for op in eager)
     within = (".quantize", ".rescale") if point.recipe.format.weights else ()
-    own = [op.name.endswith(within) and not op.compiled for op in ops]
-    first = sum(op.times for op, inner in zip(ops, own, strict=True) if inner)
-    around = engine.launches * called  # its compiled code
-    for each in launches:
-        eager, inner = int(each[~compiled].sum()) + around, int(each[own].sum()) - first
-        if not engine.compiled:
-            yield Host(eager, inner)
-        elif graphs and engine.replays:
-            yield Host(eager, inner, replays=called)
-        else:
-            yield Host(eager, inner, int(each[compiled].sum()), called)
+    own = [op for op in eager if op.name.endswith(within)]
+    inner = sum(op.times * (op.launches - 1) for op in own)
+    if not engine.compiled:
+        return Host(launches, inner, passes=passes)
+    launches += engine.launches * called  # around its compiled code
+    if graphs and engine.replays:
+        return Host(launches, inner, replays=called, passes=passes)
+    inside = sum(op.times * op.launches for op in ops if op.compiled)
+    return Host(launches, inner, inside, called, passes=passes)

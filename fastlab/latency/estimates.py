@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastlab.cost.columns import in_order
-from fastlab.cost.memory import MemoryFootprint, footprints, parameters
+from fastlab.cost.columns import apart, in_order
+from fastlab.cost.memory import memory_footprint, parameters
 from fastlab.latency.calibrated import calibrated
 from fastlab.latency.costs import (
     CAUSAL,
@@ -118,7 +118,7 @@ def _estimates(points: Sequence[Point], device: Device, model: str) -> list[Esti
         where = [i for i, other in enumerate(names) if other == name]
         mine = [costs[i] for i in where], [points[i] for i in where]
         found.update(zip(where, MODELS[name](*mine, device), strict=True))
-    memory = in_order(points, footprints)
+    memory = in_order(points, lambda point: apart(memory_footprint(point), point))
     return [
         _estimate(point, device, names[i], costs[i].totals, memory[i], found[i])
         for i, point in enumerate(points)
@@ -130,7 +130,7 @@ def _estimate(
     device: Device,
     model: str,
     total: tuple[int, ...],
-    memory: MemoryFootprint,
+    memory: tuple[int, int, int],
     timing: Timing,
 ) -> Estimate:
     counts: dict[str, Any] = dict(zip(COUNTED, total, strict=True))
@@ -139,7 +139,7 @@ def _estimate(
         profile=device.profile,
         parameters=parameters(point.built_shape),
         **counts,
-        kv_cache_bytes=memory.kv_cache,
-        peak_bytes=memory.peak,
+        kv_cache_bytes=memory[1],
+        peak_bytes=sum(memory),
         **timing._asdict(),
     )

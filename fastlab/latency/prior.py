@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.spec.checks import check_choice, digest
 from fastlab.spec.formats import DENSE, FORMATS
+from fastlab.spec.point import Point
 
 FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
 BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
@@ -129,6 +130,15 @@ def rates(
         found["sharpness"] = known["sharpness"]
     clock = sheet.clock_hz or CLOCK_HZ
     return found | {to: known[of] / clock for of, to in CYCLES.items() if of in known}
+
+
+def as_served(point: Point) -> Point:
+    """The point as a serving engine runs it: compiled, its steps replayed."""
+    if not point.shape.causal:
+        return point
+    runtime = "compile" if point.workload.phase == "prefill" else "graph"
+    recipe = replace(point.recipe, cache="static", runtime=runtime)
+    return replace(point, recipe=recipe)
 
 
 def with_engine(profile: Profile, engine: str) -> Profile:

@@ -15,15 +15,17 @@ from fastlab.spec.checks import check_names, check_number
 from fastlab.spec.formats import DENSE, FORMATS, calibrated_alike
 
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
+CACHE_EDGE = 4  # how sharply a cache ends
 
 
 @dataclass(frozen=True)
 class ClassFit:
     """The fitted model of one class of operations at one precision on one device.
 
-    parameters: peak in FLOP/s, bandwidth in bytes/s, sharpness = p - 1, the rest in
-    seconds. width = half an interval in standard deviations of the residual. regimes:
-    halves of their own where compute, memory or everything else takes longest.
+    parameters: peak in FLOP/s, bandwidth and cache_bandwidth in bytes/s, cache_bytes,
+    sharpness = p - 1, the rest in seconds. width = half an interval in standard
+    deviations of the residual. regimes: halves of their own where compute, memory or
+    everything else takes longest.
     """
 
     kind: str
@@ -63,7 +65,20 @@ def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
     compute = work.flops / p["peak"] if "peak" in p else np.zeros(len(work.flops))
     rest = work.launches * p.get("overhead_s", 0.0)
     rest = rest + work.depth * p.get("depth_s", 0.0) + work.rows * p.get("row_s", 0.0)
-    return np.stack([compute, work.bytes / p["bandwidth"], rest])
+    return np.stack([compute, memory_seconds(p, work.bytes), rest])
+
+
+def memory_seconds(p: Mapping[str, float], moved: np.ndarray) -> np.ndarray:
+    """[n] seconds that moving so many bytes takes by itself.
+
+    With a cache_bandwidth, what fits in cache_bytes comes at that rate. The share of
+    the others grows smoothly, from 1/17 at half of cache_bytes to 16/17 at twice.
+    """
+    seconds: np.ndarray = moved / p["bandwidth"]
+    if "cache_bandwidth" not in p:
+        return seconds
+    share = 1 / (1 + (p["cache_bytes"] / moved) ** CACHE_EDGE)
+    return share * seconds + (1 - share) * moved / p["cache_bandwidth"]
 
 
 def formula(p: Mapping[str, float], work: Work) -> np.ndarray:

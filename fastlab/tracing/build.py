@@ -66,19 +66,16 @@ class Fitter:
         plain = [name for name in self.bases if name.count("*") < 2]
         chunked = [name for name in self.bases if "S*" not in name and "K" in name]
         rows = [n for n in ("B", "S", "B*S") if n in self.bases]
-        whole = [n for n in self.bases if n.count("*") == 2 and "S" in n]
-        scores = [(rows[-1], name) for name in whole]
+        cubes = (n for n in self.bases if n.count("*") == 2 and "S" in n)
+        scores = ((rows[-1], name) for name in cubes)
         few = combinations(rows + chunked, 3)
         for names in (*combinations(plain, 2), *scores, *few):
             if found := self._solved(values, names):
                 return found
         self.guesses.add(values)
-
-        def spread(name: str) -> float:
-            shares = [v / b for v, b in zip(values, self.bases[name], strict=True)]
-            return max(shares) / (min(shares) or 1e-9)
-
-        name = min([n for n in plain if all(self.bases[n])], key=spread)
+        logs, bases = np.log(np.maximum(values, 1)), self.bases.items()
+        far = {n: float(np.ptp(logs - np.log(b))) for n, b in bases if all(b)}
+        name = min(far, key=far.__getitem__)
         return [(max(1, round(sum(values) / sum(self.bases[name]))), name)]
 
     def _solved(self, values: tuple[int, ...], names: Any) -> list[tuple[int, str]]:
@@ -92,10 +89,7 @@ class Fitter:
 
 
 def operations_of(passes: Sequence[Sequence[Part]], fitter: Fitter) -> list[Any]:
-    """[[times, operations], ...] of the same pass at several sizes.
-
-    Layers alike are one part, wherever they are: one in six that sees all is another.
-    """
+    """[[times, operations], ...] of one pass at several sizes, layers alike once."""
     found: list[Any] = []
     for parts in zip(*passes, strict=True):
         ops = _part(parts, fitter)
@@ -238,9 +232,8 @@ def _added(fitter: Fitter, each: Sequence[Sequence[int]]) -> Terms:
 
 
 def _operands(event: Event) -> tuple[Seen, Seen]:
-    one, two = (
-        event.reads[-2:] if event.name in ("addmm", "baddbmm") else event.reads[:2]
-    )
+    last = event.name in ("addmm", "baddbmm")
+    one, two = event.reads[-2:] if last else event.reads[:2]
     return one, two
 
 
@@ -263,10 +256,8 @@ def _matrix(es: Together, place: Place, fitter: Fitter) -> Any:
     one, two = _operands(e)
     flops = fitter.terms([_flops(e) for e in es], exact=True)
     if e.name == "convolution" or not (one.weight or two.weight):
-        moved, read = (
-            _added(fitter, [*map(_moves, es)]),
-            _bytes([two] * bool(two.weight)),
-        )
+        moved = _added(fitter, [*map(_moves, es)])
+        read = _bytes([two] * bool(two.weight))
         sizes = [fitter.terms(one) for one in zip(*map(_sizes, es), strict=True)][1:]
         once, weights = fitter.constant(1), fitter.constant(read)
         return ["matmul", name, flops, moved, once, weights, *sizes]

@@ -150,7 +150,7 @@ class Tracer:
             chunk = self.chunks[-1]
             chunked = [(b, k * chunk + more, 0, b + 1) for b, k, more in FRESH]
             fresh = LOOPED if states and self._loops() else chunked
-            more = [(2, n, p, 3) for n, p in far]
+            more = [(2, n, p, 2) for n, p in far]
             prefills = fresh if states else (*PREFILLS, *more)
             decodes = (*DECODES, *((2, 1, p, 1) for _, p in far))
             return {"prefill": self._phase(prefills), "decode": self._phase(decodes)}

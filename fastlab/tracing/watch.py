@@ -70,7 +70,7 @@ class Watch(TorchDispatchMode):
         linears = [m for m in model.modules() if is_linear(m)]
         self.linears = {_storage(w) for m in linears for w in m.parameters()}
         self.stack: list[str] = []
-        self.layers = layers_of(model)
+        self.layers = set(layers_of(model))
         self.parts: list[Part] = []
         self.born: dict[int, int] = {}  # storage alive -> its number in `lives`
         # [event, event after the last, bytes, whether only eager attention holds it]

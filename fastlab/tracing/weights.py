@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -38,6 +39,7 @@ def outer_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
     return {name: m for name, m in lists.items() if not name.startswith(inner)}
 
 
+@lru_cache(maxsize=1)
 def layers_of(model: nn.Module) -> tuple[str, ...]:
     """Names of the members of those lists: the model's layers."""
     return tuple(

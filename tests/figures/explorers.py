@@ -9,12 +9,7 @@ from unittest.mock import Mock
 import pandas as pd
 
 import fastlab as fl
-from fastlab.figures import (
-    article,
-    batches,
-    cuts,
-    speedups,
-)
+from fastlab.figures import article, batches, cuts, speedups
 from fastlab.figures.explorer import Explorer
 from fastlab.latency.devices import Device
 from fastlab.scores.scoreboard import HOLDOUTS

@@ -18,11 +18,7 @@ from fastlab.notebook.exercises import EXERCISES
 from fastlab.record import Effective, Quality
 from fastlab.rows import QUESTION, points_of
 from fastlab.spec.cuts import cut_points, possible_shares, read_points
-from fastlab.spec.pruning import (
-    IMPORTANCES,
-    LAYER_CHOICES,
-    pruned_shape,
-)
+from fastlab.spec.pruning import IMPORTANCES, LAYER_CHOICES, pruned_shape
 from fastlab.spec.storage import Sparsity, sparse_bytes
 from fastlab.words import percent, times
 from tests.cells import Shows, run_cells

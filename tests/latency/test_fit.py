@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlab.cost import ops
+from fastlab.latency.devices import device
 from fastlab.latency.fit import conformal, fit
-from fastlab.latency.profile import ClassFit, formula
+from fastlab.latency.profile import ClassFit, formula, memory_seconds
 from fastlab.latency.residual import residual
 from fastlab.latency.samples import Sample, Work, class_of, work_of
 from fastlab.scores.ablation import VARIANTS, ablations
@@ -224,3 +225,39 @@ def test_a_residual_of_anything_stays_where_matrices_can_be_inverted():
     error, sd = wild.left_out()
     assert np.isfinite(error).all()
     assert (sd > 0).all()
+
+
+def test_what_fits_a_cache_is_moved_faster():
+    """1 s a byte, 1/4 s of 10 cached bytes: at 10 half of either, far off all of one.
+
+    Of 20 bytes a share 1 / (1 + 2^-4) = 16/17 comes from memory.
+    """
+    p = {"bandwidth": 1.0, "cache_bandwidth": 4.0, "cache_bytes": 10.0}
+    seconds = memory_seconds(p, np.array([0.01, 10.0, 20.0, 1e4]))
+    by_hand = [0.0025, (10 + 2.5) / 2, (16 * 20 + 5) / 17, 1e4]
+    assert seconds == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize("faster", [1, 4])
+def test_a_cache_is_found_on_a_gpu_that_has_one_and_not_elsewhere(faster):
+    """Products of one row that obey the formula, 16 MiB of them served 4 times faster.
+
+    Where they are not, nothing is left for a cache to explain.
+    """
+    gpu = replace(device("l40s"), l2_bytes=2**25)
+    p = {"peak": 1e14, "bandwidth": 6e11, "sharpness": 1.0, "overhead_s": 2e-6}
+    p |= {"cache_bandwidth": faster * 6e11, "cache_bytes": 2.0**24}
+    sizes = [2**n for n in range(8, 15)]
+    bare = [linear(m, n, k) for m in (1, 64) for n in sizes for k in sizes[::2]]
+    times = (formula(p, work_of(bare))).tolist()
+    samples = [
+        replace(s, seconds=t, device=gpu.name) for s, t in zip(bare, times, strict=True)
+    ]
+    found = fit(samples, gpu).parameters
+    assert ("cache_bytes" in found) == (faster > 1)
+    if faster > 1:
+        assert found["cache_bandwidth"] == pytest.approx(4 * 6e11, rel=0.15)
+        assert found["cache_bytes"] == pytest.approx(2**24, rel=0.15)
+    without = fit(samples, gpu, ("cache_bandwidth", "cache_bytes"))
+    assert "cache_bytes" not in without.parameters
+    assert "cache_bytes" not in fit(samples, replace(gpu, kind="cpu")).parameters

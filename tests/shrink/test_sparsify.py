@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fastlab.shrink import kernels, parts
-from fastlab.shrink.sparsify import (
-    CsrLinear,
-    csr_parts,
-    sparsify,
-    zero_out,
-    zeros_of,
-)
+from fastlab.shrink.sparsify import CsrLinear, csr_parts, sparsify, zero_out, zeros_of
 from fastlab.spec.storage import Sparsity, sparse_bytes, zeros_per_row
 from tests.small import FAMILIES, logits_of, normal, small, token_rows
 

@@ -91,7 +91,8 @@ def test_a_store_gives_back_what_was_appended(rows):
             replace(r, measured=r.measured and replace(r.measured, **bare))
             for r in expected
         ]
-        assert store.health() == Health(1, len(rows), 1, [], [])
+        poison = len({r.key for r in rows if r.status == "poison"})
+        assert store.health() == Health(1, len(rows), 1, [], [], poison=poison)
 
 
 def test_the_crc_is_that_of_the_canonical_line_without_it():
@@ -174,12 +175,17 @@ def test_what_json_refuses_is_stored_as_null_and_keeps_its_row(tmp_path):
 
 def test_starts_are_counted_apart_and_number_attempts(tmp_path):
     store, one = Store(tmp_path), row(0)
-    about = {"key": one.key, "settings_key": one.settings_key, "device": "cpu"}
+    about = {
+        "key": one.key,
+        "settings_key": one.settings_key,
+        "device": "cpu",
+        "run": "",
+    }
     with store.begin(ENV):
         store.start(**about, round=1, attempt=1)
-        store.append(row(0, "crash"))
+        store.append(replace(row(0, "crash"), attempt=1))
         store.start(**about, round=1, attempt=2)
-    assert store.health() == Health(1, 1, 1, [], [], starts=2)
+    assert store.health() == Health(1, 1, 1, [], [], starts=2, unfinished=1)
     seen = store.seen("cpu", TIMING)
     assert (seen.starts[one.key], seen.deaths[one.key]) == (2, 1)
     assert seen.status == {one.key: "crash"} and not seen.done

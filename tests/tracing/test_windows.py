@@ -14,7 +14,7 @@ from fastlab.cost.operations import operations
 from fastlab.runtime.cache import StaticKV
 from fastlab.spec import ModelShape, Point, Recipe, Workload
 from tests.runtime.families import small_model
-from tests.runtime.tiny import prompts
+from tests.small import token_rows
 
 KINDS = ("mistral", "gemma2", "gemma3_text", "gpt_oss", "llama4_text", "qwen2")
 WINDOW = 8
@@ -40,7 +40,8 @@ def held(cache: Any) -> int:
 @torch.no_grad()
 def test_a_step_moves_what_a_dynamic_cache_does(kind: str, length: int) -> None:
     """Each layer copies what it kept and the new row; attention reads that copy."""
-    model, ids, update, seen = small_model(kind), prompts(2, length), Cache.update, []
+    model, ids = small_model(kind), token_rows(2, length)
+    update, seen = Cache.update, []
 
     def noting(*args: Any, **kwargs: Any) -> Any:
         seen.append(update(*args, **kwargs))
@@ -61,7 +62,7 @@ def test_a_step_moves_what_a_dynamic_cache_does(kind: str, length: int) -> None:
 @pytest.mark.parametrize("kind", ["mistral", "gemma2", "gpt_oss"])
 def test_static_caches_hold_and_read_what_is_said(kind: str) -> None:
     """transformers' the window, where a layer has one; ours all rows, under a mask."""
-    model, ids, made = small_model(kind), prompts(2, 24), []
+    model, ids, made = small_model(kind), token_rows(2, 24), []
     init = StaticCache.__init__
 
     def noting(self: Any, *args: Any, **kwargs: Any) -> None:

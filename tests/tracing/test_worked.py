@@ -107,7 +107,19 @@ def traced(shape: ModelShape) -> ModelShape:
 
 
 @pytest.mark.parametrize(
-    "kind", ["mistral", "qwen2", "opt", "mixtral", "olmoe", "mamba", "roberta"]
+    "kind",
+    [
+        "mistral",
+        "qwen2",
+        "opt",
+        "mixtral",
+        "olmoe",
+        "mamba",
+        "roberta",
+        "gpt_oss",
+        "gemma2",
+        "bloom",
+    ],
 )
 def test_peak_is_near_what_a_run_holds(kind: str) -> None:
     """Beside the weights, at sizes that were not traced, in fp32 on the CPU."""
