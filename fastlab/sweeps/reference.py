@@ -39,7 +39,7 @@ class Reference:
 
     @cached_property
     def profile(self) -> Device | None:
-        """What profile.json holds, else what is known of the device, None if nothing."""
+        """What profile.json holds, else the device by name, None if unknown."""
         path = self.folder / "profile.json"
         if path.exists():
             return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
