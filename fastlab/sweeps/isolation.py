@@ -31,6 +31,7 @@ LEAST_S, TIMES = (
     30.0,
     20.0,
 )  # a time-out: so long at least, or the expected time so often
+FIRST_S = 60.0  # more for a worker's first point, which imports the model's code
 IN_TIME = 2.0  # beyond the deadline a point may go on for its expected time so often
 GROWTH = 2**31  # bytes that a worker may grow, besides twice what its point needs
 COMMAND = (sys.executable, "-P", "-m", "fastlab.sweeps.worker")
@@ -87,7 +88,7 @@ class Workers(Target):
         self._first, self._fresh, self._growth = first, fresh, growth
         self._timeout_s, self._deadline = timeout_s, deadline
         self._process: subprocess.Popen[bytes] | None = None
-        self.name = ""
+        self.name, self._first_s = "", FIRST_S
 
     def environment(self) -> Any:
         """The worker's; see Bench."""
@@ -103,7 +104,8 @@ class Workers(Target):
             self.start()
         expected_s = self.expected_s(point)
         usual_s = inf if point.recipe.distill_steps else TIMES * expected_s
-        limit_s = self._timeout_s or max(LEAST_S, usual_s)
+        limit_s = self._timeout_s or max(LEAST_S, usual_s) + self._first_s
+        self._first_s = 0.0
         left_s = max(self._deadline - time.monotonic(), IN_TIME * expected_s)
         try:
             record: Record = self._ask(min(limit_s, left_s), "measure", point)
@@ -144,7 +146,7 @@ class Workers(Target):
             raise WorkerFailed(f"no worker could be started: {self.end()}") from None
         if before not in ("", self.name):
             raise WorkerFailed(f"{before} is gone; there is {self.name}")
-        self._rss_at_first = self._rss()
+        self._rss_at_first, self._first_s = self._rss(), FIRST_S
 
     def end(self) -> str:
         """Kill the worker, if any, and its children; returns how it ended by itself."""
