@@ -92,7 +92,7 @@ class Workers(Target):
 
     def environment(self) -> Any:
         """The worker's; see Bench."""
-        return self._ask(READY_S, "environment")
+        return self._ask_first("environment")
 
     def measure(self, point: Point) -> Record:
         """The record of one point, whatever becomes of the worker.
@@ -140,10 +140,7 @@ class Workers(Target):
         heard = process.stdout, self._answers
         Thread(target=_hear, args=heard, daemon=True).start()
         before = self.name
-        try:
-            self.name, self.settings, self.profile = self._ask(READY_S, *self._first)
-        except (Empty, EOFError):
-            raise WorkerFailed(f"no worker could be started: {self.end()}") from None
+        self.name, self.settings, self.profile = self._ask_first(*self._first)
         if before not in ("", self.name):
             raise WorkerFailed(f"{before} is gone; there is {self.name}")
         self._rss_at_first, self._first_s = self._rss(), FIRST_S
@@ -167,6 +164,12 @@ class Workers(Target):
         if code is None:
             return "it hung"
         return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
+
+    def _ask_first(self, *question: Any) -> Any:
+        try:
+            return self._ask(READY_S, *question)
+        except (Empty, EOFError):
+            raise WorkerFailed(f"no worker could be started: {self.end()}") from None
 
     def _ask(self, within_s: float, *question: Any) -> Any:
         """The answer; Empty after so many seconds, EOFError where the worker died."""
