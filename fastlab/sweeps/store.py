@@ -170,7 +170,8 @@ class Store(AbstractContextManager["Store"]):
             read = partial(self._best, Files(self.folder, files), samples, bad)
             for own in visits.values():
                 if rows := [row for row in map(read, own) if row]:
-                    yield pooled(of_one_host(rows, hosts))
+                    few = rows if len(rows) == 1 else of_one_host(rows, hosts)
+                    yield pooled(few)
 
     def visits(self, samples: bool = True) -> list[Record]:
         """One record for each key and round, in the order of the store.
