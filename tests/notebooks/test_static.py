@@ -13,7 +13,7 @@ from statistics import median
 import nbformat
 import pytest
 
-from fastlab.notebook.batch import notebook_parameters
+from fastlab.notebook.parameters import notebook_parameters
 from tests.notebooks.conftest import HERE, NOTEBOOKS, ROOT
 
 ONCE = ["title", "setup", "parameters", "predict", "widget", "summary"]
