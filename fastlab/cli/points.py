@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -183,7 +184,7 @@ def say(text: str, err: bool = False) -> None:
 
 def stopped(why: str) -> None:
     """Say that a command ended early, and which one goes on."""
-    again = " ".join(["fastlab", *sys.argv[1:]])
+    again = shlex.join(["fastlab", *sys.argv[1:]])
     say(f"\nstopped; {why}. Go on: {again}", err=True)
 
 

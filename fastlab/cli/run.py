@@ -94,12 +94,13 @@ def batch(
     All are checked before the first starts. The same command after an interruption
     runs what is not finished; a table and a page with all figures are written last.
     """
-    from fastlab.notebook.batch import jobs_of, run_batch
+    from fastlab.notebook.batch import jobs_of, run_batch, told_apart
     from fastlab.notebook.run import results_root
 
     if timeout_s is not None and not timeout_s > 0:
         raise ValueError(f"--timeout-s {timeout_s:g} must be above 0")
     jobs = jobs_of(notebooks, _sets(**given))
+    apart = told_apart(jobs)
     name = Path(given["file"] or notebooks[0]).stem
     folder = Path(out) if out else results_root() / "batch" / name
     outcomes: list[Outcome] = []
@@ -108,8 +109,9 @@ def batch(
         for outcome in run_batch(jobs, timeout_s, rerun):
             outcomes.append(outcome)
             when = " before" if outcome.before else f" in {outcome.seconds:.0f} s"
-            said = f"{len(outcomes)} of {len(jobs)} {outcome.status}{when}"
-            say(one_line(f"{said}: {outcome.job.label} {outcome.why}"), err=True)
+            said = f"{len(outcomes)} of {len(jobs)} {outcome.status}{when}: "
+            said += f"{outcome.job.label(apart)} {outcome.why}"
+            say(one_line(said), err=True)
     except KeyboardInterrupt:
         stopped("finished notebooks are kept")
         sys.exit(130)

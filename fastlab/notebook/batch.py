@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,10 +55,12 @@ class Job:
     notebook: Path
     parameters: dict[str, Any]
 
-    @property
-    def label(self) -> str:
-        """The notebook's name and its parameters, for people."""
-        return " ".join([self.notebook.stem, *map(_said, self.parameters.items())])
+    def label(self, names: Container[str] | None = None) -> str:
+        """The notebook's name and its parameters, or those of `names`, for people."""
+        given = {
+            n: v for n, v in self.parameters.items() if names is None or n in names
+        }
+        return " ".join([self.notebook.stem, *map(_said, given.items())])
 
     @cached_property
     def key(self) -> str:
@@ -101,11 +103,12 @@ def jobs_of(
 ) -> list[Job]:
     """Every notebook with every set of parameters, all checked; none twice.
 
-    Raises ValueError for a parameter that a notebook does not have, of another type or
-    with a value that no notebook knows.
+    Raises ValueError for what is no notebook, and for a parameter that it does not
+    have, of another type or with a value that no notebook knows.
     """
     jobs: dict[str, Job] = {}
     for notebook in notebooks:
+        _check_format(notebook)
         for number, given in enumerate(sets, 1):
             try:
                 job = Job(notebook, check_parameters(notebook, given))
@@ -115,6 +118,16 @@ def jobs_of(
                 where = f"{notebook.name}, set {number} of {len(sets)}: "
                 raise ValueError(where * (len(sets) > 1) + str(error)) from None
     return list(jobs.values())
+
+
+def told_apart(jobs: Sequence[Job]) -> list[str]:
+    """The parameters given that are not the same for all jobs, in their order."""
+    names = dict.fromkeys(name for job in jobs for name in job.parameters)
+    alike = (
+        {repr(job.parameters.get(name, Job)) for job in jobs}  # Job: not given
+        for name in names
+    )
+    return [name for name, values in zip(names, alike, strict=True) if len(values) > 1]
 
 
 def run_batch(
@@ -132,7 +145,7 @@ def run_batch(
         began = time.monotonic()
         try:
             path = execute(job, timeout_s)
-            yield Outcome(job, "finished", path, time.monotonic() - began)
+            yield Outcome(job, "finished", path, mark_of(path)["seconds"])
         except NotebookFailed as error:
             spent = time.monotonic() - began
             yield Outcome(job, error.status, error.executed, spent, error.why)
@@ -159,7 +172,6 @@ def execute(job: Job, timeout_s: float | None = None) -> Path:
     """The executed notebook, with its mark; NotebookFailed where it has none."""
     run = f"{job.notebook.stem}/{datetime.now(UTC):%Y%m%dT%H%M%S}Z-{job.key[:8]}"
     executed = results_root() / run / job.notebook.name
-    _check_format(job.notebook)
     executed.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with _environment(PLACE, run):
@@ -217,6 +229,7 @@ def _execute(job: Job, executed: Path, timeout_s: float | None) -> None:
             str(job.notebook),
             str(executed),
             parameters=job.parameters,
+            language="python",
             log_output=False,
             progress_bar=sys.stderr.isatty(),
             store_widget_state=False,  # a dead explorer, and GitHub trips over it
@@ -231,7 +244,7 @@ def _execute(job: Job, executed: Path, timeout_s: float | None) -> None:
     except CellTimeoutError:
         why = f"{at[-1]} of {job.notebook} ran when {timeout_s:g} s were over"
         raise failed("timeout", why) from None
-    except NoSuchKernel as error:
+    except (NoSuchKernel, ValueError) as error:
         raise failed("failed", f"{job.notebook}: {error}") from None
     except RuntimeError:
         why = f"the kernel of {job.notebook} died at {at[-1]}: killed, or out of memory"

@@ -6,14 +6,12 @@ import html
 import math
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
-from fastlab.notebook.batch import Outcome, outputs_of, summary_of
+from fastlab.notebook.batch import Outcome, outputs_of, summary_of, told_apart
 from fastlab.record import write_atomically
 
 FIGURE = "<figure>"  # begins what `Run.show` leaves in a cell
@@ -28,16 +26,14 @@ def summary(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
     ratio: the median of measured / estimated over its rows, NaN without such.
     """
-    given = dict.fromkeys(n for o in outcomes for n in o.job.parameters)
-    asked = {n: [str(o.job.parameters.get(n, "")) for o in outcomes] for n in given}
-    apart = {n: values for n, values in asked.items() if len(set(values)) > 1}
+    apart = told_apart([outcome.job for outcome in outcomes])
     return pd.DataFrame(
         {"notebook": o.job.notebook.stem}
-        | {name: values[n] for name, values in apart.items()}
+        | {name: str(o.job.parameters.get(name, "")) for name in apart}
         | {"status": o.status, "seconds": round(o.seconds, 1)}
         | {"rows": summary_of(o.executed).get("rows", 0), "ratio": _ratio(o.executed)}
         | {"run": o.executed.parent.name, "why": o.why}
-        for n, o in enumerate(outcomes)
+        for o in outcomes
     )
 
 
@@ -64,25 +60,20 @@ def write_index(outcomes: Sequence[Outcome], folder: Path) -> Path:
         *(part for outcome in outcomes for part in _section(outcome, folder)),
         "</html>\n",
     ]
-    path = folder / "index.html"
-    text = "\n".join(parts)
-    write_atomically(path, partial(_write, text))
+    path, page = folder / "index.html", "\n".join(parts).encode()
+    write_atomically(path, lambda fresh: fresh.write_bytes(page))
     return path
 
 
-def _write(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 def _section(outcome: Outcome, folder: Path) -> Iterator[str]:
-    yield f"<h2>{html.escape(outcome.job.label)}</h2>"
+    yield f"<h2>{html.escape(outcome.job.label())}</h2>"
     yield f"<p>{html.escape(f'{outcome.status}. {outcome.why}')}</p>"
     run = outcome.executed.parent
     left = (run / n for n in (outcome.executed.name, "rows.csv", "run.json"))
     links = (_link(path, folder) for path in left if path.exists())
     yield f"<p>{', '.join(links)}</p>"
     for data in outputs_of(outcome.executed):
-        markup = _text(data.get("text/html", ""))
+        markup = "".join(data.get("text/html", ""))
         if markup.startswith(FIGURE):
             yield markup
 
@@ -90,7 +81,3 @@ def _section(outcome: Outcome, folder: Path) -> Iterator[str]:
 def _link(path: Path, folder: Path) -> str:
     place = quote(Path(os.path.relpath(path, folder)).as_posix())
     return f'<a href="{place}">{html.escape(path.name)}</a>'
-
-
-def _text(lines: Any) -> str:
-    return "".join(lines)
