@@ -30,9 +30,9 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not gpu"
 
-torture: .venv/installed  ## 1,000 kills of sweeps and workers, 20 of real ones
-	FASTLAB_KILLS=1000 FASTLAB_REAL_KILLS=20 $(BIN)/python -m pytest -s --timeout 0 \
-		tests/sweeps/test_torture.py
+torture: .venv/installed  ## 1,000 kills of sweeps and workers, 20 of real ones; fuzz
+	FASTLAB_KILLS=1000 FASTLAB_REAL_KILLS=20 FASTLAB_FUZZ=20 $(BIN)/python -m pytest \
+		-s --timeout 0 tests/sweeps/test_torture.py tests/test_fuzz.py
 
 # torch comes from the constraints in both: its other versions bring CUDA along.
 lanes: .venv/installed  ## the tests with the lowest and with the newest dependencies

@@ -43,7 +43,7 @@ START = {  # typical values, and the sd of their logs
     "sharpness": (1.0, 0.7),
     "cycles": (5000.0, 1.0),
     "depth_cycles": (0.5, 2.0),
-    "row_cycles": (5.0, 2.0),
+    "row_flops": (7e5, 1.0),
     "cache": (0.05, 1.0),
 }
 
@@ -84,7 +84,7 @@ CLASSES = (
     Class("prefill 16-bit", ("aic_attention_prefill",), SERVED, ("prefill",), PRODUCT),
     Class(
         *("decode 16-bit", ("aic_attention_decode",), SERVED, ("decode",)),
-        (*FORM, "row_cycles", "cache"),
+        (*FORM, "row_flops", "cache"),
     ),
     Class(
         *("linear fp32", ("neusight_gemm",), EAGER, ("biased", "matmul")),

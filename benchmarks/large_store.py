@@ -15,9 +15,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from fastlab.record import Record, seal
+from fastlab.record import Record
 from fastlab.spec import grid
 from fastlab.spec.checks import digest
+from fastlab.sweeps.lines import seal
 from fastlab.sweeps.reference import references
 
 START = """

@@ -32,9 +32,10 @@ from fastlab.clock.measure import Bench
 from fastlab.clock.timing import Settings
 from fastlab.latency.costs import costs_of
 from fastlab.latency.estimates import estimate
-from fastlab.record import Measurement, Record, seal
+from fastlab.record import Measurement, Record
 from fastlab.spec import grid
 from fastlab.sweeps.isolation import bench_in
+from fastlab.sweeps.lines import seal
 from fastlab.sweeps.run import measured
 from fastlab.sweeps.store import Store
 

@@ -6,6 +6,7 @@ without its whole architecture; beside them what one would use instead.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.public_timings import Kernels, Whole, read
-from fastlab.latency.devices import Device, device
+from fastlab.latency.devices import Device, datasheet_row, device
 from fastlab.latency.estimates import EFFICIENCIES, estimate
 from fastlab.latency.prior import group_of, prior, stored
 from fastlab.latency.profile import Profile, formula, parts_of
@@ -40,8 +41,17 @@ class Scored(NamedTuple):
 
 
 def score_folder(folder: Path) -> list[dict[str, Any]]:
-    """The scores of a folder's timings; FileNotFoundError where it has none."""
-    return score_published(*read(folder))
+    """The scores of a folder's timings; FileNotFoundError where it has none.
+
+    GPUs that data/devices.csv lacks are left out, and said.
+    """
+    tables = read(folder)
+    gpus = {one.gpu for table in tables for one in table}
+    unknown = {gpu for gpu in gpus if datasheet_row(gpu) is None}
+    for gpu in sorted(unknown):
+        sys.stderr.write(f"left out: {gpu} is not in data/devices.csv\n")
+    kept = ([one for one in table if one.gpu not in unknown] for table in tables)
+    return score_published(*kept)
 
 
 def score_published(

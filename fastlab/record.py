@@ -6,10 +6,7 @@ Seconds and integer nanoseconds here; tables made from records speak millisecond
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
@@ -17,7 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from fastlab.spec.checks import canonical, check_choice, digest, make
+from fastlab.spec.checks import check_choice, digest, make
 from fastlab.spec.point import Point
 
 SCHEMA = 1
@@ -33,8 +30,6 @@ TIMES = ("seconds", "low_s", "high_s")  # of an estimate or a measurement
 HUGE = 1e300  # numbers of rows are below: they are multiplied
 PLAIN = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
 PARTS = ("estimate", "measured", "quality", "effective")  # of a record, or None
-_CRC = re.compile(r',"crc32":([0-9]+)')
-_SAMPLES = re.compile(r'_ns":\[[^\]]*\]')  # quotes within strings are escaped
 
 
 @dataclass(frozen=True)
@@ -206,14 +201,11 @@ class Record:
 def _check_values(part: Any) -> None:
     """Raise ValueError where a line's value is no text, number, ... as its field is."""
     for name, kinds, inner in _kinds(part.__class__):
-        value = getattr(part, name)
-        kind = type(value)
-        if (
-            kind not in kinds
-            or (kind in (int, float) and not abs(value) < HUGE)
-            or (kind is tuple and not all(type(one) is inner for one in value))
-            or (name == "seconds" and value <= 0)
-        ):
+        kind = type(value := getattr(part, name))
+        fits = kind in kinds and (kind is not tuple or {*map(type, value)} <= {inner})
+        if kind in (int, float):
+            fits &= abs(value) < HUGE and (value > 0 or name != "seconds")
+        if not fits:
             raise ValueError(f"{name}={value!r} is not what {name} can be")
 
 
@@ -224,11 +216,10 @@ def _kinds(cls: Any) -> list[tuple[str, set[type], Any]]:
     for name, hint in get_type_hints(cls).items():
         origin, args = get_origin(hint), get_args(hint)
         kinds = {dict if origin is Mapping else origin} if args else {hint}
-        if origin is UnionType:
-            kinds = set(args)
+        kinds = {*args} if origin is UnionType else kinds
         if float in kinds:  # what was not finite is stored as null, but of a time
             kinds |= {int} if name in TIMES else {int, type(None)}
-        if not any(is_dataclass(kind) for kind in kinds):
+        if not any(map(is_dataclass, kinds)):
             found.append((name, kinds, args[0] if origin is tuple else None))
     return found
 
@@ -237,12 +228,6 @@ def row_key(point: Point, device: str, settings: Mapping[str, Any]) -> str:
     """sha256 of (point, device, timing settings): the identity of a measured row."""
     parts = {"point": point.to_dict(), "device": device, "settings": dict(settings)}
     return digest(parts)
-
-
-def seal(data: Mapping[str, Any]) -> str:
-    """One store line (no newline): canonical JSON with the crc32 of it without it."""
-    body = canonical(dict(data))
-    return canonical({**data, "crc32": zlib.crc32(body.encode())})
 
 
 def sync(file: int) -> None:
@@ -269,32 +254,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def unseal(line: str, samples: bool = True) -> dict[str, Any]:
-    """The object of a store line; raises ValueError where its crc32 does not fit.
-
-    samples=False leaves the lists of samples empty: 10 times faster on long rows.
-    """
-    fits = _text_fits(line)
-    slim = fits and not samples
-    data = json.loads(_SAMPLES.sub('_ns":[]', line) if slim else line)
-    if not isinstance(data, dict):
-        raise ValueError("a store line must be a JSON object")
-    crc = data.pop("crc32", None)
-    if not fits and crc != zlib.crc32(canonical(data).encode()):
-        raise ValueError("crc32 does not fit the line")
-    return data
-
-
-def _text_fits(line: str) -> bool:
-    # In a line as sealed, cutting the field out of the text leaves what was summed;
-    # serialising again says the same of any layout, at 10 times the cost.
-    found = _CRC.search(line)
-    if found is None:
-        return False
-    rest = line[: found.start()] + line[found.end() :]
-    return zlib.crc32(rest.encode()) == int(found[1])
 
 
 def _thin(samples: tuple[int, ...], keep: int) -> tuple[int, ...]:

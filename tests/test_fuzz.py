@@ -1,7 +1,7 @@
 """What strangers send: stores, sweep files, notebooks, models, command lines.
 
 Whatever they hold, the command line ends in words: no traceback, nothing that a
-terminal would obey. FUZZ=20 does 20 times as many (`make torture`).
+terminal would obey. FASTLAB_FUZZ=20 does 20 times as many (`make torture`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from click.testing import CliRunner, Result
 from fastlab.cli import main, points
 from fastlab.clock.measure import Bench
 from fastlab.latency.devices import Device
-from fastlab.record import seal
+from fastlab.sweeps.lines import seal
 from fastlab.sweeps.reference import references
 from fastlab.sweeps.store import Store
 
-TIMES = int(os.environ.get("FUZZ", "1"))
+TIMES = int(os.environ.get("FASTLAB_FUZZ", "1"))
 LONE = "\udcff"  # half of a surrogate pair
 WORDS = [
     *("", " ", "0", "-1", "1e999", "nan", "010", "9" * 400, "1,2", "[1", "x" * 3000),

@@ -157,5 +157,9 @@ def test_scores_of_the_prior_are_those_stored_or_of_a_folder(tmp_path):
     (tmp_path / "aic_gemm.csv").write_text(line)
     made = run(main, ["score", "--published", str(tmp_path)])
     assert "stored" not in made.output and "launch bound" in made.output
+    line += "NVIDIA X1,bf16,1,64,64,,,1\n"
+    (tmp_path / "aic_gemm.csv").write_text(line)
+    made = run(main, ["score", "--published", str(tmp_path)])
+    assert "left out: NVIDIA X1 is not in data/devices.csv" in made.output
     bare = run(main, ["score"])
     assert bare.exit_code == 2 and "must be a folder of rows" in bare.output

@@ -157,7 +157,7 @@ def _left(
     todo, n = left(wanted.points, seen, bench, again), len(wanted.points)
     here = f"{n - len(todo)} of {n} points are in {store.folder}"
     often = f", {rounds} times each" if rounds > 1 else ""
-    click.echo(f"{wanted.about}\n{bench.name}: {here}{often}", err=True)
+    given.say(f"{wanted.about}\n{bench.name}: {here}{often}", err=True)
     return todo
 
 

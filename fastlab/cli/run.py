@@ -249,7 +249,7 @@ def doctor(device: str, store: str | None) -> None:
 
     found = []
     for finding in findings(device, store):
-        click.echo(finding)
+        say(str(finding))
         found.append(finding)
     report = Report(tuple(found))
     click.echo(report.summary)

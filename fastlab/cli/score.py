@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.points import device_option, echo_table, main
+from fastlab.cli.points import device_option, echo_table, main, say
 
 if TYPE_CHECKING:
     from fastlab.latency.devices import Device
     from fastlab.latency.samples import Sample
     from fastlab.record import Record
     from fastlab.scores.scoreboard import Scoreboard
+    from fastlab.sweeps.lines import BadLine
 
 SHOWN = 10  # reasons for skipping a row that are listed one by one
 
@@ -139,16 +140,16 @@ def score(folder: str | None, published: bool, holdout: str, model: str) -> None
     from fastlab.scores.scoreboard import score as scored
     from fastlab.sweeps.store import Store
 
-    store = Store(folder)
-    records = store.records(samples=False)
-    bad = [f"{b.file} line {b.line}: {b.why}" for b in store.health().bad]
+    lines: list[BadLine] = []
+    records = [*Store(folder).each(samples=False, bad=lines)]
+    bad = [f"{b.file} line {b.line}: {b.why}" for b in lines]
     if not records:
         raise ValueError(f"{folder} holds no rows{_rows_elsewhere(Path(folder), bad)}")
     device = _profile_for(Path(folder), records)
     board = scored(records, device, holdout, model)
     skipped = [*bad, *board.skipped]
     for reason in skipped[:SHOWN]:
-        click.echo(f"skipped {reason}", err=True)
+        say(f"skipped {reason}", err=True)
     if len(skipped) > SHOWN:
         click.echo(f"skipped {len(skipped) - SHOWN} more", err=True)
     _echo_board(board)

@@ -258,9 +258,9 @@ def calls_to_time(precisions: Iterable[str], kind: str, compiling: bool) -> list
 def calls_for(points: Sequence[Point], calls: Sequence[Point]) -> list[Point]:
     """Of calls one of each kind that points have; all where there are no points."""
 
-    def kind_of(point: Point) -> tuple[str, str, bool]:
-        prefills = point.workload.phase == "prefill"
-        return point.recipe.precision, point.shape.family, prefills
+    def kind_of(point: Point) -> tuple[str, str, bool, bool]:
+        prefills, recipe = point.workload.phase == "prefill", point.recipe
+        return recipe.precision, point.shape.family, prefills, recipe.engine.compiled
 
     wanted = set(map(kind_of, points))
     first = {kind_of(call): call for call in reversed(calls)}

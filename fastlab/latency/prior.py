@@ -3,7 +3,8 @@
 data/prior.json, which benchmarks/fit_prior.py fits, holds for each class of operations
 the shares of a datasheet's peak and bandwidth that kernels reach, how sharply one gives
 way to the other, and what they take besides in cycles of the clock: to begin and end,
-and for what they do one after the other. With a datasheet's row that makes a Profile.
+and for what they do one after the other; and each sequence's head of a decode step by
+what fp32 lanes do meanwhile. With a datasheet's row that makes a Profile.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
 BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
 CLOCK_HZ = 1.8e9  # of a GPU whose own is unknown
 KINDS = ("linear", "prefill", "decode", "plain", "elementwise", "norm")
-CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s", "row_cycles": "row_s"}
+CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s"}
 # What a precision's products are fitted with; attention and the rest by the dense one.
 GROUPS = {"fp16": "16-bit", "bf16": "16-bit"}
 
@@ -128,6 +129,8 @@ def rates(
     if "compute" in known:
         found["peak"] = known["compute"] * share * sheet.product_rate(precision)
         found["sharpness"] = known["sharpness"]
+    if "row_flops" in known:  # what the fp32 lanes do meanwhile
+        found["row_s"] = known["row_flops"] / sheet.product_rate("fp32")
     clock = sheet.clock_hz or CLOCK_HZ
     return found | {to: known[of] / clock for of, to in CYCLES.items() if of in known}
 

@@ -16,6 +16,7 @@ from fastlab.cost.operations import operations
 from fastlab.cost.ops import PRODUCTS
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import EFFICIENCIES, estimate
+from fastlab.latency.prior import as_served
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import ModelShape
@@ -125,6 +126,8 @@ def offer(
     moved: of `moves`; it is heeded where the device has a prior.
     """
     whole, first = request.point("generate"), request.point("prefill")
+    if device.fits and device.fits.step_s:
+        whole, first = as_served(whole), as_served(first)
     precision, later = request.recipe.precision, request.new_tokens - 1
     if reason := unsupported(whole, device):
         return Offer(

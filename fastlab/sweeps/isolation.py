@@ -162,9 +162,9 @@ class Workers(Target):
         process.kill()
         with suppress(subprocess.TimeoutExpired):  # where a driver does not let it go
             process.wait(GONE_S)
-        if code is None or code >= 0:
-            return "it hung" if code is None else f"exit status {code}"
-        return signal.Signals(-code).name
+        if code is None:
+            return "it hung"
+        return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
 
     def _ask(self, within_s: float, *question: Any) -> Any:
         """The answer; Empty after so many seconds, EOFError where the worker died."""

@@ -86,7 +86,8 @@ def merge(sources: Sequence[Store], into: Store, mix_hosts: bool = False) -> Mer
         for path in store_files(into.folder):
             deque(_fresh(path, have, merged), maxlen=0)
         merged = Merged()
-        for path in (path for store in sources for path in store_files(store.folder)):
+        others = [s.folder for s in sources if not s.folder.samefile(into.folder)]
+        for path in chain.from_iterable(map(store_files, others)):
             lines = _fresh(path, have, merged)
             if first := next(lines, b""):
                 target = _free_name(into.folder, path)
@@ -142,19 +143,16 @@ def write_table(rows: pd.DataFrame, path: Path, to: str = "csv") -> None:
 
     In CSV a text that a spreadsheet would compute gets a ' before it.
     """
-    texts = rows.select_dtypes(exclude="number").columns
-    cell = partial(_cell, formulas=to == "csv")
-    safe = rows.assign(**{name: rows[name].map(cell) for name in texts})
-    write = safe.to_csv if to == "csv" else safe.to_parquet
+    if to == "csv":
+        texts = rows.select_dtypes(exclude="number").columns
+        rows = rows.assign(**{name: rows[name].map(_cell) for name in texts})
+    write = rows.to_csv if to == "csv" else rows.to_parquet
     write_atomically(path, partial(write, index=False))
 
 
-def _cell(value: Any, formulas: bool) -> Any:
-    """A text as files take it, without half a surrogate pair; all else as it is."""
-    if not isinstance(value, str):
-        return value
-    text = value.encode(errors="backslashreplace").decode()
-    return f"'{text}" if formulas and FORMULA.match(text) else text
+def _cell(value: Any) -> Any:
+    formula = isinstance(value, str) and FORMULA.match(value)
+    return f"'{value}" if formula else value
 
 
 def shard_of(points: Iterable[Point], shard: str) -> list[Point]:

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from fastlab.record import SCHEMA, unseal, write_atomically
+from fastlab.record import SCHEMA, write_atomically
+from fastlab.spec.checks import canonical
 
 INDEX = ".index.json"
 WORTH = 2**22  # bytes of lines: below, reading them takes a tenth of a second
 LONGEST = 2**24  # bytes of a line: rows have thousands, with a model's config more
 TAIL = 4096  # bytes before the end that tell whether a file only grew
+_CRC = re.compile(r',"crc32":([0-9]+)')
+_SAMPLES = re.compile(r'_ns":\[[^\]]*\]')  # quotes within strings are escaped
 _WORDS = ("key", "settings_key", "env", "device", "status")
 _NEEDED: dict[str, dict[str, type]] = {
     "record": dict.fromkeys(_WORDS, str) | {"round": int},
@@ -29,6 +33,38 @@ _NEEDED: dict[str, dict[str, type]] = {
     "start": dict.fromkeys(("key", "settings_key", "device"), str) | {"round": int},
 }
 NO_ROW = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def seal(data: Mapping[str, Any]) -> str:
+    """One store line (no newline): canonical JSON with the crc32 of it without it."""
+    body = canonical(dict(data))
+    return canonical({**data, "crc32": zlib.crc32(body.encode())})
+
+
+def unseal(line: str, samples: bool = True) -> dict[str, Any]:
+    """The object of a store line; raises ValueError where its crc32 does not fit.
+
+    samples=False leaves the lists of samples empty: 10 times faster on long rows.
+    """
+    fits = _text_fits(line)
+    slim = fits and not samples
+    data = json.loads(_SAMPLES.sub('_ns":[]', line) if slim else line)
+    if not isinstance(data, dict):
+        raise ValueError("a store line must be a JSON object")
+    crc = data.pop("crc32", None)
+    if not fits and crc != zlib.crc32(canonical(data).encode()):
+        raise ValueError("crc32 does not fit the line")
+    return data
+
+
+def _text_fits(line: str) -> bool:
+    # In a line as sealed, cutting the field out of the text leaves what was summed;
+    # serialising again says the same of any layout, at 10 times the cost.
+    found = _CRC.search(line)
+    if found is None:
+        return False
+    rest = line[: found.start()] + line[found.end() :]
+    return zlib.crc32(rest.encode()) == int(found[1])
 
 
 @dataclass(frozen=True)
@@ -101,6 +137,10 @@ def line_data(line: bytes, samples: bool = True) -> dict[str, Any]:
     if not line:
         raise ValueError(f"empty, or longer than {LONGEST >> 20} MiB")
     data = unseal(line.decode(), samples=samples)
+    if b"\\ud" in line.lower():
+        json.dumps(
+            data, ensure_ascii=False
+        ).encode()  # half a surrogate pair is no text
     schema, kind = data["schema"], data["kind"]
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA

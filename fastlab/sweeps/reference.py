@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from fastlab.latency.devices import Device, datasheet_row
+from fastlab.latency.devices import Device, datasheet_row, device
 from fastlab.latency.samples import Sample
 from fastlab.record import Record
 from fastlab.spec.point import Point
@@ -39,11 +39,11 @@ class Reference:
 
     @cached_property
     def profile(self) -> Device | None:
-        """What profile.json holds, else the device's datasheet, None if unknown."""
+        """What profile.json holds, else the device by name, None if unknown."""
         path = self.folder / "profile.json"
         if path.exists():
             return Device.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        return datasheet_row(self.device)
+        return device(self.device) if datasheet_row(self.device) else None
 
     @cached_property
     def samples(self) -> list[Sample]:

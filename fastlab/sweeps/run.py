@@ -52,7 +52,8 @@ def sweep(
 
     Each record is on disk before the next point starts, so that the same call after
     any interruption goes on where it stopped. Raises StoreBusy if another process
-    writes to the store, DeviceLost if the GPU has to be started anew.
+    writes to the store, WorkerFailed where no worker can be started, inline DeviceLost
+    if the GPU has to be.
     """
     from fastlab.rows import table
 
@@ -60,8 +61,7 @@ def sweep(
     store = store if isinstance(store, Store) else Store(store)
     if trained and isolation != "inline":
         trained = replace(trained, on_row=None)
-    how = device, settings, profile, trained
-    with bench_in(isolation, _bench, *how) as bench:
+    with bench_in(isolation, _bench, device, settings, profile, trained) as bench:
         for _ in measured(points, store, bench, progress or terminal_progress, rounds):
             pass
         return table(rows_of(points, store, bench), store.envs())

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from fastlab.record import DIED, SCHEMA, Record
+from fastlab.record import DIED, SCHEMA, TIMES, Estimate, Measurement, Record
 from fastlab.spec.checks import digest
 from fastlab.sweeps.lines import (
     NO_ROW,
@@ -43,9 +43,9 @@ _OWN = ("schema", "kind", "env", "crc32")
 class Health:
     """What a store holds: counts of good rows, the lines skipped, the torn tails.
 
-    `torn` names the files that hold or still end in a part of a line. starts:
-    attempts that said when they began; doubled: rows that are there once more;
-    unfinished: attempts that left no row; poison: points that are left alone.
+    `torn` names the files that hold or still end in a part of a line; starts: attempts
+    that said when they began; unfinished: those of them that left no row; doubled: rows
+    that are there once more; poison: points that are left alone.
     """
 
     files: int
@@ -54,8 +54,8 @@ class Health:
     bad: list[BadLine]
     torn: list[str]
     starts: int = 0
-    doubled: int = 0
     unfinished: int = 0
+    doubled: int = 0
     poison: int = 0
 
 
@@ -110,10 +110,7 @@ class Store(AbstractContextManager["Store"]):
         return self
 
     def start(self, **about: Any) -> None:
-        """Say that an attempt begins: key, settings_key, device, round, attempt, run.
-
-        Where no row of that attempt follows, the planner was killed before its end.
-        """
+        """Say that an attempt begins; without its row, the planner was killed."""
         self._writing.append({"schema": SCHEMA, "kind": "start", **about}, False)
 
     def append(self, record: Record) -> None:
@@ -123,7 +120,9 @@ class Store(AbstractContextManager["Store"]):
         of it stays), StoreGone where the folder is no more, RuntimeError before
         `begin`. NaN is stored as null, a time that is one as no measurement.
         """
-        if record.measured and not math.isfinite(record.measured.seconds):
+        if record.estimate and not _is_finite(record.estimate):
+            record = replace(record, estimate=None)
+        if record.measured and not _is_finite(record.measured):
             why = "the time is not finite"
             record = replace(record, status="nonfinite", measured=None, reason=why)
         text = json.dumps(record.to_dict())
@@ -238,23 +237,23 @@ class Store(AbstractContextManager["Store"]):
 
     def health(self) -> Health:
         """Read everything and count it; a bad line is listed here and never raised."""
-        rows, starts, poison, envs = Counter[Any](), set(), set(), 0
+        rows, starts, poison, envs = Counter[Any](), Counter[Any](), set(), 0
         bad: list[BadLine] = []
         for row in self._read():
             if isinstance(row, BadLine):
                 bad.append(row)
             elif isinstance(row, Record):
-                rows[row.key, row.round, row.run, row.attempt] += 1
+                rows[str((row.key, row.round, row.run, row.attempt))] += 1
                 poison |= {row.key} if row.status == "poison" else set()
             elif row["kind"] == "start":
                 names = ("key", "round", "run", "attempt")
-                starts.add(tuple(str(row.get(name)) for name in names))
+                starts[str(tuple(row.get(name, "") for name in names))] += 1
             else:
                 envs += 1
-        began = starts - {tuple(map(str, row)) for row in rows}
         counts = len(store_files(self.folder)), rows.total(), envs
-        more = len(starts), rows.total() - len(rows), len(began), len(poison)
-        return Health(*counts, bad, self.torn(), *more)
+        left = starts.total(), len(starts.keys() - rows.keys())
+        doubled = rows.total() - len(rows)
+        return Health(*counts, bad, self.torn(), *left, doubled, len(poison))
 
     def torn(self) -> list[str]:
         """The files that hold a part of a line, and those that end in one."""
@@ -276,6 +275,10 @@ class Store(AbstractContextManager["Store"]):
                         yield Record.from_dict(data) if record else data
                     except NO_ROW as error:
                         yield BadLine(path.name, number, why_bad(error))
+
+
+def _is_finite(times: Estimate | Measurement) -> bool:
+    return all(math.isfinite(getattr(times, name)) for name in TIMES)
 
 
 def rank(status: str) -> int:

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastlab.record import seal, sync
-from fastlab.sweeps.lines import store_files
+from fastlab.record import sync
+from fastlab.sweeps.lines import seal, store_files
 
 SIGNING_S = 0.05  # a holder signs just after it locks: wait so long before reading
 FAR_BYTE = 1 << 30  # Windows forbids others to read the locked byte: lock none of ours

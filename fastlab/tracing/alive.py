@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fastlab.tracing.alike import number_of
-from fastlab.tracing.build import Fitter
+from fastlab.tracing.sizes import Fitter
 from fastlab.tracing.watch import Part, Watch
 
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import combinations, groupby
+from itertools import groupby
 from math import prod
 from typing import Any
 
-import numpy as np
-
-from fastlab.tracing.sizes import Terms, fit, monomial
+from fastlab.tracing.sizes import Fitter, Terms
 from fastlab.tracing.watch import Event, Part, Seen
 
 Together = tuple[Event, ...]  # the same event in passes of several sizes
@@ -21,81 +19,8 @@ MATRIX = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 MLP_WORDS = ("mlp", "ffn", "feed", "moe", "expert", "fc", "intermediate", "ff")
 
 
-class Fitter:
-    """Finds sizes that were seen in several passes as c x monomial."""
-
-    def __init__(
-        self,
-        sizes: Sequence[dict[str, int]],
-        names: Iterable[str],
-        monomials: list[str],
-    ) -> None:
-        bases: dict[tuple[int, ...], str] = {}
-        for name in names:
-            bases.setdefault(tuple(monomial(name, s) for s in sizes), name)
-        self.bases = {name: values for values, name in bases.items()}
-        self.known: dict[tuple[int, ...], list[tuple[int, str]]] = {}
-        self.monomials = monomials
-        self.guessed, self.guesses = False, set[tuple[int, ...]]()
-
-    def terms(self, values: Sequence[int], exact: bool = False) -> Terms:
-        """The values, one of each pass, as a sum of terms.
-
-        Where none is found they are taken as proportional to what they follow best;
-        `guessed` says so of those that should be exact.
-        """
-        values = tuple(values)
-        if values not in self.known:
-            self.known[values] = self._sum(values) if any(values) else []
-        self.guessed |= exact and values in self.guesses
-        return [[c, self._number(name)] for c, name in self.known[values]]
-
-    def constant(self, value: int) -> Terms:
-        """The same in every pass."""
-        return [[value, self._number("1")]] if value else []
-
-    def _number(self, name: str) -> int:
-        if name not in self.monomials:
-            self.monomials.append(name)
-        return self.monomials.index(name)
-
-    def _sum(self, values: tuple[int, ...]) -> list[tuple[int, str]]:
-        c, name = fit(values, self.bases)
-        if name:
-            return [(c, name)]
-        plain = [name for name in self.bases if name.count("*") < 2]
-        chunked = [name for name in self.bases if "S*" not in name and "K" in name]
-        rows = [n for n in ("B", "S", "B*S") if n in self.bases]
-        whole = [n for n in self.bases if n.count("*") == 2 and "S" in n]
-        scores = [(rows[-1], name) for name in whole]
-        few = combinations(rows + chunked, 3)
-        for names in (*combinations(plain, 2), *scores, *few):
-            if found := self._solved(values, names):
-                return found
-        self.guesses.add(values)
-
-        def spread(name: str) -> float:
-            shares = [v / b for v, b in zip(values, self.bases[name], strict=True)]
-            return max(shares) / (min(shares) or 1e-9)
-
-        name = min([n for n in self.bases if all(self.bases[n])], key=spread)
-        return [(max(1, round(sum(values) / sum(self.bases[name]))), name)]
-
-    def _solved(self, values: tuple[int, ...], names: Any) -> list[tuple[int, str]]:
-        """Whole c > 0 of each name that give the value in every pass, if there are."""
-        rows = np.array([self.bases[name] for name in names], float).T
-        found = np.linalg.lstsq(rows, np.array(values, float), rcond=None)[0]
-        terms = [(round(c), name) for c, name in zip(found, names, strict=True)]
-        sums = [sum(c * self.bases[n][i] for c, n in terms) for i in range(len(values))]
-        exact = tuple(sums) == values and all(c > 0 for c, _ in terms)
-        return terms if exact else []
-
-
 def operations_of(passes: Sequence[Sequence[Part]], fitter: Fitter) -> list[Any]:
-    """[[times, operations], ...] of the same pass at several sizes.
-
-    Layers alike are one part, wherever they are: one in six that sees all is another.
-    """
+    """[[times, operations], ...] of one pass at several sizes, layers alike once."""
     found: list[Any] = []
     for parts in zip(*passes, strict=True):
         ops = _part(parts, fitter)
@@ -238,9 +163,8 @@ def _added(fitter: Fitter, each: Sequence[Sequence[int]]) -> Terms:
 
 
 def _operands(event: Event) -> tuple[Seen, Seen]:
-    one, two = (
-        event.reads[-2:] if event.name in ("addmm", "baddbmm") else event.reads[:2]
-    )
+    last = event.name in ("addmm", "baddbmm")
+    one, two = event.reads[-2:] if last else event.reads[:2]
     return one, two
 
 
@@ -263,10 +187,8 @@ def _matrix(es: Together, place: Place, fitter: Fitter) -> Any:
     one, two = _operands(e)
     flops = fitter.terms([_flops(e) for e in es], exact=True)
     if e.name == "convolution" or not (one.weight or two.weight):
-        moved, read = (
-            _added(fitter, [*map(_moves, es)]),
-            _bytes([two] * bool(two.weight)),
-        )
+        moved = _added(fitter, [*map(_moves, es)])
+        read = _bytes([two] * bool(two.weight))
         sizes = [fitter.terms(one) for one in zip(*map(_sizes, es), strict=True)][1:]
         once, weights = fitter.constant(1), fitter.constant(read)
         return ["matmul", name, flops, moved, once, weights, *sizes]

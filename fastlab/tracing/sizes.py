@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
+
+import numpy as np
 
 Terms = list[list[int]]  # [[c, i], ...]: the sum of c x the i-th monomial
 
@@ -66,3 +68,72 @@ def fit(values: Sequence[int], bases: Mapping[str, Sequence[int]]) -> tuple[int,
         if not odd and all(c * b == v for b, v in zip(base, values, strict=True)):
             return c, name
     return 0, ""
+
+
+class Fitter:
+    """Finds sizes that were seen in several passes as c x monomial."""
+
+    def __init__(
+        self,
+        sizes: Sequence[dict[str, int]],
+        names: Iterable[str],
+        monomials: list[str],
+    ) -> None:
+        bases: dict[tuple[int, ...], str] = {}
+        for name in names:
+            bases.setdefault(tuple(monomial(name, s) for s in sizes), name)
+        self.bases = {name: values for values, name in bases.items()}
+        self.known: dict[tuple[int, ...], list[tuple[int, str]]] = {}
+        self.monomials = monomials
+        self.guessed, self.guesses = False, set[tuple[int, ...]]()
+
+    def terms(self, values: Sequence[int], exact: bool = False) -> Terms:
+        """The values, one of each pass, as a sum of terms.
+
+        Where none is found they are taken as proportional to what they follow best;
+        `guessed` says so of those that should be exact.
+        """
+        values = tuple(values)
+        if values not in self.known:
+            self.known[values] = self._sum(values) if any(values) else []
+        self.guessed |= exact and values in self.guesses
+        return [[c, self._number(name)] for c, name in self.known[values]]
+
+    def constant(self, value: int) -> Terms:
+        """The same in every pass."""
+        return [[value, self._number("1")]] if value else []
+
+    def _number(self, name: str) -> int:
+        if name not in self.monomials:
+            self.monomials.append(name)
+        return self.monomials.index(name)
+
+    def _sum(self, values: tuple[int, ...]) -> list[tuple[int, str]]:
+        c, name = fit(values, self.bases)
+        if name:
+            return [(c, name)]
+        plain = [name for name in self.bases if name.count("*") < 2]
+        chunked = [name for name in self.bases if "S*" not in name and "K" in name]
+        rows = [n for n in ("B", "S", "B*S") if n in self.bases]
+        cubes = (n for n in self.bases if n.count("*") == 2 and "S" in n)
+        scores = ((rows[-1], name) for name in cubes)
+        few = combinations(rows + chunked, 3)
+        for names in (*combinations(plain, 2), *scores, *few):
+            if found := self._solved(values, names):
+                return found
+        self.guesses.add(values)
+        logs, bases = np.log(np.maximum(values, 1)), self.bases.items()
+        far = {n: float(np.ptp(logs - np.log(b))) for n, b in bases if all(b)}
+        name = min(far, key=far.__getitem__)
+        return [(max(1, round(sum(values) / sum(self.bases[name]))), name)]
+
+    def _solved(
+        self, values: tuple[int, ...], names: Sequence[str]
+    ) -> list[tuple[int, str]]:
+        """Whole c > 0 of each name that give the value in every pass, if there are."""
+        rows = np.array([self.bases[name] for name in names], float).T
+        found = np.linalg.lstsq(rows, np.array(values, float), rcond=None)[0]
+        terms = [(round(c), name) for c, name in zip(found, names, strict=True)]
+        sums = [sum(c * self.bases[n][i] for c, n in terms) for i in range(len(values))]
+        exact = tuple(sums) == values and all(c > 0 for c, _ in terms)
+        return terms if exact else []

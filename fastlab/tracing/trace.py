@@ -18,10 +18,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from fastlab.tracing.alike import once_each
 from fastlab.tracing.alive import cached_terms, held, lists_of, live_terms
-from fastlab.tracing.build import Fitter, operations_of
+from fastlab.tracing.build import operations_of
 from fastlab.tracing.caches import cache_name, static_cache_reason
 from fastlab.tracing.configs import text_config
-from fastlab.tracing.sizes import candidates, symbols
+from fastlab.tracing.sizes import Fitter, candidates, symbols
 from fastlab.tracing.watch import COUNTED, Part, Watch
 from fastlab.tracing.weights import Reads, described, expert_sizes, stacks_of
 
@@ -183,12 +183,13 @@ class Tracer:
                 fault = error
                 self.running.clear()
                 continue
-            asks = any(e.name == "attention" for part in parts for e in part.events)
-            if implementation == COUNTED and not asks:
-                continue
             layers = getattr(cache, "layers", [])
-            linear = any("Linear" in type(one).__name__ for one in layers)
-            return linear or len(lists_of(cache)) > 1
+            linear = ["Linear" in type(one).__name__ for one in layers]
+            asks = any(e.name == "attention" for part in parts for e in part.events)
+            attends = asks or (linear and all(linear))  # there is none to watch
+            if implementation == COUNTED and not attends:
+                continue
+            return any(linear) or len(lists_of(cache)) > 1
         raise fault
 
     def _loops(self) -> bool:

@@ -66,6 +66,17 @@ def test_levels_never_get_faster_with_more_bytes(monkeypatch):
     assert end_to_end.slowdowns("cuda", "bf16") == ()
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_whole_calls_of_every_device_are_points(kind):
+    """On a GPU prompts of 1,024 tokens: GPT-2 needs one position more to decode."""
+    for precision in ("fp32", "bf16", "int8"):
+        points = end_to_end.whole_points(precision, kind)
+        assert {p.workload.prompt_len for p in points} == {
+            1024 if kind == "cuda" else 128
+        }
+        assert end_to_end.compiled_point(precision, kind).workload.phase == "decode"
+
+
 def test_a_weight_is_read_once_each_time_round():
     """No memory gives 1 TB/s to a core; 1 MB/s is there whoever else is busy."""
     assert (

@@ -3,7 +3,7 @@
 import gc
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import count, cycle
+from itertools import cycle
 from types import SimpleNamespace
 
 import pytest
@@ -308,40 +308,6 @@ def test_the_cpu_flush_keeps_one_buffer(monkeypatch):
     clock.flush()
     assert clock._buffer is kept
     assert not clock.state().known
-
-
-def test_the_cuda_clock_against_a_stand_in_for_torch(monkeypatch):
-    torch = pytest.importorskip("torch")
-    ticks, zeroed = count(), []
-    properties = SimpleNamespace(uuid="none", L2_cache_size=100 * 2**20)
-    buffer = SimpleNamespace(zero_=lambda: zeroed.append(1))
-
-    class Event:
-        def __init__(self, enable_timing):
-            assert enable_timing
-
-        def record(self, stream):
-            self.ms = next(ticks) * 0.5
-
-        def elapsed_time(self, other):
-            return other.ms - self.ms
-
-    def empty(n, dtype, device):
-        assert (n * dtype.itemsize, device.type) == (400 * 2**20, "cuda")
-        return buffer
-
-    cuda = torch.cuda
-    monkeypatch.setattr(cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(cuda, "current_stream", lambda device: None)
-    monkeypatch.setattr(cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(cuda, "Event", Event)
-    monkeypatch.setattr(torch, "empty", empty)
-    clock = clock_for("cuda:0")
-    call = SimpleNamespace(run=lambda: None, reset=lambda: None)
-    found = time_call(call, settings(), clock)
-    assert found.device_ns == (500_000,) * 50
-    assert len(zeroed) == 2 + 50 + 5
-    assert len(clock._pool) == 64  # every event came back
 
 
 def test_throttling_is_heat_slowdown_or_power_brake():

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.cuda.device import gpu
 
@@ -168,7 +169,14 @@ def cslt_mm(
     return y.t().contiguous() if transpose_result else y
 
 
+def attention(*args: Any, **kwargs: Any) -> Tensor:
+    """Whichever of CUDA's kernels is asked for: the CPU has only some of them."""
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+        return torch.nn.functional.scaled_dot_product_attention(*args, **kwargs)
+
+
 OPERATORS: dict[Any, Callable[..., Any]] = {
+    aten.scaled_dot_product_attention.default: attention,
     aten._int_mm.default: int_mm,
     aten._scaled_mm.default: scaled_mm,
     aten._convert_weight_to_int4pack.default: int4_pack,

@@ -32,6 +32,8 @@ REAL |= {name: getattr(torch.Tensor, name) for name in ("to", "cpu", "cuda")}
 ATTENTION = aten.scaled_dot_product_attention.default  # one kernel, whichever
 READS = (aten._local_scalar_dense.default, aten.equal.default)
 LATE = (aten.nonzero.default, aten.masked_select.default, aten._unique2.default)
+OVERWRITES = {aten.copy_.default, aten.zero_.default, aten.fill_.Scalar}
+OVERWRITES |= {aten.normal_.default, aten.uniform_.default}  # they read nothing of it
 MIXES = (aten.copy_.default, aten._to_copy.default, aten.index.Tensor)
 MOST_FLOPS = 3e8  # of a product that the CPU computes
 NAMES = {"_scaled_dot_product_flash_attention_for_cpu": "scaled_dot_product_attention"}
@@ -80,8 +82,9 @@ class OnGpu(TorchDispatchMode):
             return self._parts(func, args, kwargs, bool(marked))
         device = kwargs.get("device")
         device = device and torch.device(device)
-        if self.inside and not given and device is not None:
-            device = CUDA  # what C++ makes beside a tensor that it takes for the CPU's
+        if self.inside and device is not None and bool(marked) == bool(given):
+            # What C++ makes beside a tensor that it takes for the CPU's.
+            device = kwargs["device"] = CUDA
         if not marked and (device is None or device.type != "cuda"):
             return func(*args, **kwargs)
         if func in (aten._to_copy.default, aten.copy_.default):
@@ -261,6 +264,8 @@ def kernel_of(
     sizes = lambda xs: tuple((s._cdata, s.nbytes()) for x in xs for s in storages(x))  # noqa: E731
     outs = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
     reads, writes = sizes(given), sizes(outs)
+    if func in OVERWRITES:
+        reads = tuple(one for one in reads if one not in writes)
     fresh = {at for at, _ in writes} - {at for at, _ in reads}
     name = func.overloadpacket._qualified_op_name.partition("::")[2]
     empty = name.startswith(("empty", "new_empty", "sparse_"))

@@ -1,4 +1,4 @@
-"""`make gpu`, dry: each step on the stand-in at tiny sizes, killed, and resumed."""
+"""`make gpu`, dry: each step at tiny sizes on the stand-in, killed, and gone on."""
 
 import json
 import os
@@ -60,6 +60,7 @@ def started(folder: Path) -> Counter[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_in_the_middle_and_called_again(folder: Path) -> None:
     """Killed once the ladder has two rows; the second call finishes, nothing twice."""
     first = make(folder)
@@ -96,12 +97,11 @@ def test_what_it_leaves(folder: Path) -> None:
     profile = json.loads((gpu / "profile.json").read_text())
     device = Device.from_dict(profile)
     assert device.name == "NVIDIA H200"
-    # What the stand-in has: 10 GB/s (a copy of 16 MiB: one launch of 1 ms to 3.4 ms)
-    assert device.bandwidth == pytest.approx(1e10, rel=0.05)
+    assert device.bandwidth == pytest.approx(1e10, rel=0.01)  # what the stand-in has
+    assert device.launch_s == pytest.approx(1e-3, rel=0.05)
     assert device.fits is not None and device.fits.provenance["versions"]["torch"]
     [kept] = (gpu / "cache/fastlab").glob("device-*.json")
     assert json.loads(kept.read_text()) == profile
-    assert "events_are_used" not in (gpu / "log.txt").read_text().split("$")[-1]
     assert {"table.csv", "run.json", "samples.json"} <= {p.name for p in gpu.iterdir()}
     [row, *_] = Store(gpu).records(samples=False)
     assert row.estimate.model == "calibrated"

@@ -154,7 +154,7 @@ def test_stored_scores_of_gpus_left_out(what, most):
     }
     made = rows["prior, GPU left out"]
     assert made["median"] <= most[0] and made["mean"] <= most[1]
-    assert made["p90"] <= most[2] and 88 <= made["inside"] <= 93
+    assert made["p90"] <= most[2] and 87.5 <= made["inside"] <= 93.5
     for other in ("datasheet roofline", "efficiencies 0.7 / 0.9"):
         assert made["median"] < rows[other]["median"]
 

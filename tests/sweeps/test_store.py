@@ -24,11 +24,10 @@ from fastlab.record import (
     Measurement,
     Quality,
     Record,
-    seal,
-    unseal,
 )
 from fastlab.spec import Point
 from fastlab.spec.checks import digest
+from fastlab.sweeps.lines import seal, unseal
 from fastlab.sweeps.store import Health, Store
 from tests.sweeps.made import ENV, SHAPE, TIMING, fill, row, seeds
 

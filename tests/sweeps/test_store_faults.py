@@ -22,8 +22,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastlab
-from fastlab.record import seal, write_atomically
-from fastlab.sweeps.lines import store_files
+from fastlab.record import write_atomically
+from fastlab.sweeps.lines import seal, store_files
 from fastlab.sweeps.store import Health, Store
 from tests.sweeps.made import ENV, TIMING, fill, row, seeds
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab.tracing.build import Fitter
-from fastlab.tracing.sizes import candidates, fit, monomial, symbols, value_of
+from fastlab.tracing.sizes import Fitter, candidates, fit, monomial, symbols, value_of
 from fastlab.tracing.trace import DECODES, FRESH, PREFILLS
 
 NAMES = candidates([8], [64])

@@ -43,7 +43,6 @@ def install():
     for precision in ("tf32", "fp16"):
         calibrate.PEAKS.pop(precision)
     calibrate.PRODUCTS["cuda"] = ((256, 256, 256),)
-    calibrate.COPY_BYTES["cuda"] = 2**24
     for counts in (fitting.COUNTS, fitting.STORED_COUNTS, fitting.PACKED_COUNTS):
         counts.update(dict.fromkeys(counts, 6))
     for counts in (fitting.COMPILED_COUNTS, fitting.COMPILED_STORED):
