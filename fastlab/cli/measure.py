@@ -131,7 +131,7 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
             _left(wanted, store, bench, how["rounds"], again)
             _run_sweep(wanted.points, store, bench, deadline, how["rounds"], again)
     except KeyboardInterrupt:
-        _stopped("every finished row is kept")
+        given.stopped("every finished row is kept")
         sys.exit(130)
 
 
@@ -161,11 +161,6 @@ def _left(
     return todo
 
 
-def _stopped(why: str) -> None:
-    again = " ".join(["fastlab", *sys.argv[1:]])
-    click.echo(f"\nstopped; {why}. Go on: {again}", err=True)
-
-
 def _run_sweep(
     points: list[Point], store: Store, bench: Any, deadline: float, *how: Any
 ) -> None:
@@ -182,7 +177,7 @@ def _run_sweep(
             if time.monotonic() > deadline:
                 raise OutOfTime
     except OutOfTime:
-        _stopped("the time is up")
+        given.stopped("the time is up")
     rows = rows_of(points, store, bench)
     path = store.folder / "table.csv"
     envs = store.envs()

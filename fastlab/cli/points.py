@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,6 +180,12 @@ def profile_of(name: str, engine: str = "") -> Device:
 def say(text: str, err: bool = False) -> None:
     """A line for a terminal, whatever stands in it."""
     click.echo(printable(text), err=err)
+
+
+def stopped(why: str) -> None:
+    """Say that a command ended early, and which one goes on."""
+    again = shlex.join(["fastlab", *sys.argv[1:]])
+    say(f"\nstopped; {why}. Go on: {again}", err=True)
 
 
 def echo_table(rows: pd.DataFrame, title: str = "") -> None:

@@ -1,38 +1,135 @@
-"""fastlab run, generate and doctor."""
+"""fastlab run, batch, generate and doctor."""
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastlab.cli.points import device_option, echo_table, main, say, shown
+from fastlab.cli.points import device_option, echo_table, main, say, shown, stopped
 from fastlab.spec.engines import ENGINES
+from fastlab.words import one_line
+
+if TYPE_CHECKING:
+    from fastlab.notebook.batch import Outcome
 
 SHOWN_ROWS = 12
 STREAMING = [name for name, engine in ENGINES.items() if "decode" in engine.phases]
+FILE_HELP = "YAML: a mapping of parameters, a list of such, `grid` in one multiplied"
+OUT_HELP = "table and index are written here [results/batch/NAME]"
 RUNTIME_HELP = f"what runs it: {', '.join(STREAMING)}"
 
 
-@main.command()
-@click.argument("notebook", type=click.Path(exists=True, dir_okay=False))
-@click.option(
-    "-p", "--parameter", "pairs", nargs=2, multiple=True, metavar="NAME VALUE"
-)
-def run(notebook: str, pairs: tuple[tuple[str, str], ...]) -> None:
-    """Run a NOTEBOOK with parameters that are checked first; keep its results."""
-    from fastlab.notebook.batch import run_notebook
+def parameter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-p, -f and -y, each over the one that is named after it here."""
+    for short, name, how, words in (
+        ("-f", "file", {"type": click.Path(exists=True, dir_okay=False)}, FILE_HELP),
+        ("-y", "text", {"metavar": "YAML", "default": ""}, "YAML, over -f"),
+        ("-p", "pairs", {"nargs": 2, "multiple": True, "metavar": "NAME VALUE"}, ""),
+    ):
+        flag = "--" + ("parameter" if name == "pairs" else f"parameters-{name}")
+        command = click.option(short, flag, name, help=words, **how)(command)
+    return command
+
+
+def _sets(
+    file: str | None, text: str, pairs: tuple[tuple[str, str], ...]
+) -> list[dict[str, Any]]:
+    """The sets of parameters that the options give."""
+    from fastlab.notebook.parameters import parameter_sets
 
     names = [name for name, _ in pairs]
     if double := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"parameter {double[0]} is given twice")
-    result = run_notebook(Path(notebook), dict(pairs))
+    each = []
+    for place, words in ((file, None), ("-y", text)):
+        try:
+            given = Path(file).read_text("utf-8") if file and words is None else words
+            each.append(parameter_sets(given or ""))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+    return [from_file | own | dict(pairs) for from_file in each[0] for own in each[1]]
+
+
+@main.command()
+@click.argument("notebook", type=click.Path(exists=True, dir_okay=False))
+@parameter_options
+def run(notebook: str, **given: Any) -> None:
+    """Run a NOTEBOOK with parameters that are checked first; keep its results."""
+    from fastlab.notebook.batch import run_notebook
+
+    if len(sets := _sets(**given)) > 1:
+        raise ValueError(f"{len(sets)} sets of parameters: fastlab batch runs several")
+    result = run_notebook(Path(notebook), sets[0])
     if "table" in result:
         _echo_rows(result["table"])
     for name, path in result.items():
         click.echo(f"{name + ':':<10} {path}")
+
+
+@main.command()
+@click.argument(
+    "notebooks",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@parameter_options
+@click.option("--timeout-s", type=float, help="a notebook that takes longer is killed")
+@click.option("--rerun", is_flag=True, help="run those anew that are finished")
+@click.option("--out", type=click.Path(file_okay=False), help=OUT_HELP)
+def batch(
+    notebooks: tuple[Path, ...],
+    timeout_s: float | None,
+    rerun: bool,
+    out: str | None,
+    **given: Any,
+) -> None:
+    """Run NOTEBOOKS one after the other, each with every set of parameters.
+
+    All are checked before the first starts. The same command after an interruption
+    runs what is not finished; a table and a page with all figures are written last.
+    """
+    from fastlab.notebook.batch import jobs_of, run_batch, told_apart
+    from fastlab.notebook.run import results_root
+
+    if timeout_s is not None and not timeout_s > 0:
+        raise ValueError(f"--timeout-s {timeout_s:g} must be above 0")
+    jobs = jobs_of(notebooks, _sets(**given))
+    apart = told_apart(jobs)
+    name = Path(given["file"] or notebooks[0]).stem
+    folder = Path(out) if out else results_root() / "batch" / name
+    outcomes: list[Outcome] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        for outcome in run_batch(jobs, timeout_s, rerun):
+            outcomes.append(outcome)
+            when = " before" if outcome.before else f" in {outcome.seconds:.0f} s"
+            said = f"{len(outcomes)} of {len(jobs)} {outcome.status}{when}: "
+            said += f"{outcome.job.label(apart)} {outcome.why}"
+            say(one_line(said), err=True)
+    except KeyboardInterrupt:
+        stopped("finished notebooks are kept")
+        sys.exit(130)
+    finally:
+        if outcomes:
+            _echo_batch(outcomes, folder)
+    sys.exit(int(any(outcome.status != "finished" for outcome in outcomes)))
+
+
+def _echo_batch(outcomes: Sequence[Outcome], folder: Path) -> None:
+    from fastlab.notebook.index import summary, write_index
+    from fastlab.sweeps.keeping import write_table
+
+    table = summary(outcomes)
+    write_table(table, folder / "table.csv")
+    echo_table(table.drop(columns="why"))
+    click.echo(f"table:     {folder / 'table.csv'}")
+    click.echo(f"index:     {write_index(outcomes, folder)}")
 
 
 def _echo_rows(path: str) -> None:

@@ -1,52 +1,164 @@
-"""Run a notebook from the command line: its parameters are checked before anything.
+"""Run notebooks through papermill, one or many, each with a mark of its own at its end.
 
-papermill takes any name and any type without a word; these checks do not.
+An executed notebook lies in its run's folder, results/NOTEBOOK/RUN, beside its rows.
+The mark is written once the last cell has ended: papermill's own metadata say
+"completed" of cells that a killed kernel never reached.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import math
-from collections.abc import Mapping
+import logging
+import os
+import sys
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastlab.notebook.run import SOURCES, results_root
-from fastlab.spec.checks import check_names, check_rule
-from fastlab.spec.configs import check_family
-from fastlab.spec.grids import FLAT
+from fastlab.notebook.parameters import (
+    NO_BOOK,
+    cells_of,
+    check_parameters,
+    check_values,
+    notebook_parameters,
+)
+from fastlab.notebook.run import PLACE, results_root
+from fastlab.record import write_atomically
+from fastlab.spec.checks import digest
 
 RUN_TYPE = "application/vnd.fastlab.run+json"
-NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-NO_BOOK = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-NO_LITERAL = (*NO_BOOK, SyntaxError, MemoryError)
-WORDS = {"true": True, "false": False, "none": None}
+MARK = "fastlab"  # in the metadata of a notebook that ran to its end
+START_S, LAST_S = 300, 60  # for a kernel to start, and for a cell's last output
+LEAST_S = 0.1  # to wait for a cell, however late it is
 
 
 class NotebookFailed(RuntimeError):
-    """A cell raised; the message says which, why, and where the notebook is."""
+    """A run that did not reach its end; the message says where, why and what is left.
+
+    status: "failed" where a cell raised, "timeout", or "killed" where its kernel died.
+    """
+
+    def __init__(self, status: str, why: str, executed: Path) -> None:
+        super().__init__(f"{why}\nthe partly executed notebook: {executed}")
+        self.status, self.why, self.executed = status, why, executed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook, and the parameters given for it, which were checked."""
+
+    notebook: Path
+    parameters: dict[str, Any]
+
+    def label(self, names: Container[str] | None = None) -> str:
+        """The notebook's name and its parameters, or those of `names`, for people."""
+        given = {
+            n: v for n, v in self.parameters.items() if names is None or n in names
+        }
+        return " ".join([self.notebook.stem, *map(_said, given.items())])
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of what is run: the notebook's code, and the value of each parameter.
+
+        Words of a notebook may change, and a default may be given, for the same key.
+        """
+        code = [c["source"] for c in cells_of(self.notebook) if _is_code(c)]
+        known = notebook_parameters(self.notebook)
+        values = {n: p.default for n, p in known.items()} | self.parameters
+        return digest({"code": ["".join(c) for c in code], "parameters": values})
+
+    def done(self) -> Path | None:
+        """The last executed notebook of this key that has its mark."""
+        runs = results_root() / self.notebook.stem
+        for folder in sorted(runs.glob(f"*-{self.key[:8]}"), reverse=True):
+            path = folder / self.notebook.name
+            if mark_of(path).get("key") == self.key:
+                return path
+        return None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: finished, failed, timeout or killed; seconds it took.
+
+    before: it was finished before this batch.
+    """
+
+    job: Job
+    status: str
+    executed: Path
+    seconds: float
+    why: str = ""
+    before: bool = False
+
+
+def jobs_of(
+    notebooks: Iterable[Path], sets: Sequence[Mapping[str, Any]] = ({},)
+) -> list[Job]:
+    """Every notebook with every set of parameters, all checked; none twice.
+
+    Raises ValueError for what is no notebook, and for a parameter that it does not
+    have, of another type or with a value that no notebook knows.
+    """
+    jobs: dict[str, Job] = {}
+    for notebook in notebooks:
+        _check_format(notebook)
+        for number, given in enumerate(sets, 1):
+            try:
+                job = Job(notebook, check_parameters(notebook, given))
+                check_values(job.parameters)
+                jobs.setdefault(job.notebook.stem + job.key, job)
+            except ValueError as error:
+                where = f"{notebook.name}, set {number} of {len(sets)}: "
+                raise ValueError(where * (len(sets) > 1) + str(error)) from None
+    return list(jobs.values())
+
+
+def told_apart(jobs: Sequence[Job]) -> list[str]:
+    """The parameters given that are not the same for all jobs, in their order."""
+    names = dict.fromkeys(name for job in jobs for name in job.parameters)
+    alike = (
+        {repr(job.parameters.get(name, Job)) for job in jobs}  # Job: not given
+        for name in names
+    )
+    return [name for name, values in zip(names, alike, strict=True) if len(values) > 1]
+
+
+def run_batch(
+    jobs: Iterable[Job], timeout_s: float | None = None, rerun: bool = False
+) -> Iterator[Outcome]:
+    """Run the jobs one after the other, whatever becomes of one; tells of each.
+
+    A job with an executed notebook that has its mark is not run again but for `rerun`.
+    timeout_s: of a notebook.
+    """
+    for job in jobs:
+        if not rerun and (path := job.done()):
+            yield Outcome(job, "finished", path, mark_of(path)["seconds"], before=True)
+            continue
+        began = time.monotonic()
+        try:
+            path = execute(job, timeout_s)
+            yield Outcome(job, "finished", path, mark_of(path)["seconds"])
+        except NotebookFailed as error:
+            spent = time.monotonic() - began
+            yield Outcome(job, error.status, error.executed, spent, error.why)
 
 
 def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     """Execute a notebook through papermill; returns what it left, by name.
 
-    Raises ValueError for a parameter that the notebook does not have, of another type
-    or with a value that no notebook knows, before the kernel starts; NotebookFailed
-    with the cell's error, the partly executed notebook being kept.
+    Raises as `jobs_of` does before the kernel starts, NotebookFailed after.
     """
-    parameters = check_parameters(notebook, given)
-    check_values(parameters)
-    folder = results_root() / notebook.stem / "executed"
-    folder.mkdir(parents=True, exist_ok=True)
-    executed = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z.ipynb"
-    _execute(notebook, executed, parameters)
-    outputs = [out for cell in _cells(executed) for out in cell.get("outputs", [])]
-    said = [out.get("data", {}).get(RUN_TYPE) for out in outputs]
-    summary = next(filter(None, said), None)  # missing where it did not get there
-    folder = results_root().parent / summary["folder"] if summary else folder
+    (job,) = jobs_of([notebook], [given])
+    executed = execute(job)
+    folder, summary = executed.parent, summary_of(executed)
     found = {"table": folder / "rows.csv", "run": folder / "run.json"}
     figures = sorted(folder.glob("*.png"))
     named = {n: str(p) for n, p in found.items() if p.exists()}
@@ -56,144 +168,116 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> dict[str, str]:
     return named | {"notebook": str(executed)}
 
 
-def check_values(parameters: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value that no point, or no notebook, can have.
+def execute(job: Job, timeout_s: float | None = None) -> Path:
+    """The executed notebook, with its mark; NotebookFailed where it has none."""
+    run = f"{job.notebook.stem}/{datetime.now(UTC):%Y%m%dT%H%M%S}Z-{job.key[:8]}"
+    executed = results_root() / run / job.notebook.name
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with _environment(PLACE, run):
+        _execute(job, executed, timeout_s)
+    book = json.loads(executed.read_text(encoding="utf-8"))
+    spent = round(time.monotonic() - began, 1)
+    mark = {"key": job.key, "parameters": job.parameters, "seconds": spent}
+    words = json.dumps(book | {"metadata": book["metadata"] | {MARK: mark}}, indent=1)
+    write_atomically(executed, lambda path: path.write_text(words + "\n"))
+    return executed
 
-    Parameters are named as the fields of points are, lists of them in the plural.
-    """
-    rules: dict[str, Any] = {name: own.metadata for name, (_, own) in FLAT.items()}
-    rules["source"] = {"allowed": SOURCES}
-    for name, given in parameters.items():
-        one = name.removesuffix("s")
-        rule = rules.get(name) or rules.get(one) or rules.get(one.removesuffix("e"), {})
-        for value in given if isinstance(given, list) else [given]:
-            check_rule(name, value, rule)
-            if one in ("family", "familie"):
-                check_family(value)
+
+def mark_of(path: Path) -> dict[str, Any]:
+    """The mark of an executed notebook; empty where it, or the file, is missing."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["metadata"][MARK])
+    except (OSError, *NO_BOOK):
+        return {}
 
 
-def _execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
-    import nbformat
+def outputs_of(executed: Path) -> Iterator[dict[str, Any]]:
+    """The MIME bundles that the cells of a notebook have shown; none of a torn file."""
+    try:
+        cells = cells_of(executed)
+    except (OSError, ValueError):
+        return
+    for out in (out for cell in cells for out in cell.get("outputs", [])):
+        yield out.get("data", {})
+
+
+def summary_of(executed: Path) -> dict[str, Any]:
+    """What `Run.finish` said of a run; empty where it did not get there."""
+    said = (data.get(RUN_TYPE) for data in outputs_of(executed))
+    return next(filter(None, said), {})
+
+
+def _execute(job: Job, executed: Path, timeout_s: float | None) -> None:
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellTimeoutError
 
-    try:  # what papermill reads, and does not check
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are raised, too
+    began, at = time.monotonic(), ["its start"]
+
+    def left(cell: Any) -> float | None:
+        at.append(f"cell {cell.get('id', '')!r}")
+        spent = time.monotonic() - began
+        return timeout_s and max(timeout_s - spent, LEAST_S)
+
+    def failed(status: str, why: str) -> NotebookFailed:
+        return NotebookFailed(status, why, executed)
+
+    try:
+        papermill.execute_notebook(
+            str(job.notebook),
+            str(executed),
+            parameters=job.parameters,
+            language="python",
+            log_output=False,
+            progress_bar=sys.stderr.isatty(),
+            store_widget_state=False,  # a dead explorer, and GitHub trips over it
+            extra_arguments=["--log-level=CRITICAL"],  # none of sockets
+            start_timeout=START_S,
+            iopub_timeout=LAST_S,
+            timeout_func=left,
+        )
+    except papermill.PapermillExecutionError as error:
+        where = f"cell {error.cell_index} of {job.notebook} failed"
+        raise failed("failed", f"{where}: {error.ename}: {error.evalue}") from error
+    except CellTimeoutError:
+        why = f"{at[-1]} of {job.notebook} ran when {timeout_s:g} s were over"
+        raise failed("timeout", why) from None
+    except (NoSuchKernel, ValueError) as error:
+        raise failed("failed", f"{job.notebook}: {error}") from None
+    except RuntimeError:
+        why = f"the kernel of {job.notebook} died at {at[-1]}: killed, or out of memory"
+        raise failed("killed", why) from None
+
+
+def _check_format(notebook: Path) -> None:
+    """Raise ValueError for what papermill reads, and does not check."""
+    import nbformat
+
+    try:
         nbformat.validate(nbformat.read(notebook, as_version=4))
     except Exception as error:
         why = str(error).partition("\n")[0]
         raise ValueError(f"{notebook} is no notebook (.ipynb): {why}") from None
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable that the kernel inherits; papermill passes none on."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            parameters=parameters,
-            log_output=False,
-            store_widget_state=False,  # a dead explorer, and GitHub trips over it
-            extra_arguments=["--log-level=ERROR"],  # no warning about local sockets
-        )
-    except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(
-            f"cell {error.cell_index} of {notebook} failed: {error.ename}: "
-            f"{error.evalue}\nthe partly executed notebook: {executed}"
-        ) from error
+        yield
+    finally:
+        os.environ.pop(name)
+        os.environ |= {name: before} if before is not None else {}
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One assignment of the parameters cell: its default, and its comment as help."""
-
-    name: str
-    default: Any
-    help: str
+def _is_code(cell: Mapping[str, Any]) -> bool:
+    return cell.get("cell_type") == "code"
 
 
-def notebook_parameters(path: str | Path) -> dict[str, Parameter]:
-    """The parameters of a notebook by name.
-
-    Raises FileNotFoundError, or ValueError if it is no notebook, has no cell tagged
-    "parameters", or one of that cell's lines is not `name = literal`.
-    """
-    tagged = [c for c in _cells(path) if "parameters" in c["metadata"].get("tags", [])]
-    if not tagged:
-        raise ValueError(f"{path} has no cell tagged 'parameters'")
-    source, found = "".join(tagged[0]["source"]), {}
-    try:
-        lines = ast.parse(source).body
-    except NO_LITERAL as error:
-        raise ValueError(f"{path}: the parameters are no Python: {error}") from None
-    for node in lines:
-        try:
-            (target,) = node.targets  # type: ignore[attr-defined]
-            default = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-            name = str(target.id)
-        except NO_LITERAL:
-            line = f"line {node.lineno} of the parameters"
-            words = f"{line}: {source.splitlines()[node.lineno - 1]}"
-            raise ValueError(f"{words} is not name = literal") from None
-        line = source.splitlines()[(node.end_lineno or 1) - 1]
-        comment = line[node.end_col_offset or 0 :].partition("#")[2].strip()
-        found[name] = Parameter(name, default, comment)
-    return found
-
-
-def _cells(path: str | Path) -> list[dict[str, Any]]:
-    try:
-        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-        for cell in cells:
-            _ = (
-                "parameters" in cell["metadata"].get("tags", []),
-                "".join(cell["source"]),
-            )
-        return list(cells)
-    except NO_BOOK:
-        raise ValueError(f"{path} is no notebook (.ipynb): no cells in it") from None
-
-
-def check_parameters(
-    path: str | Path, given: Mapping[str, str | Any]
-) -> dict[str, Any]:
-    """The given values, typed like the notebook's defaults.
-
-    Text is read as the type of the default ("2,4" or "[2, 4]" for a list). Raises
-    ValueError naming the parameter, its value and what is allowed.
-    """
-    known = notebook_parameters(path)
-    check_names("parameter", given, known)
-    return {name: typed(known[name], value) for name, value in given.items()}
-
-
-def typed(parameter: Parameter, value: Any) -> Any:
-    """`value` as the type of the parameter's default, or ValueError."""
-    default = parameter.default
-    many = isinstance(default, list)
-    if isinstance(value, str) and not isinstance(default, str):
-        value = _parsed(value, many)
-    if many and not isinstance(value, list):
-        value = [value]
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    kinds = {type(each) for each in (default if many else [default])}
-    kinds |= {str, int, float} if default is None else set()
-    right = [not kinds or type(v) in kinds for v in (value if many else [value])]
-    if not right or not all(right):
-        name = NAMES.get(type(default[0] if many and default else default), "a value")
-        words = f"a list of {name.removeprefix('a ')}s" if many else name
-        raise ValueError(
-            f"{parameter.name}={value!r} must be {words}, "
-            f"like {default!r} ({parameter.help or 'see the notebook'})"
-        )
-    for number in value if many else [value]:  # every one counts or times something
-        if isinstance(number, int | float) and not 0 <= number < math.inf:
-            raise ValueError(f"{parameter.name}={number!r} must be 0 or more")
-    return value
-
-
-def _parsed(text: str, many: bool = False) -> Any:
-    text = text.strip()
-    if text.lower() in WORDS:
-        return WORDS[text.lower()]
-    try:
-        value = ast.literal_eval(text)
-    except NO_LITERAL:
-        text = text[1:-1] if many and text[:1] + text[-1:] in ("[]", "()") else text
-        return [_parsed(part) for part in text.split(",")] if many else text
-    return list(value) if isinstance(value, tuple) else value
+def _said(given: tuple[str, Any]) -> str:
+    name, value = given
+    return f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fastlab.shrink.trained import Trained
 
 SOURCES = ("auto", "measure", "replay")
+PLACE = "FASTLAB_RUN"  # NOTEBOOK/RUN under results/, where a command has chosen it
 SETTINGS_FIELDS = tuple(Settings.__dataclass_fields__)
 
 
@@ -89,6 +91,11 @@ def results_root() -> Path:
     return here / "results"
 
 
+def _run_id() -> str:
+    chosen = os.environ.get(PLACE, "").rpartition("/")[-1]
+    return chosen or f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z"
+
+
 @dataclass
 class Run:
     """One run of a notebook: its points, where its rows come from and go to."""
@@ -99,7 +106,7 @@ class Run:
     kind: str
     settings: Settings
     reference: Reference | None = None
-    id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z")
+    id: str = field(default_factory=_run_id)
     trained: Trained | None = None
 
     @property
@@ -125,8 +132,11 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """results/<notebook>/<run id>, made when something is written to it."""
-        return results_root() / self.notebook / self.id
+        """results/<notebook>/<run id>, made when something is written to it.
+
+        `fastlab run` and `batch` choose it, for the executed notebook to lie there too.
+        """
+        return results_root() / os.environ.get(PLACE, f"{self.notebook}/{self.id}")
 
     @property
     def store(self) -> Store:

@@ -53,13 +53,13 @@ def read_sweep(path: str | Path, shard: str = "1/1") -> SweepFile:
     try:
         if (size := Path(path).stat().st_size) > LARGEST:
             raise ValueError(f"has {size} bytes, {LARGEST} at most")
-        read = _checked(_data(Path(path).read_text(encoding="utf-8")))
+        read = _checked(yaml_data(Path(path).read_text(encoding="utf-8")))
         return replace(read, points=shard_of(read.points, shard))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _data(text: str) -> Any:
+def yaml_data(text: str) -> Any:
     """What a YAML text says, its limits checked before anything is made of it."""
     import yaml
 

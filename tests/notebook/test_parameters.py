@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastlab.notebook import batch
-from fastlab.notebook.batch import check_parameters, notebook_parameters
+from fastlab.notebook.parameters import check_parameters, notebook_parameters
 
 CELL = '''layers = [2, 4]  # layer counts
 hidden = [256]

@@ -11,7 +11,7 @@ import papermill
 import pytest
 import yaml
 
-from fastlab.notebook.batch import check_parameters
+from fastlab.notebook.parameters import check_parameters
 from tests.notebooks.solving import solved_cells
 
 HERE = Path(__file__).parent

@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import median
 
 import nbformat
+import papermill
 import pytest
 
-from fastlab.notebook.batch import notebook_parameters
+from fastlab.notebook.parameters import notebook_parameters
 from tests.notebooks.conftest import HERE, NOTEBOOKS, ROOT
 
 ONCE = ["title", "setup", "parameters", "predict", "widget", "summary"]
@@ -233,3 +234,22 @@ def test_no_cell_after_an_explorer_rebinds_what_its_function_reads(book):
         names = [n for n in later if isinstance(n, ast.Name)]
         bound = {n.id for n in names if isinstance(n.ctx, ast.Store)}
         assert not (read - own) & bound
+
+
+def test_papermill_tells_the_same_parameters_with_their_types(path):
+    """So do `papermill --help-notebook` and tools that ask it."""
+    found = papermill.inspect_notebook(path)
+    ours = notebook_parameters(path)
+    kinds = {
+        n: [type(v).__name__ for v in p.default]
+        for n, p in ours.items()
+        if isinstance(p.default, list)
+    }
+    types = {
+        n: f"list[{kinds[n][0]}]" if n in kinds else type(p.default).__name__
+        for n, p in ours.items()
+    }
+    assert {n: told["help"] for n, told in found.items()} == {
+        n: p.help for n, p in ours.items()
+    }
+    assert {n: told["inferred_type_name"] for n, told in found.items()} == types
