@@ -134,9 +134,9 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         with closing(tracker), isolated as bench:
-            often = how["rounds"], again
-            _left(wanted, store, bench, *often)
-            _run_sweep(wanted.points, store, bench, deadline, tracker, *often)
+            often = {"rounds": how["rounds"], "again": again}
+            _left(wanted, store, bench, **often)
+            _run_sweep(wanted.points, store, bench, deadline, tracker, **often)
     except KeyboardInterrupt:
         given.stopped("every finished row is kept")
         sys.exit(130)
@@ -174,7 +174,7 @@ def _run_sweep(
     bench: Any,
     deadline: float,
     tracker: Tracker,
-    *how: Any,
+    **how: Any,
 ) -> None:
     """Measure, and write the table; exit status 1 where a point has no row."""
     from fastlab.rows import table
@@ -184,8 +184,8 @@ def _run_sweep(
 
     fresh = []
     try:
-        one_by_one = measured(points, store, bench, terminal_progress, *how, tracker)
-        for record in one_by_one:
+        how |= {"progress": terminal_progress, "tracker": tracker}
+        for record in measured(points, store, bench, **how):
             fresh.append(record)
             if time.monotonic() > deadline:
                 raise OutOfTime

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
 from importlib import import_module
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,11 @@ from fastlab.words import one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-HOMES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
-HOMES |= {"trackio": "trackio"}
+BEGINS = {"tensorboard": "SummaryWriter", "wandb": "init", "trackio": "init"}
+FIGURE = "measured against estimated"
 # Neither samples the machine: that takes time from what is measured.
 WANDB = {"x_disable_stats": True, "silent": True, "console": "off"}
 TRACKIO = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
-FIGURE = "measured against estimated"
 
 
 class Tracker:
@@ -37,71 +36,80 @@ class Tracker:
 
     def __init__(self, name: str, folder: Path) -> None:
         self._name, self._folder, self._step = name, folder.resolve(), 0
-        self._run: Any = None  # logs and finishes as a run of wandb does
-        if not name:
-            return
-        check_choice("track", name, HOMES)
-        try:
-            self._module = import_module(HOMES[name])
-            _ = self._module.SummaryWriter if "." in HOMES[name] else self._module.init
-        except (ImportError, AttributeError) as error:  # the last: a folder's name
-            why = f"needs {name}: pip install {name} ({one_line(str(error), 200)})"
-            raise ValueError(f"track={name!r} {why}") from None
+        self._to: Any = None  # logs and finishes as a run of wandb does
+        if name:
+            check_choice("track", name, BEGINS)
+            home = "torch.utils.tensorboard" if name == "tensorboard" else name
+            try:  # a mere folder of that name is imported, but begins nothing
+                self._module = import_module(home)
+                getattr(self._module, BEGINS[name])
+            except Exception as error:
+                why = f"pip install {name} ({one_line(str(error), 200)})"
+                raise ValueError(f"track={name!r} needs {name}: {why}") from None
 
     def begin(self, run: str, env: Mapping[str, Any]) -> None:
         """Open a run with the environment of its rows; wandb's mode is WANDB_MODE."""
-        self._env, folder = dict(env), self._folder / "track"
+        self._env = dict(env)
+        if self._name:
+            self._safely(lambda: self._open(run, self._folder / "track"))
+
+    def _open(self, run: str, folder: Path) -> None:
         how: dict[str, Any] = {"project": "fastlab", "group": self._folder.name}
         how |= {"name": run, "config": self._env}
-        with self._safely():
-            if self._name == "tensorboard":
-                self._run = _TensorBoard(self._module.SummaryWriter(str(folder / run)))
-                self._run.log({"environment": _listed(self._env)}, 0)
-            elif self._name == "wandb":
-                folder.mkdir(parents=True, exist_ok=True)
-                how |= {"mode": os.environ.get("WANDB_MODE", "offline"), "dir": folder}
-                self._run = self._module.init(
-                    **how, reinit="create_new", settings=WANDB
-                )
-            elif self._name:
-                self._run = self._module.init(**how, **TRACKIO)
+        if self._name == "tensorboard":
+            self._to = _TensorBoard(self._module.SummaryWriter(str(folder / run)))
+            text = json.dumps(self._env, indent=1)
+            self._to.log({"environment": f"```\n{text}\n```"}, 0)
+        elif self._name == "wandb":
+            folder.mkdir(parents=True, exist_ok=True)
+            mode = os.environ.get("WANDB_MODE", "offline")
+            how |= {"dir": str(folder), "mode": mode, "reinit": "create_new"}
+            self._to = self._module.init(settings=WANDB, **how)
+        else:
+            self._module.init(**TRACKIO, **how)
+            self._to = self._module
 
     def row(self, record: Record) -> None:
         """Log a record that is on disk, as the next step."""
         self._step += 1
-        with self._safely():
-            if self._run:
-                self._run.log(columns(record, self._env), self._step)
+        if self._to:
+            self._safely(lambda: self._to.log(columns(record, self._env), self._step))
 
     def figure(self, rows: pd.DataFrame) -> None:
         """Log the scatter of all rows, where matplotlib is there."""
-        with self._safely(), suppress(ModuleNotFoundError):
-            if self._run:
-                from fastlab.figures.sweep import scatter
+        with suppress(ModuleNotFoundError):
+            import matplotlib.backends.backend_agg as agg
 
-                image = getattr(self._module, "Image", lambda pixels: pixels)
-                pixels = _pixels(scatter(rows).draw())
-                self._run.log({FIGURE: image(pixels)}, self._step)
+            if self._to:
+                self._safely(lambda: self._figure(rows, agg.FigureCanvasAgg))
+
+    def _figure(self, rows: pd.DataFrame, canvas: Any) -> None:
+        from numpy import asarray
+
+        from fastlab.figures.sweep import scatter
+
+        drawn = canvas(scatter(rows).draw())
+        drawn.draw()
+        image = getattr(self._module, "Image", asarray)(asarray(drawn.buffer_rgba()))
+        self._to.log({FIGURE: image}, self._step)
 
     def close(self) -> None:
         """End the run, whose files are whole then."""
-        run, self._run = self._run, None
-        with self._safely():
-            if run:
-                run.finish()
+        if self._to:
+            self._safely(self._to.finish)
+            self._to = None
 
-    @contextmanager
-    def _safely(self) -> Iterator[None]:
+    def _safely(self, do: Callable[[], object]) -> None:
         try:
             with redirect_stdout(sys.stderr):
-                yield
+                do()
         except Exception as error:
-            run, self._run = self._run, None
+            to, self._to = self._to, None
             why = one_line(f"{type(error).__name__}: {error}", 300)
-            words = f"{self._name} failed and gets no more, rows are kept: {why}"
+            words = f"{self._name} failed and gets no more; every row is kept: {why}"
             print(f"\n{words}", file=sys.stderr)
             with suppress(Exception):
-                run.finish()
+                to.finish()
 
 
 class _TensorBoard:
@@ -109,14 +117,13 @@ class _TensorBoard:
         self._to, self.finish = writer, writer.close
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        texts = {name: v for name, v in values.items() if isinstance(v, str)}
-        for name in values.keys() - texts.keys():
-            if isinstance(value := values[name], float):
+        for name, value in values.items():
+            if isinstance(value, float):
                 self._to.add_scalar(name, value, step)
+            elif isinstance(value, str):
+                self._to.add_text(name, value, step)
             else:
                 self._to.add_image(name, value, step, dataformats="HWC")
-        for name in texts:
-            self._to.add_text(name, texts[name], step)
 
 
 def columns(record: Record, env: Mapping[str, Any]) -> dict[str, float | str]:
@@ -127,24 +134,8 @@ def columns(record: Record, env: Mapping[str, Any]) -> dict[str, float | str]:
     from fastlab.rows import QUESTION, table
 
     (row,) = table([record], {record.env: env}).to_dict("records")
-    found: dict[str, float | str] = {"round": float(record.round)}
-    for column, value in row.items():
-        name = f"point/{column}" if column in QUESTION else str(column)
-        if isinstance(value, int | float):
-            found |= {name: float(value)} if math.isfinite(value) else {}
-        elif value:
-            found[name] = str(value)
-    return found
-
-
-def _listed(values: Mapping[str, Any]) -> str:
-    return "    " + json.dumps(values, indent=1).replace("\n", "\n    ")
-
-
-def _pixels(picture: Any) -> Any:
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(picture)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    own = {f"point/{n}" if n in QUESTION else str(n): v for n, v in row.items()}
+    numbers = {n: v for n, v in own.items() if isinstance(v, int | float)}
+    texts = {n: v for n, v in own.items() if isinstance(v, str) and v}
+    known = {n: float(v) for n, v in numbers.items() if isfinite(v)}
+    return known | texts | {"round": float(record.round)}
