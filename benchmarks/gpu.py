@@ -56,6 +56,7 @@ def steps(options: argparse.Namespace) -> list[Step]:
         for model in options.models
     ]
     sweep = ("-m", "fastlab", "sweep", options.sweep, *cuda, "--store", out)
+    sweep += ("--mix-hosts",)  # rented machines come and go; rows name them
     chosen = [
         Step("calibrate", calibrate),
         *tests,

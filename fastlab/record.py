@@ -200,12 +200,13 @@ class Record:
 
 def _check_values(part: Any) -> None:
     """Raise ValueError where a line's value is no text, number, ... as its field is."""
+    own = vars(part)
     for name, kinds, inner in _kinds(part.__class__):
-        kind = type(value := getattr(part, name))
-        fits = kind in kinds and (kind is not tuple or {*map(type, value)} <= {inner})
-        if kind in (int, float):
-            fits &= abs(value) < HUGE and (value > 0 or name != "seconds")
-        if not fits:
+        kind = type(value := own[name])
+        fits = kind in kinds
+        if kind is int or kind is float:
+            fits = fits and -HUGE < value < HUGE and (name != "seconds" or value > 0)
+        if not fits or (inner and not {*map(type, value)} <= {inner}):
             raise ValueError(f"{name}={value!r} is not what {name} can be")
 
 

@@ -179,9 +179,10 @@ def lines(chance: random.Random, hostile: list[str]) -> Iterator[list[str]]:
     while True:
         name = chance.choice(commands)
         words = [name, *["--model", "tiny-llama"] * (name == "predict")]
-        for parameter in main.commands[name].params:
+        parameters = main.commands[name].params
+        for parameter in parameters:
             option = isinstance(parameter, click.Option)
-            if chance.random() > (0.1 if option else 0.8):
+            if chance.random() > (1.2 / len(parameters) if option else 0.9):
                 continue
             if option:
                 words.append(chance.choice(parameter.opts))
@@ -196,11 +197,21 @@ def test_command_lines_of_a_stranger(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "a.jsonl").write_text("".join(map(seal, rows())))
+    (tmp_path / "store" / "a.jsonl").write_text("\n".join([*map(seal, rows()), ""]))
     for name, text in (("a.json", "[]"), ("a.ipynb", "{}"), ("a.yaml", "grids: [1]")):
         (tmp_path / name).write_text(text)
     (tmp_path / "link").symlink_to("/nowhere")
-    hostile = ["store", "a.json", "a.ipynb", "a.yaml", "link", ".", "none", "8", "64"]
+    hostile = [
+        *["store"] * 5,
+        "a.json",
+        "a.ipynb",
+        "a.yaml",
+        "link",
+        ".",
+        "none",
+        "8",
+        "64",
+    ]
     endless = lines(random.Random(6), hostile)
     for _, words in zip(range(250 * TIMES), endless, strict=False):
         said(*words)

@@ -138,8 +138,17 @@ def test_a_serving_engine_runs_graphs_and_takes_its_time():
         ("--engine vlm --on h100", "engine='vlm' is not one of"),
         ("--engine vllm --on v5e", "needs a prior, and TPU v5e has none"),
         ("--engine vllm --on here", "engine='vllm' needs a GPU by name: --on h100"),
+        ("--datasheet --on here", "--datasheet needs --on GPU"),
+        ("--datasheet --on h100 --engine vllm", "and no --engine"),
     ],
 )
 def test_an_engine_that_cannot_be_is_refused(args, words):
     done = predict("--model", "gpt2", "--precision", "bf16", *args.split())
     assert done.exit_code == 2 and words in done.output
+
+
+def test_the_datasheet_alone_is_the_roofline():
+    """233 launches of 8 us each: at best they are all that it takes."""
+    done = predict("--model", "gpt2", "--on", "h100", "--datasheet")
+    assert "(datasheet:h100)" in done.output
+    assert f"{233 * 8e-3:.3g} - " in done.output  # ms

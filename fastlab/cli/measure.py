@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from fastlab.sweeps.files import SweepFile
     from fastlab.sweeps.plan import Rerun, Target
     from fastlab.sweeps.store import Store
+    from fastlab.sweeps.trackers import Tracker
 
 BAD = ("error", *DIED)  # statuses that end a command with 1
 ISOLATION_HELP = (
     "worker (replaced where a point hangs or crashes it), process or inline"
 )
+TRACK_HELP = "tensorboard, wandb or trackio: gets rows and figure too"
 TEXT_HELP = "text file that judges trained weights [Python's own library]"
 
 
@@ -93,6 +96,7 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
 @click.option("--timeout-s", type=float, help="a point that takes longer is killed")
 @click.option("--rerun", default="", help="failed, all or FIELD=VALUE: measured anew")
 @click.option("--shard", default="1/1", help="i/n: only this share of the points")
+@click.option("--track", default="", help=TRACK_HELP)
 @mix_hosts_option
 @students_option
 def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> None:
@@ -105,6 +109,7 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
     from fastlab.sweeps.keeping import check_host
     from fastlab.sweeps.plan import rerun
     from fastlab.sweeps.store import Store
+    from fastlab.sweeps.trackers import Tracker
 
     for name in ("for_s", "timeout_s"):
         if how[name] is not None and not (how[name] > 0 and not dry_run):
@@ -115,6 +120,7 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
     check_host(store, how["mix_hosts"])
     given.echo_left_out(wanted.left_out)
     again = rerun(how["rerun"], wanted.points)
+    tracker = Tracker(how["track"], store.folder)
     if dry_run:
         target = _target(device, wanted.settings)
         todo = _left(wanted, store, target, how["rounds"], again)
@@ -127,9 +133,10 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
     isolated = bench_in(how["isolation"], given.bench_of, device, *asked, **limits)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        with isolated as bench:
-            _left(wanted, store, bench, how["rounds"], again)
-            _run_sweep(wanted.points, store, bench, deadline, how["rounds"], again)
+        with closing(tracker), isolated as bench:
+            often = {"rounds": how["rounds"], "again": again}
+            _left(wanted, store, bench, **often)
+            _run_sweep(wanted.points, store, bench, deadline, tracker, **often)
     except KeyboardInterrupt:
         given.stopped("every finished row is kept")
         sys.exit(130)
@@ -162,7 +169,12 @@ def _left(
 
 
 def _run_sweep(
-    points: list[Point], store: Store, bench: Any, deadline: float, *how: Any
+    points: list[Point],
+    store: Store,
+    bench: Any,
+    deadline: float,
+    tracker: Tracker,
+    **how: Any,
 ) -> None:
     """Measure, and write the table; exit status 1 where a point has no row."""
     from fastlab.rows import table
@@ -172,7 +184,8 @@ def _run_sweep(
 
     fresh = []
     try:
-        for record in measured(points, store, bench, terminal_progress, *how):
+        how |= {"progress": terminal_progress, "tracker": tracker}
+        for record in measured(points, store, bench, **how):
             fresh.append(record)
             if time.monotonic() > deadline:
                 raise OutOfTime
@@ -181,7 +194,9 @@ def _run_sweep(
     rows = rows_of(points, store, bench)
     path = store.folder / "table.csv"
     envs = store.envs()
-    write_table(table(rows, envs), path)
+    whole = table(rows, envs)
+    write_table(whole, path)
+    tracker.figure(whole)
     # each environment that wrote to this store
     told = json.dumps({"environments": envs}, indent=1) + "\n"
     write_atomically(store.folder / "run.json", lambda fresh: fresh.write_text(told))

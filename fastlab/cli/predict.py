@@ -40,12 +40,15 @@ ENGINE = click.option("--engine", default="", help="with what a server adds: vll
 @point_options
 @click.option("--on", default="here", show_default=True, help="here, or a GPU: h200")
 @ENGINE
+@click.option("--datasheet", is_flag=True, help="its roofline alone, with no prior")
 @click.option(
     "--operations",
     is_flag=True,
     help="one row per operation: its time here, what bounds it, what it moves",
 )
-def predict(on: str, engine: str, operations: bool, **options: str | None) -> None:
+def predict(
+    on: str, engine: str, datasheet: bool, operations: bool, **options: str | None
+) -> None:
     """What points should cost: FLOPs, bytes, memory, time; nothing is run.
 
     A model, or --layers and --hidden, and any of the options below: several values,
@@ -53,7 +56,11 @@ def predict(on: str, engine: str, operations: bool, **options: str | None) -> No
     """
     from fastlab.latency.prior import as_served
 
-    points = points_from(options, profile := profile_of(on, engine))
+    if datasheet and (on == "here" or engine):
+        raise ValueError("--datasheet needs --on GPU, and no --engine")
+    profile = profile_of(on, engine)
+    profile = profile.sheet if datasheet else profile
+    points = points_from(options, profile)
     if engine and not (options["runtime"] or options["cache"]):
         points = [as_served(point) for point in points]
     click.echo(f"{profile.name} ({profile.profile})")

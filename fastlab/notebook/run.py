@@ -24,6 +24,7 @@ from fastlab.spec.checks import check_choice, check_names
 from fastlab.spec.formats import DENSE
 from fastlab.spec.grids import GRID_FIELDS, grid
 from fastlab.spec.point import Point
+from fastlab.sweeps.keeping import write_table
 from fastlab.sweeps.reference import Reference, reference_for, references
 from fastlab.sweeps.store import Store
 
@@ -217,7 +218,7 @@ class Run:
         devices = sorted(set(rows["device"])) if len(rows) else []
         if len(devices) > 1:
             raise ValueError(f"rows must be of one device, not of {', '.join(devices)}")
-        rows.to_csv(self.path("rows.csv"), index=False)
+        write_table(rows, self.path("rows.csv"))
         summary = {
             "notebook": self.notebook,
             "run": self.id,

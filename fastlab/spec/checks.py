@@ -119,10 +119,8 @@ def make(cls: Any, data: Mapping[str, Any]) -> Any:
     if not data.keys() >= required:
         absent = [f.name for f in fields(cls) if f.name in required - data.keys()]
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
-    values = dict(data)
-    for name in shapers.keys() & data.keys():
-        values[name] = shapers[name](data[name])
-    return cls(**values)
+    made = {name: shape(data[name]) for name, shape in shapers.items() if name in data}
+    return cls(**{**data, **made})
 
 
 Shaper = Callable[[Any], Any]

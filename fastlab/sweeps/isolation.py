@@ -31,6 +31,7 @@ LEAST_S, TIMES = (
     30.0,
     20.0,
 )  # a time-out: so long at least, or the expected time so often
+FIRST_S = 60.0  # more for a worker's first point, which imports the model's code
 IN_TIME = 2.0  # beyond the deadline a point may go on for its expected time so often
 GROWTH = 2**31  # bytes that a worker may grow, besides twice what its point needs
 COMMAND = (sys.executable, "-P", "-m", "fastlab.sweeps.worker")
@@ -87,11 +88,11 @@ class Workers(Target):
         self._first, self._fresh, self._growth = first, fresh, growth
         self._timeout_s, self._deadline = timeout_s, deadline
         self._process: subprocess.Popen[bytes] | None = None
-        self.name = ""
+        self.name, self._first_s = "", FIRST_S
 
     def environment(self) -> Any:
         """The worker's; see Bench."""
-        return self._ask(READY_S, "environment")
+        return self._ask_first("environment")
 
     def measure(self, point: Point) -> Record:
         """The record of one point, whatever becomes of the worker.
@@ -103,7 +104,8 @@ class Workers(Target):
             self.start()
         expected_s = self.expected_s(point)
         usual_s = inf if point.recipe.distill_steps else TIMES * expected_s
-        limit_s = self._timeout_s or max(LEAST_S, usual_s)
+        limit_s = self._timeout_s or max(LEAST_S, usual_s) + self._first_s
+        self._first_s = 0.0
         left_s = max(self._deadline - time.monotonic(), IN_TIME * expected_s)
         try:
             record: Record = self._ask(min(limit_s, left_s), "measure", point)
@@ -138,13 +140,10 @@ class Workers(Target):
         heard = process.stdout, self._answers
         Thread(target=_hear, args=heard, daemon=True).start()
         before = self.name
-        try:
-            self.name, self.settings, self.profile = self._ask(READY_S, *self._first)
-        except (Empty, EOFError):
-            raise WorkerFailed(f"no worker could be started: {self.end()}") from None
+        self.name, self.settings, self.profile = self._ask_first(*self._first)
         if before not in ("", self.name):
             raise WorkerFailed(f"{before} is gone; there is {self.name}")
-        self._rss_at_first = self._rss()
+        self._rss_at_first, self._first_s = self._rss(), FIRST_S
 
     def end(self) -> str:
         """Kill the worker, if any, and its children; returns how it ended by itself."""
@@ -165,6 +164,12 @@ class Workers(Target):
         if code is None:
             return "it hung"
         return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
+
+    def _ask_first(self, *question: Any) -> Any:
+        try:
+            return self._ask(READY_S, *question)
+        except (Empty, EOFError):
+            raise WorkerFailed(f"no worker could be started: {self.end()}") from None
 
     def _ask(self, within_s: float, *question: Any) -> Any:
         """The answer; Empty after so many seconds, EOFError where the worker died."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from fastlab.spec.point import Point
 from fastlab.sweeps.isolation import Workers, bench_in
 from fastlab.sweeps.plan import Rerun, left
 from fastlab.sweeps.store import Seen, Store
+from fastlab.sweeps.trackers import Tracker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,13 +44,15 @@ def sweep(
     trained: Trained | None = None,
     rounds: int = 1,
     isolation: str = "worker",
+    track: str = "",
 ) -> pd.DataFrame:
     """Measure all points that the store lacks; return the table of all of them.
 
     rounds: how often each point is visited, all of them once before any again; its row
     is that of the visit in the middle. isolation: "worker" measures in one process that
     is replaced where a point hangs or crashes it, "process" in a new one for each
-    point, "inline" in this one (and with trained.on_row, which no other hears).
+    point, "inline" in this one (and with trained.on_row, which no other hears). track:
+    "tensorboard", "wandb" or "trackio", which gets what is measured now, too.
 
     Each record is on disk before the next point starts, so that the same call after
     any interruption goes on where it stopped. Raises StoreBusy if another process
@@ -61,10 +65,16 @@ def sweep(
     store = store if isinstance(store, Store) else Store(store)
     if trained and isolation != "inline":
         trained = replace(trained, on_row=None)
-    with bench_in(isolation, _bench, device, settings, profile, trained) as bench:
-        for _ in measured(points, store, bench, progress or terminal_progress, rounds):
-            pass
-        return table(rows_of(points, store, bench), store.envs())
+    how = device, settings, profile, trained
+    shown = progress or terminal_progress
+    with (
+        closing(Tracker(track, store.folder)) as tracker,
+        bench_in(isolation, _bench, *how) as bench,
+    ):
+        deque(measured(points, store, bench, shown, rounds, tracker=tracker), 0)
+        rows = table(rows_of(points, store, bench), store.envs())
+        tracker.figure(rows)
+        return rows
 
 
 def _bench(*how: Any) -> Bench:
@@ -80,21 +90,29 @@ def measured(
     progress: Progress,
     rounds: int = 1,
     again: Rerun | None = None,
+    tracker: Tracker | None = None,
 ) -> Iterator[Record]:
     """Measure and store what is missing, yielding each record once it is on disk.
 
     A point whose worker died comes again after the others; where it dies a second time
     its row is "poison", and it is left alone. again: rows that are measured anew.
+    tracker: gets the environment, and each row.
     """
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
-    with store.begin(bench.environment()):
+    env = bench.environment()
+    with store.begin(env):
+        if tracker:
+            tracker.begin(run, env)
         for round in range(1, rounds + 1):
             seen = store.seen(bench.name, bench.settings.to_dict(), round)
             todo = left(points, seen, bench, again)
             while True:
                 for point in progress(todo):
                     one = {"run": run, "round": round}
-                    yield _attempt(point, store, bench, seen, one)
+                    record = _attempt(point, store, bench, seen, one)
+                    if tracker:
+                        tracker.row(record)
+                    yield record
                 now = {point: seen.status[bench.key(point)] for point in todo}
                 todo = [point for point in todo if now[point] in ("timeout", "crash")]
                 if not todo:
@@ -117,7 +135,7 @@ def _attempt(
     if record.status in DIED and (deaths := seen.deaths[key] + 1) >= DEATHS:
         often = f"left alone after {deaths} attempts that died"
         record = replace(record, status="poison", reason=f"{often}; {record.reason}")
-    store.append(record)
+    record = store.append(record)
     seen.add(key, record.status)
     return record
 

@@ -113,12 +113,13 @@ class Store(AbstractContextManager["Store"]):
         """Say that an attempt begins; without its row, the planner was killed."""
         self._writing.append({"schema": SCHEMA, "kind": "start", **about}, False)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record) -> Record:
         """Write one row and wait until it is on disk; an empty env becomes this one.
 
-        Raises OSError naming the file if the row could not be written whole (nothing
-        of it stays), StoreGone where the folder is no more, RuntimeError before
-        `begin`. NaN is stored as null, a time that is one as no measurement.
+        Returns the record as it was kept: NaN is stored as null, a time that is one as
+        no measurement. Raises OSError naming the file if the row could not be written
+        whole (nothing of it stays), StoreGone where the folder is no more, RuntimeError
+        before `begin`.
         """
         if record.estimate and not _is_finite(record.estimate):
             record = replace(record, estimate=None)
@@ -127,6 +128,7 @@ class Store(AbstractContextManager["Store"]):
             record = replace(record, status="nonfinite", measured=None, reason=why)
         text = json.dumps(record.to_dict())
         self._writing.append(json.loads(text, parse_constant=lambda _: None))
+        return record
 
     @property
     def _writing(self) -> Writer:
@@ -170,7 +172,8 @@ class Store(AbstractContextManager["Store"]):
             read = partial(self._best, Files(self.folder, files), samples, bad)
             for own in visits.values():
                 if rows := [row for row in map(read, own) if row]:
-                    yield pooled(of_one_host(rows, hosts))
+                    few = rows if len(rows) == 1 else of_one_host(rows, hosts)
+                    yield pooled(few)
 
     def visits(self, samples: bool = True) -> list[Record]:
         """One record for each key and round, in the order of the store.

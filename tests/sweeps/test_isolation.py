@@ -222,6 +222,14 @@ def test_what_a_bench_refuses_is_said_by_the_planner(tmp_path, how, error, words
         pass
 
 
+def test_a_worker_that_dies_before_the_first_point_is_told_of(tmp_path):
+    with bench_in("worker", StandIn, tmp_path, {}) as bench:
+        [pid] = lines(tmp_path, "workers")
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(WorkerFailed, match="could be started: SIGKILL"):
+            bench.environment()
+
+
 def other_named(folder: Path, faults: Mapping[int, str]) -> StandIn:
     """Another device at each start, as where a GPU has gone."""
     bench = StandIn(folder, faults)

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab.record import STATUSES, Measurement, seal
+from fastlab.record import STATUSES, Measurement
 from fastlab.rows import COLUMNS, _row, table
 from fastlab.spec import grid
 from fastlab.sweeps import keeping, lines
 from fastlab.sweeps.files import read_sweep
 from fastlab.sweeps.keeping import check_host, merge, shard_of, write_table
+from fastlab.sweeps.lines import seal
 from fastlab.sweeps.reference import references
 from fastlab.sweeps.rounds import pooled
 from fastlab.sweeps.store import FINAL, Store

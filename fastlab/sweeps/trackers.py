@@ -1,0 +1,141 @@
+"""Trackers: the rows of a sweep in TensorBoard, wandb or trackio too."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastlab.record import Record
+from fastlab.spec.checks import check_choice
+from fastlab.words import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEGINS = {"tensorboard": "SummaryWriter", "wandb": "init", "trackio": "init"}
+FIGURE = "measured against estimated"
+# Neither samples the machine: that takes time from what is measured.
+WANDB = {"x_disable_stats": True, "silent": True, "console": "off"}
+TRACKIO = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+
+
+class Tracker:
+    """What a sweep tells the tracker of this name, "" for none, until it is closed.
+
+    folder: of the store; files are in its folder `track`, but trackio's in its own.
+    Raises ValueError for an unknown name or an absent package. A tracker that fails
+    later gets no more, which is said: what counts is the store.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder, self._step = name, folder.resolve(), 0
+        self._to: Any = None  # logs and finishes as a run of wandb does
+        if name:
+            check_choice("track", name, BEGINS)
+            home = "torch.utils.tensorboard" if name == "tensorboard" else name
+            try:  # a mere folder of that name is imported, but begins nothing
+                self._module = import_module(home)
+                getattr(self._module, BEGINS[name])
+            except Exception as error:
+                why = f"pip install {name} ({one_line(str(error), 200)})"
+                raise ValueError(f"track={name!r} needs {name}: {why}") from None
+
+    def begin(self, run: str, env: Mapping[str, Any]) -> None:
+        """Open a run with the environment of its rows; wandb's mode is WANDB_MODE."""
+        self._env = dict(env)
+        if self._name:
+            self._safely(lambda: self._open(run, self._folder / "track"))
+
+    def _open(self, run: str, folder: Path) -> None:
+        how: dict[str, Any] = {"project": "fastlab", "group": self._folder.name}
+        how |= {"name": run, "config": self._env}
+        if self._name == "tensorboard":
+            self._to = _TensorBoard(self._module.SummaryWriter(str(folder / run)))
+            text = json.dumps(self._env, indent=1)
+            self._to.log({"environment": f"```\n{text}\n```"}, 0)
+        elif self._name == "wandb":
+            folder.mkdir(parents=True, exist_ok=True)
+            mode = os.environ.get("WANDB_MODE", "offline")
+            how |= {"dir": str(folder), "mode": mode, "reinit": "create_new"}
+            self._to = self._module.init(settings=WANDB, **how)
+        else:
+            self._module.init(**TRACKIO, **how)
+            self._to = self._module
+
+    def row(self, record: Record) -> None:
+        """Log a record that is on disk, as the next step."""
+        self._step += 1
+        if self._to:
+            self._safely(lambda: self._to.log(columns(record, self._env), self._step))
+
+    def figure(self, rows: pd.DataFrame) -> None:
+        """Log the scatter of all rows, where matplotlib is there."""
+        with suppress(ModuleNotFoundError):
+            import matplotlib.backends.backend_agg as agg
+
+            if self._to:
+                self._safely(lambda: self._figure(rows, agg.FigureCanvasAgg))
+
+    def _figure(self, rows: pd.DataFrame, canvas: Any) -> None:
+        from numpy import asarray
+
+        from fastlab.figures.sweep import scatter
+
+        drawn = canvas(scatter(rows).draw())
+        drawn.draw()
+        image = getattr(self._module, "Image", asarray)(asarray(drawn.buffer_rgba()))
+        self._to.log({FIGURE: image}, self._step)
+
+    def close(self) -> None:
+        """End the run, whose files are whole then."""
+        if self._to:
+            self._safely(self._to.finish)
+            self._to = None
+
+    def _safely(self, do: Callable[[], object]) -> None:
+        try:
+            with redirect_stdout(sys.stderr):
+                do()
+        except Exception as error:
+            to, self._to = self._to, None
+            why = one_line(f"{type(error).__name__}: {error}", 300)
+            words = f"{self._name} failed and gets no more; every row is kept: {why}"
+            print(f"\n{words}", file=sys.stderr)
+            with suppress(Exception):
+                to.finish()
+
+
+class _TensorBoard:
+    def __init__(self, writer: Any) -> None:
+        self._to, self.finish = writer, writer.close
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._to.add_scalar(name, value, step)
+            elif isinstance(value, str):
+                self._to.add_text(name, value, step)
+            else:
+                self._to.add_image(name, value, step, dataformats="HWC")
+
+
+def columns(record: Record, env: Mapping[str, Any]) -> dict[str, float | str]:
+    """The table's columns that a record has: numbers as floats, all else as texts.
+
+    Those of its point are named point/COLUMN.
+    """
+    from fastlab.rows import QUESTION, table
+
+    (row,) = table([record], {record.env: env}).to_dict("records")
+    own = {f"point/{n}" if n in QUESTION else str(n): v for n, v in row.items()}
+    numbers = {n: v for n, v in own.items() if isinstance(v, int | float)}
+    texts = {n: v for n, v in own.items() if isinstance(v, str) and v}
+    known = {n: float(v) for n, v in numbers.items() if isfinite(v)}
+    return known | texts | {"round": float(record.round)}
