@@ -28,7 +28,7 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 torture: .venv/installed  ## 1,000 kills of sweeps and workers, 20 of real ones; fuzz
 	FASTLAB_KILLS=1000 FASTLAB_REAL_KILLS=20 FASTLAB_FUZZ=20 $(BIN)/python -m pytest \

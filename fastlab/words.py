@@ -78,7 +78,9 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
-def one_line(text: str, most: int = 1000) -> str:
-    """The text in one printable line, its end left out where it is longer."""
-    line = printable(" ".join(text[: 2 * most].split()))
-    return line if len(line) <= most else f"{line[:most]} ..."
+def one_line(text: str, most: int = 1000, last: int = 200) -> str:
+    """The text in one printable line, where longer without its middle: hints end it."""
+    if len(text) > 2 * most:
+        text = f"{text[:most]} {text[-most:]}"
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - last]} ... {line[-last:]}"

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastlab.words import digits, factor, more, percent, plain, power, si, times
+from fastlab.words import (
+    digits,
+    factor,
+    more,
+    one_line,
+    percent,
+    plain,
+    power,
+    si,
+    times,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +62,10 @@ def test_prefixes_have_three_digits():
 @given(st.floats(1e-6, 1e6))
 def test_a_ratio_and_its_inverse_read_alike(ratio):
     assert times(ratio)[1:] == times(1 / ratio)[1:] or 0.99 < ratio < 1.01
+
+
+def test_a_long_line_keeps_its_end():
+    said = one_line("x" * 1500 + "\n" + "y" * 1500 + "; did you mean z?")
+    assert said.startswith("x" * 800 + " ... ") and said.endswith("y; did you mean z?")
+    assert len(said) == 1005
+    assert one_line("a \x1b[1m\n b") == "a \\x1b[1m b"

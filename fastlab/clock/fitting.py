@@ -210,13 +210,13 @@ def chosen(
     device: Device,
     precision: str,
     counts: Mapping[str, int],
-    near: Mapping[str, Ends],
+    near: Mapping[str, Ends] | None = None,
 ) -> list[Benchmark]:
     """The benchmarks of a precision: of each class, `counts` far apart from another.
 
     near: by class, the sizes that they are to be taken from, or next to.
     """
-    rate = device.product_rate(precision)
+    near, rate = near or {}, device.product_rate(precision)
     longest, largest = LONGEST_S[device.kind], LARGEST_BYTES[device.kind]
     picked = []
     for name, count in counts.items():

@@ -57,6 +57,14 @@ def cell(notebook: str, **names: Any) -> Explorer:
     return found
 
 
+def _batching() -> Explorer:
+    from fastlab.figures.panels import Axis
+
+    names = {"start_s": 1.5, "point_s": 0.8, "pd": pd, "Axis": Axis}
+    found: Explorer = run_cells("11", "explorer-axes", "explorer", **names)["shown"]
+    return found
+
+
 def _cutting() -> Explorer:
     dense = [fl.grid(**CUT, layers=layers)[0] for layers in (8, 12)]
     given = {"shaped": dense[:1], "judged": dense[1:], "table": fl.table([])}
@@ -107,6 +115,7 @@ def _paying() -> Explorer:
 
 
 MAKERS: dict[str, Callable[[], Explorer]] = {
+    "batching": _batching,
     "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
     "depth": _depth,
