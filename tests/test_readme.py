@@ -1,5 +1,6 @@
 """What README shows is run, so that it stays true."""
 
+import json
 import os
 import re
 import subprocess
@@ -124,3 +125,18 @@ def test_the_prose_below_the_scoreboard_is_of_the_rows():
         every = board.speedups[0]
         figures = {"n": every.n, "median": every.median, "inside": board.coverage}
         assert words.format(**figures) in said
+
+
+def test_what_it_says_of_the_prior_is_in_its_scores():
+    stored = json.loads((ROOT / "data" / "prior.json").read_text(encoding="utf-8"))
+    for what, words in (
+        ("linear 16-bit (aic_gemm)", "16-bit products {:.1f} %"),
+        ("vLLM (llm_inference_bench)", "generations of vLLM {:.1f} %"),
+    ):
+        (one,) = (
+            score
+            for score in stored["scores"]
+            if (score["what"], score["of"]) == (what, "all")
+            and score["method"] == "prior, GPU left out"
+        )
+        assert words.format(one["median"]) in " ".join(README.split())

@@ -86,12 +86,12 @@ def _fitted(
     Each point is predicted from the others, where there is a residual to do so.
     """
     found = _least_squares(priors, work, log_times)
-    left = log_times - np.log(formula(found, work))
+    left, sd = log_times - np.log(formula(found, work)), np.ones(len(log_times))
     rest = residual(work.places, left) if sized else None
     if rest is not None:
         left, sd = rest.left_out()
     missed = float(np.median(np.abs(left)) + np.mean(np.abs(left)))
-    return found, rest, left / sd if rest is not None else left, missed
+    return found, rest, left / sd, missed
 
 
 def usable(samples: Iterable[Sample]) -> tuple[list[Sample], list[str]]:

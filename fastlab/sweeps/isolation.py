@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 ISOLATIONS = ("worker", "process", "inline")
 READY_S = 600.0  # for imports and a calibration
 LEAVE_S, GONE_S = 1.0, 10.0  # to end by itself, or killed
-LEAST_S, TIMES = (
-    30.0,
-    20.0,
-)  # a time-out: so long at least, or the expected time so often
+LEAST_S, TIMES = 30.0, 20.0  # a time-out: at least, or so often the expected time
 FIRST_S = 60.0  # more for a worker's first point, which imports the model's code
 IN_TIME = 2.0  # beyond the deadline a point may go on for its expected time so often
 GROWTH = 2**31  # bytes that a worker may grow, besides twice what its point needs

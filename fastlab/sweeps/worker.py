@@ -43,13 +43,11 @@ def main() -> None:
 
 def _words(error: Exception) -> tuple[type | None, str]:
     """What an error said, and of which kind it is if that is told in one line."""
-    kinds = [kind for kind in (ValueError, OSError) if isinstance(error, kind)]
-    if not kinds:
+    kind = next((k for k in (ValueError, OSError) if isinstance(error, k)), None)
+    if kind is None:
         traceback.print_exc()
     try:
-        return (*kinds, None)[
-            0
-        ], f"{error}" if kinds else f"{type(error).__name__}: {error}"
+        return kind, f"{error}" if kind else f"{type(error).__name__}: {error}"
     except Exception:
         return None, type(error).__name__
 
