@@ -18,12 +18,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.generation.continuous_batching import requests as requests_of
 
 import fastlab as fl
 from fastlab.clock.clocks import CpuClock
@@ -35,7 +38,7 @@ from fastlab.spec.scenarios import Arrivals, Lengths, Scenario, Targets
 SERVER = Server(slots=8, chunk=128, fused=False)
 LENGTHS = Lengths(low=16, high=256), Lengths(low=4, high=40)
 CLOCK = time.thread_time  # of this thread: the wall's has other programs in it
-REPEATS = 5  # of a step that is timed alone
+REPEATS = 3  # of each step: it writes the same each time
 SHOWN = (50, 90, 99)
 
 
@@ -81,6 +84,17 @@ class Loop:
         layers = [SlotLayer(shape, length, self.place) for _ in range(shape.layers)]
         self.cache = Cache(layers=layers)
 
+    def step(
+        self, slots: Sequence[int], ids: torch.Tensor, pasts: Sequence[int]
+    ) -> Any:
+        """The next tokens, and seconds: the least of some, others disturb a step."""
+        took = []
+        for _ in range(REPEATS):
+            began = CLOCK()
+            tokens = self.run(slots, ids, pasts)
+            took.append(CLOCK() - began)
+        return tokens, min(took)
+
     @torch.inference_mode()
     def run(self, slots: Sequence[int], ids: torch.Tensor, pasts: Sequence[int]) -> Any:
         """Read ids (slots, new) after so many positions of each; the next tokens."""
@@ -98,19 +112,15 @@ class Loop:
         return out.logits[:, -1].argmax(-1)
 
     def timed(self, points: Sequence[Point]) -> list[float]:
-        """Median seconds of single steps, in turns."""
-        seconds: list[list[float]] = [[] for _ in points]
-        for _ in range(REPEATS):
-            for own, point in zip(seconds, points, strict=True):
-                work = point.workload
-                slots = list(range(work.batch))
-                writes = work.phase == "decode"
-                ids = torch.zeros(work.batch, 1 if writes else work.prompt_len).long()
-                pasts = [work.prompt_len if writes else 0] * work.batch
-                began = CLOCK()
-                self.run(slots, ids, pasts)
-                own.append(CLOCK() - began)
-        return [float(np.median(own)) for own in seconds]
+        """Seconds of single steps, each the median of three rounds."""
+        rounds = [[self._alone(point.workload) for point in points] for _ in range(3)]
+        return [float(np.median(each)) for each in zip(*rounds, strict=True)]
+
+    def _alone(self, work: fl.Workload) -> float:
+        writes = work.phase == "decode"
+        ids = torch.zeros(work.batch, 1 if writes else work.prompt_len).long()
+        pasts = [work.prompt_len if writes else 0] * work.batch
+        return float(self.step(list(range(work.batch)), ids, pasts)[1])
 
 
 def computed(requests: Requests, loop: Loop, vocab: int) -> Trace:
@@ -130,11 +140,12 @@ def computed(requests: Requests, loop: Loop, vocab: int) -> Trace:
             now = requests.at[queue[0]]
             continue
         writers = [i for i, one in active.items() if one["written"]]
-        left, began = SERVER.chunk, CLOCK()
+        left, took = SERVER.chunk, 0.0
         for i in [i for i, one in active.items() if not one["written"]]:
             one, text = active[i], texts[i]
             ids = text[:, one["read"] : one["read"] + left]
-            token = loop.run([one["slot"]], ids, [one["read"]])
+            token, own = loop.step([one["slot"]], ids, [one["read"]])
+            took += own
             one["read"], left = one["read"] + ids.shape[1], left - ids.shape[1]
             if one["read"] == text.shape[1]:
                 one["token"], one["fresh"] = token[0], True
@@ -144,10 +155,10 @@ def computed(requests: Requests, loop: Loop, vocab: int) -> Trace:
             those = [active[i] for i in writers]
             ids = torch.stack([one["token"] for one in those]).view(-1, 1)
             pasts = [requests.prompts[i] + active[i]["written"] - 1 for i in writers]
-            tokens = loop.run([one["slot"] for one in those], ids, pasts)
+            tokens, own = loop.step([one["slot"] for one in those], ids, pasts)
+            took += own
             for one, token in zip(those, tokens, strict=True):
                 one["token"], one["fresh"] = token, True
-        took = CLOCK() - began
         now, busy = now + took, busy + took
         steps.append((took, len(writers) or np.nan))
         for i, one in list(active.items()):
@@ -210,10 +221,65 @@ def compare(
         was = computed(requests, loop, point.shape.vocab)
         after = steps(loop.timed)
         for way, one in {"loop": between(before, after), **known}.items():
-            said, busy = serve(requests, one, SERVER), was.busy_s / was.at.max()
+            said = serve(requests, one, SERVER)
+            busy = said.busy_s / was.busy_s
             about = {"load": load, "steps by": way, "busy": busy}
             found.append(about | ratios(said, was))
         before = after
+    return pd.DataFrame(found)
+
+
+class Theirs:
+    """transformers' generate_batch: 8 sequences at a time, 128 tokens a pass."""
+
+    def __init__(self, point: Point) -> None:
+        requests_of.time = SimpleNamespace(perf_counter=time.process_time)
+        self.model: Any = fl.build(point, "cpu")
+        own = {"do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
+        memory = {"num_blocks": 64, "page_size": 32, "allow_block_sharing": False}
+        most = {"max_batch_tokens": 128, "max_requests_per_batch": SERVER.slots}
+        self.how = {
+            "generation_config": GenerationConfig(**own),
+            "continuous_batching_config": ContinuousBatchingConfig(**memory, **most),
+            "record_timestamps": True,
+            "warmup": False,
+        }
+
+    def run(self, prompts: Sequence[int], new: int) -> np.ndarray:
+        """Seconds to each token, [requests, new], since the first was taken up."""
+        texts = [[5] * n for n in prompts]
+        out = self.model.generate_batch(texts, max_new_tokens=new, **self.how).values()
+        began = min(one.lifespan[0] for one in out)
+        return np.array([one.timestamps for one in out]) - began
+
+    def timed(self, points: Sequence[Point]) -> list[float]:
+        """Seconds of single steps: of runs with nothing else in them."""
+        return [self._alone(point.workload) for point in points]
+
+    def _alone(self, work: fl.Workload) -> float:
+        if work.phase == "prefill":
+            return float(self.run([work.prompt_len], 1)[0, 0])
+        gaps = np.diff(self.run([work.prompt_len] * work.batch, 6)[-1])
+        return float(np.median(gaps[1:]))
+
+
+def compare_theirs(point: Point, n: int, new: int = 24) -> pd.DataFrame:
+    """The same for n requests that are there at once, each of so many tokens."""
+    theirs, server = Theirs(point), replace(SERVER, fused=True)
+    theirs.run([8], 2)  # warm
+    longest = 128, 128 + new - 1
+    steps = steps_of(point, fl.device("h100"), longest, server, theirs.timed)
+    found = []
+    for seed in range(3):
+        prompts = np.random.default_rng(seed).integers(16, 129, n).tolist()
+        took = theirs.run(prompts, new)
+        said = serve(Requests([0.0] * n, prompts, [new] * n), steps, server)
+        first, last, none = took[:, 0], took[:, -1], np.zeros(n)
+        gaps = np.diff(took).ravel(), np.ones(n * (new - 1))
+        times = none, first, (last - first) / (new - 1), last
+        was = Trace(*times, none, none, none, gaps, last.max())
+        busy = said.busy_s / was.busy_s
+        found.append({"seed": seed, "busy": busy} | ratios(said, was))
     return pd.DataFrame(found)
 
 
@@ -232,10 +298,15 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--estimates", action="store_true", help="calibrates: minutes")
+    parser.add_argument("--theirs", action="store_true", help="generate_batch instead")
     wanted = parser.parse_args()
+    torch.set_num_threads(1)
     sizes = {"layers": wanted.layers, "hidden": wanted.hidden, "vocab": 2048}
     point = point_of(family="llama", prompt_len=16, **sizes)
-    rows = compare(point, wanted.loads, wanted.requests, wanted.estimates)
+    if wanted.theirs:
+        rows = compare_theirs(point, wanted.requests)
+    else:
+        rows = compare(point, wanted.loads, wanted.requests, wanted.estimates)
     pd.set_option("display.width", 200)
     print(rows.round(2).T.to_string(header=False))
 

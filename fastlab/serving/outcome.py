@@ -129,9 +129,7 @@ def outcome(
 
 def _range(values: Sequence[float]) -> Range:
     mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return Range(mean, float("nan"), float("nan"))
-    half = student.ppf(0.975, n - 1) * float(np.std(values, ddof=1)) / n**0.5
+    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1)) / n**0.5
     return Range(mean, max(0.0, mean - half), mean + half)
 
 
@@ -171,22 +169,20 @@ def quick(
     scenario: Scenario,
     server: Server = DEFAULT,
 ) -> list[Quick]:
-    """Bounds of many points at once, three estimates each and nothing served.
+    """Of many points at once, three estimates each and nothing served.
 
-    Times of prompt and answer at the target's percentile, users as one batch: queues
-    come on top. The load is that of mean lengths with all slots taken that there is
-    memory for; inf where there is none.
+    Times of prompt and answer at the target's percentile, users writing as one batch:
+    queues come on top. The load is that of mean lengths with all slots taken that there
+    is memory for; inf where there is none.
     """
     works = [scenario.workload(point.built_shape) for point in points]
     asked = []
     for point, work in zip(points, works, strict=True):
         of, writes = caller(point, device), work.new_tokens > 1
         asked.append(of("prefill", 1 if writes else work.batch, work.prompt_len))
-        middle, batches = (
-            work.prompt_len + work.new_tokens // 2,
-            (work.batch, server.slots),
-        )
-        asked += [of("decode", batch, middle) for batch in batches * writes]
+        middle = work.prompt_len + work.new_tokens // 2
+        batches = (work.batch, server.slots) if writes else ()
+        asked += [of("decode", batch, middle) for batch in batches]
     found = iter(estimate(asked, device))
     return [_quick(work, found, device, scenario, server) for work in works]
 

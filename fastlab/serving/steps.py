@@ -80,7 +80,9 @@ def call(point: Point, phase: str, batch: int, tokens: int, served: bool) -> Poi
     served: as an engine with a cost a step runs it. What cannot read prompts has them
     read eagerly. ValueError for a runtime that writes whole answers alone.
     """
-    recipe = replace(point.recipe, unroll=1)
+    recipe = point.recipe
+    if recipe.unroll > 1:
+        recipe = replace(recipe, unroll=1)
     if recipe.engine.phases == ("generate",):
         recipe.refuse("runtime", "writes whole answers and has no steps to serve with")
     if phase not in recipe.engine.phases:

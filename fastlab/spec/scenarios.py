@@ -158,6 +158,10 @@ class Scenario(Spec):
     floor: float
     sources: Mapping[str, str] = field(hash=False)
 
+    def __post_init__(self) -> None:
+        if not self.prompt.at(0):
+            raise ValueError("prompt must have 1 token or more")
+
     def workload(self, shape: ModelShape) -> Workload:
         """One call with the lengths at the target's percentile, clipped to the model.
 
