@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -200,7 +199,7 @@ def as_rows(loop: Loop, points: Sequence[Point]) -> list[float]:
 
 def compare(
     point: Point, loads: Sequence[float], n: int, estimates: bool
-) -> pd.DataFrame:
+) -> Iterator[dict[str, Any]]:
     """A row for each load and each way to know the steps."""
     most = tuple(length.at(100) for length in LENGTHS)
     loop, device = Loop(point, sum(most)), fl.device("h100")  # not asked where timed
@@ -213,7 +212,7 @@ def compare(
     if estimates:
         known["estimates"] = steps(None)
     loop.timed([replace(point, workload=fl.Workload("prefill", 1, 8))])  # warm
-    before, found = steps(loop.timed), []
+    before = steps(loop.timed)
     probe = draw(scenario(1.0), point.shape, 500, 0)
     full = capacity(probe, before, SERVER).rate
     for load in loads:
@@ -224,9 +223,8 @@ def compare(
             said = serve(requests, one, SERVER)
             busy = said.busy_s / was.busy_s
             about = {"load": load, "steps by": way, "busy": busy}
-            found.append(about | ratios(said, was))
+            yield about | ratios(said, was)
         before = after
-    return pd.DataFrame(found)
 
 
 class Theirs:
@@ -263,13 +261,12 @@ class Theirs:
         return float(np.median(gaps[1:]))
 
 
-def compare_theirs(point: Point, n: int, new: int = 24) -> pd.DataFrame:
+def compare_theirs(point: Point, n: int, new: int = 24) -> Iterator[dict[str, Any]]:
     """The same for n requests that are there at once, each of so many tokens."""
     theirs, server = Theirs(point), replace(SERVER, fused=True)
     theirs.run([8], 2)  # warm
     longest = 128, 128 + new - 1
     steps = steps_of(point, fl.device("h100"), longest, server, theirs.timed)
-    found = []
     for seed in range(3):
         prompts = np.random.default_rng(seed).integers(16, 129, n).tolist()
         took = theirs.run(prompts, new)
@@ -279,8 +276,7 @@ def compare_theirs(point: Point, n: int, new: int = 24) -> pd.DataFrame:
         times = none, first, (last - first) / (new - 1), last
         was = Trace(*times, none, none, none, gaps, last.max())
         busy = said.busy_s / was.busy_s
-        found.append({"seed": seed, "busy": busy} | ratios(said, was))
-    return pd.DataFrame(found)
+        yield {"seed": seed, "busy": busy} | ratios(said, was)
 
 
 def between(one: Steps, other: Steps) -> Steps:
@@ -307,8 +303,13 @@ def main() -> None:
         rows = compare_theirs(point, wanted.requests)
     else:
         rows = compare(point, wanted.loads, wanted.requests, wanted.estimates)
-    pd.set_option("display.width", 200)
-    print(rows.round(2).T.to_string(header=False))
+    for i, row in enumerate(rows):
+        if not i:
+            print(" ".join(f"{name:>9}" for name in row))
+        cells = (
+            f"{v:>9.2f}" if isinstance(v, float) else f"{v:>9}" for v in row.values()
+        )
+        print(" ".join(cells), flush=True)
 
 
 if __name__ == "__main__":
