@@ -28,6 +28,7 @@ os.environ.setdefault("USE_HUB_KERNELS", "NO")
 _HOMES = {
     "fastlab.spec": ("ModelShape", "Workload", "Recipe", "Point", "grid"),
     "fastlab.spec.pruning": ("Pruning",),
+    "fastlab.spec.scenarios": ("scenario", "scenarios"),
     "fastlab.cost.operations": ("operations",),
     "fastlab.cost.memory": ("parameters", "kv_cache_bytes"),
     "fastlab.latency.devices": ("device", "devices"),
