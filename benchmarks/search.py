@@ -7,21 +7,9 @@ Success: the chosen one is within 3 % of the best.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
-
 import numpy as np
 
-from fastlab.search.beliefs import TIMES, Beliefs
-from fastlab.search.engine import (
-    BETTER,
-    VISITS,
-    Goal,
-    decided,
-    explore,
-    finalists,
-)
+from fastlab.search.beliefs import Beliefs
 
 
 def space(n: int, scale: float, seed: int, reach: float = 1.1):
