@@ -57,7 +57,7 @@ def search(floor: Any, every: bool, **how: Any) -> None:
         own = [name for name in names if rows[name].notna().any()]
         echo_table((rows if every else rows.head(SHOWN))[own], title)
     for low, high, i in result.along():
-        say(f"lambda {low:.3g} to {high:.3g}: {result.plan.candidates[i].point.label}")
+        say(f"lambda {low:.3g} to {high:.3g}: {result.name(i)}")
     for line in result.words():
         say(line)
     if how["on"] == "here":

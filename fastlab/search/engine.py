@@ -136,7 +136,10 @@ def decided(visits: Mapping[int, Sequence[float]], extra: np.ndarray) -> list[in
 
 
 def likely_best(goal: Goal, good: np.ndarray) -> list[int]:
-    """Where nothing is measured: those that are the best in 95 % of joint draws."""
+    """Where nothing is measured: those that are the best in 95 % of joint draws.
+
+    The one that is expected to be it first.
+    """
     after = goal.after({})
     able = np.flatnonzero((good >= 0.5) & (np.exp(after.mean) <= goal.limits))
     if not len(able):
@@ -144,6 +147,6 @@ def likely_best(goal: Goal, good: np.ndarray) -> list[int]:
     some = able[np.argsort(goal.scores(after)[able], kind="stable")[:LIKELIEST]]
     drawn = np.exp(after.draws(some, DRAWS, np.random.default_rng(0)))
     wins = np.bincount((drawn + goal.extra[some]).argmin(axis=1), minlength=len(some))
-    order = np.argsort(-wins, kind="stable")
-    enough = int(np.searchsorted(np.cumsum(wins[order]), 0.95 * DRAWS)) + 1
-    return [int(some[k]) for k in order[:enough]]
+    often = np.argsort(-wins, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(wins[often]), 0.95 * DRAWS)) + 1
+    return [int(some[k]) for k in sorted(often[:enough])]

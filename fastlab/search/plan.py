@@ -97,7 +97,7 @@ def plan(
         for i, own in enumerate(found)
     ]
     limits = np.array([min(own, default=math.inf) for own in ends])
-    goal = Goal(_beliefs(every, found), limits, shares * unit_s / lam)
+    goal = Goal(beliefs_of(every, found), limits, shares * unit_s / lam)
     losses = Losses([own.point for own in every], floor)
     return Plan(every, found, goal, losses, wanted, why, shares, unit_s)
 
@@ -144,7 +144,7 @@ def _nobody(
     )
 
 
-def _beliefs(every: Sequence[Candidate], found: Sequence[dict[str, Any]]) -> Beliefs:
+def beliefs_of(every: Sequence[Candidate], found: Sequence[dict[str, Any]]) -> Beliefs:
     """Kinds, ways, and classes: what the estimate cannot tell apart has one time."""
     recipes, shapes = zip(
         *[(c.point.recipe, c.point.built_shape) for c in every], strict=True

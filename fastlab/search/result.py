@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 AIMS = ("latency_ms", "loss", "memory_gb", "usd_per_1000")  # all of them the less
 SECONDS_PER_HOUR = 3600
+SHOWN = 6  # winners and ties, in words
 
 
 @dataclass
@@ -125,12 +126,22 @@ class Result:
             told if self.measured else f"estimated, none {of} measured: {self.device}"
         )
         lines = [f"{told}; {self.stopped}"]
-        for i in self.winners:
+        if not self.winners:
+            return [*lines, self._nobody()]
+        for i in self.winners[:SHOWN]:
             names = {"e2e_s": "", "ttft_s": "TTFT ", "tpot_s": "TPOT "}
             each = [f"{names[n]}{digits(s * 1e3)} ms" for n, s in self.times[i].items()]
-            label = self.plan.candidates[i].point.label
-            lines.append(f"{self.verdict(i)}: {label}: {', '.join(each)}")
-        return lines if self.winners else [*lines, self._nobody()]
+            lines.append(f"{self.verdict(i)}: {self.name(i)}: {', '.join(each)}")
+        more = len(self.winners) - SHOWN
+        return [*lines, f"and {more} ties more"] if more > 0 else lines
+
+    def name(self, i: int) -> str:
+        """A candidate in words: model, recipe and call."""
+        point = self.plan.candidates[i].point
+        recipe = point.recipe
+        ways = {"eager": recipe.runtime, "sdpa": recipe.attention}
+        own = [value for usual, value in ways.items() if value != usual]
+        return " ".join([point.label, f"{recipe.cache} cache", *own])
 
     def _nobody(self) -> str:
         """Which measured candidate comes closest, and what it would need."""

@@ -133,8 +133,8 @@ def _with(number: int, lists: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(lists, dict):
         raise ValueError(f"grid {number} must be a mapping of fields to values")
     if twice := lists.keys() & beside.keys():
-        name = min(twice)
-        raise ValueError(f"grid {number}: {name} is given beside it: {beside[name]!r}")
+        why = "is given beside the file: by the scenario, or as --model"
+        raise ValueError(f"grid {number}: {min(twice)} {why}")
     return {**lists, **beside}
 
 
