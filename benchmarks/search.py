@@ -25,8 +25,8 @@ from statistics import median
 import numpy as np
 from scipy.special import ndtr
 
-from fastlab.search.beliefs import LOSSES, Beliefs
-from fastlab.search.engine import (
+from fastlab.searches.beliefs import LOSSES, Beliefs
+from fastlab.searches.engine import (
     BETTER,
     VISITS,
     Goal,
@@ -34,8 +34,8 @@ from fastlab.search.engine import (
     explore,
     finalists,
 )
-from fastlab.search.plan import beliefs_of
-from fastlab.search.spaces import Candidate
+from fastlab.searches.plan import beliefs_of
+from fastlab.searches.spaces import Candidate
 from fastlab.sweeps.store import Store
 
 SIZES = ("layers", "hidden", "kind", "way", "batch")

@@ -54,7 +54,7 @@ _HOMES = {
     "fastlab.sweeps.store": ("Store",),
     "fastlab.sweeps.run": ("sweep",),
     "fastlab.sweeps.reference": ("references",),
-    "fastlab.search.run": ("search",),
+    "fastlab.searches.run": ("search",),
     "fastlab.rows": ("table", "estimated", "over"),
     "fastlab.literature": ("published",),
     "fastlab.reading": ("short", "styled"),

@@ -39,7 +39,7 @@ def search(floor: Any, every: bool, **how: Any) -> None:
 
     The same command after an interruption goes on where it stopped.
     """
-    from fastlab.search.run import search as run
+    from fastlab.searches.run import search as run
 
     with suppress(ValueError):  # search() refuses what is neither
         floor = None if floor == "none" else float(floor)

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastlab.latency.devices import device as device_named
 from fastlab.record import Record
-from fastlab.search.engine import (
+from fastlab.searches.engine import (
     FINALISTS,
     VISITS,
     decided,
@@ -23,10 +23,10 @@ from fastlab.search.engine import (
     finalists,
     likely_best,
 )
-from fastlab.search.plan import Plan, missed, plan
-from fastlab.search.quality import losses_in, model_of
-from fastlab.search.result import Result
-from fastlab.search.spaces import read_space
+from fastlab.searches.plan import Plan, missed, plan
+from fastlab.searches.quality import losses_in, model_of
+from fastlab.searches.result import Result
+from fastlab.searches.spaces import read_space
 from fastlab.spec.checks import check_count, check_number
 from fastlab.spec.point import Point
 from fastlab.spec.scenarios import scenario as scenario_named

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from fastlab.record import Record
-from fastlab.search.beliefs import LOSSES, Beliefs, codes_of
+from fastlab.searches.beliefs import LOSSES, Beliefs, codes_of
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
 from fastlab.words import percent

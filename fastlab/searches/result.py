@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlab.search.plan import Plan, excess
+from fastlab.searches.plan import Plan, excess
 from fastlab.spec.grids import flat
 from fastlab.words import digits, percent, times
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from fastlab.search.beliefs import Beliefs, Posterior
+from fastlab.searches.beliefs import Beliefs, Posterior
 
 FEWEST, RISK, BETTER = 12, 0.02, 0.03  # measured; chance of a miss; what is one
 DRAWS, LIKELIEST = 400, 60

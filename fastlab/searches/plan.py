@@ -12,10 +12,10 @@ import numpy as np
 from fastlab.cost.memory import RESERVE
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.search.beliefs import Beliefs, codes_of
-from fastlab.search.engine import Goal
-from fastlab.search.quality import Losses
-from fastlab.search.spaces import Candidate
+from fastlab.searches.beliefs import Beliefs, codes_of
+from fastlab.searches.engine import Goal
+from fastlab.searches.quality import Losses
+from fastlab.searches.spaces import Candidate
 from fastlab.spec.checks import check_number
 from fastlab.spec.scenarios import Targets
 from fastlab.spec.unsupported import unsupported
