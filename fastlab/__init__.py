@@ -55,6 +55,7 @@ _HOMES = {
     "fastlab.sweeps.store": ("Store",),
     "fastlab.sweeps.run": ("sweep",),
     "fastlab.sweeps.reference": ("references",),
+    "fastlab.searches.run": ("search",),
     "fastlab.rows": ("table", "estimated", "over"),
     "fastlab.literature": ("published",),
     "fastlab.reading": ("short", "styled"),
