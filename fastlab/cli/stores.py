@@ -1,4 +1,4 @@
-"""fastlab table, check, export and merge: stores as they are, and as files."""
+"""fastlab table, check, export, report, merge: stores as they are, and as files."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ SHOWN = 10  # lines of one kind that are listed one by one
 folder_argument = click.Path(exists=True, file_okay=False)
 mix_hosts_option = click.option(
     "--mix-hosts", is_flag=True, help="rows of one device may be of several hosts"
+)
+WORSE_HELP = "what a winner may lose: share of bits per byte, without a text nats of KL"
+worse_option = click.option(
+    "--worse",
+    type=click.FloatRange(0),
+    default=0.02,
+    show_default=True,
+    help=WORSE_HELP,
 )
 
 
@@ -99,6 +107,22 @@ def export(folder: str, to: str, out: str | None) -> None:
     write_table(rows, path, to)
     _list("skipped", bad)
     say(f"{len(rows)} rows: {path}")
+
+
+@main.command()
+@click.argument("folder", metavar="STORE", type=folder_argument)
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False), help="[STORE/report.html]"
+)
+@worse_option
+def report(folder: str, out: str | None, worse: float) -> None:
+    """Write one page about a STORE that needs no network: what to run, and why."""
+    from fastlab.record import write_atomically
+    from fastlab.report.page import page
+
+    path, made = Path(out or Path(folder) / "report.html"), page(_store(folder), worse)
+    write_atomically(path, lambda fresh: fresh.write_text(made, encoding="utf-8"))
+    say(f"{path}: {len(made.encode()) / 1e3:.0f} kB")
 
 
 @main.command()
