@@ -151,17 +151,27 @@ def _echo_rows(path: str) -> None:
     click.echo(f", {within(known, 1.25)}\n")
 
 
+def writer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a model is loaded as, what runs it, and how tokens are drawn."""
+    shown: dict[str, Any] = {"show_default": True}
+    for option in (
+        click.option("--seed", default=0, **shown),
+        click.option("--top-k", default=0, help="0 = all tokens", **shown),
+        click.option("--temperature", default=0.0, help="0 = greedy", **shown),
+        click.option("--runtime", default="eager", help=RUNTIME_HELP, **shown),
+        device_option,
+        click.option("--precision", help="[fp32, or what the folder holds]"),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("prompt")
 @click.option("--model", required=True, help="hub name or local folder")
 @click.option("--new-tokens", default=32, show_default=True)
-@click.option("--precision", help="[fp32, or what the folder holds]")
-@device_option
+@writer_options
 @click.option("--stream", "streamed", is_flag=True, help="show text as it is made")
-@click.option("--runtime", default="eager", show_default=True, help=RUNTIME_HELP)
-@click.option("--temperature", default=0.0, show_default=True, help="0 = greedy")
-@click.option("--top-k", default=0, show_default=True, help="0 = all tokens")
-@click.option("--seed", default=0, show_default=True)
 @click.option("--stop", multiple=True, help="end before this text; may be repeated")
 def generate(
     prompt: str, model: str, new_tokens: int, precision: str | None, **how: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,72 +33,60 @@ if TYPE_CHECKING:
 @click.option("--text", multiple=True, help="text file, where a recipe learns or looks")
 @students_option
 def pack(
-    to: str,
-    store: str | None,
-    best: bool,
-    key: str,
-    worse: float,
-    device: str,
-    text: tuple[str, ...],
-    students: str | None,
-    **options: str | None,
+    to: str, store: str | None, best: bool, key: str, worse: float, **options: Any
 ) -> None:
     """Make a model as a recipe says and write it to a folder that loads as it is.
 
     The recipe: the options of `fastlab measure`, or a row of a store. The folder holds
-    weights, config, tokenizer, and fastlab.json, which says what it is.
+    weights, config, tokenizer, and fastlab.json, which says what they are.
     """
-    from fastlab.shrink.packing import check_free
-
-    check_free(to)
-    if (best or key) and not store:
-        raise ValueError("--best and --key are of a store: name it with --from")
+    if (path := Path(to)).exists() and (path.is_file() or any(path.iterdir())):
+        raise ValueError(f"--to {to} is not empty: name a folder that is, or none yet")
+    device, *of = (options.pop(name) for name in ("device", "text", "students"))
+    source = options["model"]
+    named = [name for name, value in options.items() if value and name != "model"]
+    if (best or key) and (not store or (best and key) or named):
+        raise ValueError("--best or --key needs --from STORE, and no other recipe")
     records = [*store_of(store).each(samples=False)] if store else []
+    envs = store_of(store).envs() if store else {}
     if best or key:
-        others = [
-            name for name, v in options.items() if v is not None and name != "model"
-        ]
-        if others or (best and key):
-            raise ValueError(f"--best, --key or {others or 'options'}: one of them")
         point = _chosen(records, key, worse)
     else:
-        points = given.points_from(options)
-        if len(points) != 1:
-            raise ValueError(f"{len(points)} points: a folder holds one, name it")
-        point = points[0]
-    envs = store_of(store).envs() if store else {}
+        point, *others = given.points_from(options)
+        if others:
+            raise ValueError(f"{1 + len(others)} points, and a folder holds one model")
     rows = [
         row.to_dict() | {"environment": envs.get(row.env)}
         for row in records
         if row.point.model_key == point.model_key
     ]
-    _pack(point, to, rows, device, options["model"], text, students)
+    _pack(point, path, rows, device, source, *of)
+    say(f"{to}: {point.label}, with {len(rows)} rows of it")
 
 
 def _chosen(records: list[Record], key: str, worse: float) -> Point:
-    """The point of a row: the winner's, or that whose key begins so."""
-    from fastlab.report.winner import judged, main_call
-    from fastlab.report.winner import winner as winner_of
+    """The point of the row whose key begins so; without one, that of the winner."""
+    from fastlab.report.winner import judged, main_call, winner
 
     if key:
         found = {row.key: row.point for row in records if row.key.startswith(key)}
         if len(found) != 1:
             raise ValueError(f"key={key!r} begins the keys of {len(found)} rows, not 1")
         return next(iter(found.values()))
-    won = winner_of(main_call(judged(records, {})), worse)
-    if won is None:
+    best = winner(main_call(judged(records, {})), worse) if records else None
+    if best is None:
         raise ValueError(f"no row of the store is known to lose at most {worse:g}")
-    return records[int(str(won.name))].point
+    return records[int(str(best.name))].point
 
 
 def _pack(
-    point: Point, to: str, rows: list[Any], device: str, source: Any, *of: Any
+    point: Point, path: Path, rows: list[Any], device: str, source: Any, *of: Any
 ) -> None:
-    from fastlab import machine
+    from fastlab import __version__, machine
     from fastlab.checkpoints import tokenizer_of
     from fastlab.report.winner import MODEL, source_of
-    from fastlab.shrink.packing import pack as packed
     from fastlab.shrink.recipes import build
+    from fastlab.shrink.saved import save
     from fastlab.shrink.trained import Trained
     from fastlab.spec.unsupported import unsupported
 
@@ -105,26 +94,19 @@ def _pack(
     if reason := unsupported(point, machine.Here(kind)):
         raise ValueError(reason)
     if point.seed is None:
-        source, (text, students) = source or source_of(point), of
-        if source == MODEL:
-            raise ValueError(f"weights={point.weights!r}: say where they are: --model")
-        trained = Trained(source, text, students or "results/students")
-    model = build(point, kind, trained)
+        if (source := source or source_of(point)) == MODEL:
+            raise ValueError(f"weights={point.weights!r}: say where they are, --model")
+        trained = Trained(source, of[0], of[1] or "results/students")
     tokenizer = tokenizer_of(trained.folder) if trained else None
-    manifest = packed(model, point, to, tokenizer, rows)
-    say(f"{to}: {point.label}, {len(manifest['files'])} files, {len(rows)} rows of it")
+    about = {"fastlab": __version__, "point": point.to_dict(), "rows": rows}
+    save(build(point, kind, trained), path, tokenizer, **about)
 
 
 @main.command()
 @click.argument("model", metavar="DIR|NAME")
 @click.option("--prompt", help="answer this, and end")
 @click.option("--max-new-tokens", default=256, show_default=True)
-@click.option("--precision", help="[fp32, or what the folder holds]")
-@device_option
-@click.option("--runtime", default="eager", show_default=True, help=run.RUNTIME_HELP)
-@click.option("--temperature", default=0.0, show_default=True, help="0 = greedy")
-@click.option("--top-k", default=0, show_default=True, help="0 = all tokens")
-@click.option("--seed", default=0, show_default=True)
+@run.writer_options
 def chat(model: str, prompt: str | None, max_new_tokens: int, **how: Any) -> None:
     """Talk with a model: a folder, a hub name, or one under data/checkpoints.
 
@@ -134,12 +116,11 @@ def chat(model: str, prompt: str | None, max_new_tokens: int, **how: Any) -> Non
 
     check_count("max_new_tokens", max_new_tokens)
     from fastlab.checkpoints import folder_of
-
-    model = folder_of(model)
-    where = run.checked(model, how["precision"], how["device"], how["runtime"])
     from fastlab.runtime.chat import Chat
     from fastlab.runtime.sampling import Sampling
 
+    model = folder_of(model)
+    where = run.checked(model, how["precision"], how["device"], how["runtime"])
     sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
     loaded = run.load_writer(model, *where, "fastlab generate may run it")
     talk = Chat(*loaded, max_new_tokens, sampling, how["runtime"])
@@ -152,17 +133,17 @@ def _lines() -> Iterator[str]:
     typed = sys.stdin.isatty()
     while True:
         try:
-            words = input("> " if typed else "")
+            words = input("> " if typed else "").strip()
         except EOFError:
             return
         except KeyboardInterrupt:
             if not typed:
                 raise
+            words = ""
             click.echo("\n/quit or Ctrl-D ends the talk", err=True)
-            continue
-        if words.strip() == "/quit":
+        if words == "/quit":
             return
-        if words.strip():
+        if words:
             yield words
 
 

@@ -20,7 +20,6 @@ from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
 
 WORSE = 0.02  # at most so much is lost by a winner
-PLAIN_FIRST = ("fp32", "bf16", "fp16")  # recipes that others are compared with
 MODEL = "MODEL"  # stands for a folder or hub name, which rows do not hold
 KEPT = Path(__file__).parents[2] / "data" / "checkpoints"
 _PARTS = {cls.__name__.lower(): cls for cls in VERBS}
@@ -63,11 +62,10 @@ def source_of(point: Point) -> str:
 
 def command(point: Point, verb: str, *rest: str) -> str:
     """`fastlab VERB` with the options of a point, for a shell."""
-    fields = options(point, source_of(point)).items()
-    pairs = [("--" + name.replace("_", "-"), str(value)) for name, value in fields]
-    return shlex.join(
-        ["fastlab", verb, *(word for pair in pairs for word in pair), *rest]
-    )
+    words = ["fastlab", verb]
+    for name, value in options(point, source_of(point)).items():
+        words += ["--" + name.replace("_", "-"), str(value)]
+    return shlex.join([*words, *rest])
 
 
 def python(point: Point, folder: str) -> str:
@@ -88,48 +86,32 @@ def judged(
     call: a model and its workload, whatever the recipe; `which` tells calls apart.
     loss: bits per byte above the dense model's, as a share; without a text KL in nats;
     0 of dense fp32, missing where nobody asked. The gains are over the `baseline` of
-    the call: its plain fp32 row, else bf16, else fp16, else the slowest.
+    the call: its plain fp32 row, else that of its slowest recipe.
     """
-    points = [record.point for record in records]
-    told = [
-        canonical({**p.to_dict(), "recipe": r.device})
-        for p, r in zip(points, records, strict=True)
-    ]
-    words = [", ".join(map(str, _words(point))) for point in points]
-    rows = table(records, envs).assign(
-        recipe=words, call=[*map(_call, points)], which=told
-    )
-    plain = np.array([p.recipe.weights_key == PLAIN.weights_key for p in points], bool)
+    rows = table(records, envs)
+    rows[["recipe", "call", "which"]] = [_words(record) for record in records]
+    recipes = [record.point.recipe for record in records]
+    plain = np.array([r.weights_key == PLAIN.weights_key for r in recipes], bool)
     plain &= rows["cache"].isin(LOSSLESS).to_numpy()
-    kl, bits, dense = (
-        rows[name].astype(float)
-        for name in ("kl_nats", "bits_per_byte", "dense_bits_per_byte")
-    )
+    ms = rows["measured_ms"] = rows["measured_ms"].astype(float)
+    kl, bits = (rows[name].astype(float) for name in ("kl_nats", "bits_per_byte"))
     kl = kl.mask(plain & kl.isna(), 0.0)
-    rows = rows.assign(kl_nats=kl, loss=(bits / dense - 1).fillna(kl).mask(plain, 0.0))
-    each = rows[rows["measured_ms"].notna()].groupby("which", sort=False)
-    rows["baseline"] = rows.index.isin([_baseline(own) for _, own in each])
+    share = bits / rows["dense_bits_per_byte"].astype(float) - 1
+    rows = rows.assign(kl_nats=kl, loss=share.fillna(kl).mask(plain, 0.0))
+    first = ms.mask(ms.notna() & (rows["recipe"] == "fp32"), np.inf).dropna()
+    rows["baseline"] = rows.index.isin(first.groupby(rows["which"]).idxmax())
     return over(rows, ["which"], baseline=True)
 
 
-def _words(point: Point) -> list[Any]:
-    """A recipe in words: its precision, and what else is not as usual."""
-    fields = _recipe(point)
-    return [fields.pop("precision"), *(f"{n} {value}" for n, value in fields.items())]
-
-
-def _call(point: Point) -> str:
+def _words(record: Record) -> tuple[str, str, str]:
+    """Recipe and call in words, and all that makes the call."""
+    point, fields = record.point, _recipe(record.point)
     shape, work = point.shape, point.workload
-    size = f"{shape.family} {shape.layers}x{shape.hidden} {work.phase}"
-    new = f" +{work.new_tokens}" * (work.phase == "generate")
-    return f"{size} {work.prompt_len}{new}, batch {work.batch}"
-
-
-def _baseline(rows: pd.DataFrame) -> Any:
-    """The index of the row that others of the same call are compared with."""
-    first = (rows.index[rows["recipe"] == name] for name in PLAIN_FIRST)
-    slowest = rows["measured_ms"].astype(float).idxmax()
-    return next((found[0] for found in first if len(found)), slowest)
+    named = [fields.pop("precision"), *(f"{n} {fields[n]}" for n in fields)]
+    call = f"{shape.family} {shape.layers}x{shape.hidden} {work.phase} "
+    call += f"{work.prompt_len}{f' +{work.new_tokens}' * (work.phase == 'generate')}"
+    which = canonical(point.to_dict() | {"recipe": record.device})
+    return ", ".join(named), f"{call}, batch {work.batch}", which
 
 
 def main_call(rows: pd.DataFrame) -> pd.DataFrame:
@@ -140,10 +122,10 @@ def main_call(rows: pd.DataFrame) -> pd.DataFrame:
     return most.sort_values("measured_ms", kind="stable")
 
 
-def winner(rows: pd.DataFrame, worse: float = WORSE) -> pd.Series | None:
+def winner(main: pd.DataFrame, worse: float = WORSE) -> pd.Series | None:
     """The fastest row that loses at most `worse`; None where none is known to."""
-    fit = rows[(rows["loss"] <= worse) & rows["measured_ms"].notna()]
-    return None if fit.empty else fit.loc[fit["measured_ms"].astype(float).idxmin()]
+    fit = main[main["loss"] <= worse]
+    return None if fit.empty else fit.iloc[0]
 
 
 def frontier(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
