@@ -41,7 +41,7 @@ class Chat:
         config: Any = model.config
         text = config.get_text_config(decoder=True)
         self.most = getattr(text, "max_position_embeddings", 2**31)
-        self._ids([{"role": "user", "content": "Hello"}])
+        self._text([{"role": "user", "content": "Hello"}])
 
     def answer(self, words: str) -> Iterator[str]:
         """The answer piece by piece; ValueError where the words alone have no room."""
@@ -71,18 +71,21 @@ class Chat:
     def _template(self) -> bool:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
-    def _ids(self, turns: list[dict[str, str]]) -> Tensor:
-        """The tokens (1, n) of turns, as the model is to continue them."""
+    def _text(self, turns: list[dict[str, str]]) -> str:
+        """Turns as the model is to go on with them."""
         if not self._template:
-            text = "".join(turn["content"] for turn in turns)
-            return ids_of(self.model, self.tokenizer, text)
-        asked: Any = {"tokenize": False, "add_generation_prompt": True}
+            return "".join(turn["content"] for turn in turns)
+        how: Any = {"tokenize": False, "add_generation_prompt": True}
         try:
-            text = self.tokenizer.apply_chat_template(turns, **asked)
+            return str(self.tokenizer.apply_chat_template(turns, **how))
         except Exception as error:  # whatever a stranger's template raises
             why = one_line(f"{type(error).__name__}: {error}", 300)
             raise ValueError(f"the chat template cannot be rendered: {why}") from error
-        return ids_of(self.model, self.tokenizer, text, add_special_tokens=False)
+
+    def _ids(self, turns: list[dict[str, str]]) -> Tensor:
+        """The tokens (1, n) of that; a template has written special ones already."""
+        how = {"add_special_tokens": False} if self._template else {}
+        return ids_of(self.model, self.tokenizer, self._text(turns), **how)
 
     def _decoder_of(self, positions: int) -> Decoder:
         """The decoder, made anew where its cache is too short; a cache costs time."""
