@@ -1,4 +1,4 @@
-"""The command `fastlab`: predict, measure, sweep, run a notebook, generate text."""
+"""The command `fastlab`: predict, measure, search, run a notebook, talk with a model."""
 
 from fastlab.cli import (
     measure,
@@ -10,8 +10,20 @@ from fastlab.cli import (
     search,
     stores,
     train,
+    winner,
 )
 from fastlab.cli.points import main
 
-__all__ = ["main", "measure", "models", "predict", "run", "scenario", "score", "search"]
-__all__ += ["stores", "train"]
+__all__ = [
+    "main",
+    "measure",
+    "models",
+    "predict",
+    "run",
+    "scenario",
+    "score",
+    "search",
+    "stores",
+    "train",
+    "winner",
+]
