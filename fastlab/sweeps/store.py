@@ -95,18 +95,19 @@ class Store(AbstractContextManager["Store"]):
             words = "a store must be a folder of JSONL files, or a name not yet taken"
             raise NotADirectoryError(errno.ENOTDIR, words, str(self.folder))
 
-    def begin(self, env: Mapping[str, Any]) -> Self:
-        """Make the folder, lock it, set torn tails aside; `env` is this writer's line.
+    def begin(self, *envs: Mapping[str, Any]) -> Self:
+        """Make the folder, lock it, set torn tails aside; `envs` are those of its rows.
 
-        Raises StoreBusy naming the process that holds the lock, ValueError or TypeError
-        if `env` is not JSON or uses a name of the line's own, OSError if not writable.
+        Rows that name none are of the first. Raises StoreBusy naming the process that
+        holds the lock, ValueError or TypeError if one is not JSON or uses a name of the
+        line's own, OSError if not writable.
         """
-        taken = [n for n in _OWN if n in env]
-        if taken:
+        if taken := [name for name in _OWN if any(name in env for env in envs)]:
             raise ValueError(f"env must not name {', '.join(taken)}: set by the store")
-        line = {"schema": SCHEMA, "kind": "env", "env": digest(dict(env)), **env}
+        own = {"schema": SCHEMA, "kind": "env"}
+        lines = [{**own, "env": digest(dict(env)), **env} for env in envs]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._writer = Writer(self.folder, line)
+        self._writer = Writer(self.folder, lines)
         return self
 
     def start(self, **about: Any) -> None:
