@@ -112,7 +112,7 @@ class Cluster(Target):
         if len(names) != 1:
             raise WorkerFailed(f"the nodes must have one device: {', '.join(names)}")
         first, _ = found[0]
-        super().__init__(first.name, first.settings, first.profile)
+        super().__init__(first.name, first.settings, first.profile, len(found))
         for one, (_, env) in zip(self.hired, found, strict=True):
             one.env = dict(env)
 

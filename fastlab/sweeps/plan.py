@@ -34,6 +34,7 @@ class Target:
     name: str
     settings: Settings
     profile: Device | None = None
+    count: int = 1  # of such devices, one beside the other
 
     def key(self, point: Point) -> str:
         """The key of the rows that a point gets there."""

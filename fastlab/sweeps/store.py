@@ -30,7 +30,7 @@ from fastlab.sweeps.lines import (
     whole_lines,
     why_bad,
 )
-from fastlab.sweeps.rounds import of_one_host, pooled
+from fastlab.sweeps.rounds import hosts_of, of_one_host, pooled
 from fastlab.sweeps.writer import Writer, torn_tail
 
 # Others are not final: such a row is tried again by the next sweep.
@@ -167,8 +167,7 @@ class Store(AbstractContextManager["Store"]):
         for lines in self._visits(keys, bad):
             visits.setdefault(lines[-1].key, []).append(lines)
         often = any(len(rounds) > 1 for rounds in visits.values())
-        envs = self.envs() if often else {}
-        hosts = {name: env.get("host") for name, env in envs.items()}
+        hosts = hosts_of(self.envs()) if often else {}
         with ExitStack() as files:
             read = partial(self._best, Files(self.folder, files), samples, bad)
             for own in visits.values():

@@ -3,11 +3,15 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from fastlab.cli import main
+from fastlab.cli import points as given
 from fastlab.record import Record
 from fastlab.sweeps.cluster import Cluster
 from fastlab.sweeps.isolation import OutOfTime, bench_in
@@ -15,6 +19,7 @@ from fastlab.sweeps.run import measured
 from fastlab.sweeps.store import Store
 from tests.sweeps.standin import StandIn, points
 from tests.sweeps.test_isolation import gone, lines, said, swept, wait_until
+from tests.sweeps.test_sweep_cli import GRID
 from tests.sweeps.test_torture import table_of
 
 ray = pytest.importorskip("ray")
@@ -102,6 +107,31 @@ def test_what_a_bench_refuses_is_said_by_the_sweep(cluster, tmp_path):
         bench_in("worker", Refusing, tmp_path, "value", kind=Cluster),
     ):
         pass
+
+
+class Apart(Slow):
+    """Of a host of its own."""
+
+    def environment(self) -> Mapping[str, Any]:
+        return super().environment() | {"host": f"host {os.getpid()}"}
+
+
+def apart(folder: Path, *_: object) -> Apart:
+    return Apart(folder, {})
+
+
+def test_hosts_are_mixed_by_a_flag_alone(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(given, "bench_of", partial(apart, tmp_path))
+    file, folder = tmp_path / "sweep.yaml", tmp_path / "store"
+    file.write_text(GRID % "'random:1', 'random:2', 'random:3'")
+    args = ["sweep", str(file), "--store", str(folder), "--executor", "ray"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 2 and "which differ in speed" in done.output
+    assert not folder.exists()
+    done = CliRunner().invoke(main, [*args, "--mix-hosts"])
+    assert done.exit_code == 0 and "in all: 3 ok" in done.output
+    assert (folder / "table.csv").read_text().count("host ") == 3
+    assert ray.is_initialized()  # it was not begun by the sweep
 
 
 def test_a_node_lost_on_the_way_loses_and_doubles_nothing(cluster, tmp_path):
