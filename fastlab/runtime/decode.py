@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
 
@@ -20,6 +20,7 @@ from fastlab.machine import Here
 from fastlab.runtime.attention import asks_for_attention, attention_of
 from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
+from fastlab.runtime.joined import Joins, same_inputs
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
@@ -55,8 +56,9 @@ class Decoder:
         self.attention, self.asks = attention, asks_for_attention(model)
         self.compile_s: float | None = None
         self._check()
-        with torch.inference_mode():
+        with torch.inference_mode(), same_inputs(model) as groups:
             self.cache = StaticKV(model, batch, max_len, cache)
+        self.joins = Joins(groups if ENGINES[runtime].compiled else ())
         self.place = self.cache.place
         self.device = self.place.token.device.type
         self._prefill = self.forward_function()
@@ -103,9 +105,11 @@ class Decoder:
             logits: Tensor = self._prefill(ids, rows[None], keep)
         return logits
 
-    def attending(self) -> AbstractContextManager[None]:
-        """Within it, the model attends as the decoder was asked to."""
-        return attention_of(self.model, self.attention, self.asks)
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Within it, the model attends as asked, and joined products are one."""
+        with attention_of(self.model, self.attention, self.asks), self.joins:
+            yield
 
     def compile_prefill(self, compile: Compiler = compiled) -> None:
         """From now on prefill runs compiled, anew for each length of prompt."""
