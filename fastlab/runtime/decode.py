@@ -26,6 +26,7 @@ from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import ENGINES
 from fastlab.tracing.caches import cache_name, static_cache_reason
+from fastlab.tracing.weights import layers_of
 
 Forward = Callable[..., Tensor]
 RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
@@ -58,9 +59,12 @@ class Decoder:
         self._check()
         with torch.inference_mode(), same_inputs(model) as groups:
             self.cache = StaticKV(model, batch, max_len, cache)
-        self.joins = Joins(groups if ENGINES[runtime].compiled else ())
         self.place = self.cache.place
         self.device = self.place.token.device.type
+        layers = layers_of(model) if self.device == "cpu" else ()
+        self.joins = Joins((), ())
+        if ENGINES[runtime].compiled:
+            self.joins = Joins(groups, [*map(model.get_submodule, layers)])
         self._prefill = self.forward_function()
         if attention == "flex":  # a kernel where it is compiled alone
             self.compile_prefill()
@@ -168,16 +172,14 @@ class Decoder:
 
     def _make_call(self) -> None:
         """Make what takes `unroll` steps, compiled and captured where asked for."""
-        from fastlab.runtime.engines import RUN  # which imports this module
-
         start = time.perf_counter()
-        self._call = RUN[self.runtime].steps(self)
+        self._call = self._steps()
         if not ENGINES[self.runtime].compiled:
             return
         # From an empty cache; the prompt overwrites what this leaves behind.
         self.rewind(0)
         try:
-            self.advance()
+            self._first()
         except TorchDynamoException as error:
             raise ValueError(
                 f"runtime={self.runtime!r} takes a model that compiles to one graph: "
@@ -187,6 +189,21 @@ class Decoder:
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.compile_s = time.perf_counter() - start
+
+    def _first(self) -> None:
+        """The step that compiles; layers by themselves where they cannot share code."""
+        try:
+            self.advance()
+        except (TorchDynamoException, RuntimeError, AssertionError):
+            if not self.joins.unshare():
+                raise
+            self._call = self._steps()
+            self.advance()
+
+    def _steps(self) -> Step:
+        from fastlab.runtime.engines import RUN  # which imports this module
+
+        return RUN[self.runtime].steps(self)
 
     def forward_function(self, compiled: bool = False) -> Forward:
         """(ids, positions, keep) -> the last `keep` positions' logits.

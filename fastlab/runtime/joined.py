@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import nested_compile_region
 
 from fastlab.shrink.kernels import Quantized, concatenate, fixed
 
@@ -50,30 +51,45 @@ class Part(nn.Module):
 
 
 class Joins:
-    """All that is joined in a model, within a `with`.
+    """What modules are within a `with`: parts of products, layers compiled once.
 
     groups: linears that read the same input; those whose weights do not lie side by
-    side as they are stored stay apart.
+    side as they are stored stay apart. layers: those of which equal ones share code.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Any]] = ()) -> None:
+    def __init__(self, groups: Sequence[Sequence[Any]], layers: Sequence[Any]) -> None:
         with torch.inference_mode(False), torch.no_grad():
             wholes = [(group, _whole(group)) for group in groups]
         self.all = [Joined(group, whole) for group, whole in wholes if whole]
-        self.parts: list[tuple[Any, type, tuple[Joined, int]]] = [
-            (one, type(one), (joined, at))
+        self.swaps: list[tuple[Any, type, type, Any]] = [
+            (one, type(one), Part, (joined, at))
             for joined in self.all
             for at, one in enumerate(joined.linears)
         ]
+        regions = {kind: _region(kind) for kind in {*map(type, layers)}}
+        self.swaps += [(one, type(one), regions[type(one)], None) for one in layers]
+
+    def unshare(self) -> bool:
+        """From now on every layer is compiled by itself; False where it was before."""
+        parts = [swap for swap in self.swaps if swap[2] is Part]
+        shared, self.swaps = len(parts) < len(self.swaps), parts
+        return shared
 
     def __enter__(self) -> None:
-        for one, _, part in self.parts:
-            vars(one)["joined"], one.__class__ = part, Part
+        for one, _, kind, part in self.swaps:
+            one.__class__, vars(one)["joined"] = kind, part
 
     def __exit__(self, *_: Any) -> None:
-        for one, kind, _ in self.parts:
+        for one, kind, _, _ in self.swaps:
             one.__class__ = kind
             vars(one).pop("joined", None)
+
+
+def _region(kind: type) -> type:
+    """A class of layers whose forward pass is compiled once for all that are equal."""
+    body: Any = kind.forward  # type: ignore[attr-defined]
+    shared = nested_compile_region(body, max_reuse_entries=10**6)
+    return type(kind.__name__, (kind,), {"forward": shared})
 
 
 @contextmanager
