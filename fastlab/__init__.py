@@ -34,6 +34,7 @@ _HOMES = {
     "fastlab.latency.devices": ("device", "devices"),
     "fastlab.latency.estimates": ("estimate",),
     "fastlab.scores.scoreboard": ("score",),
+    "fastlab.serving.outcome": ("simulate",),
     "fastlab.shrink.recipes": ("build", "load"),
     "fastlab.shrink.saved": ("save",),
     "fastlab.shrink.trained": ("Trained",),
