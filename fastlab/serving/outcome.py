@@ -88,9 +88,9 @@ def simulate(
     check_count("seeds", seeds, 2, 1000)
     shape = point.built_shape
     scenario.workload(shape)  # refused here, where the model cannot do it
-    most = scenario.prompt.at(100), scenario.answer.at(100)
-    prompt, answer = scenario.clip(*most, shape)
-    longest = prompt, prompt + max(answer - 1, 0)
+    most = scenario.prompt.at(100)
+    ends = [scenario.clip(most, scenario.answer.at(q), shape) for q in (0, 100)]
+    longest = ends[0][0], max(p + max(a - 1, 0) for p, a in ends)
     room = cache_room(point, device, longest, server)
     steps = steps_of(point, device, longest, server, timed)
     drawn = [draw(scenario, shape, requests, seed) for seed in range(seeds)]
@@ -209,6 +209,9 @@ def _quick(
         fit = min(fit, free // (kept / fit)) if kept else fit
         share = (fit - 1) / max(1, server.slots - 1)
         step = one.seconds + (full.seconds - one.seconds) * share
-        each_s += (min(later + 1, scenario.answer.mean) - 1) * step / max(fit, 1)
+        steps = (min(later + 1, scenario.answer.mean) - 1) / max(fit, 1)
+        each_s = max(each_s, one.seconds) + steps * step
+        if server.fused and fit > 1:
+            each_s -= min(1.0, steps) * one.seconds  # reading shares what a step takes
     load = rate and (rate * each_s if fit >= 1 else float("inf"))
     return Quick(load, first.seconds, tpot, first.seconds + max(0, later) * tpot)

@@ -195,7 +195,8 @@ def capacity(
     """Of requests with such lengths, each slot taken: in closed form, not served."""
     prompts, later = np.array(requests.prompts), np.array(requests.answers) - 1
     later = later.clip(0)
-    fit = max(1, int(min(server.slots, room / (prompts + later).mean())))
+    need = prompts + later  # half of the next one's room is empty while that one waits
+    fit = max(1, int(min(server.slots, (room - need.mean() / 2) / need.mean())))
     chunk = max(prompts) if steps.whole else server.chunk
     cuts = [[(min(chunk, p - at), at) for at in range(0, p, chunk)] for p in prompts]
     read = float(np.mean([sum(steps.chunk(*one) for one in cut) for cut in cuts]))
@@ -210,8 +211,6 @@ def capacity(
     seconds = read + write
     if steps.fused and best > 1:  # what passes of their own would have taken besides
         own = np.mean([len(cut) for cut in cuts]) + later.mean() / best
-        seconds -= steps.read[1] * max(0.0, float(own - passes))
-    bound = "cache memory" if fit < server.slots else "prefill"
-    return Capacity(
-        1 / seconds, "decode" if bound == "prefill" and write > read else bound
-    )
+        seconds -= steps.read[0] * max(0.0, float(own - passes))
+    writes = "cache memory" if fit < server.slots else "decode"
+    return Capacity(1 / seconds, writes if write > read else "prefill")

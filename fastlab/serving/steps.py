@@ -41,8 +41,8 @@ class Server(Spec):
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds by tables. read[n]: a prompt of n tokens; write[b][p]: one token for each
-    of b sequences with p x GRAIN cached. bounds: what bounds the two, where known.
+    """Seconds by tables. read[n]: a prompt of n tokens, 0 an empty pass; write[b][p]:
+    one token for each of b sequences with p x GRAIN cached. bounds: of the two.
     """
 
     read: list[float]
@@ -70,7 +70,7 @@ class Steps:
         total = sum(self.chunk(*one) for one in chunks)
         total += self.writing(batch, rows) if batch else 0.0
         if self.fused:  # one pass: weights are read, kernels launched, once
-            total -= (len(chunks) + bool(batch) - 1) * self.read[1]
+            total -= (len(chunks) + bool(batch) - 1) * self.read[0]
         return total
 
 
