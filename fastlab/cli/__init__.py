@@ -1,7 +1,17 @@
 """The command `fastlab`: predict, measure, sweep, run a notebook, generate text."""
 
-from fastlab.cli import measure, models, predict, run, scenario, score, stores, train
+from fastlab.cli import (
+    measure,
+    models,
+    predict,
+    run,
+    scenario,
+    score,
+    search,
+    stores,
+    train,
+)
 from fastlab.cli.points import main
 
-__all__ = ["main", "measure", "models", "predict", "run", "scenario", "score"]
+__all__ = ["main", "measure", "models", "predict", "run", "scenario", "score", "search"]
 __all__ += ["stores", "train"]

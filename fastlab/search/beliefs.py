@@ -9,8 +9,9 @@ found from what is measured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,16 +35,19 @@ TIMES = Spread(0.18, 0.04, 0.07, 0.14, 0.11, 0.03, 1.1)
 LOSSES = Spread(0.8, 0.7, 0.5, 0.7, 0.4, 0.01, 0.4)
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """Logs believed of all candidates: mean and sd [n], and joint draws of some."""
+class Posterior(NamedTuple):
+    """Logs believed of all candidates: mean and sd [n].
+
+    seen [m]: those that were measured; inverse [m, m]: of the covariance of what was;
+    scale: of the sds said beforehand, 1 or more.
+    """
 
     beliefs: Beliefs
-    seen: np.ndarray  # [m] the candidates that were measured
+    seen: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
-    scale: float  # of the sds said beforehand: 1, or more where errors were larger
-    inverse: np.ndarray  # [m, m] of the covariance of what was measured
+    inverse: np.ndarray
+    scale: float
 
     def draws(self, some: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """[n, len(some)] logs of these candidates, drawn together."""
@@ -58,7 +62,7 @@ class Posterior:
 class Beliefs:
     """Of n candidates: log guess [n], kind, way and class [n] as whole numbers, places.
 
-    places [n, d]: logs of the sizes that the smooth part goes by.
+    places [n, d]: what the smooth part goes by, logs of sizes.
     """
 
     guess: np.ndarray
@@ -70,34 +74,34 @@ class Beliefs:
 
     def covariance(self, some: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Of the errors of some candidates with those of others, at scale 1."""
-        apart = self.places[some][:, None] - self.places[others][None]
-        distance = np.sqrt(3 * (apart**2).sum(axis=2)) / self.spread.reach
-        total = self.spread.smooth**2 * (1 + distance) * np.exp(-distance)
-        total += self.spread.common**2
-        for name in ("kind", "way", "own"):
-            label, sd = getattr(self, name), getattr(self.spread, name)
+        apart, s = self.places[some][:, None] - self.places[others][None], self.spread
+        distance = np.sqrt(3 * (apart**2).sum(axis=2)) / s.reach
+        total = s.common**2 + s.smooth**2 * (1 + distance) * np.exp(-distance)
+        labels = (self.kind, s.kind), (self.way, s.way), (self.own, s.own)
+        for label, sd in labels:
             total += sd**2 * (label[some][:, None] == label[others][None])
         return total
 
-    def after(self, seen: np.ndarray, logs: np.ndarray) -> Posterior:
-        """What is believed once logs [m] of the seen candidates [m] are known.
+    def after(self, seen: Sequence[int], logs: Sequence[float]) -> Posterior:
+        """What is believed once the logs of seen candidates are known.
 
-        The same for any order of them. The scale is that of the innovations, each what
-        a measurement differs from what the ones before let expect:
-        sqrt((DOUBT + their squares) / (DOUBT + m)), and not below 1.
+        The same for any order of them, but for rounding. The scale is that of the
+        innovations, each what a measurement differs from what those before it let
+        expect: the root of (DOUBT + their squares) / (DOUBT + m), and not below 1.
         """
-        seen = np.asarray(seen, int)
-        everyone, s = np.arange(len(self.guess)), self.spread
-        own = s.common**2 + s.kind**2 + s.way**2 + s.smooth**2 + s.own**2
-        if not len(seen):
-            sd = np.full(len(everyone), own**0.5)
-            return Posterior(self, seen, self.guess, sd, 1.0, np.empty((0, 0)))
-        known = self.covariance(seen, seen) + s.noise**2 * np.eye(len(seen))
-        inverse = np.linalg.inv(known)
-        off = logs - self.guess[seen]
-        scale = max(1.0, (DOUBT + off @ inverse @ off) / (DOUBT + len(seen))) ** 0.5
-        across = self.covariance(everyone, seen)
-        mean = self.guess + across @ (inverse @ off)
-        left = own - ((across @ inverse) * across).sum(axis=1)
-        sd = scale * np.sqrt(np.maximum(left, 0.0))
-        return Posterior(self, seen, mean, sd, float(scale), inverse)
+        tried, s = np.array(seen, int), self.spread
+        known = self.covariance(tried, tried) + s.noise**2 * np.eye(len(tried))
+        inverse, off = np.linalg.inv(known), np.array(logs, float) - self.guess[tried]
+        squares = DOUBT + off @ inverse @ off
+        scale = max(1.0, float(squares) / (DOUBT + len(tried))) ** 0.5
+        across = self.covariance(np.arange(len(self.guess)), tried)
+        whole = s.common**2 + s.kind**2 + s.way**2 + s.smooth**2 + s.own**2
+        left = whole - ((across @ inverse) * across).sum(axis=1)
+        mean, sd = across @ (inverse @ off), np.sqrt(np.maximum(left, 1e-12))
+        return Posterior(self, tried, self.guess + mean, scale * sd, inverse, scale)
+
+
+def codes_of(labels: Sequence[Any]) -> np.ndarray:
+    """Whole numbers that are equal where the labels are."""
+    codes = {label: n for n, label in enumerate(dict.fromkeys(labels))}
+    return np.array([codes[label] for label in labels], int)

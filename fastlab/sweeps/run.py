@@ -109,7 +109,7 @@ def measured(
             while True:
                 for point in progress(todo):
                     one = {"run": run, "round": round}
-                    record = _attempt(point, store, bench, seen, one)
+                    record = attempt(point, store, bench, seen, one)
                     if tracker:
                         tracker.row(record)
                     yield record
@@ -119,7 +119,7 @@ def measured(
                     break
 
 
-def _attempt(
+def attempt(
     point: Point, store: Store, bench: Measurer, seen: Seen, one: dict[str, Any]
 ) -> Record:
     """A start line, the measurement, its row: on disk when this returns.
