@@ -61,6 +61,7 @@ _HOMES = {
     "fastlab.reading": ("short", "styled"),
     "fastlab.figures.explorer": ("explore",),
     "fastlab.notebook.run": ("start",),
+    "fastlab.notebook.button": ("button",),
     "fastlab.notebook.generation": ("tiny_lm_folder",),
     "fastlab.notebook.progress": ("status", "steps"),
 }

@@ -32,7 +32,7 @@ from fastlab.spec.point import Point
 from fastlab.spec.scenarios import scenario as scenario_named
 from fastlab.sweeps.isolation import bench_in
 from fastlab.sweeps.run import Attempts
-from fastlab.sweeps.store import FINAL, Seen, Store
+from fastlab.sweeps.store import FINAL, Store
 
 if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
