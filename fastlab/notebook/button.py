@@ -6,6 +6,8 @@ import html
 from collections.abc import Callable
 from typing import Any
 
+from fastlab.figures.explorer import hiding, still, view
+
 
 class Button:
     """A button over what `action()` returns, a text or a table, once it is pressed.
@@ -40,12 +42,14 @@ class Button:
                 button.disabled = False
 
         button.on_click(pressed)
-        return widgets.VBox([button, answer])
+        return hiding([button, answer])
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self.widget())
+        box, label = self.widget(), html.escape(self.label)
+        display(view(box, repr(self)), raw=True)
+        display(still(box, f"<p>[button] {label}</p>", repr(self)), raw=True)
 
     def __repr__(self) -> str:
         return f"[button; run the cell to press it] {self.label}"
