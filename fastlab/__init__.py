@@ -55,11 +55,13 @@ _HOMES = {
     "fastlab.sweeps.store": ("Store",),
     "fastlab.sweeps.run": ("sweep",),
     "fastlab.sweeps.reference": ("references",),
+    "fastlab.searches.run": ("search",),
     "fastlab.rows": ("table", "estimated", "over"),
     "fastlab.literature": ("published",),
     "fastlab.reading": ("short", "styled"),
     "fastlab.figures.explorer": ("explore",),
     "fastlab.notebook.run": ("start",),
+    "fastlab.notebook.button": ("button",),
     "fastlab.notebook.generation": ("tiny_lm_folder",),
     "fastlab.notebook.progress": ("status", "steps"),
 }
