@@ -112,7 +112,7 @@ def measured(
     with store.begin(*envs):
         if tracker:
             tracker.begin(run, *envs)
-        attempts = _Attempts(store, bench, run, deadline)
+        attempts = Attempts(store, bench, run, deadline)
         for round in range(1, rounds + 1):
             seen = store.seen(bench.name, bench.settings.to_dict(), round)
             attempts.seen, attempts.round = seen, round
@@ -139,13 +139,13 @@ def _one_by_one(
 
 
 @dataclass
-class _Attempts:
+class Attempts:
     """The lines of attempts: one as it begins, its row as it ends."""
 
     store: Store
     bench: Measurer
     run: str
-    deadline: float
+    deadline: float = inf
     seen: Seen = field(default_factory=Seen)
     round: int = 1
     begun: dict[str, dict[str, Any]] = field(default_factory=dict)
