@@ -1,4 +1,4 @@
-"""The command `fastlab`: predict, measure, search, run a notebook, talk with a model."""
+"""The command `fastlab`: predict, measure, search, run notebooks, talk with a model."""
 
 from fastlab.cli import (
     measure,

@@ -227,8 +227,8 @@ class Search:
         key, bench = (self.bench.key(point), round), self.bench
         if round not in self._attempts:
             seen = self.store.seen(bench.name, self._how, round)
-            how = {"run": self._run, "seen": seen, "round": round}
-            self._attempts[round] = Attempts(self.store, bench, **how)
+            own = Attempts(self.store, bench, self._run, seen=seen, round=round)
+            self._attempts[round] = own
         attempts = self._attempts[round]
         while key not in self._rows:
             self.fresh += 1
