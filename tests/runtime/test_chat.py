@@ -24,7 +24,9 @@ class Templated(Tokenizer):
 
     chat_template = "here"
 
-    def __call__(self, text: str, return_tensors: str, add_special_tokens: bool) -> dict:
+    def __call__(
+        self, text: str, return_tensors: str, add_special_tokens: bool
+    ) -> dict:
         assert not add_special_tokens
         return super().__call__(text)
 
@@ -74,7 +76,9 @@ def test_a_template_says_how_turns_are_written(model) -> None:
 
 
 def test_a_broken_template_is_one_line_before_any_answer(model) -> None:
-    with pytest.raises(ValueError, match="cannot be rendered: RuntimeError: roles must a"):
+    with pytest.raises(
+        ValueError, match="cannot be rendered: RuntimeError: roles must a"
+    ):
         Chat(model, Broken(), 4)
 
 
@@ -115,7 +119,9 @@ def test_a_pipe_is_answered_line_by_line() -> None:
     assert all(word in stats[0] for word in ("(TTFT)", "(TPOT)", "tokens/s"))
     assert stats[0].endswith("; 0 tokens were cached") and "; 0 tok" not in stats[1]
     alone = chat(STDLIB, "--max-new-tokens", "3", "--prompt", "def read(path):")
-    assert alone.stdout.rstrip("\n") and done.stdout.startswith(alone.stdout.rstrip("\n"))
+    assert alone.stdout.rstrip("\n") and done.stdout.startswith(
+        alone.stdout.rstrip("\n")
+    )
     asked = ["generate", "def read(path):", "--model", STDLIB, "--new-tokens", "3"]
     same = CliRunner().invoke(main, asked).stdout
     assert same == "def read(path):" + alone.stdout
@@ -173,4 +179,7 @@ def test_a_model_without_a_tokenizer_cannot_talk(tmp_path: Path) -> None:
 
     fl.save(fl.build(point_of(model="tiny-llama", precision="int8")), tmp_path)
     done = chat(str(tmp_path), "--prompt", "hi")
-    assert done.exit_code == 2 and "has no tokenizer, which reads the prompt" in done.output
+    assert (
+        done.exit_code == 2
+        and "has no tokenizer, which reads the prompt" in done.output
+    )
