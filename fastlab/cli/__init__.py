@@ -1,6 +1,17 @@
-"""The command `fastlab`: predict, measure, sweep, run a notebook, talk with a model."""
+"""The command `fastlab`: predict, measure, search, run a notebook, talk with a model."""
 
-from fastlab.cli import measure, models, predict, run, score, stores, train, winner
+from fastlab.cli import (
+    measure,
+    models,
+    predict,
+    run,
+    scenario,
+    score,
+    search,
+    stores,
+    train,
+    winner,
+)
 from fastlab.cli.points import main
 
 __all__ = [
@@ -9,7 +20,9 @@ __all__ = [
     "models",
     "predict",
     "run",
+    "scenario",
     "score",
+    "search",
     "stores",
     "train",
     "winner",
