@@ -1,4 +1,4 @@
-"""The command `fastlab`: predict, measure, search, run a notebook, talk with a model."""
+"""The command `fastlab`: predict, measure, search, run notebooks, chat."""
 
 from fastlab.cli import (
     measure,

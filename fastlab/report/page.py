@@ -42,10 +42,10 @@ SAID = ("command", "copy_bytes_per_s", "device")  # of an environment, elsewhere
 UNITS = {"loss": "more bits per byte, or KL", "weights_mb": "MB of weights"}
 
 
-def page(store: Store, worse: float = choice.WORSE) -> str:
+def page(store: Store, floor: float = choice.FLOOR) -> str:
     """The HTML of a store's rows; every text in it is escaped.
 
-    worse: what the recommended recipe may lose, as `judged` has it. ValueError for a
+    floor: what the recommended recipe may lose, as `judged` has it. ValueError for a
     store without a row.
     """
     bad: list[BadLine] = []
@@ -56,10 +56,10 @@ def page(store: Store, worse: float = choice.WORSE) -> str:
     for name in rows.select_dtypes(["object", "string"]):
         rows[name] = [printable(v) if isinstance(v, str) else v for v in rows[name]]
     main = choice.main_call(rows)
-    best = choice.winner(main, worse)
+    best = choice.winner(main, floor)
     words = {
         "title": f"{store.folder.resolve().name}: which recipe is the fastest?",
-        "verdict": verdict(main, best, worse) if len(main) else nothing_measured(rows),
+        "verdict": verdict(main, best, floor) if len(main) else nothing_measured(rows),
         **question(rows, records, envs),
         **dict.fromkeys(("measure", "pack", "python"), "none to recommend"),
     }
@@ -92,14 +92,14 @@ def _safe(words: object) -> str:
     return escape(printable(str(words)))
 
 
-def verdict(main: pd.DataFrame, best: Any, worse: float) -> str:
+def verdict(main: pd.DataFrame, best: Any, floor: float) -> str:
     """The answer, in words."""
     where = f"{main['call'].iloc[0]} on {main['device'].iloc[0]}"
     if best is None:
-        said = f"no recipe is known to lose at most {digits(worse)}"
+        said = f"no recipe is known to lose at most {digits(floor)}"
         return f"At {where} {said}; the fastest is {main['recipe'].iloc[0]}."
     near = main["measured_low_ms"].astype(float) <= best["measured_high_ms"]
-    tied = int((near & (main["loss"] <= worse)).sum()) - 1
+    tied = int((near & (main["loss"] <= floor)).sum()) - 1
     text = best["bits_per_byte"] == best["bits_per_byte"]
     share, base = f"{percent(best['loss'])} more bits per byte", main[main["baseline"]]
     lost = share if text else f"a KL of {digits(best['loss'])} nats"
@@ -201,12 +201,12 @@ def _frontier(main: pd.DataFrame, column: str) -> str:
         return f"<p>Too few rows of one call have {column}.</p>"
     best = choice.frontier(known, ["measured_ms", column])
     above = known[column][known[column] > 0]
-    floor = (float(above.min()) if len(above) else 1.0) / 3  # where nothing is lost
+    edge = (float(above.min()) if len(above) else 1.0) / 3  # where nothing is lost
     numbers = np.where(best, best.cumsum().astype(str), "")
-    known = known.assign(frontier=numbers, _at=known[column].clip(lower=floor))
-    decades = [n for n in 10.0 ** np.arange(-9, 9) if 2 * floor < n < 2 * above.max()]
-    ticks = [floor, *decades] if known[column].min() <= 0 else ()
-    write = lambda v: digits(v) if v > floor else "0"  # noqa: E731
+    known = known.assign(frontier=numbers, _at=known[column].clip(lower=edge))
+    decades = [n for n in 10.0 ** np.arange(-9, 9) if 2 * edge < n < 2 * above.max()]
+    ticks = [edge, *decades] if known[column].min() <= 0 else ()
+    write = lambda v: digits(v) if v > edge else "0"  # noqa: E731
     axes = Axis(UNITS[column], "log", write, ticks), Axis("measured ms", "log")
     shown = known.iloc[sorted(_some(len(known)) | {*np.flatnonzero(best)})]
     look: dict[str, Any] = {"ends": OWN_ENDS, "words": "frontier", "size": 6}

@@ -224,7 +224,7 @@ def test_the_command_writes_a_page(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     whole((tmp_path / "store" / "report.html").read_text("utf-8"))
     out = str(tmp_path / "deep" / "a.html")
-    args = ["report", str(tmp_path / "store"), "-o", out, "--worse", "0.5"]
+    args = ["report", str(tmp_path / "store"), "-o", out, "--floor", "0.5"]
     assert CliRunner().invoke(main, args).exit_code == 0
     assert "Take int4-g32 at " in Path(out).read_text("utf-8")
     (tmp_path / "none").mkdir()

@@ -66,6 +66,16 @@ def test_each_turn_is_answered_as_its_whole_history_alone(model) -> None:
     assert talk.stream.speed.tokens == 5 and talk.forgotten == 0
 
 
+def test_a_talk_that_outgrows_its_cache_gets_a_longer_one(model) -> None:
+    talk = Chat(model, Tokenizer(), 3)
+    first, long = "".join(talk.answer("w5 w6")), " ".join(["w7", "w8", "w9"] * 50)
+    short = talk.stream.decoder
+    assert "".join(talk.answer(long)) == alone(model, f"w5 w6{first}\n{long}", 3)
+    assert talk.stream.decoder is not short and talk.held.hits.reused == 0
+    list(talk.answer("w4"))
+    assert talk.held.hits.reused == 2 + 3 + 150 + 2
+
+
 def test_a_template_says_how_turns_are_written(model) -> None:
     talk = Chat(model, Templated(), 4)
     first = "".join(talk.answer("w9"))
