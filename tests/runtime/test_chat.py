@@ -193,3 +193,23 @@ def test_a_model_without_a_tokenizer_cannot_talk(tmp_path: Path) -> None:
         done.exit_code == 2
         and "has no tokenizer, which reads the prompt" in done.output
     )
+
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+
+
+def test_a_real_tokenizers_template_is_rendered_in_a_sandbox() -> None:
+    import fastlab as fl
+
+    model, tokenizer = fl.load(STDLIB)
+    tokenizer.chat_template = TEMPLATE
+    talk = Chat(model, tokenizer, 3)
+    said = "".join(talk.answer("hello"))
+    ids = talk.stream.ids[0].tolist()
+    assert tokenizer.decode(ids) == "user: hello\nassistant:"
+    list(talk.answer("again"))
+    whole = f"user: hello\nassistant: {said}\nuser: again\nassistant:"
+    assert tokenizer.decode(talk.stream.ids[0].tolist()) == whole
+    tokenizer.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    with pytest.raises(ValueError, match="cannot be rendered: SecurityError: "):
+        Chat(model, tokenizer, 3)
