@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import token_ids
 from fastlab.learning.training import export_run
+from fastlab.models import stack_of
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import load_stored
-from fastlab.shrink.share import share
+from fastlab.shrink.share import share, share_layers, tie_layers
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
@@ -63,25 +65,29 @@ def build(
     ids, source = _ids(point, device, trained), trained.folder
     if recipe.distill_steps:  # a student is pruned already
         source = healed(recipe, trained, ids, device)
-        recipe = replace(recipe, pruning=Pruning(), distill_steps=0)
+        recipe = replace(recipe, pruning=Pruning(), distill_steps=0)  # shared: again
     model, _ = checkpoints.load(source, device, recipe.precision, attention)
     return smaller(model, recipe, ids)
 
 
 def smaller(model: nn.Module, recipe: Recipe, ids: Tensor | None = None) -> nn.Module:
-    """A dense model pruned, then zeroed, then quantized or shared; it is consumed.
+    """A dense model pruned, zeroed, then quantized or shared; it is consumed.
 
     ids: (rows, length) of a text, where the recipe measures what to keep. Distillation
     comes between the first two and is not done here.
     """
     if recipe.prunes:
         prune(model, recipe.pruning, ids)
+    if recipe.distinct_layers:
+        share_layers(model, recipe.distinct_layers)
     if recipe.sparsity is not None:
         sparsify(model, recipe.sparsity, ids)
     if recipe.sharing is not None:
         share(model, recipe.sharing)
     if recipe.precision in QUANTIZED:
         quantize(model, recipe)
+    if recipe.distinct_layers:  # what was made of each copy becomes one again
+        tie_layers(model, recipe.distinct_layers)
     return model
 
 
@@ -114,7 +120,10 @@ def healed(
         return folder / KEPT
     teacher, tokenizer = checkpoints.load(trained.folder, device, "fp32")
     student, _ = checkpoints.load(trained.folder, device, "fp32")
-    prune(student, recipe.pruning, ids)
+    if recipe.prunes:
+        prune(student, recipe.pruning, ids)
+    if recipe.distinct_layers:
+        share_layers(student, recipe.distinct_layers)
     text, steps = token_ids(tokenizer, trained.corpus.train), recipe.distill_steps
     most: Any = student.config.max_position_embeddings  # type: ignore[union-attr]
     how = replace(HOW, block=min(HOW.block, most))
@@ -125,6 +134,9 @@ def healed(
         **{"lesson": asdict(CONFIG), "how": asdict(how)},
         "held_out_sha256": trained.corpus.held_out_sha256,
     }
+    stack = stack_of(student)
+    for place, layer in enumerate(stack if recipe.distinct_layers else ()):
+        stack[place] = deepcopy(layer)  # its file is as any other; sharing comes again
     judged = trained.corpus.held_out, how.block
     export_run(folder / KEPT, student, tokenizer, rows, *judged, **about)
     return folder / KEPT
@@ -145,6 +157,8 @@ def student_folder(recipe: Recipe, trained: Trained) -> Path:
         "lesson": asdict(CONFIG),
         "how": asdict(HOW),
     }
+    if recipe.distinct_layers:
+        about["distinct_layers"] = recipe.distinct_layers
     return Path(trained.students) / digest(about)[:16]
 
 

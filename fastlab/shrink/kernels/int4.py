@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastlab.shrink.kernels import Quantized, by_blocks, stored_scale
+from fastlab.shrink.kernels import Quantized, by_blocks, in_triton, stored_scale
 from fastlab.spec.formats import INT4, Format
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried
@@ -100,6 +100,9 @@ class Int4Linear(Quantized):
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
         if self.layout == "plain":
+            if unrolled := in_triton(x):
+                n = self.out_features
+                return unrolled.int4_product(x, self.packed, self.pairs, n)
             return super().product(x)
         if x.device.type != self.layout:
             raise RuntimeError(
