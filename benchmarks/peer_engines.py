@@ -155,7 +155,12 @@ class Static(Eager):
 
 
 class LlamaCpp(Engine):
-    """llama.cpp by the library in llama-cpp-python, from files that `gguf` writes."""
+    """llama.cpp by the library in llama-cpp-python, from files that `gguf` writes.
+
+    Built with CMAKE_ARGS="-DGGML_NATIVE=ON"; where its AMX code ends the process with
+    SIGILL (0.3.36 and gcc 12: tiles are used before they are configured), also with
+    -DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8.
+    """
 
     needs = ("llama_cpp", "gguf")
     formats: ClassVar = {"bf16": (16, 16), "q8_0": (8, 8.5), "q4_0": (4, 4.5)}
@@ -453,7 +458,8 @@ class CTranslate2(Engine):
     def export(cls, model: Path, form: str, to: Path) -> None:
         from ctranslate2.converters import TransformersConverter
 
-        TransformersConverter(str(model)).convert(str(to), quantization=form)
+        kind = f"{form}_float32"  # else what is dense stays bf16, and is cast at once
+        TransformersConverter(str(model)).convert(str(to), quantization=kind)
 
     def load(self) -> None:
         import ctranslate2

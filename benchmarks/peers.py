@@ -1,11 +1,20 @@
-"""Our decoder beside other engines on one shape, in interleaved rounds.
+r"""Our decoder beside other engines on one shape, in interleaved rounds.
 
     python -m benchmarks.peers --minutes 30 [--out results/peers] [--only int8 llama]
 
-Engines are measured where they are installed (llama-cpp-python and gguf, openvino and
-nncf, onnxruntime, onnxruntime-genai and onnx-ir, ctranslate2; benchmarks/README says
-how), an absent one is said in a line. Random weights are written once in each engine's
-own format, under --models. Formats of one width are a group: each engine lives in a
+The minutes are those of the measuring; once, before, models are written (10 GB at full
+size, minutes), and each process starts (its seconds are in the table).
+
+Engines are measured where they are installed, an absent one is said in a line. In a
+venv of their own, beside what fastlab needs, without their dependencies on it:
+
+    pip install --no-deps gguf ctranslate2 openvino openvino-telemetry nncf pydot \
+        tabulate scikit-learn joblib threadpoolctl onnx onnxruntime ml_dtypes protobuf \
+        flatbuffers onnxruntime-genai onnx_ir onnxscript llama-cpp-python diskcache
+
+with CMAKE_ARGS="-DGGML_NATIVE=ON" for llama-cpp-python (see peer_engines.LlamaCpp).
+
+Random weights are written once in each engine's own format, under --models. Formats of one width are a group: each engine lives in a
 process of its own, all are asked in turn, round by round, until the group's share of
 the minutes is over, and so is a process that reads and copies memory. Printed: medians
 of a decode step after the first prompt, of prefill, what is stored and held, seconds
