@@ -6,7 +6,7 @@ BIN := .venv/bin
 # GPU_FLAGS names another folder), and also in $$OUT/gpu.tar.gz if that is set.
 GPU_SECONDS ?= 100000
 
-.PHONY: help demo test torture lanes lab gpu check clean
+.PHONY: help demo test torture cluster lanes lab gpu check clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -37,6 +37,11 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 torture: .venv/installed  ## 1,000 kills of sweeps and workers, 20 of real ones; fuzz
 	FASTLAB_KILLS=1000 FASTLAB_REAL_KILLS=20 FASTLAB_FUZZ=20 $(BIN)/python -m pytest \
 		-s --timeout 0 tests/sweeps/test_torture.py tests/test_fuzz.py
+
+cluster: .venv/installed  ## installs Ray into .venv: a sweep that loses a node of a cluster
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[cluster]'
+	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -s tests/sweeps/test_cluster.py
 
 # torch comes from the constraints in both: its other versions bring CUDA along.
 lanes: .venv/installed  ## the tests with the lowest and with the newest dependencies

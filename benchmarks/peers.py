@@ -14,8 +14,8 @@ venv of their own, beside what fastlab needs, without their dependencies on it:
 
 with CMAKE_ARGS="-DGGML_NATIVE=ON" for llama-cpp-python (see peer_engines.LlamaCpp).
 
-Random weights are written once in each engine's own format, under --models. Formats of one width are a group: each engine lives in a
-process of its own, all are asked in turn, round by round, until the group's share of
+Random weights are written once in each engine's own format, under --models. Formats of
+one width are a group: each engine lives in a process of its own, all are asked in turn, round by round, until the group's share of
 the minutes is over, and so is a process that reads and copies memory. Printed: medians
 of a decode step after the first prompt, of prefill, what is stored and held, seconds
 from the start of the process to its first tokens, and the share of the read bandwidth

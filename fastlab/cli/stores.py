@@ -1,4 +1,4 @@
-"""fastlab table, check, export and merge: stores as they are, and as files."""
+"""fastlab table, check, export, report, merge: stores as they are, and as files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ folder_argument = click.Path(exists=True, file_okay=False)
 mix_hosts_option = click.option(
     "--mix-hosts", is_flag=True, help="rows of one device may be of several hosts"
 )
+WORSE_HELP = "what a winner may lose: share of bits per byte, without a text nats of KL"
+worse_option = click.option(
+    "--worse",
+    type=click.FloatRange(0),
+    default=0.02,
+    show_default=True,
+    help=WORSE_HELP,
+)
 
 
-def _store(folder: str) -> Store:
+def store_of(folder: str) -> Store:
     """The store in a folder; ValueError where there is none."""
     from fastlab.sweeps.store import Store
 
@@ -39,7 +47,7 @@ def table(folder: str, csv: str | None) -> None:
     from fastlab.rows import table as tabulate
     from fastlab.sweeps.keeping import write_table
 
-    store, bad = _store(folder), list["BadLine"]()
+    store, bad = store_of(folder), list["BadLine"]()
     rows = tabulate(store.each(samples=False, bad=bad), store.envs())
     if csv:
         write_table(rows, Path(csv))
@@ -63,7 +71,7 @@ def check(folder: str) -> None:
 
     Exit status 1 where a row was lost: a line is not as it was written.
     """
-    found = _store(folder).health()
+    found = store_of(folder).health()
     lost = [line for line in found.bad if line.is_damaged]
     foreign = [line for line in found.bad if not line.is_damaged]
     say(f"{found.records} rows and {found.envs} runs in {found.files} files")
@@ -93,12 +101,31 @@ def export(folder: str, to: str, out: str | None) -> None:
     check_format(to)
     from fastlab.rows import table as tabulate
 
-    store, bad = _store(folder), list["BadLine"]()
+    store, bad = store_of(folder), list["BadLine"]()
     path = Path(out or Path(folder) / f"rows.{to}")
     rows = tabulate(store.each(samples=False, bad=bad), store.envs())
     write_table(rows, path, to)
     _list("skipped", bad)
     say(f"{len(rows)} rows: {path}")
+
+
+@main.command()
+@click.argument("folder", metavar="STORE", type=folder_argument)
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False), help="[STORE/report.html]"
+)
+@worse_option
+def report(folder: str, out: str | None, worse: float) -> None:
+    """Write one page about a STORE that needs no network: what to run, and why."""
+    from fastlab.record import write_atomically
+    from fastlab.report.page import page
+
+    path, made = (
+        Path(out or Path(folder) / "report.html"),
+        page(store_of(folder), worse),
+    )
+    write_atomically(path, lambda fresh: fresh.write_text(made, encoding="utf-8"))
+    say(f"{path}: {len(made.encode()) / 1e3:.0f} kB")
 
 
 @main.command()
@@ -113,7 +140,7 @@ def merge(folders: tuple[str, ...], into: str, mix_hosts: bool) -> None:
     from fastlab.sweeps.keeping import merge as merged
     from fastlab.sweeps.store import Store
 
-    found = merged([*map(_store, folders)], Store(into), mix_hosts)
+    found = merged([*map(store_of, folders)], Store(into), mix_hosts)
     _list("skipped", found.bad)
     for words in found.conflicts[:SHOWN]:
         say(f"twice: {words}", err=True)

@@ -57,10 +57,9 @@ class Job:
 
     def label(self, names: Container[str] | None = None) -> str:
         """The notebook's name and its parameters, or those of `names`, for people."""
-        given = {
-            n: v for n, v in self.parameters.items() if names is None or n in names
-        }
-        return " ".join([self.notebook.stem, *map(_said, given.items())])
+        given = [n for n in self.parameters if names is None or n in names]
+        said = (f"{name}={told(self.parameters[name])}" for name in given)
+        return " ".join([self.notebook.stem, *said])
 
     @cached_property
     def key(self) -> str:
@@ -278,6 +277,6 @@ def _is_code(cell: Mapping[str, Any]) -> bool:
     return cell.get("cell_type") == "code"
 
 
-def _said(given: tuple[str, Any]) -> str:
-    name, value = given
-    return f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+def told(value: Any) -> str:
+    """A parameter's value, for people."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

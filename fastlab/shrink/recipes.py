@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from fastlab.models import stack_of
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import load_stored
-from fastlab.shrink.share import share, share_layers, tie_layers
+from fastlab.shrink.share import share, share_layers
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
@@ -40,7 +42,10 @@ SEEN_LENGTH = 256  # of the rows on which importances are measured
 
 
 def build(
-    point: Point, device: str = "cpu", trained: Trained | None = None
+    point: Point,
+    device: str = "cpu",
+    trained: Trained | None = None,
+    seconds: dict[str, float] | None = None,
 ) -> nn.Module:
     """The point's model on the device, made smaller as its recipe says.
 
@@ -48,11 +53,14 @@ def build(
     Importances that are measured see the text of trained weights, random ids with
     random ones. Distilled students are made here, or taken from trained.students.
     Raises ValueError for trained weights that are not those of the point, or that no
-    source is given for.
+    source is given for. seconds: takes the host's time for load, distill, shrink and
+    quantize.
     """
     recipe = point.recipe
     if point.seed is not None:
-        return smaller(models.build(point, device), recipe, _ids(point, device))
+        with stage(seconds, "load"):
+            model = models.build(point, device)
+        return smaller(model, recipe, _ids(point, device), seconds)
     if trained is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     trained.check(point)
@@ -61,33 +69,50 @@ def build(
     if held and is_stored(held):
         if recipe.weights_key != held.weights_key:
             raise contradiction(trained.source, held, "precision", recipe.precision)
-        return load_stored(trained.folder, device, attention)
+        with stage(seconds, "load"):
+            return load_stored(trained.folder, device, attention)
     ids, source = _ids(point, device, trained), trained.folder
     if recipe.distill_steps:  # a student is pruned already
-        source = healed(recipe, trained, ids, device)
-        recipe = replace(recipe, pruning=Pruning(), distill_steps=0)  # shared: again
-    model, _ = checkpoints.load(source, device, recipe.precision, attention)
-    return smaller(model, recipe, ids)
+        with stage(seconds, "distill"):
+            source = healed(recipe, trained, ids, device)
+        recipe = replace(recipe, pruning=Pruning(), distill_steps=0)
+    with stage(seconds, "load"):
+        model, _ = checkpoints.load(source, device, recipe.precision, attention)
+    return smaller(model, recipe, ids, seconds)
 
 
-def smaller(model: nn.Module, recipe: Recipe, ids: Tensor | None = None) -> nn.Module:
-    """A dense model pruned, zeroed, then quantized or shared; it is consumed.
+@contextmanager
+def stage(seconds: dict[str, float] | None, name: str) -> Iterator[None]:
+    """Note the seconds of what is done within, where somebody asks."""
+    start = time.perf_counter()
+    yield
+    if seconds is not None:
+        seconds[name] = time.perf_counter() - start
+
+
+def smaller(
+    model: nn.Module,
+    recipe: Recipe,
+    ids: Tensor | None = None,
+    seconds: dict[str, float] | None = None,
+) -> nn.Module:
+    """A dense model pruned, then zeroed, then quantized or shared; it is consumed.
 
     ids: (rows, length) of a text, where the recipe measures what to keep. Distillation
-    comes between the first two and is not done here.
+    comes between the first two and is not done here. seconds: as `build` takes them.
     """
-    if recipe.prunes:
-        prune(model, recipe.pruning, ids)
-    if recipe.distinct_layers:
-        share_layers(model, recipe.distinct_layers)
-    if recipe.sparsity is not None:
-        sparsify(model, recipe.sparsity, ids)
-    if recipe.sharing is not None:
-        share(model, recipe.sharing)
-    if recipe.precision in QUANTIZED:
-        quantize(model, recipe)
-    if recipe.distinct_layers:  # what was made of each copy becomes one again
-        tie_layers(model, recipe.distinct_layers)
+    with stage(seconds, "shrink"):
+        if recipe.prunes:
+            prune(model, recipe.pruning, ids)
+        if recipe.sparsity is not None:
+            sparsify(model, recipe.sparsity, ids)
+        if recipe.sharing is not None:
+            share(model, recipe.sharing)
+    with stage(seconds, "quantize"):
+        if recipe.precision in QUANTIZED:
+            quantize(model, recipe)
+        if recipe.distinct_layers:
+            share_layers(model, recipe.distinct_layers)
     return model
 
 

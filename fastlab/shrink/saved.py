@@ -34,10 +34,13 @@ from fastlab.tensors import class_and_config
 WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
 
 
-def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any]:
+def save(
+    model: Any, folder: str | Path, tokenizer: Any = None, **about: Any
+) -> dict[str, Any]:
     """Write a model (and its tokenizer) to a folder that `load` reads; its manifest.
 
     Weights are written as they are held: quantized, sparse, shared, pruned or dense.
+    The manifest has the sha256 of each file, and what else it is told about the model.
     Raises ValueError where the folder holds weights already that would stay in it.
     """
     modules = [name for name, _ in parts.stored_modules(model)]
@@ -66,6 +69,9 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
             model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    files = {f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*"))}
+    shas = {n: sha256_of(f) for n, f in files.items() if f.is_file() and n != MANIFEST}
+    manifest |= {"files": shas, **about}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 

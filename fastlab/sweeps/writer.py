@@ -31,8 +31,9 @@ _WRITING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 class Writer:
     """The lock, and the file that rows go to; a failed write starts a new file."""
 
-    def __init__(self, folder: Path, env: dict[str, Any]) -> None:
-        self._folder, self._env, self._head = folder, env["env"], seal(env)
+    def __init__(self, folder: Path, envs: list[dict[str, Any]]) -> None:
+        self._folder, self._env = folder, envs[0]["env"]
+        self._head = "\n".join(map(seal, envs))
         self._fd: int | None = None
         self._lock = take_lock(folder)
         try:
@@ -43,7 +44,7 @@ class Writer:
             raise
 
     def append(self, data: dict[str, Any], durable: bool = True) -> None:
-        """Write one line, behind the env line in a new file; see Store.
+        """Write one line, behind the env lines in a new file; see Store.
 
         durable=False does not wait for the disk: a killed process loses nothing, a
         power cut may.

@@ -51,7 +51,7 @@ def test_points_that_share_a_model_build_it_once(bench, monkeypatch):
     built = []
     build = module.build
     monkeypatch.setattr(
-        module, "build", lambda p, d, t: built.append(p.label) or build(p, d, t)
+        module, "build", lambda p, *how: built.append(p.label) or build(p, *how)
     )
     for phase in ("prefill", "decode"):
         for n in (4, 8):
@@ -136,7 +136,7 @@ def test_a_gpu_that_answers_no_more_ends_the_sweep(bench, monkeypatch):
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(machine, "unsupported_reason", lambda kind, precision: "")
     bench.kind = "cuda"
-    monkeypatch.setattr(module, "build", lambda p, d: torch.nn.Identity())
+    monkeypatch.setattr(module, "build", lambda p, *how: torch.nn.Identity())
     with pytest.raises(DeviceLost, match="goes on where it stopped"):
         bench.measure(POINT)
 

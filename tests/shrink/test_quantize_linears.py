@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastlab.figures.style import look_of
 from fastlab.shrink import kernels
-from fastlab.shrink.kernels import int4, int8, quantized_linear
+from fastlab.shrink.kernels import concatenate, int4, int8, quantized_linear
 from fastlab.shrink.kernels.int4 import Int4Linear
 from fastlab.spec.formats import (
     FORMATS,
@@ -210,6 +210,21 @@ def test_every_format_looks_like_itself_and_has_its_class() -> None:
     for form in (FORMATS[name] for name in QUANTIZED):
         module = quantized_linear(form, torch.ones(16, 256), None)
         assert (type(module).__name__, module.form) == (form.linear, form)
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_rows_joined_are_those_of_the_parts(precision: str) -> None:
+    sizes = (16, 5, 30)
+    parts = [made(precision, n, 256, torch.bfloat16) for n in sizes]
+    parts[1].bias = None  # type: ignore[assignment]
+    whole, x = concatenate(parts), torch.randn(3, 256).bfloat16()  # type: ignore
+    assert whole.out_features == 51
+    assert whole.weight_bytes() == stored_bytes(FORMATS[precision], 51, 256)
+    assert torch.equal(whole.dense(), torch.cat([p.dense() for p in parts]))  # type: ignore
+    torch.testing.assert_close(whole(x), torch.cat([p(x) for p in parts], -1))
+    other = made(precision, 16, 512)
+    with pytest.raises(ValueError, match=f"{precision} of 512 inputs cannot join"):
+        concatenate([parts[0], other])  # type: ignore[list-item]
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
@@ -81,12 +80,6 @@ def test_one_group_by_hand(unrolled: ModuleType) -> None:
     x[0, 0] = 10
     got = unrolled.int4_product(x, packed, pairs, 3)
     assert got.tolist() == [[10 * 15 + 31] * 3]
-
-
-@pytest.mark.parametrize("unroll", FACTORS)
-def test_trips_of_the_loop(unrolled: ModuleType, unroll: int) -> None:
-    """896 inputs are 7 blocks of 128: 7, 4, 2, 1, 1 trips."""
-    assert unrolled.trips(896, 128, unroll) == math.ceil(7 / unroll)
 
 
 def test_the_benchmarks_table(unrolled: ModuleType) -> None:

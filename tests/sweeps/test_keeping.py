@@ -173,7 +173,7 @@ def test_hosts_are_not_mixed_without_a_word(tmp_path, monkeypatch):
     into = Store(tmp_path / "c")
     merge([a, b], into, mix_hosts=True)
     assert [*table(into.records(), into.envs())["host"]] == ["one", "two"]
-    monkeypatch.setattr(keeping.socket, "gethostname", lambda: "two")
+    monkeypatch.setattr(keeping, "host", lambda: {"host": "two", "boot": ""})
     check_host(b, mix=False)
     check_host(a, mix=True)
     with pytest.raises(ValueError, match="hosts one, two"):

@@ -69,6 +69,11 @@ class StoredLinear(nn.Module):
 class Quantized(StoredLinear):
     """Codes and scales of a format."""
 
+    def held(self) -> dict[str, Tensor]:
+        """What it is made of again: its parameters, by name, as a file has them."""
+        own = {n: w for n, w in self.named_parameters() if n != "bias"}
+        return own | self.portable()
+
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """What a calibration times: x (m, k) times the next of modules like this one.
 
@@ -133,6 +138,36 @@ def in_triton(x: Tensor) -> Any:
     except ImportError:  # no triton
         return None
     return unrolled if unrolled.takes(x) else None
+
+
+def concatenate(modules: Sequence[Quantized]) -> Quantized:
+    """One module with the output rows of several, in turn: bit for bit what they hold.
+
+    Those without a bias get one of zeros where another has one. Raises ValueError for
+    other formats or numbers of inputs than the first one's.
+    """
+    first, n = modules[0], sum(m.out_features for m in modules)
+    form, k = first.form, first.in_features
+    for other in modules:
+        if (other.form, other.in_features) != (form, k):
+            kind = f"{other.form.name} of {other.in_features} inputs"
+            raise ValueError(f"{kind} cannot join {form.name} of {k} inputs")
+    held = {}
+    for name, one in first.held().items():
+        at = 1 if name == "pairs" else 0  # the axis of output rows; filled up anew
+        parts = [m.held()[name].narrow(at, 0, m.out_features) for m in modules]
+        extra = -n % form.row_multiple
+        zeros = one.new_zeros(*one.shape[:at], extra, *one.shape[at + 1 :])
+        held[name] = torch.cat([*parts, zeros] if extra else parts, at)
+    biases = [m.bias for m in modules]
+    bias = None
+    like = next((b for b in biases if b is not None), None)
+    if like is not None:
+        own = zip(modules, biases, strict=True)
+        bias = torch.cat(
+            [like.new_zeros(m.out_features) if b is None else b for m, b in own]
+        )
+    return linear_of(form, (n, k), bias, held)
 
 
 def rounded_rows(

@@ -107,11 +107,6 @@ def int4_product(
     return y
 
 
-def trips(k: int, block: int, unroll: int) -> int:
-    """How often the loop over k inputs goes round, `block` x unroll at a time."""
-    return int(triton.cdiv(k, block * unroll))
-
-
 @cache
 def has_gpu() -> bool:
     """Whether Triton itself finds a GPU of NVIDIA's to compile for."""
