@@ -15,13 +15,14 @@ venv of their own, beside what fastlab needs, without their dependencies on it:
 with CMAKE_ARGS="-DGGML_NATIVE=ON" for llama-cpp-python (see peer_engines.LlamaCpp).
 
 Random weights are written once in each engine's own format, under --models. Formats of
-one width are a group: each engine lives in a process of its own, all are asked in turn, round by round, until the group's share of
-the minutes is over, and so is a process that reads and copies memory. Printed: medians
-of a decode step after the first prompt, of prefill, what is stored and held, seconds
-from the start of the process to its first tokens, and the share of the read bandwidth
-of the same rounds at which weights are read, the token table left out. `same`: how
-often the first token is that of transformers in bf16 (or what else is first).
-rows.csv has a line for each figure of each round, run.json the table and who measured.
+one width are a group: each engine lives in a process of its own, and all are asked in
+turn, round by round, until the group's share of the minutes is over; each round also
+reads and copies memory. Printed: medians of a decode step after the first prompt, of
+prefill, what is stored and held, seconds from the start of the process until each
+length has run, and the share of the read bandwidth of the same rounds at which weights
+are read, the token table left out. `same`: how often the first token is that of the
+first engine of the group. rows.csv has a line for each figure of each round, run.json
+the table and who measured.
 """
 
 from __future__ import annotations
