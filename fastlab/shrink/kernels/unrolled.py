@@ -1,10 +1,8 @@
 """int8 and int4 weights times 1 to 16 rows on an NVIDIA GPU, in Triton: loops unrolled.
 
-Each program makes COLUMNS outputs of all rows and walks along the inputs. `unroll`
-blocks of inputs are multiplied in one trip of its loop: their loads need not wait for
-each other, a trip's own cost is shared, registers fill up. TRITON_INTERPRET=1 runs the
-same code on a CPU, very slowly, to be tested. Import this where it is used: it needs
-the package triton.
+Each program makes COLUMNS outputs of all rows. One trip of its loop multiplies `unroll`
+blocks of inputs: their loads need not wait for each other, a trip's own cost is shared,
+registers fill up. TRITON_INTERPRET=1 runs the same on a CPU, slowly. It needs triton.
 """
 
 from __future__ import annotations
@@ -48,11 +46,7 @@ def int4_kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr,
     UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """The same with two codes a byte, and for each group w = (q - 8) scale + zero.
-
-    The scale is taken out of the sum over its group, the zero times the sum of x.
-    pairs (k / GROUP, filled, 2): filled = n as stored, with rows of no use.
-    """
+    """The same with two codes a byte, w = (q - 8) scale + zero for each GROUP of k."""
     row, byte = tl.arange(0, ROWS)[:, None], tl.arange(0, GROUP // 2)[None, :]
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -81,10 +75,7 @@ def int4_kernel(  # type: ignore[no-untyped-def]
 def int8_product(
     x: Tensor, codes: Tensor, scales: Tensor, unroll: int = UNROLL
 ) -> Tensor:
-    """(m, k) x (n, k) int8 with scales (n,) -> (m, n) in the dtype of x; m <= ROWS.
-
-    fp32, fp16 or bf16 x; sums are fp32. Any n and k.
-    """
+    """(m, k) x (n, k) int8 with scales (n,) -> (m, n) in the dtype of x; m <= ROWS."""
     (m, k), n = x.shape, len(codes)
     y = x.new_empty(m, n)
     sizes = m, n, k, ROWS, COLUMNS, INPUTS, unroll
