@@ -22,7 +22,7 @@ from fastlab.shrink import parts
 from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.shrink.pruning.cutting import tensors_of
-from fastlab.shrink.share import LutLinear
+from fastlab.shrink.share import LutLinear, distinct_layers, tie_layers
 from fastlab.shrink.sparsify import STORED
 from fastlab.spec.formats import Format
 from fastlab.spec.hub import sha256_of
@@ -46,7 +46,8 @@ def save(
     modules = [name for name, _ in parts.stored_modules(model)]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    other = "model*.safetensors*" if modules else WEIGHTS
+    stored = bool(modules) or distinct_layers(model) > 0
+    other = "model*.safetensors*" if stored else WEIGHTS
     if left := [path.name for path in folder.glob(other)]:
         raise ValueError(f"{folder} holds {left[0]} already: name another folder")
     attention = model.config._attn_implementation
@@ -56,7 +57,7 @@ def save(
         "model": type(model).__name__,
         "attention": attention if attention in IMPLEMENTATIONS else "sdpa",
     }
-    if modules:
+    if stored:
         tensors, shared = _tensors(model)
         save_file(tensors, folder / WEIGHTS)
         model.config.save_pretrained(folder)
@@ -79,13 +80,13 @@ def recipe_of(model: Any) -> Recipe:
     """What the modules of a model are made of."""
     linears = (m for m in model.modules() if isinstance(m, StoredLinear))
     form = next((linear.form for linear in linears), None)
+    own: dict[str, Any] = {"distinct_layers": distinct_layers(model)}
     if isinstance(form, Format):
-        return Recipe(form.name, scope=parts.scope_of(model))
+        return Recipe(form.name, scope=parts.scope_of(model), **own)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     dense = next((name for name in DTYPES if DTYPES[name] == dtype), "fp32")
     kind = "sparsity" if isinstance(form, Sparsity) else "sharing"
-    shaped: dict[str, Any] = {kind: form}
-    return Recipe(dense, **shaped)
+    return Recipe(dense, **own, **{kind: form})
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -152,7 +153,7 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
     for name, values in fixed.items():
         owner, _, leaf = name.rpartition(".")
         leaves[owner][leaf] = values
-    kind, form = _class_of(manifest["recipe"])
+    kind, form = _class_of(manifest["recipe"]) if manifest["modules"] else (None, None)
     if set(manifest["modules"]) - {name for name, _ in model.named_modules()}:
         parts.take_apart(model)
     for name in manifest["modules"]:
@@ -162,6 +163,8 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         else:
             like, bias = parts.dense_weight(dense), own.pop("bias", None)
             model.set_submodule(name, kind(form, like.shape, bias, **own))
+    if count := manifest["recipe"].distinct_layers:
+        tie_layers(model, count)
     for name, old in tensors_of(model).items():
         if old.device.type != "meta":
             continue
