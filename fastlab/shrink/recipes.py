@@ -50,7 +50,9 @@ def build(
     """
     recipe = point.recipe
     if point.seed is not None:
-        return smaller(models.build(point, device), recipe, _ids(point, device))
+        later = recipe.precision in QUANTIZED and not (recipe.prunes or recipe.sparsity)
+        dense = models.build(point, device, later)
+        return smaller(dense, recipe, _ids(point, device))
     if trained is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     trained.check(point)
