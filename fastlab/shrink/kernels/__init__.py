@@ -70,6 +70,10 @@ class StoredLinear(nn.Module):
 class Quantized(StoredLinear):
     """Codes and scales of a format."""
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the dense weight: (...) ids of output rows -> (..., k)."""
+        return self.dense()[ids]
+
     def held(self) -> dict[str, Tensor]:
         """What it is made of again: its parameters, by name, as a file has them."""
         own = {n: w for n, w in self.named_parameters() if n != "bias"}
@@ -109,6 +113,10 @@ class RowLinear(Quantized):
 
     def dense(self) -> Tensor:
         return self.codes.to(self.scales.dtype) * self.scales[:, None]
+
+    def rows(self, ids: Tensor) -> Tensor:
+        scales = self.scales[ids]
+        return self.codes[ids].to(scales.dtype) * scales[..., None]
 
 
 def kernel_of(form: Format) -> Any:
