@@ -58,9 +58,10 @@ def build(
     """
     recipe = point.recipe
     if point.seed is not None:
+        later = recipe.precision in QUANTIZED and not (recipe.prunes or recipe.sparsity)
         with stage(seconds, "load"):
-            model = models.build(point, device)
-        return smaller(model, recipe, _ids(point, device), seconds)
+            dense = models.build(point, device, later)
+        return smaller(dense, recipe, _ids(point, device), seconds)
     if trained is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     trained.check(point)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fastlab.checkpoints import without_bars
@@ -128,10 +130,7 @@ def load_stored(
     kind, config = class_and_config(folder, attention)
     with torch.device("meta"):  # no memory, no random numbers
         model: nn.Module = kind(config)
-    held = load_file(path, device)
-    if device == "cpu":  # views of the mapped file, as aligned as they lie there: the
-        # int8 product crashes on weights that do not begin at 16 bytes
-        held = {name: tensor.clone() for name, tensor in held.items()}
+    held = dict(_held(path, device))
     held |= {name: held[first] for name, first in manifest["shared"].items()}
     try:
         _fill(model, manifest, held)
@@ -140,6 +139,19 @@ def load_stored(
             f"{folder}: its files are not of one model: {error}"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _held(path: Path, device: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, each mapped alone: what was read of a map stays in memory.
+
+    Copied, since they lie there as they come: the int8 product crashes on weights that
+    do not begin at 16 bytes.
+    """
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    for name in names:
+        with safe_open(path, "pt", device) as file:
+            yield name, file.get_tensor(name).clone()
 
 
 def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from torch.nn import functional
 from fastlab.spec.formats import Format
 
 BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this makes
+ROUNDED = 2**19  # and of those that are rounded, in several wide copies: of the cache
 
 
 class StoredLinear(nn.Module):
@@ -230,5 +231,6 @@ def by_blocks(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A function of rows, of a weight (n, k) block by block."""
-    first, second = zip(*map(function, blocks(weight)), strict=True)
+    parts = weight.split(max(1, ROUNDED // weight.shape[1]))
+    first, second = zip(*map(function, parts), strict=True)
     return torch.cat(first), torch.cat(second)
