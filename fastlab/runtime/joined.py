@@ -81,7 +81,7 @@ class Joins:
             vars(one)["joined"] = part
 
     def __exit__(self, *_: Any) -> None:
-        for one, before, _, _ in self.swaps:
+        for one, before, *_rest in self.swaps:
             one.__class__ = before
             vars(one).pop("joined", None)
 
