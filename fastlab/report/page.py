@@ -80,7 +80,7 @@ def page(store: Store, floor: float = choice.FLOOR) -> str:
         "scores": _scores(compared(rows)),
         "stages": _table(stages(records, main), "Seconds before the timed calls"),
         "failures": _table(
-            counts.reset_index(), f"Unreadable lines: {len(bad)}; points"
+            counts.reset_index(), f"Points without a time, {len(bad)} lines unread"
         ),
         "rows": _table(rows[[*ROWS]], "All rows"),
     }
@@ -134,6 +134,8 @@ def question(
 
 def _table(rows: pd.DataFrame, caption: str) -> str:
     """Rows as a table that scrolls on its own; the first ones of many."""
+    if rows.empty:
+        return f"<p>{_safe(caption)}: none.</p>"
     if len(rows) > LINES:
         caption += f": {LINES} of {len(rows)}, and all by `fastlab table`"
     shown = texts(

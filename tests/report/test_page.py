@@ -167,7 +167,11 @@ def test_stages_stand_where_rows_have_them(tmp_path: Path) -> None:
 def test_a_store_with_little_has_a_page_too(tmp_path: Path, rows: list) -> None:
     read = whole(page(fill(tmp_path, rows)))
     if rows[0].status == "oom":
-        assert read.table("Unreadable lines: 0")[1][:3] == ["oom", "no memory", "1"]
+        assert read.table("Points without a time, 0 lines unread")[1][:3] == [
+            "oom",
+            "no memory",
+            "1",
+        ]
         assert "nothing measured: 2 error, 1 oom" in read.rawdata
 
 

@@ -195,7 +195,8 @@ def test_a_model_without_a_tokenizer_cannot_talk(tmp_path: Path) -> None:
     )
 
 
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+TURN = "{{ m.role }}: {{ m.content }}\n"
+TEMPLATE = "{% for m in messages %}" + TURN + "{% endfor %}assistant:"
 
 
 def test_a_real_tokenizers_template_is_rendered_in_a_sandbox() -> None:
