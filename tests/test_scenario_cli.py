@@ -30,7 +30,7 @@ def test_a_verdict_says_met_or_missed_by_how_much_and_the_sources():
 
 def test_an_encoder_reads_and_a_small_model_has_its_lengths_cut():
     bert = "--family", "bert", "--layers", "2", "--hidden", "128"
-    done = scenario("financial-sentiment", *bert, "--on", "t4", "--seconds", "10")
+    done = scenario("financial-sentiment", *bert, "--on", "t4")
     assert done.exit_code == 0 and "met: all" in done.output, done.output
     done = scenario("customer-service", "--model", "gpt2", "--on", "t4")
     assert "cut to the model's 1024 positions" in done.output
@@ -49,7 +49,7 @@ def test_more_than_can_be_served_is_saturated():
     [
         (("chat",), "did you mean customer-service"),
         (("assistant", "--slots", "0"), "slots=0 must be a whole number"),
-        (("assistant", "--seconds", "9"), "seconds=9"),
+        (("re-ranking", "--model", "gpt2", "--requests", "9"), "requests=9 must be"),
         (("assistant",), "or a --model"),
         (("assistant", "--model", "gpt3"), "did you mean gpt2"),
         (

@@ -29,16 +29,14 @@ SHAPE = [n for n in OWN if n not in FLAT or FLAT[n][0] is ModelShape]
 @ENGINE
 @click.option("--slots", default=64, show_default=True, help="sequences at a time")
 @click.option("--chunk", default=512, show_default=True, help="prompt tokens a step")
-@click.option("--requests", type=int, help="served for each of five seeds [500]")
-@click.option("--seconds", type=float, help="the same by how long they come")
+@click.option("--requests", default=500, show_default=True, help="for each of 5 seeds")
 def scenario(
     name: str | None,
     on: str,
     engine: str,
     slots: int,
     chunk: int,
-    requests: int | None,
-    seconds: float | None,
+    requests: int,
     **options: str | None,
 ) -> None:
     """Whether a model's answers come in time: scenario NAME, or a YAML file of yours.
@@ -54,12 +52,11 @@ def scenario(
     from fastlab.serving.steps import Server
 
     one, server = find(name), Server(slots, chunk)
-    count = _count(one, requests, seconds)
     profile = profile_of(on, engine)
     shape = points_from({n: options[n] for n in SHAPE} | {"prompt_len": "1"})[0].shape
     phase = "prefill" if shape.kind == "encoder" else "generate"
     points = points_from(options | {"phase": phase, "prompt_len": "1"}, profile)
-    served = [simulate(one, point, profile, server, count) for point in points]
+    served = [simulate(one, point, profile, server, requests) for point in points]
     click.echo(f"{one.title}: {_arrivals(one.arrivals)}; {_targets(one.targets)}")
     click.echo(f"{profile.name} ({profile.profile}); {slots} slots, chunks of {chunk}")
     for point, found in zip(points, served, strict=True):
@@ -71,16 +68,6 @@ def scenario(
     click.echo(f"\nfloor: bits per byte up by {percent(one.floor)} at most; not judged")
     for part, source in one.sources.items():
         click.echo(f"{part}: {source}")
-
-
-def _count(one: Scenario, requests: int | None, seconds: float | None) -> int:
-    """How many requests are served."""
-    if seconds is None:
-        return 500 if requests is None else requests
-    if requests is not None or one.arrivals.rate is None:
-        why = "--requests says it" if requests else "users ask when they can"
-        raise ValueError(f"seconds={seconds:g} does not go with this: {why}")
-    return round(one.arrivals.rate * seconds)
 
 
 def _line(one: Scenario) -> dict[str, Any]:
@@ -109,7 +96,7 @@ def _verdict(found: Served) -> list[str]:
     targets, load = found.scenario.targets, found.load
     loaded = "" if load is None else f"load {digits(load)}; "
     if found.saturated:
-        said = f"saturated: load {digits(load or 0)}, and above 0.9 queues only grow"
+        said = f"saturated: load {digits(load or 0)}, where queues only grow"
         return [f"missed; {said}; bound by {found.bound}"]
     lines = []
     for name, over in found.over.items():

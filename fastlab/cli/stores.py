@@ -22,13 +22,13 @@ folder_argument = click.Path(exists=True, file_okay=False)
 mix_hosts_option = click.option(
     "--mix-hosts", is_flag=True, help="rows of one device may be of several hosts"
 )
-WORSE_HELP = "what a winner may lose: share of bits per byte, without a text nats of KL"
-worse_option = click.option(
-    "--worse",
+FLOOR_HELP = "what a winner may lose: share of bits per byte, without a text nats of KL"
+floor_option = click.option(
+    "--floor",
     type=click.FloatRange(0),
     default=0.02,
     show_default=True,
-    help=WORSE_HELP,
+    help=FLOOR_HELP,
 )
 
 
@@ -118,14 +118,14 @@ def export(folder: str, to: str, out: str | None) -> None:
 @click.option(
     "-o", "--out", type=click.Path(dir_okay=False), help="[STORE/report.html]"
 )
-@worse_option
-def report(folder: str, out: str | None, worse: float) -> None:
+@floor_option
+def report(folder: str, out: str | None, floor: float) -> None:
     """Write one page about a STORE that needs no network: what to run, and why."""
     from fastlab.record import write_atomically
     from fastlab.report.page import page
 
     path = Path(out or Path(folder) / "report.html")
-    made = page(store_of(folder), worse)
+    made = page(store_of(folder), floor)
     write_atomically(path, lambda fresh: fresh.write_text(made, encoding="utf-8"))
     say(f"{path}: {len(made.encode()) / 1e3:.0f} kB")
 

@@ -97,89 +97,113 @@ def serve(
     requests: Requests, steps: Steps, server: Server, room: float = float("inf")
 ) -> Trace:
     """Serve all in the order of their arrival; room: tokens of cache memory."""
-    n, users = len(requests.at), requests.users
-    at = requests.at if not users else [0.0] * users + [float("inf")] * (n - users)
-    at, prompts, answers = at[:n], requests.prompts, requests.answers
-    needs = [p + max(a - 1, 0) for p, a in zip(prompts, answers, strict=True)]
-    if max(needs) > room:
-        raise ValueError(f"room={room:g} must hold the longest request: {max(needs)}")
-    let_in, first, last = [0.0] * n, [0.0] * n, [0.0] * n
-    blocked, others = [0.0] * n, [0.0] * n  # counters when a request came, then spent
-    reading: deque[list[int]] = deque()  # [request, tokens read]
-    ends: list[tuple[int, int]] = []  # (step that writes its last token, request)
-    now = no_room = prompts_s = held = 0.0
-    step = came = entered = rows = done = 0
-    gaps: list[tuple[float, int]] = []
-    busy = 0.0
-    while done < n:
-        while came < n and at[came] <= now:
-            blocked[came] = no_room
-            came += 1
-        full = False
-        while entered < came and len(reading) + len(ends) < server.slots:
-            if full := held + needs[entered] > room:
+    line = _Line(requests, steps, server, room)
+    while line.done < len(line.at):
+        line.enter()
+        if line.reading or line.ends:
+            line.step()
+        else:
+            line.now = line.at[line.came]
+    return line.trace()
+
+
+class _Line:
+    """Requests before, in and behind a server, between two of its steps."""
+
+    def __init__(
+        self, requests: Requests, steps: Steps, server: Server, room: float
+    ) -> None:
+        (self.at, self.prompts, self.answers, self.users), n = (
+            requests,
+            len(requests.at),
+        )
+        if self.users:
+            self.at = [0.0] * min(n, self.users) + [float("inf")] * (n - self.users)
+        both = zip(self.prompts, self.answers, strict=True)
+        self.needs = [prompt + max(answer - 1, 0) for prompt, answer in both]
+        if (most := max(self.needs)) > room:
+            raise ValueError(f"room={room:g} must hold the longest request: {most}")
+        self.steps, self.server, self.room = steps, server, room
+        # Of each request; memory and held_up are what the sums below were when it came.
+        self.let_in, self.first, self.last, self.memory, self.held_up = np.zeros((5, n))
+        self.reading: deque[list[int]] = deque()  # [request, tokens read]
+        self.ends: list[tuple[int, int]] = []  # (step that writes its last, request)
+        self.gaps: list[tuple[float, int]] = []
+        self.now = self.busy = self.no_room = self.for_others = 0.0
+        self.count = self.came = self.entered = self.done = self.held = self.rows = 0
+        self.full = False
+
+    def enter(self) -> None:
+        """Let in who came, while there are slots and room."""
+        while self.came < len(self.at) and self.at[self.came] <= self.now:
+            self.memory[self.came] = self.no_room
+            self.came += 1
+        self.full = False
+        inside = len(self.reading) + len(self.ends)
+        for i in range(
+            self.entered, min(self.came, self.entered + self.server.slots - inside)
+        ):
+            self.full = self.held + self.needs[i] > self.room
+            if self.full:
                 break
-            held += needs[entered]
-            let_in[entered] = now
-            blocked[entered] = no_room - blocked[entered]
-            reading.append([entered, 0])
-            entered += 1
-        if not reading and not ends:
-            now = at[came]
-            continue
-        left = server.chunk
+            self.held += self.needs[i]
+            self.let_in[i], self.entered = self.now, i + 1
+            self.memory[i] = self.no_room - self.memory[i]
+            self.reading.append([i, 0])
+
+    def step(self) -> None:
+        """One step of the server: chunks are read, and a token of each is written."""
+        chunks, batch = self.cut(), len(self.ends)
+        took = self.steps.seconds(chunks, batch, self.rows)
+        self.now, self.busy = self.now + took, self.busy + took
+        self.no_room, self.count = self.no_room + took * self.full, self.count + 1
+        if batch:
+            self.gaps.append((took, batch))
+            if chunks:
+                self.for_others += took - self.steps.writing(batch, self.rows)
+            self.rows += batch
+        while self.ends and self.ends[0][0] == self.count:
+            i = heapq.heappop(self.ends)[1]
+            self.rows -= self.needs[i]
+            self.held_up[i] = self.for_others - self.held_up[i]
+            self.leave(i)
+        while self.reading and self.reading[0][1] == self.prompts[self.reading[0][0]]:
+            i, read = self.reading.popleft()
+            self.first[i] = self.now
+            if self.answers[i] > 1:
+                heapq.heappush(self.ends, (self.count + self.answers[i] - 1, i))
+                self.rows, self.held_up[i] = self.rows + read, self.for_others
+            else:
+                self.leave(i)
+
+    def cut(self) -> list[tuple[int, int]]:
+        """The chunks (new, past) that are read in a step, the first come first."""
         chunks: list[tuple[int, int]] = []
-        for one in reading:
-            new = prompts[one[0]] - one[1]
-            if steps.whole and chunks and new > left:
+        left, whole = self.server.chunk, self.steps.whole
+        for one in self.reading:
+            new = self.prompts[one[0]] - one[1]
+            if left <= 0 or (whole and chunks and new > left):
                 break
-            new = new if steps.whole else min(new, left)
+            new = new if whole else min(new, left)
             chunks.append((new, one[1]))
             one[1], left = one[1] + new, left - new
-            if left <= 0:
-                break
-        batch = len(ends)
-        took = steps.seconds(chunks, batch, rows)
-        now, step, busy = now + took, step + 1, busy + took
-        if batch:
-            gaps.append((took, batch))
-            prompts_s += took - steps.writing(batch, rows) if chunks else 0.0
-            rows += batch
-        no_room += took * full
-        left_now = []
-        while ends and ends[0][0] == step:
-            left_now.append(i := heapq.heappop(ends)[1])
-            rows -= needs[i]
-            others[i] = prompts_s - others[i]
-        while reading and reading[0][1] == prompts[reading[0][0]]:
-            i = reading.popleft()[0]
-            first[i], others[i] = now, prompts_s
-            if answers[i] > 1:
-                heapq.heappush(ends, (step + answers[i] - 1, i))
-                rows += prompts[i]
-            else:
-                others[i] = 0.0
-                left_now.append(i)
-        for i in left_now:
-            last[i], held, done = now, held - needs[i], done + 1
-            if users and users + done <= n:
-                at[users + done - 1] = now
-    return _trace(at, let_in, first, last, blocked, others, answers, gaps, busy)
+        return chunks
 
+    def leave(self, i: int) -> None:
+        """A request is answered; its user asks again."""
+        self.last[i], self.held = self.now, self.held - self.needs[i]
+        self.done += 1
+        if self.users and self.users + self.done <= len(self.at):
+            self.at[self.users + self.done - 1] = self.now
 
-def _trace(
-    at: Any, let_in: Any, first: Any, last: Any, memory: Any, others: Any, *rest: Any
-) -> Trace:
-    answers, gaps, busy = rest
-    came, start, end = np.array(at), np.array(first), np.array(last)
-    later = np.array(answers, float) - 1
-    tpot = np.divide(
-        end - start, later, out=np.full(len(came), np.nan), where=later > 0
-    )
-    times = start - came, tpot, end - came, np.array(let_in) - came
-    between = np.array(gaps or [(np.nan, 1)])
-    found = between[:, 0], between[:, 1]
-    return Trace(came, *times, np.array(memory), np.array(others), found, busy)
+    def trace(self) -> Trace:
+        """What came of all of them."""
+        at, gaps = np.array(self.at), np.array(self.gaps or [(np.nan, 1)])
+        later = np.array(self.answers, float) - 1
+        tpot = (self.last - self.first) / np.where(later > 0, later, np.nan)
+        times = self.first - at, tpot, self.last - at, self.let_in - at
+        spent = self.memory, self.held_up, (gaps[:, 0], gaps[:, 1])
+        return Trace(at, *times, *spent, self.busy)
 
 
 class Capacity(NamedTuple):
