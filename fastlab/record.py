@@ -192,13 +192,16 @@ class Record:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """The record of one store line; raises KeyError or ValueError if it is none."""
-        own = [f.name for f in fields(cls)]
-        given = {n: data.get(n) if n in PARTS else data[n] for n in own}
-        made: Record = make(cls, given)
+        made: Record = make(
+            cls, {n: data[n] for n in _OWN} | {n: data.get(n) for n in PARTS}
+        )
         for part in (made, *(getattr(made, name) for name in PARTS)):
             if part is not None:
                 _check_values(part)
         return made
+
+
+_OWN = [f.name for f in fields(Record) if f.name not in PARTS]
 
 
 def _check_values(part: Any) -> None:
