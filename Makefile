@@ -17,6 +17,10 @@ help:  ## this list
 	@# Colab's ipywidgets, apart, for the test of every explorer under both
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--upgrade --target .venv/widgets7 ipywidgets==7.7.1 ipython-genutils==0.2.0
+	@# Triton's kernels are tested interpreted; CUDA builds of torch bring their own.
+	@$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install \
+		--quiet --disable-pip-version-check --editable '.[triton]' \
+		|| echo "no triton: tests of its kernels are skipped"
 	@touch $@
 
 demo: .venv/installed  ## layers x hidden x precision, estimated and measured, here

@@ -31,7 +31,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """What one process takes from its start to its steps."""
     start = time.perf_counter()
     import torch
-    import transformers  # noqa: F401
+    import transformers
 
     from fastlab.figures.decode import ladder_points
     from fastlab.runtime.engines import prepare

@@ -9,7 +9,7 @@ python benchmarks/search.py --replay STORE [--replays 200]
   On a store of a dense space, visited in three rounds or more: random sub-spaces,
   targets, floors, orders of visits. Success: the winner or its tie set holds the best
   one (by the median of all visits) or one whose visits overlap its. What the models
-  lose is not known there: a column is made up from their parameters, with noise.
+  lose is not known there: a column is made up, from their sizes, precision and noise.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from statistics import median
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -28,6 +29,7 @@ from scipy.special import ndtr
 from fastlab.searches.beliefs import LOSSES, Beliefs
 from fastlab.searches.engine import (
     BETTER,
+    FEWEST,
     VISITS,
     Goal,
     decided,
@@ -36,6 +38,8 @@ from fastlab.searches.engine import (
 )
 from fastlab.searches.plan import beliefs_of
 from fastlab.searches.spaces import Candidate
+from fastlab.spec import Point
+from fastlab.spec.grids import flat
 from fastlab.sweeps.store import Store
 
 SIZES = ("layers", "hidden", "kind", "way", "batch")
@@ -151,96 +155,186 @@ def simulate(n: int, scale: float, seeds: range) -> None:
           f"{rest}; {np.mean(spent):.2f} s of CPU", flush=True)  # fmt: skip
 
 
-def lost(parameters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A made-up loss: the less the more parameters, with a noise of its own."""
-    return (parameters / parameters.max()) ** -0.7 * np.exp(
-        0.15 * rng.standard_normal(len(parameters))
-    )
+def lost(points: list[Point], rng: np.random.Generator) -> np.ndarray:
+    """A made-up loss: layers, width and FFN help as much as is drawn, 16 bit harms."""
+    logs = -sizes_of(points) @ rng.uniform(0, 1, 3)
+    logs += half_of(points) * rng.uniform(0, 0.5)
+    return np.exp(logs - logs.min() + 0.1 * rng.standard_normal(len(points)))
 
 
-def replay(store: str, replays: int, settle: Callable[[str], None] = print) -> None:
+def sizes_of(points: list[Point]) -> np.ndarray:
+    """Logs of layers, width and FFN [n, 3]."""
+    shapes = [point.built_shape for point in points]
+    return np.log([(s.layers, s.hidden, s.ffn) for s in shapes])
+
+
+def half_of(points: list[Point]) -> np.ndarray:
+    """[n] whether each is in less than 32 bit."""
+    return np.array([point.recipe.format.bits < 32 for point in points], int)
+
+
+class Dense:
+    """A store's rows that every round has: seconds [rounds, n], and their estimates."""
+
+    def __init__(self, store: str) -> None:
+        rounds: dict[int, dict[str, float]] = {}
+        rows = {}
+        for row in Store(store).visits(samples=False):
+            if row.measured and row.estimate:
+                rounds.setdefault(row.round, {})[row.key] = row.measured.seconds
+                rows[row.key] = row
+        keys = [key for key in rows if all(key in own for own in rounds.values())]
+        self.seconds = np.array([[own[key] for key in keys] for own in rounds.values()])
+        points = [rows[key].point for key in keys]
+        self.every = [Candidate(point, ((point, 1),)) for point in points]
+        pairs = zip(self.every, keys, strict=True)
+        self.found = [own.total([rows[key].estimate]) for own, key in pairs]
+        self.truth = np.median(self.seconds, axis=0)
+
+    def words(self) -> str:
+        """How many, how noisy, how far from the estimate."""
+        pace = np.median(self.seconds, axis=1)[:, None]
+        noise = 100 * np.median(np.log(self.seconds / pace).std(axis=0))
+        off = np.log(self.truth / [own["e2e_s"] for own in self.found]).std()
+        near = (self.truth < 1.1 * self.truth.min()).sum()
+        return (
+            f"{len(self.truth)} candidates, {len(self.seconds)} rounds, {near} within "
+            f"10 % of the fastest; sd of a visit {noise:.1f} % (the round's own speed "
+            f"taken out), of log(measured / estimate) {off:.3f}"
+        )
+
+
+class Replay:
+    """A search on a part of a dense space, with its floor, target, order of visits."""
+
+    def __init__(self, dense: Dense, seed: int, judged: bool) -> None:
+        self.rng = rng = np.random.default_rng(seed)
+        n, self.judged = len(dense.truth), judged
+        part = np.flatnonzero(rng.random(n) < rng.uniform(0.33, 0.8))
+        every = [dense.every[i] for i in part]
+        points = [own.point for own in every]
+        self.loss, self.part = lost(points, rng), part
+        self.floor = np.quantile(self.loss, rng.uniform(0.1, 0.9))
+        self.seconds = dense.seconds[rng.permutation(len(dense.seconds))][:, part]
+        self.truth, keeps = dense.truth[part], self.loss <= self.floor
+        self.target = np.quantile(self.truth[keeps], rng.uniform(0.2, 1.0))
+        self.able = keeps & (self.truth <= self.target)
+        self.best = int(np.where(self.able, self.truth, np.inf).argmin())
+        self.beliefs = beliefs_of(every, [dense.found[i] for i in part])
+        blank, sizes = np.zeros(len(part), int), sizes_of(points)
+        spread = LOSSES._replace(reach=1.5)
+        guess = np.full(len(part), np.log(self.loss).mean())
+        labels = half_of(points), blank, np.arange(len(part))
+        self.losing = Beliefs(guess, *labels, sizes, spread)
+        self.axes = [*zip(*map(axes_of, points), strict=True)]
+
+    def visit(self, i: int) -> float:
+        """Seconds of the first visit."""
+        return float(self.seconds[0, i])
+
+    def good(self, times: dict[int, float]) -> np.ndarray:
+        """Chances to keep the floor: known beforehand, or of the visited alone."""
+        seen, keeps = sorted(times), self.loss <= self.floor
+        after = self.losing.after(seen, np.log(self.loss[seen]).tolist())
+        chance = ndtr((math.log(self.floor) - after.mean) / after.sd)
+        chance = keeps.astype(float) if self.judged else chance
+        for i in seen:
+            chance[i] = keeps[i] and times[i] <= self.target
+        return chance
+
+    def search(self) -> tuple[list[int], int]:
+        """Winner and ties, and how many were measured: a tenth at most."""
+        n, times = len(self.part), dict[int, float]()
+        goal = Goal(self.beliefs, np.full(n, self.target), np.zeros(n))
+        most = max(FEWEST, n // 10)
+        explore(goal, times, self.visit, lambda: self.good(times), lambda m: m < most)
+        first = finalists(goal, times, self.good(times))
+        again = {i: self.seconds[:, i].tolist() for i in first}
+        again = {i: own for i, own in again.items() if median(own) <= self.target}
+        return decided(again, goal.extra) if again else [], len(times)
+
+    def hit(self, some: Iterable[int]) -> bool:
+        """Whether one of them is good, and its visits overlap those of the best."""
+        most = self.seconds[:, self.best].max()
+        return any(self.able[i] and self.seconds[:, i].min() <= most for i in some)
+
+    def fastest(self, some: Iterable[int]) -> list[int]:
+        """The one of these that a visit finds fastest, of those that are good."""
+        able = [int(i) for i in some if self.able[i]]
+        return [min(able, key=self.visit)] if able else []
+
+    def halved(self, m: int) -> list[int]:
+        """Successive halving over three visits, as many as m candidates take in all."""
+        able = np.flatnonzero(self.loss <= self.floor) if self.judged else None
+        some = self.rng.permutation(len(self.part) if able is None else able)
+        some = some[: max(3, round(m * 4 / 7))]
+        for seen in (1, 2, 3):
+            times = np.median(self.seconds[:seen, some], axis=0)
+            bad = (self.loss[some] > self.floor) | (times > self.target)
+            some = some[np.lexsort((times, bad))][: max(1, len(some) // 2)]
+        return [int(some[0])]
+
+    def tpe(self, m: int) -> list[int]:
+        """Optuna's TPE over the fields; what is bad or absent counts as slow."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        place = {own: i for i, own in enumerate(zip(*self.axes, strict=True))}
+        names = [f"{n}" for n in range(len(self.axes))]
+        sampler = optuna.samplers.TPESampler(seed=int(self.rng.integers(2**31)))
+        study = optuna.create_study(sampler=sampler)
+        seen: set[int] = set()
+        while len(seen) < m and len(study.trials) < 20 * m:
+            trial, own = study.ask(), sorted
+            told = zip(names, self.axes, strict=True)
+            values = [trial.suggest_categorical(k, own(set(axis))) for k, axis in told]
+            i = place.get(tuple(values), -1)
+            keeps = i >= 0 and self.loss[i] <= self.floor
+            study.tell(trial, self.visit(i) if keeps else 2 * self.truth.max())
+            seen |= {i} if i >= 0 and (keeps or not self.judged) else set()
+        return self.fastest(seen)
+
+
+def axes_of(point: Point) -> tuple[Any, ...]:
+    """The fields of a point in which dense spaces differ."""
+    row = flat(point)
+    names = ("family", "layers", "hidden", "ffn", "phase", "batch", "prompt_len")
+    recipe = ("precision", "attention", "cache", "runtime")
+    return tuple(row[name] for name in (*names, *recipe))
+
+
+def replay(store: str, replays: int, judged: bool) -> None:
     """Replays on a store; prints success, share measured, distinct optima."""
-    rounds: dict[int, dict[str, float]] = {}
-    records = {}
-    for row in Store(store).visits(samples=False):
-        if row.measured and row.estimate:
-            rounds.setdefault(row.round, {})[row.key] = row.measured.seconds
-            records[row.key] = row
-    keys = [key for key in records if all(key in own for own in rounds.values())]
-    seconds = np.array([[own[key] for key in keys] for own in rounds.values()])
-    every = [Candidate(records[key].point, ((records[key].point, 1),)) for key in keys]
-    found = [
-        own.total([records[k].estimate]) for own, k in zip(every, keys, strict=True)
-    ]
-    size = np.array([records[key].estimate.parameters for key in keys], float)
-    truth, low, high = np.median(seconds, axis=0), seconds.min(0), seconds.max(0)
-    spread = np.log(seconds / np.median(seconds, axis=1)[:, None]).std(axis=0)
-    settle(
-        f"{len(keys)} candidates, {len(rounds)} rounds; a visit's sd, the round's own "
-        f"speed taken out: median {100 * np.median(spread):.1f} %; log(measured / "
-        f"estimate): sd {np.log(truth / [own['e2e_s'] for own in found]).std():.3f}"
-    )
-    hits: dict[str, list[bool]] = {}
+    dense, hits = Dense(store), dict[str, list[bool]]()
     shares, optima, ties = [], set(), []
     for seed in range(replays):
-        rng = np.random.default_rng(seed)
-        part = np.flatnonzero(rng.random(len(keys)) < rng.uniform(0.4, 1.0))
-        loss = lost(size, rng)[part]
-        floor = np.quantile(loss, rng.uniform(0.1, 0.9))
-        target = np.quantile(truth[part][loss <= floor], rng.uniform(0.2, 1.0))
-        order = rng.permutation(len(seconds))
-        able = np.flatnonzero((loss <= floor) & (truth[part] <= target))
-        best = part[able[truth[part][able].argmin()]]
-        optima.add(int(best))
-        beliefs = beliefs_of([every[i] for i in part], [found[i] for i in part])
-        goal = Goal(beliefs, np.full(len(part), target), np.zeros(len(part)))
-        guess = np.log((size[part] / size.max()) ** -0.7)
-        blank = np.zeros(len(part), int)
-        places = np.log(size[part])[:, None]
-        losing = Beliefs(guess, blank, blank, np.arange(len(part)), places, LOSSES)
-        times: dict[int, float] = {}
-
-        def good(times=times, losing=losing, loss=loss, floor=floor, target=target):
-            seen = sorted(times)
-            after = losing.after(seen, np.log(loss[seen]).tolist())
-            chance = ndtr((math.log(floor) - after.mean) / after.sd)
-            for i in seen:
-                chance[i] = loss[i] <= floor and times[i] <= target
-            return chance
-
-        def visit(i: int, part=part, order=order) -> float:
-            return float(seconds[order[0], part[i]])
-
-        explore(goal, times, visit, good)
-        first = finalists(goal, times, good())
-        again = {i: [float(s) for s in seconds[order, part[i]]] for i in first}
-        again = {i: own for i, own in again.items() if median(own) <= target}
-        winners = decided(again, goal.extra) if again else []
-        m = len(times)
-        shares.append(m / len(part))
+        one = Replay(dense, seed, judged)
+        optima.add(int(one.part[one.best]))
+        winners, m = one.search()
+        shares.append(m / len(one.part))
         ties.append(len(winners))
-
-        def hit(some: Iterable[int], part=part, able=able, best=best) -> bool:
-            mine = [part[i] for i in some if i in able]
-            return any(low[i] <= high[best] for i in mine)
-
-        def first_of(some: Iterable[int], able=able, visit=visit) -> list[int]:
-            kept = [int(i) for i in some if i in able]
-            return [min(kept, key=visit)] if kept else []
-
+        order = np.argsort(one.beliefs.guess, kind="stable")
+        order = [i for i in order if not judged or one.loss[i] <= one.floor]
         chosen = {
             "search or tie": winners,
-            "search's winner": winners[:1],
-            "order": first_of(np.argsort(beliefs.guess)[:m]),
-            "random": first_of(rng.permutation(len(part))[:m]),
+            "its winner": winners[:1],
+            "order": one.fastest(order[:m]),
+            "random": one.fastest(one.rng.permutation(order)[:m]),
+            "halving": one.halved(m),
         }
+        if find_spec("optuna"):
+            chosen["tpe"] = one.tpe(m)
         for name, own in chosen.items():
-            hits.setdefault(name, []).append(hit(own))
+            hits.setdefault(name, []).append(one.hit(own))
     told = ", ".join(f"{name} {100 * np.mean(own):.1f}" for name, own in hits.items())
-    settle(
-        f"{replays} replays, {len(optima)} distinct optima: success %: {told}; "
-        f"{100 * np.mean(shares):.1f} % measured (most {100 * max(shares):.0f}); "
-        f"{np.mean(ties):.1f} in a tie set"
+    known = "known beforehand" if judged else "known once measured"
+    print(dense.words())
+    print(
+        f"{replays} replays, {len(optima)} distinct optima, losses {known}: success %: "
+        f"{told}; "
+        f"{100 * np.mean(shares):.1f} % measured (most {100 * max(shares):.1f}); "
+        f"{np.mean(ties):.1f} in a tie set",
+        flush=True,
     )
 
 
@@ -255,7 +349,8 @@ def main() -> None:
     options.add_argument("--replays", type=int, default=200)
     given = options.parse_args()
     if given.replay:
-        replay(given.replay, given.replays)
+        for judged in (True, False):
+            replay(given.replay, given.replays, judged)
         return
     for n, scale in itertools.product(given.sizes, given.scales):
         simulate(n, scale, range(given.first, given.first + given.seeds))

@@ -114,6 +114,8 @@ def _refusal(kind: str, form: Format) -> str:
             return f"{name} is emulated below compute capability {least}; {has}"
     if kind == "cpu" and form.gpu_only:
         return needs
+    if kind == "cuda" and form.cpu_only:
+        return f"{name} has kernels for CPUs only"
     flags = cpu_flags() if kind == "cpu" and form.cpu_flags else set()
     if flags and not flags & form.cpu_flags:
         return f"{name} is emulated on this CPU (no {name} instructions)"

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -152,14 +153,15 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
 
 def _on_ray(executor: str, isolation: str, device: str) -> dict[str, Any]:
     """How `bench_in` makes workers over a cluster; nothing for this machine alone."""
-    from fastlab.sweeps.cluster import Cluster, check_ray
+    from fastlab.sweeps.cluster import Cluster
 
     check_choice("executor", executor, ("local", "ray"))
     if executor == "local":
         return {}
     if isolation == "inline":
         raise ValueError("executor='ray' needs isolation worker or process")
-    check_ray()
+    if not find_spec("ray"):
+        raise ValueError("executor='ray' needs ray: pip install ray")
     return {"kind": Cluster, "gpus": device != "cpu"}
 
 
@@ -200,11 +202,7 @@ def _left(
 
 
 def _run_sweep(
-    points: list[Point],
-    store: Store,
-    bench: Any,
-    tracker: Tracker,
-    **how: Any,
+    points: list[Point], store: Store, bench: Any, tracker: Tracker, **how: Any
 ) -> None:
     """Measure, and write the table; exit status 1 where a point has no row."""
     from fastlab.rows import table

@@ -12,6 +12,8 @@ import click
 from fastlab.cli.points import echo_table, main, say, shown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fastlab.sweeps.lines import BadLine
     from fastlab.sweeps.store import Store
 
@@ -20,13 +22,13 @@ folder_argument = click.Path(exists=True, file_okay=False)
 mix_hosts_option = click.option(
     "--mix-hosts", is_flag=True, help="rows of one device may be of several hosts"
 )
-WORSE_HELP = "what a winner may lose: share of bits per byte, without a text nats of KL"
-worse_option = click.option(
-    "--worse",
+FLOOR_HELP = "what a winner may lose: share of bits per byte, without a text nats of KL"
+floor_option = click.option(
+    "--floor",
     type=click.FloatRange(0),
     default=0.02,
     show_default=True,
-    help=WORSE_HELP,
+    help=FLOOR_HELP,
 )
 
 
@@ -39,21 +41,27 @@ def store_of(folder: str) -> Store:
     return Store(folder)
 
 
+def _rows(folder: str) -> tuple[pd.DataFrame, list[BadLine]]:
+    """The table of a store, and the lines of it that could not be read."""
+    from fastlab.rows import table as tabulate
+
+    store, bad = store_of(folder), list["BadLine"]()
+    return tabulate(store.each(samples=False, bad=bad), store.envs()), bad
+
+
 @main.command()
 @click.argument("folder", type=folder_argument)
 @click.option("--csv", "csv", type=click.Path(), help="write all columns here")
 def table(folder: str, csv: str | None) -> None:
     """The rows of a store, and the lines of it that could not be read."""
-    from fastlab.rows import table as tabulate
     from fastlab.sweeps.keeping import write_table
 
-    store, bad = store_of(folder), list["BadLine"]()
-    rows = tabulate(store.each(samples=False, bad=bad), store.envs())
+    rows, bad = _rows(folder)
     if csv:
         write_table(rows, Path(csv))
     echo_table(shown(rows))
     _list("skipped", bad, sys.maxsize)
-    for name in store.torn():
+    for name in store_of(folder).torn():
         say(f"torn tail kept aside: {name}", err=True)
 
 
@@ -99,12 +107,8 @@ def export(folder: str, to: str, out: str | None) -> None:
     from fastlab.sweeps.keeping import check_format, write_table
 
     check_format(to)
-    from fastlab.rows import table as tabulate
-
-    store, bad = store_of(folder), list["BadLine"]()
-    path = Path(out or Path(folder) / f"rows.{to}")
-    rows = tabulate(store.each(samples=False, bad=bad), store.envs())
-    write_table(rows, path, to)
+    rows, bad = _rows(folder)
+    write_table(rows, path := Path(out or Path(folder) / f"rows.{to}"), to)
     _list("skipped", bad)
     say(f"{len(rows)} rows: {path}")
 
@@ -114,16 +118,14 @@ def export(folder: str, to: str, out: str | None) -> None:
 @click.option(
     "-o", "--out", type=click.Path(dir_okay=False), help="[STORE/report.html]"
 )
-@worse_option
-def report(folder: str, out: str | None, worse: float) -> None:
+@floor_option
+def report(folder: str, out: str | None, floor: float) -> None:
     """Write one page about a STORE that needs no network: what to run, and why."""
     from fastlab.record import write_atomically
     from fastlab.report.page import page
 
-    path, made = (
-        Path(out or Path(folder) / "report.html"),
-        page(store_of(folder), worse),
-    )
+    path = Path(out or Path(folder) / "report.html")
+    made = page(store_of(folder), floor)
     write_atomically(path, lambda fresh: fresh.write_text(made, encoding="utf-8"))
     say(f"{path}: {len(made.encode()) / 1e3:.0f} kB")
 
@@ -144,7 +146,6 @@ def merge(folders: tuple[str, ...], into: str, mix_hosts: bool) -> None:
     _list("skipped", found.bad)
     for words in found.conflicts[:SHOWN]:
         say(f"twice: {words}", err=True)
-    twice = f"; {len(found.conflicts)} of points that are in two stores" * bool(
-        found.conflicts
-    )
+    often = len(found.conflicts)
+    twice = f"; {often} of points that are in two stores" * bool(often)
     say(f"{found.rows} new rows in {into}{twice}")

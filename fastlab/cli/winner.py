@@ -13,7 +13,7 @@ import click
 from fastlab.cli import points as given
 from fastlab.cli import run
 from fastlab.cli.points import device_option, main, point_options, say, students_option
-from fastlab.cli.stores import folder_argument, store_of, worse_option
+from fastlab.cli.stores import floor_option, folder_argument, store_of
 from fastlab.words import printable
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 @click.option("--from", "store", type=folder_argument, help="a store, for its rows")
 @click.option("--best", is_flag=True, help="of the store: the winner of its report")
 @click.option("--key", default="", help="of the store: the row whose key begins so")
-@worse_option
+@floor_option
 @device_option
 @click.option("--text", multiple=True, help="text file, where a recipe learns or looks")
 @students_option
 def pack(
-    to: str, store: str | None, best: bool, key: str, worse: float, **options: Any
+    to: str, store: str | None, best: bool, key: str, floor: float, **options: Any
 ) -> None:
     """Make a model as a recipe says and write it to a folder that loads as it is.
 
@@ -50,7 +50,7 @@ def pack(
     records = [*store_of(store).each(samples=False)] if store else []
     envs = store_of(store).envs() if store else {}
     if best or key:
-        point = _chosen(records, key, worse)
+        point = _chosen(records, key, floor)
     else:
         point, *others = given.points_from(options)
         if others:
@@ -64,7 +64,7 @@ def pack(
     say(f"{to}: {point.label}, with {len(rows)} rows of it")
 
 
-def _chosen(records: list[Record], key: str, worse: float) -> Point:
+def _chosen(records: list[Record], key: str, floor: float) -> Point:
     """The point of the row whose key begins so; without one, that of the winner."""
     from fastlab.report.winner import judged, main_call, winner
 
@@ -73,9 +73,9 @@ def _chosen(records: list[Record], key: str, worse: float) -> Point:
         if len(found) != 1:
             raise ValueError(f"key={key!r} begins the keys of {len(found)} rows, not 1")
         return next(iter(found.values()))
-    best = winner(main_call(judged(records, {})), worse) if records else None
+    best = winner(main_call(judged(records, {})), floor) if records else None
     if best is None:
-        raise ValueError(f"no row of the store is known to lose at most {worse:g}")
+        raise ValueError(f"no row of the store is known to lose at most {floor:g}")
     return records[int(str(best.name))].point
 
 

@@ -106,7 +106,7 @@ def drawn_columns(layer: Layer) -> list[str]:
 
 
 def gid_of(layer: Layer) -> str:
-    """What names a layer's lines and bars in a picture."""
+    """What names a layer's lines and marks in a picture."""
     return f"layer-{id(layer)}"
 
 
@@ -118,10 +118,10 @@ def paint(axes: Axes, panel: Panel) -> None:
         if getattr(panel, axis).scale == "log":
             axes.set(**{f"{axis}scale": "log"})
     for layer in panel.layers:
-        before = len(axes.lines), len(axes.patches)
+        before = len(axes.lines)
         layer.paint(axes, panel, layer)
-        for artist in (*axes.lines[before[0] :], *axes.patches[before[1] :]):
-            artist.set_gid(gid_of(layer))
+        for drawn in axes.lines[before:]:
+            drawn.set_gid(gid_of(layer))
     _set_axis(axes, axes.xaxis, panel.x, "x")
     _set_axis(axes, axes.yaxis, panel.y, "y")
     axes.spines[["top", "right"]].set_visible(False)

@@ -36,23 +36,16 @@ FOUND = (
     *("top1", "bits_per_byte", "weights_mb", "flags"),
 )
 ROWS = ("call", "recipe", "status", "n", "estimated_ms", "ratio", *FOUND)
-STAGES = (
-    "load",
-    "distill",
-    "shrink",
-    "quantize",
-    "prepare",
-    "compile_s",
-    "first_call_s",
-)
+STAGES = ("load", "distill", "shrink", "quantize", "prepare")
+TIMES = (*STAGES, "compile_s", "first_call_s")  # seconds in a measurement
 SAID = ("command", "copy_bytes_per_s", "device")  # of an environment, elsewhere
 UNITS = {"loss": "more bits per byte, or KL", "weights_mb": "MB of weights"}
 
 
-def page(store: Store, worse: float = choice.WORSE) -> str:
+def page(store: Store, floor: float = choice.FLOOR) -> str:
     """The HTML of a store's rows; every text in it is escaped.
 
-    worse: what the recommended recipe may lose, as `judged` has it. ValueError for a
+    floor: what the recommended recipe may lose, as `judged` has it. ValueError for a
     store without a row.
     """
     bad: list[BadLine] = []
@@ -63,18 +56,20 @@ def page(store: Store, worse: float = choice.WORSE) -> str:
     for name in rows.select_dtypes(["object", "string"]):
         rows[name] = [printable(v) if isinstance(v, str) else v for v in rows[name]]
     main = choice.main_call(rows)
-    best = choice.winner(main, worse)
+    best = choice.winner(main, floor)
     words = {
         "title": f"{store.folder.resolve().name}: which recipe is the fastest?",
-        "verdict": verdict(main, best, worse) if len(main) else nothing_measured(rows),
+        "verdict": verdict(main, best, floor) if len(main) else nothing_measured(rows),
         **question(rows, records, envs),
         **dict.fromkeys(("measure", "pack", "python"), "none to recommend"),
     }
     if best is not None:
         point = records[int(str(best.name))].point
-        words["measure"] = choice.command(point, "measure")
-        words["pack"] = choice.command(point, "pack", "--to", "winner")
-        words["python"] = choice.python(point, "winner")
+        words |= {
+            "measure": choice.command(point, "measure"),
+            "pack": choice.command(point, "pack", "--to", "winner"),
+            "python": choice.python(point, "winner"),
+        }
     lost = rows[rows["status"] != "ok"].groupby(["status", "reason"], sort=False)
     counts = lost.agg(
         rows=("key", "size"), call=("call", "first"), recipe=("recipe", "first")
@@ -97,22 +92,22 @@ def _safe(words: object) -> str:
     return escape(printable(str(words)))
 
 
-def verdict(main: pd.DataFrame, best: Any, worse: float) -> str:
+def verdict(main: pd.DataFrame, best: Any, floor: float) -> str:
     """The answer, in words."""
     where = f"{main['call'].iloc[0]} on {main['device'].iloc[0]}"
     if best is None:
-        said = f"no recipe is known to lose at most {digits(worse)}"
+        said = f"no recipe is known to lose at most {digits(floor)}"
         return f"At {where} {said}; the fastest is {main['recipe'].iloc[0]}."
     near = main["measured_low_ms"].astype(float) <= best["measured_high_ms"]
-    tied = int((near & (main["loss"] <= worse)).sum()) - 1
+    tied = int((near & (main["loss"] <= floor)).sum()) - 1
     text = best["bits_per_byte"] == best["bits_per_byte"]
-    share = f"{percent(best['loss'])} more bits per byte"
+    share, base = f"{percent(best['loss'])} more bits per byte", main[main["baseline"]]
     lost = share if text else f"a KL of {digits(best['loss'])} nats"
-    return (
-        f"Take {best['recipe']} at {where}: {digits(best['measured_ms'])} ms, "
-        f"{times(best['measured_gain'])} beside {main[main['baseline']]['recipe'].iloc[0]}"
-        f", with {lost}. The clock cannot tell {tied} more from it."
+    said = f"Take {best['recipe']} at {where}: {digits(best['measured_ms'])} ms, "
+    said += (
+        f"{times(best['measured_gain'])} beside {base['recipe'].iloc[0]}, with {lost}"
     )
+    return f"{said}. The clock cannot tell {tied} more from it."
 
 
 def question(
@@ -120,9 +115,8 @@ def question(
 ) -> dict[str, str]:
     """What was asked, where, when and with what, in words."""
     many = {n: rows[n].astype(str).unique() for n in QUESTION if rows[n].nunique() > 1}
-    values = (
-        f"{n}: {', '.join(v[:6])}{', ...' * (len(v) > 6)}" for n, v in many.items()
-    )
+    few = {n: [*v[:6], *["..."] * (len(v) > 6)] for n, v in many.items()}
+    values = [f"{n}: {', '.join(v)}" for n, v in few.items()]
     days = sorted(record.at_utc[:16] for record in records)
     software = [{n: v for n, v in e.items() if n not in SAID} for e in envs.values()]
     return {
@@ -191,7 +185,8 @@ def _ladder(main: pd.DataFrame) -> str:
     ]
     lost = [digits(loss) if loss == loss else "?" for loss in rungs["loss"]]
     look: dict[str, Any] = {"decor": [level(1, "x"), gridlines("x")]}
-    axis = Axis("times as fast as the plain recipe", "log", factor)
+    ticks = [2.0**n for n in range(-6, 10)]
+    axis = Axis("times as fast as the plain recipe", "log", factor, ticks)
     panel = Panel(axis, Axis("", names=names), layers, notes=[("loss", lost)], **look)
     title = f"{len(rungs)} of {main['recipe'].nunique()} recipes of "
     title += f"{main['call'].iloc[0]}: filled = measured, hollow = estimated"
@@ -206,12 +201,12 @@ def _frontier(main: pd.DataFrame, column: str) -> str:
         return f"<p>Too few rows of one call have {column}.</p>"
     best = choice.frontier(known, ["measured_ms", column])
     above = known[column][known[column] > 0]
-    floor = (float(above.min()) if len(above) else 1.0) / 3  # where nothing is lost
+    edge = (float(above.min()) if len(above) else 1.0) / 3  # where nothing is lost
     numbers = np.where(best, best.cumsum().astype(str), "")
-    known = known.assign(frontier=numbers, _at=known[column].clip(lower=floor))
-    decades = [n for n in 10.0 ** np.arange(-9, 9) if 2 * floor < n < 2 * above.max()]
-    ticks = [floor, *decades] if known[column].min() <= 0 else ()
-    write = lambda v: digits(v) if v > floor else "0"  # noqa: E731
+    known = known.assign(frontier=numbers, _at=known[column].clip(lower=edge))
+    decades = [n for n in 10.0 ** np.arange(-9, 9) if 2 * edge < n < 2 * above.max()]
+    ticks = [edge, *decades] if known[column].min() <= 0 else ()
+    write = lambda v: digits(v) if v > edge else "0"  # noqa: E731
     axes = Axis(UNITS[column], "log", write, ticks), Axis("measured ms", "log")
     shown = known.iloc[sorted(_some(len(known)) | {*np.flatnonzero(best)})]
     look: dict[str, Any] = {"ends": OWN_ENDS, "words": "frontier", "size": 6}
@@ -256,8 +251,8 @@ def _scores(known: pd.DataFrame) -> str:
 def stages(records: Sequence[Record], main: pd.DataFrame) -> pd.DataFrame:
     """Seconds of what came before the timed calls of a call's rows, where known."""
     timed = [vars(records[n].measured) for n in main.index]
-    lines = [{n: own["stages"].get(n, own.get(n)) for n in STAGES} for own in timed]
-    seconds = pd.DataFrame(lines, main.index, [*STAGES]).apply(
+    lines = [{n: own["stages"].get(n, own.get(n)) for n in TIMES} for own in timed]
+    seconds = pd.DataFrame(lines, main.index, [*TIMES]).apply(
         pd.to_numeric, errors="coerce"
     )
     return main[["recipe"]].join(seconds)

@@ -1,4 +1,4 @@
-"""Figures as inline SVG that needs no script, with a tooltip for each mark and bar.
+"""Figures as inline SVG that needs no script, with a tooltip for each mark.
 
 matplotlib draws them as in a notebook. Their colours become variables, so that a page
 may be dark: greys are its text made pale, white its ground, all others are lightened.
@@ -35,19 +35,14 @@ def inline(figure: Figure, size: tuple[float, float]) -> str:
     """The figure without its title, of a size in inches, over a list of its series."""
     bare = [replace(panel, key="") for panel in figure.panels]
     shown, file = replace(figure, panels=bare, title="", size=size), io.BytesIO()
-    look: Any = {
-        "text.parse_math": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": figure.title,
-    }
+    look: Any = {"svg.fonttype": "none", "svg.hashsalt": figure.title}
+    look |= {"text.parse_math": False}
     with matplotlib.rc_context(look), warnings.catch_warnings(action="ignore"):
         picture = shown.draw()  # its font may lack a letter
-        how: dict[str, Any] = {"bbox_inches": "tight", "metadata": BARE}
-        picture.savefig(file, format="svg", **how)
+        picture.savefig(file, format="svg", bbox_inches="tight", metadata=BARE)
     root = ElementTree.fromstring(file.getvalue())
-    for panel in bare:
-        for layer in panel.layers:
-            _point_at(root, panel, layer)
+    for panel, layer in ((p, layer) for p in bare for layer in p.layers):
+        _point_at(root, panel, layer)
     root.attrib |= {"role": "img", "aria-label": figure.tell()}
     text = ElementTree.tostring(_stripped(root), "unicode")
     text += f'<ul class="key">{"".join(_key(picture))}</ul>'
@@ -62,7 +57,7 @@ def _named(style: str) -> str:
 
 
 def _point_at(root: Any, panel: Panel, layer: Layer) -> None:
-    """Tooltips of marks and bars, which are drawn in the order of their rows."""
+    """Tooltips of marks, which are drawn in the order of their rows."""
     rows = layer.rows
     for axis, name in ((panel.x, layer.x), (panel.y, layer.y)):
         if not axis.names:  # what has no place is not drawn
@@ -74,12 +69,10 @@ def _point_at(root: Any, panel: Panel, layer: Layer) -> None:
         "\n".join([layer.name, *(f"{n}: {written(n, row[n])}" for n in names)]).strip()
         for row in rows[names].to_dict("records")
     ]
-    groups = root.findall(f".//*[@id='{gid_of(layer)}']")
-    bars = [bar for group in groups for bar in group.findall(f"{SVG}path")]
-    series = [list(marks.iter(f"{SVG}use")) for g in groups for marks in g]
-    for shapes in (bars, *series) if layer.kind != "line" else ():
-        for shape, words in zip(shapes, said, strict=False):
-            ElementTree.SubElement(shape, f"{SVG}title").text = words
+    groups = root.findall(f".//*[@id='{gid_of(layer)}']/*")
+    for marks in groups if layer.kind == "points" else ():
+        for mark, words in zip(marks.iter(f"{SVG}use"), said, strict=False):
+            ElementTree.SubElement(mark, f"{SVG}title").text = words
 
 
 def _stripped(root: Any) -> Any:
@@ -101,23 +94,18 @@ def _stripped(root: Any) -> Any:
 
 def _key(picture: Any) -> Iterator[str]:
     """An item for each named line, by its mark."""
-    for axes in picture.axes[:1]:
-        for line in axes.get_legend_handles_labels()[0]:
-            bar = getattr(line, "patches", [None])[0]
-            color = bar.get_facecolor() if bar else line.get_color()
-            hollow = not bar and to_hex(line.get_markerfacecolor()) == "#ffffff"
-            glyph = "■" if bar else GLYPHS.get(line.get_marker(), "●○")[hollow]
-            style, name = _named(f"color:{to_hex(color)}"), escape(line.get_label())
-            yield f'<li><span style="{style}">{glyph}</span> {name}</li>'
+    for line in picture.axes[0].get_legend_handles_labels()[0]:
+        hollow = to_hex(line.get_markerfacecolor()) == "#ffffff"
+        glyph = GLYPHS.get(line.get_marker(), "●○")[hollow]
+        style, name = _named(f"color:{to_hex(line.get_color())}"), line.get_label()
+        mark = f'<span aria-hidden="true" style="{style}">{glyph}</span>'
+        yield f"<li>{mark} {escape(name)}</li>"
 
 
 def _shade(color: str) -> str:
     """A variable for a colour; see the top."""
     parts = {int(color[n : n + 2], 16) for n in (0, 2, 4)}
-    ground, grey = "var(--ground)", f"{100 - min(parts) / 2.55:.0f}%"
-    mixed = (
-        f"currentColor {grey},{ground}"
-        if len(parts) == 1
-        else f"#{color},#fff var(--pale)"
-    )
+    mixed = f"#{color},#fff var(--pale)"
+    if len(parts) == 1:
+        mixed = f"currentColor {100 - min(parts) / 2.55:.0f}%,var(--ground)"
     return f"--c{color}:color-mix(in srgb,{mixed});"

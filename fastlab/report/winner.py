@@ -12,6 +12,7 @@ import pandas as pd
 
 from fastlab.record import Record
 from fastlab.rows import LOSSLESS, over, table
+from fastlab.searches.result import pareto
 from fastlab.spec import PRESETS
 from fastlab.spec.checks import canonical
 from fastlab.spec.grids import SWITCHES, VERBS
@@ -19,7 +20,7 @@ from fastlab.spec.hub import weights_id
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
 
-WORSE = 0.02  # at most so much is lost by a winner
+FLOOR = 0.02  # of quality: a winner loses at most so much
 MODEL = "MODEL"  # stands for a folder or hub name, which rows do not hold
 KEPT = Path(__file__).parents[2] / "data" / "checkpoints"
 _PARTS = {cls.__name__.lower(): cls for cls in VERBS}
@@ -122,9 +123,9 @@ def main_call(rows: pd.DataFrame) -> pd.DataFrame:
     return most.sort_values("measured_ms", kind="stable")
 
 
-def winner(main: pd.DataFrame, worse: float = WORSE) -> pd.Series | None:
-    """The fastest row that loses at most `worse`; None where none is known to."""
-    fit = main[main["loss"] <= worse]
+def winner(main: pd.DataFrame, floor: float = FLOOR) -> pd.Series | None:
+    """The fastest row that loses at most `floor`; None where none is known to."""
+    fit = main[main["loss"] <= floor]
     return None if fit.empty else fit.iloc[0]
 
 
@@ -134,5 +135,6 @@ def frontier(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     A row that lacks a value is on no frontier.
     """
     values = rows[[*columns]].to_numpy(float)
-    beaten = [((values <= v).all(1) & (values < v).any(1)).any() for v in values]
-    return np.isfinite(values).all(axis=1) & ~np.array(beaten, bool)
+    found = np.isfinite(values).all(axis=1)
+    found[found] = pareto(values[found])
+    return found

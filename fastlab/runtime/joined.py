@@ -77,11 +77,12 @@ class Joins:
 
     def __enter__(self) -> None:
         for one, _, kind, part in self.swaps:
-            one.__class__, vars(one)["joined"] = kind, part
+            one.__class__ = kind
+            vars(one)["joined"] = part
 
     def __exit__(self, *_: Any) -> None:
-        for one, kind, _, _ in self.swaps:
-            one.__class__ = kind
+        for one, before, _, _ in self.swaps:
+            one.__class__ = before
             vars(one).pop("joined", None)
 
 

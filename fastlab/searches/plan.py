@@ -22,9 +22,9 @@ from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, si, times
 
 TIMES = ("e2e_s", "ttft_s", "tpot_s")
-BLANK = {**dict.fromkeys((*TIMES, "low_s"), math.nan), "flops": 0, "launches": 0} | {
-    "peak_bytes": 0,
-    "last": None,
+BLANK: dict[str, Any] = {  # of what cannot run
+    **dict.fromkeys((*TIMES, "low_s"), math.nan),
+    **{"flops": 0, "launches": 0, "peak_bytes": math.nan, "last": None},
 }
 
 
@@ -68,18 +68,32 @@ def plan(
     if lam != math.inf:
         check_number("lam", lam)
     every, wanted = [*candidates], targets.seconds if targets else {}
-    why = {}
-    for i, own in enumerate(every):
-        if reason := next(
-            filter(None, (unsupported(p, device) for p, _ in own.calls)), ""
-        ):
-            why[i] = f"cannot run: {reason}"
+    found, why = _estimated(every, device, wanted)
+    flops = np.array([own["flops"] for own in found], float)
+    most = int(flops.argmax())
+    shares, unit_s = flops / flops[most], found[most]["e2e_s"]
+    limits = np.array([own["e2e_s"] / (excess(own, wanted) or 1e-9) for own in found])
+    goal = Goal(beliefs_of(every, found), limits, shares * unit_s / lam)
+    losses = Losses([own.point for own in every], floor)
+    return Plan(every, found, goal, losses, wanted, why, shares, unit_s)
+
+
+def _estimated(
+    every: Sequence[Candidate], device: Device, wanted: Mapping[str, float]
+) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """What is estimated, and why some are left out; ValueError where all are."""
+    reasons = [[unsupported(p, device) for p, _ in own.calls] for own in every]
+    why = {
+        i: f"cannot run: {next(filter(None, r))}"
+        for i, r in enumerate(reasons)
+        if any(r)
+    }
     runs = [i for i in range(len(every)) if i not in why]
     if not runs:
         raise ValueError(f"no candidate runs on {device.name}: {why[0]}")
     points = [*dict.fromkeys(p for i in runs for p, _ in every[i].calls)]
     each = dict(zip(points, estimate(points, device), strict=True))
-    found: list[dict[str, Any]] = [BLANK] * len(every)
+    found = [BLANK] * len(every)
     for i in runs:
         found[i] = told = every[i].total([each[p] for p, _ in every[i].calls])
         at_best = told["low_s"] / told["e2e_s"]
@@ -88,18 +102,7 @@ def plan(
             why[i] = words
     if len(why) == len(every):
         raise ValueError(_nobody(every, found, runs, why, wanted))
-    flops = np.array([own["flops"] for own in found], float)
-    most = int(flops.argmax())
-    shares, unit_s = flops / flops[most], found[most]["e2e_s"]
-    seconds = np.array([own["e2e_s"] for own in found])
-    ends = [
-        [seconds[i] * s / own[n] for n, s in wanted.items() if n in own]
-        for i, own in enumerate(found)
-    ]
-    limits = np.array([min(own, default=math.inf) for own in ends])
-    goal = Goal(beliefs_of(every, found), limits, shares * unit_s / lam)
-    losses = Losses([own.point for own in every], floor)
-    return Plan(every, found, goal, losses, wanted, why, shares, unit_s)
+    return found, why
 
 
 def misfit(own: Mapping[str, Any], device: Device) -> str:

@@ -51,12 +51,11 @@ def guessed(point: Point) -> float:
 
 def losses_in(records: Iterable[Record]) -> dict[Model, float]:
     """Of every model that rows judged on a text: rise of bits per byte, as a share."""
+    pairs = [(model_of(r.point), r.quality) for r in records if r.quality]
     return {
-        model_of(record.point): judged.bits_per_byte / judged.dense_bits_per_byte - 1
-        for record in records
-        if (judged := record.quality)
-        and judged.bits_per_byte
-        and judged.dense_bits_per_byte
+        model: own.bits_per_byte / own.dense_bits_per_byte - 1
+        for model, own in pairs
+        if own.bits_per_byte and own.dense_bits_per_byte
     }
 
 
@@ -70,12 +69,11 @@ class Losses:
         self.floor, self.models = floor, [model_of(point) for point in points]
         one = dict(zip(self.models, points, strict=True))
         self._places = {model: n for n, model in enumerate(one)}
-        seeds = {
-            model: (p.seed, p.recipe.weights_key, m)
+        self.known = {
+            model: 0.0
             for model, p in one.items()
-            for m in (model[-1],)
+            if (p.seed, p.recipe.weights_key, model[-1]) == DENSE
         }
-        self.known = {model: 0.0 for model, own in seeds.items() if own == DENSE}
         cuts = [p.recipe.pruning for p in one.values()]
         self._beliefs = Beliefs(
             np.log([guessed(p) for p in one.values()]),

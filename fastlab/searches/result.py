@@ -30,12 +30,13 @@ class Result:
     the estimate) cannot tell from it; empty where none is good. times: the measured
     ones, else those expected after all that was measured. measured: seconds of each
     that was, inf where it failed. why: what is held against some. good [n]: the chance
-    to be good. visits: seconds of the finalists in the rounds after the first.
+    to be good. visits: seconds of the finalists in the rounds
+    after the first. price: USD an hour, NaN where unknown.
     """
 
     plan: Plan
     device: str
-    price: float | None
+    price: float
     winners: list[int]
     times: list[dict[str, float]]
     measured: Mapping[int, float]
@@ -68,9 +69,7 @@ class Result:
             "tpot_ms": told.get("tpot_s", math.nan) * 1e3,
             "loss": plan.losses.of(i),
             "memory_gb": plan.found[i]["peak_bytes"] / 1e9,
-            "usd_per_1000": math.nan
-            if self.price is None
-            else 1e3 * hours * self.price,
+            "usd_per_1000": 1e3 * hours * self.price,
             "computation": plan.shares[i],
             "verdict": self.verdict(i),
             "candidate": i,
@@ -90,12 +89,10 @@ class Result:
         if i not in self.measured and classes[i] in classes[self.winners]:
             return "takes as long as the winner or a tie: not measured"
         own, best = (self.times[k]["e2e_s"] + extra[k] for k in (i, self.winners[0]))
+        if own <= best:
+            return "no better by the visits, or not measured"
         how = "" if i in self.measured else ", estimated"
-        return (
-            f"slower: {times(own / best)} as long{how}"
-            if own > best
-            else f"not told apart{how}"
-        )
+        return f"slower: {times(own / best)} as long{how}"
 
     @cached_property
     def frontier(self) -> pd.DataFrame:
@@ -120,12 +117,9 @@ class Result:
 
     def words(self) -> list[str]:
         """The answer, a line for each thing."""
-        of = f"of {len(self.times)} candidates"
-        told = f"{len(self.measured)} {of} measured on {self.device}"
-        told = (
-            told if self.measured else f"estimated, none {of} measured: {self.device}"
-        )
-        lines = [f"{told}; {self.stopped}"]
+        n, of = len(self.measured) or "none", f"of {len(self.times)} candidates"
+        head = "" if self.measured else "estimated, "
+        lines = [f"{head}{n} {of} measured on {self.device}; {self.stopped}"]
         if not self.winners:
             return [*lines, self._nobody()]
         for i in self.winners[:SHOWN]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as device_named
 from fastlab.record import Record
 from fastlab.searches.engine import (
@@ -33,6 +34,7 @@ from fastlab.spec.scenarios import scenario as scenario_named
 from fastlab.sweeps.isolation import bench_in
 from fastlab.sweeps.run import Attempts
 from fastlab.sweeps.store import FINAL, Store
+from fastlab.words import percent
 
 if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
@@ -89,7 +91,7 @@ def search(
         named = device_named(on)
         made = plan(candidates, named, *how)
         made.losses.known |= known
-        return _estimated(made, named.name, named.price_per_hour)
+        return _estimated(made, named)
     args = device, file.settings, file.trained, file.text
     with bench_in(isolation, _bench, *args) as bench:
         assert bench.profile
@@ -119,16 +121,20 @@ def _no_quality(floor: Any, store: Store, on: str) -> str:
     )
 
 
-def _estimated(plan: Plan, name: str, price: float | None) -> Result:
+def _estimated(plan: Plan, device: Device) -> Result:
     """What the estimate alone says of a device that is not at hand."""
     good, losses = plan.losses.chances(), plan.losses
     good[[*plan.why]] = 0
     told = [plan.scaled(i, own["e2e_s"]) for i, own in enumerate(plan.found)]
-    bad = [i for i in range(len(good)) if losses.of(i) == losses.of(i)]
+    bad = [i for i in range(len(good)) if not math.isnan(losses.of(i))]
     why = {i: words for i in bad if (words := losses.misses(i))} | plan.why
+    winners, name, price = likely_best(plan.goal, good), device.name, _price(device)
     stopped = "ties: the fastest in 95 % of draws of the estimate's errors"
-    winners = likely_best(plan.goal, good)
     return Result(plan, name, price, winners, told, {}, why, good, stopped)
+
+
+def _price(device: Device) -> float:
+    return math.nan if device.price_per_hour is None else device.price_per_hour
 
 
 class Search:
@@ -170,11 +176,10 @@ class Search:
         able = {i: each for i, each in seconds.items() if i not in self.why}
         mean = np.exp(goal.after(self.times).mean)
         told = [self.told.get(i) or self.plan.scaled(i, s) for i, s in enumerate(mean)]
-        stopped = (
-            "the budget is spent" if step.following is not None else "it is enough"
-        )
+        spent = "the budget is spent; " * (step.following is not None)
+        stopped = f"{spent}{percent(step.risk)} likely that another is 3 % better"
         winners = decided(able, goal.extra) if able else []
-        name, price = self.bench.name, self.bench.profile.price_per_hour
+        name, price = self.bench.name, _price(self.bench.profile)
         found = winners, told, self.times, self.why, self._good(), stopped
         return Result(self.plan, name, price, *found, step.risk, seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import token_ids
 from fastlab.learning.training import export_run
+from fastlab.models import stack_of
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import load_stored
-from fastlab.shrink.share import share
+from fastlab.shrink.share import share, share_layers
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
@@ -56,9 +58,10 @@ def build(
     """
     recipe = point.recipe
     if point.seed is not None:
+        later = recipe.precision in QUANTIZED and not (recipe.prunes or recipe.sparsity)
         with stage(seconds, "load"):
-            model = models.build(point, device)
-        return smaller(model, recipe, _ids(point, device), seconds)
+            dense = models.build(point, device, later)
+        return smaller(dense, recipe, _ids(point, device), seconds)
     if trained is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     trained.check(point)
@@ -109,6 +112,8 @@ def smaller(
     with stage(seconds, "quantize"):
         if recipe.precision in QUANTIZED:
             quantize(model, recipe)
+        if recipe.distinct_layers:
+            share_layers(model, recipe.distinct_layers)
     return model
 
 
@@ -141,7 +146,10 @@ def healed(
         return folder / KEPT
     teacher, tokenizer = checkpoints.load(trained.folder, device, "fp32")
     student, _ = checkpoints.load(trained.folder, device, "fp32")
-    prune(student, recipe.pruning, ids)
+    if recipe.prunes:
+        prune(student, recipe.pruning, ids)
+    if recipe.distinct_layers:
+        share_layers(student, recipe.distinct_layers)
     text, steps = token_ids(tokenizer, trained.corpus.train), recipe.distill_steps
     most: Any = student.config.max_position_embeddings  # type: ignore[union-attr]
     how = replace(HOW, block=min(HOW.block, most))
@@ -152,6 +160,9 @@ def healed(
         **{"lesson": asdict(CONFIG), "how": asdict(how)},
         "held_out_sha256": trained.corpus.held_out_sha256,
     }
+    stack = stack_of(student)
+    for place, layer in enumerate(stack if recipe.distinct_layers else ()):
+        stack[place] = deepcopy(layer)  # its file is as any other; sharing comes again
     judged = trained.corpus.held_out, how.block
     export_run(folder / KEPT, student, tokenizer, rows, *judged, **about)
     return folder / KEPT
@@ -172,6 +183,8 @@ def student_folder(recipe: Recipe, trained: Trained) -> Path:
         "lesson": asdict(CONFIG),
         "how": asdict(HOW),
     }
+    if recipe.distinct_layers:
+        about["distinct_layers"] = recipe.distinct_layers
     return Path(trained.students) / digest(about)[:16]
 
 

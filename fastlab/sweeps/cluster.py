@@ -11,8 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -27,12 +26,6 @@ QUIET = {"include_dashboard": False, "log_to_driver": False, "logging_level": "E
 # What Ray did once more might be measured twice; its CPUs are not to be waited for.
 ONCE = {"max_restarts": 0, "max_task_retries": 0, "num_cpus": 0}
 THREADS = "OMP_NUM_THREADS"  # Ray sets it to 1
-
-
-def check_ray() -> None:
-    """Raise ValueError where Ray is not installed."""
-    if not find_spec("ray"):
-        raise ValueError("executor='ray' needs ray: pip install ray")
 
 
 class Node:
@@ -63,7 +56,7 @@ class Hired:
 
     actor: Any
     host: str
-    env: Mapping[str, Any]
+    env: Mapping[str, Any] = field(default_factory=dict)
     model: Any = None
 
 
@@ -99,7 +92,7 @@ class Cluster(Target):
             ray.init(**QUIET)
             signal.signal(signal.SIGTERM, handler)
             self._began = True
-        self.hired = [Hired(*one, {}) for one in self._actors()]
+        self.hired = list(self._actors())
         ready = [one.actor.start.remote(*self._first) for one in self.hired]
         try:
             found = ray.get(ready, timeout=READY_S)
@@ -111,13 +104,12 @@ class Cluster(Target):
         names = sorted({target.name for target, _ in found})
         if len(names) != 1:
             raise WorkerFailed(f"the nodes must have one device: {', '.join(names)}")
-        first, _ = found[0]
-        super().__init__(first.name, first.settings, first.profile, len(found))
+        vars(self).update(vars(found[0][0]), count=len(found))
         for one, (_, env) in zip(self.hired, found, strict=True):
             one.env = dict(env)
 
-    def _actors(self) -> Iterator[tuple[Any, str]]:
-        """A new actor for each GPU or node, and its host's name."""
+    def _actors(self) -> Iterator[Hired]:
+        """A new one for each GPU or node."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -129,10 +121,8 @@ class Cluster(Target):
             place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             for _ in range(count if any(gpus) else 1):
                 made = ray.remote(Node).options(**how, scheduling_strategy=place)
-                yield (
-                    made.remote(os.getcwd(), threads, left_s),
-                    node["NodeManagerHostname"],
-                )
+                actor = made.remote(os.getcwd(), threads, left_s)
+                yield Hired(actor, node["NodeManagerHostname"])
 
     def environments(self) -> list[Mapping[str, Any]]:
         """Those of the rows."""
@@ -159,8 +149,9 @@ class Cluster(Target):
         hand: dict[Any, tuple[Hired, Point]] = {}
         while waiting or hand:
             try:
-                for one in self._idle(hand):
-                    if waiting:
+                busy = [one for one, _ in hand.values()]
+                for one in self.hired:
+                    if waiting and one not in busy:
                         begin(point := self._next(waiting, one))
                         hand[one.actor.measure.remote(point)] = one, point
                         shown[n], n = point, n + 1  # what the bar comes to next
@@ -177,10 +168,6 @@ class Cluster(Target):
         if late:
             raise OutOfTime
         next(bar, None)
-
-    def _idle(self, hand: Mapping[Any, tuple[Hired, Point]]) -> list[Hired]:
-        busy = [one for one, _ in hand.values()]
-        return [one for one in self.hired if one not in busy]
 
     def _next(self, waiting: dict[Any, list[Point]], one: Hired) -> Point:
         """A point of the model that a worker has, else of one that no other has."""

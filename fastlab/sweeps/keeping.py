@@ -39,8 +39,8 @@ FORMULA = re.compile(r"[=+\-@\t\r]")  # begins what a spreadsheet would compute
 
 def check_host(store: Store, mix: bool) -> None:
     """Raise ValueError where a store has rows of another host than this one."""
-    envs = [*store.envs().values()]
-    check_hosts([*envs, *(env | host() for env in envs)], mix, store.folder)
+    envs, here = [*store.envs().values()], host()
+    check_hosts([*envs, *(env | here for env in envs)], mix, store.folder)
 
 
 def check_hosts(envs: Iterable[Mapping[str, Any]], mix: bool, folder: Path) -> None:

@@ -97,11 +97,9 @@ class Writer:
 
 def _worded(error: OSError, path: Path) -> OSError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    words = (
-        f"{error.strerror}; this row was not kept, those before it are safe: "
-        f"{'make room and ' if full else ''}run again"
-    )
-    return OSError(error.errno, words, str(path))
+    kept = "this row was not kept, those before it are safe"
+    then = "make room and run again" if full else "run again"
+    return OSError(error.errno, f"{error.strerror}; {kept}: {then}", str(path))
 
 
 def _new_name() -> str:
@@ -124,10 +122,8 @@ def _sync_folder(folder: Path) -> None:
 def torn_tail(path: Path) -> bytes:
     """What follows the last newline: empty unless a write was torn."""
     with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return b""
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        if file.read(1) in (b"", b"\n"):
             return b""
         file.seek(0)
         return file.read().rpartition(b"\n")[2]

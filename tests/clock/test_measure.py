@@ -15,7 +15,7 @@ from fastlab.clock.measure import Bench, DeviceLost, is_out_of_memory, measure
 from fastlab.clock.timing import Settings
 from fastlab.cost.memory import parameters
 from fastlab.latency.devices import Device
-from fastlab.record import Measurement
+from fastlab.record import Measurement, Record
 from fastlab.spec import point_of
 
 POINT = point_of(model="tiny-llama", prompt_len=8)
@@ -45,6 +45,20 @@ def test_an_ok_row_says_what_really_ran(bench):
     assert record.measured.peak_bytes == pytest.approx(
         record.estimate.peak_bytes, rel=0.1
     )
+
+
+def test_stages_are_timed_where_there_was_something_to_do(bench):
+    made = {"model": "tiny-llama", "precision": "int8", "prune_layers": 0.5}
+    first, again = (bench.measure(point_of(**made, prompt_len=n)) for n in (4, 8))
+    stages = first.measured.stages
+    names = {"load", "shrink", "quantize"}
+    assert names <= stages.keys() <= names | {"prepare"}
+    assert all(1e-4 < seconds < 60 for seconds in stages.values())
+    assert again.measured.stages.keys() <= {"prepare"}  # the model is there
+    assert Record.from_dict(first.to_dict()) == first
+    old = first.to_dict()
+    del old["measured"]["stages"]  # a row of before there were any
+    assert Record.from_dict(old).measured.stages == {}
 
 
 def test_points_that_share_a_model_build_it_once(bench, monkeypatch):

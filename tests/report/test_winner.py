@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fastlab as fl
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fastlab as fl
 from fastlab.cli import main
 from fastlab.record import Quality, Record
 from fastlab.report import winner as choice
@@ -89,7 +89,12 @@ def test_what_is_copied_from_a_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command and the Python make folders that load as the point's own model."""
-    cut = {"prune_layers": 0.5, "precision": "int8", "scope": "all", "weights": "random:3"}
+    cut = {
+        "prune_layers": 0.5,
+        "precision": "int8",
+        "scope": "all",
+        "weights": "random:3",
+    }
     point = point_of(model="tiny-llama", hidden=64, prompt_len=8, **cut)
     monkeypatch.chdir(tmp_path)
     words = choice.command(point, "pack", "--to", "packed").split()

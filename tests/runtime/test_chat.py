@@ -24,7 +24,9 @@ class Templated(Tokenizer):
 
     chat_template = "here"
 
-    def __call__(self, text: str, return_tensors: str, add_special_tokens: bool) -> dict:
+    def __call__(
+        self, text: str, return_tensors: str, add_special_tokens: bool
+    ) -> dict:
         assert not add_special_tokens
         return super().__call__(text)
 
@@ -64,6 +66,16 @@ def test_each_turn_is_answered_as_its_whole_history_alone(model) -> None:
     assert talk.stream.speed.tokens == 5 and talk.forgotten == 0
 
 
+def test_a_talk_that_outgrows_its_cache_gets_a_longer_one(model) -> None:
+    talk = Chat(model, Tokenizer(), 3)
+    first, long = "".join(talk.answer("w5 w6")), " ".join(["w7", "w8", "w9"] * 50)
+    short = talk.stream.decoder
+    assert "".join(talk.answer(long)) == alone(model, f"w5 w6{first}\n{long}", 3)
+    assert talk.stream.decoder is not short and talk.held.hits.reused == 0
+    list(talk.answer("w4"))
+    assert talk.held.hits.reused == 2 + 3 + 150 + 2
+
+
 def test_a_template_says_how_turns_are_written(model) -> None:
     talk = Chat(model, Templated(), 4)
     first = "".join(talk.answer("w9"))
@@ -74,7 +86,9 @@ def test_a_template_says_how_turns_are_written(model) -> None:
 
 
 def test_a_broken_template_is_one_line_before_any_answer(model) -> None:
-    with pytest.raises(ValueError, match="cannot be rendered: RuntimeError: roles must a"):
+    with pytest.raises(
+        ValueError, match="cannot be rendered: RuntimeError: roles must a"
+    ):
         Chat(model, Broken(), 4)
 
 
@@ -115,7 +129,9 @@ def test_a_pipe_is_answered_line_by_line() -> None:
     assert all(word in stats[0] for word in ("(TTFT)", "(TPOT)", "tokens/s"))
     assert stats[0].endswith("; 0 tokens were cached") and "; 0 tok" not in stats[1]
     alone = chat(STDLIB, "--max-new-tokens", "3", "--prompt", "def read(path):")
-    assert alone.stdout.rstrip("\n") and done.stdout.startswith(alone.stdout.rstrip("\n"))
+    assert alone.stdout.rstrip("\n") and done.stdout.startswith(
+        alone.stdout.rstrip("\n")
+    )
     asked = ["generate", "def read(path):", "--model", STDLIB, "--new-tokens", "3"]
     same = CliRunner().invoke(main, asked).stdout
     assert same == "def read(path):" + alone.stdout
@@ -173,4 +189,27 @@ def test_a_model_without_a_tokenizer_cannot_talk(tmp_path: Path) -> None:
 
     fl.save(fl.build(point_of(model="tiny-llama", precision="int8")), tmp_path)
     done = chat(str(tmp_path), "--prompt", "hi")
-    assert done.exit_code == 2 and "has no tokenizer, which reads the prompt" in done.output
+    assert (
+        done.exit_code == 2
+        and "has no tokenizer, which reads the prompt" in done.output
+    )
+
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+
+
+def test_a_real_tokenizers_template_is_rendered_in_a_sandbox() -> None:
+    import fastlab as fl
+
+    model, tokenizer = fl.load(STDLIB)
+    tokenizer.chat_template = TEMPLATE
+    talk = Chat(model, tokenizer, 3)
+    said = "".join(talk.answer("hello"))
+    ids = talk.stream.ids[0].tolist()
+    assert tokenizer.decode(ids) == "user: hello\nassistant:"
+    list(talk.answer("again"))
+    whole = f"user: hello\nassistant: {said}\nuser: again\nassistant:"
+    assert tokenizer.decode(talk.stream.ids[0].tolist()) == whole
+    tokenizer.chat_template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    with pytest.raises(ValueError, match="cannot be rendered: SecurityError: "):
+        Chat(model, tokenizer, 3)

@@ -123,7 +123,7 @@ def test_the_committed_spaces_are_valid():
     names = sorted(path.name for path in Path("data/spaces").glob("*.yaml"))
     assert names == ["as-it-is.yaml", "dense-cpu.yaml", "trained-12x192.yaml"]
     _, dense = read_space("data/spaces/dense-cpu.yaml")
-    assert len(dense) == 384
+    assert len(dense) == 400
     _, named = read_space("data/spaces/as-it-is.yaml", scenario("assistant"), "gpt2")
     assert len(named) > 100
     _, cut = read_space("data/spaces/trained-12x192.yaml", scenario("in-car-voice"))

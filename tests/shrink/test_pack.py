@@ -90,7 +90,7 @@ def test_a_row_of_a_store_and_what_is_known_of_its_model(tmp_path: Path) -> None
     assert len(held["rows"]) == 2
 
 
-WRONG = """--model tiny-llama --to {full}: is not empty: name a folder that is, or none yet
+WRONG = """--model tiny-llama --to {full}: is not empty: name a folder that is
 --model tiny-llama --to {file}: is not empty
 --model tiny-llama --precision fp32,int8 --to {new}: 2 points, and a folder holds one
 --model tiny-lama --to {new}: did you mean tiny-llama?

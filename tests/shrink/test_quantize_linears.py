@@ -130,6 +130,7 @@ def test_the_formula_by_hand() -> None:
     assert bytes_of["int4-g128"] == 8_388_608 + 524_288
     assert bytes_of["int4-g256"] == 8_388_608 + 262_144
     assert bytes_of["int4-g32"] == 8_388_608 + 2_097_152
+    assert bytes_of["int4-g128-dynamic"] == bytes_of["int4-g128"]
     assert stored_bytes(FORMATS["int4-g128"], 50257, 768) == 50272 * (384 + 24)
     assert table_bytes(FORMATS["int4-g32"], 1000, 64) == 64_000 + 2_000
 
@@ -145,7 +146,8 @@ def test_the_product_is_that_of_the_dequantized_weight(
         got, expected = module(x), by_dense(module, x)
     assert got.shape == (2, rows, 48) and got.dtype == x.dtype
     # Rounding the activations leaves 40 dB of int8, 30 of fp8; the rest is exact.
-    floor = {"int8-dynamic": 38.0, "fp8-dynamic": 28.0}.get(precision, 100.0)
+    floor = {"int8": 38.0, "int4": 38.0, "fp8": 28.0}[FORMATS[precision].weights]
+    floor = floor if FORMATS[precision].dynamic else 100.0
     assert sqnr_db(expected, got) > floor
 
 

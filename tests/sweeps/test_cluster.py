@@ -127,6 +127,8 @@ def test_hosts_are_mixed_by_a_flag_alone(cluster, tmp_path, monkeypatch):
     args = ["sweep", str(file), "--store", str(folder), "--executor", "ray"]
     done = CliRunner().invoke(main, args)
     assert done.exit_code == 2 and "which differ in speed" in done.output
+    planned = CliRunner().invoke(main, [*args, "--mix-hosts", "--dry-run"])
+    assert planned.exit_code == 0 and "at most 0:00:01 left" in planned.output
     assert not folder.exists()
     done = CliRunner().invoke(main, [*args, "--mix-hosts"])
     assert done.exit_code == 0 and "in all: 3 ok" in done.output
@@ -134,14 +136,16 @@ def test_hosts_are_mixed_by_a_flag_alone(cluster, tmp_path, monkeypatch):
     assert ray.is_initialized()  # it was not begun by the sweep
 
 
-def test_a_node_lost_on_the_way_loses_and_doubles_nothing(cluster, tmp_path):
+@pytest.mark.parametrize("gently", [True, False])
+def test_a_node_lost_on_the_way_loses_and_doubles_nothing(cluster, tmp_path, gently):
     (whole := tmp_path / "whole").mkdir()
     swept(whole, COUNT, {}, "inline")
 
     def then(row: Record) -> None:
         then.rows += 1
         if then.rows == 20:
-            cluster.remove_node(cluster.nodes_beside.pop())
+            node = cluster.nodes_beside.pop()
+            cluster.remove_node(node, allow_graceful=gently)
 
     then.rows = 0
     rows = over(tmp_path, {}, then=then)
@@ -152,4 +156,4 @@ def test_a_node_lost_on_the_way_loses_and_doubles_nothing(cluster, tmp_path):
     assert table_of(store) == table_of(Store(whole / "store"))
     health = store.health()
     assert (health.doubled, health.bad, health.unfinished) == (0, [], 0)
-    print(lost[0].reason)
+    print(f"{health.records} rows, {lost[0].reason}")

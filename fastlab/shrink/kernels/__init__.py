@@ -19,6 +19,7 @@ from torch.nn import functional
 from fastlab.spec.formats import Format
 
 BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this makes
+ROUNDED = 2**19  # and of those that are rounded, in several wide copies: of the cache
 
 
 class StoredLinear(nn.Module):
@@ -69,6 +70,10 @@ class StoredLinear(nn.Module):
 class Quantized(StoredLinear):
     """Codes and scales of a format."""
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the dense weight: (...) ids of output rows -> (..., k)."""
+        return self.dense()[ids]
+
     def held(self) -> dict[str, Tensor]:
         """What it is made of again: its parameters, by name, as a file has them."""
         own = {n: w for n, w in self.named_parameters() if n != "bias"}
@@ -109,6 +114,10 @@ class RowLinear(Quantized):
     def dense(self) -> Tensor:
         return self.codes.to(self.scales.dtype) * self.scales[:, None]
 
+    def rows(self, ids: Tensor) -> Tensor:
+        scales = self.scales[ids]
+        return self.codes[ids].to(scales.dtype) * scales[..., None]
+
 
 def kernel_of(form: Format) -> Any:
     """The file of a quantized format."""
@@ -127,6 +136,17 @@ def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quant
     """The module of a format for a dense weight (n, k); its group must divide k."""
     held = kernel_of(form).rounded(weight, form)
     return linear_of(form, weight.shape, bias, held)
+
+
+def in_triton(x: Tensor) -> Any:
+    """unrolled.py, if it has a product for x (m, k) on this device; None if not."""
+    if x.device.type != "cuda":
+        return None
+    try:
+        unrolled = import_module(f"{__name__}.unrolled")
+    except ImportError:  # no triton
+        return None
+    return unrolled if unrolled.takes(x) else None
 
 
 def concatenate(modules: Sequence[Quantized]) -> Quantized:
@@ -211,5 +231,6 @@ def by_blocks(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A function of rows, of a weight (n, k) block by block."""
-    first, second = zip(*map(function, blocks(weight)), strict=True)
+    parts = weight.split(max(1, ROUNDED // weight.shape[1]))
+    first, second = zip(*map(function, parts), strict=True)
     return torch.cat(first), torch.cat(second)
