@@ -38,7 +38,7 @@ SERVER = Server(slots=8, chunk=128, fused=False)
 LENGTHS = Lengths(low=16, high=256), Lengths(low=4, high=40)
 CLOCK = time.thread_time  # of this thread: the wall's has other programs in it
 REPEATS = 2  # of each step: it writes the same each time
-BESIDE = 5  # of so many steps, before one the reference is timed, whose time drifts
+BESIDE = 2  # steps, then the reference is timed: by how much has the machine slowed?
 SPARE = SERVER.slots  # a slot of the cache that serves nobody
 REFERENCE = [SPARE], torch.zeros(1, 48, dtype=torch.int64), [0]
 SHOWN = (50, 90, 99)
@@ -90,12 +90,16 @@ class Loop:
     def step(self, *how: Any) -> tuple[Any, float]:
         """The next tokens, and seconds of a machine as fast as it was at first."""
         self.turns += 1
-        if self.turns % BESIDE == 1:
-            now = self.least(*REFERENCE)[1]
-            self.usual = self.usual or now
-            self.slow = (self.slow + now / self.usual) / 2
+        if self.turns % BESIDE == 0:
+            self.slow = (self.slow + self.drift()) / 2
         tokens, seconds = self.least(*how)
         return tokens, seconds / self.slow
+
+    def drift(self) -> float:
+        """How slow the machine is now, beside when this was asked first."""
+        now = self.least(*REFERENCE)[1]
+        self.usual = self.usual or now
+        return now / self.usual
 
     def least(self, *how: Any) -> tuple[Any, float]:
         """The next tokens, and the least seconds of some repeats."""
@@ -205,8 +209,12 @@ def scenario(rate: float) -> Scenario:
 def as_rows(loop: Loop, points: Sequence[Point]) -> list[float]:
     """Seconds of points as `fastlab measure` takes them, on a cache that grows."""
     settings, clock = fl.Settings.for_device("cpu", budget_s=0.1), OwnTime()
-    calls = (fl.prepare(loop.model, point, "cpu") for point in points)
-    return [fl.time_call(call, settings, clock).seconds for call in calls]
+    found = []
+    for point in points:
+        before, call = loop.drift(), fl.prepare(loop.model, point, "cpu")
+        seconds = fl.time_call(call, settings, clock).seconds
+        found.append(seconds / ((before + loop.drift()) / 2))
+    return found
 
 
 def compare(
@@ -220,10 +228,11 @@ def compare(
         here = device if timed else fl.this_device("cpu")
         return steps_of(point, here, (most[0], sum(most) - 1), SERVER, timed)
 
+    loop.timed([replace(point, workload=fl.Workload("prefill", 1, 8))] * 5)  # warm
+    loop.usual = 0.0
     known = {"rows": steps(partial(as_rows, loop))}
     if estimates:
         known["estimates"] = steps(None)
-    loop.timed([replace(point, workload=fl.Workload("prefill", 1, 8))])  # warm
     before = steps(loop.timed)
     probe = draw(scenario(1.0), point.shape, 500, 0)
     full = capacity(probe, before, SERVER).rate

@@ -25,6 +25,7 @@ def test_a_verdict_says_met_or_missed_by_how_much_and_the_sources():
     assert "met: TTFT" in small and "÷" in small and "attainment 100 %" in small
     assert "missed: TTFT" in large and "of 200 ms" in large and "goodput" in large
     assert "bound by" in large and "load 0." in large
+    assert "estimated, not calibrated: by a prior" in large
     assert "targets: guidellm" in large and "floor: assumption" in large
 
 
@@ -40,6 +41,9 @@ def test_more_than_can_be_served_is_saturated():
     heavy = "--model", "llama-3.1-8b", "--precision", "fp16", "--on", "t4"
     done = scenario("live-translation", *heavy)
     assert "needs" in done.output and done.exit_code == 2
+    both = "--model", "llama-3.1-8b,gpt2", *heavy[2:]
+    done = scenario("live-translation", *both)
+    assert "cannot: llama 32x4096" in done.output and "met: all" in done.output
     done = scenario("customer-service", *heavy[:-1], "l4", "--slots", "4")
     assert "saturated: load" in done.output and done.exit_code == 0
 

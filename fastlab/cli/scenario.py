@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastlab.cli.points import echo_table, main, point_options, points_from, profile_of
-from fastlab.cli.predict import ENGINE
+from fastlab.cli.predict import ENGINE, echo_trust
 from fastlab.spec import GRID_FIELDS, ModelShape, Workload
 from fastlab.spec.grids import FLAT
 from fastlab.spec.scenarios import Arrivals, Scenario, Targets, scenarios
@@ -56,16 +56,22 @@ def scenario(
     shape = points_from({n: options[n] for n in SHAPE} | {"prompt_len": "1"})[0].shape
     phase = "prefill" if shape.kind == "encoder" else "generate"
     points = points_from(options | {"phase": phase, "prompt_len": "1"}, profile)
-    served = [simulate(one, point, profile, server, requests) for point in points]
+    said = []
+    for point in points:
+        try:
+            lines = _verdict(simulate(one, point, profile, server, requests))
+        except ValueError as error:  # one of several that has no room
+            if len(points) == 1:
+                raise
+            lines = [f"cannot: {error}"]
+        cut = one.clipped(point.built_shape)
+        label = point.label.rpartition(f" {phase}")[0]
+        said += ["", label, *(f"  {line}" for line in [*lines, cut] if line)]
     click.echo(f"{one.title}: {_arrivals(one.arrivals)}; {_targets(one.targets)}")
     click.echo(f"{profile.name} ({profile.profile}); {slots} slots, chunks of {chunk}")
-    for point, found in zip(points, served, strict=True):
-        click.echo("\n" + point.label.rpartition(f" {phase}")[0])
-        for line in _verdict(found):
-            click.echo(f"  {line}")
-        if cut := one.clipped(point.built_shape):
-            click.echo(f"  {cut}")
-    click.echo(f"\nfloor: bits per byte up by {percent(one.floor)} at most; not judged")
+    click.echo("\n".join(said) + "\n")
+    echo_trust(profile)
+    click.echo(f"floor: bits per byte up by {percent(one.floor)} at most; not judged")
     for part, source in one.sources.items():
         click.echo(f"{part}: {source}")
 
