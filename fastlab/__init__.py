@@ -34,6 +34,7 @@ _HOMES = {
     "fastlab.latency.devices": ("device", "devices"),
     "fastlab.latency.estimates": ("estimate",),
     "fastlab.scores.scoreboard": ("score",),
+    "fastlab.serving.outcome": ("simulate",),
     "fastlab.shrink.recipes": ("build", "load"),
     "fastlab.shrink.saved": ("save",),
     "fastlab.shrink.trained": ("Trained",),
@@ -60,6 +61,7 @@ _HOMES = {
     "fastlab.reading": ("short", "styled"),
     "fastlab.figures.explorer": ("explore",),
     "fastlab.notebook.run": ("start",),
+    "fastlab.notebook.button": ("button",),
     "fastlab.notebook.generation": ("tiny_lm_folder",),
     "fastlab.notebook.progress": ("status", "steps"),
 }

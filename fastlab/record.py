@@ -73,6 +73,8 @@ class Measurement:
     seconds is device time (the host's, on a CPU). device_ns, e2e_ns and enqueue_ns are
     the samples in ns: event pairs, host round trips, host time to queue the work.
     compile_s: compiling and capturing, before any sample; None where nothing was.
+    stages: host seconds of what came before that and the first call: load, distill,
+    shrink, quantize (where the model was built for this row) and prepare.
     """
 
     seconds: float
@@ -90,6 +92,7 @@ class Measurement:
     enqueue_ns: tuple[int, ...] = ()
     peak_bytes: int | None = None
     compile_s: float | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     def trimmed(self, keep: int = KEPT_SAMPLES) -> Measurement:
         """The same with at most `keep` samples of each kind, evenly spaced."""

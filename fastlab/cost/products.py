@@ -82,7 +82,9 @@ def packed_product(form: Format, name: str, dims: Dims, a: int) -> Operation:
     """The product alone, by weights as stored; of rows that are codes if dynamic."""
     m, n, k = dims
     moved = a * m * (k + n)
-    if form.dynamic:
+    if form.cpu_only:  # rows of codes, and their scales, written and read beside x
+        moved += 2 * m * (k + SCALE_BYTES)
+    elif form.dynamic:
         moved = m * (k + SCALE_BYTES) + (form.sum_bytes or a) * m * n
     return ops.linear(name, dims, a)._replace(
         weight_bytes=stored_bytes(form, n, k, a),
@@ -111,7 +113,13 @@ def _quantized(
 
 
 def _dynamic(form: Format, packed: Operation, a: int) -> Iterator[Operation]:
-    """Rows of x quantized, multiplied as such; integer sums are rescaled."""
+    """Rows of x quantized, multiplied as such; integer sums are rescaled.
+
+    All in one kernel where the format has one.
+    """
+    if form.cpu_only:
+        yield packed
+        return
     name, (m, n, k) = packed.name, packed.dims
     # One byte a number and a scale a row, by way of fp32: cast (16 bit only), abs,
     # amax, clamp, scale, divide, round, clamp, cast.

@@ -115,6 +115,8 @@ class Device(Spec):
 
         Nor for those that the precision leaves dense: a T4 has int8, and no bf16.
         """
+        if FORMATS[precision].cpu_only and self.kind != "cpu":
+            return f"{precision} has kernels for CPUs only"
         try:
             self.product_rate(precision)
             self.peak(FORMATS[precision].dense)

@@ -32,8 +32,8 @@ from fastlab.spec.checks import check_count, check_number
 from fastlab.spec.point import Point
 from fastlab.spec.scenarios import scenario as scenario_named
 from fastlab.sweeps.isolation import bench_in
-from fastlab.sweeps.run import attempt
-from fastlab.sweeps.store import FINAL, Seen, Store
+from fastlab.sweeps.run import Attempts
+from fastlab.sweeps.store import FINAL, Store
 from fastlab.words import percent
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Search:
         self.why, self.told = dict(plan.why), dict[int, dict[str, float]]()
         self.times, self.fresh = dict[int, float](), 0
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
-        self._how, self._seen = bench.settings.to_dict(), dict[int, Seen]()
+        self._how, self._attempts = bench.settings.to_dict(), dict[int, Attempts]()
         self._rows = {
             (row.key, row.round): row
             for row in store.visits(samples=False)
@@ -230,13 +230,16 @@ class Search:
 
     def _row(self, point: Point, round: int) -> Record:
         """The row of a call in a round; where there is none it is measured."""
-        key, name = (self.bench.key(point), round), self.bench.name
-        if round not in self._seen:
-            self._seen[round] = self.store.seen(name, self._how, round)
+        key, bench = (self.bench.key(point), round), self.bench
+        if round not in self._attempts:
+            seen = self.store.seen(bench.name, self._how, round)
+            own = Attempts(self.store, bench, self._run, seen=seen, round=round)
+            self._attempts[round] = own
+        attempts = self._attempts[round]
         while key not in self._rows:
             self.fresh += 1
-            one = {"run": self._run, "round": round}
-            row = attempt(point, self.store, self.bench, self._seen[round], one)
+            attempts.begin(point)
+            row = attempts.end(point, bench.measure(point))
             if row.status not in AGAIN:
                 self._rows[key] = row
         return self._rows[key]

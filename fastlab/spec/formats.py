@@ -46,6 +46,7 @@ class Format:
     compiled_rows: int = 0  # (and in compiled code these) they are written out dense
 
     gpu_only: bool = False
+    cpu_only: bool = False  # one kernel quantizes rows and multiplies them
     capability: tuple[int, ...] = ()  # the least compute capability of an NVIDIA GPU
     cpu_flags: frozenset[str] = frozenset()  # a CPU without any of them only emulates
     operators: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -123,7 +124,7 @@ FP8 = Format(
 )
 
 # A row for each. Colours are told apart under protan, deutan and tritan simulation: the
-# worst pair of the dense formats, int8 and int4 is 34 apart, the others 27 from one
+# worst pair of the dense formats, int8 and int4 is 34 apart, the others 25 from one
 # another and from those (CIE76, Machado 2009).
 _ROWS = (
     Format("fp32", 32, "#000000", dtype="float32"),
@@ -154,6 +155,21 @@ _ROWS = (
     ),
     *(
         replace(INT4, name=f"int4-g{group}", group=group, fill=fill)
+        for group, fill in INT4_GROUPS.items()
+    ),
+    *(
+        replace(
+            INT4,
+            name=f"int4-g{group}-dynamic",
+            color="#180078",
+            fill=fill,
+            group=group,
+            dynamic=True,
+            cpu_only=True,
+            operators={},
+            calibration="int4-g128-dynamic",
+            timed_rows=1024,
+        )
         for group, fill in INT4_GROUPS.items()
     ),
     FP8,

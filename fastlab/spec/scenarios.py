@@ -158,6 +158,10 @@ class Scenario(Spec):
     floor: float
     sources: Mapping[str, str] = field(hash=False)
 
+    def __post_init__(self) -> None:
+        if not self.prompt.at(0):
+            raise ValueError("prompt: 0 tokens at the least; it must be 1 or more")
+
     def workload(self, shape: ModelShape) -> Workload:
         """One call with the lengths at the target's percentile, clipped to the model.
 
@@ -203,7 +207,7 @@ def scenario(name: str) -> Scenario:
 
     The file has the form of data/scenarios.yaml, with one scenario in it.
     """
-    if not (path := Path(name)).suffix:
+    if not (path := Path(str(name))).suffix:
         known = scenarios()
         words = {word: n for n, s in known.items() for word in s.title.split()}
         check_choice("scenario", name, known, words)
@@ -241,7 +245,8 @@ def _scenario(name: str, told: Any, where: str) -> Scenario:
         for part, cls in parts.items():
             place = f"{where}: {name}: {part}"
             values, sources[part] = _sourced(told[part])
-            made[part] = make(cls, values) if cls else _floor(**values)
+            made[part] = make(cls, values) if cls else _floor(values)
+        place = f"{where}: {name}"
         return Scenario(name, sources=sources, **made)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
@@ -258,8 +263,7 @@ def _sourced(told: Any) -> tuple[dict[str, Any], str]:
     return values, source
 
 
-def _floor(**told: Any) -> float:
+def _floor(told: Mapping[str, Any]) -> float:
     check_names("floor", told, ["loss"])
-    loss = told.get("loss")
-    check_number("loss", loss, zero=True)
-    return float(loss)  # type: ignore[arg-type]
+    check_number("loss", loss := told.get("loss"), zero=True)
+    return float(loss or 0)

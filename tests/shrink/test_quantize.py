@@ -206,4 +206,4 @@ LACKING = {
 @pytest.mark.parametrize(("capability", "lacking"), LACKING.items())
 def test_gpus_by_capability(monkeypatch, capability, lacking):
     monkeypatch.setattr(machine, "_capability", lambda: capability)
-    assert refused("cuda") == lacking
+    assert refused("cuda") == lacking | {p for p in QUANTIZED if FORMATS[p].cpu_only}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastlab.figures.style import look_of
 from fastlab.shrink import kernels
-from fastlab.shrink.kernels import int4, int8, quantized_linear
+from fastlab.shrink.kernels import concatenate, int4, int8, quantized_linear
 from fastlab.shrink.kernels.int4 import Int4Linear
 from fastlab.spec.formats import (
     FORMATS,
@@ -130,6 +130,7 @@ def test_the_formula_by_hand() -> None:
     assert bytes_of["int4-g128"] == 8_388_608 + 524_288
     assert bytes_of["int4-g256"] == 8_388_608 + 262_144
     assert bytes_of["int4-g32"] == 8_388_608 + 2_097_152
+    assert bytes_of["int4-g128-dynamic"] == bytes_of["int4-g128"]
     assert stored_bytes(FORMATS["int4-g128"], 50257, 768) == 50272 * (384 + 24)
     assert table_bytes(FORMATS["int4-g32"], 1000, 64) == 64_000 + 2_000
 
@@ -145,7 +146,8 @@ def test_the_product_is_that_of_the_dequantized_weight(
         got, expected = module(x), by_dense(module, x)
     assert got.shape == (2, rows, 48) and got.dtype == x.dtype
     # Rounding the activations leaves 40 dB of int8, 30 of fp8; the rest is exact.
-    floor = {"int8-dynamic": 38.0, "fp8-dynamic": 28.0}.get(precision, 100.0)
+    floor = {"int8": 38.0, "int4": 38.0, "fp8": 28.0}[FORMATS[precision].weights]
+    floor = floor if FORMATS[precision].dynamic else 100.0
     assert sqnr_db(expected, got) > floor
 
 
@@ -210,6 +212,21 @@ def test_every_format_looks_like_itself_and_has_its_class() -> None:
     for form in (FORMATS[name] for name in QUANTIZED):
         module = quantized_linear(form, torch.ones(16, 256), None)
         assert (type(module).__name__, module.form) == (form.linear, form)
+
+
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_rows_joined_are_those_of_the_parts(precision: str) -> None:
+    sizes = (16, 5, 30)
+    parts = [made(precision, n, 256, torch.bfloat16) for n in sizes]
+    parts[1].bias = None  # type: ignore[assignment]
+    whole, x = concatenate(parts), torch.randn(3, 256).bfloat16()  # type: ignore
+    assert whole.out_features == 51
+    assert whole.weight_bytes() == stored_bytes(FORMATS[precision], 51, 256)
+    assert torch.equal(whole.dense(), torch.cat([p.dense() for p in parts]))  # type: ignore
+    torch.testing.assert_close(whole(x), torch.cat([p(x) for p in parts], -1))
+    other = made(precision, 16, 512)
+    with pytest.raises(ValueError, match=f"{precision} of 512 inputs cannot join"):
+        concatenate([parts[0], other])  # type: ignore[list-item]
 
 
 @pytest.mark.slow

@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastlab as fl
-from fastlab.spec.scenarios import FILE, Arrivals, Lengths, Targets
+from fastlab.spec.scenarios import FILE, Arrivals, Lengths, Targets, _scenario
 
 CHAT = Lengths(p10=207, p50=1020, p90=2734, p99=4142)
+KEYS = st.sampled_from(
+    [1, "p50", "fixed", "low", "high", "rate", "cv", "users", "loss"]
+)
 NAMES = (
     *("customer-service", "financial-sentiment", "re-ranking", "live-translation"),
     *("assistant", "medical-triage", "in-car-voice", "code-completion"),
@@ -116,6 +119,7 @@ def test_a_file_of_ones_own(tmp_path):
         ("prompt", {"fixed": -1}, "mine.yaml: mine: prompt: fixed=-1 must be a whole"),
         ("prompt", {"fixed": 1, "low": 2}, "low fixed given: it must be p10 p50"),
         ("answer", {"low": 9, "high": 2}, "low=9 must be at most high=2"),
+        ("prompt", {"low": 0, "high": 9}, "mine: prompt: 0 tokens at the least"),
         ("prompt", {"p5": 3}, "unknown Lengths field 'p5'"),
         ("arrivals", {"rate": 0}, "arrivals: rate=0 must be a finite number > 0"),
         ("arrivals", {"rate": 1, "users": 2}, "one of the two must be given"),
@@ -129,6 +133,26 @@ def test_a_wrong_field_is_named_with_its_value(tmp_path, part, told, said):
     with pytest.raises(ValueError) as error:
         fl.scenario(own(tmp_path, **{part: {**told, "source": "assumption"}}))
     assert said in str(error.value)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["prompt", "answer", "arrivals", "targets", "floor"]), VALUES)
+def test_whatever_stands_in_a_file_is_read_or_refused_in_words(part, value):
+    told = yaml.safe_load(FILE.read_text())["assistant"]
+    value = {**value, "source": "me"} if isinstance(value, dict) else value
+    try:
+        said = _scenario("mine", {**told, part: value}, "mine.yaml").sources[part]
+    except ValueError as error:
+        said = str(error)
+    assert said == "me" or said.startswith(f"mine.yaml: mine: {part}: ")
 
 
 def test_each_part_says_its_source(tmp_path):

@@ -19,6 +19,7 @@ from torch.nn import functional
 from fastlab.spec.formats import Format
 
 BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this makes
+ROUNDED = 2**19  # and of those that are rounded, in several wide copies: of the cache
 
 
 class StoredLinear(nn.Module):
@@ -69,6 +70,15 @@ class StoredLinear(nn.Module):
 class Quantized(StoredLinear):
     """Codes and scales of a format."""
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """Rows of the dense weight: (...) ids of output rows -> (..., k)."""
+        return self.dense()[ids]
+
+    def held(self) -> dict[str, Tensor]:
+        """What it is made of again: its parameters, by name, as a file has them."""
+        own = {n: w for n, w in self.named_parameters() if n != "bias"}
+        return own | self.portable()
+
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """What a calibration times: x (m, k) times the next of modules like this one.
 
@@ -104,6 +114,10 @@ class RowLinear(Quantized):
     def dense(self) -> Tensor:
         return self.codes.to(self.scales.dtype) * self.scales[:, None]
 
+    def rows(self, ids: Tensor) -> Tensor:
+        scales = self.scales[ids]
+        return self.codes[ids].to(scales.dtype) * scales[..., None]
+
 
 def kernel_of(form: Format) -> Any:
     """The file of a quantized format."""
@@ -122,6 +136,47 @@ def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quant
     """The module of a format for a dense weight (n, k); its group must divide k."""
     held = kernel_of(form).rounded(weight, form)
     return linear_of(form, weight.shape, bias, held)
+
+
+def in_triton(x: Tensor) -> Any:
+    """unrolled.py, if it has a product for x (m, k) on this device; None if not."""
+    if x.device.type != "cuda":
+        return None
+    try:
+        unrolled = import_module(f"{__name__}.unrolled")
+    except ImportError:  # no triton
+        return None
+    return unrolled if unrolled.takes(x) else None
+
+
+def concatenate(modules: Sequence[Quantized]) -> Quantized:
+    """One module with the output rows of several, in turn: bit for bit what they hold.
+
+    Those without a bias get one of zeros where another has one. Raises ValueError for
+    other formats or numbers of inputs than the first one's.
+    """
+    first, n = modules[0], sum(m.out_features for m in modules)
+    form, k = first.form, first.in_features
+    for other in modules:
+        if (other.form, other.in_features) != (form, k):
+            kind = f"{other.form.name} of {other.in_features} inputs"
+            raise ValueError(f"{kind} cannot join {form.name} of {k} inputs")
+    held = {}
+    for name, one in first.held().items():
+        at = 1 if name == "pairs" else 0  # the axis of output rows; filled up anew
+        parts = [m.held()[name].narrow(at, 0, m.out_features) for m in modules]
+        extra = -n % form.row_multiple
+        zeros = one.new_zeros(*one.shape[:at], extra, *one.shape[at + 1 :])
+        held[name] = torch.cat([*parts, zeros] if extra else parts, at)
+    biases = [m.bias for m in modules]
+    bias = None
+    like = next((b for b in biases if b is not None), None)
+    if like is not None:
+        own = zip(modules, biases, strict=True)
+        bias = torch.cat(
+            [like.new_zeros(m.out_features) if b is None else b for m, b in own]
+        )
+    return linear_of(form, (n, k), bias, held)
 
 
 def rounded_rows(
@@ -176,5 +231,6 @@ def by_blocks(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A function of rows, of a weight (n, k) block by block."""
-    first, second = zip(*map(function, blocks(weight)), strict=True)
+    parts = weight.split(max(1, ROUNDED // weight.shape[1]))
+    first, second = zip(*map(function, parts), strict=True)
     return torch.cat(first), torch.cat(second)

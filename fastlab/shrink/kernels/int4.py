@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fastlab.shrink.kernels import Quantized, by_blocks, stored_scale
+from fastlab.shrink.kernels import (
+    Quantized,
+    by_blocks,
+    in_triton,
+    native,
+    rounded_rows,
+    stored_scale,
+)
 from fastlab.spec.formats import INT4, Format
 
 CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8)  # shares of a group's range tried
@@ -100,6 +107,9 @@ class Int4Linear(Quantized):
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
         if self.layout == "plain":
+            if unrolled := in_triton(x):
+                n = self.out_features
+                return unrolled.int4_product(x, self.packed, self.pairs, n)
             return super().product(x)
         if x.device.type != self.layout:
             raise RuntimeError(
@@ -112,11 +122,59 @@ class Int4Linear(Quantized):
         return y[:, : self.out_features].to(x.dtype)
 
     def dense(self) -> Tensor:
-        codes = to_codes(self.portable()["packed"]).unflatten(1, (-1, self.form.group))
-        scale, zero = self.pairs.transpose(0, 1).unbind(-1)
-        # In fp32: 8 scales may be more than fp16 holds, where zero takes that back.
+        return self.exact().to(self.pairs.dtype)
+
+    def exact(self) -> Tensor:
+        """The weight (n, k) in fp32: fp16 may hold w, where it does not (q - 8) s."""
+        held = self.held()
+        codes = to_codes(held["packed"]).unflatten(1, (-1, self.form.group))
+        scale, zero = held["pairs"].transpose(0, 1).unbind(-1)
         exact = (codes.float() - 8) * scale[..., None] + zero[..., None]
-        return exact.flatten(1)[: self.out_features].to(scale.dtype)
+        return exact.flatten(1)[: self.out_features]
+
+
+class Int4DynamicLinear(Int4Linear):
+    """4-bit weights and int8 activations, these with a scale per row of each call.
+
+    In tiles of 16 rows on every device, as dynamic.cpp reads them, so that single rows
+    can be read too. packed: (n / 16, k / 8, 16, 4), of 8 columns the first four in the
+    low halves; pairs: (n / 16, k / group, 2, 16).
+    """
+
+    def __init__(
+        self, form: Format, size: Any, bias: Any, packed: Tensor, pairs: Tensor
+    ) -> None:
+        codes = to_codes(packed).unflatten(1, (-1, 2, 4)).unflatten(0, (-1, 16))
+        low, high = codes.permute(3, 0, 2, 1, 4)
+        tiles = pairs.unflatten(1, (-1, 16)).permute(1, 0, 3, 2).contiguous()
+        held = {"packed": (low | high << 4).contiguous(), "pairs": tiles}
+        Quantized.__init__(self, form, size, bias, **held)
+        self.isa = native.isa(self.in_features)
+
+    def portable(self) -> dict[str, Tensor]:
+        """Plain bytes (n filled up, k / 2); pairs (k / group, n, 2)."""
+        both = torch.stack([self.packed & 15, self.packed >> 4], dim=-2)
+        codes = both.transpose(1, 2).flatten(2).flatten(0, 1)
+        pairs = self.pairs.permute(1, 0, 3, 2).flatten(1, 2)
+        return {"packed": to_bytes(codes), "pairs": pairs}
+
+    def product(self, x: Tensor) -> Tensor:
+        """The sums of each group's codes, exact, times its scale, and both zero points
+        and scales of rows in fp32; in the dtype of x.
+        """
+        if self.isa and x.device.type == "cpu":
+            held = self.packed, self.pairs, self.out_features
+            return torch.ops.fastlab.int4_dynamic(x, *held, self.isa)
+        codes, scales = rounded_rows(x, torch.int8)
+        return (functional.linear(codes.float(), self.exact()) * scales).to(x.dtype)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        tile, row = ids // 16, ids % 16
+        packed, pairs = self.packed[tile, :, row], self.pairs[tile, :, :, row]
+        codes = torch.stack([packed & 15, packed >> 4], dim=-2).flatten(-3)
+        scale, zero = pairs[..., None].unbind(-2)
+        exact = (codes.unflatten(-1, (-1, self.form.group)).float() - 8) * scale + zero
+        return exact.flatten(-2).to(pairs.dtype)
 
 
 def layout_for(device: torch.device, dtype: torch.dtype) -> str:

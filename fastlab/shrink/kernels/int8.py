@@ -12,11 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink.kernels import RowLinear, by_blocks, fixed, rounded_rows
+from fastlab.shrink.kernels import (
+    RowLinear,
+    by_blocks,
+    fixed,
+    in_triton,
+    native,
+    rounded_rows,
+)
 from fastlab.spec.formats import INT8, Format
 
 aten = torch.ops.aten
-DYNAMIC_ROWS = 4  # up to so many go through the product of dense activations on a CPU
 
 
 def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
@@ -31,40 +37,41 @@ class Int8Linear(RowLinear):
     """int8 weights; on a CPU torch's own product multiplies a few rows by them."""
 
     def product(self, x: Tensor) -> Tensor:
-        if _has_int8_product(x, INT8.packed_rows):
+        if _has_int8_product(x):
             x, scales = x.contiguous(), self.scales.to(x.dtype)
             return aten._weight_int8pack_mm(x, self.weight, scales)
+        if unrolled := in_triton(x):
+            return unrolled.int8_product(x, self.weight, self.scales)
         return super().product(x)
 
 
-def _has_int8_product(x: Tensor, rows: int) -> bool:
+def _has_int8_product(x: Tensor) -> bool:
     # It loads rows of weights as aligned vectors without a remainder: other widths than
     # multiples of 16, and weights that begin elsewhere than at 16 bytes, crash it.
-    fits = x.shape[0] <= rows and x.shape[1] % 16 == 0
+    fits = x.shape[0] <= INT8.packed_rows and x.shape[1] % 16 == 0
     return x.device.type == "cpu" and fits and hasattr(aten, "_weight_int8pack_mm")
 
 
 class Int8DynamicLinear(Int8Linear):
     """int8 weights and int8 activations, these with a scale per row of each call."""
 
-    def product(self, x: Tensor) -> Tensor:
-        """Exact int32 sums of the codes, times both scales, in the dtype of x.
+    def __init__(self, form: Format, size: Any, bias: Any, **held: Tensor) -> None:
+        super().__init__(form, size, bias, **held)
+        self.isa = native.isa(self.in_features)
 
-        For very few rows on a CPU the codes go through the weight-only product as
-        dense values, which hold them exactly.
-        """
+    def product(self, x: Tensor) -> Tensor:
+        """Exact int32 sums of the codes, times both scales, in the dtype of x."""
+        if self.isa and x.device.type == "cpu":
+            return torch.ops.fastlab.int8_dynamic(x, self.weight, self.scales, self.isa)
         codes, scales = rounded_rows(x, torch.int8)
-        if _has_int8_product(x, DYNAMIC_ROWS):
-            wide = torch.float32 if x.dtype == torch.float16 else x.dtype
-            return (super().product(codes.to(wide)) * scales).to(x.dtype)
         sums = int_product(codes, self.weight)
         return (sums * scales * self.scales.float()).to(x.dtype)
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
+        """On a CPU all of it: there rows are quantized within the product."""
+        if x.device.type == "cpu":
+            return lambda: next(turn).product(x)
         codes, _ = rounded_rows(x, torch.int8)
-        dense = codes.to(x.dtype)
-        if len(x) <= DYNAMIC_ROWS and x.device.type == "cpu":
-            return lambda: Int8Linear.product(next(turn), dense)
         return lambda: int_product(codes, next(turn).weight)
 
 

@@ -1,0 +1,363 @@
+// y = x W^T on x86 CPUs: W of int8 or int4 codes, rows of x quantized to int8 here.
+//
+// 16 rows of W at a time are unpacked to bytes, four columns of a row side by side, and
+// multiplied by up to 16 rows of x. w = q s + z of a group of columns, q without sign:
+// int8 is stored plainly (n, k), q = code + 128; int4 two codes a byte, (n / 16, k / 8,
+// 16, 4): of 8 columns the first four in the low halves; s, z (n / 16, groups, 2, 16).
+// isa: 1 = AVX2, 2 = AVX-512 VNNI, 3 = AMX.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <torch/library.h>
+#include <unistd.h>
+
+#include <bit>
+#include <vector>
+
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,amx-tile," \
+                                     "prefer-vector-width=512")))
+#define INLINE inline __attribute__((always_inline))
+#define SIMD _Pragma("omp simd")
+#define UNROLL _Pragma("GCC unroll 16")
+
+namespace {
+using at::BFloat16, at::Tensor;
+constexpr int64_t FEW = 2;  // rows of x up to which neither tiles nor unpacking pay
+
+struct Job {
+  int64_t m, n, k, group, groups, isa;  // k: of x here, filled up with zeros
+  bool int4;
+  const uint8_t* w;
+  int64_t inputs;          // of W as stored
+  const void* scales;
+  bool narrow;  // scales in bf16, else in fp32
+  int8_t* x;               // codes (m, k)
+  float *x_scales, *sums;  // (m,); of x's codes in each group (m, groups)
+};
+
+// A row of x to int8, as `rounded_rows` does; what is not finite spoils its scale.
+template <class T>
+void quantize(const Job& j, const T* x, int64_t row, float* wide) {
+  const int64_t k = j.inputs, group = j.group;  // no store below changes these
+  int8_t* codes = j.x + row * j.k;
+  float most = 0, spoilt = 0;
+  for (int64_t i = 0; i < k; i++) wide[i] = float(x[row * k + i]);
+#pragma omp simd reduction(max : most) reduction(+ : spoilt)
+  for (int64_t i = 0; i < k; i++) {
+    most = std::max(most, std::abs(wide[i]));
+    spoilt += wide[i] * 0;
+  }
+  const float scale = std::max(most / 127, std::numeric_limits<float>::min());
+  const float even = 12582912;  // 1.5 * 2^23: adding it rounds to whole numbers
+  for (int64_t i = 0; i < k; i++) {
+    const float code = (wide[i] / scale + even) - even;
+    codes[i] = int32_t(std::min(127.f, std::max(-127.f, code)));
+  }
+  std::memset(codes + k, 0, j.k - k);
+  j.x_scales[row] = scale + spoilt;
+  for (int64_t g = 0; g < j.groups; g++) {
+    int32_t sum = 0;
+    for (int64_t i = g * group; i < (g + 1) * group; i++) sum += codes[i];
+    j.sums[row * j.groups + g] = sum;
+  }
+}
+
+// 16 rows of numbers for 16 columns.
+AVX512 inline void turn(__m512i* a) {
+  const __m512i lanes =
+      _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  UNROLL for (int s = 1; s < 16; s *= 2) {
+    const __mmask16 odd = _mm512_test_epi32_mask(lanes, _mm512_set1_epi32(s));
+    const __m512i on = _mm512_add_epi32(lanes, _mm512_set1_epi32(s));
+    const __m512i other = _mm512_add_epi32(lanes, _mm512_set1_epi32(16));
+    const __m512i back = _mm512_sub_epi32(other, _mm512_set1_epi32(s));
+    const __m512i low = _mm512_mask_mov_epi32(lanes, odd, back);
+    const __m512i high = _mm512_mask_mov_epi32(on, odd, other);
+    UNROLL for (int i = 0; i < 16; i++) if (!(i & s)) {
+      const __m512i first = a[i];
+      a[i] = _mm512_permutex2var_epi32(first, low, a[i + s]);
+      a[i + s] = _mm512_permutex2var_epi32(first, high, a[i + s]);
+    }
+  }
+}
+
+// 64 columns of 16 rows of int8 from n on, without sign.
+AVX512 inline void rows_of(const Job& j, int64_t n, int64_t i, __m512i* q) {
+  const int64_t left = j.inputs - i;
+  const __mmask64 mask = left < 64 ? (1ull << left) - 1 : ~0ull;
+  UNROLL for (int r = 0; r < 16; r++) {
+    const uint8_t* from = j.w + std::min(n + r, j.n - 1) * j.inputs + i;
+    q[r] = _mm512_maskz_loadu_epi8(mask, from);
+    q[r] = _mm512_xor_si512(q[r], _mm512_set1_epi8(-128));
+  }
+}
+
+AVX512 void unpack_wide(const Job& j, int64_t n, uint8_t* to) {
+  for (int64_t i = 0; i < j.k; i += 64) {
+    __m512i q[16];
+    rows_of(j, n, i, q);
+    turn(q);
+    UNROLL for (int r = 0; r < 16; r++) _mm512_storeu_si512(to + i * 16 + r * 64, q[r]);
+  }
+}
+
+// 16 rows of W from n on: (k / 4, 16, 4).
+template <int ISA>
+INLINE void unpack(const Job& j, int64_t n, uint8_t* to) {
+  if (j.int4) {
+    const uint8_t* from = j.w + n * j.k / 2;
+    for (int64_t i = 0; i < j.k; i += 8, from += 64, to += 128)
+      SIMD for (int b = 0; b < 64; b++) to[b] = from[b] & 15, to[b + 64] = from[b] >> 4;
+    return;
+  }
+  if (ISA > 1) return unpack_wide(j, n, to);
+  for (int64_t r = 0; r < 16; r++) {
+    const uint8_t* from = j.w + std::min(n + r, j.n - 1) * j.inputs;
+    for (int64_t i = 0; i < j.inputs; i++) to[i / 4 * 64 + r * 4 + i % 4] = from[i] ^ 128;
+  }
+}
+
+// Sums over `size` columns of x (rows, k) times W (size / 4, 16, 4): (rows, 16).
+void sums_avx2(const int8_t* x, int64_t k, const uint8_t* w, int64_t size, int rows,
+               int32_t* out) {
+  for (int c = 0; c < rows; c++, x += k, out += 16) {
+    __m256i sums[4] = {};
+    for (int64_t i = 0; i < size; i += 4) {
+      int32_t four;
+      std::memcpy(&four, x + i, 4);
+      const __m256i all = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
+      for (int r = 0; r < 4; r++) {
+        const auto* at = reinterpret_cast<const __m128i*>(w + i * 16) + r;
+        const __m256i q = _mm256_cvtepu8_epi16(_mm_loadu_si128(at));
+        sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(q, all));
+      }
+    }
+    const auto* halves = reinterpret_cast<const int32_t*>(sums);
+    for (int r = 0; r < 16; r++) out[r] = halves[2 * r] + halves[2 * r + 1];
+  }
+}
+
+AVX512 void sums_vnni(const int8_t* x, int64_t k, const uint8_t* w, int64_t size,
+                      int rows, int32_t* out) {
+  for (int c = 0; c < rows; c++, x += k, out += 16) {
+    __m512i sums[4] = {};
+    for (int64_t i = 0; i < size; i += 16) UNROLL for (int h = 0; h < 4; h++) {
+      int32_t four;
+      std::memcpy(&four, x + i + h * 4, 4);
+      const __m512i q = _mm512_loadu_si512(w + (i + h * 4) * 16);
+      sums[h] = _mm512_dpbusd_epi32(sums[h], q, _mm512_set1_epi32(four));
+    }
+    const __m512i low = _mm512_add_epi32(sums[0], sums[1]);
+    const __m512i high = _mm512_add_epi32(sums[2], sums[3]);
+    _mm512_storeu_si512(out, _mm512_add_epi32(low, high));
+  }
+}
+
+// The same of whole rows of W as int8 is stored.
+AVX512 void sums_of_rows(const Job& j, int64_t n, const int8_t* x, int rows, int32_t* out) {
+  for (int c = 0; c < rows; c++, x += j.k, out += 16) {
+    __m512i sums[16] = {};
+    for (int64_t i = 0; i < j.k; i += 64) {
+      __m512i q[16];
+      rows_of(j, n, i, q);
+      UNROLL for (int r = 0; r < 16; r++)
+        sums[r] = _mm512_dpbusd_epi32(sums[r], q[r], _mm512_loadu_si512(x + i));
+    }
+    turn(sums);
+    UNROLL for (int r = 1; r < 16; r++) sums[0] = _mm512_add_epi32(sums[0], sums[r]);
+    _mm512_storeu_si512(out, sums[0]);
+  }
+}
+
+// The same of W as int4 is stored.
+AVX512 void sums_of_halves(const int8_t* x, int64_t k, const uint8_t* w, int64_t size,
+                           int rows, int32_t* out) {
+  const __m512i low = _mm512_set1_epi8(15);
+  for (int c = 0; c < rows; c++, x += k, out += 16) {
+    __m512i sums[2] = {};
+    for (int64_t i = 0; i < size; i += 8) {
+      int32_t four[2];
+      std::memcpy(four, x + i, 8);
+      const __m512i q = _mm512_loadu_si512(w + i * 8);
+      const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(q, 4), low);
+      sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(q, low),
+                                    _mm512_set1_epi32(four[0]));
+      sums[1] = _mm512_dpbusd_epi32(sums[1], odd, _mm512_set1_epi32(four[1]));
+    }
+    _mm512_storeu_si512(out, _mm512_add_epi32(sums[0], sums[1]));
+  }
+}
+
+void sums_amx(const int8_t* x, int64_t k, const uint8_t* w, int64_t size, int,
+              int32_t* out) {
+  const int64_t unit = std::min<int64_t>(64, size);
+  asm volatile("" : : : "memory");  // nor does it see what loads read
+  _tile_zero(0);
+  for (int64_t i = 0; i < size; i += unit) {
+    _tile_loadd(1, x + i, k);
+    _tile_loadd(2, w + i * 16, 64);
+    _tile_dpbsud(0, 1, 2);
+  }
+  _tile_stored(0, out, 64);
+}
+
+AVX512 void configure(int64_t rows, int64_t unit) {  // 0: sums, 1: of x, 2: of W
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, spare[14] = {};
+    uint16_t width[16] = {64, 0, 64};
+    uint8_t height[16] = {};
+  } tiles;
+  tiles.width[1] = unit, tiles.height[2] = unit / 4;
+  tiles.height[0] = tiles.height[1] = rows;
+  asm volatile("" : : "r"(&tiles) : "memory");  // gcc takes it to read 8 bytes only
+  _tile_loadconfig(&tiles);
+}
+
+AVX512 void release() { _tile_release(); }
+
+// Of 16 rows of W from n on: s and z + (the q that stands for it) s, (groups, 2, 16).
+template <class S>
+INLINE void read_scales(const Job& j, const S* from, int64_t n, float* to) {
+  for (int64_t r = 0; r < 16 && !j.int4; r++) {
+    to[r] = from[std::min(n + r, j.n - 1)];
+    to[16 + r] = -128 * to[r];
+  }
+  for (int64_t i = n * j.groups * 2; j.int4 && i < (n + 16) * j.groups * 2; i += 32, to += 32)
+    SIMD for (int r = 0; r < 16; r++) {
+      to[r] = from[i + r];
+      to[16 + r] = float(from[i + 16 + r]) - 8 * to[r];
+    }
+}
+
+template <class T>
+INLINE T rounded(float y) {
+  return y;
+}
+
+template <>
+INLINE BFloat16 rounded(float y) {  // to the nearest even, without a branch
+  const auto bits = std::bit_cast<uint32_t>(y);
+  return BFloat16((bits + 0x7fff + (bits >> 16 & 1)) >> 16, BFloat16::from_bits());
+}
+
+template <int ISA, class T>
+INLINE void multiply(const Job& j, int64_t begin, int64_t end, T* out) {
+  const auto sums_of = ISA > 2 && j.m > FEW ? sums_amx : ISA > 1 ? sums_vnni : sums_avx2;
+  const bool whole = ISA > 1 && j.m <= FEW;  // W is read as it is
+  std::vector<uint8_t> w(whole ? 0 : 16 * j.k);
+  std::vector<float> scales(32 * j.groups);
+  int64_t configured = 0;
+  for (int64_t n = begin * 16; n < end * 16; n += 16) {
+    if (!whole) unpack<ISA>(j, n, w.data());
+    if (j.narrow)
+      read_scales(j, static_cast<const BFloat16*>(j.scales), n, scales.data());
+    else
+      read_scales(j, static_cast<const float*>(j.scales), n, scales.data());
+    for (int64_t row = 0; row < j.m; row += 16) {
+      const int rows = std::min<int64_t>(16, j.m - row);
+      if (sums_of == sums_amx && rows != configured)
+        configure(configured = rows, std::min<int64_t>(64, j.group));
+      alignas(64) float y[256];
+      alignas(64) int32_t sums[256];
+      for (int i = 0; i < rows * 16; i++) y[i] = 0;
+      for (int64_t g = 0; g < j.groups; g++) {
+        const int64_t at = g * j.group;
+        const int8_t* x = j.x + row * j.k + at;
+        if (whole && !j.int4)
+          sums_of_rows(j, n, x, rows, sums);
+        else if (whole)
+          sums_of_halves(x, j.k, j.w + n * j.k / 2 + at * 8, j.group, rows, sums);
+        else
+          sums_of(x, j.k, w.data() + at * 16, j.group, rows, sums);
+        const float *s = scales.data() + g * 32, *z = s + 16;
+        for (int c = 0; c < rows; c++) {
+          const float sum = j.sums[(row + c) * j.groups + g];
+          SIMD for (int r = 0; r < 16; r++)
+            y[c * 16 + r] += sums[c * 16 + r] * s[r] + sum * z[r];
+        }
+      }
+      for (int c = 0; c < rows; c++) {
+        T line[16];
+        const float x_scale = j.x_scales[row + c];
+        SIMD for (int r = 0; r < 16; r++) line[r] = rounded<T>(y[c * 16 + r] * x_scale);
+        std::memcpy(out + (row + c) * j.n + n, line,
+                    std::min<int64_t>(16, j.n - n) * sizeof(T));
+      }
+    }
+  }
+  if (configured) release();
+}
+
+template <class T>
+AVX512 void multiply_wide(const Job& j, int64_t begin, int64_t end, T* out) {
+  j.isa > 2 ? multiply<3>(j, begin, end, out) : multiply<2>(j, begin, end, out);
+}
+
+// What this CPU has; asking for tiles is what lets the process use them.
+int64_t best_isa() {
+  static const int64_t best = [] {
+    if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vl"))
+      return 1;
+    const bool amx = __builtin_cpu_supports("amx-int8");
+    return amx && syscall(SYS_arch_prctl, 0x1023, 18) == 0 ? 3 : 2;
+  }();
+  return best;
+}
+
+template <class T>
+Tensor product(Job& j, const Tensor& x) {
+  const Tensor y = at::empty({j.m, j.n}, x.options());
+  const Tensor codes = at::empty({j.m, j.k}, at::kChar);
+  const Tensor of_x = at::empty({j.m * (1 + j.groups)}, at::kFloat);
+  j.x = codes.data_ptr<int8_t>(), j.x_scales = of_x.data_ptr<float>();
+  j.sums = j.x_scales + j.m;
+  const int64_t few = std::max<int64_t>(1, 32768 / j.k);  // rows not worth a thread
+  at::parallel_for(0, j.m, few, [&](int64_t row, int64_t end) {
+    std::vector<float> wide(j.inputs);
+    for (; row < end; row++) quantize(j, x.data_ptr<T>(), row, wide.data());
+  });
+  at::parallel_for(0, (j.n + 15) / 16, (few + 15) / 16, [&](int64_t begin, int64_t end) {
+    T* out = y.data_ptr<T>();
+    j.isa > 1 ? multiply_wide(j, begin, end, out) : multiply<1>(j, begin, end, out);
+  });
+  return y;
+}
+
+Tensor product(Job j, const Tensor& x, const Tensor& scales, int64_t isa) {
+  TORCH_CHECK(x.dim() == 2 && x.size(1) == j.inputs, "x of other widths than W");
+  const bool narrow = x.scalar_type() == at::kBFloat16;
+  j.narrow = scales.scalar_type() == at::kBFloat16;
+  const Tensor in = (narrow ? x : x.to(at::kFloat)).contiguous();
+  const Tensor held = (j.narrow ? scales : scales.to(at::kFloat)).contiguous();
+  j.m = x.size(0), j.isa = std::min(isa, best_isa()), j.scales = held.data_ptr();
+  return narrow ? product<BFloat16>(j, in) : product<float>(j, in).to(x.scalar_type());
+}
+
+Tensor int8_dynamic(const Tensor& x, const Tensor& w, const Tensor& scales, int64_t isa) {
+  TORCH_CHECK(w.is_contiguous() && w.size(0) == scales.numel());
+  Job j{.n = w.size(0), .groups = 1, .inputs = w.size(1)};
+  j.group = j.k = (j.inputs + 63) / 64 * 64;
+  j.w = reinterpret_cast<const uint8_t*>(w.data_ptr<int8_t>());
+  return product(j, x, scales, isa);
+}
+
+Tensor int4_dynamic(const Tensor& x, const Tensor& w, const Tensor& pairs, int64_t n,
+                    int64_t isa) {
+  TORCH_CHECK(w.is_contiguous() && w.dim() == 4 && pairs.size(0) == w.size(0));
+  Job j{.n = n, .k = w.size(1) * 8, .groups = pairs.size(1), .int4 = true};
+  j.inputs = j.k, j.group = j.k / j.groups, j.w = w.data_ptr<uint8_t>();
+  return product(j, x, pairs, isa);
+}
+}  // namespace
+
+TORCH_LIBRARY(fastlab, library) {
+  library.def("int8_dynamic(Tensor x, Tensor w, Tensor scales, int isa) -> Tensor");
+  library.def("int4_dynamic(Tensor x, Tensor w, Tensor pairs, int n, int isa) -> Tensor");
+  library.def("best_isa() -> int", best_isa);
+}
+TORCH_LIBRARY_IMPL(fastlab, CPU, library) {
+  library.impl("int8_dynamic", int8_dynamic);
+  library.impl("int4_dynamic", int4_dynamic);
+}

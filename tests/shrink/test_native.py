@@ -1,0 +1,115 @@
+"""The products of dynamic.cpp beside the same in plain torch."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastlab.shrink.kernels import native, quantized_linear
+from fastlab.spec.formats import FORMATS
+
+ISA = native.isa(1)
+BEST = pytest.mark.skipif(not ISA, reason="no AVX2, or no compiler")
+INT4 = [n for n, f in FORMATS.items() if f.cpu_only]
+
+
+def made(precision: str, n: int, k: int, dtype: torch.dtype) -> Any:
+    weight = torch.randn(n, k, generator=torch.Generator().manual_seed(n * k))
+    return quantized_linear(FORMATS[precision], weight.to(dtype), None)
+
+
+def at_odds(x: Tensor) -> Tensor:
+    """The same values, where no vector is aligned."""
+    return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+
+
+def exact(module: Any, x: Tensor) -> Tensor:
+    """Codes of x, by hand, times the weight: in fp64, where sums do not round."""
+    scale = (x.float().abs().amax(-1, keepdim=True) / 127).clamp(min=2.0**-126)
+    codes = (x.float() / scale).round()
+    weight = module.exact() if hasattr(module, "exact") else module.weight
+    y = codes.double() @ weight.double().t() * scale
+    return y if hasattr(module, "exact") else y * module.scales.double()
+
+
+@BEST
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.one_of(st.integers(1, 35), st.just(130)),
+    st.integers(1, 300),
+    st.sampled_from(["int8-dynamic", *INT4]),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    st.integers(1, max(ISA, 1)),
+)
+def test_products_of_any_size(
+    n: int, m: int, k: int, precision: str, dtype: torch.dtype, isa: int
+) -> None:
+    """Within the rounding of the result, and of fp32 sums of groups."""
+    group = FORMATS[precision].group or 1
+    module = made(precision, n, group * (1 + k // group), dtype)
+    for name in ("weight", "packed"):
+        if hasattr(module, name) and getattr(module, name) is not None:
+            moved = at_odds(getattr(module, name).data)
+            setattr(module, name, torch.nn.Parameter(moved, requires_grad=False))
+    x = at_odds(torch.randn(m, module.in_features).to(dtype))
+    expected, module.isa = exact(module, x), isa
+    got = module(x)
+    assert got.shape == (m, n) and got.dtype == dtype
+    near = max(torch.finfo(dtype).eps, 1e-5) * expected.abs().max().item()
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=near)
+    module.isa = 0
+    torch.testing.assert_close(module(x).double(), expected, rtol=0, atol=near)
+
+
+@BEST
+@pytest.mark.parametrize("precision", ["int8-dynamic", "int4-g64-dynamic"])
+def test_what_is_not_finite_stays_so_and_no_rows_are_none(precision: str) -> None:
+    module = made(precision, 20, 64, torch.bfloat16)
+    x = torch.ones(3, 64)
+    x[1, 5], x[2] = torch.inf, 0
+    y = module(x)
+    assert bool(y[0].isfinite().all()) and not bool(y[1].isfinite().any())
+    assert torch.equal(y[2], torch.zeros(20))
+    assert module(x[:0]).shape == (0, 20)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4-g64", "fp8", *INT4])
+def test_rows_are_read_where_they_lie(precision: str) -> None:
+    module = made(precision, 50, 256, torch.bfloat16)
+    ids = torch.tensor([[0, 17], [49, 17]])
+    assert torch.equal(module.rows(ids), module.dense()[ids])
+
+
+@BEST
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8-dynamic", "int4-g64-dynamic"])
+def test_it_compiles_to_one_graph(precision: str) -> None:
+    module, x = made(precision, 48, 64, torch.bfloat16), torch.randn(2, 64).bfloat16()
+    with torch.inference_mode():
+        got = torch.compile(module, fullgraph=True)(x)
+        assert torch.equal(got, module(x))
+
+
+def test_without_a_compiler_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert native._best.__wrapped__() == 0
+    assert capsys.readouterr().err.count("\n") == 1
+
+    def broken(*command: Any, **how: Any) -> None:
+        raise subprocess.CalledProcessError(1, "g++", stderr="line one\nline two")
+
+    monkeypatch.setattr(subprocess, "run", broken)
+    assert native._best.__wrapped__() == 0
+    assert "slowly: line one\n" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.so"))
