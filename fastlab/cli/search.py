@@ -55,7 +55,8 @@ def search(floor: Any, every: bool, **how: Any) -> None:
     names += [*tells_apart(result.table, names), *FOUND]
     for title, rows in ("", result.table), ("frontier", result.frontier):
         own = [name for name in names if rows[name].notna().any()]
-        echo_table((rows if every else rows.head(SHOWN))[own], title)
+        if len(rows):
+            echo_table((rows if every else rows.head(SHOWN))[own], title)
     for low, high, i in result.along():
         say(f"lambda {low:.3g} to {high:.3g}: {result.name(i)}")
     for line in result.words():

@@ -149,10 +149,8 @@ class Result:
         if not able:
             return f"none has a time: {'; '.join({*self.why.values()})}"
         best = min(able, key=over)
-        label, why = self.plan.candidates[best].point.label, self.why.get(best, "")
-        return (
-            f"none is good; the closest is {label} ({why}): {times(over(best))} of it"
-        )
+        why = f"{self.why.get(best, '')}: {times(over(best))} of what is asked"
+        return f"none is good; the closest is {self.name(best)}, {why}"
 
 
 def pareto(values: np.ndarray) -> np.ndarray:

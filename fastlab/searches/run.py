@@ -176,8 +176,9 @@ class Search:
         able = {i: each for i, each in seconds.items() if i not in self.why}
         mean = np.exp(goal.after(self.times).mean)
         told = [self.told.get(i) or self.plan.scaled(i, s) for i, s in enumerate(mean)]
+        better = "3 % better" if able else "good"
         spent = "the budget is spent; " * (step.following is not None)
-        stopped = f"{spent}{percent(step.risk)} likely that another is 3 % better"
+        stopped = f"{spent}{percent(step.risk)} likely that another is {better}"
         winners = decided(able, goal.extra) if able else []
         name, price = self.bench.name, _price(self.bench.profile)
         found = winners, told, self.times, self.why, self._good(), stopped
