@@ -1,11 +1,14 @@
 """How far off is the prior on public timings that nothing of it was fitted to?
 
+    python -m benchmarks.score_prior FOLDER      scores as JSON, one list of rows
+
 Each GPU is predicted by what data/prior.json learnt without it, and by what it learnt
 without its whole architecture; beside them what one would use instead.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -166,3 +169,10 @@ def _whole(one: Whole) -> Iterator[Scored]:
         )
         half = np.log(high / said) if method in LEFT_OUT else None
         yield Scored(what, one.gpu, method, said, np.array([one.seconds]), half)
+
+
+if __name__ == "__main__":
+    try:
+        json.dump(score_folder(Path(sys.argv[1])), sys.stdout)
+    except FileNotFoundError as error:
+        sys.exit(str(error))

@@ -64,7 +64,7 @@ def host_work(
     a step stands for all that.
     """
     host = cost.host
-    if profile.step_s or profile.sequence_s:
+    if profile.serves:
         each = profile.step_s + point.workload.batch * profile.sequence_s
         return 0.0, host.passes * each
     eager = host.eager - (host.inner if kind == "cpu" else 0)

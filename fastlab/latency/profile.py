@@ -186,6 +186,11 @@ class Profile:
         return np.interp(np.log(footprint), np.log(sizes), factors)
 
     @property
+    def serves(self) -> bool:
+        """Whether it is that of a serving engine."""
+        return self.step_s > 0 or self.sequence_s > 0
+
+    @property
     def count(self) -> int:
         """Calibration points of all fits."""
         return sum(one.count for one in self.fits)

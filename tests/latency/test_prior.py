@@ -99,6 +99,19 @@ def test_an_engine_adds_its_cost_to_each_step(batch, new):
     assert e.profile == device("h100").profile + " + vllm"
 
 
+def test_an_engine_reads_the_rows_that_are_filled():
+    point = point_of(**STEP | GRAPH | {"phase": "generate", "new_tokens": 41})
+    row = 2 * 2 * point.shape.kv_heads * point.shape.head_dim * point.shape.layers
+    prompt = point.workload.prompt_len  # the prefill reads it, then each of 40 steps
+    filled = prompt + sum(prompt + 1 + i for i in range(40))
+    [all_rows], [own] = (
+        estimate([point], device("h100", engine=name)) for name in ("", "vllm")
+    )
+    assert own.kv_read_bytes == row * filled
+    assert all_rows.kv_read_bytes > own.kv_read_bytes
+    assert all_rows.peak_bytes == own.peak_bytes
+
+
 def test_an_engine_that_is_not_known_or_has_no_gpu_is_refused():
     with pytest.raises(ValueError, match=r"engine='vlm' .*did you mean vllm"):
         device("h100", engine="vlm")
