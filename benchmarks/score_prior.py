@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.public_timings import Kernels, Whole, read
 from fastlab.latency.devices import Device, datasheet_row, device
 from fastlab.latency.estimates import EFFICIENCIES, estimate
-from fastlab.latency.prior import group_of, prior, stored
+from fastlab.latency.prior import group_of, prior, stored, with_engine
 from fastlab.latency.profile import Profile, formula, parts_of
 from fastlab.latency.whatif import typical
 from fastlab.record import BOUNDS
@@ -121,7 +121,7 @@ def without(gpu: str, method: str, shared: bool = False, engine: str = "") -> De
     bands = {n: stored()[n] for n in ("stretch", "host_half") if n in stored()}
     fits = prior(made, learnt | bands, shared)
     if fits and engine in learnt["engines"]:
-        fits = replace(fits, **learnt["engines"][engine])
+        fits = with_engine(fits, engine, learnt["engines"])
     return replace(made, fits=fits)
 
 

@@ -108,8 +108,8 @@ def test_no_figure_is_sparse_or_of_half_rate(made):
 # An independent way to the same figures: SMs x boost clock x FLOP per cycle and SM.
 # fp32: two for each of 64 or 128 lanes. fp16, dense, with fp32 accumulate: 2048 on an
 # A100, 4096 on Hopper, 8192 on Blackwell, 1024 on Volta, Turing, Ada and A10, half of
-# that on GeForce, 256 on a P100's lanes (architecture whitepapers). Hopper's and Blackwell's tensor cores do not reach
-# the boost of their fp32 lanes: 1830, 1620 and 1860 MHz, of those that say so.
+# that on GeForce, 256 on a P100's lanes (architecture whitepapers). Hopper's and
+# Blackwell's tensor cores do not reach the boost of their fp32 lanes.
 TENSOR_MHZ = {"h100": 1830, "h200": 1830, "gh200": 1830, "h100-pcie": 1620}
 TENSOR_MHZ |= {"b200": 1860, "b300": 1860, "gb200": 2060, "gb300": 2060}
 SMS = {
