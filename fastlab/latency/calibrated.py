@@ -158,7 +158,8 @@ def each_operation(
     matrix[:, READ] *= np.repeat(slow, sizes)[:, None]
     dims = np.concatenate([cost.dims for cost in costs])
     n = len(of)
-    each = Each(*np.empty((2, n)), np.empty((3, n)), np.zeros(n, bool), np.empty(n))
+    empty = np.empty(n), np.empty(n), np.empty((3, n))
+    each = Each(*empty, np.zeros(n, bool), np.empty(n))
     for (kind, precision, compiled), code in codes.items():
         at = of == code
         fit = fit_of(kind, precision, compiled, device, profile)
