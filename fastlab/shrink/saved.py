@@ -87,8 +87,8 @@ def recipe_of(model: Any) -> Recipe:
         return Recipe(form.name, scope=parts.scope_of(model), **own)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     dense = next((name for name in DTYPES if DTYPES[name] == dtype), "fp32")
-    kind = "sparsity" if isinstance(form, Sparsity) else "sharing"
-    return Recipe(dense, **own | {kind: form})
+    own["sparsity" if isinstance(form, Sparsity) else "sharing"] = form
+    return Recipe(dense, **own)
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -166,7 +166,7 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         owner, _, leaf = name.rpartition(".")
         leaves[owner][leaf] = values
     kind: Any = None
-    if manifest["modules"]:
+    if manifest["modules"]:  # else the layers are dense, and share
         kind, form = _class_of(manifest["recipe"])
     if set(manifest["modules"]) - {name for name, _ in model.named_modules()}:
         parts.take_apart(model)

@@ -48,7 +48,7 @@ class Recipe(Spec):
     distill_steps: int = count("steps of learning after pruning", 0, low=0)
     sparsity: Sparsity | None = None
     sharing: Sharing | None = None
-    distinct_layers: int = count("layers with weights of their own [all]", 0, low=0)
+    distinct_layers: int = count("layers with own weights, 0 = all", 0, low=0)
 
     def __post_init__(self) -> None:
         self._check_fields()

@@ -84,7 +84,7 @@ def test_one_group_by_hand(unrolled: ModuleType) -> None:
 
 def test_the_benchmarks_table(unrolled: ModuleType) -> None:
     """Its lines, not its times: the interpreter's say nothing of a GPU."""
-    settings = Settings.for_device("cpu", n_min=1, n_max=1, warmup_calls=0, budget_s=0)
+    settings = Settings.for_device("cpu", n_min=1, n_max=1, warmup_s=0)
     table = unroll.times("cpu", settings, (2,), ((16, 256),), (1, 4), torch.float32)
     assert table.kernel.tolist() == ["int8"] * 2 + ["int4-g64"] * 2
     assert table.trips.tolist() == [2, 1, 4, 1]
