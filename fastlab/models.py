@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastlab.spec.formats import DENSE, FORMATS
@@ -17,6 +20,7 @@ from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
 from fastlab.tracing.weights import fit_experts, outer_lists
 
+PART, VECTOR = 2**22, 16  # random numbers held at once, and drawn as one by a CPU
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
 
@@ -58,27 +62,72 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
 class DrawnInFp32(TorchDispatchMode):
     """While it is on, 16-bit tensors are filled with fp32 random numbers, rounded.
 
-    So the same seed gives the same weights in every dtype, up to their rounding. One
-    tensor at a time is held in fp32.
+    So the same seed gives the same weights in every dtype, up to their rounding; on a
+    CPU a part at a time is held in fp32. later: large ones of a CPU get theirs, the
+    same, when they are asked for by `filled` or by another operation.
     """
+
+    def __init__(self, later: bool = False) -> None:
+        super().__init__()
+        self.later = later
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        aten, half = torch.ops.aten, (torch.float16, torch.bfloat16)
-        draws = func in (aten.normal_.default, aten.uniform_.default)
-        if not draws or args[0].dtype not in half:
+        aten = torch.ops.aten
+        if func not in (aten.normal_.default, aten.uniform_.default):
+            for each in args:
+                filled(each)
             return func(*args, **(kwargs or {}))
-        wide = torch.empty_like(args[0], dtype=torch.float32)
-        return args[0].copy_(func(wide, *args[1:], **(kwargs or {})))
+        tensor, *how = args
+        if self.later and tensor.device.type == "cpu" and tensor.numel() >= PART:
+            tensor.later = partial(_redrawn, tensor, func, how, torch.get_rng_state())
+            _drawn(tensor, func, how, keep=False)
+        else:
+            _drawn(tensor, func, how)
+        return tensor
 
 
-def build(point: Point, device: str = "cpu") -> nn.Module:
+def _drawn(tensor: Any, func: Any, how: Any, keep: bool = True) -> None:
+    """Fill a tensor with random numbers; keep: or only take as many of them."""
+    cpu = tensor.device.type == "cpu" and tensor.is_contiguous()
+    parts = tensor.view(-1).split(PART) if cpu else [tensor]
+    if parts[-1].numel() < VECTOR:  # so few would be drawn another way
+        parts = [tensor]
+    for part in parts:
+        wide = func(torch.empty_like(part, dtype=torch.float32), *how)
+        if keep:
+            part.copy_(wide)
+
+
+def _redrawn(tensor: Any, func: Any, how: Any, state: Tensor) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(state)
+        _drawn(tensor, func, how)
+
+
+def filled(weight: Any) -> Any:
+    """The weight with its values, if they were to come later."""
+    if later := getattr(weight, "later", None):
+        del weight.later
+        with torch.no_grad():
+            later()
+    return weight
+
+
+def trim() -> None:
+    """Give what is free of this process back to the system, where that can be asked."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def build(point: Point, device: str = "cpu", later: bool = False) -> nn.Module:
     """The point's dense model with random weights, made on the device in its own dtype.
 
     The same seed gives the same weights on the same device, in 16 bits those of fp32
     rounded; the caller's random state is left alone. A quantized precision gives the
-    dense model that shrink.recipes quantizes. Raises ValueError for points with trained
+    dense model that shrink.recipes quantizes; later: most weights are not there yet,
+    see `filled`. Raises ValueError for points with trained
     weights: `load` those.
     """
     if point.seed is None:
@@ -92,7 +141,11 @@ def build(point: Point, device: str = "cpu") -> nn.Module:
         config._attn_implementation = "eager"
     dtype = DTYPES[point.recipe.format.dense]
     devices = [torch.cuda.current_device()] if device == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.device(device), DrawnInFp32():
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.device(device),
+        DrawnInFp32(later),
+    ):
         torch.manual_seed(point.seed)
         model: nn.Module = own._from_config(config, dtype=dtype)
         fit_experts(model)

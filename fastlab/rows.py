@@ -6,6 +6,7 @@ command line read the same columns.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -53,7 +54,13 @@ def table(
     estimate was made with, where the machine was busy. kl_nats to bits_per_byte: what
     was lost against dense fp32, where it was asked.
     """
-    rows = [_values(_BLANK | _row(r) | _utilized(r, envs or {})) for r in records]
+    collects = gc.isenabled()
+    gc.disable()  # it would look through all rows again and again, and find nothing
+    try:
+        rows = [_values(_BLANK | _row(r) | _utilized(r, envs or {})) for r in records]
+    finally:
+        if collects:
+            gc.enable()
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -75,7 +75,7 @@ def predict(
         echo_table(_estimate_table(points, profile))
     _echo_traced(points)
     _echo_unfit(points, profile)
-    _echo_trust(profile)
+    echo_trust(profile)
 
 
 def _echo_traced(points: list[Point]) -> None:
@@ -102,7 +102,7 @@ def _echo_unfit(points: list[Point], profile: Device) -> None:
         click.echo(f"({RESERVE:.0%} of the memory is left to the driver)")
 
 
-def _echo_trust(profile: Device) -> None:
+def echo_trust(profile: Device) -> None:
     """What an estimate is made from, where that is less than a quiet calibration."""
     from fastlab.latency.prior import timed
     from fastlab.latency.whatif import LABEL

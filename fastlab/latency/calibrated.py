@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost.classes import CLASSES
+from fastlab.cost.memory import used_again
 from fastlab.latency.costs import CAUSAL, LAUNCHES, MOVED, READ, Costs, Timing
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile, parts_of
@@ -164,6 +165,8 @@ def slowdown(cost: Costs, point: Point, profile: Profile) -> float:
     """
     passes = max(1, point.workload.new_tokens)
     footprint = sum(cost.totals[column] for column in READ) / passes
+    if point.recipe.distinct_layers:  # the caches hold them once
+        footprint -= used_again(point)
     return profile.slowdown(point.recipe.format.dense, footprint)
 
 

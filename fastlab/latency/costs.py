@@ -93,7 +93,7 @@ def costs_on(points: Sequence[Point], device: Device) -> list[Costs]:
 
 def _costs(point: Point, graphs: bool) -> list[Costs]:
     """Of each call that a point stands for; what they have in common they share."""
-    ops, n = operations(point), width(point) or 1
+    ops, n = operations(point), width(point)
     times, *counts = zip(*[op[2:10] for op in ops], strict=True)
     often = np.array(times, float)
     matrix = _table([op[3:10] for op in ops], n) * often[:, None]
@@ -114,7 +114,9 @@ def _costs(point: Point, graphs: bool) -> list[Costs]:
 
 
 def _table(rows: Sequence[Sequence[Any]], n: int) -> np.ndarray:
-    """[n, rows, columns] of numbers, and of columns of n of them."""
+    """[n, rows, columns] of numbers, and of columns of n of them; 0: of numbers."""
+    if not n:
+        return np.array([rows], float)
     found = np.empty((len(rows) * len(rows[0]), n))
     for i, value in enumerate(value for row in rows for value in row):
         found[i] = value

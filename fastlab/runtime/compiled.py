@@ -5,8 +5,10 @@ And products with one row, where the library is slow at them on a CPU.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -28,6 +30,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     # be computed again for every row of the weight.
     "cpu": {"realize_opcount_threshold": 0, "realize_reads_threshold": 0},
 }
+
+# What was compiled stays for the next start, unless another folder is asked for.
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", str(Path("~/.cache/fastlab/compiled").expanduser())
+)
 
 
 def compiled(

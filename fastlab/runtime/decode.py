@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from inspect import signature
 from typing import Any
 
@@ -20,11 +20,13 @@ from fastlab.machine import Here
 from fastlab.runtime.attention import asks_for_attention, attention_of
 from fastlab.runtime.cache import StaticKV
 from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
+from fastlab.runtime.joined import Joins, same_inputs
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import ENGINES
 from fastlab.tracing.caches import cache_name, static_cache_reason
+from fastlab.tracing.weights import layers_of
 
 Forward = Callable[..., Tensor]
 RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
@@ -55,10 +57,14 @@ class Decoder:
         self.attention, self.asks = attention, asks_for_attention(model)
         self.compile_s: float | None = None
         self._check()
-        with torch.inference_mode():
+        with torch.inference_mode(), same_inputs(model) as groups:
             self.cache = StaticKV(model, batch, max_len, cache)
         self.place = self.cache.place
         self.device = self.place.token.device.type
+        layers = layers_of(model) if self.device == "cpu" else ()
+        self.joins = Joins((), ())
+        if ENGINES[runtime].compiled:
+            self.joins = Joins(groups, [*map(model.get_submodule, layers)])
         self._prefill = self.forward_function()
         if attention == "flex":  # a kernel where it is compiled alone
             self.compile_prefill()
@@ -103,9 +109,11 @@ class Decoder:
             logits: Tensor = self._prefill(ids, rows[None], keep)
         return logits
 
-    def attending(self) -> AbstractContextManager[None]:
-        """Within it, the model attends as the decoder was asked to."""
-        return attention_of(self.model, self.attention, self.asks)
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Within it, the model attends as asked, and joined products are one."""
+        with attention_of(self.model, self.attention, self.asks), self.joins:
+            yield
 
     def compile_prefill(self, compile: Compiler = compiled) -> None:
         """From now on prefill runs compiled, anew for each length of prompt."""
@@ -164,16 +172,14 @@ class Decoder:
 
     def _make_call(self) -> None:
         """Make what takes `unroll` steps, compiled and captured where asked for."""
-        from fastlab.runtime.engines import RUN  # which imports this module
-
         start = time.perf_counter()
-        self._call = RUN[self.runtime].steps(self)
+        self._call = self._steps()
         if not ENGINES[self.runtime].compiled:
             return
         # From an empty cache; the prompt overwrites what this leaves behind.
         self.rewind(0)
         try:
-            self.advance()
+            self._first()
         except TorchDynamoException as error:
             raise ValueError(
                 f"runtime={self.runtime!r} takes a model that compiles to one graph: "
@@ -183,6 +189,21 @@ class Decoder:
         if self.device == "cuda":
             torch.cuda.synchronize()
         self.compile_s = time.perf_counter() - start
+
+    def _first(self) -> None:
+        """The step that compiles; layers by themselves where they cannot share code."""
+        try:
+            self.advance()
+        except (TorchDynamoException, RuntimeError, AssertionError):
+            if not self.joins.unshare():
+                raise
+            self._call = self._steps()
+            self.advance()
+
+    def _steps(self) -> Step:
+        from fastlab.runtime.engines import RUN  # which imports this module
+
+        return RUN[self.runtime].steps(self)
 
     def forward_function(self, compiled: bool = False) -> Forward:
         """(ids, positions, keep) -> the last `keep` positions' logits.

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fastlab.shrink.kernels import StoredLinear, bytes_of, fixed
+from fastlab.models import filled, trim
+from fastlab.shrink.kernels import BLOCK, StoredLinear, bytes_of, fixed
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.tracing.weights import experts_bound, is_linear, layers_of, stacks_of
 
@@ -85,10 +86,17 @@ def replace_each(
     """
     for name in names:
         dense = model.get_submodule(name)
+        filled(dense.weight)
         weight = dense_weight(dense)
         if not all(bool(edge.isfinite()) for edge in weight.aminmax()):
             raise ValueError(f"the weight of {name} has values that are not finite")
         model.set_submodule(name, make(name, weight, getattr(dense, "bias", None)))
+        large = weight.numel() >= BLOCK
+        del dense, weight
+        if large:
+            trim()
+    for weight in model.parameters():
+        filled(weight)
     return model
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 from fastlab.spec.formats import Format
 
 BLOCK = 2**22  # weights worked on at once: bounds the wide copies that this makes
+ROUNDED = 2**19  # and of those that are rounded, in several wide copies: of the cache
 
 
 class StoredLinear(nn.Module):
@@ -137,6 +138,17 @@ def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quant
     return linear_of(form, weight.shape, bias, held)
 
 
+def in_triton(x: Tensor) -> Any:
+    """unrolled.py, if it has a product for x (m, k) on this device; None if not."""
+    if x.device.type != "cuda":
+        return None
+    try:
+        unrolled = import_module(f"{__name__}.unrolled")
+    except ImportError:  # no triton
+        return None
+    return unrolled if unrolled.takes(x) else None
+
+
 def concatenate(modules: Sequence[Quantized]) -> Quantized:
     """One module with the output rows of several, in turn: bit for bit what they hold.
 
@@ -219,5 +231,6 @@ def by_blocks(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A function of rows, of a weight (n, k) block by block."""
-    first, second = zip(*map(function, blocks(weight)), strict=True)
+    parts = weight.split(max(1, ROUNDED // weight.shape[1]))
+    first, second = zip(*map(function, parts), strict=True)
     return torch.cat(first), torch.cat(second)
