@@ -134,8 +134,9 @@ def _timing(
         seconds = max(busy, launching)
         name = "launch" if launching > busy else name
     fits = device.fits or Profile(())
-    waits = launching > busy and device.kind != "cpu"
-    half = max(half * fits.stretch, fits.host_half * waits)
+    half *= fits.stretch
+    if launching:  # as far as the host's time may go beyond the device's
+        half = max(half, fits.host_half + math.log(launching / seconds))
     width = math.exp(half)
     return Timing(seconds, seconds / width, seconds * width, name, bool(beyond))
 
