@@ -19,6 +19,7 @@ HERE = Namespace(llama_bench="", vocab=100, hidden=10, prompts=[16])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_tiny_run_of_what_is_here(tmp_path: Path) -> None:
     """Every engine but those that compile for long, and the widest of our own."""
     slow = [f"fastlab {form}" for name, form in NAMES if name == "fastlab"][1:]
