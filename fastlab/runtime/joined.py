@@ -66,7 +66,7 @@ class Joins:
             for joined in self.all
             for at, one in enumerate(joined.linears)
         ]
-        regions = {kind: _region(kind) for kind in {*map(type, layers)}}
+        regions = {own: _region(own) for own in {*map(type, layers)}}
         self.swaps += [(one, type(one), regions[type(one)], None) for one in layers]
 
     def unshare(self) -> bool:
@@ -79,9 +79,9 @@ class Joins:
         for one, _, kind, part in self.swaps:
             one.__class__, vars(one)["joined"] = kind, part
 
-    def __exit__(self, *_: Any) -> None:
-        for one, kind, _, _ in self.swaps:
-            one.__class__ = kind
+    def __exit__(self, *error: Any) -> None:
+        for one, own, _, _ in self.swaps:
+            one.__class__ = own
             vars(one).pop("joined", None)
 
 
