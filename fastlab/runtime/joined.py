@@ -66,7 +66,7 @@ class Joins:
             for joined in self.all
             for at, one in enumerate(joined.linears)
         ]
-        regions = {kind: _region(kind) for kind in {*map(type, layers)}}
+        regions = {own: _region(own) for own in {*map(type, layers)}}
         self.swaps += [(one, type(one), regions[type(one)], None) for one in layers]
 
     def unshare(self) -> bool:
@@ -77,12 +77,11 @@ class Joins:
 
     def __enter__(self) -> None:
         for one, _, kind, part in self.swaps:
-            one.__class__ = kind
-            vars(one)["joined"] = part
+            one.__class__, vars(one)["joined"] = kind, part
 
-    def __exit__(self, *_: Any) -> None:
-        for one, before, *_rest in self.swaps:
-            one.__class__ = before
+    def __exit__(self, *error: Any) -> None:
+        for one, own, _, _ in self.swaps:
+            one.__class__ = own
             vars(one).pop("joined", None)
 
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from fastlab.runtime.decode import Decoder
 from fastlab.runtime.joined import Joins, same_inputs
 from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.quantize import quantize
@@ -59,12 +58,11 @@ def test_joined_products_are_the_same_and_weights_are_held_once(precision: str) 
 
 def test_what_does_not_lie_side_by_side_stays_apart() -> None:
     """16 rows of k and v are less than the block that int4's kernel packs together."""
-    model = tiny("llama", layers=1, hidden=64).bfloat16()
+    model = tiny("llama", layers=1, hidden=96, ffn=128).bfloat16()
     quantize(model, "int4-g32")
     before = stored_weight_bytes(model)
-    decoder = Decoder(model, 1, 16, runtime="eager")
     with same_inputs(model) as groups:
-        decoder.prefill(token_rows(1, 5))
+        model(token_rows(1, 5))
     joins = Joins(groups, ())
     assert len(joins.all) < len(groups)
     assert live_bytes(model, joins) == before
