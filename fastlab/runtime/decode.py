@@ -19,7 +19,14 @@ from torch._dynamo.exc import TorchDynamoException
 from fastlab.machine import Here
 from fastlab.runtime.attention import asks_for_attention, attention_of
 from fastlab.runtime.cache import StaticKV
-from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
+from fastlab.runtime.compiled import (
+    Compiler,
+    Step,
+    compiled,
+    forgotten,
+    one_row,
+    rows_together,
+)
 from fastlab.runtime.joined import Joins, joins_of, same_inputs
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
@@ -189,11 +196,14 @@ class Decoder:
         self.compile_s = time.perf_counter() - start
 
     def _first(self) -> None:
-        """The step that compiles; layers by themselves where they cannot share code."""
+        """The step that compiles; layers by themselves where they cannot share code.
+
+        Again where a start that was killed left half of it.
+        """
         try:
             self.advance()
-        except (TorchDynamoException, RuntimeError, AssertionError):
-            if not self.joins.unshare():
+        except (TorchDynamoException, RuntimeError, AssertionError) as error:
+            if not (forgotten(error) or self.joins.unshare()):
                 raise
             self._call = self._steps()
             self.advance()
