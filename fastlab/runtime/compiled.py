@@ -6,6 +6,7 @@ And products with one row, where the library is slow at them on a CPU.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
@@ -32,9 +34,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 # What was compiled stays for the next start, unless another folder is asked for.
-os.environ.setdefault(
-    "TORCHINDUCTOR_CACHE_DIR", str(Path("~/.cache/fastlab/compiled").expanduser())
-)
+if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, default_cache_dir()):
+    kept = Path("~/.cache/fastlab/compiled").expanduser()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(kept)
 
 
 def compiled(
@@ -57,6 +59,17 @@ def compiled(
     )
     options = more | OPTIONS["cuda" if device == "cuda" else "cpu"]
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+
+
+def forgotten(error: Exception) -> bool:
+    """Delete the library that an error names as half written; whether there was one.
+
+    One whose compiler was killed would be in the way of every later start.
+    """
+    cut = re.search(r"(/\S+\.so): (file too short|invalid ELF|cannot read)", str(error))
+    if cut:
+        Path(cut[1]).unlink(missing_ok=True)
+    return cut is not None
 
 
 def captured(step: Step, count: int) -> Step:

@@ -19,14 +19,20 @@ from torch._dynamo.exc import TorchDynamoException
 from fastlab.machine import Here
 from fastlab.runtime.attention import asks_for_attention, attention_of
 from fastlab.runtime.cache import StaticKV
-from fastlab.runtime.compiled import Compiler, Step, compiled, one_row, rows_together
-from fastlab.runtime.joined import Joins, same_inputs
+from fastlab.runtime.compiled import (
+    Compiler,
+    Step,
+    compiled,
+    forgotten,
+    one_row,
+    rows_together,
+)
+from fastlab.runtime.joined import Joins, joins_of, same_inputs
 from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling, after_eos, pick
 from fastlab.spec.checks import check_choice, check_count
 from fastlab.spec.engines import ENGINES
 from fastlab.tracing.caches import cache_name, static_cache_reason
-from fastlab.tracing.weights import layers_of
 
 Forward = Callable[..., Tensor]
 RUNTIMES = tuple(name for name, e in ENGINES.items() if "decode" in e.phases)
@@ -61,10 +67,9 @@ class Decoder:
             self.cache = StaticKV(model, batch, max_len, cache)
         self.place = self.cache.place
         self.device = self.place.token.device.type
-        layers = layers_of(model) if self.device == "cpu" else ()
         self.joins = Joins((), ())
         if ENGINES[runtime].compiled:
-            self.joins = Joins(groups, [*map(model.get_submodule, layers)])
+            self.joins = joins_of(model, groups, self.device)
         self._prefill = self.forward_function()
         if attention == "flex":  # a kernel where it is compiled alone
             self.compile_prefill()
@@ -191,11 +196,14 @@ class Decoder:
         self.compile_s = time.perf_counter() - start
 
     def _first(self) -> None:
-        """The step that compiles; layers by themselves where they cannot share code."""
+        """The step that compiles; layers by themselves where they cannot share code.
+
+        Again where a start that was killed left half of it.
+        """
         try:
             self.advance()
-        except (TorchDynamoException, RuntimeError, AssertionError):
-            if not self.joins.unshare():
+        except (TorchDynamoException, RuntimeError, AssertionError) as error:
+            if not (forgotten(error) or self.joins.unshare()):
                 raise
             self._call = self._steps()
             self.advance()

@@ -95,8 +95,6 @@ def replace_each(
         del dense, weight
         if large:
             trim()
-    for weight in model.parameters():
-        filled(weight)
     return model
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastlab.models import filled
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import Quantized, StoredLinear, linear_of, quantized_linear
 from fastlab.shrink.kernels.int8 import Int8Embedding, rounded
@@ -47,7 +48,7 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
         return _quantized(model, names, FORMATS[spec], scope == "all")
 
 
-def _quantized(model: Any, names: list[str], form: Format, whole: bool) -> nn.Module:
+def _quantized(model: Any, names: list[str], form: Format, whole: bool) -> Any:
     tied = parts.tied_head(model)
     table: Any = None
     if whole:
@@ -63,7 +64,10 @@ def _quantized(model: Any, names: list[str], form: Format, whole: bool) -> nn.Mo
             return linear_of(form, weight.shape, bias, own)
         return quantized_linear(form, weight.contiguous(), bias)
 
-    return parts.replace_each(model, names, quantized)
+    parts.replace_each(model, names, quantized)
+    for weight in model.parameters():
+        filled(weight)
+    return model
 
 
 def _check(model: nn.Module, names: list[str], precision: str) -> None:

@@ -17,7 +17,7 @@ from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.quantize import quantize
 from tests.small import tiny, token_rows
 
-FORMATS = ("bf16", "int8", "int8-dynamic", "int4-g32", "int4-g32-dynamic")
+FORMATS = ("bf16", "int8", "int8-dynamic", "int4-g32-dynamic")
 
 
 def wide_model(precision: str) -> nn.Module:
@@ -57,14 +57,15 @@ def test_joined_products_are_the_same_and_weights_are_held_once(precision: str) 
 
 
 def test_what_does_not_lie_side_by_side_stays_apart() -> None:
-    """16 rows of k and v are less than the block that int4's kernel packs together."""
+    """The scales of torch's int4 product lie group by group, not row by row."""
     model = tiny("llama", layers=1, hidden=96, ffn=128).bfloat16()
     quantize(model, "int4-g32")
     before = stored_weight_bytes(model)
     with same_inputs(model) as groups:
         model(token_rows(1, 5))
     joins = Joins(groups, ())
-    assert len(joins.all) < len(groups)
+    assert not joins.all
+    assert len(groups) == 2
     assert live_bytes(model, joins) == before
 
 
@@ -95,8 +96,9 @@ print(json.dumps(decoder.generate(token_rows(1, 5), 8).tolist()))
 
 
 def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
+    """And one after a compiler that was killed runs too."""
     starts = []
-    for _ in range(2):
+    for _ in range(3):
         ran = subprocess.run(
             [sys.executable, "-c", START],
             capture_output=True,
@@ -105,6 +107,9 @@ def test_a_second_start_compiles_nothing(tmp_path: Path) -> None:
             env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
         )
         starts.append([json.loads(line) for line in ran.stdout.splitlines()])
-    (first, tokens), (second, same) = starts
+        if len(starts) == 2:
+            largest = max(tmp_path.rglob("*.so"), key=lambda file: file.stat().st_size)
+            largest.write_bytes(largest.read_bytes()[:100])
+    (first, tokens), (second, same), (_, still) = starts
     assert first[0] > 0 and second[0] == 0 < second[1]
-    assert same == tokens
+    assert still == same == tokens

@@ -118,8 +118,7 @@ class Int4Linear(Quantized):
             )
         multiply = getattr(torch.ops.aten, PRODUCTS[self.layout])
         rows = x.contiguous().to(self.pairs.dtype)
-        pairs = self.pairs.contiguous()  # of a joined product they are a view
-        y = multiply(rows, self.packed, self.form.group, pairs)
+        y = multiply(rows, self.packed, self.form.group, self.pairs)
         return y[:, : self.out_features].to(x.dtype)
 
     def dense(self) -> Tensor:
