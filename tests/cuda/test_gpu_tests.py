@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Triton's and cuBLAS's own affair, or of a size that has no values here.
 NOT = ("flex", "autotuned", "second_model", "calibration", "do_bench", "8b_model")
+NOT += ("unrolled",)  # Triton wants a driver
 NOT += ("transformers", "1024-4096-64", "datasheet", "queue", "trip", "loop")
 NOT += ("every_family", "as_estimated", "rows_of_the_ladder", "inference_mode")
 

@@ -107,7 +107,7 @@ class Whole(nn.Module):
 @pytest.mark.parametrize("kind", CLASSES)
 def test_each_precision_multiplies_as_it_does_linears(kind: Any) -> None:
     exact = layer(kind)(*routed())
-    for precision in set(QUANTIZED) - {"int4-g256"}:
+    for precision in [name for name in QUANTIZED if "g256" not in name]:
         model: Any = Whole(layer(kind))
         quantize(model, precision)
         experts = model.layers[0]
