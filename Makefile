@@ -6,7 +6,7 @@ BIN := .venv/bin
 # GPU_FLAGS names another folder), and also in $$OUT/gpu.tar.gz if that is set.
 GPU_SECONDS ?= 100000
 
-.PHONY: help demo test torture lanes lab gpu check clean
+.PHONY: help demo test torture cluster lanes lab gpu check clean
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -17,6 +17,10 @@ help:  ## this list
 	@# Colab's ipywidgets, apart, for the test of every explorer under both
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--upgrade --target .venv/widgets7 ipywidgets==7.7.1 ipython-genutils==0.2.0
+	@# Triton's kernels are tested interpreted; CUDA builds of torch bring their own.
+	@$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install \
+		--quiet --disable-pip-version-check --editable '.[triton]' \
+		|| echo "no triton: tests of its kernels are skipped"
 	@touch $@
 
 demo: .venv/installed  ## layers x hidden x precision, estimated and measured, here
@@ -33,6 +37,11 @@ test: .venv/installed  ## lint, types, contracts, all tests that need no GPU
 torture: .venv/installed  ## 1,000 kills of sweeps and workers, 20 of real ones; fuzz
 	FASTLAB_KILLS=1000 FASTLAB_REAL_KILLS=20 FASTLAB_FUZZ=20 $(BIN)/python -m pytest \
 		-s --timeout 0 tests/sweeps/test_torture.py tests/test_fuzz.py
+
+cluster: .venv/installed  ## installs Ray into .venv: a sweep that loses a node of a cluster
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[cluster]'
+	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -s tests/sweeps/test_cluster.py
 
 # torch comes from the constraints in both: its other versions bring CUDA along.
 lanes: .venv/installed  ## the tests with the lowest and with the newest dependencies

@@ -5,7 +5,8 @@
 FOLDER holds the tables that public_timings.py reads. Of each class of operations
 the shares of a datasheet's peak and bandwidth, the corner between them and the cycles
 besides are fitted, once to all GPUs and once without each GPU and each architecture;
-half an interval is what 90 % of the rows on GPUs left out stay within, in each regime.
+half an interval is what 90 % of the rows stay within, in each regime, on architectures
+left out.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ START = {  # typical values, and the sd of their logs
     "sharpness": (1.0, 0.7),
     "cycles": (5000.0, 1.0),
     "depth_cycles": (0.5, 2.0),
+    "split_cycles": (75.0, 1.0),
+    "score_flops": (30.0, 1.0),
     "row_flops": (7e5, 1.0),
     "cache": (0.05, 1.0),
 }
@@ -76,15 +79,21 @@ class Class(NamedTuple):
 
 
 FORM = ("compute", "memory", "sharpness", "cycles")
-PRODUCT = (*FORM, "depth_cycles")
+PRODUCT = (*FORM, "split_cycles")
 SERVED, EAGER = ("bf16", "fp16"), ("fp32",)
 CLASSES = (
     Class("linear 16-bit", ("aic_gemm",), SERVED, ("linear",), PRODUCT),
-    Class("linear fp8-dynamic", ("aic_gemm",), ("fp8-dynamic",), ("linear",), PRODUCT),
-    Class("prefill 16-bit", ("aic_attention_prefill",), SERVED, ("prefill",), PRODUCT),
+    Class(
+        *("linear fp8-dynamic", ("aic_gemm",), ("fp8-dynamic",), ("linear",)),
+        (*PRODUCT, "row_flops"),
+    ),
+    Class(
+        *("prefill 16-bit", ("aic_attention_prefill",), SERVED, ("prefill",)),
+        (*FORM, "depth_cycles", "row_flops", "score_flops"),
+    ),
     Class(
         *("decode 16-bit", ("aic_attention_decode",), SERVED, ("decode",)),
-        (*FORM, "row_flops", "cache"),
+        *((*FORM, "row_flops", "cache"), ("score_flops", "prefill 16-bit")),
     ),
     Class(
         *("linear fp32", ("neusight_gemm",), EAGER, ("biased", "matmul")),
@@ -136,6 +145,12 @@ def belongs(one: Kernels, made: Class) -> bool:
     wanted = (made.tables, made.precisions, made.kinds)
     mine = (one.table, one.precision, one.kind)
     return all(value in values for value, values in zip(mine, wanted, strict=True))
+
+
+def like(one: Kernels, made: Class) -> bool:
+    """Whether a class estimates them, whoever timed them."""
+    mine = one.precision in made.precisions and one.kind in made.kinds
+    return mine and "odd" not in one.table
 
 
 def fit(groups: Sequence[Kernels], made: Class, known: Mapping[str, Any]) -> dict:
@@ -220,13 +235,24 @@ def sustained(kernels: Sequence[Kernels], found: Mapping[str, dict]) -> dict[str
 
 
 def engine_costs(wholes: Sequence[Whole], found: Mapping[str, Any]) -> dict[str, dict]:
-    """Of each serving engine, what a step and each of its sequences take besides."""
+    """Of each serving engine, what a step, each sequence and shared heads take besides.
+
+    again: of the time that cached rows take, what each further head of a group adds.
+    """
     costs: dict[str, list[tuple[float, ...]]] = {}
     for one in wholes:
         if one.engine:
-            base, steps, batch = whole_seconds(one, found)
-            costs.setdefault(one.engine, []).append((one.seconds, base, steps, batch))
-    return {name: _two_costs(*np.array(rows).T) for name, rows in costs.items()}
+            made = *whole_seconds(one, found), again_seconds(one, found)
+            costs.setdefault(one.engine, []).append((one.seconds, *made))
+    return {name: _three_costs(*np.array(rows).T) for name, rows in costs.items()}
+
+
+def again_seconds(one: Whole, found: Mapping[str, Any]) -> float:
+    """What a call's cached rows take for all heads of a group but the first."""
+    (on, point), n = (device(one.gpu), one.parts[-1][0]), one.parts[-1][1]
+    shared = point.shape.heads / point.shape.kv_heads - 1
+    rate = found["decode 16-bit"]["memory"] * on.bandwidth
+    return n * shared * total(point, "kv_read_bytes") / rate
 
 
 def host_costs(wholes: Sequence[Whole], found: Mapping[str, Any]) -> dict[str, float]:
@@ -259,16 +285,21 @@ def operations_launched(one: Whole) -> int:
     return sum(n * total(point, "launches") for point, n in one.parts)
 
 
-def _two_costs(
-    measured: np.ndarray, base: np.ndarray, steps: np.ndarray, batch: np.ndarray
+def _three_costs(
+    measured: np.ndarray,
+    base: np.ndarray,
+    steps: np.ndarray,
+    batch: np.ndarray,
+    again: np.ndarray,
 ) -> dict[str, float]:
     def misfit(theta: np.ndarray) -> np.ndarray:
-        added = steps * (theta[0] + batch * theta[1]) * 1e-3
+        added = steps * (theta[0] + batch * theta[1]) * 1e-3 + again * theta[2]
         return np.log((base + added) / measured) / NOISE
 
-    ends = (np.zeros(2), np.full(2, np.inf))
-    best = least_squares(misfit, [0.1, 0.01], bounds=ends, loss="soft_l1").x / 1e3
-    return dict(zip(("step_s", "sequence_s"), best.tolist(), strict=True))
+    ends = (np.zeros(3), np.full(3, np.inf))
+    best = least_squares(misfit, [0.1, 0.01, 0.1], bounds=ends, loss="soft_l1").x
+    best = (best * [1e-3, 1e-3, 1.0]).tolist()
+    return dict(zip(("step_s", "sequence_s", "again"), best, strict=True))
 
 
 def whole_seconds(one: Whole, found: Mapping[str, Any]) -> tuple[float, int, int]:
@@ -288,14 +319,14 @@ def halves(
 ) -> dict[str, list]:
     """Of each class, half an interval where compute, memory or the rest is longest.
 
-    That of GPUs left out, with the card's own share of its peak if shares are given.
+    By the fits without each GPU, and its own share of its peak if shares are given.
     """
     found = {}
     for made in CLASSES:
         off, regime = [], []
         for one in kernels:
             numbers = without[one.gpu]["fits"].get(made.name)
-            if belongs(one, made) and numbers:
+            if like(one, made) and numbers:
                 on = device(one.gpu)
                 own = shares.get(on.name, {}).get(group_of(one.precision), 1.0)
                 share = own if "compute" in numbers else 1.0
@@ -314,13 +345,14 @@ def halves(
     return found
 
 
-def widths(wholes: Sequence[Whole]) -> dict[str, float]:
-    """What bands of calls must be to hold on architectures left out.
+def widths(wholes: Sequence[Whole]) -> tuple[dict[str, float], dict[str, float]]:
+    """What bands of calls must be to hold on architectures left out; those of engines.
 
-    stretch: by what those of busy GPUs are widened; host_half: half of those of GPUs
-    that wait for their host.
+    stretch: by what those of busy GPUs are widened, with engines no less than others;
+    host_half: half of those of GPUs that wait for their host.
     """
-    stretch, waits = [], []
+    stretch: dict[str, list[float]] = {}
+    waits = []
     for one in wholes:
         on = left_out_device(one.gpu, LEFT_OUT[1], not one.engine, one.engine)
         made = estimate([point for point, _ in one.parts], on, "prior")
@@ -332,9 +364,20 @@ def widths(wholes: Sequence[Whole]) -> dict[str, float]:
         if not one.engine and made[0].bound == "launch":
             waits.append(off)
         elif one.table != "bert_forward":
-            stretch.append(off / math.log(high / said))
-    found = {"stretch": conformal(np.array(stretch))}
-    return found | {"host_half": conformal(np.array(waits))}
+            ratios = stretch.setdefault(one.engine, [])
+            ratios.append(off / math.log(high / said))
+    every = conformal(np.concatenate([*map(np.array, stretch.values())]))
+    own = {n: max(every, conformal(np.array(of))) for n, of in stretch.items() if n}
+    return {"stretch": every, "host_half": conformal(np.array(waits))}, own
+
+
+def with_widths(made: dict[str, Any], wholes: Sequence[Whole]) -> None:
+    """The same, written to what is known of all, and of each engine."""
+    both, own = widths(wholes)
+    made |= both
+    for one in (made, *made["without"].values()):
+        for name in own.keys() & one["engines"].keys():
+            one["engines"][name]["stretch"] = own[name]
 
 
 def learnt(kernels: Sequence[Kernels], wholes: Sequence[Whole]) -> dict[str, Any]:
@@ -420,10 +463,11 @@ def provenance(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def with_halves(made: dict[str, Any], kernels: Sequence[Kernels]) -> None:
-    """Halves of intervals: of GPUs left out, and of those that were fitted to."""
+    """Halves of intervals: of GPUs fitted to, and of those of unknown architectures."""
     every = {one.gpu: made for one in kernels}
     known = halves(kernels, every, made["shares"])
-    for name, half in halves(kernels, made["without"]).items():
+    apart = {gpu: made["without"][architecture(gpu)] for gpu in every}
+    for name, half in halves(kernels, apart).items():
         for one in (made, *made["without"].values()):
             if name in one["fits"]:
                 one["fits"][name] |= {"half": half, "half_known": known[name]}
@@ -451,8 +495,7 @@ def main() -> None:
     made["without"] = left_out(kernels, wholes)
     with_halves(made, kernels)
     write(made)
-    served = [one for one in wholes if one.engine in SCORED]
-    made |= widths(served)
+    with_widths(made, [one for one in wholes if one.engine in SCORED])
     write(made)
     write(made | {"scores": score_published(kernels, wholes)})
     for name, numbers in made["fits"].items():

@@ -2,7 +2,8 @@
 
     python benchmarks/gpu.py --seconds 500 --out results/gpu
 
-Tests of the device, calibration, the ladders of decoding, the reference sweep. What
+Tests of the device, calibration, the ladders of decoding, Triton's loops unrolled, the
+reference sweep. What
 takes too long is stopped in time, and the same command goes on where it stopped: a step
 that ended is not repeated (steps.json has its exit status and seconds; one that failed
 is tried again by another commit), and of the others what they kept is not. Everything
@@ -55,12 +56,14 @@ def steps(options: argparse.Namespace) -> list[Step]:
         Step(f"ladder {model}", (*ladder, "--model", model, *only))
         for model in options.models
     ]
+    unroll = ("benchmarks/unroll.py", "--out", out)
     sweep = ("-m", "fastlab", "sweep", options.sweep, *cuda, "--store", out)
     sweep += ("--mix-hosts",)  # rented machines come and go; rows name them
     chosen = [
         Step("calibrate", calibrate),
         *tests,
         *ladders,
+        Step("unroll", unroll),
         Step("sweep", sweep, True),
     ]
     return [step for step in chosen if step.name.split()[0] in options.steps]
@@ -166,7 +169,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    every = ("tests", "calibrate", "ladder", "sweep")
+    every = ("tests", "calibrate", "ladder", "unroll", "sweep")
     parser.add_argument("--seconds", type=float, default=1e5, help="for all steps")
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
     parser.add_argument("--steps", nargs="+", choices=every, default=every)

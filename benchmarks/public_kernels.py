@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost import ops
-from fastlab.latency.calibrated import ALIKE
+from fastlab.latency.calibrated import ALIKE, alike
 from fastlab.latency.devices import Device, device
 from fastlab.latency.estimates import EFFICIENCIES
 from fastlab.latency.fit import fit
@@ -219,16 +219,21 @@ class Blocks(NamedTuple):
         return attention[self.attention] + product[self.products] @ [4, 1, 1]
 
     def sum(
-        self, attention: Sequence[np.ndarray], product: Sequence[np.ndarray]
+        self,
+        attention: Sequence[np.ndarray],
+        product: Sequence[np.ndarray],
+        shared: float = ALIKE,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(seconds, half-width) of blocks from those of rows, errors partly shared."""
+        """(seconds, half-width) of blocks from those of rows; shared: of products."""
         seconds = self.total(attention[0], product[0])
         wrong = attention[0] * attention[1], product[0] * product[1]
         parts = np.column_stack(
             [wrong[0][self.attention], wrong[1][self.products] * [4, 1, 1]]
         )
-        apart, together = (parts**2).sum(axis=1), parts.sum(axis=1) ** 2
-        return seconds, np.sqrt((1 - ALIKE) * apart + ALIKE * together) / seconds
+        common = np.array([ALIKE, shared, shared, shared])
+        apart = ((1 - common) * parts**2).sum(axis=1)
+        together = (np.sqrt(common) * parts).sum(axis=1) ** 2
+        return seconds, np.sqrt(apart + together) / seconds
 
 
 def blocks(gemm: Rows, attention: Rows) -> tuple[Blocks, set[tuple[int, ...]]]:
@@ -278,7 +283,8 @@ def block_errors(
         product = predictions(gemm, some[0], count, where)
         attend = predictions(attention, some[1], count, where)
         for name in VARIANTS:
-            seconds, half = made.sum(attend[name], product[name])
+            both = attend[name], product[name]
+            seconds, half = made.sum(*both, alike(gemm.precision))
             off = np.log(seconds / truth)
             found[name].append(figures(seconds, truth) + covered(off, half))
     return found

@@ -1,11 +1,14 @@
 """How far off is the prior on public timings that nothing of it was fitted to?
 
+    python -m benchmarks.score_prior FOLDER      scores as JSON, one list of rows
+
 Each GPU is predicted by what data/prior.json learnt without it, and by what it learnt
 without its whole architecture; beside them what one would use instead.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -18,7 +21,7 @@ import numpy as np
 from benchmarks.public_timings import Kernels, Whole, read
 from fastlab.latency.devices import Device, datasheet_row, device
 from fastlab.latency.estimates import EFFICIENCIES, estimate
-from fastlab.latency.prior import group_of, prior, stored
+from fastlab.latency.prior import group_of, prior, stored, with_engine
 from fastlab.latency.profile import Profile, formula, parts_of
 from fastlab.latency.whatif import typical
 from fastlab.record import BOUNDS
@@ -118,7 +121,7 @@ def without(gpu: str, method: str, shared: bool = False, engine: str = "") -> De
     bands = {n: stored()[n] for n in ("stretch", "host_half") if n in stored()}
     fits = prior(made, learnt | bands, shared)
     if fits and engine in learnt["engines"]:
-        fits = replace(fits, **learnt["engines"][engine])
+        fits = with_engine(fits, engine, learnt["engines"])
     return replace(made, fits=fits)
 
 
@@ -166,3 +169,10 @@ def _whole(one: Whole) -> Iterator[Scored]:
         )
         half = np.log(high / said) if method in LEFT_OUT else None
         yield Scored(what, one.gpu, method, said, np.array([one.seconds]), half)
+
+
+if __name__ == "__main__":
+    try:
+        json.dump(score_folder(Path(sys.argv[1])), sys.stdout)
+    except FileNotFoundError as error:
+        sys.exit(str(error))

@@ -160,10 +160,13 @@ def generate_text(
     return str(whole[len(own) :])
 
 
-def ids_of(model: nn.Module, tokenizer: Any, prompt: str) -> torch.Tensor:
-    """A prompt's tokens (1, n) alone, on the model's device; ValueError for none."""
+def ids_of(model: nn.Module, tokenizer: Any, prompt: str, **how: bool) -> torch.Tensor:
+    """A prompt's tokens (1, n) alone, on the model's device; ValueError for none.
+
+    how: what else the tokenizer is told, as add_special_tokens=False.
+    """
     check_writes(model.config)
-    ids: torch.Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    ids: torch.Tensor = tokenizer(prompt, return_tensors="pt", **how)["input_ids"]
     if ids.shape[1] == 0:
         raise ValueError(f"prompt={prompt!r} must have at least one token")
     return ids.to(next(model.parameters()).device)

@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
 
-from fastlab.spec.checks import check_choice
+from fastlab.spec.checks import check_choice, digest
 from fastlab.spec.formats import FORMATS, Format
 
 DEVICE_KINDS = ("cuda", "cpu")  # fastest first
@@ -196,12 +196,22 @@ def environment(kind: str) -> dict[str, Any]:
     return {
         "device": device_name(kind),
         "versions": versions(),
-        "host": socket.gethostname(),
+        **host(),
         "threads": torch.get_num_threads(),
         "gomp_spin": os.environ.get("GOMP_SPINCOUNT", ""),
         "commit": commit(),
         "command": " ".join([name, *options]),
     }
+
+
+def host() -> dict[str, str]:
+    """The host's name, and a digest of its boot, "" where the system does not say.
+
+    A container has another name each time that it starts, and its machine's boot id.
+    """
+    path = Path("/proc/sys/kernel/random/boot_id")
+    boot = digest(path.read_text())[:16] if path.exists() else ""
+    return {"host": socket.gethostname(), "boot": boot}
 
 
 def versions() -> dict[str, str]:

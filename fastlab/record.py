@@ -73,6 +73,8 @@ class Measurement:
     seconds is device time (the host's, on a CPU). device_ns, e2e_ns and enqueue_ns are
     the samples in ns: event pairs, host round trips, host time to queue the work.
     compile_s: compiling and capturing, before any sample; None where nothing was.
+    stages: host seconds of what came before that and the first call: load, distill,
+    shrink, quantize (where the model was built for this row) and prepare.
     """
 
     seconds: float
@@ -90,6 +92,7 @@ class Measurement:
     enqueue_ns: tuple[int, ...] = ()
     peak_bytes: int | None = None
     compile_s: float | None = None
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     def trimmed(self, keep: int = KEPT_SAMPLES) -> Measurement:
         """The same with at most `keep` samples of each kind, evenly spaced."""
@@ -189,13 +192,16 @@ class Record:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """The record of one store line; raises KeyError or ValueError if it is none."""
-        own = [f.name for f in fields(cls)]
-        given = {n: data.get(n) if n in PARTS else data[n] for n in own}
-        made: Record = make(cls, given)
+        made: Record = make(
+            cls, {n: data[n] for n in _OWN} | {n: data.get(n) for n in PARTS}
+        )
         for part in (made, *(getattr(made, name) for name in PARTS)):
             if part is not None:
                 _check_values(part)
         return made
+
+
+_OWN = [f.name for f in fields(Record) if f.name not in PARTS]
 
 
 def _check_values(part: Any) -> None:

@@ -6,6 +6,7 @@ command line read the same columns.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -21,6 +22,7 @@ from fastlab.latency.estimates import estimate
 from fastlab.record import Estimate, Measurement, Record
 from fastlab.spec.grids import FLAT, flat, point_of
 from fastlab.spec.point import Point
+from fastlab.spec.recipe import PLAIN
 
 QUESTION = (*FLAT, "weights")
 ESTIMATED = ("estimated_ms", "estimated_low_ms", "estimated_high_ms", "bound")
@@ -53,7 +55,13 @@ def table(
     estimate was made with, where the machine was busy. kl_nats to bits_per_byte: what
     was lost against dense fp32, where it was asked.
     """
-    rows = [_values(_BLANK | _row(r) | _utilized(r, envs or {})) for r in records]
+    collects = gc.isenabled()
+    gc.disable()  # it would look through all rows again and again, and find nothing
+    try:
+        rows = [_values(_BLANK | _row(r) | _utilized(r, envs or {})) for r in records]
+    finally:
+        if collects:
+            gc.enable()
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -246,9 +254,10 @@ def with_quality(rows: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.Da
     pool = pd.concat(asked, ignore_index=True) if asked else rows
     found = dict(_models(pool[pool["kl_nats"].notna()]))
     nothing = {"kl_nats": 0.0, "top1": 1.0, "max_abs": 0.0}
+    plain = [point.recipe.weights_key == PLAIN.weights_key for point in points_of(rows)]
     lines = [
-        nothing if model[-2:] == ("fp32", "") else found.get(model, own)
-        for model, own in _models(rows)
+        nothing if whole and not model[-1] else found.get(model, own)
+        for whole, (model, own) in zip(plain, _models(rows), strict=True)
     ]
     quality = pd.DataFrame(lines, columns=[*QUALITY], index=rows.index)
     return rows.assign(**{name: quality[name] for name in QUALITY})

@@ -92,6 +92,8 @@ train nowhere --steps 0: steps=0 must be a whole number from 1
 calibrate --show --quick: leave --quick away
 sweep data/sweeps/smoke.yaml --store x --for-s 0: --for-s 0 must be above 0
 sweep data/sweeps/smoke.yaml --store x --for-s 5 --dry-run: without --dry-run
+sweep data/sweeps/smoke.yaml --store x --executor rai: did you mean ray
+sweep data/sweeps/smoke.yaml --store x --executor ray --isolation inline: needs iso
 sweep data/sweeps/smoke.yaml --store x --timeout-s -1: --timeout-s -1 must be above 0
 sweep data/sweeps/smoke.yaml --store x --isolation thread: is not one of worker, process
 sweep data/sweeps/smoke.yaml --store x --rerun precision=int3: precision: bf16, fp32

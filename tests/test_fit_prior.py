@@ -16,7 +16,7 @@ from fastlab.spec import point_of
 
 TRUTH = {
     **{"compute": 0.7, "memory": 0.85, "sharpness": 1.2},
-    **{"cycles": 6000.0, "depth_cycles": 0.6},
+    **{"cycles": 6000.0, "split_cycles": 80.0},
 }
 GPUS = ("NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB")
 LINEAR = next(one for one in fit_prior.CLASSES if one.name == "linear 16-bit")
@@ -78,9 +78,11 @@ def test_costs_of_an_engine_are_a_line_in_the_batch():
         np.full(6, 100.0),
         np.array([1, 2, 4, 8, 16, 32]),
     )
-    measured = base + steps * (1e-3 + 5e-5 * batch)
-    found = fit_prior._two_costs(measured, base, steps, batch)
-    assert found == pytest.approx({"step_s": 1e-3, "sequence_s": 5e-5}, rel=1e-3)
+    again = np.array([0.1, 0.0, 0.4, 0.3, 0.0, 0.9])
+    measured = base + steps * (1e-3 + 5e-5 * batch) + 0.25 * again
+    found = fit_prior._three_costs(measured, base, steps, batch, again)
+    costs = {"step_s": 1e-3, "sequence_s": 5e-5, "again": 0.25}
+    assert found == pytest.approx(costs, rel=1e-3)
 
 
 def test_every_cuda_gpu_has_an_architecture():

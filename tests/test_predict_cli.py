@@ -122,6 +122,13 @@ def test_what_an_estimate_is_made_from_is_told(monkeypatch, profile):
     assert said not in done.output
 
 
+@pytest.mark.parametrize(("precision", "borrowed"), [("int8", True), ("bf16", False)])
+def test_products_that_nobody_timed_are_said_to_be_borrowed(precision, borrowed):
+    done = predict("--model", "gpt2", "--precision", precision, "--on", "h100")
+    said = f"products in {precision}: no public timing was found, so it is borrowed"
+    assert (said in done.output) == borrowed
+
+
 def test_a_serving_engine_runs_graphs_and_takes_its_time():
     eager, served = (
         predict("--model", "llama-3.1-8b", "--precision", "bf16", *more, "--on", "h100")

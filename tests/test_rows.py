@@ -105,6 +105,8 @@ def test_quality_goes_by_model_and_not_by_call(points, device, records):
     assert set(found[same]["kl_nats"]) == {0.01}
     assert set(found[found.precision == "fp32"]["kl_nats"]) == {0.0}
     assert found[~same & (found.precision == "bf16")]["kl_nats"].isna().all()
+    cut = fl.table(records).assign(prune_layers=0.5)  # in fp32 too it may lose
+    assert fl.rows.with_quality(cut)["kl_nats"].isna().all()
     packed = fl.table([judged]).assign(cache="static-int8")  # loses more: another one
     assert fl.rows.with_quality(fl.table(records), packed)[same]["kl_nats"].isna().all()
 

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,7 @@ from fastlab.cli.points import device_option, echo_table, main, shown, students_
 from fastlab.cli.stores import mix_hosts_option
 from fastlab.record import DIED, Record, write_atomically
 from fastlab.spec import Point
+from fastlab.spec.checks import check_choice
 
 if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
@@ -30,6 +32,7 @@ BAD = ("error", *DIED)  # statuses that end a command with 1
 ISOLATION_HELP = (
     "worker (replaced where a point hangs or crashes it), process or inline"
 )
+EXECUTOR_HELP = "local, or ray: a worker for each GPU, or node, of a Ray cluster"
 TRACK_HELP = "tensorboard, wandb or trackio: gets rows and figure too"
 TEXT_HELP = "text file that judges trained weights [Python's own library]"
 
@@ -95,6 +98,7 @@ def _measured(points: list[Point], folder: str | None, bench: Bench) -> list[Rec
 @click.option("--isolation", default="worker", show_default=True, help=ISOLATION_HELP)
 @click.option("--timeout-s", type=float, help="a point that takes longer is killed")
 @click.option("--rerun", default="", help="failed, all or FIELD=VALUE: measured anew")
+@click.option("--executor", default="local", show_default=True, help=EXECUTOR_HELP)
 @click.option("--shard", default="1/1", help="i/n: only this share of the points")
 @click.option("--track", default="", help=TRACK_HELP)
 @mix_hosts_option
@@ -106,7 +110,7 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
     """
     from fastlab.sweeps.files import read_sweep
     from fastlab.sweeps.isolation import bench_in
-    from fastlab.sweeps.keeping import check_host
+    from fastlab.sweeps.keeping import check_host, check_hosts
     from fastlab.sweeps.plan import rerun
     from fastlab.sweeps.store import Store
     from fastlab.sweeps.trackers import Tracker
@@ -117,29 +121,58 @@ def sweep(file: str, folder: str, device: str, dry_run: bool, **how: Any) -> Non
             raise ValueError(f"{flag} must be above 0, and without --dry-run")
     deadline = time.monotonic() + (how["for_s"] or math.inf)
     wanted, store = read_sweep(file, how["shard"]), Store(folder)
-    check_host(store, how["mix_hosts"])
+    on_ray = _on_ray(how["executor"], how["isolation"], device)
+    if not on_ray:
+        check_host(store, how["mix_hosts"])
     given.echo_left_out(wanted.left_out)
     again = rerun(how["rerun"], wanted.points)
     tracker = Tracker(how["track"], store.folder)
-    if dry_run:
-        target = _target(device, wanted.settings)
-        todo = _left(wanted, store, target, how["rounds"], again)
-        click.echo("".join(f"{point.label}\n" for point in todo), nl=False)
-        seconds = round(how["rounds"] * sum(map(target.expected_s, todo)))
-        click.echo(f"at most {timedelta(seconds=seconds)} left, besides distilling")
+    often = {"rounds": how["rounds"], "again": again}
+    if dry_run and not on_ray:
+        _plan(wanted, store, _target(device, wanted.settings), **often)
         return
     asked = wanted.trained, wanted.text, how["students"], wanted.settings
-    limits = {"timeout_s": how["timeout_s"], "deadline": deadline}
+    limits = {"timeout_s": how["timeout_s"], "deadline": deadline} | on_ray
     isolated = bench_in(how["isolation"], given.bench_of, device, *asked, **limits)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         with closing(tracker), isolated as bench:
-            often = {"rounds": how["rounds"], "again": again}
+            if on_ray:
+                envs = [*store.envs().values(), *bench.environments()]
+                check_hosts(envs, how["mix_hosts"], store.folder)
+            if dry_run:
+                _plan(wanted, store, bench, **often)
+                return
             _left(wanted, store, bench, **often)
-            _run_sweep(wanted.points, store, bench, deadline, tracker, **often)
+            often |= {"deadline": deadline, "tracker": tracker}
+            _run_sweep(wanted.points, store, bench, **often)
     except KeyboardInterrupt:
         given.stopped("every finished row is kept")
         sys.exit(130)
+
+
+def _on_ray(executor: str, isolation: str, device: str) -> dict[str, Any]:
+    """How `bench_in` makes workers over a cluster; nothing for this machine alone."""
+    from fastlab.sweeps.cluster import Cluster
+
+    check_choice("executor", executor, ("local", "ray"))
+    if executor == "local":
+        return {}
+    if isolation == "inline":
+        raise ValueError("executor='ray' needs isolation worker or process")
+    if not find_spec("ray"):
+        raise ValueError("executor='ray' needs ray: pip install ray")
+    return {"kind": Cluster, "gpus": device != "cpu"}
+
+
+def _plan(
+    wanted: SweepFile, store: Store, bench: Any, rounds: int, again: Rerun | None
+) -> None:
+    """Say what is left, and how long it takes."""
+    todo = _left(wanted, store, bench, rounds, again)
+    click.echo("".join(f"{point.label}\n" for point in todo), nl=False)
+    seconds = round(rounds * sum(map(bench.expected_s, todo)) / bench.count)
+    click.echo(f"at most {timedelta(seconds=seconds)} left, besides distilling")
 
 
 def _target(device: str, settings: Any) -> Target:
@@ -169,12 +202,7 @@ def _left(
 
 
 def _run_sweep(
-    points: list[Point],
-    store: Store,
-    bench: Any,
-    deadline: float,
-    tracker: Tracker,
-    **how: Any,
+    points: list[Point], store: Store, bench: Any, tracker: Tracker, **how: Any
 ) -> None:
     """Measure, and write the table; exit status 1 where a point has no row."""
     from fastlab.rows import table
@@ -187,8 +215,6 @@ def _run_sweep(
         how |= {"progress": terminal_progress, "tracker": tracker}
         for record in measured(points, store, bench, **how):
             fresh.append(record)
-            if time.monotonic() > deadline:
-                raise OutOfTime
     except OutOfTime:
         given.stopped("the time is up")
     rows = rows_of(points, store, bench)

@@ -60,9 +60,11 @@ students_option = click.option(
 )
 
 
-def point_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def point_options(
+    command: Callable[..., Any], names: Sequence[str] = GRID_FIELDS
+) -> Callable[..., Any]:
     """One option for each field of a point; commas separate several values."""
-    for name in reversed(GRID_FIELDS):
+    for name in reversed(names):
         flag = "--" + name.replace("_", "-")
         words = about(name)
         command = click.option(flag, name, metavar="A[,B...]", help=words)(command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def predict(
         echo_table(_estimate_table(points, profile))
     _echo_traced(points)
     _echo_unfit(points, profile)
-    _echo_trust(profile)
+    echo_trust(profile, points)
 
 
 def _echo_traced(points: list[Point]) -> None:
@@ -102,7 +102,7 @@ def _echo_unfit(points: list[Point], profile: Device) -> None:
         click.echo(f"({RESERVE:.0%} of the memory is left to the driver)")
 
 
-def _echo_trust(profile: Device) -> None:
+def echo_trust(profile: Device, points: Sequence[Point] = ()) -> None:
     """What an estimate is made from, where that is less than a quiet calibration."""
     from fastlab.latency.prior import timed
     from fastlab.latency.whatif import LABEL
@@ -117,6 +117,11 @@ def _echo_trust(profile: Device) -> None:
         )
         of = f"by a prior of public timings of GPUs, {its}"
         click.echo(f"{LABEL}: {of}; `fastlab score --published` says how far off")
+        for precision in dict.fromkeys(point.recipe.precision for point in points):
+            fit = profile.fits.find("linear", precision)
+            if fit and not fit.count:
+                why = "no public timing was found, so it is borrowed, give or take"
+                click.echo(f"products in {precision}: {why} a factor of 2")
     if profile.trust:
         click.echo(f"{profile.trust}; `fastlab doctor` says what to do")
 

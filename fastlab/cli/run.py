@@ -16,6 +16,7 @@ from fastlab.words import one_line
 
 if TYPE_CHECKING:
     from fastlab.notebook.batch import Outcome
+    from fastlab.runtime.streaming import Speed
 
 SHOWN_ROWS = 12
 STREAMING = [name for name, engine in ENGINES.items() if "decode" in engine.phases]
@@ -150,56 +151,79 @@ def _echo_rows(path: str) -> None:
     click.echo(f", {within(known, 1.25)}\n")
 
 
+def writer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a model is loaded as, what runs it, and how tokens are drawn."""
+    shown: dict[str, Any] = {"show_default": True}
+    for option in (
+        click.option("--seed", default=0, **shown),
+        click.option("--top-k", default=0, help="0 = all tokens", **shown),
+        click.option("--temperature", default=0.0, help="0 = greedy", **shown),
+        click.option("--runtime", default="eager", help=RUNTIME_HELP, **shown),
+        device_option,
+        click.option("--precision", help="[fp32, or what the folder holds]"),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("prompt")
 @click.option("--model", required=True, help="hub name or local folder")
 @click.option("--new-tokens", default=32, show_default=True)
-@click.option("--precision", help="[fp32, or what the folder holds]")
-@device_option
+@writer_options
 @click.option("--stream", "streamed", is_flag=True, help="show text as it is made")
-@click.option("--runtime", default="eager", show_default=True, help=RUNTIME_HELP)
-@click.option("--temperature", default=0.0, show_default=True, help="0 = greedy")
-@click.option("--top-k", default=0, show_default=True, help="0 = all tokens")
-@click.option("--seed", default=0, show_default=True)
 @click.option("--stop", multiple=True, help="end before this text; may be repeated")
 def generate(
     prompt: str, model: str, new_tokens: int, precision: str | None, **how: Any
 ) -> None:
     """Continue PROMPT with a real model: text in, text out."""
-    from fastlab import machine
-    from fastlab.spec.checks import check_choice, check_count
-    from fastlab.spec.formats import PRECISIONS
-    from fastlab.spec.manifest import held_recipe
+    from fastlab.spec.checks import check_count
 
-    held = held_recipe(model)
-    precision = precision or (held.precision if held else "fp32")
-    check_choice("precision", precision, PRECISIONS)
     check_count("new_tokens", new_tokens)
-    check_choice("runtime", runtime := how["runtime"], STREAMING)
     if "" in how["stop"]:
         raise ValueError("stop='' must have at least one character")
-    kind = machine.torch_device(how["device"])
-    if reason := machine.unsupported_reason(kind, precision):
-        raise ValueError(f"precision={precision!r}: {reason}")
-    if reason := ENGINES[runtime].unsupported(machine.Here(kind)):
-        raise ValueError(reason)
+    runtime = how["runtime"]
+    where = checked(model, precision, how["device"], runtime)
     from fastlab.checkpoints import generate_text
     from fastlab.runtime.sampling import Sampling
 
     sampling = Sampling(how["temperature"], how["top_k"], how["seed"])
     drawn = how["temperature"] or how["stop"] or runtime != "eager"
     ours = how["streamed"] or drawn  # only our decoder draws, stops and compiles
-    loaded = _loaded(model, kind, precision, ours)
+    loaded = load_writer(model, *where, "leave out --stream" if ours else None)
     if ours:
         _stream(prompt, loaded, new_tokens, sampling, how["stop"], runtime)
     else:
         click.echo(prompt + generate_text(*loaded, prompt, new_tokens))
 
 
-def _loaded(model: str, kind: str, precision: str, ours: bool) -> tuple[Any, Any]:
+def checked(
+    model: str, precision: str | None, device: str, runtime: str
+) -> tuple[str, str]:
+    """Kind of device and precision for a model; ValueError before it is loaded."""
+    from fastlab import machine
+    from fastlab.spec.checks import check_choice
+    from fastlab.spec.formats import PRECISIONS
+    from fastlab.spec.manifest import held_recipe
+
+    held = held_recipe(model)
+    precision = precision or (held.precision if held else "fp32")
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("runtime", runtime, STREAMING)
+    kind = machine.torch_device(device)
+    if reason := machine.unsupported_reason(kind, precision):
+        raise ValueError(f"precision={precision!r}: {reason}")
+    if reason := ENGINES[runtime].unsupported(machine.Here(kind)):
+        raise ValueError(reason)
+    return kind, precision
+
+
+def load_writer(
+    model: str, kind: str, precision: str, instead: str | None
+) -> tuple[Any, Any]:
     """Model and tokenizer; an error at once where it is none that writes.
 
-    ours: or none that our decoder can run.
+    instead: what to do where our decoder cannot run it, None where it need not.
     """
     from fastlab.spec.configs import read_config
     from fastlab.spec.hub import check_source, in_one_line
@@ -211,8 +235,8 @@ def _loaded(model: str, kind: str, precision: str, ours: bool) -> tuple[Any, Any
 
     with in_one_line(model):
         check_writes(config := read_config(model))
-    if ours and (reason := static_cache_reason(config)):
-        raise ValueError(f"model={model!r}: {reason}; leave out --stream")
+    if instead is not None and (reason := static_cache_reason(config)):
+        raise ValueError(f"model={model!r}: {reason}; {instead}")
     loaded = load(model, kind, precision)
     if loaded[1] is None:
         raise ValueError(f"model={model!r} has no tokenizer, which reads the prompt")
@@ -228,15 +252,18 @@ def _stream(prompt: str, loaded: tuple[Any, Any], *how: Any) -> None:
     for piece in text:
         click.echo(piece, nl=False)
     click.echo()
-    if not (speed := text.speed):
-        return
+    if text.speed:
+        click.echo(speed_words(text.speed), err=True)
+
+
+def speed_words(speed: Speed) -> str:
+    """Tokens, TTFT, TPOT and tokens per second of an answer, in a line."""
     tpot, compiled = speed.tpot_s, speed.compile_s
-    then = "" if tpot is None else f", then {tpot * 1e3:.1f} ms each"
+    then = "" if tpot is None else f", then {tpot * 1e3:.1f} ms each (TPOT)"
     before = "" if compiled is None else f"; compiled in {compiled:.1f} s"
-    click.echo(
-        f"{speed.tokens} tokens, first after {speed.ttft_s * 1e3:.1f} ms{then}: "
-        f"{speed.tokens_per_s:.1f} tokens/s (ended by {speed.ended}){before}",
-        err=True,
+    return (
+        f"{speed.tokens} tokens, first after {speed.ttft_s * 1e3:.1f} ms (TTFT){then}: "
+        f"{speed.tokens_per_s:.1f} tokens/s (ended by {speed.ended}){before}"
     )
 
 

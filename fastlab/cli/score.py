@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,12 +175,14 @@ def _score_published(folder: str | None) -> None:
 
 
 def _published(folder: Path) -> list[dict[str, Any]]:
-    """The scores of a folder's timings, made by the repository's own benchmarks."""
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in sys.path:
-        sys.path.insert(0, root)  # they are no part of the package
-    scored = import_module("benchmarks.score_prior")
-    rows: list[dict[str, Any]] = scored.score_folder(folder)
+    """The scores of a folder's timings, which a program of the checkout makes."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "benchmarks.score_prior", str(folder.resolve())]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(done.stderr.strip().rpartition("\n")[2])
+    click.echo(done.stderr, err=True, nl=False)
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows
 
 

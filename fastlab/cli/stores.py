@@ -1,4 +1,4 @@
-"""fastlab table, check, export and merge: stores as they are, and as files."""
+"""fastlab table, check, export, report, merge: stores as they are, and as files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import click
 from fastlab.cli.points import echo_table, main, say, shown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fastlab.sweeps.lines import BadLine
     from fastlab.sweeps.store import Store
 
@@ -20,9 +22,17 @@ folder_argument = click.Path(exists=True, file_okay=False)
 mix_hosts_option = click.option(
     "--mix-hosts", is_flag=True, help="rows of one device may be of several hosts"
 )
+FLOOR_HELP = "what a winner may lose: share of bits per byte, without a text nats of KL"
+floor_option = click.option(
+    "--floor",
+    type=click.FloatRange(0),
+    default=0.02,
+    show_default=True,
+    help=FLOOR_HELP,
+)
 
 
-def _store(folder: str) -> Store:
+def store_of(folder: str) -> Store:
     """The store in a folder; ValueError where there is none."""
     from fastlab.sweeps.store import Store
 
@@ -31,21 +41,27 @@ def _store(folder: str) -> Store:
     return Store(folder)
 
 
+def _rows(folder: str) -> tuple[pd.DataFrame, list[BadLine]]:
+    """The table of a store, and the lines of it that could not be read."""
+    from fastlab.rows import table as tabulate
+
+    store, bad = store_of(folder), list["BadLine"]()
+    return tabulate(store.each(samples=False, bad=bad), store.envs()), bad
+
+
 @main.command()
 @click.argument("folder", type=folder_argument)
 @click.option("--csv", "csv", type=click.Path(), help="write all columns here")
 def table(folder: str, csv: str | None) -> None:
     """The rows of a store, and the lines of it that could not be read."""
-    from fastlab.rows import table as tabulate
     from fastlab.sweeps.keeping import write_table
 
-    store, bad = _store(folder), list["BadLine"]()
-    rows = tabulate(store.each(samples=False, bad=bad), store.envs())
+    rows, bad = _rows(folder)
     if csv:
         write_table(rows, Path(csv))
     echo_table(shown(rows))
     _list("skipped", bad, sys.maxsize)
-    for name in store.torn():
+    for name in store_of(folder).torn():
         say(f"torn tail kept aside: {name}", err=True)
 
 
@@ -63,7 +79,7 @@ def check(folder: str) -> None:
 
     Exit status 1 where a row was lost: a line is not as it was written.
     """
-    found = _store(folder).health()
+    found = store_of(folder).health()
     lost = [line for line in found.bad if line.is_damaged]
     foreign = [line for line in found.bad if not line.is_damaged]
     say(f"{found.records} rows and {found.envs} runs in {found.files} files")
@@ -91,14 +107,27 @@ def export(folder: str, to: str, out: str | None) -> None:
     from fastlab.sweeps.keeping import check_format, write_table
 
     check_format(to)
-    from fastlab.rows import table as tabulate
-
-    store, bad = _store(folder), list["BadLine"]()
-    path = Path(out or Path(folder) / f"rows.{to}")
-    rows = tabulate(store.each(samples=False, bad=bad), store.envs())
-    write_table(rows, path, to)
+    rows, bad = _rows(folder)
+    write_table(rows, path := Path(out or Path(folder) / f"rows.{to}"), to)
     _list("skipped", bad)
     say(f"{len(rows)} rows: {path}")
+
+
+@main.command()
+@click.argument("folder", metavar="STORE", type=folder_argument)
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False), help="[STORE/report.html]"
+)
+@floor_option
+def report(folder: str, out: str | None, floor: float) -> None:
+    """Write one page about a STORE that needs no network: what to run, and why."""
+    from fastlab.record import write_atomically
+    from fastlab.report.page import page
+
+    path = Path(out or Path(folder) / "report.html")
+    made = page(store_of(folder), floor)
+    write_atomically(path, lambda fresh: fresh.write_text(made, encoding="utf-8"))
+    say(f"{path}: {len(made.encode()) / 1e3:.0f} kB")
 
 
 @main.command()
@@ -113,11 +142,10 @@ def merge(folders: tuple[str, ...], into: str, mix_hosts: bool) -> None:
     from fastlab.sweeps.keeping import merge as merged
     from fastlab.sweeps.store import Store
 
-    found = merged([*map(_store, folders)], Store(into), mix_hosts)
+    found = merged([*map(store_of, folders)], Store(into), mix_hosts)
     _list("skipped", found.bad)
     for words in found.conflicts[:SHOWN]:
         say(f"twice: {words}", err=True)
-    twice = f"; {len(found.conflicts)} of points that are in two stores" * bool(
-        found.conflicts
-    )
+    often = len(found.conflicts)
+    twice = f"; {often} of points that are in two stores" * bool(often)
     say(f"{found.rows} new rows in {into}{twice}")

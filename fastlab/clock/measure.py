@@ -30,7 +30,7 @@ from fastlab.record import Effective, Estimate, Quality, Record, row_key
 from fastlab.runtime.cache import dtype_of
 from fastlab.runtime.engines import prepare
 from fastlab.shrink.parts import logical_parameters, stored_weight_bytes
-from fastlab.shrink.recipes import build
+from fastlab.shrink.recipes import build, stage
 from fastlab.shrink.trained import Trained
 from fastlab.spec.point import Point
 from fastlab.spec.recipe import PLAIN
@@ -39,6 +39,7 @@ from fastlab.words import si
 
 CACHED_BYTES = 500 * 2**20  # weights below this are served from a GPU's L2 in part
 CACHES_HELD = 8  # on a CPU: weights below so many last-level caches
+NOTHING_S = 1e-4  # a stage that takes less had nothing to do
 COPY_S = 0.3  # how long the copy that a run's bandwidth is read from lasts
 
 
@@ -129,14 +130,16 @@ class Bench:
             return self._failed(record, error)
 
     def _measured(self, record: Record) -> Record:
-        point = record.point
-        model = self._model_for(point)
+        point, stages = record.point, dict[str, float]()
+        model = self._model_for(point, stages)
         with numerics(point.recipe.precision):
-            call = prepare(model, point, self.kind)
+            with stage(stages, "prepare"):
+                call = prepare(model, point, self.kind)
             others = CpuContention()
             measured = time_call(call, self.settings, self.clock)
             shared = is_contended(others.cores(), self.kind)
             compile_s = getattr(call, "compile_s", None)
+            stages["prepare"] -= compile_s or 0.0
             if compile_s is not None and self.kind == "cpu":
                 # Live tensors are counted as operations make them: compiled code's not.
                 call.reset()
@@ -150,7 +153,9 @@ class Bench:
         flags = (*measured.flags, *["shared_cpu"] * shared)
         if point.workload.phase != "prefill" and self._cached(effective.weight_bytes):
             flags = (*flags, "in_cache")
-        measured = replace(measured, peak_bytes=peak, compile_s=compile_s, flags=flags)
+        did = {name: s for name, s in stages.items() if s > NOTHING_S}
+        more: dict[str, Any] = {"compile_s": compile_s, "stages": did}
+        measured = replace(measured, peak_bytes=peak, flags=flags, **more)
         lost, reason = self._quality(model, point)
         return replace(record, quality=lost, reason=reason, measured=measured)
 
@@ -202,12 +207,13 @@ class Bench:
                 f"not tried: about {si(need, 'B')} needed, {si(room, 'B')} free"
             )
 
-    def _model_for(self, point: Point) -> nn.Module:
+    def _model_for(self, point: Point, seconds: dict[str, float]) -> nn.Module:
         key = point.model_key
         if self._model is None or key != self._key:
             if self._model is not None:
                 self.release()
-            self._model, self._key = build(point, self.kind, self.trained), key
+            self._model = build(point, self.kind, self.trained, seconds)
+            self._key = key
         return self._model
 
     def release(self, failed: bool = False) -> None:

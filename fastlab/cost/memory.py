@@ -41,11 +41,19 @@ def parameters(shape: ModelShape) -> int:
     return v * h + shape.layers * layer + h + head
 
 
+def distinct_parameters(point: Point) -> int:
+    """Those of the model as built, of layers that share weights only once."""
+    shape, layers = point.built_shape, point.recipe.distinct_layers
+    return parameters(replace(shape, layers=layers) if layers else shape)
+
+
 def weight_bytes(point: Point) -> int:
     """Bytes of all weights as stored, scales included, a shared tensor once."""
     s = point.built_shape
     if s.config:
         return _traced_bytes(s, point.recipe)
+    if point.recipe.distinct_layers:
+        s = replace(s, layers=point.recipe.distinct_layers)
     layer = sum(_saved(point.recipe, n, k) for _, n, k in weights_of(s))
     dense = parameters(s) * point.recipe.format.value
     return dense - s.layers * layer - _saved_outside(s, point.recipe)
@@ -248,7 +256,15 @@ def decode_bytes(point: Point, weight_bytes: int) -> int:
         table += shape.max_positions * shape.hidden * value
     positions = work.batch * (work.prompt_len + (work.new_tokens + 1) // 2)
     row = 2 * shape.kv_heads * kv_row_bytes(recipe.cache, value, shape.head_dim)
+    if recipe.distinct_layers:  # each is read as often as it is used
+        weight_bytes += used_again(point)
     return weight_bytes - table + positions * shape.layers * row
+
+
+def used_again(point: Point) -> int:
+    """Bytes of shared layers' weights for all uses but the first."""
+    alone = replace(point, recipe=replace(point.recipe, distinct_layers=0))
+    return weight_bytes(alone) - weight_bytes(point)
 
 
 def _traced_decode_bytes(point: Point) -> int:

@@ -59,7 +59,6 @@ class Explorer:
         """The controls over the picture, as one ipywidgets box."""
         import ipywidgets as widgets
 
-        hide = widgets.HTML(layout={"display": "none"})
         picture = widgets.HTML(self.picture())
         controls = {name: self._control(name) for name in self.options}
         following = False
@@ -79,8 +78,7 @@ class Explorer:
             control.observe(moved, names="value")
         boxes = list(controls.values())
         rows = [widgets.HBox(boxes[n : n + A_ROW]) for n in range(0, len(boxes), A_ROW)]
-        box = widgets.VBox([*rows, picture, hide])
-        hide.value = f"<style>.{_still(box)} {{display: none}}</style>"
+        box = hiding([*rows, picture])
         box.controls, box.picture = controls, picture
         return box
 
@@ -114,14 +112,12 @@ class Explorer:
 
         if self._box is None:
             self._box = self.widget()
-        view = {"version_major": 2, "version_minor": 0, "model_id": self._box.model_id}
-        display({WIDGET: view, "text/plain": repr(self)}, raw=True)
+        display(view(self._box, repr(self)), raw=True)
         display(self._repr_mimebundle_(), raw=True)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """The picture of now, which needs no widget."""
-        still = f'<div class="{_still(self._box)}">{self.picture()}</div>'
-        return {"text/html": still, "text/plain": repr(self)}
+        return still(self._box, self.picture(), repr(self))
 
     def __repr__(self) -> str:
         texts = {
@@ -132,8 +128,31 @@ class Explorer:
         return f"[explorer; run the cell to move it] {state}"
 
 
+def hiding(parts: Sequence[Any]) -> Any:
+    """A box of widgets that hides its `still` while it lives."""
+    import ipywidgets as widgets
+
+    hide = widgets.HTML(layout={"display": "none"})
+    box = widgets.VBox([*parts, hide])
+    hide.value = f"<style>.{_still(box)} {{display: none}}</style>"
+    return box
+
+
+def view(box: Any, text: str) -> dict[str, Any]:
+    """The output that is a living widget."""
+    model = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    return {WIDGET: model, "text/plain": text}
+
+
+def still(box: Any, markup: str, text: str) -> dict[str, Any]:
+    """The output that stays where no widget lives."""
+    return {
+        "text/html": f'<div class="{_still(box)}">{markup}</div>',
+        "text/plain": text,
+    }
+
+
 def _still(box: Any) -> str:
-    """The class of the picture that this box hides while it lives."""
     return f"fastlab-still-{box.model_id}" if box else "fastlab-still"
 
 

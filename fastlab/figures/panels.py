@@ -105,6 +105,11 @@ def drawn_columns(layer: Layer) -> list[str]:
     return [name for name in dict.fromkeys(asked) if name in layer.rows]
 
 
+def gid_of(layer: Layer) -> str:
+    """What names a layer's lines and marks in a picture."""
+    return f"layer-{id(layer)}"
+
+
 def paint(axes: Axes, panel: Panel) -> None:
     """One panel on its axes: decor, layers, axes, names and notes."""
     for draw in panel.decor:
@@ -113,7 +118,10 @@ def paint(axes: Axes, panel: Panel) -> None:
         if getattr(panel, axis).scale == "log":
             axes.set(**{f"{axis}scale": "log"})
     for layer in panel.layers:
+        before = len(axes.lines)
         layer.paint(axes, panel, layer)
+        for drawn in axes.lines[before:]:
+            drawn.set_gid(gid_of(layer))
     _set_axis(axes, axes.xaxis, panel.x, "x")
     _set_axis(axes, axes.yaxis, panel.y, "y")
     axes.spines[["top", "right"]].set_visible(False)

@@ -14,25 +14,37 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlab.cost.classes import CLASSES
-from fastlab.latency.costs import CAUSAL, LAUNCHES, MOVED, READ, Costs, Timing
+from fastlab.cost.memory import used_again
+from fastlab.latency.costs import (
+    CAUSAL,
+    KV_READ,
+    LAUNCHES,
+    MOVED,
+    READ,
+    Costs,
+    Timing,
+)
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, Profile, parts_of
 from fastlab.latency.samples import GENERATED, work
 from fastlab.record import BOUNDS
+from fastlab.spec.formats import FORMATS
 from fastlab.spec.point import Point
 
 ALIKE = 0.3  # share of the error's variance that a call's operations have in common
+ALIKE_QUANTIZED = 0.6  # where all of them wait for the same quantizer of their rows
 STRETCHED = 0.05  # share of the time beyond the calibrated range that is worth a flag
 UNKNOWN = math.log(2.0)  # half an interval of a class that was not calibrated
 
 
 class Each(NamedTuple):
-    """Of every operation: seconds, half-width, [3] parts, and whether it is beyond."""
+    """Of every operation: seconds, half-width, [3] parts, if it is beyond, `alike`."""
 
     seconds: np.ndarray
     half: np.ndarray
     parts: np.ndarray
     outside: np.ndarray
+    alike: np.ndarray
 
 
 def calibrated(
@@ -64,13 +76,26 @@ def host_work(
     a step stands for all that.
     """
     host = cost.host
-    if profile.step_s or profile.sequence_s:
+    if profile.serves:
         each = profile.step_s + point.workload.batch * profile.sequence_s
-        return 0.0, host.passes * each
+        again = profile.again_s * read_again(cost)
+        return 0.0, host.passes * each + again
     eager = host.eager - (host.inner if kind == "cpu" else 0)
     launching = eager * profile.host(point.shape.family)
     launching += host.compiled * profile.compiled_s + host.calls * profile.call_s
     return launching, host.replays * profile.replay_s
+
+
+def alike(precision: str) -> float:
+    """Share of the error's variance that products of a precision have in common."""
+    return ALIKE_QUANTIZED if FORMATS[precision].dynamic else ALIKE
+
+
+def read_again(cost: Costs) -> float:
+    """Bytes of the cache that steps read for all heads of a group but the first."""
+    steps = np.array([name == "decode" for name in cost.classes])
+    heads, kv_heads = cost.dims[steps, 3:5].T
+    return float(cost.matrix[steps, KV_READ] @ (heads / kv_heads - 1))
 
 
 def _totals(times: Sequence[np.ndarray], each: Each) -> tuple[np.ndarray, ...]:
@@ -84,7 +109,8 @@ def _totals(times: Sequence[np.ndarray], each: Each) -> tuple[np.ndarray, ...]:
     seconds = often * each.seconds
     error = seconds * each.half
     work_s = total(seconds)
-    variance = (1 - ALIKE) * total(error**2) + ALIKE * total(error) ** 2
+    apart, together = (1 - each.alike) * error**2, np.sqrt(each.alike) * error
+    variance = total(apart) + total(together) ** 2
     parts = often * each.parts
     longest = np.where(parts == parts.max(axis=0), parts, 0.0)
     bound = np.stack([total(part) for part in longest]).argmax(axis=0)
@@ -108,8 +134,9 @@ def _timing(
         seconds = max(busy, launching)
         name = "launch" if launching > busy else name
     fits = device.fits or Profile(())
-    waits = launching > busy and device.kind != "cpu"
-    half = max(half * fits.stretch, fits.host_half * waits)
+    half *= fits.stretch
+    if launching:  # as far as the host's time may go beyond the device's
+        half = max(half, fits.host_half + math.log(launching / seconds))
     width = math.exp(half)
     return Timing(seconds, seconds / width, seconds * width, name, bool(beyond))
 
@@ -133,7 +160,8 @@ def each_operation(
     matrix[:, READ] *= np.repeat(slow, sizes)[:, None]
     dims = np.concatenate([cost.dims for cost in costs])
     n = len(of)
-    each = Each(np.empty(n), np.empty(n), np.empty((3, n)), np.zeros(n, bool))
+    empty = np.empty(n), np.empty(n), np.empty((3, n))
+    each = Each(*empty, np.zeros(n, bool), np.empty(n))
     for (kind, precision, compiled), code in codes.items():
         at = of == code
         fit = fit_of(kind, precision, compiled, device, profile)
@@ -142,7 +170,7 @@ def each_operation(
         columns = work(kind, *costs_s, dims[at])
         each.seconds[at], each.half[at] = fit.predict(columns)
         each.parts[:, at] = parts_of(fit.parameters, columns)
-        each.outside[at] = fit.outside(columns)
+        each.outside[at], each.alike[at] = fit.outside(columns), alike(precision)
     both = zip(costs, points, strict=True)
     beyond = np.concatenate([call_overhead_factor(c, p, profile) for c, p in both])
     return each._replace(seconds=each.seconds * beyond, parts=each.parts * beyond)
@@ -164,6 +192,8 @@ def slowdown(cost: Costs, point: Point, profile: Profile) -> float:
     """
     passes = max(1, point.workload.new_tokens)
     footprint = sum(cost.totals[column] for column in READ) / passes
+    if point.recipe.distinct_layers:  # the caches hold them once
+        footprint -= used_again(point)
     return profile.slowdown(point.recipe.format.dense, footprint)
 
 

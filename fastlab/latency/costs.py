@@ -15,6 +15,7 @@ from fastlab.cost.ops import Operation
 from fastlab.cost.passes import calls
 from fastlab.latency.devices import Device
 from fastlab.latency.samples import class_of
+from fastlab.spec.engines import STATIC
 from fastlab.spec.point import Point
 
 # Columns of a point's cost matrix, one row per operation, times already multiplied in.
@@ -82,18 +83,38 @@ def costs_of(point: Point, graphs: bool = True) -> Costs:
 
 
 def costs_on(points: Sequence[Point], device: Device) -> list[Costs]:
-    """The costs of points as the device runs them: only GPUs replay graphs."""
+    """The costs of points as the device runs them: only GPUs replay graphs.
+
+    A serving engine's cache is of pages that its sequences fill.
+    """
     graphs = device.kind != "cpu"
+    pages = device.fits is not None and device.fits.serves
 
     def count(point: Point) -> list[Costs]:
         return _costs(point, graphs) if width(point) else [costs_of(point, graphs)]
 
-    return in_order(points, count)
+    found = in_order(points, count)
+    both = zip(found, points, strict=True)
+    return [_filled(*one) for one in both] if pages else found
+
+
+def _filled(cost: Costs, point: Point) -> Costs:
+    """Steps that read a static cache's filled rows, on the average, and no more."""
+    steps = np.array([one == "decode" for one in cost.classes])
+    if point.recipe.cache not in STATIC or not steps.any():
+        return cost
+    filled = point.workload.prompt_len + max(point.workload.new_tokens, 2) / 2
+    rows = cost.dims[steps, 1:3].sum(axis=1)
+    matrix, totals = cost.matrix.copy(), list(cost.totals)
+    for column in (FLOPS, CAUSAL, KV_READ):
+        matrix[steps, column] *= np.minimum(1, filled / rows)
+        totals[column] -= round((cost.matrix - matrix)[:, column].sum())
+    return cost._replace(matrix=matrix, totals=tuple(totals))
 
 
 def _costs(point: Point, graphs: bool) -> list[Costs]:
     """Of each call that a point stands for; what they have in common they share."""
-    ops, n = operations(point), width(point) or 1
+    ops, n = operations(point), width(point)
     times, *counts = zip(*[op[2:10] for op in ops], strict=True)
     often = np.array(times, float)
     matrix = _table([op[3:10] for op in ops], n) * often[:, None]
@@ -114,7 +135,9 @@ def _costs(point: Point, graphs: bool) -> list[Costs]:
 
 
 def _table(rows: Sequence[Sequence[Any]], n: int) -> np.ndarray:
-    """[n, rows, columns] of numbers, and of columns of n of them."""
+    """[n, rows, columns] of numbers, and of columns of n of them; 0: of numbers."""
+    if not n:
+        return np.array([rows], float)
     found = np.empty((len(rows) * len(rows[0]), n))
     for i, value in enumerate(value for row in rows for value in row):
         found[i] = value

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastlab.cost.columns import apart, in_order
-from fastlab.cost.memory import memory_footprint, parameters
+from fastlab.cost.memory import distinct_parameters, memory_footprint
 from fastlab.latency.calibrated import calibrated
 from fastlab.latency.costs import (
     CAUSAL,
@@ -137,7 +137,7 @@ def _estimate(
     return Estimate(
         model=model,
         profile=device.profile,
-        parameters=parameters(point.built_shape),
+        parameters=distinct_parameters(point),
         **counts,
         kv_cache_bytes=memory[1],
         peak_bytes=sum(memory),

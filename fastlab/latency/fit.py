@@ -1,10 +1,11 @@
-"""Two to eight fitted numbers per precision and class, and what they leave over.
+"""Two to nine fitted numbers per precision and class, and what they leave over.
 
 t = ((flops / peak)^p + (bytes / bandwidth)^p)^(1/p)
-    + launches x overhead + depth x depth_s + rows x row_s,
+    + launches x overhead + depth x depth_s + rows x (row_s + depth x value_s),
 fitted to log t by robust least squares with weak priors, times exp(residual). depth is
 what one result must wait for, however wide the device: the k of a product, keys x
-head_dim of attention. rows cost extra only where inputs are quantized row by row.
+head_dim of attention. rows cost extra only where inputs are quantized row by row, their
+values too on a GPU, whose decode steps take each sequence's head of keys as a row.
 On a GPU whose L2 is known, what fits a cache is moved at a bandwidth of its own.
 """
 
@@ -19,7 +20,13 @@ from fastlab.cost.classes import CLASSES
 from fastlab.latency.devices import Device
 from fastlab.latency.profile import ClassFit, formula
 from fastlab.latency.residual import Residual, residual
-from fastlab.latency.samples import Sample, Work, class_of, work_of
+from fastlab.latency.samples import (
+    QUANTIZER_BYTES,
+    Sample,
+    Work,
+    class_of,
+    work_of,
+)
 from fastlab.spec.formats import FORMATS
 
 LEVEL = 0.9  # share of operations that should lie within their interval
@@ -38,6 +45,10 @@ PRIORS = {
 CACHE_FROM = 12  # samples from which a cache is looked for
 CACHE_PAYS = 0.97  # and taken, if points left out are missed by so much less with it
 DEPTH_SD = 2.0
+VALUE_SD = 0.7
+# FLOPs that a GPU's fp32 lanes could do while a decode step takes a sequence's head of
+# keys, and a score: as data/prior.json has them.
+LANES, LANES_SD = {"row_s": 7e5, "score_s": 30.0}, 1.0
 
 
 def fit(
@@ -129,8 +140,14 @@ def _priors(
         found["sharpness"] = PRIORS["sharpness"]
     if known.depth_s:
         found["depth_s"] = (known.depth_s, DEPTH_SD)
+    on_gpu = device.kind != "cpu"
     if known.form == "product" and FORMATS[precision].dynamic:
         found["row_s"] = PRIORS["row_s"]
+        if on_gpu:
+            found["value_s"] = (QUANTIZER_BYTES / device.bandwidth, VALUE_SD)
+    if kind == "decode" and on_gpu and device.can("fp32"):
+        lanes = device.product_rate("fp32")
+        found |= {name: (n / lanes, LANES_SD) for name, n in LANES.items()}
     return found
 
 

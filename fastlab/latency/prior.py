@@ -10,6 +10,7 @@ what fp32 lanes do meanwhile. With a datasheet's row that makes a Profile.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastlab.latency.profile import ClassFit, Profile
+from fastlab.latency.samples import QUANTIZER_BYTES
 from fastlab.spec.checks import check_choice, digest
 from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
@@ -25,7 +27,10 @@ FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
 BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
 CLOCK_HZ = 1.8e9  # of a GPU whose own is unknown
 KINDS = ("linear", "prefill", "decode", "plain", "elementwise", "norm")
-CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s"}
+CYCLES = {
+    **{"cycles": "overhead_s", "depth_cycles": "depth_s", "split_cycles": "split_s"},
+}
+LANES = {"row_flops": "row_s", "score_flops": "score_s"}
 # What a precision's products are fitted with; attention and the rest by the dense one.
 GROUPS = {"fp16": "16-bit", "bf16": "16-bit"}
 
@@ -129,8 +134,10 @@ def rates(
     if "compute" in known:
         found["peak"] = known["compute"] * share * sheet.product_rate(precision)
         found["sharpness"] = known["sharpness"]
-    if "row_flops" in known:  # what the fp32 lanes do meanwhile
-        found["row_s"] = known["row_flops"] / sheet.product_rate("fp32")
+    if FORMATS[precision].dynamic:
+        found["value_s"] = QUANTIZER_BYTES / found["bandwidth"]
+    lanes = {to: of for of, to in LANES.items() if of in known}
+    found |= {to: known[of] / sheet.product_rate("fp32") for to, of in lanes.items()}
     clock = sheet.clock_hz or CLOCK_HZ
     return found | {to: known[of] / clock for of, to in CYCLES.items() if of in known}
 
@@ -144,8 +151,15 @@ def as_served(point: Point) -> Point:
     return replace(point, recipe=recipe)
 
 
-def with_engine(profile: Profile, engine: str) -> Profile:
-    """The profile with what a serving engine adds; ValueError for an unknown one."""
-    engines = stored()["engines"]
-    check_choice("engine", engine, engines)
-    return replace(profile, **{n: engines[engine][n] for n in ("step_s", "sequence_s")})
+def with_engine(
+    profile: Profile, engine: str, engines: Mapping[str, Any] | None = None
+) -> Profile:
+    """The profile with what a serving engine adds; ValueError for an unknown one.
+
+    engines: what is known of them, instead of all of data/prior.json.
+    """
+    known = engines or stored()["engines"]
+    check_choice("engine", engine, known)
+    costs, decode = dict(known[engine]), profile.find("decode", "fp16")
+    rate = decode.parameters["bandwidth"] if decode else math.inf
+    return replace(profile, again_s=costs.pop("again", 0.0) / rate, **costs)

@@ -61,10 +61,18 @@ class ClassFit:
 
 
 def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
-    """[3, n] seconds that compute, memory and everything else take by themselves."""
+    """[3, n] seconds that compute, memory and everything else take by themselves.
+
+    A GPU's attention: its matrix products, in whole tiles, while other units take score
+    after score, whatever the head_dim; the slower of the two counts.
+    """
     compute = work.flops / p["peak"] if "peak" in p else np.zeros(len(work.flops))
-    rest = work.launches * p.get("overhead_s", 0.0)
-    rest = rest + work.depth * p.get("depth_s", 0.0) + work.rows * p.get("row_s", 0.0)
+    if "score_s" in p:
+        compute = np.maximum(work.tiled / p["peak"], work.scores * p["score_s"])
+    each = p.get("row_s", 0.0) + work.depth * p.get("value_s", 0.0)
+    rest = work.launches * p.get("overhead_s", 0.0) + work.rows * each
+    rest = rest + work.depth * p.get("depth_s", 0.0)
+    rest = rest + np.sqrt(work.depth) * p.get("split_s", 0.0)
     return np.stack([compute, memory_seconds(p, work.bytes), rest])
 
 
@@ -109,8 +117,9 @@ class Profile:
     come). whole: by way of running (`way_of`), what calls take beyond the sum of their
     operations, each timed alone; stretch: what their intervals are widened by, as those
     that the calibration timed need it. step_s, sequence_s: what a serving engine adds
-    to each forward pass, and to each sequence of it. host_half: half an interval, in
-    log units, of calls that wait for the host.
+    to each forward pass, and to each sequence of it; again_s: to a byte of the cache,
+    for each further head that reads it for itself. host_half: half an interval, in log
+    units, of calls that wait for the host.
     provenance: free text by name (versions, date, seconds and points it took).
     """
 
@@ -126,6 +135,7 @@ class Profile:
     call_s: float = 0.0
     step_s: float = 0.0
     sequence_s: float = 0.0
+    again_s: float = 0.0
     host_half: float = 0.0
 
     def __post_init__(self) -> None:
@@ -184,6 +194,11 @@ class Profile:
             return 1.0
         sizes, factors = zip(*levels, strict=True)
         return np.interp(np.log(footprint), np.log(sizes), factors)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is that of a serving engine."""
+        return self.step_s > 0 or self.sequence_s > 0
 
     @property
     def count(self) -> int:

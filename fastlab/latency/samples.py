@@ -13,6 +13,8 @@ from fastlab.cost.ops import Operation
 from fastlab.spec.checks import check_number
 
 ATTENTION = of_form("attention")
+TILE = 16  # rows that a GPU's matrix units take at a time
+QUANTIZER_BYTES = 3  # of a value that is quantized: read in 16 bit, written in 8
 GENERATED = tuple(name for name, one in CLASSES.items() if one.generated)
 
 
@@ -54,7 +56,13 @@ class Sample:
 
 
 class Work(NamedTuple):
-    """Operations of one class as columns: what the formula and the residual read."""
+    """Operations of one class as columns: what the formula and the residual read.
+
+    depth: what one result waits for, the k of a product, keys x head_dim of attention.
+    rows: those that are quantized, or a sequence's heads of keys, for each TILE heads
+    that share one. scores: of attention, each an exp; tiled: FLOPs with each head's
+    queries rounded up to a TILE.
+    """
 
     flops: np.ndarray
     bytes: np.ndarray
@@ -62,6 +70,8 @@ class Work(NamedTuple):
     depth: np.ndarray
     rows: np.ndarray
     places: np.ndarray  # [n, d], log space
+    scores: np.ndarray | float = 0.0
+    tiled: np.ndarray | float = 0.0
 
 
 def class_of(op: Operation | Sample) -> str:
@@ -85,18 +95,26 @@ def work(
 ) -> Work:
     """The columns of operations of one class; dims [n, DIMS], else unread."""
     form, none = CLASSES[kind].form, np.zeros(len(flops))
+    if form == "attention":
+        return _attention(flops, moved, launches, dims)
     if form == "product":
         places, depth, rows = dims[:, :3], dims[:, 2], dims[:, 0]
-    elif form == "attention":
-        batch, new, past, heads, kv_heads, d = dims.T
-        keys = past + new
-        places, depth = np.stack([batch, keys, heads, kv_heads, d], 1), keys * d
-        rows = batch * kv_heads
     elif form == "look-up":
         places, depth, rows = dims[:, :2], none, none
     else:
         places, depth, rows = (moved / launches)[:, None], none, none
     return Work(flops, moved, launches, depth, rows, np.log(places))
+
+
+def _attention(
+    flops: np.ndarray, moved: np.ndarray, launches: np.ndarray, dims: np.ndarray
+) -> Work:
+    batch, new, past, heads, kv_heads, d = dims.T
+    keys, alike = past + new, heads / kv_heads
+    rows = batch * kv_heads * np.ceil(alike / TILE)
+    tiled = flops * np.ceil(alike * new / TILE) * TILE / (alike * new)
+    places = np.log(np.stack([batch, keys, heads, kv_heads, d], 1))
+    return Work(flops, moved, launches, keys * d, rows, places, flops / (4 * d), tiled)
 
 
 def work_of(samples: Sequence[Sample]) -> Work:

@@ -126,7 +126,7 @@ def offer(
     moved: of `moves`; it is heeded where the device has a prior.
     """
     whole, first = request.point("generate"), request.point("prefill")
-    if device.fits and device.fits.step_s:
+    if device.fits and device.fits.serves:
         whole, first = as_served(whole), as_served(first)
     precision, later = request.recipe.precision, request.new_tokens - 1
     if reason := unsupported(whole, device):

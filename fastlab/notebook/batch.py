@@ -13,12 +13,12 @@ import os
 import sys
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from fastlab.notebook.parameters import (
     NO_BOOK,
@@ -57,10 +57,9 @@ class Job:
 
     def label(self, names: Container[str] | None = None) -> str:
         """The notebook's name and its parameters, or those of `names`, for people."""
-        given = {
-            n: v for n, v in self.parameters.items() if names is None or n in names
-        }
-        return " ".join([self.notebook.stem, *map(_said, given.items())])
+        given = [n for n in self.parameters if names is None or n in names]
+        said = (f"{name}={told(self.parameters[name])}" for name in given)
+        return " ".join([self.notebook.stem, *said])
 
     @cached_property
     def key(self) -> str:
@@ -68,10 +67,11 @@ class Job:
 
         Words of a notebook may change, and a default may be given, for the same key.
         """
-        code = [c["source"] for c in cells_of(self.notebook) if _is_code(c)]
+        cells = (c for c in cells_of(self.notebook) if c.get("cell_type") == "code")
         known = notebook_parameters(self.notebook)
         values = {n: p.default for n, p in known.items()} | self.parameters
-        return digest({"code": ["".join(c) for c in code], "parameters": values})
+        code = ["".join(cell["source"]) for cell in cells]
+        return digest({"code": code, "parameters": values})
 
     def done(self) -> Path | None:
         """The last executed notebook of this key that has its mark."""
@@ -123,11 +123,8 @@ def jobs_of(
 def told_apart(jobs: Sequence[Job]) -> list[str]:
     """The parameters given that are not the same for all jobs, in their order."""
     names = dict.fromkeys(name for job in jobs for name in job.parameters)
-    alike = (
-        {repr(job.parameters.get(name, Job)) for job in jobs}  # Job: not given
-        for name in names
-    )
-    return [name for name, values in zip(names, alike, strict=True) if len(values) > 1]
+    given = ((n, {repr(job.parameters.get(n, Job)) for job in jobs}) for n in names)
+    return [name for name, values in given if len(values) > 1]  # Job: not given
 
 
 def run_batch(
@@ -174,7 +171,7 @@ def execute(job: Job, timeout_s: float | None = None) -> Path:
     executed = results_root() / run / job.notebook.name
     executed.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with _environment(PLACE, run):
+    with patch.dict(os.environ, {PLACE: run}):  # papermill hands on no variables
         _execute(job, executed, timeout_s)
     book = json.loads(executed.read_text(encoding="utf-8"))
     spent = round(time.monotonic() - began, 1)
@@ -262,22 +259,6 @@ def _check_format(notebook: Path) -> None:
         raise ValueError(f"{notebook} is no notebook (.ipynb): {why}") from None
 
 
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable that the kernel inherits; papermill passes none on."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        os.environ |= {name: before} if before is not None else {}
-
-
-def _is_code(cell: Mapping[str, Any]) -> bool:
-    return cell.get("cell_type") == "code"
-
-
-def _said(given: tuple[str, Any]) -> str:
-    name, value = given
-    return f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+def told(value: Any) -> str:
+    """A parameter's value, for people."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -11,13 +11,16 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from fastlab.notebook.batch import Outcome, outputs_of, summary_of, told_apart
+from fastlab.notebook.batch import Outcome, outputs_of, summary_of, told, told_apart
+from fastlab.reading import texts
 from fastlab.record import write_atomically
 
 FIGURE = "<figure>"  # begins what `Run.show` leaves in a cell
 STYLE = (
-    "body{font-family:sans-serif;max-width:70em;margin:1em auto}td,th{padding:0 .7em;"
-    "text-align:left}h2{border-top:1px solid #888;padding-top:.5em}"
+    "body{font-family:sans-serif;max-width:70em;margin:1em auto;padding:0 1em;"
+    "overflow-wrap:anywhere}td,th{padding-right:1.4em;text-align:left;"
+    "white-space:nowrap}div{overflow-x:auto}figure{margin:1em 0}"
+    "h2{border-top:1px solid #888;padding-top:.5em}img{max-width:100%;height:auto}"
 )
 
 
@@ -29,7 +32,7 @@ def summary(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     apart = told_apart([outcome.job for outcome in outcomes])
     return pd.DataFrame(
         {"notebook": o.job.notebook.stem}
-        | {name: str(o.job.parameters.get(name, "")) for name in apart}
+        | {name: told(o.job.parameters.get(name, "")) for name in apart}
         | {"status": o.status, "seconds": round(o.seconds, 1)}
         | {"rows": summary_of(o.executed).get("rows", 0), "ratio": _ratio(o.executed)}
         | {"run": o.executed.parent.name, "why": o.why}
@@ -50,13 +53,14 @@ def write_index(outcomes: Sequence[Outcome], folder: Path) -> Path:
 
     The page holds its figures, and can be passed on alone; its links cannot.
     """
-    table, name = summary(outcomes), html.escape(folder.name)
+    table, name = texts(summary(outcomes)), html.escape(folder.name)
     done = sum(o.status == "finished" for o in outcomes)
     title = f"{name}: {done} of {len(outcomes)} notebooks finished"
     parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">',
         f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
-        table.to_html(index=False, border=0, na_rep=""),
+        f"<div>{table.drop(columns='why').to_html(index=False, border=0)}</div>",
         *(part for outcome in outcomes for part in _section(outcome, folder)),
         "</html>\n",
     ]
@@ -67,7 +71,8 @@ def write_index(outcomes: Sequence[Outcome], folder: Path) -> Path:
 
 def _section(outcome: Outcome, folder: Path) -> Iterator[str]:
     yield f"<h2>{html.escape(outcome.job.label())}</h2>"
-    yield f"<p>{html.escape(f'{outcome.status}. {outcome.why}')}</p>"
+    if outcome.why:
+        yield f"<p>{html.escape(f'{outcome.status}: {outcome.why}')}</p>"
     run = outcome.executed.parent
     left = (run / n for n in (outcome.executed.name, "rows.csv", "run.json"))
     links = (_link(path, folder) for path in left if path.exists())

@@ -56,15 +56,19 @@ class Prefixes:
         """
         prompt = _tokens(ids)
         best = max(self._kept, key=lambda kept: _shared(kept, prompt), default=())
-        length = min(_shared(best, prompt), len(prompt) - 1)
+        if length := self._counted(best, prompt):
+            self._kept.move_to_end(best)
+            for rows, buffer in zip(self._kept[best], cache.buffers, strict=True):
+                buffer[:, :, :length].copy_(rows[:, :, :length])
+        return length
+
+    def _counted(self, held: tuple[int, ...], prompt: tuple[int, ...]) -> int:
+        """How many tokens of a prompt are held, all but its last at most; noted."""
+        length = min(_shared(held, prompt), len(prompt) - 1)
         self.hits.prompts += 1
         self.hits.found += length > 0
         self.hits.tokens += len(prompt)
         self.hits.reused += length
-        if length:
-            self._kept.move_to_end(best)
-            for rows, buffer in zip(self._kept[best], cache.buffers, strict=True):
-                buffer[:, :, :length].copy_(rows[:, :, :length])
         return length
 
     @torch.inference_mode()
@@ -85,6 +89,19 @@ class Prefixes:
         self._kept[prompt] = rows
         while self.nbytes > self.max_bytes:
             self._kept.popitem(last=False)
+
+
+class Held(Prefixes):
+    """What one cache holds itself, answers too: nothing is copied or kept apart."""
+
+    def restore(self, ids: Tensor, cache: Any) -> int:
+        """How many first tokens of the prompt ids (1, n) the cache begins with."""
+        place = cache.place
+        held = place.tokens[0, : int(place.position)].tolist()
+        return self._counted(tuple(held), _tokens(ids))
+
+    def keep(self, ids: Tensor, cache: Any) -> None:
+        """Nothing: the cache is what keeps."""
 
 
 def _tokens(ids: Tensor) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastlab.checkpoints import check_logits, eos_ids, ids_of
 from fastlab.runtime.decode import Decoder
+from fastlab.runtime.prefix import Prefixes
 from fastlab.runtime.sampling import GREEDY, Sampling
 
 UNFINISHED = "\ufffd"  # what a tokenizer makes of half a character
@@ -20,8 +21,9 @@ UNFINISHED = "\ufffd"  # what a tokenizer makes of half a character
 class Speed:
     """How a generation went. ttft_s: to the first token, from the prompt's ids.
 
-    tpot_s: seconds for each later token. ended: "eos", "stop" (a stop string) or
-    "length". compile_s: before the prompt, None where nothing was compiled.
+    tpot_s: seconds for each later token. ended: "eos", "stop" (a stop string), "halt"
+    (whoever reads it) or "length". compile_s: before the prompt, None where nothing was
+    compiled.
     """
 
     tokens: int
@@ -39,7 +41,10 @@ class Speed:
 
 @dataclass
 class Stream:
-    """Pieces of text, made as they are asked for; `speed` is there at their end."""
+    """Pieces of text, made as they are asked for; `speed` is there at their end.
+
+    halted: set while they come, the piece that is being made is the last one.
+    """
 
     decoder: Decoder
     tokenizer: Any
@@ -47,17 +52,20 @@ class Stream:
     new_tokens: int
     eos: Sequence[int]
     stop: Sequence[str]
+    prefixes: Prefixes | None = None
     speed: Speed | None = None
+    halted: bool = False
 
     def __iter__(self) -> Iterator[str]:
         text = Text(self.tokenizer, self.ids[0].tolist(), self.stop)
         start, first_s, ended = time.perf_counter(), 0.0, ""
-        for chunk in self.decoder.chunks(self.ids, self.new_tokens, self.eos):
+        asked = self.ids, self.new_tokens, self.eos, self.prefixes
+        for chunk in self.decoder.chunks(*asked):
             tokens = chunk[0].tolist()  # waits for the device
             now_s = time.perf_counter() - start
             check_logits(self.decoder.logits)
             first_s = first_s or now_s
-            ended = text.add(tokens, self.eos)
+            ended = text.add(tokens, self.eos) or "halt" * self.halted
             if piece := text.piece():
                 yield piece
             if ended:

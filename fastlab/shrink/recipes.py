@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ from fastlab.learning.distilling import DistillConfig, distill
 from fastlab.learning.loop import Training
 from fastlab.learning.tokens import token_ids
 from fastlab.learning.training import export_run
+from fastlab.models import stack_of
 from fastlab.shrink.pruning.slicing import prune
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.saved import load_stored
-from fastlab.shrink.share import share
+from fastlab.shrink.share import share, share_layers
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
@@ -38,7 +42,10 @@ SEEN_LENGTH = 256  # of the rows on which importances are measured
 
 
 def build(
-    point: Point, device: str = "cpu", trained: Trained | None = None
+    point: Point,
+    device: str = "cpu",
+    trained: Trained | None = None,
+    seconds: dict[str, float] | None = None,
 ) -> nn.Module:
     """The point's model on the device, made smaller as its recipe says.
 
@@ -46,13 +53,15 @@ def build(
     Importances that are measured see the text of trained weights, random ids with
     random ones. Distilled students are made here, or taken from trained.students.
     Raises ValueError for trained weights that are not those of the point, or that no
-    source is given for.
+    source is given for. seconds: takes the host's time for load, distill, shrink and
+    quantize.
     """
     recipe = point.recipe
     if point.seed is not None:
         later = recipe.precision in QUANTIZED and not (recipe.prunes or recipe.sparsity)
-        dense = models.build(point, device, later)
-        return smaller(dense, recipe, _ids(point, device))
+        with stage(seconds, "load"):
+            dense = models.build(point, device, later)
+        return smaller(dense, recipe, _ids(point, device), seconds)
     if trained is None:
         raise ValueError(f"weights={point.weights!r}: only random ones can be built")
     trained.check(point)
@@ -61,29 +70,50 @@ def build(
     if held and is_stored(held):
         if recipe.weights_key != held.weights_key:
             raise contradiction(trained.source, held, "precision", recipe.precision)
-        return load_stored(trained.folder, device, attention)
+        with stage(seconds, "load"):
+            return load_stored(trained.folder, device, attention)
     ids, source = _ids(point, device, trained), trained.folder
     if recipe.distill_steps:  # a student is pruned already
-        source = healed(recipe, trained, ids, device)
+        with stage(seconds, "distill"):
+            source = healed(recipe, trained, ids, device)
         recipe = replace(recipe, pruning=Pruning(), distill_steps=0)
-    model, _ = checkpoints.load(source, device, recipe.precision, attention)
-    return smaller(model, recipe, ids)
+    with stage(seconds, "load"):
+        model, _ = checkpoints.load(source, device, recipe.precision, attention)
+    return smaller(model, recipe, ids, seconds)
 
 
-def smaller(model: nn.Module, recipe: Recipe, ids: Tensor | None = None) -> nn.Module:
+@contextmanager
+def stage(seconds: dict[str, float] | None, name: str) -> Iterator[None]:
+    """Note the seconds of what is done within, where somebody asks."""
+    start = time.perf_counter()
+    yield
+    if seconds is not None:
+        seconds[name] = time.perf_counter() - start
+
+
+def smaller(
+    model: nn.Module,
+    recipe: Recipe,
+    ids: Tensor | None = None,
+    seconds: dict[str, float] | None = None,
+) -> nn.Module:
     """A dense model pruned, then zeroed, then quantized or shared; it is consumed.
 
     ids: (rows, length) of a text, where the recipe measures what to keep. Distillation
-    comes between the first two and is not done here.
+    comes between the first two and is not done here. seconds: as `build` takes them.
     """
-    if recipe.prunes:
-        prune(model, recipe.pruning, ids)
-    if recipe.sparsity is not None:
-        sparsify(model, recipe.sparsity, ids)
-    if recipe.sharing is not None:
-        share(model, recipe.sharing)
-    if recipe.precision in QUANTIZED:
-        quantize(model, recipe)
+    with stage(seconds, "shrink"):
+        if recipe.prunes:
+            prune(model, recipe.pruning, ids)
+        if recipe.sparsity is not None:
+            sparsify(model, recipe.sparsity, ids)
+        if recipe.sharing is not None:
+            share(model, recipe.sharing)
+    with stage(seconds, "quantize"):
+        if recipe.precision in QUANTIZED:
+            quantize(model, recipe)
+        if recipe.distinct_layers:
+            share_layers(model, recipe.distinct_layers)
     return model
 
 
@@ -116,7 +146,10 @@ def healed(
         return folder / KEPT
     teacher, tokenizer = checkpoints.load(trained.folder, device, "fp32")
     student, _ = checkpoints.load(trained.folder, device, "fp32")
-    prune(student, recipe.pruning, ids)
+    if recipe.prunes:
+        prune(student, recipe.pruning, ids)
+    if recipe.distinct_layers:
+        share_layers(student, recipe.distinct_layers)
     text, steps = token_ids(tokenizer, trained.corpus.train), recipe.distill_steps
     most: Any = student.config.max_position_embeddings  # type: ignore[union-attr]
     how = replace(HOW, block=min(HOW.block, most))
@@ -127,6 +160,9 @@ def healed(
         **{"lesson": asdict(CONFIG), "how": asdict(how)},
         "held_out_sha256": trained.corpus.held_out_sha256,
     }
+    stack = stack_of(student)
+    for place, layer in enumerate(stack if recipe.distinct_layers else ()):
+        stack[place] = deepcopy(layer)  # its file is as any other; sharing comes again
     judged = trained.corpus.held_out, how.block
     export_run(folder / KEPT, student, tokenizer, rows, *judged, **about)
     return folder / KEPT
@@ -147,6 +183,8 @@ def student_folder(recipe: Recipe, trained: Trained) -> Path:
         "lesson": asdict(CONFIG),
         "how": asdict(HOW),
     }
+    if recipe.distinct_layers:
+        about["distinct_layers"] = recipe.distinct_layers
     return Path(trained.students) / digest(about)[:16]
 
 

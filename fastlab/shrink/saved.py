@@ -24,7 +24,7 @@ from fastlab.shrink import parts
 from fastlab.shrink.kernels import StoredLinear, kernel_of
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.shrink.pruning.cutting import tensors_of
-from fastlab.shrink.share import LutLinear
+from fastlab.shrink.share import LutLinear, distinct_layers, tie_layers
 from fastlab.shrink.sparsify import STORED
 from fastlab.spec.formats import Format
 from fastlab.spec.hub import sha256_of
@@ -36,16 +36,20 @@ from fastlab.tensors import class_and_config
 WEIGHTS = "quantized.safetensors"  # not the name that transformers would load by itself
 
 
-def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any]:
+def save(
+    model: Any, folder: str | Path, tokenizer: Any = None, **about: Any
+) -> dict[str, Any]:
     """Write a model (and its tokenizer) to a folder that `load` reads; its manifest.
 
     Weights are written as they are held: quantized, sparse, shared, pruned or dense.
+    The manifest has the sha256 of each file, and what else it is told about the model.
     Raises ValueError where the folder holds weights already that would stay in it.
     """
     modules = [name for name, _ in parts.stored_modules(model)]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    other = "model*.safetensors*" if modules else WEIGHTS
+    stored = bool(modules) or distinct_layers(model) > 0
+    other = "model*.safetensors*" if stored else WEIGHTS
     if left := [path.name for path in folder.glob(other)]:
         raise ValueError(f"{folder} holds {left[0]} already: name another folder")
     attention = model.config._attn_implementation
@@ -55,7 +59,7 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
         "model": type(model).__name__,
         "attention": attention if attention in IMPLEMENTATIONS else "sdpa",
     }
-    if modules:
+    if stored:
         tensors, shared = _tensors(model)
         save_file(tensors, folder / WEIGHTS)
         model.config.save_pretrained(folder)
@@ -67,6 +71,9 @@ def save(model: Any, folder: str | Path, tokenizer: Any = None) -> dict[str, Any
             model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+    files = {f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*"))}
+    shas = {n: sha256_of(f) for n, f in files.items() if f.is_file() and n != MANIFEST}
+    manifest |= {"files": shas, **about}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
@@ -75,13 +82,13 @@ def recipe_of(model: Any) -> Recipe:
     """What the modules of a model are made of."""
     linears = (m for m in model.modules() if isinstance(m, StoredLinear))
     form = next((linear.form for linear in linears), None)
+    own: dict[str, Any] = {"distinct_layers": distinct_layers(model)}
     if isinstance(form, Format):
-        return Recipe(form.name, scope=parts.scope_of(model))
+        return Recipe(form.name, scope=parts.scope_of(model), **own)
     dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     dense = next((name for name in DTYPES if DTYPES[name] == dtype), "fp32")
-    kind = "sparsity" if isinstance(form, Sparsity) else "sharing"
-    shaped: dict[str, Any] = {kind: form}
-    return Recipe(dense, **shaped)
+    own["sparsity" if isinstance(form, Sparsity) else "sharing"] = form
+    return Recipe(dense, **own)
 
 
 def _tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -158,7 +165,9 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
     for name, values in fixed.items():
         owner, _, leaf = name.rpartition(".")
         leaves[owner][leaf] = values
-    kind, form = _class_of(manifest["recipe"])
+    kind: Any = None
+    if manifest["modules"]:  # else the layers are dense, and share
+        kind, form = _class_of(manifest["recipe"])
     if set(manifest["modules"]) - {name for name, _ in model.named_modules()}:
         parts.take_apart(model)
     for name in manifest["modules"]:
@@ -168,6 +177,8 @@ def _fill(model: nn.Module, manifest: dict[str, Any], held: dict[str, Tensor]) -
         else:
             like, bias = parts.dense_weight(dense), own.pop("bias", None)
             model.set_submodule(name, kind(form, like.shape, bias, **own))
+    if count := manifest["recipe"].distinct_layers:
+        tie_layers(model, count)
     for name, old in tensors_of(model).items():
         if old.device.type != "meta":
             continue

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastlab.models import stack_of
 from fastlab.shrink import parts
 from fastlab.shrink.kernels import StoredLinear
 from fastlab.spec.storage import Sharing, tables_of
@@ -64,6 +65,46 @@ def share(model: nn.Module, sharing: Sharing) -> nn.Module:
         return parts.replace_each(
             model, names, lambda _, weight, bias: lut_linear(weight, bias, sharing)
         )
+
+
+def share_layers(model: nn.Module, count: int) -> nn.Module:
+    """Let L layers use the weights of `count`, each L / count times in a row.
+
+    In a row (MobileLLM, Liu et al. 2024), not in turn (ALBERT): what a layer has just
+    read may still be in a cache when it is read again. The first of each run gives its
+    weights. Layers keep their own places in the KV cache. Raises ValueError, before
+    anything changes, where count does not divide L or layers differ in sizes.
+    """
+    stack = stack_of(model)
+    if count < 1 or len(stack) % count:
+        raise ValueError(f"distinct_layers={count} must divide the {len(stack)} layers")
+    sizes = [[(n, w.shape) for n, w in layer.named_parameters()] for layer in stack]
+    if any(each != sizes[0] for each in sizes):
+        raise ValueError(f"distinct_layers={count}: layers differ in their sizes")
+    tie_layers(model, count)
+    return model
+
+
+def tie_layers(model: nn.Module, count: int) -> None:
+    """Put the modules that hold weights in the first of each run into the others."""
+    stack = stack_of(model)
+    run = len(stack) // count
+    for place, layer in enumerate(stack):
+        first = stack[place - place % run]
+        for name in dict.fromkeys(
+            n.rpartition(".")[0] for n, _ in first.named_parameters()
+        ):
+            layer.set_submodule(name, first.get_submodule(name))
+
+
+def distinct_layers(model: nn.Module) -> int:
+    """How many layers have weights of their own; 0 where all have."""
+    try:
+        stack = stack_of(model)
+    except ValueError:
+        return 0
+    own = {id(next(layer.parameters())) for layer in stack}
+    return len(own) if len(own) < len(stack) else 0
 
 
 @torch.no_grad()

@@ -113,33 +113,38 @@ def make(cls: Any, data: Mapping[str, Any]) -> Any:
     Lists become tuples, and mappings dataclasses, where its fields are such. Parts of a
     Spec that are alike are one object: rows of a sweep share most of theirs.
     """
-    names, required, shapers = _plan(cls)
+    names, required, shapers, blank = _plan(cls)
     if not data.keys() <= names:
         check_names(cls.__name__, data, [f.name for f in fields(cls)])
     if not data.keys() >= required:
         absent = [f.name for f in fields(cls) if f.name in required - data.keys()]
         raise ValueError(f"{cls.__name__} needs {', '.join(absent)}")
     made = {name: shape(data[name]) for name, shape in shapers.items() if name in data}
-    return cls(**{**data, **made})
+    if blank is None:
+        return cls(**{**data, **made})
+    one = object.__new__(cls)  # its __init__ takes twice as long: a store has many
+    vars(one).update(blank, **{**data, **made})
+    return one
 
 
 Shaper = Callable[[Any], Any]
+Plan = tuple[set[str], set[str], dict[str, Shaper], dict[str, Any] | None]
 
 
 @lru_cache
-def _plan(cls: Any) -> tuple[set[str], set[str], dict[str, Shaper]]:
+def _plan(cls: Any) -> Plan:
     """The names of its fields, those that must be given, those that are no plain value.
 
-    With what makes a plain value as such a field wants it.
+    With what makes a plain value as such a field wants it. And the defaults, where
+    nothing but the fields is to be set.
     """
     hints, own = get_type_hints(cls), fields(cls)
     required = {f.name for f in own if f.default is f.default_factory is MISSING}
-    shapers = {f.name: _shaper(hints[f.name], issubclass(cls, Spec)) for f in own}
-    return (
-        {f.name for f in own},
-        required,
-        {n: shape for n, shape in shapers.items() if shape},
-    )
+    all_of = {f.name: _shaper(hints[f.name], issubclass(cls, Spec)) for f in own}
+    shapers = {n: shape for n, shape in all_of.items() if shape}
+    blank: dict[str, Any] = {f.name: f.default for f in own if f.name not in required}
+    plain = not hasattr(cls, "__post_init__") and MISSING not in blank.values()
+    return {f.name for f in own}, required, shapers, blank if plain else None
 
 
 def _shaper(hint: Any, shared: bool = False) -> Shaper | None:
@@ -159,7 +164,7 @@ def _shaper(hint: Any, shared: bool = False) -> Shaper | None:
 def _part(part: Any, shared: bool, value: Any) -> Any:
     if value is None or isinstance(value, part):
         return value
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):
         raise ValueError(f"{part.__name__}={value!r} must be a mapping of its fields")
     return _alike(part, canonical(value)) if shared else make(part, value)
 

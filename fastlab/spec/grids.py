@@ -192,8 +192,9 @@ def _merged(model: Any, held: Recipe, shape: ModelShape, values: Any) -> dict[st
     if not is_stored(held):
         return {"precision": held.precision, **values}
     own = flat(Point(shape, Workload(prompt_len=1), held))
+    told = ("precision", "scope", "distill_steps", "distinct_layers")
     for name, (cls, _) in FLAT.items():
-        if cls not in VERBS and name not in ("precision", "scope", "distill_steps"):
+        if cls not in VERBS and name not in told:
             del own[name]
         elif (values.get(name, own[name]) or None) != (own[name] or None):
             raise contradiction(model, held, name, values[name])

@@ -30,11 +30,16 @@ def _finders() -> str:
     return digest([file.read_text(encoding="utf-8") for file in files])
 
 
+@cache
+def _version() -> str:
+    return version("transformers")  # reading its metadata takes milliseconds
+
+
 def _files(key: Any) -> tuple[Path, list[Path]]:
     """Where an answer of this version of transformers is kept, and those of any."""
     folder, name = cache_folder() / "models", digest([_finders(), key])[:32]
     try:
-        own = folder / f"{name}-{version('transformers')}.json"
+        own = folder / f"{name}-{_version()}.json"
     except PackageNotFoundError:
         return folder / name, sorted(folder.glob(f"{name}-*.json"), reverse=True)
     return own, [own]

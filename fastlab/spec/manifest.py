@@ -13,7 +13,7 @@ from fastlab.spec.recipe import Recipe
 MANIFEST = "fastlab.json"
 SCHEMA = 1
 IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention")
-_RECIPE = ("precision", "scope", "sparsity", "sharing")
+_RECIPE = ("precision", "scope", "sparsity", "sharing", "distinct_layers")
 _MODELS = ("ForCausalLM", "ForMaskedLM", "LMHeadModel")
 
 
@@ -45,7 +45,9 @@ def manifest_of(folder: str | Path) -> dict[str, Any]:
 def is_stored(recipe: Recipe | None) -> bool:
     """Whether weights are stored otherwise than dense."""
     return recipe is not None and (
-        recipe.precision in QUANTIZED or recipe.storage != "dense"
+        recipe.precision in QUANTIZED
+        or recipe.storage != "dense"
+        or recipe.distinct_layers > 0
     )
 
 

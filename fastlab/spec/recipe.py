@@ -27,7 +27,8 @@ class Recipe(Spec):
 
     In this order: pruned, distilled (distill_steps of learning from the dense model
     again), some weights set to zero (sparsity), then quantized or given shared values;
-    see Pruning, Sparsity, Sharing.
+    see Pruning, Sparsity, Sharing. With distinct_layers = N of L, each of N layers is
+    used L / N times in a row (right after a pruning): memory and files hold N.
 
     attention: sdpa leaves the kernel to torch, sdpa-<kernel> names it, eager is plain
     matrix products, flex is flex_attention. cache: static ones are allocated once, of a
@@ -47,6 +48,7 @@ class Recipe(Spec):
     distill_steps: int = count("steps of learning after pruning", 0, low=0)
     sparsity: Sparsity | None = None
     sharing: Sharing | None = None
+    distinct_layers: int = count("layers with own weights, 0 = all", 0, low=0)
 
     def __post_init__(self) -> None:
         self._check_fields()
@@ -58,7 +60,7 @@ class Recipe(Spec):
             needs = f"needs runtime {' or '.join(able)}"
             alone = f"runtime={self.runtime!r} takes one step at a time"
             self.refuse("unroll", f"{needs}; {alone}")
-        if self.distill_steps and not self.prunes:
+        if self.distill_steps and not (self.prunes or self.distinct_layers):
             why = "the dense model has nothing to recover"
             self.refuse("distill_steps", f"needs something that is pruned: {why}")
         self._check_stored()
@@ -95,6 +97,8 @@ class Recipe(Spec):
     def made_words(self) -> list[str]:
         """What was made smaller, in words for labels: "pruned", "90% csr", "3-bit"."""
         words = ["pruned"] if self.prunes else []
+        if self.distinct_layers:
+            words.append(f"{self.distinct_layers} shared layers")
         if self.distill_steps:
             words.append("distilled")
         if self.sparsity is not None:
@@ -106,7 +110,7 @@ class Recipe(Spec):
     def weights_key(self) -> tuple[Any, ...]:
         """Recipes with the same one make the same weights of a dense model."""
         made = self.precision, self.scope, self.pruning, self.distill_steps
-        return *made, self.sparsity, self.sharing
+        return *made, self.sparsity, self.sharing, self.distinct_layers
 
     @property
     def engine(self) -> Engine:
@@ -121,6 +125,11 @@ class Recipe(Spec):
     def check_fit(self, shape: ModelShape, phase: str) -> None:
         """Raise ValueError where it cannot run a model of such a (built) shape."""
         self._check_runtime(shape.kind, phase)
+        if shape.config and self.distinct_layers:
+            why = "layers that share weights are known of gpt2, bert, llama and qwen3"
+            self.refuse("distinct_layers", f"must be 0: {why}")
+        if self.distinct_layers and shape.layers % self.distinct_layers:
+            self.refuse("distinct_layers", f"must divide the {shape.layers} layers")
         if shape.config and not (self.format.weights or self.storage != "dense"):
             return
         heads = shape.heads * shape.head_dim

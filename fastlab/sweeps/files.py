@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,20 @@ class SweepFile:
     left_out: tuple[str, ...] = ()
 
 
-def read_sweep(path: str | Path, shard: str = "1/1") -> SweepFile:
+def read_sweep(
+    path: str | Path, shard: str = "1/1", beside: Mapping[str, Any] | None = None
+) -> SweepFile:
     """Read and check a sweep file; nothing else happens.
 
-    shard: i/n, only that share of its points, see `shard_of`. Raises FileNotFoundError,
-    or ValueError naming the file, the grid and the field.
+    shard: i/n, only that share of its points, see `shard_of`. beside: fields that every
+    grid gets and none may name. Raises FileNotFoundError, or ValueError naming the
+    file, the grid and the field.
     """
     try:
         if (size := Path(path).stat().st_size) > LARGEST:
             raise ValueError(f"has {size} bytes, {LARGEST} at most")
-        read = _checked(yaml_data(Path(path).read_text(encoding="utf-8")))
+        data = yaml_data(Path(path).read_text(encoding="utf-8"))
+        read = _checked(data, beside or {})
         return replace(read, points=shard_of(read.points, shard))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -100,13 +105,14 @@ def _count(node: Any, counted: dict[int, float]) -> float:
     return counted[id(node)]
 
 
-def _checked(data: Any) -> SweepFile:
+def _checked(data: Any, beside: Mapping[str, Any]) -> SweepFile:
     if not isinstance(data, dict):
         raise ValueError(f"must be a mapping with {', '.join(FIELDS)}")
     check_names("sweep file", data, FIELDS)
     grids = data.get("grids")
     if not isinstance(grids, list) or not grids:
         raise ValueError("grids must be a list with at least one grid")
+    grids = [_with(n, lists, beside) for n, lists in enumerate(grids, 1)]
     out: list[str] = []
     points = [one for n, lists in enumerate(grids, 1) for one in _grid(n, lists, out)]
     settings, about = data.get("settings") or {}, data.get("about") or ""
@@ -123,9 +129,16 @@ def _checked(data: Any) -> SweepFile:
     return SweepFile(about, points, settings, source, texts, tuple(out))
 
 
-def _grid(number: int, lists: Any, left_out: list[str]) -> list[Point]:
+def _with(number: int, lists: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(lists, dict):
         raise ValueError(f"grid {number} must be a mapping of fields to values")
+    if twice := lists.keys() & beside.keys():
+        why = "is given beside the file: by the scenario, or as --model"
+        raise ValueError(f"grid {number}: {min(twice)} {why}")
+    return {**lists, **beside}
+
+
+def _grid(number: int, lists: dict[str, Any], left_out: list[str]) -> list[Point]:
     try:
         check_names("grid", lists, GRID_FIELDS)
         return grid(left_out, **lists)

@@ -47,18 +47,19 @@ class OutOfTime(Exception):
 
 @contextmanager
 def bench_in(
-    isolation: str, make: Callable[..., Bench], *args: Any, **how: Any
-) -> Iterator[Bench | Workers]:
+    isolation: str, make: Callable[..., Bench], *args: Any, kind: Any = None, **how: Any
+) -> Iterator[Any]:
     """What `make(*args)` gives, in this process ("inline") or in workers.
 
-    make: a function of a module, with arguments that can be pickled. how: as `Workers`.
+    make: a function of a module, with arguments that can be pickled. kind: of workers,
+    `Workers` or `Cluster`. how: as it takes.
     Raises ValueError for another isolation, and what `make` raises.
     """
     check_choice("isolation", isolation, ISOLATIONS)
     if isolation == "inline":
         yield make(*args)
         return
-    workers = Workers((make, sys.argv, *args), isolation == "process", **how)
+    workers = (kind or Workers)((make, sys.argv, *args), isolation == "process", **how)
     try:
         workers.start()
         yield workers
@@ -110,12 +111,12 @@ class Workers(Target):
             self.end()
             if left_s < limit_s:
                 raise OutOfTime(point.label) from None
-            return self._lost(point, "timeout", f"no row within {limit_s:g} s; killed")
+            return self.lost(point, "timeout", f"no row within {limit_s:g} s; killed")
         except EOFError:
-            return self._lost(point, "crash", f"the worker died: {self.end()}")
+            return self.lost(point, "crash", f"the worker died: {self.end()}")
         except (ValueError, OSError, WorkerFailed) as error:
             self.end()
-            return self._lost(point, "error", str(error)[:500])
+            return self.lost(point, "error", str(error)[:500])
         need = 2 * record.estimate.peak_bytes if record.estimate else 0
         grown = self._rss() > self._rss_at_first + self._growth + need
         sick = record.status == "error" and "CUDA" in record.reason
@@ -189,10 +190,6 @@ class Workers(Target):
             pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
             return int(pages) * os.sysconf("SC_PAGE_SIZE")
         return 0
-
-    def _lost(self, point: Point, status: str, reason: str) -> Record:
-        how, expected = self.settings.to_dict(), self.estimate(point)
-        return Record(point, self.name, how, status, expected, reason=reason)
 
 
 def _hear(stdout: IO[bytes], answers: SimpleQueue[Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastlab.machine import host
 from fastlab.record import write_atomically
 from fastlab.spec.checks import check_choice
 from fastlab.spec.point import Point
@@ -26,6 +26,7 @@ from fastlab.sweeps.lines import (
     whole_lines,
     why_bad,
 )
+from fastlab.sweeps.rounds import hosts_of
 from fastlab.sweeps.store import FINAL, Store
 from fastlab.sweeps.writer import take_lock
 
@@ -38,19 +39,21 @@ FORMULA = re.compile(r"[=+\-@\t\r]")  # begins what a spreadsheet would compute
 
 def check_host(store: Store, mix: bool) -> None:
     """Raise ValueError where a store has rows of another host than this one."""
-    envs = [*store.envs().values()]
-    here = [env | {"host": socket.gethostname()} for env in envs]
-    check_hosts([*envs, *here], mix, store.folder)
+    envs, here = [*store.envs().values()], host()
+    check_hosts([*envs, *(env | here for env in envs)], mix, store.folder)
 
 
 def check_hosts(envs: Iterable[Mapping[str, Any]], mix: bool, folder: Path) -> None:
-    """Raise ValueError where rows of one device would come from several hosts."""
-    hosts: dict[str, set[str]] = {}
-    for env in () if mix else envs:
-        if isinstance(host := env.get("host"), str):
-            hosts.setdefault(str(env.get("device")), set()).add(host)
-    for device, names in hosts.items():
-        if len(names) > 1:
+    """Raise ValueError where rows of one device would come from several hosts.
+
+    Those that share a name or a boot of the machine are one.
+    """
+    numbered = {str(n): env for n, env in enumerate(envs)}
+    devices: dict[str, set[str]] = {}
+    for n, name in hosts_of(numbered).items():
+        devices.setdefault(str(numbered[n].get("device")), set()).add(name)
+    for device, names in devices.items():
+        if len(names) > 1 and not mix:
             raise ValueError(
                 f"{folder}: {device} would be of hosts {', '.join(sorted(names))}, "
                 "which differ in speed: keep a store for each, or say --mix-hosts"

@@ -10,7 +10,7 @@ from fastlab.clock.timing import Settings
 from fastlab.cost.memory import parameters
 from fastlab.latency.devices import Device
 from fastlab.latency.estimates import estimate
-from fastlab.record import Estimate, row_key
+from fastlab.record import Estimate, Record, row_key
 from fastlab.spec.checks import did_you_mean
 from fastlab.spec.grids import FLAT, flat
 from fastlab.spec.point import Point
@@ -34,6 +34,7 @@ class Target:
     name: str
     settings: Settings
     profile: Device | None = None
+    count: int = 1  # of such devices, one beside the other
 
     def key(self, point: Point) -> str:
         """The key of the rows that a point gets there."""
@@ -45,6 +46,11 @@ class Target:
             return estimate([point], self.profile)[0] if self.profile else None
         except Exception:  # whoever measures it says why, in the row
             return None
+
+    def lost(self, point: Point, status: str, reason: str) -> Record:
+        """The row of a point whose worker said nothing."""
+        how, expected = self.settings.to_dict(), self.estimate(point)
+        return Record(point, self.name, how, status, expected, reason=reason)
 
     def expected_s(self, point: Point) -> float:
         """Seconds from a point to its row, at most, besides those of distilling."""

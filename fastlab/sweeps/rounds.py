@@ -31,6 +31,19 @@ def pooled(visits: Sequence[Record]) -> Record:
     return replace(good[middle], measured=measured, quality=judged, round=1)
 
 
+def hosts_of(envs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The host of each environment, one where its name or its boot is the same."""
+    found: dict[str, list[Any]] = {}
+    named: dict[str, str] = {}
+    for key, env in envs.items():
+        both = env.get("host"), env.get("boot")
+        found[key] = names = [one for one in both if one and isinstance(one, str)]
+        same = {named.get(one, one) for one in names}
+        known = [one for one in (*named, *names) if named.get(one, one) in same]
+        named |= dict.fromkeys(known, *names[:1])
+    return {key: named[names[0]] for key, names in found.items() if names}
+
+
 def of_one_host(rows: list[Record], hosts: Mapping[str, object]) -> list[Record]:
     """The visits of the host that has most of them: no row is of two machines.
 

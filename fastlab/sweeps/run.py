@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from fastlab.clock.timing import Settings
@@ -15,7 +18,8 @@ from fastlab.latency.devices import Device
 from fastlab.record import DIED, Record
 from fastlab.spec.checks import check_count, digest
 from fastlab.spec.point import Point
-from fastlab.sweeps.isolation import Workers, bench_in
+from fastlab.sweeps.cluster import Cluster
+from fastlab.sweeps.isolation import OutOfTime, Workers, bench_in
 from fastlab.sweeps.plan import Rerun, left
 from fastlab.sweeps.store import Seen, Store
 from fastlab.sweeps.trackers import Tracker
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from fastlab.clock.measure import Bench
     from fastlab.shrink.trained import Trained
 
-    Measurer = Bench | Workers
+    Measurer = Bench | Workers | Cluster
 
 DEATHS = 2  # of workers, until a point is left alone
 
@@ -91,53 +95,84 @@ def measured(
     rounds: int = 1,
     again: Rerun | None = None,
     tracker: Tracker | None = None,
+    deadline: float = inf,
 ) -> Iterator[Record]:
     """Measure and store what is missing, yielding each record once it is on disk.
 
     A point whose worker died comes again after the others; where it dies a second time
     its row is "poison", and it is left alone. again: rows that are measured anew.
-    tracker: gets the environment, and each row.
+    tracker: gets the environment, and each row. Past the deadline (time.monotonic())
+    no point but the first is begun: raises OutOfTime.
     """
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}"
-    env = bench.environment()
-    with store.begin(env):
+    if isinstance(bench, Cluster):
+        envs, each = bench.environments(), bench.each
+    else:
+        envs, each = [bench.environment()], partial(_one_by_one, bench)
+    with store.begin(*envs):
         if tracker:
-            tracker.begin(run, env)
+            tracker.begin(run, *envs)
+        attempts = Attempts(store, bench, run, deadline)
         for round in range(1, rounds + 1):
             seen = store.seen(bench.name, bench.settings.to_dict(), round)
+            attempts.seen, attempts.round = seen, round
             todo = left(points, seen, bench, again)
-            while True:
-                for point in progress(todo):
-                    one = {"run": run, "round": round}
-                    record = _attempt(point, store, bench, seen, one)
+            while todo:
+                for point, record in each(todo, progress, attempts.begin):
+                    record = attempts.end(point, record)
                     if tracker:
                         tracker.row(record)
                     yield record
                 now = {point: seen.status[bench.key(point)] for point in todo}
                 todo = [point for point in todo if now[point] in ("timeout", "crash")]
-                if not todo:
-                    break
 
 
-def _attempt(
-    point: Point, store: Store, bench: Measurer, seen: Seen, one: dict[str, Any]
-) -> Record:
-    """A start line, the measurement, its row: on disk when this returns.
+def _one_by_one(
+    bench: Bench | Workers,
+    points: Sequence[Point],
+    progress: Progress,
+    begin: Callable[[Point], None],
+) -> Iterator[tuple[Point, Record]]:
+    for point in progress(points):
+        begin(point)
+        yield point, bench.measure(point)
 
-    one: run and round, which both lines carry.
-    """
-    key, how = bench.key(point), digest(bench.settings.to_dict())
-    seen.starts[key] += 1
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    one = one | {"attempt": seen.starts[key], "at_utc": at}
-    store.start(key=key, settings_key=how, device=bench.name, **one)
-    record = replace(bench.measure(point), **one)
-    if record.status in DIED and (deaths := seen.deaths[key] + 1) >= DEATHS:
-        often = f"left alone after {deaths} attempts that died"
-        record = replace(record, status="poison", reason=f"{often}; {record.reason}")
-    record = store.append(record)
-    seen.add(key, record.status)
-    return record
+
+@dataclass
+class Attempts:
+    """The lines of attempts: one as it begins, its row as it ends."""
+
+    store: Store
+    bench: Measurer
+    run: str
+    deadline: float = inf
+    seen: Seen = field(default_factory=Seen)
+    round: int = 1
+    begun: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def begin(self, point: Point) -> None:
+        """A start line; OutOfTime past the deadline."""
+        if self.begun and time.monotonic() > self.deadline:
+            raise OutOfTime
+        key, how = self.bench.key(point), digest(self.bench.settings.to_dict())
+        self.seen.starts[key] += 1
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        one = {"run": self.run, "round": self.round, "at_utc": at}
+        self.begun[key] = one = one | {"attempt": self.seen.starts[key]}
+        self.store.start(key=key, settings_key=how, device=self.bench.name, **one)
+
+    def end(self, point: Point, record: Record) -> Record:
+        """The row, on disk when this returns."""
+        key = self.bench.key(point)
+        record = replace(record, **self.begun[key])
+        if record.status in DIED and (deaths := self.seen.deaths[key] + 1) >= DEATHS:
+            often = f"left alone after {deaths} attempts that died"
+            record = replace(
+                record, status="poison", reason=f"{often}; {record.reason}"
+            )
+        record = self.store.append(record)
+        self.seen.add(key, record.status)
+        return record
 
 
 def rows_of(points: Iterable[Point], store: Store, bench: Measurer) -> list[Record]:

@@ -30,7 +30,7 @@ from fastlab.sweeps.lines import (
     whole_lines,
     why_bad,
 )
-from fastlab.sweeps.rounds import of_one_host, pooled
+from fastlab.sweeps.rounds import hosts_of, of_one_host, pooled
 from fastlab.sweeps.writer import Writer, torn_tail
 
 # Others are not final: such a row is tried again by the next sweep.
@@ -95,18 +95,19 @@ class Store(AbstractContextManager["Store"]):
             words = "a store must be a folder of JSONL files, or a name not yet taken"
             raise NotADirectoryError(errno.ENOTDIR, words, str(self.folder))
 
-    def begin(self, env: Mapping[str, Any]) -> Self:
-        """Make the folder, lock it, set torn tails aside; `env` is this writer's line.
+    def begin(self, *envs: Mapping[str, Any]) -> Self:
+        """Make the folder, lock it, set torn tails aside; `envs` are those of its rows.
 
-        Raises StoreBusy naming the process that holds the lock, ValueError or TypeError
-        if `env` is not JSON or uses a name of the line's own, OSError if not writable.
+        Rows that name none are of the first. Raises StoreBusy naming the process that
+        holds the lock, ValueError or TypeError if one is not JSON or uses a name of the
+        line's own, OSError if not writable.
         """
-        taken = [n for n in _OWN if n in env]
-        if taken:
+        if taken := [name for name in _OWN if any(name in env for env in envs)]:
             raise ValueError(f"env must not name {', '.join(taken)}: set by the store")
-        line = {"schema": SCHEMA, "kind": "env", "env": digest(dict(env)), **env}
+        own = {"schema": SCHEMA, "kind": "env"}
+        lines = [{**own, "env": digest(dict(env)), **env} for env in envs]
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._writer = Writer(self.folder, line)
+        self._writer = Writer(self.folder, lines)
         return self
 
     def start(self, **about: Any) -> None:
@@ -166,8 +167,7 @@ class Store(AbstractContextManager["Store"]):
         for lines in self._visits(keys, bad):
             visits.setdefault(lines[-1].key, []).append(lines)
         often = any(len(rounds) > 1 for rounds in visits.values())
-        envs = self.envs() if often else {}
-        hosts = {name: env.get("host") for name, env in envs.items()}
+        hosts = hosts_of(self.envs()) if often else {}
         with ExitStack() as files:
             read = partial(self._best, Files(self.folder, files), samples, bad)
             for own in visits.values():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlab.record import Record
-from fastlab.spec.checks import check_choice
+from fastlab.spec.checks import check_choice, digest
 from fastlab.words import one_line
 
 if TYPE_CHECKING:
@@ -70,9 +70,10 @@ class Tracker:
                 raise ValueError(f"track={name!r} needs {name}: {why}") from None
 
     @_safely
-    def begin(self, run: str, env: Mapping[str, Any]) -> None:
-        """Open a run with the environment of its rows; wandb's mode is WANDB_MODE."""
+    def begin(self, run: str, env: Mapping[str, Any], *more: Mapping[str, Any]) -> None:
+        """Open a run with the environments of its rows; wandb's mode is WANDB_MODE."""
         self._env, folder = dict(env), self._folder / "track"
+        self._more = {digest(dict(other)): other for other in more}
         how: dict[str, Any] = {"project": "fastlab", "group": self._folder.name}
         how |= {"name": run, "config": self._env}
         if self.name == "tensorboard":
@@ -91,7 +92,7 @@ class Tracker:
     def row(self, record: Record) -> None:
         """Log a record that is on disk, as the next step."""
         self._step += 1
-        self._to.log(columns(record, self._env), self._step)
+        self._to.log(columns(record, self._more.get(record.env, self._env)), self._step)
 
     @_safely
     def figure(self, rows: pd.DataFrame) -> None:

@@ -31,8 +31,9 @@ _WRITING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 class Writer:
     """The lock, and the file that rows go to; a failed write starts a new file."""
 
-    def __init__(self, folder: Path, env: dict[str, Any]) -> None:
-        self._folder, self._env, self._head = folder, env["env"], seal(env)
+    def __init__(self, folder: Path, envs: list[dict[str, Any]]) -> None:
+        self._folder, self._env = folder, envs[0]["env"]
+        self._head = "\n".join(map(seal, envs))
         self._fd: int | None = None
         self._lock = take_lock(folder)
         try:
@@ -43,7 +44,7 @@ class Writer:
             raise
 
     def append(self, data: dict[str, Any], durable: bool = True) -> None:
-        """Write one line, behind the env line in a new file; see Store.
+        """Write one line, behind the env lines in a new file; see Store.
 
         durable=False does not wait for the disk: a killed process loses nothing, a
         power cut may.
@@ -96,11 +97,9 @@ class Writer:
 
 def _worded(error: OSError, path: Path) -> OSError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    words = (
-        f"{error.strerror}; this row was not kept, those before it are safe: "
-        f"{'make room and ' if full else ''}run again"
-    )
-    return OSError(error.errno, words, str(path))
+    kept = "this row was not kept, those before it are safe"
+    then = "make room and run again" if full else "run again"
+    return OSError(error.errno, f"{error.strerror}; {kept}: {then}", str(path))
 
 
 def _new_name() -> str:
@@ -123,10 +122,8 @@ def _sync_folder(folder: Path) -> None:
 def torn_tail(path: Path) -> bytes:
     """What follows the last newline: empty unless a write was torn."""
     with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return b""
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        if file.read(1) in (b"", b"\n"):
             return b""
         file.seek(0)
         return file.read().rpartition(b"\n")[2]

@@ -15,7 +15,7 @@ from fastlab.clock.measure import Bench, DeviceLost, is_out_of_memory, measure
 from fastlab.clock.timing import Settings
 from fastlab.cost.memory import parameters
 from fastlab.latency.devices import Device
-from fastlab.record import Measurement
+from fastlab.record import Measurement, Record
 from fastlab.spec import point_of
 
 POINT = point_of(model="tiny-llama", prompt_len=8)
@@ -47,11 +47,25 @@ def test_an_ok_row_says_what_really_ran(bench):
     )
 
 
+def test_stages_are_timed_where_there_was_something_to_do(bench):
+    made = {"model": "tiny-llama", "precision": "int8", "prune_layers": 0.5}
+    first, again = (bench.measure(point_of(**made, prompt_len=n)) for n in (4, 8))
+    stages = first.measured.stages
+    names = {"load", "shrink", "quantize"}
+    assert names <= stages.keys() <= names | {"prepare"}
+    assert all(1e-4 < seconds < 60 for seconds in stages.values())
+    assert again.measured.stages.keys() <= {"prepare"}  # the model is there
+    assert Record.from_dict(first.to_dict()) == first
+    old = first.to_dict()
+    del old["measured"]["stages"]  # a row of before there were any
+    assert Record.from_dict(old).measured.stages == {}
+
+
 def test_points_that_share_a_model_build_it_once(bench, monkeypatch):
     built = []
     build = module.build
     monkeypatch.setattr(
-        module, "build", lambda p, d, t: built.append(p.label) or build(p, d, t)
+        module, "build", lambda p, *how: built.append(p.label) or build(p, *how)
     )
     for phase in ("prefill", "decode"):
         for n in (4, 8):
@@ -136,7 +150,7 @@ def test_a_gpu_that_answers_no_more_ends_the_sweep(bench, monkeypatch):
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(machine, "unsupported_reason", lambda kind, precision: "")
     bench.kind = "cuda"
-    monkeypatch.setattr(module, "build", lambda p, d: torch.nn.Identity())
+    monkeypatch.setattr(module, "build", lambda p, *how: torch.nn.Identity())
     with pytest.raises(DeviceLost, match="goes on where it stopped"):
         bench.measure(POINT)
 

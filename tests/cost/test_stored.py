@@ -155,7 +155,7 @@ def test_two_in_four_pay_in_a_long_prefill_and_not_where_launches_bind():
         for name, made in (("2:4", SEMI), ("dense", {"precision": "bf16"})):
             [times[phase, name]] = estimate([point_of(**how, **made)], h200)
     ratios = {p: times[p, "dense"].low_s / times[p, "2:4"].low_s for p, _ in times}
-    assert 1.5 < ratios["prefill"] < 2.0
+    assert 1.4 < ratios["prefill"] < 2.0
     # filling one row up to eight: two more launches for each of seven products
     more = times["decode", "2:4"].launches - times["decode", "dense"].launches
     assert more == 32 * 7 * 2

@@ -19,12 +19,13 @@ from tests.cuda.standin import standin
 from tests.shrink.test_quantize_linears import sqnr_db
 
 TURING, AMPERE, ADA, HOPPER, BLACKWELL = (7, 5), (8, 0), (8, 9), (9, 0), (10, 0)
-ALL = {*DENSE, *QUANTIZED, "autocast-bf16", "autocast-fp16"}
+ON_GPUS = [name for name in QUANTIZED if not FORMATS[name].cpu_only]
+ALL = {*DENSE, *ON_GPUS, "autocast-bf16", "autocast-fp16"}
 NEEDS_AMPERE = {"tf32", "bf16", "autocast-bf16"}
 # NVIDIA's and PyTorch's documents: bf16 and tf32 from 8.0 on, fp8 from 8.9 on. All
 # quantized formats but those in fp8 compute in bf16.
 REFUSED = {
-    TURING: NEEDS_AMPERE | set(QUANTIZED),
+    TURING: NEEDS_AMPERE | set(ON_GPUS),
     AMPERE: {"fp8", "fp8-dynamic"},
     ADA: set(),
     HOPPER: set(),
@@ -75,7 +76,7 @@ def test_tf32_is_another_product_and_fp32_is_not(gpu):
 
 @pytest.mark.parametrize("rows", [1, 16, 17, 32])
 @pytest.mark.parametrize(("n", "k"), [(64, 128), (40, 64), (33, 256)])
-@pytest.mark.parametrize("precision", QUANTIZED)
+@pytest.mark.parametrize("precision", ON_GPUS)
 def test_quantized_products_keep_to_the_operators_limits(gpu, precision, n, k, rows):
     """The stand-in refuses what ATen's CUDA sources refuse; values are as near."""
     form = FORMATS[precision]
@@ -93,7 +94,7 @@ def test_quantized_products_keep_to_the_operators_limits(gpu, precision, n, k, r
     held = sum(w.numel() * w.element_size() for w in module.parameters())
     assert held == stored_bytes(form, n, k)
     used = {"int8-dynamic": "_int_mm", "fp8-dynamic": "_scaled_mm"}
-    used |= {p: "_weight_int4pack_mm" for p in QUANTIZED if p.startswith("int4")}
+    used |= {p: "_weight_int4pack_mm" for p in ON_GPUS if p.startswith("int4")}
     fits = {"_int_mm": n % 8 == 0, "_scaled_mm": n % 16 == 0}
     name = used.get(precision)
     assert name is None or bool(gpu.kernels[name]) is fits.get(name, True)

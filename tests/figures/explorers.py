@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pandas as pd
 
 import fastlab as fl
-from fastlab.figures import article, batches, cuts, speedups
+from fastlab.figures import article, batches, cuts, frontier, speedups
 from fastlab.figures.explorer import Explorer
 from fastlab.latency.devices import Device
 from fastlab.scores.scoreboard import HOLDOUTS
@@ -105,6 +105,11 @@ def _roofs() -> Explorer:
     return cell("03", **given)
 
 
+def _frontier() -> Explorer:
+    rows = fl.table(rows_by_hand()[0]).assign(loss=0.01, front=True, name="one")
+    return cell("12", ready=rows, recipes=frontier)
+
+
 def _paying() -> Explorer:
     model = {"family": "llama", "layers": 2, "vocab": 512}
     given = {"model": model, "hidden": 256, "prompt_len": 64, "baseline": "bf16"}
@@ -119,6 +124,7 @@ MAKERS: dict[str, Callable[[], Explorer]] = {
     "counts": lambda: cell("01", prefill=point(), prompt_len=512),
     "cutting": _cutting,
     "depth": _depth,
+    "frontier": _frontier,
     "kv_growth": lambda: cell("08", batches=batches, formats=("bf16", "int8")),
     "layers_by_hidden": _sweep,
     "leave_out": _leave_out,

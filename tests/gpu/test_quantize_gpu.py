@@ -11,7 +11,7 @@ from fastlab.calls import prepare
 from fastlab.clock.quality import Reference
 from fastlab.models import numerics
 from fastlab.shrink import parts
-from fastlab.shrink.kernels import int4, quantized_linear
+from fastlab.shrink.kernels import int4, kernel_of, linear_of, quantized_linear
 from fastlab.shrink.kernels.int4 import Int4Linear
 from fastlab.shrink.quantize import quantize
 from fastlab.shrink.recipes import build
@@ -109,3 +109,21 @@ def test_quantizing_needs_no_second_model():
     quantize(model, "int4-g128")
     assert torch.cuda.max_memory_allocated() < 1.5 * before
     assert parts.stored_weight_bytes(model) < 0.6 * before
+
+
+@pytest.mark.parametrize("unroll", [1, 4, 16])
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 331, 896), (16, 512, 4864)])
+def test_unrolled_products_are_the_dequantized_ones(m, n, k, unroll):
+    unrolled = pytest.importorskip("fastlab.shrink.kernels.unrolled")
+    weight, x = torch.randn(n, k).bfloat16(), torch.randn(m, k).bfloat16()
+    held = {
+        f: kernel_of(FORMATS[f]).rounded(weight, FORMATS[f])
+        for f in ("int8", "int4-g64")
+    }
+    dense = [linear_of(FORMATS[f], (n, k), None, h).dense() for f, h in held.items()]
+    exact = [x.float() @ weight.float().t() for weight in dense]
+    eight, four = ([t.cuda() for t in h.values()] for h in held.values())
+    found = unrolled.int8_product(x.cuda(), *eight, unroll)
+    assert sqnr_db(exact[0], found.cpu()) > 40
+    found = unrolled.int4_product(x.cuda(), *four, n, unroll)
+    assert sqnr_db(exact[1], found.cpu()) > 40

@@ -160,7 +160,8 @@ def test_extrapolation_is_flagged(known):
     assert (inside.extrapolated, beyond.extrapolated) == (False, True)
     times = [np.array([1.0, 1.0])]
     seconds, half = np.array([STRETCHED / 2, 1.0]), np.full(2, 0.1)
-    each = module.Each(seconds, half, np.ones((3, 2)), np.array([True, False]))
+    outside, shared = np.array([True, False]), np.full(2, module.ALIKE)
+    each = module.Each(seconds, half, np.ones((3, 2)), outside, shared)
     assert not module._totals(times, each)[-1][0]
     flipped = each._replace(outside=~each.outside)
     assert module._totals(times, flipped)[-1][0]

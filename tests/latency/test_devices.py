@@ -105,25 +105,37 @@ def test_no_figure_is_sparse_or_of_half_rate(made):
         assert made.peak("fp16") == made.peak("bf16")
 
 
-# An independent way to the same figure: SMs x boost clock x dense fp16 FLOP per cycle
-# and SM, which is 2048 on A100, 4096 on Hopper, 1024 on Turing, Ada and A10, and half
-# of that on GeForce with fp32 accumulate (architecture whitepapers).
-@pytest.mark.parametrize(
-    ("name", "sms", "clock_hz", "flop_per_cycle"),
-    [
-        ("t4", 40, 1.59e9, 1024),
-        ("a10", 72, 1.695e9, 1024),
-        ("a100", 108, 1.41e9, 2048),
-        ("h100", 132, 1.83e9, 4096),
-        ("3090", 82, 1.695e9, 512),
-        ("4090", 128, 2.52e9, 512),
-        ("5090", 170, 2.407e9, 512),
-        ("l4", 58, 2.04e9, 1024),
-    ],
-)
-def test_fp16_peak_from_the_clock(name, sms, clock_hz, flop_per_cycle):
-    derived = sms * clock_hz * flop_per_cycle
-    assert device(name).peak("fp16") == pytest.approx(derived, rel=0.01)
+# An independent way to the same figures: SMs x boost clock x FLOP per cycle and SM.
+# fp32: two for each of 64 or 128 lanes. fp16, dense, with fp32 accumulate: 2048 on an
+# A100, 4096 on Hopper, 8192 on Blackwell, 1024 on Volta, Turing, Ada and A10, half of
+# that on GeForce, 256 on a P100's lanes (architecture whitepapers). Hopper's and
+# Blackwell's tensor cores do not reach the boost of their fp32 lanes.
+TENSOR_MHZ = {"h100": 1830, "h200": 1830, "gh200": 1830, "h100-pcie": 1620}
+TENSOR_MHZ |= {"b200": 1860, "b300": 1860, "gb200": 2060, "gb300": 2060}
+SMS = {
+    **{"t4": (40, 64, 1024), "l4": (58, 128, 1024), "a10": (72, 128, 1024)},
+    **{"a100-40gb-pcie": (108, 64, 2048), "a100-40gb": (108, 64, 2048)},
+    **{"a100-80gb-pcie": (108, 64, 2048), "a100": (108, 64, 2048)},
+    **{"l40s": (142, 128, 1024), "3090": (82, 128, 512), "4090": (128, 128, 512)},
+    **{"5090": (170, 128, 512), "h100-pcie": (114, 128, 4096)},
+    **{"h100": (132, 128, 4096), "h200": (132, 128, 4096), "gh200": (132, 128, 4096)},
+    **{"b200": (148, 128, 8192), "b300": (148, 128, 8192), "gb200": (148, 128, 8192)},
+    **{"gb300": (148, 128, 8192), "v100": (80, 64, 1024), "p100": (56, 64, 256)},
+    **{"p4": (20, 128, 0), "a40": (84, 128, 1024), "rtx-pro-6000": (188, 128, 1024)},
+}
+
+
+def test_peaks_follow_from_the_clock_in_every_nvidia_row():
+    known = {device(name).name for name in SMS}
+    assert known == {made.name for made in ALL if made.kind == "cuda"}
+    for name, (sms, lanes, flop_per_cycle) in SMS.items():
+        made = device(name)
+        fp32 = sms * 2 * lanes * made.clock_hz
+        assert made.peak("fp32") == pytest.approx(fp32, rel=0.02), name
+        tensor_hz = 1e6 * TENSOR_MHZ.get(name, made.clock_hz / 1e6)
+        if flop_per_cycle:
+            products = sms * tensor_hz * flop_per_cycle
+            assert made.peak("fp16") == pytest.approx(products, rel=0.02), name
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,25 @@ def test_an_engine_adds_its_cost_to_each_step(batch, new):
     busy = sum(share.seconds for share in breakdown(point, served)[:-1])
     assert e.seconds - busy == pytest.approx(added, rel=1e-6)
     assert e.profile == device("h100").profile + " + vllm"
+    # Of four heads that share one of keys, three read them again in each step.
+    [bare] = estimate([point], replace(served, fits=replace(served.fits, again_s=0)))
+    rows = 2 * 2 * 8 * 128 * 32 * sum(129 + i for i in range(max(1, new - 1)))
+    rate = served.fits.find("decode", "bf16").parameters["bandwidth"]
+    again = costs["again"] * 3 * batch * rows / rate
+    assert e.seconds - bare.seconds == pytest.approx(again, rel=1e-6)
+
+
+def test_an_engine_reads_the_rows_that_are_filled():
+    point = point_of(**STEP | GRAPH | {"phase": "generate", "new_tokens": 41})
+    row = 2 * 2 * point.shape.kv_heads * point.shape.head_dim * point.shape.layers
+    prompt = point.workload.prompt_len  # the prefill reads it, then each of 40 steps
+    filled = prompt + sum(prompt + 1 + i for i in range(40))
+    [all_rows], [own] = (
+        estimate([point], device("h100", engine=name)) for name in ("", "vllm")
+    )
+    assert own.kv_read_bytes == row * filled
+    assert all_rows.kv_read_bytes > own.kv_read_bytes
+    assert all_rows.peak_bytes == own.peak_bytes
 
 
 def test_an_engine_that_is_not_known_or_has_no_gpu_is_refused():
@@ -138,11 +157,12 @@ def test_decode_of_an_8b_model_is_a_little_slower_than_its_bytes():
 @pytest.mark.parametrize(
     ("what", "most"),
     [
-        ("linear 16-bit (aic_gemm)", (11, 17, 38)),
-        ("prefill 16-bit (aic_attention_prefill)", (17, 31, 66)),
-        ("decode 16-bit (aic_attention_decode)", (16, 48, 65)),
-        ("TensorRT-LLM (llm_inference_bench)", (7, 9, 17)),
-        ("vLLM (llm_inference_bench)", (7, 9, 17)),
+        ("linear 16-bit (aic_gemm)", (10, 13, 27)),
+        ("linear fp8-dynamic (aic_gemm)", (18, 23, 47)),
+        ("prefill 16-bit (aic_attention_prefill)", (15, 23, 46)),
+        ("decode 16-bit (aic_attention_decode)", (15, 37, 60)),
+        ("TensorRT-LLM (llm_inference_bench)", (7, 7, 15)),
+        ("vLLM (llm_inference_bench)", (5, 8, 13)),
         ("PyTorch eager (neusight_forward)", (8, 15, 20)),
     ],
 )
@@ -154,7 +174,7 @@ def test_stored_scores_of_gpus_left_out(what, most):
     }
     made = rows["prior, GPU left out"]
     assert made["median"] <= most[0] and made["mean"] <= most[1]
-    assert made["p90"] <= most[2] and 87.5 <= made["inside"] <= 93.5
+    assert made["p90"] <= most[2] and 87.5 <= made["inside"] <= 94
     for other in ("datasheet roofline", "efficiencies 0.7 / 0.9"):
         assert made["median"] < rows[other]["median"]
 

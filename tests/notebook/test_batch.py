@@ -164,10 +164,12 @@ def test_rows_lie_beside_the_executed_notebook(notebook, monkeypatch):
 
 
 def test_the_page_holds_figures_and_escapes_what_is_given(notebook, executing):
-    jobs = jobs_of([notebook], [{"what": "<script>"}, {"what": "raise"}])
+    sets = [{"what": "<script>", "sizes": [8, 9]}, {"what": "raise", "sizes": [8]}]
+    jobs = jobs_of([notebook], sets)
     outcomes = list(run_batch(jobs))
     table = index.summary(outcomes)
-    assert table.columns[:3].tolist() == ["notebook", "what", "status"]
+    assert table.columns[:4].tolist() == ["notebook", "what", "sizes", "status"]
+    assert table.sizes.tolist() == ["8,9", "8"]
     assert table.status.tolist() == ["finished", "failed"]
     page = index.write_index(outcomes, notebook.parent / "out").read_text()
     assert page.count(FIGURE) == 2

@@ -18,7 +18,7 @@ from tests.small import tiny
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     made = tiny("llama", layers=2), Tokenizer()
-    monkeypatch.setattr(module, "_loaded", lambda *names: made)
+    monkeypatch.setattr(module, "load_writer", lambda *names: made)
 
 
 def test_streamed_text_and_its_speed(loaded: None) -> None:
@@ -57,7 +57,7 @@ def test_sampling_and_stops_reach_the_decoder(loaded: None) -> None:
 def test_no_option_is_ignored_and_bad_ones_load_nothing(
     monkeypatch: pytest.MonkeyPatch, options: str, words: str
 ) -> None:
-    monkeypatch.setattr(module, "_loaded", None)
+    monkeypatch.setattr(module, "load_writer", None)
     done = CliRunner().invoke(
         main, ["generate", "hi", "--model", "here", *options.split()]
     )

@@ -10,6 +10,7 @@ from fastlab.cost.memory import parameters
 from fastlab.learning.loop import Training
 from fastlab.shrink import recipes
 from fastlab.shrink.recipes import build
+from fastlab.shrink.share import distinct_layers
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec import Point, point_of
@@ -90,6 +91,20 @@ def test_a_student_is_made_once_and_kept(trained, quickly):
     assert type(again.model.layers[0].mlp.up_proj).__name__ == "Int8Linear"
     undistilled = build(student_point(trained, steps=0), trained=trained)
     assert not same_weights(first, undistilled)
+
+
+def test_a_student_learns_with_the_layers_that_it_shares(trained, quickly):
+    point = student_point(trained, prune_layers=0, distinct_layers=1)
+    first = build(point, trained=trained)
+    assert distinct_layers(first) == 1
+    again = build(
+        student_point(trained, prune_layers=0, distinct_layers=1), trained=trained
+    )
+    assert same_weights(first, again)
+    alike = build(
+        student_point(trained, 0, prune_layers=0, distinct_layers=1), trained=trained
+    )
+    assert not same_weights(first, alike)
 
 
 def test_another_cut_is_another_student(trained):

@@ -107,6 +107,10 @@ OTHERS: list[dict[str, Any]] = [
     {"precision": "int8", "prune_layers": 0.5, "sparse_ratio": 0.3, "scope": "head"},
     {"precision": "bf16", "prune_heads": 0.5, "share_bits": 4},
     {"prune_ffn": 0.5, "sparse_ratio": 0.4, "sparse_storage": "csr"},
+    {"distinct_layers": 2, "layers": 4, "precision": "bf16"},
+    {"distinct_layers": 1, "precision": "int4-g32", "model": "tiny-gpt2"},
+    {"distinct_layers": 2, "layers": 4, "prune_ffn": 0.5, "share_bits": 3},
+    {"distinct_layers": 1, "precision": "int8-dynamic", "scope": "all"},
 ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastlab import machine
 from fastlab.record import STATUSES, Measurement
 from fastlab.rows import COLUMNS, _row, table
 from fastlab.spec import grid
@@ -173,11 +175,28 @@ def test_hosts_are_not_mixed_without_a_word(tmp_path, monkeypatch):
     into = Store(tmp_path / "c")
     merge([a, b], into, mix_hosts=True)
     assert [*table(into.records(), into.envs())["host"]] == ["one", "two"]
-    monkeypatch.setattr(keeping.socket, "gethostname", lambda: "two")
+    monkeypatch.setattr(keeping, "host", lambda: {"host": "two", "boot": ""})
     check_host(b, mix=False)
     check_host(a, mix=True)
     with pytest.raises(ValueError, match="hosts one, two"):
         check_host(a, mix=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a boot id")
+def test_a_container_that_starts_under_another_name_is_the_same_host(
+    tmp_path, monkeypatch
+):
+    """Its machine's boot tells; without one its name is all that is known."""
+    store = Store(tmp_path)
+    names = ["first"]
+    monkeypatch.setattr(machine.socket, "gethostname", lambda: names[-1])
+    with store.begin(ENV | machine.host()):
+        store.append(row(1))
+    names.append("second")
+    check_host(store, mix=False)
+    monkeypatch.setattr(machine, "digest", lambda _: "of another boot")
+    with pytest.raises(ValueError, match="hosts first, second"):
+        check_host(store, mix=False)
 
 
 def test_a_row_is_of_the_host_that_visited_most(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from fastlab.record import Measurement, Quality, Record
 from fastlab.spec import point_of
+from fastlab.sweeps.rounds import hosts_of
 from fastlab.sweeps.store import pooled
 
 POINT = point_of(model="tiny-llama")
@@ -57,3 +58,12 @@ def test_what_was_lost_is_that_of_the_visit_that_asked():
     lost = Quality("fp32", "0" * 64, 0.1, 0.9, 1.0)
     made = pooled([replace(visit(1, 30), quality=lost), visit(2, 10), visit(3, 12)])
     assert made.quality == lost
+
+
+def test_a_host_is_the_same_by_its_name_or_its_boot():
+    """A container gets a new name at each start, a machine a new boot."""
+    known = [("a", "1"), ("b", "1"), ("c", "2"), ("d", ""), ("d", "3"), ("e", "")]
+    envs = {str(n): {"host": h, "boot": b} for n, (h, b) in enumerate(known)}
+    assert [*hosts_of(envs).values()] == ["b", "b", "c", "d", "d", "e"]
+    envs |= {"6": {"host": "c", "boot": "1"}, "7": {}, "8": {"host": None}}
+    assert [*hosts_of(envs).values()] == ["c", "c", "c", "d", "d", "e", "c"]

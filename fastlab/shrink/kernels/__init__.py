@@ -138,6 +138,17 @@ def quantized_linear(form: Format, weight: Tensor, bias: Tensor | None) -> Quant
     return linear_of(form, weight.shape, bias, held)
 
 
+def in_triton(x: Tensor) -> Any:
+    """unrolled.py, if it has a product for x (m, k) on this device; None if not."""
+    if x.device.type != "cuda":
+        return None
+    try:
+        unrolled = import_module(f"{__name__}.unrolled")
+    except ImportError:  # no triton
+        return None
+    return unrolled if unrolled.takes(x) else None
+
+
 def concatenate(modules: Sequence[Quantized]) -> Quantized:
     """One module with the output rows of several, in turn: bit for bit what they hold.
 

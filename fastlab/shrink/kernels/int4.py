@@ -16,6 +16,7 @@ from torch.nn import functional
 from fastlab.shrink.kernels import (
     Quantized,
     by_blocks,
+    in_triton,
     native,
     rounded_rows,
     stored_scale,
@@ -106,6 +107,9 @@ class Int4Linear(Quantized):
     def product(self, x: Tensor) -> Tensor:
         """torch's int4 product of this device, else by the dequantized weight."""
         if self.layout == "plain":
+            if unrolled := in_triton(x):
+                n = self.out_features
+                return unrolled.int4_product(x, self.packed, self.pairs, n)
             return super().product(x)
         if x.device.type != self.layout:
             raise RuntimeError(

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastlab.shrink.kernels import RowLinear, by_blocks, fixed, native, rounded_rows
+from fastlab.shrink.kernels import (
+    RowLinear,
+    by_blocks,
+    fixed,
+    in_triton,
+    native,
+    rounded_rows,
+)
 from fastlab.spec.formats import INT8, Format
 
 aten = torch.ops.aten
@@ -33,6 +40,8 @@ class Int8Linear(RowLinear):
         if _has_int8_product(x):
             x, scales = x.contiguous(), self.scales.to(x.dtype)
             return aten._weight_int8pack_mm(x, self.weight, scales)
+        if unrolled := in_triton(x):
+            return unrolled.int8_product(x, self.weight, self.scales)
         return super().product(x)
 
 

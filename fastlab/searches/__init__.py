@@ -1,0 +1,1 @@
+"""Find the fastest: estimate all candidates, measure the few that may be it."""

@@ -1,0 +1,180 @@
+"""All candidates estimated: which cannot be it, and what is believed of the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastlab.cost.memory import RESERVE
+from fastlab.latency.devices import Device
+from fastlab.latency.estimates import estimate
+from fastlab.searches.beliefs import Beliefs, codes_of
+from fastlab.searches.engine import Goal
+from fastlab.searches.quality import Losses
+from fastlab.searches.spaces import Candidate
+from fastlab.spec.checks import check_number
+from fastlab.spec.scenarios import Targets
+from fastlab.spec.unsupported import unsupported
+from fastlab.words import digits, si, times
+
+TIMES = ("e2e_s", "ttft_s", "tpot_s")
+BLANK: dict[str, Any] = {  # of what cannot run
+    **dict.fromkeys((*TIMES, "low_s"), math.nan),
+    **{"flops": 0, "launches": 0, "peak_bytes": math.nan, "last": None},
+}
+
+
+@dataclass
+class Plan:
+    """n candidates, and what is known of them before any is measured.
+
+    found: of each its estimated times, low_s, flops, launches, peak_bytes. why: what is
+    held against those that are left out. shares [n]: FLOPs over the most of any, which
+    is C; unit_s: the seconds of that one.
+    """
+
+    candidates: list[Candidate]
+    found: list[dict[str, Any]]
+    goal: Goal
+    losses: Losses
+    wanted: Mapping[str, float]
+    why: dict[int, str]
+    shares: np.ndarray
+    unit_s: float
+
+    def scaled(self, i: int, seconds: float) -> dict[str, float]:
+        """The times of a candidate, in the estimate's proportion."""
+        own = self.found[i]
+        return {n: own[n] * seconds / own["e2e_s"] for n in TIMES if n in own}
+
+
+def plan(
+    candidates: Sequence[Candidate],
+    device: Device,
+    targets: Targets | None = None,
+    floor: float | None = None,
+    lam: float = math.inf,
+) -> Plan:
+    """Estimate all on a device; leave out what cannot run, fit or meet the targets.
+
+    lam: what T is worth beside C: C / C0 + lam x T / T0 is made least, FLOPs and
+    seconds over those of the candidate with most FLOPs; inf: T alone. Raises ValueError
+    where none is left, with what would be needed.
+    """
+    if lam != math.inf:
+        check_number("lam", lam)
+    every, wanted = [*candidates], targets.seconds if targets else {}
+    found, why = _estimated(every, device, wanted)
+    flops = np.array([own["flops"] for own in found], float)
+    most = int(flops.argmax())
+    shares, unit_s = flops / flops[most], found[most]["e2e_s"]
+    limits = np.array([own["e2e_s"] / (excess(own, wanted) or 1e-9) for own in found])
+    goal = Goal(beliefs_of(every, found), limits, shares * unit_s / lam)
+    losses = Losses([own.point for own in every], floor)
+    return Plan(every, found, goal, losses, wanted, why, shares, unit_s)
+
+
+def _estimated(
+    every: Sequence[Candidate], device: Device, wanted: Mapping[str, float]
+) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """What is estimated, and why some are left out; ValueError where all are."""
+    reasons = [[unsupported(p, device) for p, _ in own.calls] for own in every]
+    why = {
+        i: f"cannot run: {next(filter(None, r))}"
+        for i, r in enumerate(reasons)
+        if any(r)
+    }
+    runs = [i for i in range(len(every)) if i not in why]
+    if not runs:
+        raise ValueError(f"no candidate runs on {device.name}: {why[0]}")
+    points = [*dict.fromkeys(p for i in runs for p, _ in every[i].calls)]
+    each = dict(zip(points, estimate(points, device), strict=True))
+    found = [BLANK] * len(every)
+    for i in runs:
+        found[i] = told = every[i].total([each[p] for p, _ in every[i].calls])
+        at_best = told["low_s"] / told["e2e_s"]
+        low = {name: told[name] * at_best for name in TIMES if name in told}
+        if words := misfit(told, device) or missed(low, wanted, " at best"):
+            why[i] = words
+    if len(why) == len(every):
+        raise ValueError(_nobody(every, found, runs, why, wanted))
+    return found, why
+
+
+def misfit(own: Mapping[str, Any], device: Device) -> str:
+    """That the memory is too small, in words; "" where it fits."""
+    need, room = own["peak_bytes"], device.memory_bytes * (1 - RESERVE)
+    return f"memory: needs {si(need, 'B')} of {si(room, 'B')}" * (need > room)
+
+
+def missed(own: Mapping[str, float], wanted: Mapping[str, float], how: str = "") -> str:
+    """Which target these times miss, in words; "" where they meet all."""
+    for name, most in wanted.items():
+        if own.get(name, 0.0) > most:
+            took = f"{digits(own[name] * 1e3)} ms{how} of {digits(most * 1e3)}"
+            return f"target: {name.removesuffix('_s')} {took}"
+    return ""
+
+
+def excess(own: Mapping[str, float], wanted: Mapping[str, float]) -> float:
+    """By what factor the times miss the targets, the worst of them."""
+    return max((own.get(name, 0.0) / most for name, most in wanted.items()), default=0)
+
+
+def _nobody(
+    every: Sequence[Candidate],
+    found: Sequence[Mapping[str, Any]],
+    runs: Sequence[int],
+    why: Mapping[int, str],
+    wanted: Mapping[str, float],
+) -> str:
+    """Why no candidate is left: which comes closest, and what it would need."""
+    fits = [i for i in runs if why[i].startswith("target")]
+    if not fits:
+        best = min(runs, key=lambda i: found[i]["peak_bytes"])
+        return (
+            f"no candidate fits; the closest is {every[best].point.label}, {why[best]}"
+        )
+    best = min(fits, key=lambda i: excess(found[i], wanted))
+    return (
+        f"no candidate can meet the targets; closest is {every[best].point.label}, "
+        f"{why[best]}, {times(excess(found[best], wanted))} the target as estimated: "
+        "it needs smaller models in the space, a faster device (--on), or more time"
+    )
+
+
+def beliefs_of(every: Sequence[Candidate], found: Sequence[dict[str, Any]]) -> Beliefs:
+    """Kinds, ways, and classes: what the estimate cannot tell apart has one time."""
+    recipes, shapes = zip(
+        *[(c.point.recipe, c.point.built_shape) for c in every], strict=True
+    )
+    kinds = [(c.point.recipe.precision, c.point.workload.phase) for c in every]
+    ways = [(r.runtime, r.cache, r.attention, r.storage, r.unroll) for r in recipes]
+    same = [
+        (s.family, r.scope, own["last"])
+        for s, r, own in zip(shapes, recipes, found, strict=True)
+    ]
+    places = np.array(
+        [
+            (
+                s.layers,
+                s.hidden,
+                c.point.workload.batch,
+                c.point.workload.prompt_len,
+                own["launches"],
+            )
+            for c, s, own in zip(every, shapes, found, strict=True)
+        ]
+    )
+    seconds = [own["e2e_s"] if own["last"] else 1.0 for own in found]
+    return Beliefs(
+        np.log(seconds),
+        codes_of(kinds),
+        codes_of(ways),
+        codes_of([*zip(kinds, ways, same, strict=True)]),
+        np.log(np.maximum(places, 1)),
+    )

@@ -1,0 +1,88 @@
+"""What may be run: the recipes of a space, and the calls that answer a request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fastlab.record import Estimate
+from fastlab.spec.point import Point, Workload
+from fastlab.spec.scenarios import Scenario
+from fastlab.sweeps.files import SweepFile, read_sweep
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A request's point, and the calls of which its time is made.
+
+    calls: (point, how often it counts): a prefill and the decode steps after it, at the
+    mean length of the cache; or the request itself, which is how runtimes that only
+    generate are timed, after a prefill that gives its TTFT alone.
+    """
+
+    point: Point
+    calls: tuple[tuple[Point, int], ...]
+
+    def seconds(self, each: Sequence[float]) -> dict[str, float]:
+        """e2e_s, ttft_s, and where there are more tokens tpot_s, of the calls' own."""
+        work = self.point.workload
+        whole = sum(s * n for s, (_, n) in zip(each, self.calls, strict=True))
+        told = {"e2e_s": whole, "ttft_s": each[0]}
+        if work.phase == "generate" and work.new_tokens > 1:
+            told["tpot_s"] = (whole - each[0]) / (work.new_tokens - 1)
+        return told
+
+    def total(self, each: Sequence[Estimate]) -> dict[str, Any]:
+        """Its estimated times, low_s, FLOPs, launches, and the most bytes at once."""
+        names, counts = ("low_s", "flops", "launches"), [n for _, n in self.calls]
+        pairs = [*zip(each, counts, strict=True)]
+        added = {name: sum(getattr(e, name) * n for e, n in pairs) for name in names}
+        most = {"peak_bytes": max(e.peak_bytes for e in each), "last": each[-1]}
+        return self.seconds([e.seconds for e in each]) | added | most
+
+
+def candidate(point: Point) -> Candidate:
+    """The calls of a request; of any other point the point itself."""
+    work, recipe = point.workload, point.recipe
+    if work.phase != "generate":
+        return Candidate(point, ((point, 1),))
+    engine = recipe.engine
+    sizes: Any = {"batch": work.batch, "prompt_len": work.prompt_len}
+    reads = "eager" if "prefill" not in engine.phases else recipe.runtime
+    first = replace(
+        point,
+        workload=Workload("prefill", logits="last", **sizes),
+        recipe=replace(recipe, runtime=reads, unroll=1),
+    )
+    if work.new_tokens == 1:
+        return Candidate(point, ((first, 1),))
+    if "decode" not in engine.phases or recipe.unroll > 1:
+        return Candidate(point, ((first, 0), (point, 1)))
+    sizes["prompt_len"] += math.ceil(work.new_tokens / 2) - 1
+    step = replace(point, workload=Workload("decode", **sizes))
+    return Candidate(point, ((first, 1), (step, work.new_tokens - 1)))
+
+
+def read_space(
+    path: str | Path, scenario: Scenario | None = None, model: str = ""
+) -> tuple[SweepFile, list[Candidate]]:
+    """A space, which is written as a sweep file, and its candidates.
+
+    scenario: what is asked of each; without one, the calls that the file names. model:
+    for all its grids. Raises ValueError as `read_sweep`, and for fields in the file
+    that scenario or model give.
+    """
+    beside: dict[str, Any] = {"model": model} if model else {}
+    if scenario:  # calls that any model has room for, until its own are known
+        writes = scenario.answer.at(scenario.targets.percentile) > 1
+        call = {"phase": "generate", "new_tokens": 2} if writes else {}
+        beside |= {"phase": "prefill", "batch": 1, "prompt_len": 1} | call
+    space = read_sweep(path, beside=beside)
+    points = space.points
+    if scenario:
+        works = {shape: scenario.workload(shape) for shape in {p.shape for p in points}}
+        points = [replace(point, workload=works[point.shape]) for point in points]
+    return space, [candidate(point) for point in dict.fromkeys(points)]
