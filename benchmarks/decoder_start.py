@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """What one process takes from its start to its steps."""
     start = time.perf_counter()
     import torch
-    import transformers
+    from transformers.models.llama import modeling_llama
 
     from fastlab.figures.decode import ladder_points
     from fastlab.runtime.engines import prepare
@@ -41,15 +42,10 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     point = ladder_points(options.model, ("bf16",), prompt_len=options.prompt)[0]
-    fields = {"scope": options.scope} if options.scope else {}
-    recipe = Recipe(
-        options.precision, cache="static", runtime=options.runtime, **fields
-    )
-    point = (
-        point.with_(recipe=recipe) if hasattr(point, "with_") else _with(point, recipe)
-    )
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
+    how: dict[str, Any] = {"cache": "static", "runtime": options.runtime}
+    how |= {"scope": options.scope} if options.scope else {}
+    point = replace(point, recipe=Recipe(options.precision, **how))
+    assert modeling_llama  # imported before anything is built
     found: dict[str, Any] = {"precision": options.precision, "scope": options.scope}
     found |= {"imports_s": time.perf_counter() - start, "imports_mb": resident()}
     start = time.perf_counter()
@@ -71,12 +67,6 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     found["peak_mb"] = resident("VmHWM")
     found["cache"] = dict(torch._dynamo.utils.counters["inductor"])
     return {n: v / 1e6 if n.endswith("_mb") else v for n, v in found.items()}
-
-
-def _with(point: Any, recipe: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(point, recipe=recipe)
 
 
 def main() -> int:
