@@ -16,7 +16,6 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """What one process takes from its start to its steps."""
     start = time.perf_counter()
     import torch
-    from transformers.models.llama import modeling_llama
+    import transformers
 
     from fastlab.figures.decode import ladder_points
     from fastlab.runtime.engines import prepare
@@ -42,10 +41,15 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     point = ladder_points(options.model, ("bf16",), prompt_len=options.prompt)[0]
-    how: dict[str, Any] = {"cache": "static", "runtime": options.runtime}
-    how |= {"scope": options.scope} if options.scope else {}
-    point = replace(point, recipe=Recipe(options.precision, **how))
-    assert modeling_llama  # imported before anything is built
+    fields = {"scope": options.scope} if options.scope else {}
+    recipe = Recipe(
+        options.precision, cache="static", runtime=options.runtime, **fields
+    )
+    point = (
+        point.with_(recipe=recipe) if hasattr(point, "with_") else _with(point, recipe)
+    )
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
     found: dict[str, Any] = {"precision": options.precision, "scope": options.scope}
     found |= {"imports_s": time.perf_counter() - start, "imports_mb": resident()}
     start = time.perf_counter()
@@ -67,6 +71,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     found["peak_mb"] = resident("VmHWM")
     found["cache"] = dict(torch._dynamo.utils.counters["inductor"])
     return {n: v / 1e6 if n.endswith("_mb") else v for n, v in found.items()}
+
+
+def _with(point: Any, recipe: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(point, recipe=recipe)
 
 
 def main() -> int:
