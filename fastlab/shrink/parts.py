@@ -144,6 +144,7 @@ def take_apart(model: nn.Module) -> None:
         for name in stacks_of(module):
             stack = getattr(module, name)
             if isinstance(stack, Tensor):
+                filled(stack)  # with its random numbers, if they were to come later
                 delattr(module, name)
                 linears = map(_linear, _turned(module, stack))
                 setattr(module, name, nn.ModuleList(linears))

@@ -261,3 +261,15 @@ def test_a_folder_whose_code_reads_weights_is_refused(tmp_path: Path) -> None:
     save(models.build(point_of("mamba")), tmp_path)
     with pytest.raises(ValueError, match="weights cannot be int8: MambaMixer reads"):
         load(tmp_path, precision="int8")
+
+
+def test_stacks_that_are_drawn_later_are_drawn_before_they_are_taken_apart() -> None:
+    """Stacks of 2^22 numbers get theirs when their turn comes."""
+    import fastlab as fl
+
+    size = {"family": "mixtral", "layers": 1, "hidden": 256, "ffn": 1024, "vocab": 64}
+    [dense], [eight] = (fl.grid(**size, precision=p) for p in ("fp32", "int8"))
+    ids = torch.arange(8)[None]
+    with torch.inference_mode():
+        exact, found = (fl.build(p)(ids).logits.float() for p in (dense, eight))
+    assert (found - exact).norm() < 0.1 * exact.norm()
