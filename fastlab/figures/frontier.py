@@ -25,13 +25,13 @@ RING: dict[str, Any] = {"fill": "none", "size": 17, "color": PINK}
 
 
 def name(point: Point) -> str:
-    """A recipe in a few words: "bf16, 50 % less layers by influence, taught again"."""
+    """A recipe in words: "bf16, 50 % of layers cut by influence, taught again"."""
     recipe, cut = point.recipe, point.recipe.pruning
     words = [recipe.precision]
     for kind in RATIOS:
         by = cut.layer_choice if kind == "layers" else cut.importance
         if share := getattr(cut, kind):
-            words.append(f"{percent(share)} less {kind} by {by}")
+            words.append(f"{percent(share)} of {kind} cut by {by}")
     if recipe.sparsity:
         zeros = recipe.sparsity.pattern or percent(recipe.sparsity.ratio)
         words.append(f"{zeros} zeros")
