@@ -93,7 +93,7 @@ def joins_of(model: nn.Module, groups: Sequence[Sequence[Any]], device: str) -> 
     """What pays: all of it, but for dense 16-bit weights on a CPU nothing.
 
     Their products are loops (`OneRow`) that the compiler runs side by side as they are,
-    also from layer to layer: made one they took 5 % longer, with layers apart 10 %.
+    also from layer to layer: made one, or with layers apart, they took longer.
     """
     packed = any(isinstance(module, Quantized) for module in model.modules())
     if device == "cpu" and dtype_of(model) in HALF and not packed:
