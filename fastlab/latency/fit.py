@@ -57,7 +57,8 @@ def fit(
     """Fit one class of operations at one precision; `without` drops terms by name.
 
     Samples with a NaN or non-positive time are skipped and listed. ValueError where
-    classes, precisions or devices are mixed, or points fewer than parameters.
+    classes, precisions or devices are mixed, or points fewer than parameters; those of
+    LANES need none, since what is public about other GPUs says them.
     """
     good, skipped = usable(samples)
     kind, precision = _only("class", map(class_of, good)), good[0].precision
@@ -65,10 +66,11 @@ def fit(
     if _only("device", (sample.device for sample in good)) not in ("", device.name):
         raise ValueError(f"samples of {good[0].device} do not fit {device.name}")
     priors = {k: v for k, v in _priors(kind, good, device).items() if k not in without}
-    if len(good) < len(priors):
+    open_ones = [name for name in priors if kind != "decode" or name not in LANES]
+    if len(good) < len(open_ones):
         raise ValueError(
-            f"{kind} {precision}: {len(good)} usable samples for {len(priors)} "
-            f"parameters ({', '.join(priors)})" + _listed(skipped)
+            f"{kind} {precision}: {len(good)} usable samples for {len(open_ones)} "
+            f"parameters ({', '.join(open_ones)})" + _listed(skipped)
         )
     work = work_of(good)
     # Movers of bytes have one dimension, which the bandwidth explains: a residual there

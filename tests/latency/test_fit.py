@@ -173,6 +173,17 @@ def test_samples_that_do_not_suffice_are_refused(profile):
         fit([], profile)
 
 
+def test_a_gpus_decode_is_fitted_to_six_points(profile):
+    """Its seven parameters have two that other GPUs say; a quick calibration has six."""
+    gpu = replace(device("h100"), name=profile.name)
+    some = [replace(s, precision="bf16") for s in attentions("decode")]
+    found = fit(some[::7], gpu).parameters
+    lanes = gpu.product_rate("fp32")
+    assert found["row_s"] == pytest.approx(7e5 / lanes, rel=0.5)
+    with pytest.raises(ValueError, match="decode bf16: 4 usable samples for 5 param"):
+        fit(some[:4], gpu)
+
+
 seconds = st.floats(1e-6, 1.0)
 
 
