@@ -23,7 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import ContinuousBatchingConfig, GenerationConfig
+from torch.nn.functional import scaled_dot_product_attention as attend
+from transformers import (
+    AttentionInterface,
+    ContinuousBatchingConfig,
+    GenerationConfig,
+)
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.generation.continuous_batching import requests as requests_of
 
@@ -51,7 +56,7 @@ class OwnTime(CpuClock):
 
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values of all slots; a call reads and writes those of `slots` alone."""
+    """Keys and values of all slots; a call writes those of `slots` alone."""
 
     def __init__(self, shape: Any, length: int, place: dict[str, Any]) -> None:
         super().__init__()
@@ -60,20 +65,33 @@ class SlotLayer(CacheLayerMixin):
         self.place, self.is_initialized = place, True
 
     def update(self, keys: Any, values: Any, *_: Any, **__: Any) -> Any:
-        slots, at, end = (self.place[n] for n in ("slots", "at", "end"))
+        slots, at = torch.tensor(self.place["slots"]), self.place["at"]
         for own, new in ((self.keys, keys), (self.values, values)):
             own[slots[:, None], :, at] = new.transpose(1, 2)
-        return self.keys[slots, :, :end], self.values[slots, :, :end]
+        return self.keys, self.values
 
     def lazy_initialization(self, *_: Any) -> None: ...
     def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
-        return self.place["end"], 0
+        return max(self.place["ends"]), 0
 
     def get_seq_length(self, *_: Any) -> int:
-        return self.place["end"] - self.place["at"].shape[1]
+        return max(self.place["ends"]) - self.place["at"].shape[1]
 
     def get_max_length(self) -> int:
         return self.keys.shape[2]
+
+
+def ragged(place: dict[str, Any], module: Any, query: Any, key: Any, value: Any,
+           _: Any, scaling: float, **__: Any) -> tuple[Any, None]:  # fmt: skip
+    """Attention of each slot to as many rows as it has, and no more."""
+    found = []
+    for q, slot, end in zip(query, place["slots"], place["ends"], strict=True):
+        k, v, new = key[slot, :, :end], value[slot, :, :end], q.shape[1]
+        mask = torch.ones(new, end, dtype=torch.bool).tril(end - new)
+        how = {"scale": scaling, "enable_gqa": True}
+        how["attn_mask"] = mask if new > 1 else None
+        found.append(attend(q[None], k[None], v[None], **how))
+    return torch.cat(found).transpose(1, 2), None
 
 
 class Loop:
@@ -86,6 +104,8 @@ class Loop:
         layers = [SlotLayer(shape, length, self.place) for _ in range(shape.layers)]
         self.cache = Cache(layers=layers)
         self.turns, self.slow, self.usual = 0, 1.0, 0.0
+        AttentionInterface.register("ragged", partial(ragged, self.place))
+        self.model.set_attn_implementation("ragged")
 
     def step(self, *how: Any) -> tuple[Any, float]:
         """The next tokens, and seconds of a machine as fast as it was at first."""
@@ -114,13 +134,11 @@ class Loop:
     def run(self, slots: Sequence[int], ids: torch.Tensor, pasts: Sequence[int]) -> Any:
         """Read ids (slots, new) after so many positions of each; the next tokens."""
         at = torch.tensor(pasts)[:, None] + torch.arange(ids.shape[1])
-        end = max(pasts) + ids.shape[1]
-        self.place.update(slots=torch.tensor(slots), at=at, end=end)
-        mask = (torch.arange(end) <= at[..., None])[:, None]
+        ends = [past + ids.shape[1] for past in pasts]
+        self.place.update(slots=slots, at=at, ends=ends)
         out = self.model(
             input_ids=ids,
             position_ids=at,
-            attention_mask=mask,
             past_key_values=self.cache,
             logits_to_keep=1,
         )
@@ -211,8 +229,11 @@ def as_rows(loop: Loop, points: Sequence[Point]) -> list[float]:
     settings, clock = fl.Settings.for_device("cpu", budget_s=0.1), OwnTime()
     found = []
     for point in points:
-        before, call = loop.drift(), fl.prepare(loop.model, point, "cpu")
+        before = loop.drift()
+        loop.model.set_attn_implementation(point.recipe.attention)
+        call = fl.prepare(loop.model, point, "cpu")
         seconds = fl.time_call(call, settings, clock).seconds
+        loop.model.set_attn_implementation("ragged")
         found.append(seconds / ((before + loop.drift()) / 2))
     return found
 
