@@ -174,7 +174,7 @@ def test_samples_that_do_not_suffice_are_refused(profile):
 
 
 def test_a_gpus_decode_is_fitted_to_six_points(profile):
-    """Two of its seven parameters other GPUs say; a quick calibration has six points."""
+    """Other GPUs say two of its seven parameters; a quick calibration has six."""
     gpu = replace(device("h100"), name=profile.name)
     some = [replace(s, precision="bf16") for s in attentions("decode")]
     found = fit(some[::7], gpu).parameters
