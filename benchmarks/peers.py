@@ -210,6 +210,7 @@ def measure(
             alive.append(Process(name, form, path, options))
             if took := alive[-1].start(drawn(0, options)):
                 rows.append((name, form, 0, "start_s", took))
+                print(f"{name} {form}: ready after {took:.0f} s", flush=True)
             else:
                 alive.pop().stop()
         number = 0
