@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from fastlab.clock.timing import Settings
 from fastlab.figures.decode import ladder_points, rung_of, rungs
 from fastlab.rows import table
 from fastlab.spec import Point
+from fastlab.spec.formats import FORMATS
 from fastlab.spec.grids import flat
 from fastlab.sweeps.run import measured, rows_of, terminal_progress
 from fastlab.sweeps.store import Store
@@ -34,9 +36,9 @@ PRECISIONS = ("bf16", "fp32", "int8", "int4-g64")
 PROMPT = 128
 
 
-def points(model: str) -> dict[str, Point]:
+def points(model: str, precisions: Sequence[str] = PRECISIONS) -> dict[str, Point]:
     """The point of each rung by its name, which tells the precision where not bf16."""
-    found = ladder_points(MODELS[model], PRECISIONS, prompt_len=PROMPT)
+    found = ladder_points(MODELS[model], precisions, prompt_len=PROMPT)
     return {_name(p.recipe.precision, rung_of(flat(p))): p for p in found}
 
 
@@ -62,7 +64,7 @@ def main() -> int:
     kind = machine.torch_device(options.device)
     settings = Settings.for_device(kind, budget_s=options.budget_s, n_min=5)
     bench, store = Bench.for_device(kind, settings), Store(options.out)
-    asked = points(options.model)
+    asked = points(options.model, options.precisions)
     if options.only:
         asked = {n: p for n, p in asked.items() if any(o in n for o in options.only)}
     for _ in measured(list(asked.values()), store, bench, terminal_progress):
@@ -79,6 +81,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="results/ladder")
     parser.add_argument("--budget-s", type=float, default=4.0)
+    several = {"nargs": "+", "choices": FORMATS, "default": PRECISIONS}
+    parser.add_argument("--precisions", **several, help="every rung of the first")
     parser.add_argument("--only", nargs="*", help="rungs whose names hold one of these")
     return parser.parse_args()
 

@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     recipe = Recipe(
         options.precision, cache="static", runtime=options.runtime, **fields
     )
-    point = (
-        point.with_(recipe=recipe) if hasattr(point, "with_") else _with(point, recipe)
-    )
+    point = replace(point, recipe=recipe)
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     found: dict[str, Any] = {"precision": options.precision, "scope": options.scope}
@@ -71,12 +70,6 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     found["peak_mb"] = resident("VmHWM")
     found["cache"] = dict(torch._dynamo.utils.counters["inductor"])
     return {n: v / 1e6 if n.endswith("_mb") else v for n, v in found.items()}
-
-
-def _with(point: Any, recipe: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(point, recipe=recipe)
 
 
 def main() -> int:

@@ -157,9 +157,9 @@ class Static(Eager):
 class LlamaCpp(Engine):
     """llama.cpp by the library in llama-cpp-python, from files that `gguf` writes.
 
-    Built with CMAKE_ARGS="-DGGML_NATIVE=ON"; where its AMX code ends the process with
-    SIGILL (0.3.36 and gcc 12: tiles are used before they are configured), also with
-    -DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8.
+    Built with CMAKE_ARGS="-DGGML_NATIVE=ON -DCMAKE_CXX_FLAGS=-fno-dse": gcc 12.2 takes
+    the sizes of AMX tiles for dead stores, and 8-bit and 4-bit files then end in SIGILL
+    (0.3.36; llama.cpp's pull request 26954, open, is about the same).
     """
 
     needs = ("llama_cpp", "gguf")

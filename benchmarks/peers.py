@@ -6,13 +6,14 @@ The minutes are those of the measuring; once, before, models are written (10 GB 
 size, minutes), and each process starts (its seconds are in the table).
 
 Engines are measured where they are installed, an absent one is said in a line. In a
-venv of their own, beside what fastlab needs, without their dependencies on it:
+venv of their own, which sees fastlab's packages by a .pth file with the path of their
+site-packages, and without their dependencies:
 
     pip install --no-deps gguf ctranslate2 openvino openvino-telemetry nncf pydot \
         tabulate scikit-learn joblib threadpoolctl onnx onnxruntime ml_dtypes protobuf \
         flatbuffers onnxruntime-genai onnx_ir onnxscript llama-cpp-python diskcache
 
-with CMAKE_ARGS="-DGGML_NATIVE=ON" for llama-cpp-python (see peer_engines.LlamaCpp).
+with CMAKE_ARGS for llama-cpp-python (see peer_engines.LlamaCpp).
 
 Random weights are written once in each engine's own format, under --models. Formats of
 one width are a group: each engine lives in a process of its own, and all are asked in
@@ -209,6 +210,7 @@ def measure(
             alive.append(Process(name, form, path, options))
             if took := alive[-1].start(drawn(0, options)):
                 rows.append((name, form, 0, "start_s", took))
+                print(f"{name} {form}: ready after {took:.0f} s", flush=True)
             else:
                 alive.pop().stop()
         number = 0
