@@ -166,7 +166,7 @@ def _fastest(table: pd.DataFrame) -> str:
         return nothing_measured(table)
     row = table.loc[table["tokens_per_s"].astype(float).idxmax()]
     fastest = f"{row['precision']}, {row['rung']}, {digits(row['tokens_per_s'])}/s"
-    if row["speedup"] != row["speedup"]:
+    if row["speedup"] != row["speedup"] or row["speedup"] == 1:  # eager itself
         return f"fastest: {fastest}"
     gains = f"{times(row['speedup'])} over eager"
     return f"fastest: {fastest}, {gains} (predicted {times(row['predicted_speedup'])})"

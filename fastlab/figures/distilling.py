@@ -107,13 +107,13 @@ def students(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     step, loss (nats per token), bits_per_byte (of those that learned from the text).
     """
     taught, pairs = runs["kind"] == "distilled", runs[runs["kind"] != "dense"]
-    text = "bits_per_byte", "bits per byte", "learning from the text, ◆ all of it"
+    text = "bits_per_byte", "bits per byte", "learning from the text; ◆ all held-out text"
     teacher = "loss", "nats per token", "the loss of distilling, from the teacher"
     panels = [_learning(runs[~taught], curves, *text)]
     panels += [_learning(runs[taught], curves, *teacher), _pairs(pairs)]
     said = [
         f"{more(known.min())} to {more(known.max())} {when}"
-        for name, when in (("before", "when cut"), ("after", "when taught"))
+        for name, when in (("before", "when cut"), ("after", "when distilled"))
         if len(known := pairs[name].dropna())
     ]
     title = f"Bits per byte over the dense model's: {', '.join(said) or 'none judged'}"
