@@ -128,10 +128,9 @@ def ladder(table: pd.DataFrame, subject: str) -> Figure:
     rung that cannot run says why; a bar with a hatch was measured with too much spread.
     """
     whole = table["phase"] == "generate"
+    line = table["rung"].str.removeprefix("generate, ")
     rows = table.assign(
-        line=table["rung"]
-        .str.removeprefix("generate, ")
-        .replace(read_points("ladder")["labels"]),
+        line=line.replace(read_points("ladder")["labels"]),
         group=table["precision"].where(~whole, WHOLE),
         noisy=table["flags"].astype(str).str.contains("noisy"),
     ).iloc[np.argsort(whole, kind="stable")]

@@ -12,7 +12,7 @@ import pandas as pd
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import ENDS, Axis, Layer, Panel
-from fastlab.figures.style import BLACK, GREY, ORANGE, PINK, color_of
+from fastlab.figures.style import GREY, ORANGE, PINK, color_of
 from fastlab.record import Record
 from fastlab.spec.point import Point
 from fastlab.spec.pruning import RATIOS
@@ -22,6 +22,7 @@ LEAST = 1e-3  # losses up to this are drawn alike
 LOSSES = (LEAST, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
 DRAWN = ("measured_ms", "drawn")
 RING: dict[str, Any] = {"fill": "none", "size": 17, "color": PINK}
+LOSER: dict[str, Any] = {"color": ORANGE, "marker": "X"}
 
 
 def name(point: Point) -> str:
@@ -73,10 +74,9 @@ def _lost(share: float) -> str:
 
 def _marks(rows: pd.DataFrame, said: str, **look: Any) -> list[Layer]:
     """A layer for each precision."""
-    groups = rows.groupby("precision", sort=False)
     return [
         points(own, *DRAWN, f"{p}, {said}", color=color_of(p), **look)
-        for p, own in groups
+        for p, own in rows.groupby("precision", sort=False)
     ]
 
 
@@ -93,15 +93,12 @@ def visited(rows: pd.DataFrame, title: str) -> Figure:
     seen = rows[rows["visit"].notna()]
     look: dict[str, Any] = {"hollow": True, "size": 4, "ends": ENDS, "pale": True}
     layers = [points(rows, "order", "estimated_ms", "estimated", color=GREY, **look)]
-    layers += [
-        points(own, "order", "measured_ms", name, color=color, marker=marker)
-        for name, own, color, marker in (
-            ("measured, loses too much", seen[~seen["good"]], ORANGE, "X"),
-            ("measured, good enough", seen[seen["good"]], BLACK, "o"),
-        )
-    ]
-    best = rows[rows["chosen"]]
-    layers.append(points(best, "order", "measured_ms", "the choice", **RING))
+    for name, own, mark in (
+        ("measured, loses too much", seen[~seen["good"]], LOSER),
+        ("measured, good enough", seen[seen["good"]], {}),
+        ("the choice", rows[rows["chosen"]], RING),
+    ):
+        layers.append(points(own, "order", "measured_ms", name, **mark))
     panel = Panel(x, y, layers, key="upper left")
     told = ["order", "name", "estimated_ms", *ENDS, "measured_ms", "loss", "visit"]
     return Figure([panel], title, rows[told], size=(9.6, 4.8))
