@@ -21,7 +21,8 @@ def digits(value: float) -> str:
 
 def times(ratio: float) -> str:
     """A ratio read the same way on both sides of one: 1.25 is ×1.25, 0.8 is ÷1.25."""
-    return f"×{digits(ratio)}" if ratio >= 1 else f"÷{digits(1 / ratio)}"
+    near = ratio > 1 / SAME  # what would be written ÷1.00 too
+    return f"×{digits(max(ratio, 1.0))}" if near else f"÷{digits(1 / ratio)}"
 
 
 def factor(ratio: float) -> str:

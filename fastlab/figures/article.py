@@ -249,11 +249,8 @@ def targets(
     named = "step", "device", "estimated_ms", "estimated ms"
     basis = dict(zip(table["device"], table["basis"], strict=True))
     lines = {device: f"{device}\n({how})" for device, how in basis.items()}
-    at, cells = (
-        "step: estimated milliseconds",
-        tiles(rows, *named, words="said", **look),
-    )
-    panel = Panel(Axis(at, names=[*steps]), Axis("device", names=lines), [cells])
+    cells, x = tiles(rows, *named, words="said", **look), "step: estimated milliseconds"
+    panel = Panel(Axis(x, names=[*steps]), Axis("", names=lines), [cells])
     counts = firsts.value_counts().reindex([*steps, ""]).dropna().astype(int)
     each = [f"{n} at “{s}”" if s else f"{n} at no step" for s, n in counts.items()]
     length = f"of {tokens:,} tokens" if call == "prefill" else f"step {tokens:,}"

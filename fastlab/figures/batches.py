@@ -54,12 +54,9 @@ def batch_knee(
     knees = knees.assign(said=said, batch=knees["knee"])[knees["knee"] < widest]
     lower += formats(knees, "batch", "tokens_per_s", name="", marker="", words="said")
     look: dict[str, Any] = {"decor": [gridlines(), *ridges]}
-    ms, rate = (
-        Axis("milliseconds a step", "log", si),
-        Axis("tokens per second", "log", si),
-    )
-    panels = [Panel(batch, ms, upper, key="upper left", **look)]
-    panels.append(Panel(batch, rate, lower, **look))
+    ms, rate = "milliseconds a step", "tokens per second"
+    panels = [Panel(batch, Axis(ms, "log", si), upper, key="upper left", **look)]
+    panels.append(Panel(batch, Axis(rate, "log", si), lower, **look))
     reached = [f"{p} at batch {digits(b)}" for p, b in turns.items() if b < np.inf]
     title = f"Decode on {device.name}"
     title += f"\nlinear layers reach the ridge: {', '.join(reached) or 'never'}"
@@ -150,11 +147,8 @@ def crossover(rows: pd.DataFrame, title: str, context: int | None = None) -> Fig
     cache of all sequences, by how it is kept. A ring marks where both are equal;
     `context` draws a cursor, and the title tells the bytes there.
     """
-    ends, at = (
-        pd.DataFrame({"context": [SHORTEST, LONGEST]}),
-        ("context", "weight bytes"),
-    )
-    lines, rings = [], []
+    ends = pd.DataFrame({"context": [SHORTEST, LONGEST]})
+    at, lines, rings = ("context", "weight bytes"), [], []
     for weights, own in rows.groupby("weights", sort=False):
         look: dict[str, Any] = {"color": color_of(weights)}
         flat = ends.assign(weights=weights, **{at[1]: own[at[1]].iloc[0]})

@@ -79,9 +79,7 @@ def factors(start: Point, other: Point) -> Figure:
     rows = rows.query("start > 0 and now > 0").rename_axis("count").reset_index()
     rows = rows.assign(factor=rows["now"] / rows["start"])
     ratios = dict(zip(rows["count"], rows["factor"].map(factor), strict=True))
-    units = [
-        "" if n == "parameters" else "FLOP" if "FLOP" in n else "B" for n in ratios
-    ]
+    units = ["FLOP" if "FLOP" in n else "B" * (n != "parameters") for n in ratios]
     said = list(map(si, rows["now"], units))
     ticks, ends = [4.0**n for n in range(-3, 4)], (0.7 / FARTHEST, FARTHEST / 0.7)
     panel = Panel(

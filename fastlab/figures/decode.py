@@ -128,10 +128,9 @@ def ladder(table: pd.DataFrame, subject: str) -> Figure:
     rung that cannot run says why; a bar with a hatch was measured with too much spread.
     """
     whole = table["phase"] == "generate"
+    line = table["rung"].str.removeprefix("generate, ")
     rows = table.assign(
-        line=table["rung"]
-        .str.removeprefix("generate, ")
-        .replace(read_points("ladder")["labels"]),
+        line=line.replace(read_points("ladder")["labels"]),
         group=table["precision"].where(~whole, WHOLE),
         noisy=table["flags"].astype(str).str.contains("noisy"),
     ).iloc[np.argsort(whole, kind="stable")]
@@ -166,7 +165,7 @@ def _fastest(table: pd.DataFrame) -> str:
         return nothing_measured(table)
     row = table.loc[table["tokens_per_s"].astype(float).idxmax()]
     fastest = f"{row['precision']}, {row['rung']}, {digits(row['tokens_per_s'])}/s"
-    if row["speedup"] != row["speedup"]:
+    if row["speedup"] != row["speedup"] or row["speedup"] == 1:  # eager itself
         return f"fastest: {fastest}"
     gains = f"{times(row['speedup'])} over eager"
     return f"fastest: {fastest}, {gains} (predicted {times(row['predicted_speedup'])})"

@@ -107,13 +107,13 @@ def students(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     step, loss (nats per token), bits_per_byte (of those that learned from the text).
     """
     taught, pairs = runs["kind"] == "distilled", runs[runs["kind"] != "dense"]
-    text = "bits_per_byte", "bits per byte", "learning from the text, ◆ all of it"
+    text = "bits_per_byte", "bits per byte", "learning from the text; ◆ all held out"
     teacher = "loss", "nats per token", "the loss of distilling, from the teacher"
     panels = [_learning(runs[~taught], curves, *text)]
     panels += [_learning(runs[taught], curves, *teacher), _pairs(pairs)]
     said = [
         f"{more(known.min())} to {more(known.max())} {when}"
-        for name, when in (("before", "when cut"), ("after", "when taught"))
+        for name, when in (("before", "when cut"), ("after", "when distilled"))
         if len(known := pairs[name].dropna())
     ]
     title = f"Bits per byte over the dense model's: {', '.join(said) or 'none judged'}"
@@ -159,10 +159,8 @@ def _pairs(pairs: pd.DataFrame) -> Panel:
         names[row["name"]] = f"{row['kind']}: {row['shape']}\n{size}"
         moved.append(" → ".join(row[["before", "after"]].dropna().map(more)))
     look = {"notes": [("before → after", moved), ("◆", [*pairs["whole"].map(more)])]}
-    look["decor"] = [
-        lambda a: a.axvspan(1, GOAL, color=PALE),
-        level(1, "x", BLACK, "-"),
-    ]
+    goal = level(1, "x", BLACK, "-")
+    look["decor"] = [lambda axes: axes.axvspan(1, GOAL, color=PALE), goal]
     title = "before → after, on the blocks at hand; ◆ all of the text"
     return Panel(ratio, Axis("", names=names), layers, title, note_width=0.28, **look)
 
@@ -180,12 +178,9 @@ def softened(table: pd.DataFrame, text: str) -> Figure:
     token, panels = Axis("", names=list(table["token"])), []
     for name in names:
         rest = f"{name}\nall others: {percent(1 - table[name].sum())}"
-        notes, dots = (
-            [("", [*table[name].map(percent)])],
-            points(table, name, "token", name),
-        )
-        panels.append(Panel(share, token, [dots], rest, notes=notes))
+        dots, said = [points(table, name, "token", name)], [*table[name].map(percent)]
+        panels.append(Panel(share, token, dots, rest, notes=[("", said)]))
     first = table.iloc[0]
-    said = ", ".join(f"{percent(first[name])} at {name}" for name in names)
-    title = f"The teacher's next token after {text!r}: {first['token']!r} {said}"
+    each = ", ".join(f"{percent(first[name])} at {name}" for name in names)
+    title = f"The teacher's next token after {text!r}: {first['token']!r} {each}"
     return Figure(panels, title, table, (11, 3.9), share="y")

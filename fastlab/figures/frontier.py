@@ -12,7 +12,7 @@ import pandas as pd
 from fastlab.figures.grammar import Figure
 from fastlab.figures.layers import gridlines, level, line, points
 from fastlab.figures.panels import ENDS, Axis, Layer, Panel
-from fastlab.figures.style import BLACK, GREY, ORANGE, PINK, color_of
+from fastlab.figures.style import GREY, ORANGE, PINK, color_of
 from fastlab.record import Record
 from fastlab.spec.point import Point
 from fastlab.spec.pruning import RATIOS
@@ -22,10 +22,11 @@ LEAST = 1e-3  # losses up to this are drawn alike
 LOSSES = (LEAST, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
 DRAWN = ("measured_ms", "drawn")
 RING: dict[str, Any] = {"fill": "none", "size": 17, "color": PINK}
+LOSER: dict[str, Any] = {"color": ORANGE, "marker": "X"}
 
 
 def name(point: Point) -> str:
-    """A recipe in words: "bf16, 50 % of layers cut by influence, taught again"."""
+    """A recipe in words: "bf16, 50 % of layers cut by influence, distilled"."""
     recipe, cut = point.recipe, point.recipe.pruning
     words = [recipe.precision]
     for kind in RATIOS:
@@ -37,7 +38,7 @@ def name(point: Point) -> str:
         words.append(f"{zeros} zeros")
     if recipe.sharing:
         words.append(f"tables of {recipe.sharing.bits} bit")
-    return ", ".join([*words, *["taught again"] * bool(recipe.distill_steps)])
+    return ", ".join([*words, *["distilled"] * bool(recipe.distill_steps)])
 
 
 def frontier(rows: pd.DataFrame, target_ms: float, floor: float) -> Figure:
@@ -47,16 +48,17 @@ def frontier(rows: pd.DataFrame, target_ms: float, floor: float) -> Figure:
     row beats it in both; `name`. Lines: the target, and the floor.
     """
     rows = rows.assign(drawn=rows["loss"].clip(lower=LEAST)).sort_values("measured_ms")
+    rows["words"] = rows["name"].str.replace(", ", "\n")
     good = rows[(rows["measured_ms"] <= target_ms) & (rows["loss"] <= floor)]
     x = Axis("measured milliseconds: left is better", "log", si)
-    y = Axis("bits per byte lost: lower is better", "log", _lost, LOSSES)
+    y = Axis("bits per byte over dense: lower is better", "log", _lost, LOSSES)
     front, look = rows[rows["front"]], {"size": 5, "alpha": 0.35}
     layers = [line(front, *DRAWN, "frontier", color=GREY, dash="--", width=1)]
     layers += _marks(rows[~rows["front"]], "beaten", **look)
-    layers += _marks(front, "not beaten", words="name")
+    layers += _marks(front, "not beaten", words="words")
     layers.append(points(good[:1], *DRAWN, "the choice", **RING))
     aims = level(max(floor, LEAST), words=f"floor: {percent(floor)}")
-    decor = [gridlines(), aims, level(target_ms, "x")]
+    decor = [gridlines(), aims, level(target_ms, "x", words="target ")]
     panel = Panel(x, y, layers, key="beside", decor=decor)
     title = f"No recipe takes {digits(target_ms)} ms and loses {percent(floor)} at most"
     for _, best in good[:1].iterrows():
@@ -72,10 +74,9 @@ def _lost(share: float) -> str:
 
 def _marks(rows: pd.DataFrame, said: str, **look: Any) -> list[Layer]:
     """A layer for each precision."""
-    groups = rows.groupby("precision", sort=False)
     return [
         points(own, *DRAWN, f"{p}, {said}", color=color_of(p), **look)
-        for p, own in groups
+        for p, own in rows.groupby("precision", sort=False)
     ]
 
 
@@ -92,15 +93,12 @@ def visited(rows: pd.DataFrame, title: str) -> Figure:
     seen = rows[rows["visit"].notna()]
     look: dict[str, Any] = {"hollow": True, "size": 4, "ends": ENDS, "pale": True}
     layers = [points(rows, "order", "estimated_ms", "estimated", color=GREY, **look)]
-    layers += [
-        points(own, "order", "measured_ms", name, color=color, marker=marker)
-        for name, own, color, marker in (
-            ("measured, loses too much", seen[~seen["good"]], ORANGE, "X"),
-            ("measured, good enough", seen[seen["good"]], BLACK, "o"),
-        )
-    ]
-    best = rows[rows["chosen"]]
-    layers.append(points(best, "order", "measured_ms", "the choice", **RING))
+    for name, own, mark in (
+        ("measured, loses too much", seen[~seen["good"]], LOSER),
+        ("measured, good enough", seen[seen["good"]], {}),
+        ("the choice", rows[rows["chosen"]], RING),
+    ):
+        layers.append(points(own, "order", "measured_ms", name, **mark))
     panel = Panel(x, y, layers, key="upper left")
     told = ["order", "name", "estimated_ms", *ENDS, "measured_ms", "loss", "visit"]
     return Figure([panel], title, rows[told], size=(9.6, 4.8))
@@ -121,7 +119,7 @@ def served(rows: pd.DataFrame, title: str, target_ms: float) -> Figure:
     y = Axis("ms to the first token, estimated", "log", plain)
     aim = level(target_ms, words=f"target: {digits(target_ms)} ms")
     upper = Panel(x, y, times, key="edge", decor=[gridlines(), aim])
-    share = Axis("meets all targets", write=percent, limits=(0, 1.05))
+    share = Axis("share that meets all targets", write=percent, limits=(0, 1.05))
     met = [line(rows, "per_s", "attainment", "attainment")]
     lower = Panel(x, share, met, decor=[gridlines()])
     return Figure([upper, lower], title, rows, size=(9.6, 4.4))

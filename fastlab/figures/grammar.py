@@ -41,6 +41,7 @@ MOST_TOLD = 480  # characters of an alt text; the rest is in the folded table
 MANY, ROOM = 100, 8  # marks that crowd a square, and keys that fit into it
 FEW = 3  # marks of a layer that are told one by one
 PIXELS = 2  # of the image, for one of the page: sharp on a projector
+NARROWEST = 640  # pixels of the page: on a phone a figure scrolls, and is readable
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,8 @@ def show(figure: Figure, caption: str = "", save: Path | None = None) -> Shown:
     rows = figure.table.to_html(float_format=lambda v: f"{v:.4g}", **style)
     folded = f"<details><summary>the rows of this figure</summary>{rows}</details>"
     parts = [
-        f'<figure><img alt="{html.escape(alt)}" width="{width}" '
-        'style="max-width:100%" '
+        f'<figure style="margin:0; overflow-x:auto"><img alt="{html.escape(alt)}" '
+        f'width="{width}" style="max-width:100%; min-width:{min(width, NARROWEST)}px" '
         f'src="data:image/png;base64,{base64.b64encode(png).decode()}">',
         f'<figcaption style="color:#666">{html.escape(words)}</figcaption>',
         folded * bool(len(figure.table.columns)),

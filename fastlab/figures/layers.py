@@ -256,12 +256,12 @@ def level(
     """A thin line across a panel at one value of an axis, with words at its end."""
 
     def draw(axes: Axes) -> None:
-        across = axes.axhline if axis == "y" else axes.axvline
+        flat, look = axis == "y", {"color": color, "fontsize": SMALL, "ha": "right"}
+        across = axes.axhline if flat else axes.axvline
         across(at, color=color, lw=1, ls=dash, zorder=1)
-        if words:
-            place: dict[str, Any] = {"transform": axes.get_yaxis_transform()}
-            place |= {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": color}
-            axes.text(0.99, at, words, **place)
+        of_axes = axes.get_yaxis_transform() if flat else axes.get_xaxis_transform()
+        end, side = ((0.99, at), "bottom") if flat else ((at, 0.99), "top")
+        axes.text(*end, words, va=side, transform=of_axes, **look)
 
     return draw
 

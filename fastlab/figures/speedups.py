@@ -172,9 +172,9 @@ def over_column(
     top = 1.15 * float(rows[[ENDS[1], OWN_ENDS[1]]].max(axis=None))
     axes = Axis(label, ticks=list(rows[at])), Axis(unit, limits=(0, top))
     panel = Panel(*axes, layers, key="upper right", decor=[gridlines("y")])
-    last = rows.iloc[-1]
-    title += f": {digits(last['measured_ms'])} {unit} at {last[at]:g}, "
-    title += f"{times(last['measured_gain'])} over {rows[at].iloc[0]:g}"
+    ends = zip(rows["measured_ms"].iloc[[0, -1]], rows[at].iloc[[0, -1]], strict=True)
+    said = dict.fromkeys(f"{digits(ms)} {unit} at {where:g}" for ms, where in ends)
+    title += f": {', '.join(said)}: {times(rows['measured_gain'].iloc[-1])}"
     names = (at, "precision", "runtime", *ESTIMATED, *MEASURED, *GAINED)
     shown = [name for name in names if name in rows]
     return Figure([panel], title, rows[shown], (8.6, 4.6))

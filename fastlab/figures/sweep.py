@@ -39,7 +39,11 @@ def pairs(rows: pd.DataFrame) -> Figure:
     calls = Axis("", names=list(known["call"]))
     panel = Panel(axis, calls, clocks(known, "call"), notes=[(heading, list(ratios))])
     title = f"measured / estimated: {within(known, 1.25)}"
-    return Figure([panel], title, known, (8.6, 1.6 + 0.42 * len(known)))
+    return Figure([panel], title, _told(known), (8.6, 1.6 + 0.42 * len(known)))
+
+
+def _told(rows: pd.DataFrame) -> pd.DataFrame:
+    return short(rows).join(rows[[*ENDS, *OWN_ENDS]])
 
 
 def scatter(rows: pd.DataFrame, knowing: str = "no row used") -> Figure:
@@ -57,8 +61,7 @@ def scatter(rows: pd.DataFrame, knowing: str = "no row used") -> Figure:
     pair: dict[str, Any] = {"x": "estimated_ms", "y": "measured_ms"}
     ring = points(row.to_frame().T, **pair, color=GREY, hollow=True, size=15)
     axes = Axis("estimated (ms)"), Axis("measured (ms)")
-    shown = short(known).join(known[[*ENDS, *OWN_ENDS]])
-    return replace(against(known, title, *axes, behind=[ring]), rows=shown)
+    return replace(against(known, title, *axes, behind=[ring]), rows=_told(known))
 
 
 def heatmaps(rows: pd.DataFrame, phase: str, precision: str) -> Figure:
@@ -89,7 +92,7 @@ def heatmaps(rows: pd.DataFrame, phase: str, precision: str) -> Figure:
     title = "blue: faster, red: slower than estimated"
     title += "" if sure.all() else f"; {UNSURE} few samples, or a wide interval"
     height = 1.4 + 0.62 * chosen["layers"].nunique()
-    return Figure(panels, title, chosen, (10.5, height), share="y")
+    return Figure(panels, title, _told(chosen), (10.5, height), share="y")
 
 
 def _map(rows: pd.DataFrame, title: str, value: str, words: str, **look: Any) -> Panel:

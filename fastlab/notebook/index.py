@@ -15,7 +15,7 @@ from fastlab.notebook.batch import Outcome, outputs_of, summary_of, told, told_a
 from fastlab.reading import texts
 from fastlab.record import write_atomically
 
-FIGURE = "<figure>"  # begins what `Run.show` leaves in a cell
+FIGURE = "<figure"  # begins what `Run.show` leaves in a cell
 STYLE = (
     "body{font-family:sans-serif;max-width:70em;margin:1em auto;padding:0 1em;"
     "overflow-wrap:anywhere}td,th{padding-right:1.4em;text-align:left;"

@@ -56,7 +56,7 @@ def page(blank, lab, saved):
 
 def test_nbconvert_shows_the_picture(saved):
     page, _ = HTMLExporter().from_filename(saved)
-    assert re.search('fastlab-still-[^>]*><figure><img alt="hidden 512', page)
+    assert re.search('fastlab-still-[^>]*><figure[^>]*><img alt="hidden 512', page)
 
 
 def test_a_saved_explorer_shows_its_picture_and_a_living_one_only_the_widget(

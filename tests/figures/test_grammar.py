@@ -110,7 +110,7 @@ def test_an_alt_text_is_never_long_and_never_empty(title, names):
 @pytest.mark.parametrize("name", ["GPU $x_1$ ^", "50 % & <b>", "a\\b_{c}$"])
 def test_a_name_with_signs_of_mathematics_is_drawn_as_it_stands(name):
     made = Figure([Panel(Axis(name), Axis(name), [points(ROWS, "x", "y", name)], name)])
-    assert show(made).markup.count("<figure>") == 1
+    assert show(made).markup.count("<figure") == 1
     assert name in [
         t.get_text()
         for t in made.draw().axes[0].get_children()
