@@ -43,7 +43,8 @@ QUANTIZED = "quantization_config"
 # What says nothing about the operations of a model.
 _NAMES = (
     *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "id2label"),
-    *("label2id", "auto_map", "_attn_implementation"),
+    *("label2id", "auto_map", "_attn_implementation", "return_dict", "torchscript"),
+    *("output_attentions", "output_hidden_states", "use_cache"),
 )
 
 
@@ -69,8 +70,8 @@ def read_shape(source: Any, architecture: str = "") -> ModelShape:
 def read_config(source: str | Path) -> Any:
     """The transformers config of a hub name or a local folder; no code of it is run.
 
-    One that names no type has that of the class it names. OSError where it cannot be
-    had, ValueError for nonsense, no sizes, code of its own.
+    One of no type that transformers has takes that of the class it names. OSError where
+    it cannot be had, ValueError for nonsense, no sizes, code of its own.
     """
     check_source(source)
     import transformers
@@ -84,7 +85,9 @@ def read_config(source: str | Path) -> Any:
         named = getattr(transformers, built or "nn", None)
         if data.get("auto_map") and named is None:
             raise ValueError(f"architectures={built!r} {OWN_CODE}")
-        if "model_type" not in data and named is not None:
+        known = data.get("model_type") in (*_PLAIN, *transformers.CONFIG_MAPPING)
+        if not known and named is not None:
+            data.pop("model_type", None)
             config = named.config_class.from_dict(data)
         else:
             auto = transformers.AutoConfig

@@ -76,6 +76,7 @@ class Watch(TorchDispatchMode):
         # [event, event after the last, bytes, whether only eager attention holds it]
         self.lives: list[list[int]] = []
         self.count, self.inside = 0, ""
+        self.keepers: dict[int, Part] = {}  # who filled each layer of the cache
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -166,6 +167,7 @@ class Watch(TorchDispatchMode):
                 self.quiet = False
             window = getattr(cache.layers[layer], "sliding_window", 0) or 0
             self.note("cache", [keys, values], [], window)
+            self.keepers[layer] = self.parts[-1]
             return out
 
         sdpa = functional.scaled_dot_product_attention
