@@ -70,8 +70,8 @@ def read_shape(source: Any, architecture: str = "") -> ModelShape:
 def read_config(source: str | Path) -> Any:
     """The transformers config of a hub name or a local folder; no code of it is run.
 
-    One of no type that transformers has takes that of the class it names. OSError where
-    it cannot be had, ValueError for nonsense, no sizes, code of its own.
+    One that names no type has that of the class it names. OSError where it cannot be
+    had, ValueError for nonsense, no sizes, code of its own.
     """
     check_source(source)
     import transformers
@@ -85,9 +85,7 @@ def read_config(source: str | Path) -> Any:
         named = getattr(transformers, built or "nn", None)
         if data.get("auto_map") and named is None:
             raise ValueError(f"architectures={built!r} {OWN_CODE}")
-        known = data.get("model_type") in (*_PLAIN, *transformers.CONFIG_MAPPING)
-        if not known and named is not None:
-            data.pop("model_type", None)
+        if "model_type" not in data and named is not None:
             config = named.config_class.from_dict(data)
         else:
             auto = transformers.AutoConfig

@@ -132,6 +132,8 @@ class Tracer:
         self.caches: dict[tuple[int, int], Any] = {}  # by sequences and positions
         self.options = set(inspect.signature(model.forward).parameters)
         self.windows, self.chunks = _lengths(text_config(model.config))
+        for part in (model.config, text_config(model.config)):
+            part._experts_implementation_internal = "grouped_mm"  # others ask values
         _count_experts(model, self.running)
 
     def calls(self) -> dict[str, Any]:
@@ -233,8 +235,9 @@ class Tracer:
             given |= {self.keeps: cache, "use_cache": True}
         if "logits_to_keep" in self.options:
             given["logits_to_keep"] = s.scored
-        out = self.model(**given)
-        return out[self.keeps] if self.keeps else None
+        kept = self.model(**given).get(self.keeps)
+        self.keeps = "" if kept is None else self.keeps  # it takes one, and gives none
+        return kept
 
 
 def _lengths(config: Any) -> tuple[list[int], list[int]]:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import (
@@ -83,7 +84,8 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         name = func._schema.name.removeprefix("aten::")
         if name == "_local_scalar_dense":
-            return 1  # what is asked of a tensor without values
+            # what is asked of a tensor without values
+            return args[0].dtype == torch.bool or 1
         out = func(*args, **(kwargs or {}))
         if self.quiet:
             return out
