@@ -49,7 +49,9 @@ def config_of(shape: ModelShape, attention: str = "sdpa") -> Any:
     from transformers import AutoConfig
 
     if shape.config:
-        return set_implementations(configs.config_of(shape), attention)
+        config = configs.config_of(shape)
+        config = configs.padded(config) if shape.kind == "encoder" else config
+        return set_implementations(config, attention)
     apart = () if shape.family in GROUPED else ("kv_heads", "head_dim")
     sizes = {SIZES[n][0]: getattr(shape, n) for n in SIZES if n not in apart}
     if shape.family == "gpt2":

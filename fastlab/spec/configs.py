@@ -43,7 +43,8 @@ QUANTIZED = "quantization_config"
 # What says nothing about the operations of a model.
 _NAMES = (
     *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "id2label"),
-    *("label2id", "auto_map", "_attn_implementation"),
+    *("label2id", "auto_map", "_attn_implementation", "return_dict", "torchscript"),
+    *("output_attentions", "output_hidden_states", "use_cache"),
 )
 
 

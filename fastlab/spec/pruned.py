@@ -26,6 +26,7 @@ FFN = (  # all widths that are cut by one share
     *("shared_intermediate_size", "shared_expert_intermediate_size"),
     "moe_shared_expert_intermediate_size",
 )
+PER_LAYER = "per_layer_config"  # {layer: what differs there from the others}
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")  # layers without experts
 
 
@@ -63,11 +64,12 @@ def head_width(config: Any) -> dict[str, int]:
     """{"head_dim": width} where a config can say it apart from hidden, else {}.
 
     It can where it has a field for it, or for key / value heads. Whether its models
-    heed it is seen when their map is derived.
+    heed it is seen when their map is derived. Not where it differs by layer.
     """
     fields, usual = config.to_dict(), config.hidden_size // config.num_attention_heads
-    apart = "head_dim" in fields or KV_HEADS[0] in fields
-    return {"head_dim": getattr(config, "head_dim", None) or usual} if apart else {}
+    differs = any("head_dim" in own for own in (fields.get(PER_LAYER) or {}).values())
+    apart = not differs and ("head_dim" in fields or KV_HEADS[0] in fields)
+    return {"head_dim": fields.get("head_dim") or usual} if apart else {}
 
 
 def resized(config: Any, sizes: Mapping[str, Any]) -> Any:
@@ -89,6 +91,9 @@ def layer_sizes(config: Any, layers: Sequence[int]) -> dict[str, Any]:
     """
     have, sizes = config.num_hidden_layers, dict[str, Any]()
     for name, value in config.to_dict().items():
+        if name == PER_LAYER and value:
+            told = {int(layer): own for layer, own in value.items()}
+            sizes[name] = {i: told[n] for i, n in enumerate(layers) if n in told}
         if name in DENSE_FIRST and value:
             sizes[name] = sum(layer < value for layer in layers)
         if not isinstance(value, list) or name.endswith(

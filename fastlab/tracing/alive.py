@@ -51,12 +51,15 @@ def _most(count: int, lives: list[list[int]]) -> int:
     return max(accumulate(change))
 
 
-def held(cache: Any, parts: list[Part]) -> list[tuple[int, int, int]]:
+def held(
+    cache: Any, parts: list[Part], keepers: dict[int, Part]
+) -> list[tuple[int, int, int]]:
     """(layers, bytes, bytes of its memory) of every tensor that a cache holds.
 
     A window is a view: the memory of all keys that were there stays.
     """
     calls = {number_of(part.layer)[1]: part.calls for part in parts if part.layer}
+    calls |= {index: part.calls for index, part in keepers.items()}
     found = []
     inner_caches = [
         getattr(cache, f"{n}_attention_cache", None) for n in ("self", "cross")
@@ -86,8 +89,13 @@ def lists_of(cache: Any) -> list[Any]:
 
 def cached_terms(caches: list[list[Any]], fitter: Fitter) -> list[Any]:
     """[layers, bytes, bytes of memory] of a cache's tensors, bytes as terms."""
+    together = len({len(one) for one in caches}) > 1  # more of them in longer passes
+    if together:
+        caches = [
+            [(1, *(sum(n * x[i] for n, *x in one) for i in (0, 1)))] for one in caches
+        ]
     found = [
         (same[0][0], [*zip(*same, strict=True)][1:])
         for same in zip(*caches, strict=True)
     ]
-    return [[layers, *map(fitter.terms, sizes)] for layers, sizes in found]
+    return [[n, *(fitter.terms(x, together) for x in sizes)] for n, sizes in found]

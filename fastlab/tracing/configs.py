@@ -10,7 +10,7 @@ import transformers
 from transformers.models.auto import modeling_auto as auto
 
 from fastlab.spec.configs import CLASSES, has, sizes_of
-from fastlab.spec.pruned import SIZES
+from fastlab.spec.pruned import PER_LAYER, SIZES
 from fastlab.spec.shape import ModelShape
 
 MAPPINGS = (
@@ -94,6 +94,16 @@ def encodes(config: Any) -> bool:
     return type(config) in MAPPINGS[1] and not getattr(config, "is_decoder", False)
 
 
+def padded(config: Any) -> Any:
+    """The config with a token to pad with: what reads a batch may look for it."""
+    if getattr(config, "pad_token_id", None) is None:
+        for name in ("bos_token_id", "eos_token_id"):  # it is held against these
+            if not hasattr(config, name):
+                setattr(config, name, None)
+        config.pad_token_id = 0
+    return config
+
+
 # Widths that go with hidden where a model is made wider or narrower.
 _ALONG = (
     *("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"),
@@ -133,11 +143,17 @@ def config_of(shape: ModelShape) -> Any:
 
 def _cycle(config: Any, before: int, layers: int) -> None:
     """Make lists with an entry a layer as long as the layers; no kind is left out."""
-    for name, value in vars(config).items():
-        if isinstance(value, list) and len(value) == before:
-            longer = (value * (layers // before + 1))[:layers]
-            same = {str(one) for one in longer} == {str(one) for one in value}
-            setattr(config, name, longer if same else value[-layers:])
+    told = vars(config).items()
+    lists = {n: x for n, x in told if isinstance(x, list) and len(x) == before}
+    if own := config.to_dict().get(PER_LAYER):
+        own = {int(n): value for n, value in own.items()}
+        lists[PER_LAYER] = [own.get(n, {}) for n in range(before)]
+        config.per_layer_config, config.num_hidden_layers = None, layers
+    for name, value in lists.items():
+        longer = (value * (layers // before + 1))[:layers]
+        same = {str(one) for one in longer} == {str(one) for one in value}
+        value = longer if same else value[-layers:]
+        setattr(config, name, dict(enumerate(value)) if name == PER_LAYER else value)
     if kinds := getattr(config, "attention_layers", None):
         config.attention_types = [[list(kinds), 1]]
 

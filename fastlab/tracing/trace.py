@@ -20,14 +20,14 @@ from fastlab.tracing.alike import once_each
 from fastlab.tracing.alive import cached_terms, held, lists_of, live_terms
 from fastlab.tracing.build import operations_of
 from fastlab.tracing.caches import cache_name, static_cache_reason
-from fastlab.tracing.configs import text_config
+from fastlab.tracing.configs import padded, text_config
 from fastlab.tracing.sizes import Fitter, candidates, symbols
 from fastlab.tracing.watch import COUNTED, Part, Watch
 from fastlab.tracing.weights import Reads, described, expert_sizes, stacks_of
 
 # (batch, new, past, scored) of the passes, and of those over states that start empty
 PREFILLS = ((2, 11, 23, 3), (3, 13, 7, 5), (5, 17, 41, 7), (2, 29, 59, 11))
-DECODES = ((2, 1, 23, 1), (3, 1, 7, 1), (5, 1, 41, 1), (2, 1, 59, 1))
+DECODES = tuple((b, 1, past + new, 1) for b, new, past, _ in PREFILLS)
 LOOPED = ((2, 5, 0, 3), (3, 13, 0, 5), (5, 17, 0, 7), (2, 23, 0, 11))
 # batch, whole chunks, and more
 FRESH = ((2, 1, 6), (3, 2, 73), (5, 3, 138), (2, 5, 13))
@@ -107,11 +107,9 @@ def _countable(config: Any) -> Any:
 
     A classifier looks for the end of each sequence by its padding: it gets a token.
     """
-    config = copy.deepcopy(config)
+    config = padded(copy.deepcopy(config))
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = 0
     for part in {id(c): c for c in (config, text_config(config))}.values():
         rope = getattr(part, "rope_parameters", None)
         for told in [rope, *rope.values()] if isinstance(rope, dict) else []:
@@ -131,8 +129,11 @@ class Tracer:
         self.running: list[Watch] = []
         self.guessed, self.keeps = False, cache_name(model)
         self.reads: Reads = set()
+        self.caches: dict[tuple[int, int], Any] = {}  # by sequences and positions
         self.options = set(inspect.signature(model.forward).parameters)
         self.windows, self.chunks = _lengths(text_config(model.config))
+        for part in (model.config, text_config(model.config)):
+            part._experts_implementation_internal = "grouped_mm"  # others ask values
         _count_experts(model, self.running)
 
     def calls(self) -> dict[str, Any]:
@@ -152,7 +153,7 @@ class Tracer:
             fresh = LOOPED if states and self._loops() else chunked
             more = [(2, n, p, 2) for n, p in far]
             prefills = fresh if states else (*PREFILLS, *more)
-            decodes = (*DECODES, *((2, 1, p, 1) for _, p in far))
+            decodes = (*DECODES, *((2, 1, p + n * (not states), 1) for n, p in far))
             return {"prefill": self._phase(prefills), "decode": self._phase(decodes)}
 
     def _phase(self, sizes: Any) -> dict[str, Any]:
@@ -199,12 +200,13 @@ class Tracer:
 
     def _pass(self, s: Sizes) -> tuple[list[Part], Watch, list[Any]]:
         """The parts of one pass, its watch, and the bytes that its cache then holds."""
-        cache = None
-        if s.past:
+        cache = self.caches.pop((s.batch, s.past), None)  # as the last pass left it
+        if s.past and cache is None:
             before = s._replace(new=s.past, past=0, scored=1)
             _, _, cache = self._watched(before, None)
         parts, watch, cache = self._watched(s, cache)
-        return parts, watch, held(cache, parts)
+        self.caches[s.batch, s.past + s.new] = cache
+        return parts, watch, held(cache, parts, watch.keepers)
 
     def _watched(self, s: Sizes, cache: Any) -> tuple[list[Part], Watch, Any]:
         watch = Watch(self.model)
@@ -233,8 +235,9 @@ class Tracer:
             given |= {self.keeps: cache, "use_cache": True}
         if "logits_to_keep" in self.options:
             given["logits_to_keep"] = s.scored
-        out = self.model(**given)
-        return out[self.keeps] if self.keeps else None
+        kept = self.model(**given).get(self.keeps)
+        self.keeps = "" if kept is None else self.keeps  # it takes one, and gives none
+        return kept
 
 
 def _lengths(config: Any) -> tuple[list[int], list[int]]:
@@ -242,6 +245,8 @@ def _lengths(config: Any) -> tuple[list[int], list[int]]:
     windows, chunks = set(), {CHUNK}
     for name, value in vars(config).items():
         if isinstance(value, int) and not isinstance(value, bool) and value > 1:
+            if name.endswith(("_pattern", "_layers")):
+                continue  # which layers, not how far they see
             if "window" in name or name == "attention_chunk_size":
                 windows.add(value)
             elif "chunk" in name or name == "block_size":

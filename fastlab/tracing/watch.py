@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import (
@@ -76,13 +77,15 @@ class Watch(TorchDispatchMode):
         # [event, event after the last, bytes, whether only eager attention holds it]
         self.lives: list[list[int]] = []
         self.count, self.inside = 0, ""
+        self.keepers: dict[int, Part] = {}  # who filled each layer of the cache
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         name = func._schema.name.removeprefix("aten::")
         if name == "_local_scalar_dense":
-            return 1  # what is asked of a tensor without values
+            # what is asked of a tensor without values
+            return args[0].dtype == torch.bool or 1
         out = func(*args, **(kwargs or {}))
         if self.quiet:
             return out
@@ -166,6 +169,7 @@ class Watch(TorchDispatchMode):
                 self.quiet = False
             window = getattr(cache.layers[layer], "sliding_window", 0) or 0
             self.note("cache", [keys, values], [], window)
+            self.keepers[layer] = self.parts[-1]
             return out
 
         sdpa = functional.scaled_dot_product_attention

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import CONFIG_MAPPING
 
 from fastlab.cost.operations import total
 from fastlab.spec import ModelShape
 from fastlab.spec.kept import program_of
+from fastlab.spec.pruned import pruned_config
+from fastlab.spec.pruning import Pruning
+from fastlab.tracing.alive import cached_terms
+from fastlab.tracing.configs import config_of
+from fastlab.tracing.sizes import Fitter, symbols
+from fastlab.tracing.trace import CHUNK, _lengths
 from tests.runtime.families import small_config
 from tests.tracing.reference import counted, done, point
 
@@ -21,7 +30,9 @@ deepseek_v2 deepseek_v3 minicpm3
 mamba falcon_h1 qwen3_next lfm2 minimax
 albert distilbert electra modernbert mpnet roberta
 bart blenderbot t5 umt5 marian
-"""  # decoders, windows, experts, latent attention, states, encoders, both
+hrm_text openai_privacy_filter
+"""  # decoders, windows, experts, latent attention, states, encoders, both; layers that
+# are gone through again, an encoder with experts that ask for values
 LENGTH = 67  # beyond windows and chunks of 8, and a chunk of 64
 
 
@@ -38,6 +49,29 @@ def test_a_type_is_counted_to_the_last_digit(kind: str) -> None:
     shape = ModelShape.from_config(config)
     assert counted(shape, LENGTH) == done(config, shape.kind, LENGTH)
     assert not program_of(shape)["approximate"]
+
+
+def test_what_a_config_says_of_one_layer_goes_with_its_depth() -> None:
+    """Every sixth layer of Gemma 4 has heads twice as wide, by its number."""
+    whole = ModelShape.from_config(CONFIG_MAPPING["gemma4_text"]())
+    for layers in (4, 12):
+        told = config_of(replace(whole, layers=layers))
+        wide = [layer.head_dim == 512 for layer in told.per_layer_config]
+        assert wide == [kind == "full_attention" for kind in told.layer_types]
+        assert (len(wide), sum(wide)) == (layers, max(1, layers // 6))
+    half = pruned_config(told, Pruning(layers=0.5, layer_choice="first"))
+    assert [one.head_dim for one in half.per_layer_config] == [*[256] * 5, 512]
+
+
+@pytest.mark.parametrize("named", ["max_window_layers", "sliding_window_pattern"])
+def test_which_layers_see_a_window_is_no_window(named: str) -> None:
+    assert _lengths(SimpleNamespace(sliding_window=8, **{named: 6})) == ([8], [CHUNK])
+
+
+def test_states_whose_number_grows_are_one_size() -> None:
+    fitter = Fitter([symbols(1, 4, 0), symbols(2, 6, 0)], ["B*S"], monomials := [])
+    both = cached_terms([[(2, 4, 8)], [(2, 8, 16), (1, 8, 16)]], fitter)
+    assert (both, monomials) == ([[1, [[2, 0]], [[4, 0]]]], ["B*S"])
 
 
 def test_what_follows_no_product_of_sizes_is_called_approximate() -> None:
@@ -94,8 +128,9 @@ def test_a_type_at_another_width_runs(kind: str) -> None:
     assert program_of(shape)["parameters"] > 0 and not program_of(shape)["faults"]
 
 
-def test_a_model_that_keeps_nothing_says_so() -> None:
-    shape = ModelShape.from_config(small_config("openai-gpt"))
+@pytest.mark.parametrize("kind", ["openai-gpt", "recurrent_gemma"])
+def test_a_model_that_keeps_nothing_says_so(kind: str) -> None:
+    shape = ModelShape.from_config(small_config(kind))
     assert total(point(shape, "prefill", 9), "flops") > 0
     with pytest.raises(ValueError, match="keeps nothing of the past"):
         counted(shape, 9)

@@ -227,6 +227,8 @@ def map_of(model: Any, axes: Iterable[str]) -> list[Slot]:
 
     Raises ValueError in one line where an axis cannot be derived.
     """
+    if not (axes := tuple(axes)):
+        return []
     trial, kinds = trial_of(model), kinds_of(model)
     layers = {n: trial.kinds.index(kind) for n, kind in enumerate(kinds)} | {-1: -1}
     with refusing(model.config, "config cannot be tried at a small size"):
