@@ -83,7 +83,7 @@ FORM = ("compute", "memory", "sharpness", "cycles")
 PRODUCT = (*FORM, "split_cycles")
 SERVED, EAGER = ("bf16", "fp16"), ("fp32",)
 CLASSES = (
-    Class("linear 16-bit", ("aic_gemm",), SERVED, ("linear",), (*PRODUCT, "cache")),
+    Class("linear 16-bit", ("aic_gemm",), SERVED, ("linear",), PRODUCT),
     Class(
         *("linear fp8-dynamic", ("aic_gemm",), ("fp8-dynamic",), ("linear",)),
         (*PRODUCT, "row_cycles"),

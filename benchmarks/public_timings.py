@@ -24,7 +24,6 @@ from fastlab.spec.recipe import Recipe
 from fastlab.spec.shape import PRESETS, ModelShape
 
 AIC = ("ms_sglang", "ms_trtllm", "ms_vllm")
-COPIES = 6  # of a product that aiconfigurator goes through, and again
 DTYPES = {"bf16": ("bf16", 2), "fp8": ("fp8-dynamic", 1)}
 LAYER_STEP = 32
 FP16 = Recipe("fp16")
@@ -65,19 +64,17 @@ class Kernels(NamedTuple):
     kind: str
     precision: str
     work: Work
-    read: np.ndarray  # bytes that each repetition comes back to, of each copy
+    read: np.ndarray  # bytes that each repetition comes back to
     seconds: np.ndarray
     others: np.ndarray  # [n, software] seconds of each software, NaN where it has none
     events_s: float = 0.0  # in all of them, of events and launch around one call
-    copies: int = 1  # that a repetition goes through
 
     def seen(self, levels: Levels) -> Work:
         """The work, with what the GPU's cache holds at the rate of the cache."""
         if not levels:
             return self.work
         profile = Profile((), levels={self.precision: levels})
-        footprint = np.maximum(self.copies * self.read, 1.0)
-        slower = profile.slowdown(self.precision, footprint)
+        slower = profile.slowdown(self.precision, np.maximum(self.read, 1.0))
         return self.work._replace(bytes=self.work.bytes + (slower - 1) * self.read)
 
 
@@ -151,8 +148,7 @@ def _products(name: str, rows: list[dict[str, str]]) -> Iterator[Kernels]:
         m, n, k = dims = _numbers(some, "m", "n", "k")
         op = ops.linear("gemm", dims, size)
         op = op._replace(activation_bytes=size * m * k + 2 * m * n)
-        made = _kernels(name, gpu, "linear", precision, op, _numbers(some, *AIC))
-        yield made._replace(read=made.work.bytes, copies=COPIES)
+        yield _kernels(name, gpu, "linear", precision, op, _numbers(some, *AIC))
 
 
 def _attention(name: str, rows: list[dict[str, str]]) -> Iterator[Kernels]:

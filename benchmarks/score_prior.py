@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.public_timings import Kernels, Whole, read
 from fastlab.latency.devices import Device, datasheet_row, device
 from fastlab.latency.estimates import EFFICIENCIES, estimate
-from fastlab.latency.prior import group_of, levels, prior, stored, with_engine
+from fastlab.latency.prior import group_of, prior, stored, with_engine
 from fastlab.latency.profile import Profile, formula, parts_of
 from fastlab.latency.whatif import typical
 from fastlab.record import BOUNDS
@@ -131,8 +131,7 @@ def _kernels(one: Kernels) -> Iterator[Scored]:
     for method in LEFT_OUT:
         fits = without(one.gpu, method).fits or Profile(())
         if fit := fits.find(one.kind, one.precision):
-            fitted = learnt_without(one.gpu, method)["fits"].get(what.rsplit(" (")[0])
-            seen = one.seen(levels(sheet, fitted or {}))
+            seen = one.seen(fits.levels.get("fp16", ()))
             said, half = fit.predict(seen)
             regime = parts_of(fit.parameters, seen).argmax(axis=0)
             said = said + one.events_s

@@ -31,12 +31,9 @@ FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
 BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
 CLOCK_HZ, SMS = 1.8e9, 100  # of a GPU whose own are unknown
 KINDS = ("linear", "prefill", "decode", "plain", "elementwise", "norm")
-CYCLES = {
-    **{"cycles": "overhead_s", "depth_cycles": "depth_s", "split_cycles": "split_s"},
-}
-SHARED = {  # cycles of one multiprocessor
-    **{"row_cycles": "row_s", "score_cycles": "score_s", "alone_cycles": "alone_s"},
-}
+CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s", "split_cycles": "split_s"}
+# Of one multiprocessor:
+SHARED = {"row_cycles": "row_s", "score_cycles": "score_s", "alone_cycles": "alone_s"}
 # What a precision's products are fitted with; attention and the rest by the dense one.
 GROUPS = {"fp16": "16-bit", "bf16": "16-bit"}
 
@@ -74,18 +71,16 @@ def prior(
     )
 
 
-def levels(
-    sheet: Device, known: Mapping[str, float]
-) -> tuple[tuple[float, float], ...]:
+def levels(on: Device, known: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
     """How much longer than from memory a byte takes that the cache holds: Profile's.
 
     Its rate goes by the multiprocessors: known["cache"] bytes a cycle for each of them.
     """
-    if "cache" not in known or not sheet.l2_bytes:
+    if "cache" not in known or not on.l2_bytes:
         return ()
-    memory = known["memory"] * sheet.bandwidth
-    gain = min(1.0, memory / (known["cache"] * cycles_of(sheet)[1]))
-    return (sheet.l2_bytes, gain), (BEYOND * sheet.l2_bytes, 1.0)
+    rate = known["cache"] * cycles_of(on)[1]
+    gain = min(1.0, known["memory"] * on.bandwidth / rate)
+    return (on.l2_bytes, gain), (BEYOND * on.l2_bytes, 1.0)
 
 
 def cycles_of(sheet: Device) -> tuple[float, float]:
@@ -129,8 +124,6 @@ def rates(
     if "compute" in known:
         found["peak"] = known["compute"] * share * sheet.product_rate(precision)
         found["sharpness"] = known["sharpness"]
-    if "split_cycles" in known:
-        found["sms"] = sheet.sms or SMS
     if FORMATS[precision].dynamic:
         found["value_s"] = QUANTIZER_BYTES / found["bandwidth"]
     for rate, names in zip(cycles_of(sheet), (CYCLES, SHARED), strict=True):

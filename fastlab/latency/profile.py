@@ -16,10 +16,6 @@ from fastlab.spec.formats import DENSE, FORMATS, calibrated_alike
 
 EDGE = 0.02  # log units beyond the calibrated range that are not yet extrapolation
 CACHE_EDGE = 4  # how sharply a cache ends
-# Of a product's outputs, that a GPU's libraries let one multiprocessor compute, and how
-# deep a sum at least where idle ones take a part of it: tile and wave quantization, as
-# in NVIDIA's "Matrix Multiplication Background User's Guide".
-TILES, SPLIT = ((128, 128), (64, 128), (64, 64), (128, 256)), 512
 
 
 @dataclass(frozen=True)
@@ -68,37 +64,17 @@ def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
     """[3, n] seconds that compute, memory and everything else take by themselves.
 
     A GPU's attention: its matrix products, in whole tiles, while other units take score
-    after score, whatever the head_dim; the slower of the two counts. Its products: with
-    "sms", all multiprocessors as long as the busiest.
+    after score, whatever the head_dim; the slower of the two counts.
     """
     compute = work.flops / p["peak"] if "peak" in p else np.zeros(len(work.flops))
     if "score_s" in p:
         compute = np.maximum(work.tiled / p["peak"], work.scores * p["score_s"])
-    if "sms" in p:
-        compute = in_waves(work, p["sms"]) / p["peak"]
     each = p.get("row_s", 0.0) + work.depth * p.get("value_s", 0.0)
     rest = work.launches * p.get("overhead_s", 0.0) + work.rows * each
     rest = rest + work.depth * p.get("depth_s", 0.0)
     rest = rest + np.sqrt(work.depth) * p.get("split_s", 0.0)
     rest = rest + work.alone * p.get("alone_s", 0.0)
     return np.stack([compute, memory_seconds(p, work.bytes), rest])
-
-
-def in_waves(work: Work, sms: float) -> np.ndarray:
-    """[n] FLOPs of products, had all multiprocessors as many tiles as the busiest one.
-
-    By the tiles of TILES that need the fewest, where those that are left over take
-    parts of deep sums.
-    """
-    m, n, k = np.exp(work.places).T
-    products, found = work.flops / (2 * m * n * k), []
-    for rows, columns in TILES:
-        tiles = np.ceil(products * np.ceil(m / rows) * np.ceil(n / columns))
-        parts = np.clip(sms // tiles, 1, np.maximum(1, k / SPLIT))
-        waves = np.ceil(tiles * parts / sms)
-        found.append(waves * sms * 2 * rows * columns * k / parts)
-    fewest: np.ndarray = np.maximum(np.min(found, axis=0), work.flops)
-    return fewest
 
 
 def memory_seconds(p: Mapping[str, float], moved: np.ndarray) -> np.ndarray:
