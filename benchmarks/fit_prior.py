@@ -45,9 +45,10 @@ START = {  # typical values, and the sd of their logs
     "cycles": (5000.0, 1.0),
     "depth_cycles": (0.5, 2.0),
     "split_cycles": (75.0, 1.0),
-    "score_flops": (30.0, 1.0),
-    "row_flops": (7e5, 1.0),
-    "cache": (0.05, 1.0),
+    "score_cycles": (0.1, 1.0),
+    "row_cycles": (3000.0, 1.0),
+    "alone_cycles": (10.0, 1.0),
+    "cache": (10.0, 1.0),
 }
 
 COMPUTE_S = 0.01  # of a product that says what its card sustains
@@ -85,15 +86,16 @@ CLASSES = (
     Class("linear 16-bit", ("aic_gemm",), SERVED, ("linear",), PRODUCT),
     Class(
         *("linear fp8-dynamic", ("aic_gemm",), ("fp8-dynamic",), ("linear",)),
-        (*PRODUCT, "row_flops"),
+        (*PRODUCT, "row_cycles"),
     ),
     Class(
         *("prefill 16-bit", ("aic_attention_prefill",), SERVED, ("prefill",)),
-        (*FORM, "depth_cycles", "row_flops", "score_flops"),
+        (*FORM, "depth_cycles", "row_cycles", "score_cycles"),
     ),
     Class(
         *("decode 16-bit", ("aic_attention_decode",), SERVED, ("decode",)),
-        *((*FORM, "row_flops", "cache"), ("score_flops", "prefill 16-bit")),
+        (*FORM, "row_cycles", "alone_cycles", "cache"),
+        ("score_cycles", "prefill 16-bit"),
     ),
     Class(
         *("linear fp32", ("neusight_gemm",), EAGER, ("biased", "matmul")),

@@ -36,7 +36,7 @@ EAGER_LAUNCH_S = 8e-6
 FILE = Path(__file__).resolve().parents[2] / "data" / "devices.csv"
 
 _TEXTS = ("name", "aliases", "kind", "source", "date")
-_NUMBERS = (*PRECISIONS, "bandwidth_gb_s", "memory_gib", "l2_mib", "boost_mhz")
+_NUMBERS = (*PRECISIONS, "bandwidth_gb_s", "memory_gib", "l2_mib", "boost_mhz", "sms")
 _PRICES = ("price_per_hour_usd", "price_source", "price_date", "note")
 _COLUMNS = (*_TEXTS, *_NUMBERS, *_PRICES)
 
@@ -61,6 +61,7 @@ class Device(Spec):
     fits: Profile | None = field(default=None, hash=False, repr=False)
     busy: str = ""  # what else went on while it was calibrated
     clock_hz: float = 0.0  # boost clock; 0 = unknown
+    sms: int = 0  # multiprocessors of a CUDA GPU; 0 = unknown
 
     def __post_init__(self) -> None:
         """Refuse a kind, precision or number that no device can have (ValueError)."""
@@ -73,6 +74,7 @@ class Device(Spec):
         check_number("bandwidth", self.bandwidth)
         check_number("launch_s", self.launch_s, zero=True)
         check_number("clock_hz", self.clock_hz, zero=True)
+        check_count("sms", self.sms, 0, 2**16)
         if self.price_per_hour is not None:
             check_number("price_per_hour", self.price_per_hour, zero=True)
         self._set(peak_flops={p: float(rate) for p, rate in self.peak_flops.items()})
@@ -163,7 +165,7 @@ class Device(Spec):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, SI units, one entry a field; `fits`, `busy` if any."""
-        empty = ("fits", "busy", "clock_hz")
+        empty = ("fits", "busy", "clock_hz", "sms")
         return {k: v for k, v in asdict(self).items() if v or k not in empty}
 
 
@@ -251,6 +253,7 @@ def _parse(row: Mapping[str, str], where: str) -> tuple[Device, tuple[str, ...]]
         launch_s=EAGER_LAUNCH_S * (row["kind"] != "tpu"),  # its programs are whole
         price_per_hour=_number(row, price, where) if row[price] else None,
         clock_hz=_number(row, "boost_mhz", where, 1e6) if row["boost_mhz"] else 0.0,
+        sms=round(_number(row, "sms", where)) if row["sms"] else 0,
         profile=f"datasheet:{aliases[0]}",
         **dict(texts),
     )

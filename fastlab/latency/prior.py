@@ -3,8 +3,9 @@
 data/prior.json, which benchmarks/fit_prior.py fits, holds for each class of operations
 the shares of a datasheet's peak and bandwidth that kernels reach, how sharply one gives
 way to the other, and what they take besides in cycles of the clock: to begin and end,
-and for what they do one after the other; and each sequence's head of a decode step by
-what fp32 lanes do meanwhile. With a datasheet's row that makes a Profile.
+and for what they do one after the other; and in cycles of one multiprocessor, of which
+all work at once: for each block of work, and each score's exp. With a datasheet's row
+that makes a Profile.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import QUANTIZER_BYTES
@@ -23,35 +24,18 @@ from fastlab.spec.checks import check_choice, digest
 from fastlab.spec.formats import DENSE, FORMATS
 from fastlab.spec.point import Point
 
+if TYPE_CHECKING:
+    from fastlab.latency.devices import Device
+
 FILE = Path(__file__).resolve().parents[2] / "data" / "prior.json"
 BEYOND = 1.25  # of a cache: reading so much of it again gains nothing any more
-CLOCK_HZ = 1.8e9  # of a GPU whose own is unknown
+CLOCK_HZ, SMS = 1.8e9, 100  # of a GPU whose own are unknown
 KINDS = ("linear", "prefill", "decode", "plain", "elementwise", "norm")
-CYCLES = {
-    **{"cycles": "overhead_s", "depth_cycles": "depth_s", "split_cycles": "split_s"},
-}
-LANES = {"row_flops": "row_s", "score_flops": "score_s"}
+CYCLES = {"cycles": "overhead_s", "depth_cycles": "depth_s", "split_cycles": "split_s"}
+# Of one multiprocessor:
+SHARED = {"row_cycles": "row_s", "score_cycles": "score_s", "alone_cycles": "alone_s"}
 # What a precision's products are fitted with; attention and the rest by the dense one.
 GROUPS = {"fp16": "16-bit", "bf16": "16-bit"}
-
-
-class Sheet(Protocol):
-    """What of a datasheet's row a prior is made from: a Device."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def bandwidth(self) -> float: ...
-    @property
-    def clock_hz(self) -> float: ...
-    @property
-    def l2_bytes(self) -> int: ...
-    @property
-    def launch_s(self) -> float: ...
-    def lacks(self, precision: str) -> str: ...
-    def product_rate(self, precision: str) -> float: ...
 
 
 @lru_cache
@@ -64,7 +48,7 @@ def stored() -> dict[str, Any]:
 
 
 def prior(
-    sheet: Sheet, learnt: Mapping[str, Any] | None = None, shared: bool = True
+    sheet: Device, learnt: Mapping[str, Any] | None = None, shared: bool = True
 ) -> Profile | None:
     """The profile of a GPU by its datasheet; None for what CUDA does not run on.
 
@@ -87,16 +71,22 @@ def prior(
     )
 
 
-def levels(sheet: Sheet, known: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
+def levels(on: Device, known: Mapping[str, float]) -> tuple[tuple[float, float], ...]:
     """How much longer than from memory a byte takes that the cache holds: Profile's.
 
-    Its rate goes by the GPU's fp32 lanes: known["cache"] bytes for each of their FLOPs.
+    Its rate goes by the multiprocessors: known["cache"] bytes a cycle for each of them.
     """
-    if "cache" not in known or not sheet.l2_bytes or sheet.lacks("fp32"):
+    if "cache" not in known or not on.l2_bytes:
         return ()
-    memory = known["memory"] * sheet.bandwidth
-    gain = min(1.0, memory / (known["cache"] * sheet.product_rate("fp32")))
-    return (sheet.l2_bytes, gain), (BEYOND * sheet.l2_bytes, 1.0)
+    rate = known["cache"] * cycles_of(on)[1]
+    gain = min(1.0, known["memory"] * on.bandwidth / rate)
+    return (on.l2_bytes, gain), (BEYOND * on.l2_bytes, 1.0)
+
+
+def cycles_of(sheet: Device) -> tuple[float, float]:
+    """Cycles a second of the GPU's clock, and of all its multiprocessors together."""
+    clock = sheet.clock_hz or CLOCK_HZ
+    return clock, clock * (sheet.sms or SMS)
 
 
 def timed(name: str) -> bool:
@@ -110,7 +100,7 @@ def group_of(precision: str) -> str:
 
 
 def _class_fits(
-    sheet: Sheet, fits: Mapping[str, Any], shares: Mapping[str, float]
+    sheet: Device, fits: Mapping[str, Any], shares: Mapping[str, float]
 ) -> Iterator[ClassFit]:
     for precision, form in FORMATS.items():
         if form.autocast or sheet.lacks(precision):
@@ -127,7 +117,7 @@ def _class_fits(
 
 
 def rates(
-    sheet: Sheet, precision: str, known: Mapping[str, float], share: float = 1.0
+    sheet: Device, precision: str, known: Mapping[str, float], share: float = 1.0
 ) -> dict[str, float]:
     """The formula's parameters from shares and cycles; share: of this card's peak."""
     found = {"bandwidth": known["memory"] * sheet.bandwidth}
@@ -136,10 +126,9 @@ def rates(
         found["sharpness"] = known["sharpness"]
     if FORMATS[precision].dynamic:
         found["value_s"] = QUANTIZER_BYTES / found["bandwidth"]
-    lanes = {to: of for of, to in LANES.items() if of in known}
-    found |= {to: known[of] / sheet.product_rate("fp32") for to, of in lanes.items()}
-    clock = sheet.clock_hz or CLOCK_HZ
-    return found | {to: known[of] / clock for of, to in CYCLES.items() if of in known}
+    for rate, names in zip(cycles_of(sheet), (CYCLES, SHARED), strict=True):
+        found |= {to: known[of] / rate for of, to in names.items() if of in known}
+    return found
 
 
 def as_served(point: Point) -> Point:

@@ -73,6 +73,7 @@ def parts_of(p: Mapping[str, float], work: Work) -> np.ndarray:
     rest = work.launches * p.get("overhead_s", 0.0) + work.rows * each
     rest = rest + work.depth * p.get("depth_s", 0.0)
     rest = rest + np.sqrt(work.depth) * p.get("split_s", 0.0)
+    rest = rest + work.alone * p.get("alone_s", 0.0)
     return np.stack([compute, memory_seconds(p, work.bytes), rest])
 
 

@@ -14,6 +14,10 @@ from fastlab.spec.checks import check_number
 
 ATTENTION = of_form("attention")
 TILE = 16  # rows that a GPU's matrix units take at a time
+BLOCK = 128  # queries of a head that one block of threads takes
+# Heads beyond which TensorRT-LLM 1.3 has no kernel that shares their keys, and keys
+# that a block goes through in the time that it takes to begin: aiconfigurator's times.
+SHARING, STARTED = 32, 150
 QUANTIZER_BYTES = 3  # of a value that is quantized: read in 16 bit, written in 8
 GENERATED = tuple(name for name, one in CLASSES.items() if one.generated)
 
@@ -59,9 +63,10 @@ class Work(NamedTuple):
     """Operations of one class as columns: what the formula and the residual read.
 
     depth: what one result waits for, the k of a product, keys x head_dim of attention.
-    rows: those that are quantized, or a sequence's heads of keys, for each TILE heads
-    that share one. scores: of attention, each an exp; tiled: FLOPs with each head's
-    queries rounded up to a TILE.
+    rows: those that are quantized, or blocks: BLOCK queries of a head, or of a step a
+    head of keys for each TILE heads that share it. scores: of attention, each an exp;
+    tiled: FLOPs with each head's queries rounded up to a TILE; alone: keys of steps
+    that some kernels go through for each head, as more than SHARING share them.
     """
 
     flops: np.ndarray
@@ -72,6 +77,7 @@ class Work(NamedTuple):
     places: np.ndarray  # [n, d], log space
     scores: np.ndarray | float = 0.0
     tiled: np.ndarray | float = 0.0
+    alone: np.ndarray | float = 0.0
 
 
 def class_of(op: Operation | Sample) -> str:
@@ -111,10 +117,13 @@ def _attention(
 ) -> Work:
     batch, new, past, heads, kv_heads, d = dims.T
     keys, alike = past + new, heads / kv_heads
-    rows = batch * kv_heads * np.ceil(alike / TILE)
+    steps = kv_heads * np.ceil(alike / TILE)
+    rows = batch * np.where(new > 1, heads * np.ceil(new / BLOCK), steps)
+    alone = batch * heads * (keys + STARTED) * ((new == 1) & (alike > SHARING))
     tiled = flops * np.ceil(alike * new / TILE) * TILE / (alike * new)
     places = np.log(np.stack([batch, keys, heads, kv_heads, d], 1))
-    return Work(flops, moved, launches, keys * d, rows, places, flops / (4 * d), tiled)
+    own = keys * d, rows, places, flops / (4 * d), tiled, alone
+    return Work(flops, moved, launches, *own)
 
 
 def work_of(samples: Sequence[Sample]) -> Work:

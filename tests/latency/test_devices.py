@@ -130,6 +130,7 @@ def test_peaks_follow_from_the_clock_in_every_nvidia_row():
     assert known == {made.name for made in ALL if made.kind == "cuda"}
     for name, (sms, lanes, flop_per_cycle) in SMS.items():
         made = device(name)
+        assert made.sms == sms
         fp32 = sms * 2 * lanes * made.clock_hz
         assert made.peak("fp32") == pytest.approx(fp32, rel=0.02), name
         tensor_hz = 1e6 * TENSOR_MHZ.get(name, made.clock_hz / 1e6)

@@ -22,6 +22,7 @@ SHEET = replace(
     bandwidth=1e12,
     l2_bytes=10**7,
     clock_hz=2e9,
+    sms=500,  # 1e12 cycles a second
 )
 NUMBERS = {"compute": 0.5, "memory": 0.8, "sharpness": 1.0, "cycles": 4000.0}
 FITS = {
@@ -38,6 +39,13 @@ def test_shares_and_cycles_in_the_units_of_a_datasheet():
     )
     slower = replace(SHEET, clock_hz=1e9)
     assert rates(slower, "bf16", NUMBERS)["overhead_s"] == pytest.approx(4e-6)
+    blocks = NUMBERS | {"row_cycles": 3000.0, "score_cycles": 0.1, "alone_cycles": 7.0}
+    found = rates(SHEET, "bf16", blocks)
+    assert found["row_s"] == pytest.approx(3e-9)
+    assert found["score_s"] == pytest.approx(1e-13)
+    assert found["alone_s"] == pytest.approx(7e-12)
+    unknown = rates(replace(SHEET, clock_hz=0.0, sms=0), "bf16", blocks)
+    assert unknown["row_s"] == pytest.approx(3000 / (100 * 1.8e9))
 
 
 def test_a_product_by_hand():
@@ -55,11 +63,26 @@ def test_a_product_by_hand():
 
 
 def test_what_fits_the_cache_comes_at_its_rate():
-    """0.4 bytes a fp32 FLOP: 0.4 TB/s is slower than memory, 4 TB/s a fifth of it."""
+    """0.4 bytes a cycle: 0.4 TB/s is slower than memory, 4 TB/s a fifth of it."""
     known = {"memory": 0.8, "cache": 4.0}
     assert levels(SHEET, known) == ((10**7, pytest.approx(0.2)), (BEYOND * 10**7, 1.0))
     assert levels(SHEET, {"memory": 0.8, "cache": 0.4})[0][1] == 1.0
     assert levels(SHEET, {"memory": 0.8}) == ()
+
+
+@pytest.mark.parametrize(
+    ("dims", "rows", "alone"),
+    [
+        ((2, 300, 0, 8, 4, 64), 2 * 8 * 3, 0),  # 300 queries are three blocks a head
+        ((2, 1, 99, 8, 4, 64), 2 * 4, 0),  # two heads of a tile of 16 share their keys
+        ((2, 1, 99, 32, 1, 64), 2 * 2, 0),
+        ((2, 1, 99, 48, 1, 64), 2 * 3, 2 * 48 * (100 + 150)),  # too many to share them
+    ],
+)
+def test_blocks_of_attention(dims, rows, alone):
+    op = ops.attention("attention", dims, 2)
+    work = work_of([Sample.of(op, 1.0, "bf16")])
+    assert (work.rows[0], work.alone[0]) == (rows, alone)
 
 
 def test_gpus_of_cuda_have_a_prior_and_nothing_else_has():
