@@ -1,4 +1,5 @@
-// y = x W^T on x86 CPUs: W of int8 or int4 codes, rows of x quantized to int8 here.
+// y = x W^T on x86 CPUs: W of int8 or int4 codes, rows of x quantized to int8 here, or
+// many rows of bf16 as they come (`_widened`, for which W is widened to bf16).
 //
 // 16 rows of W at a time are unpacked to bytes, four columns of a row side by side, and
 // multiplied by up to 16 rows of x. w = q s + z of a group of columns, q without sign:
@@ -7,6 +8,7 @@
 // isa: 1 = AVX2, 2 = AVX-512 VNNI, 3 = AMX.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -17,7 +19,7 @@
 #include <vector>
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,amx-tile," \
-                                     "prefer-vector-width=512")))
+                                     "avx512bf16,amx-bf16,prefer-vector-width=512")))
 #define INLINE inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
 #define UNROLL _Pragma("GCC unroll 16")
@@ -295,6 +297,103 @@ AVX512 void multiply_wide(const Job& j, int64_t begin, int64_t end, T* out) {
   j.isa > 2 ? multiply<3>(j, begin, end, out) : multiply<2>(j, begin, end, out);
 }
 
+// 16 rows of int8 from n on as bf16, which holds every code: (k / 2, 16, 2).
+AVX512 void widen_int8(const Job& j, int64_t n, uint32_t* to) {
+  for (int64_t i = 0; i < j.k; i += 64) {
+    __m512i q[16];
+    rows_of(j, n, i, q);
+    turn(q);
+    UNROLL for (int r = 0; r < 16; r++) for (int h = 0; h < 2; h++, to += 16) {
+      const __m512i four = _mm512_xor_si512(q[r], _mm512_set1_epi8(-128));
+      const __m512i two = h ? four : _mm512_slli_epi32(four, 16);
+      const __m512i first = _mm512_srai_epi32(_mm512_slli_epi32(two, 8), 24);
+      const auto low = __m512i(_mm512_cvtepi32_ps(first));
+      const auto high = __m512i(_mm512_cvtepi32_ps(_mm512_srai_epi32(two, 24)));
+      _mm512_storeu_si512(to, _mm512_or_si512(high, _mm512_srli_epi32(low, 16)));
+    }
+  }
+}
+
+// The same of int4 in the order of torch's AVX-512 kernel: of 64 rows, or of those that
+// are left, the codes of a column together; pairs (k / group, rows, 2).
+AVX512 void widen_int4(const Job& j, int64_t n, uint32_t* to) {
+  const int64_t rows = std::min<int64_t>(64, j.inputs - n / 64 * 64), part = n % 64 / 16;
+  const uint8_t* from = j.w + n / 64 * 32 * j.k + (rows == 64 ? part % 2 * 16 : part * 8);
+  const __m512i count = _mm512_cvtepu8_epi32(_mm_set_epi64x(0x0f0e0d0c0b0a0908, 0x0706050403020100));
+  const __m512 code = _mm512_cvtepi32_ps(_mm512_sub_epi32(count, _mm512_set1_epi32(8)));
+  const __m512i order = _mm512_or_si512(count, _mm512_slli_epi32(_mm512_add_epi32(count, _mm512_set1_epi32(16)), 16));
+  for (int64_t i = 0; i < j.k; i += 2, to += 16) {
+    const auto* pair = static_cast<const BFloat16*>(j.scales) + (i / j.group * j.inputs + n) * 2;
+    const __m512i both = _mm512_loadu_si512(pair);
+    const auto s = __m512(_mm512_slli_epi32(both, 16));
+    const auto z = __m512(_mm512_and_si512(both, _mm512_set1_epi32(0xffff0000)));
+    __m512 w[2];
+    UNROLL for (int h = 0; h < 2; h++, from += rows / 2) {
+      const auto* at = reinterpret_cast<const __m128i*>(from);
+      __m512i q;  // in the low 4 bits, which alone choose
+      if (rows == 64)
+        q = _mm512_srli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128(at)), part / 2 * 4);
+      else
+        q = _mm512_cvtepu8_epi32(_mm_loadl_epi64(at)), q = _mm512_permutexvar_epi32(_mm512_srli_epi32(count, 1), q), q = _mm512_srlv_epi32(q, _mm512_and_si512(_mm512_slli_epi32(count, 2), _mm512_set1_epi32(4)));
+      w[h] = _mm512_fmadd_ps(_mm512_permutexvar_ps(q, code), s, z);
+    }
+    const auto rounded = __m512i(_mm512_cvtne2ps_pbh(w[1], w[0]));
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, rounded));
+  }
+}
+
+// Rows of x in bf16 (m and k filled up) by 32 rows of W at a time, widened once.
+AVX512 void multiply_widened(const Job& j, const BFloat16* x, int64_t begin, int64_t end,
+                             BFloat16* out) {
+  std::vector<uint32_t> panel(16 * j.k);
+  struct alignas(64) {
+    uint8_t palette = 1, start = 0, spare[14] = {};
+    uint16_t width[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t height[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } tiles;
+  asm volatile("" : : "r"(&tiles) : "memory");
+  _tile_loadconfig(&tiles);
+  for (int64_t n = begin * 32; n < end * 32; n += 32) {
+    const int64_t columns = std::min<int64_t>(32, j.n - n);
+    for (int64_t h = 0; h < (columns + 15) / 16; h++)
+      (j.int4 ? widen_int4 : widen_int8)(j, n + h * 16, panel.data() + h * j.k * 8);
+    asm volatile("" : : "r"(panel.data()) : "memory");
+    const uint32_t *low = panel.data(), *high = low + j.k * 8;
+    float scales[32];
+    for (int64_t r = 0; r < 32; r++)
+      scales[r] = j.int4 ? 1 : static_cast<const float*>(j.scales)[std::min(n + r, j.n - 1)];
+    for (int64_t row = 0; row < j.m; row += 32) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+      for (int64_t i = 0; i < j.k; i += 32) {
+        const BFloat16* tile = x + row * j.k + i * 32;
+        _tile_loadd(4, tile, 64);
+        _tile_loadd(6, low + i * 8, 64);
+        _tile_loadd(7, high + i * 8, 64);
+        _tile_loadd(5, tile + 512, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+      alignas(64) float y[32][32];
+      _tile_stored(0, y[0], 128);
+      _tile_stored(1, y[0] + 16, 128);
+      _tile_stored(2, y[16], 128);
+      _tile_stored(3, y[16] + 16, 128);
+      asm volatile("" : : "r"(y) : "memory");
+      for (int64_t c = 0; c < std::min<int64_t>(32, j.m - row); c++) {
+        BFloat16 line[32];
+        SIMD for (int r = 0; r < 32; r++) line[r] = rounded<BFloat16>(y[c][r] * scales[r]);
+        std::memcpy(out + (row + c) * j.n + n, line, columns * sizeof(BFloat16));
+      }
+    }
+  }
+  _tile_release();
+}
+
 // What this CPU has; asking for tiles is what lets the process use them.
 int64_t best_isa() {
   static const int64_t best = [] {
@@ -350,14 +449,44 @@ Tensor int4_dynamic(const Tensor& x, const Tensor& w, const Tensor& pairs, int64
   j.inputs = j.k, j.group = j.k / j.groups, j.w = w.data_ptr<uint8_t>();
   return product(j, x, pairs, isa);
 }
+
+Tensor widened(Job j, const Tensor& x, const Tensor& scales) {
+  TORCH_CHECK(x.dim() == 2 && x.scalar_type() == at::kBFloat16 && best_isa() > 2);
+  j.m = x.size(0), j.scales = scales.data_ptr();
+  Tensor in = at::constant_pad_nd(x, {0, j.k - x.size(1), 0, (j.m + 31) / 32 * 32 - j.m});
+  in = in.view({-1, 32, j.k / 32, 32}).transpose(1, 2).contiguous();
+  const Tensor y = at::empty({j.m, j.n}, x.options());
+  at::parallel_for(0, (j.n + 31) / 32, 1, [&](int64_t begin, int64_t end) {
+    multiply_widened(j, in.data_ptr<BFloat16>(), begin, end, y.data_ptr<BFloat16>());
+  });
+  return y;
+}
+
+Tensor int8_widened(const Tensor& x, const Tensor& w, const Tensor& scales, int64_t) {
+  TORCH_CHECK(w.is_contiguous() && x.size(1) == w.size(1) && w.size(0) == scales.numel());
+  Job j{.n = w.size(0), .inputs = w.size(1)};
+  j.k = (j.inputs + 63) / 64 * 64, j.w = reinterpret_cast<const uint8_t*>(w.data_ptr<int8_t>());
+  return widened(j, x, scales.to(at::kFloat));
+}
+
+Tensor int4_widened(const Tensor& x, const Tensor& w, const Tensor& pairs, int64_t n, int64_t) {
+  TORCH_CHECK(w.is_contiguous() && pairs.is_contiguous() && pairs.scalar_type() == at::kBFloat16);
+  Job j{.n = n, .k = x.size(1), .groups = pairs.size(0), .int4 = true};
+  j.group = j.k / j.groups, j.inputs = pairs.size(1), j.w = w.data_ptr<uint8_t>();
+  return widened(j, x, pairs);
+}
 }  // namespace
 
 TORCH_LIBRARY(fastlab, library) {
   library.def("int8_dynamic(Tensor x, Tensor w, Tensor scales, int isa) -> Tensor");
   library.def("int4_dynamic(Tensor x, Tensor w, Tensor pairs, int n, int isa) -> Tensor");
+  library.def("int8_widened(Tensor x, Tensor w, Tensor scales, int isa) -> Tensor");
+  library.def("int4_widened(Tensor x, Tensor w, Tensor pairs, int n, int isa) -> Tensor");
   library.def("best_isa() -> int", best_isa);
 }
 TORCH_LIBRARY_IMPL(fastlab, CPU, library) {
   library.impl("int8_dynamic", int8_dynamic);
   library.impl("int4_dynamic", int4_dynamic);
+  library.impl("int8_widened", int8_widened);
+  library.impl("int4_widened", int4_widened);
 }

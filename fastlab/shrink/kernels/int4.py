@@ -7,6 +7,7 @@ order by packing the numbers of the positions, so that files can hold plain byte
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ class Int4Linear(Quantized):
     ) -> None:
         layout = layout_for(packed.device, pairs.dtype)
         super().__init__(form, size, bias, packed=pack(packed, layout), pairs=pairs)
-        self.layout = layout
+        self.layout, fits = layout, pairs.dtype == torch.bfloat16 and layout == "cpu"
+        self.isa = native.isa(self.in_features) if fits and _order_is_known() else 0
 
     def portable(self) -> dict[str, Tensor]:
         """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
@@ -116,6 +118,9 @@ class Int4Linear(Quantized):
                 f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
                 "quantize on the device that runs them, or save and load there"
             )
+        if native.widens(x, self.isa):
+            held = self.packed, self.pairs, self.out_features
+            return torch.ops.fastlab.int4_widened(x, *held, self.isa)
         multiply = getattr(torch.ops.aten, PRODUCTS[self.layout])
         rows = x.contiguous().to(self.pairs.dtype)
         y = multiply(rows, self.packed, self.form.group, self.pairs)
@@ -186,6 +191,19 @@ def layout_for(device: torch.device, dtype: torch.dtype) -> str:
         return "cpu"
     able = torch.cuda.get_device_capability(device) >= INT4.capability
     return "cuda" if able and dtype == torch.bfloat16 else "plain"
+
+
+@cache
+def _order_is_known() -> bool:
+    """Whether dynamic.cpp finds codes where torch's AVX-512 kernel has them."""
+    if (isa := native.isa(1)) < 3 or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    codes = torch.arange(112 * 32).view(112, 32) % 241 % 16  # 64 rows, and fewer
+    pairs = torch.tensor([1.0, 0.0]).bfloat16().expand(1, 112, 2).contiguous()
+    packed = pack(to_bytes(codes.to(torch.uint8)), "cpu")
+    eye = torch.eye(32, dtype=torch.bfloat16)
+    found = torch.ops.fastlab.int4_widened(eye, packed, pairs, 112, isa)
+    return torch.equal(found.t().float(), codes - 8.0)
 
 
 def to_bytes(codes: Tensor) -> Tensor:
