@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
 from fastlab.tracing.weights import fit_experts, outer_lists
 
-PART, VECTOR = 2**22, 16  # random numbers held at once, and drawn as one by a CPU
+PART, VECTOR = 2**20, 16  # random numbers held at once, and drawn as one by a CPU
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
 
@@ -71,7 +71,8 @@ class DrawnInFp32(TorchDispatchMode):
 
     def __init__(self, later: bool = False) -> None:
         super().__init__()
-        self.later = later
+        # One for all: what is freed is given to the next weight, as if it were there.
+        self.scratch = torch.empty(PART, device="cpu") if later else None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -82,30 +83,33 @@ class DrawnInFp32(TorchDispatchMode):
                 filled(each)
             return func(*args, **(kwargs or {}))
         tensor, *how = args
-        if self.later and tensor.device.type == "cpu" and tensor.numel() >= PART:
-            tensor.later = partial(_redrawn, tensor, func, how, torch.get_rng_state())
-            _drawn(tensor, func, how, keep=False)
-        else:
-            _drawn(tensor, func, how)
+        parts, own = _parts(tensor), isinstance(tensor, nn.Parameter)
+        if self.scratch is None or len(parts) == 1 or not own:
+            _draw(parts, func, how)
+            return tensor
+        tensor.later = partial(_redraw, tensor, func, how, torch.get_rng_state())
+        for part in parts:  # as many are taken now
+            func(self.scratch[: part.numel()], *how)
         return tensor
 
 
-def _drawn(tensor: Any, func: Any, how: Any, keep: bool = True) -> None:
-    """Fill a tensor with random numbers; keep: or only take as many of them."""
-    cpu = tensor.device.type == "cpu" and tensor.is_contiguous()
-    parts = tensor.view(-1).split(PART) if cpu else [tensor]
-    if parts[-1].numel() < VECTOR:  # so few would be drawn another way
-        parts = [tensor]
+def _parts(tensor: Tensor) -> Sequence[Tensor]:
+    """A tensor in parts that get the random numbers which the whole would get."""
+    few = 0 < tensor.numel() % PART < VECTOR  # so few would be drawn another way
+    if few or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        return [tensor]
+    return tensor.view(-1).split(PART)
+
+
+def _draw(parts: Sequence[Tensor], func: Any, how: Any) -> None:
     for part in parts:
-        wide = func(torch.empty_like(part, dtype=torch.float32), *how)
-        if keep:
-            part.copy_(wide)
+        part.copy_(func(torch.empty_like(part, dtype=torch.float32), *how))
 
 
-def _redrawn(tensor: Any, func: Any, how: Any, state: Tensor) -> None:
+def _redraw(tensor: Tensor, func: Any, how: Any, state: Tensor) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(state)
-        _drawn(tensor, func, how)
+        _draw(_parts(tensor), func, how)
 
 
 def filled(weight: Any) -> Any:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastlab import models
 from fastlab.calls import prepare
 from fastlab.checkpoints import generate_text, load
 from fastlab.cost.memory import parameters
 from fastlab.models import build, config_of, numerics
 from fastlab.spec import PRESETS, ModelShape, point_of
+from fastlab.spec.grids import grid
 from fastlab.spec.hub import weights_id
 from tests.small import same_weights
 
@@ -31,6 +33,44 @@ def test_a_seed_gives_weights_and_leaves_the_callers_random_state_alone() -> Non
     assert torch.equal(torch.rand(1), expected)
     assert same_weights(first, second)
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
+PART = models.PART
+
+
+@pytest.mark.parametrize("size", [PART, PART + 15, PART + 16, 2 * PART + 17, PART - 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["normal_", "uniform_"])
+def test_parts_and_later_ones_are_drawn_as_the_whole_is(
+    size: int, dtype: torch.dtype, name: str
+) -> None:
+    """To the last bit, and so is what is drawn next; a view gets its own at once."""
+    torch.manual_seed(5)
+    whole = getattr(torch.empty(size), name)(-1, 2).to(dtype)
+    rest = torch.rand(3)
+    for later in (False, True):
+        weight = torch.nn.Parameter(torch.empty(size, dtype=dtype), False)
+        view = torch.empty(size, dtype=dtype)
+        for one in (weight, view):
+            torch.manual_seed(5)
+            with models.DrawnInFp32(later):
+                getattr(one, name)(-1, 2)
+            assert torch.equal(torch.rand(3), rest)
+        assert hasattr(weight, "later") == (later and size > PART + 15)
+        assert torch.equal(models.filled(weight), whole)
+        assert torch.equal(view, whole)
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_later_weights_are_those_of_now(family: str) -> None:
+    """Stacks of experts, a tied table and linears beyond one part, all but norms."""
+    more = {"ffn": 1040, "vocab": 2100, "hidden": 1024, "family": family}
+    point = grid(layers=1, precision="int8", **more)[0]
+    now, later = build(point), build(point, later=True)
+    held = [models.filled(weight) for weight in later.parameters()]
+    assert sum(hasattr(w, "later") for w in build(point, later=True).parameters()) > 2
+    for one, other in zip(now.parameters(), held, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", [*DECODERS, "tiny-bert"])

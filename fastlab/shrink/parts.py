@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fastlab.models import filled, trim
-from fastlab.shrink.kernels import BLOCK, StoredLinear, bytes_of, fixed
+from fastlab.shrink.kernels import ROUNDED, StoredLinear, bytes_of, fixed
 from fastlab.shrink.kernels.int8 import Int8Embedding
 from fastlab.tracing.weights import experts_bound, is_linear, layers_of, stacks_of
 
@@ -82,18 +82,19 @@ def replace_each(
 ) -> nn.Module:
     """Put make(name, weight (n, k), bias) in the place of each linear, one at a time.
 
-    Raises ValueError for weights that are not finite.
+    The largest first, while least is held beside its old form and its new one. Raises
+    ValueError for weights that are not finite.
     """
-    for name in names:
+    sizes = {name: dense_weight(model.get_submodule(name)).numel() for name in names}
+    for name in sorted(names, key=lambda name: -sizes[name]):
         dense = model.get_submodule(name)
         filled(dense.weight)
         weight = dense_weight(dense)
         if not all(bool(edge.isfinite()) for edge in weight.aminmax()):
             raise ValueError(f"the weight of {name} has values that are not finite")
         model.set_submodule(name, make(name, weight, getattr(dense, "bias", None)))
-        large = weight.numel() >= BLOCK
         del dense, weight
-        if large:
+        if sizes[name] >= ROUNDED:
             trim()
     return model
 

@@ -39,6 +39,31 @@ def exact(module: Any, x: Tensor) -> Tensor:
     return y if hasattr(module, "exact") else y * module.scales.double()
 
 
+@pytest.mark.skipif(ISA < 3, reason="no AMX, or no compiler")
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(st.integers(1, 70), st.integers(250, 300)),
+    st.one_of(st.integers(native.MANY, 70), st.just(130)),
+    st.one_of(st.integers(1, 300), st.just(3000)),
+    st.sampled_from(["int8", "int4-g32", "int4-g64", "int4-g128", "int4-g256"]),
+)
+def test_weights_widened_for_many_rows(n: int, m: int, k: int, precision: str) -> None:
+    """Within the rounding of the result to bf16 of exact sums; torch's path as well."""
+    group = FORMATS[precision].group or 1
+    module = made(precision, n, group * -(-k // group), torch.bfloat16)
+    x = at_odds(torch.randn(m, module.in_features).bfloat16())
+    assert native.widens(x, module.isa)
+    whole = (
+        module.dense() if group > 1 else module.weight.float() * module.scales[:, None]
+    )
+    expected = x.double() @ whole.double().t()
+    got, module.isa = module(x), 0
+    assert got.shape == (m, n) and got.dtype == torch.bfloat16
+    near = 2.0**-8 * expected.abs() + 1e-4 * expected.abs().max().item()
+    assert bool(((got.double() - expected).abs() <= near).all())
+    torch.testing.assert_close(module(x), got, rtol=0, atol=4 * near.max().item())
+
+
 @BEST
 @settings(max_examples=60, deadline=None)
 @given(
@@ -70,14 +95,16 @@ def test_products_of_any_size(
 
 
 @BEST
-@pytest.mark.parametrize("precision", ["int8-dynamic", "int4-g64-dynamic"])
-def test_what_is_not_finite_stays_so_and_no_rows_are_none(precision: str) -> None:
-    module = made(precision, 20, 64, torch.bfloat16)
-    x = torch.ones(3, 64)
+@pytest.mark.parametrize(
+    "name", ["int8", "int8-dynamic", "int4-g64", "int4-g64-dynamic"]
+)
+def test_what_is_not_finite_stays_so_and_no_rows_are_none(name: str) -> None:
+    module = made(name, 20, 64, torch.bfloat16)
+    x = torch.ones(40, 64, dtype=torch.bfloat16)
     x[1, 5], x[2] = torch.inf, 0
     y = module(x)
     assert bool(y[0].isfinite().all()) and not bool(y[1].isfinite().any())
-    assert torch.equal(y[2], torch.zeros(20))
+    assert torch.equal(y[2], torch.zeros(20).bfloat16())
     assert module(x[:0]).shape == (0, 20)
 
 
@@ -90,9 +117,12 @@ def test_rows_are_read_where_they_lie(precision: str) -> None:
 
 @BEST
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["int8-dynamic", "int4-g64-dynamic"])
-def test_it_compiles_to_one_graph(precision: str) -> None:
-    module, x = made(precision, 48, 64, torch.bfloat16), torch.randn(2, 64).bfloat16()
+@pytest.mark.parametrize("rows", [2, 20])
+@pytest.mark.parametrize(
+    "name", ["int8", "int8-dynamic", "int4-g64", "int4-g64-dynamic"]
+)
+def test_it_compiles_to_one_graph(name: str, rows: int) -> None:
+    module, x = made(name, 48, 64, torch.bfloat16), torch.randn(rows, 64).bfloat16()
     with torch.inference_mode():
         got = torch.compile(module, fullgraph=True)(x)
         assert torch.equal(got, module(x))

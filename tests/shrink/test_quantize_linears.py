@@ -85,8 +85,8 @@ def test_int4_groups_by_hand() -> None:
     weight = torch.arange(16.0).repeat(1, 2)
     codes, pairs = int4.int4_groups(weight, 16)
     assert codes.tolist() == [[*range(16), *range(16)]]
-    assert pairs.shape == (2, 1, 2)
-    assert pairs.tolist() == [[[1, 8]], [[1, 8]]]
+    assert pairs.shape == (1, 2, 2)
+    assert pairs.tolist() == [[[1, 8], [1, 8]]]
 
 
 @settings(max_examples=30)

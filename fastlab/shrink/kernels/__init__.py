@@ -231,6 +231,12 @@ def by_blocks(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A function of rows, of a weight (n, k) block by block."""
-    parts = weight.split(max(1, ROUNDED // weight.shape[1]))
-    first, second = zip(*map(function, parts), strict=True)
-    return torch.cat(first), torch.cat(second)
+    wholes: list[Tensor] = []  # filled in place: parts joined at last are held twice
+    at, step = 0, max(1, ROUNDED // weight.shape[1])
+    for rows in weight.split(step):
+        made = function(rows)
+        wholes = wholes or [x.new_empty(len(weight), *x.shape[1:]) for x in made]
+        for whole, part in zip(wholes, made, strict=True):
+            whole[at : at + len(rows)] = part
+        at += len(rows)
+    return wholes[0], wholes[1]

@@ -1,4 +1,5 @@
-// y = x W^T on x86 CPUs: W of int8 or int4 codes, rows of x quantized to int8 here.
+// y = x W^T on x86 CPUs: W of int8 or int4 codes, rows of x quantized to int8 here, or
+// many rows of bf16 as they come (`_widened`, for which W is widened to bf16).
 //
 // 16 rows of W at a time are unpacked to bytes, four columns of a row side by side, and
 // multiplied by up to 16 rows of x. w = q s + z of a group of columns, q without sign:
@@ -206,8 +207,8 @@ void sums_amx(const int8_t* x, int64_t k, const uint8_t* w, int64_t size, int,
 AVX512 void configure(int64_t rows, int64_t unit) {  // 0: sums, 1: of x, 2: of W
   struct alignas(64) {
     uint8_t palette = 1, start = 0, spare[14] = {};
-    uint16_t width[16] = {64, 0, 64};
-    uint8_t height[16] = {};
+    uint16_t width[16] = {64, 0, 64, 64, 64, 64, 64, 64};
+    uint8_t height[16] = {0, 0, 0, 16, 16, 16, 16, 16};
   } tiles;
   tiles.width[1] = unit, tiles.height[2] = unit / 4;
   tiles.height[0] = tiles.height[1] = rows;
@@ -295,6 +296,96 @@ AVX512 void multiply_wide(const Job& j, int64_t begin, int64_t end, T* out) {
   j.isa > 2 ? multiply<3>(j, begin, end, out) : multiply<2>(j, begin, end, out);
 }
 
+// 16 rows of int8 from n on as bf16, which holds every code: (k / 2, 16, 2).
+AVX512 void widen_int8(const Job& j, int64_t n, uint32_t* to) {
+  for (int64_t i = 0; i < j.k; i += 64) {
+    __m512i q[16];
+    rows_of(j, n, i, q);
+    turn(q);
+    UNROLL for (int r = 0; r < 32; r++, to += 16) {
+      const __m512i four = _mm512_xor_si512(q[r / 2], _mm512_set1_epi8(-128));
+      const __m512i two = r % 2 ? four : _mm512_slli_epi32(four, 16);
+      const __m512i first = _mm512_srai_epi32(_mm512_slli_epi32(two, 8), 24);
+      const auto low = __m512i(_mm512_cvtepi32_ps(first));
+      const auto high = __m512i(_mm512_cvtepi32_ps(_mm512_srai_epi32(two, 24)));
+      _mm512_storeu_si512(to, _mm512_or_si512(_mm512_srli_epi32(low, 16), high));
+    }
+  }
+}
+
+// The same of int4 as torch's AVX-512 kernel orders it: the codes of a column together,
+// of 64 rows or of those that are left; s and z in bf16 (groups, rows, 2).
+AVX512 __attribute__((target("avx512bf16"))) void widen_int4(const Job& j, int64_t n,
+                                                             uint32_t* to) {
+  const __m512 code = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+  const int64_t rows = std::min<int64_t>(64, j.inputs - n / 64 * 64), part = n % 64 / 16;
+  const uint8_t* from = j.w + n / 64 * 32 * j.k + (rows < 64 ? part * 8 : part % 2 * 16);
+  for (int64_t i = 0; i < j.k; i += 2, to += 16) {
+    const int64_t at = i / j.group * j.inputs + n;
+    const __m512i pairs = _mm512_loadu_si512(static_cast<const uint32_t*>(j.scales) + at);
+    const auto s = __m512(_mm512_slli_epi32(pairs, 16));
+    const auto z = __m512(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
+    __m512i w[2];
+    UNROLL for (int h = 0; h < 2; h++, from += rows / 2) {
+      const auto* bytes = reinterpret_cast<const __m128i*>(from);
+      __m512i q;  // in the low 4 bits
+      if (rows < 64) {
+        q = _mm512_cvtepu8_epi64(_mm_loadl_epi64(bytes));
+        q = _mm512_or_si512(q, _mm512_slli_epi64(q, 28));
+      } else {
+        q = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes));
+        q = _mm512_srli_epi32(q, part / 2 * 4);
+      }
+      const __m512 exact = _mm512_fmadd_ps(_mm512_permutexvar_ps(q, code), s, z);
+      w[h] = _mm512_cvtepu16_epi32(__m256i(_mm512_cvtneps_pbh(exact)));
+    }
+    _mm512_storeu_si512(to, _mm512_or_si512(w[0], _mm512_slli_epi32(w[1], 16)));
+  }
+}
+
+// 32 rows of x (k / 32, 32, 32) by 32 of W (2, k / 2, 16, 2), in bf16: (32, 32).
+void sums_widened(const BFloat16* x, const uint32_t* w, int64_t k, float* out) {
+  asm volatile("" : : : "memory");
+  _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+  for (int64_t i = 0; i < k; i += 32, x += 1024, w += 256) {
+    _tile_loadd(4, x, 64); _tile_loadd(6, w, 64);
+    _tile_loadd(7, w + 8 * k, 64); _tile_loadd(5, x + 512, 64);
+    _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, out, 128); _tile_stored(1, out + 16, 128);
+  _tile_stored(2, out + 512, 128); _tile_stored(3, out + 528, 128);
+  asm volatile("" : : : "memory");
+}
+
+// All rows of x by rows of W that are widened once, of as many at a time as L2 holds.
+AVX512 void multiply_widened(const Job& j, const BFloat16* x, int64_t begin, int64_t end,
+                             BFloat16* out) {
+  const int64_t most = std::clamp<int64_t>((1 << 14) / j.k, 1, 8) * 32;
+  std::vector<uint32_t> w(most * j.k / 2);
+  std::vector<float> scales(most, 1);
+  configure(16, 64);
+  for (int64_t n = begin * 32, last = std::min(end * 32, j.n); n < last; n += most) {
+    const int64_t size = std::min(most, last - n);
+    for (int64_t r = 0; r < size; r += 16)
+      (j.int4 ? widen_int4 : widen_int8)(j, n + r, w.data() + r * j.k / 2);
+    if (!j.int4) std::copy_n(static_cast<const float*>(j.scales) + n, size, scales.data());
+    for (int64_t row = 0; row < j.m; row += 32) for (int64_t r = 0; r < size; r += 32) {
+      float y[1024];
+      sums_widened(x + row * j.k, w.data() + r * j.k / 2, j.k, y);
+      const __mmask32 mask = size - r < 32 ? (1u << (size - r)) - 1 : ~0u;
+      for (int64_t c = 0; c < std::min<int64_t>(32, j.m - row); c++) {
+        BFloat16 line[32];
+        SIMD for (int i = 0; i < 32; i++)
+          line[i] = rounded<BFloat16>(y[c * 32 + i] * scales[r + i]);
+        BFloat16* to = out + (row + c) * j.n + n + r;
+        _mm512_mask_storeu_epi16(to, mask, _mm512_loadu_si512(line));
+      }
+    }
+  }
+  release();
+}
+
 // What this CPU has; asking for tiles is what lets the process use them.
 int64_t best_isa() {
   static const int64_t best = [] {
@@ -350,14 +441,56 @@ Tensor int4_dynamic(const Tensor& x, const Tensor& w, const Tensor& pairs, int64
   j.inputs = j.k, j.group = j.k / j.groups, j.w = w.data_ptr<uint8_t>();
   return product(j, x, pairs, isa);
 }
+
+Tensor widened(Job j, const Tensor& x, const Tensor& scales) {
+  TORCH_CHECK(x.dim() == 2 && x.scalar_type() == at::kBFloat16 && best_isa() > 2);
+  j.m = x.size(0), j.scales = scales.data_ptr();
+  const int64_t rows = (j.m + 31) / 32 * 32, inputs = x.size(1);
+  const Tensor in = x.contiguous(), tiles = at::empty({rows * j.k}, x.options());
+  const Tensor y = at::empty({j.m, j.n}, x.options());
+  auto* to = tiles.data_ptr<BFloat16>();
+  for (int64_t row = 0; row < rows; row += 32) for (int64_t i = 0; i < j.k; i += 32)
+    for (int64_t r = row; r < row + 32; r++, to += 32) {
+      const int64_t size = r < j.m ? std::clamp<int64_t>(inputs - i, 0, 32) : 0;
+      if (size < 32) std::fill_n(to, 32, BFloat16(0));
+      std::copy_n(in.data_ptr<BFloat16>() + r * inputs + i, size, to);
+    }
+  at::parallel_for(0, (j.n + 31) / 32, 1, [&](int64_t begin, int64_t end) {
+    auto* out = y.data_ptr<BFloat16>();
+    multiply_widened(j, tiles.data_ptr<BFloat16>(), begin, end, out);
+  });
+  return y;
+}
+
+Tensor int8_widened(const Tensor& x, const Tensor& w, const Tensor& scales, int64_t) {
+  TORCH_CHECK(w.is_contiguous() && w.size(0) == scales.numel());
+  Job j{.n = w.size(0), .k = (w.size(1) + 63) / 64 * 64, .inputs = w.size(1)};
+  j.w = reinterpret_cast<const uint8_t*>(w.data_ptr<int8_t>());
+  TORCH_CHECK(x.size(1) == j.inputs, "x of other widths than W");
+  return widened(j, x, scales.to(at::kFloat));
+}
+
+// inputs: rows of W as stored, filled up.
+Tensor int4_widened(const Tensor& x, const Tensor& w, const Tensor& pairs, int64_t n,
+                    int64_t) {
+  TORCH_CHECK(w.is_contiguous() && pairs.is_contiguous() && pairs.dim() == 3);
+  TORCH_CHECK(w.numel() * 2 == pairs.size(1) * x.size(1), "x of other widths than W");
+  Job j{.n = n, .k = x.size(1), .groups = pairs.size(0), .int4 = true};
+  j.group = j.k / j.groups, j.inputs = pairs.size(1), j.w = w.data_ptr<uint8_t>();
+  return widened(j, x, pairs);
+}
 }  // namespace
 
 TORCH_LIBRARY(fastlab, library) {
   library.def("int8_dynamic(Tensor x, Tensor w, Tensor scales, int isa) -> Tensor");
   library.def("int4_dynamic(Tensor x, Tensor w, Tensor pairs, int n, int isa) -> Tensor");
+  library.def("int8_widened(Tensor x, Tensor w, Tensor scales, int isa) -> Tensor");
+  library.def("int4_widened(Tensor x, Tensor w, Tensor pairs, int n, int isa) -> Tensor");
   library.def("best_isa() -> int", best_isa);
 }
 TORCH_LIBRARY_IMPL(fastlab, CPU, library) {
   library.impl("int8_dynamic", int8_dynamic);
   library.impl("int4_dynamic", int4_dynamic);
+  library.impl("int8_widened", int8_widened);
+  library.impl("int4_widened", int4_widened);
 }

@@ -7,6 +7,7 @@ order by packing the numbers of the positions, so that files can hold plain byte
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,24 +32,25 @@ PRODUCTS = INT4.operators
 
 def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
     """The codes of `int4_groups` as plain bytes, and pairs; rows filled up."""
-    codes, pairs = int4_groups(weight, form.group)
-    extra = (0, 0, 0, -len(codes) % form.row_multiple)
-    plain = functional.pad(to_bytes(codes), extra)
-    return {"packed": plain, "pairs": functional.pad(pairs, extra)}
+
+    def packed(rows: Tensor) -> tuple[Tensor, Tensor]:
+        codes, pairs = int4_groups(rows, form.group)
+        return to_bytes(codes), pairs
+
+    plain, pairs = by_blocks(packed, weight)
+    pairs = pairs.transpose(0, 1).contiguous()
+    if extra := -len(plain) % form.row_multiple:
+        plain, pairs = (functional.pad(x, (0, 0, 0, extra)) for x in (plain, pairs))
+    return {"packed": plain, "pairs": pairs}
 
 
 def int4_groups(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """(n, k) -> uint8 0..15 (n, k); scales and zero points (k / group, n, 2).
+    """(n, k) -> uint8 0..15 (n, k); scales and zero points (n, k / group, 2).
 
     w = (q - 8) s + z, the form that torch's int4 products read: z is the value of the
     code 8. Asymmetric; of a few narrower ranges each group takes the one with the
     least squared error.
     """
-    values, pairs = by_blocks(lambda rows: _int4_block(rows, group), weight)
-    return values, pairs.transpose(0, 1).contiguous()
-
-
-def _int4_block(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
     grouped = weight.float().unflatten(1, (-1, group))
     # To about 1 by powers of two, which is exact: squares neither vanish nor overflow.
     power = grouped.abs().amax(-1).frexp().exponent.clamp(-100, 100)
@@ -97,7 +99,8 @@ class Int4Linear(Quantized):
     ) -> None:
         layout = layout_for(packed.device, pairs.dtype)
         super().__init__(form, size, bias, packed=pack(packed, layout), pairs=pairs)
-        self.layout = layout
+        self.layout, fits = layout, pairs.dtype == torch.bfloat16 and layout == "cpu"
+        self.isa = native.isa(self.in_features) if fits and _order_is_known() else 0
 
     def portable(self) -> dict[str, Tensor]:
         """The codes as plain bytes (n filled up to a multiple of 16, k / 2)."""
@@ -116,6 +119,9 @@ class Int4Linear(Quantized):
                 f"int4 weights packed on {self.layout} cannot run on {x.device.type}: "
                 "quantize on the device that runs them, or save and load there"
             )
+        if native.widens(x, self.isa):
+            held = self.packed, self.pairs, self.out_features
+            return torch.ops.fastlab.int4_widened(x, *held, self.isa)
         multiply = getattr(torch.ops.aten, PRODUCTS[self.layout])
         rows = x.contiguous().to(self.pairs.dtype)
         y = multiply(rows, self.packed, self.form.group, self.pairs)
@@ -144,10 +150,14 @@ class Int4DynamicLinear(Int4Linear):
     def __init__(
         self, form: Format, size: Any, bias: Any, packed: Tensor, pairs: Tensor
     ) -> None:
-        codes = to_codes(packed).unflatten(1, (-1, 2, 4)).unflatten(0, (-1, 16))
-        low, high = codes.permute(3, 0, 2, 1, 4)
-        tiles = pairs.unflatten(1, (-1, 16)).permute(1, 0, 3, 2).contiguous()
-        held = {"packed": (low | high << 4).contiguous(), "pairs": tiles}
+        tiles = packed.new_empty(len(packed) // 16, packed.shape[1] // 4, 16, 4)
+        parts = tiles.split(BLOCK_ROWS // 16), packed.split(BLOCK_ROWS)
+        for tile, rows in zip(*parts, strict=True):
+            codes = to_codes(rows).unflatten(1, (-1, 2, 4)).unflatten(0, (-1, 16))
+            low, high = codes.permute(3, 0, 2, 1, 4)
+            tile.copy_(low | high << 4)
+        own = pairs.unflatten(1, (-1, 16)).permute(1, 0, 3, 2).contiguous()
+        held = {"packed": tiles, "pairs": own}
         Quantized.__init__(self, form, size, bias, **held)
         self.isa = native.isa(self.in_features)
 
@@ -186,6 +196,21 @@ def layout_for(device: torch.device, dtype: torch.dtype) -> str:
         return "cpu"
     able = torch.cuda.get_device_capability(device) >= INT4.capability
     return "cuda" if able and dtype == torch.bfloat16 else "plain"
+
+
+@cache
+def _order_is_known() -> bool:
+    """Whether dynamic.cpp finds codes where torch's AVX-512 kernel has them."""
+    if (
+        isa := native.isa(1)
+    ) < 3 or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    codes = torch.arange(112 * 32).view(112, 32) % 241 % 16  # 64 rows, and fewer
+    pairs = torch.tensor([1.0, 0.0]).bfloat16().expand(1, 112, 2).contiguous()
+    packed = pack(to_bytes(codes.to(torch.uint8)), "cpu")
+    eye = torch.eye(32, dtype=torch.bfloat16)
+    found = torch.ops.fastlab.int4_widened(eye, packed, pairs, 112, isa)
+    return torch.equal(found.t().float(), codes - 8.0)
 
 
 def to_bytes(codes: Tensor) -> Tensor:

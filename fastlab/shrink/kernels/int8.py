@@ -36,7 +36,14 @@ def rounded(weight: Tensor, form: Format) -> dict[str, Tensor]:
 class Int8Linear(RowLinear):
     """int8 weights; on a CPU torch's own product multiplies a few rows by them."""
 
+    def __init__(self, form: Format, size: Any, bias: Any, **held: Tensor) -> None:
+        super().__init__(form, size, bias, **held)
+        on_cpu = self.weight.device.type == "cpu"
+        self.isa = native.isa(self.in_features) if on_cpu else 0
+
     def product(self, x: Tensor) -> Tensor:
+        if native.widens(x, self.isa):
+            return torch.ops.fastlab.int8_widened(x, self.weight, self.scales, self.isa)
         if _has_int8_product(x):
             x, scales = x.contiguous(), self.scales.to(x.dtype)
             return aten._weight_int8pack_mm(x, self.weight, scales)
@@ -54,10 +61,6 @@ def _has_int8_product(x: Tensor) -> bool:
 
 class Int8DynamicLinear(Int8Linear):
     """int8 weights and int8 activations, these with a scale per row of each call."""
-
-    def __init__(self, form: Format, size: Any, bias: Any, **held: Tensor) -> None:
-        super().__init__(form, size, bias, **held)
-        self.isa = native.isa(self.in_features)
 
     def product(self, x: Tensor) -> Tensor:
         """Exact int32 sums of the codes, times both scales, in the dtype of x."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("dynamic.cpp")
 LONGEST = 2**16  # inputs whose products of codes surely fit into 32 bits
+MANY = 7  # rows that pay for a weight that is widened to bf16
 # Rounding adds a number and takes it off again: no maths that is only fast.
 FLAGS = "-std=c++20 -O3 -mavx2 -mfma -fno-trapping-math -fno-math-errno -fopenmp"
 
@@ -24,6 +25,11 @@ def isa(inputs: int) -> int:
     else by dynamic.cpp with 1 = AVX2, 2 = AVX-512 VNNI, 3 = AMX.
     """
     return _best() if inputs <= LONGEST else 0
+
+
+def widens(x: Tensor, isa: int) -> bool:
+    """Whether dynamic.cpp widens weights for rows x (m, k) of a dense product."""
+    return isa > 2 and x.dtype == torch.bfloat16 and len(x) >= MANY and x.is_cpu
 
 
 @cache
@@ -37,7 +43,7 @@ def _best() -> int:
         why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[0]
         print(f"int8-dynamic, int4-dynamic by torch, slowly: {why}", file=sys.stderr)
         return 0
-    for name in ("int8_dynamic", "int4_dynamic"):
+    for name in ("int8_dynamic", "int4_dynamic", "int8_widened", "int4_widened"):
         torch.library.register_fake(f"fastlab::{name}", _like)
     return int(torch.ops.fastlab.best_isa())
 
