@@ -64,11 +64,12 @@ def page(store: Store, floor: float = choice.FLOOR) -> str:
         **dict.fromkeys(("measure", "pack", "python"), "none to recommend"),
     }
     if best is not None:
-        point = records[int(str(best.name))].point
+        row = records[int(str(best.name))]
+        how = row.point, envs.get(row.env, {})
         words |= {
-            "measure": choice.command(point, "measure"),
-            "pack": choice.command(point, "pack", "--to", "winner"),
-            "python": choice.python(point, "winner"),
+            "measure": choice.command(how[0], "measure", how[1]),
+            "pack": choice.command(how[0], "pack", how[1], "--to", "winner"),
+            "python": choice.python(*how, "winner"),
         }
     lost = rows[rows["status"] != "ok"].groupby(["status", "reason"], sort=False)
     counts = lost.agg(
