@@ -16,12 +16,14 @@ from fastlab.searches.beliefs import Beliefs, codes_of
 from fastlab.searches.engine import Goal
 from fastlab.searches.quality import Losses
 from fastlab.searches.spaces import Candidate
+from fastlab.serving.outcome import SATURATED
 from fastlab.spec.checks import check_number
 from fastlab.spec.scenarios import Targets
 from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, si, times
 
-TIMES = ("e2e_s", "ttft_s", "tpot_s")
+TIMES = ("e2e_s", "ttft_s", "tpot_s", "load")
+NO_STEPS = "its runtime writes whole answers and has no steps to serve with"
 BLANK: dict[str, Any] = {  # of what cannot run
     **dict.fromkeys((*TIMES, "low_s"), math.nan),
     **{"flops": 0, "launches": 0, "peak_bytes": math.nan, "last": None},
@@ -68,6 +70,8 @@ def plan(
     if lam != math.inf:
         check_number("lam", lam)
     every, wanted = [*candidates], targets.seconds if targets else {}
+    if any(own.queue for own in every):
+        wanted = {"load": SATURATED, **wanted}
     found, why = _estimated(every, device, wanted)
     flops = np.array([own["flops"] for own in found], float)
     most = int(flops.argmax())
@@ -82,12 +86,13 @@ def _estimated(
     every: Sequence[Candidate], device: Device, wanted: Mapping[str, float]
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """What is estimated, and why some are left out; ValueError where all are."""
-    reasons = [[unsupported(p, device) for p, _ in own.calls] for own in every]
-    why = {
-        i: f"cannot run: {next(filter(None, r))}"
-        for i, r in enumerate(reasons)
-        if any(r)
-    }
+    queued = any(own.queue for own in every)
+    why = dict[int, str]()
+    for i, own in enumerate(every):
+        said = [unsupported(point, device) for point, _ in own.calls]
+        said += [NO_STEPS] if queued and not own.queue else []
+        if reason := next(filter(None, said), ""):
+            why[i] = f"cannot run: {reason}"
     runs = [i for i in range(len(every)) if i not in why]
     if not runs:
         raise ValueError(f"no candidate runs on {device.name}: {why[0]}")
@@ -95,9 +100,17 @@ def _estimated(
     each = dict(zip(points, estimate(points, device), strict=True))
     found = [BLANK] * len(every)
     for i in runs:
-        found[i] = told = every[i].total([each[p] for p, _ in every[i].calls])
-        at_best = told["low_s"] / told["e2e_s"]
-        low = {name: told[name] * at_best for name in TIMES if name in told}
+        found[i] = every[i].total([each[p] for p, _ in every[i].calls])
+    at_best = {i: found[i]["low_s"] / found[i]["e2e_s"] for i in runs}
+    if queue := every[runs[0]].queue:
+        shapes = [every[i].point.built_shape for i in runs]
+        steps = [[each[p].seconds for p, _ in every[i].calls] for i in runs]
+        times = queue.spread(shapes, steps, [found[i] for i in runs])
+        for i, more in zip(runs, times, strict=True):
+            found[i] |= more
+    for i in runs:
+        told = found[i]
+        low = {n: told[n] * at_best[i] for n in TIMES if n in told}
         if words := misfit(told, device) or missed(low, wanted, " at best"):
             why[i] = words
     if len(why) == len(every):
@@ -114,6 +127,8 @@ def misfit(own: Mapping[str, Any], device: Device) -> str:
 def missed(own: Mapping[str, float], wanted: Mapping[str, float], how: str = "") -> str:
     """Which target these times miss, in words; "" where they meet all."""
     for name, most in wanted.items():
+        if name == "load" and own.get(name, 0.0) > most:
+            return f"saturated: load {digits(own[name])}{how}, of {most:g} at most"
         if own.get(name, 0.0) > most:
             took = f"{digits(own[name] * 1e3)} ms{how} of {digits(most * 1e3)}"
             return f"target: {name.removesuffix('_s')} {took}"
@@ -133,7 +148,7 @@ def _nobody(
     wanted: Mapping[str, float],
 ) -> str:
     """Why no candidate is left: which comes closest, and what it would need."""
-    fits = [i for i in runs if why[i].startswith("target")]
+    fits = [i for i in runs if not why[i].startswith("memory")]
     if not fits:
         best = min(runs, key=lambda i: found[i]["peak_bytes"])
         return (
