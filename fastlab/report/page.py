@@ -24,6 +24,7 @@ from fastlab.record import Record
 from fastlab.report import winner as choice
 from fastlab.report.svg import inline
 from fastlab.rows import QUESTION, compared
+from fastlab.searches.result import pareto
 from fastlab.sweeps.lines import BadLine
 from fastlab.sweeps.run import tally
 from fastlab.sweeps.store import Store
@@ -168,7 +169,7 @@ def ladder(main: pd.DataFrame) -> pd.DataFrame:
     other beats in time and loss, then those that lose least.
     """
     own = main.drop_duplicates("recipe")
-    first = choice.frontier(own, ["measured_ms", "loss"]) | own["baseline"]
+    first = pareto(own[["measured_ms", "loss"]].to_numpy(float)) | own["baseline"]
     kept = own["loss"].mask(first, -np.inf).sort_values(kind="stable").index[:RUNGS]
     return own[own.index.isin(kept)]
 
@@ -202,7 +203,7 @@ def _frontier(main: pd.DataFrame, column: str) -> str:
     known = main[main[column].notna()].astype({column: float})
     if len(known) < 2:
         return f"<p>Too few rows of one call have {column}.</p>"
-    best = choice.frontier(known, ["measured_ms", column])
+    best = pd.Series(pareto(known[["measured_ms", column]].to_numpy()), known.index)
     above = known[column][known[column] > 0]
     edge = (float(above.min()) if len(above) else 1.0) / 3  # where nothing is lost
     numbers = np.where(best, best.cumsum().astype(str), "")

@@ -13,7 +13,6 @@ import pandas as pd
 
 from fastlab.record import Record
 from fastlab.rows import LOSSLESS, over, table
-from fastlab.searches.result import pareto
 from fastlab.spec import PRESETS
 from fastlab.spec.checks import canonical
 from fastlab.spec.grids import SWITCHES, VERBS
@@ -146,14 +145,3 @@ def winner(main: pd.DataFrame, floor: float = FLOOR) -> pd.Series | None:
     """The fastest row that loses at most `floor`; None where none is known to."""
     fit = main[main["loss"] <= floor]
     return None if fit.empty else fit.iloc[0]
-
-
-def frontier(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Which rows no other beats: nowhere worse, less being better, and once better.
-
-    A row that lacks a value is on no frontier.
-    """
-    values = rows[[*columns]].to_numpy(float)
-    found = np.isfinite(values).all(axis=1)
-    found[found] = pareto(values[found])
-    return found

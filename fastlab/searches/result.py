@@ -161,11 +161,15 @@ class Result:
 
 
 def pareto(values: np.ndarray) -> np.ndarray:
-    """[n] whether no row is as low in all columns and lower in one; values [n, d]."""
+    """[n] whether no row is as low in all columns and lower in one; values [n, d].
+
+    A row that lacks a value is not on it.
+    """
     front: list[int] = []
     for i in np.lexsort(values.T[::-1]):
         others, own = values[front], values[i]
-        if not ((others <= own).all(axis=1) & (others < own).any(axis=1)).any():
+        beaten = (others <= own).all(axis=1) & (others < own).any(axis=1)
+        if np.isfinite(own).all() and not beaten.any():
             front.append(int(i))
     return np.isin(np.arange(len(values)), front)
 

@@ -7,13 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
 import fastlab as fl
 from fastlab.cli import main
@@ -65,17 +61,6 @@ def test_where_a_text_judged_bits_per_byte_count_and_not_kl() -> None:
     call = choice.main_call(choice.judged(rows, {}))
     assert list(call["loss"].round(6)) == [0.05, 0.01, 0]
     assert choice.winner(call)["recipe"] == "int8"
-
-
-@given(st.lists(st.tuples(*[st.sampled_from([1.0, 2.0, 3.0, np.nan])] * 2), max_size=9))
-def test_a_row_is_on_the_frontier_unless_another_beats_it(pairs: list[Any]) -> None:
-    rows = pd.DataFrame(pairs, columns=["a", "b"], dtype=float)
-    beats = lambda p, q: p[0] <= q[0] and p[1] <= q[1] and p != q  # noqa: E731
-    found = choice.frontier(rows, ["a", "b"])
-    known = [pair for pair in pairs if not np.isnan(pair).any()]
-    for pair, kept in zip(pairs, found, strict=True):
-        best = pair in known and not any(beats(other, pair) for other in known)
-        assert kept == best
 
 
 @pytest.mark.parametrize("name", ["cuts", "xeon-2-threads", "xeon-2-threads-smaller"])
