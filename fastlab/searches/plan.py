@@ -114,7 +114,7 @@ def _estimated(
         if words := misfit(told, device) or missed(low, wanted, " at best"):
             why[i] = words
     if len(why) == len(every):
-        raise ValueError(_nobody(every, found, runs, why, wanted))
+        raise ValueError(_nobody(every, found, why, wanted))
     return found, why
 
 
@@ -127,11 +127,12 @@ def misfit(own: Mapping[str, Any], device: Device) -> str:
 def missed(own: Mapping[str, float], wanted: Mapping[str, float], how: str = "") -> str:
     """Which target these times miss, in words; "" where they meet all."""
     for name, most in wanted.items():
-        if name == "load" and own.get(name, 0.0) > most:
-            return f"saturated: load {digits(own[name])}{how}, of {most:g} at most"
-        if own.get(name, 0.0) > most:
-            took = f"{digits(own[name] * 1e3)} ms{how} of {digits(most * 1e3)}"
-            return f"target: {name.removesuffix('_s')} {took}"
+        if (took := own.get(name, 0.0)) <= most:
+            continue
+        if name == "load":
+            return f"saturated: load {digits(took)}{how}, of {most:g} at most"
+        said = f"{digits(took * 1e3)} ms{how} of {digits(most * 1e3)}"
+        return f"target: {name.removesuffix('_s')} {said}"
     return ""
 
 
@@ -143,53 +144,34 @@ def excess(own: Mapping[str, float], wanted: Mapping[str, float]) -> float:
 def _nobody(
     every: Sequence[Candidate],
     found: Sequence[Mapping[str, Any]],
-    runs: Sequence[int],
     why: Mapping[int, str],
     wanted: Mapping[str, float],
 ) -> str:
     """Why no candidate is left: which comes closest, and what it would need."""
-    fits = [i for i in runs if not why[i].startswith("memory")]
-    if not fits:
-        best = min(runs, key=lambda i: found[i]["peak_bytes"])
+    runs = [i for i in why if found[i]["last"]]
+    if fits := [i for i in runs if not why[i].startswith("memory")]:
+        best = min(fits, key=lambda i: excess(found[i], wanted))
         return (
-            f"no candidate fits; the closest is {every[best].point.label}, {why[best]}"
+            "no candidate can meet the targets; closest is "
+            f"{every[best].point.label}, {why[best]}, "
+            f"{times(excess(found[best], wanted))} the target as estimated: it needs "
+            "smaller models in the space, a faster device (--on), or more time"
         )
-    best = min(fits, key=lambda i: excess(found[i], wanted))
-    return (
-        f"no candidate can meet the targets; closest is {every[best].point.label}, "
-        f"{why[best]}, {times(excess(found[best], wanted))} the target as estimated: "
-        "it needs smaller models in the space, a faster device (--on), or more time"
-    )
+    best = min(runs, key=lambda i: found[i]["peak_bytes"])
+    return f"no candidate fits; the closest is {every[best].point.label}, {why[best]}"
 
 
 def beliefs_of(every: Sequence[Candidate], found: Sequence[dict[str, Any]]) -> Beliefs:
     """Kinds, ways, and classes: what the estimate cannot tell apart has one time."""
-    recipes, shapes = zip(
-        *[(c.point.recipe, c.point.built_shape) for c in every], strict=True
-    )
-    kinds = [(c.point.recipe.precision, c.point.workload.phase) for c in every]
-    ways = [(r.runtime, r.cache, r.attention, r.storage, r.unroll) for r in recipes]
-    same = [
-        (s.family, r.scope, own["last"])
-        for s, r, own in zip(shapes, recipes, found, strict=True)
-    ]
-    places = np.array(
-        [
-            (
-                s.layers,
-                s.hidden,
-                c.point.workload.batch,
-                c.point.workload.prompt_len,
-                own["launches"],
-            )
-            for c, s, own in zip(every, shapes, found, strict=True)
-        ]
-    )
+    points, launches = [c.point for c in every], [own["launches"] for own in found]
+    trio = [(p.recipe, p.workload, p.built_shape) for p in points]
+    kinds = [(r.precision, w.phase) for r, w, _ in trio]
+    ways = [(r.runtime, r.cache, r.attention, r.storage, r.unroll) for r, *_ in trio]
+    last = [own["last"] for own in found]
+    same = [(s.family, r.scope) for r, _, s in trio]
+    sizes = [(s.layers, s.hidden, w.batch, w.prompt_len) for _, w, s in trio]
+    places = np.column_stack([np.array(sizes), launches])
     seconds = [own["e2e_s"] if own["last"] else 1.0 for own in found]
-    return Beliefs(
-        np.log(seconds),
-        codes_of(kinds),
-        codes_of(ways),
-        codes_of([*zip(kinds, ways, same, strict=True)]),
-        np.log(np.maximum(places, 1)),
-    )
+    classes = codes_of([*zip(kinds, ways, same, last, strict=True)])
+    guess, places = np.log(seconds), np.log(np.maximum(places, 1))
+    return Beliefs(guess, codes_of(kinds), codes_of(ways), classes, places)

@@ -113,30 +113,22 @@ class Queue(NamedTuple):
         """
         pairs = [*zip(shapes, every, strict=True)]
         loads = np.array([self.load(*pair) for pair in pairs])
-        calls = np.log(np.array(every))
-        near = np.column_stack(
-            [-np.log1p(-np.minimum(loads, 0.95)), calls[:, 1:] - calls[:, :-1]]
-        )
+        steps = np.diff(np.log(np.array(every)), axis=1)
+        near = np.column_stack([-np.log1p(-np.minimum(loads, 0.95)), steps])
         calm = np.flatnonzero(loads <= max(SATURATED, loads.min()))
         order = calm[np.argsort(loads[calm], kind="stable")]
-        some = order[:: -(-len(order) // SERVED)]
-        served = [self.times(*pairs[i]) for i in some]
-        names = [name for name in served[0] if name in alone[0]]
-        more = [
-            [s[n] / alone[i][n] for n in names]
-            for s, i in zip(served, some, strict=True)
-        ]
+        some = order[:: -(-len(order) // SERVED)].tolist()
+        served = {i: self.times(*pairs[i]) for i in some}
+        names = [name for name in TIMES if name in alone[0]]
+        more = [[own[n] / alone[i][n] for n in names] for i, own in served.items()]
         like = RBFInterpolator(
             near[some], np.log(more), kernel="linear", smoothing=1e-3
         )
-        longer = np.exp(like(near)).tolist()
-        grown = [
-            {n: own[n] * k for n, k in zip(names, by, strict=True)}
-            for own, by in zip(alone, longer, strict=True)
-        ]
-        return [
-            own | self._loaded(*pair) for own, pair in zip(grown, pairs, strict=True)
-        ]
+        found = []
+        for own, longer, pair in zip(alone, np.exp(like(near)), pairs, strict=True):
+            told = {n: own[n] * float(k) for n, k in zip(names, longer, strict=True)}
+            found.append(told | self._loaded(*pair))
+        return found
 
 
 @lru_cache(64)
