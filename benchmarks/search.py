@@ -306,7 +306,7 @@ def axes_of(point: Point) -> tuple[Any, ...]:
 def replay(store: str, replays: int, judged: bool) -> None:
     """Replays on a store; prints success, share measured, distinct optima."""
     dense, hits = Dense(store), dict[str, list[bool]]()
-    shares, optima, ties = [], set(), []
+    shares, optima, ties, near = [], set(), [], []
     for seed in range(replays):
         one = Replay(dense, seed, judged)
         optima.add(int(one.part[one.best]))
@@ -326,6 +326,9 @@ def replay(store: str, replays: int, judged: bool) -> None:
             chosen["tpe"] = one.tpe(m)
         for name, own in chosen.items():
             hits.setdefault(name, []).append(one.hit(own))
+        hits.setdefault("the very best in the tie", []).append(one.best in winners)
+        able = one.truth[one.able]
+        near.append(int((able < 1.1 * able.min()).sum()))
     told = ", ".join(f"{name} {100 * np.mean(own):.1f}" for name, own in hits.items())
     known = "known beforehand" if judged else "known once measured"
     print(dense.words())
@@ -333,7 +336,7 @@ def replay(store: str, replays: int, judged: bool) -> None:
         f"{replays} replays, {len(optima)} distinct optima, losses {known}: success %: "
         f"{told}; "
         f"{100 * np.mean(shares):.1f} % measured (most {100 * max(shares):.1f}); "
-        f"{np.mean(ties):.1f} in a tie set",
+        f"{np.mean(ties):.1f} in a tie set, {np.mean(near):.1f} good ones within 10 %",
         flush=True,
     )
 

@@ -16,8 +16,8 @@ from fastlab.cli.points import device_option, echo_table, main, say, stopped
 SHOWN = 12  # rows of a table, where --all does not ask for more
 FLOOR_HELP = "largest rise of bits per byte, 0.02 = 2 %, or none [the scenario's]"
 FOUND = (
-    *("latency_ms", "basis", "estimated_ms", "ttft_ms", "tpot_ms", "loss", "memory_gb"),
-    *("usd_per_1000", "verdict"),
+    *("latency_ms", "basis", "estimated_ms", "ttft_ms", "tpot_ms", "load", "loss"),
+    *("memory_gb", "usd_per_1000", "verdict"),
 )
 
 

@@ -42,15 +42,20 @@ def pack(
     """
     if (path := Path(to)).exists() and (path.is_file() or any(path.iterdir())):
         raise ValueError(f"--to {to} is not empty: name a folder that is, or none yet")
-    device, *of = (options.pop(name) for name in ("device", "text", "students"))
-    source = options["model"]
+    told = {n: options.pop(n) for n in ("text", "students")}
+    device, source = options.pop("device"), options["model"]
     named = [name for name, value in options.items() if value and name != "model"]
     if (best or key) and (not store or (best and key) or named):
         raise ValueError("--best or --key needs --from STORE, and no other recipe")
     records = [*store_of(store).each(samples=False)] if store else []
     envs = store_of(store).envs() if store else {}
+    of: dict[str, Any] = {"students": "results/students"}
     if best or key:
-        point = _chosen(records, key, floor)
+        from fastlab.report.winner import learned_from
+
+        row = _chosen(records, key, floor)
+        point = row.point
+        of |= learned_from(point, envs.get(row.env, {}))
     else:
         point, *others = given.points_from(options)
         if others:
@@ -60,27 +65,33 @@ def pack(
         for row in records
         if row.point.model_key == point.model_key
     ]
-    _pack(point, path, rows, device, source, *of)
+    of |= {name: value for name, value in told.items() if value}
+    _pack(point, path, rows, device, source, of)
     say(f"{to}: {point.label}, with {len(rows)} rows of it")
 
 
-def _chosen(records: list[Record], key: str, floor: float) -> Point:
-    """The point of the row whose key begins so; without one, that of the winner."""
+def _chosen(records: list[Record], key: str, floor: float) -> Record:
+    """The row whose key begins so; without one, the winner's."""
     from fastlab.report.winner import judged, main_call, winner
 
     if key:
-        found = {row.key: row.point for row in records if row.key.startswith(key)}
+        found = {row.key: row for row in records if row.key.startswith(key)}
         if len(found) != 1:
             raise ValueError(f"key={key!r} begins the keys of {len(found)} rows, not 1")
         return next(iter(found.values()))
     best = winner(main_call(judged(records, {})), floor) if records else None
     if best is None:
         raise ValueError(f"no row of the store is known to lose at most {floor:g}")
-    return records[int(str(best.name))].point
+    return records[int(str(best.name))]
 
 
 def _pack(
-    point: Point, path: Path, rows: list[Any], device: str, source: Any, *of: Any
+    point: Point,
+    path: Path,
+    rows: list[Any],
+    device: str,
+    source: Any,
+    of: dict[str, Any],
 ) -> None:
     from fastlab import __version__, machine
     from fastlab.checkpoints import tokenizer_of
@@ -96,7 +107,7 @@ def _pack(
     if point.seed is None:
         if (source := source or source_of(point)) == MODEL:
             raise ValueError(f"weights={point.weights!r}: say where they are, --model")
-        trained = Trained(source, of[0], of[1] or "results/students")
+        trained = Trained(source, **of)
     tokenizer = tokenizer_of(trained.folder) if trained else None
     about = {"fastlab": __version__, "point": point.to_dict(), "rows": rows}
     save(build(point, kind, trained), path, tokenizer, **about)

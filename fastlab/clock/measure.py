@@ -188,13 +188,16 @@ class Bench:
     def environment(self) -> Mapping[str, Any]:
         """This machine's, with the bandwidth of a copy measured now in bytes per s.
 
-        Of what no cache holds, or a tenth of the free memory if that is less.
+        Of what no cache holds, or a tenth of the free memory if that is less. With
+        trained weights also their text, if named, and the folder of their students.
         """
         size = min(COPY_BYTES[self.kind], machine.free_bytes(self.kind) // 10)
         quick = {"budget_s": COPY_S, "warmup_calls": 0, "warmup_s": 0, "cache": "warm"}
         settings = Settings.for_device(self.kind, **quick)
         copied = copy_bandwidth(self.kind, settings, size)
-        return machine.environment(self.kind) | {"copy_bytes_per_s": round(copied)}
+        found = machine.environment(self.kind) | {"copy_bytes_per_s": round(copied)}
+        of = {n: getattr(self.trained, n, "") for n in ("text", "students")}
+        return {**found, **{name: value for name, value in of.items() if value}}
 
     def _refuse_hopeless(self, expected: Estimate) -> None:
         """On a CPU, running out of memory takes the machine down: ask before.

@@ -24,6 +24,7 @@ from fastlab.record import Record
 from fastlab.report import winner as choice
 from fastlab.report.svg import inline
 from fastlab.rows import QUESTION, compared
+from fastlab.searches.result import pareto
 from fastlab.sweeps.lines import BadLine
 from fastlab.sweeps.run import tally
 from fastlab.sweeps.store import Store
@@ -64,24 +65,23 @@ def page(store: Store, floor: float = choice.FLOOR) -> str:
         **dict.fromkeys(("measure", "pack", "python"), "none to recommend"),
     }
     if best is not None:
-        point = records[int(str(best.name))].point
+        row = records[int(str(best.name))]
+        how = row.point, envs.get(row.env, {})
         words |= {
-            "measure": choice.command(point, "measure"),
-            "pack": choice.command(point, "pack", "--to", "winner"),
-            "python": choice.python(point, "winner"),
+            "measure": choice.command(how[0], "measure", how[1]),
+            "pack": choice.command(how[0], "pack", how[1], "--to", "winner"),
+            "python": choice.python(*how, "winner"),
         }
     lost = rows[rows["status"] != "ok"].groupby(["status", "reason"], sort=False)
-    counts = lost.agg(
-        rows=("key", "size"), call=("call", "first"), recipe=("recipe", "first")
-    )
+    shown = {"call": ("call", "first"), "recipe": ("recipe", "first")}
+    counts = lost.agg(rows=("key", "size"), **shown).reset_index()
+    lines = f"Points without a time, {len(bad)} lines unread"
     parts = {name: _safe(said) for name, said in words.items()} | {
         "ladder": _ladder(main),
         "frontier": "".join(_frontier(main, column) for column in UNITS),
         "scores": _scores(compared(rows)),
         "stages": _table(stages(records, main), "Seconds before the timed calls"),
-        "failures": _table(
-            counts.reset_index(), f"Points without a time, {len(bad)} lines unread"
-        ),
+        "failures": _table(counts, lines),
         "rows": _table(rows[[*ROWS]], "All rows"),
     }
     template = files("fastlab.report").joinpath("page.html").read_text("utf-8")
@@ -104,10 +104,8 @@ def verdict(main: pd.DataFrame, best: Any, floor: float) -> str:
     share, base = f"{percent(best['loss'])} more bits per byte", main[main["baseline"]]
     lost = share if text else f"a KL of {digits(best['loss'])} nats"
     said = f"Take {best['recipe']} at {where}: {digits(best['measured_ms'])} ms, "
-    said += (
-        f"{times(best['measured_gain'])} beside {base['recipe'].iloc[0]}, with {lost}"
-    )
-    return f"{said}. The clock cannot tell {tied} more from it."
+    said += f"{times(best['measured_gain'])} beside {base['recipe'].iloc[0]}"
+    return f"{said}, with {lost}. The clock cannot tell {tied} more from it."
 
 
 def question(
@@ -125,11 +123,13 @@ def question(
         "device": "; ".join(rows["device"].unique()),
         "days": f"{days[0]} to {days[-1]} (UTC)",
         "samples": sample_summary(rows),
-        "environment": "; ".join(dict.fromkeys(map(json.dumps, software))).replace(
-            '"', ""
-        ),
+        "environment": "; ".join(dict.fromkeys(map(_plain, software))),
         "commands": "; ".join({str(e.get("command", "")): 0 for e in envs.values()}),
     }
+
+
+def _plain(env: Mapping[str, Any]) -> str:
+    return json.dumps(env).replace('"', "")
 
 
 def _table(rows: pd.DataFrame, caption: str) -> str:
@@ -138,16 +138,13 @@ def _table(rows: pd.DataFrame, caption: str) -> str:
         return f"<p>{_safe(caption)}: none.</p>"
     if len(rows) > LINES:
         caption += f": {LINES} of {len(rows)}, and all by `fastlab table`"
-    shown = texts(
-        rows[:LINES].replace({None: np.nan}).dropna(axis="columns", how="all")
-    )
-    shown = shown.rename(columns=lambda name: str(name).replace("_", " "))
+    known = rows[:LINES].replace({None: np.nan}).dropna(axis="columns", how="all")
+    shown = texts(known).rename(columns=lambda name: str(name).replace("_", " "))
     markup = shown.to_html(index=False, border=0).replace("<th>", '<th scope="col">')
     head, body = markup.split(">", 1)
-    where = (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{_safe(caption)}">'
-    )
-    return f"{where}{head}><caption>{_safe(caption)}</caption>{body}</div>"
+    said = _safe(caption)
+    where = f'<div class="wide" tabindex="0" role="region" aria-label="{said}">'
+    return f"{where}{head}><caption>{said}</caption>{body}</div>"
 
 
 def _pair(figure: Figure, high: float, table: str) -> str:
@@ -167,7 +164,7 @@ def ladder(main: pd.DataFrame) -> pd.DataFrame:
     other beats in time and loss, then those that lose least.
     """
     own = main.drop_duplicates("recipe")
-    first = choice.frontier(own, ["measured_ms", "loss"]) | own["baseline"]
+    first = pareto(own[["measured_ms", "loss"]].to_numpy(float)) | own["baseline"]
     kept = own["loss"].mask(first, -np.inf).sort_values(kind="stable").index[:RUNGS]
     return own[own.index.isin(kept)]
 
@@ -201,7 +198,7 @@ def _frontier(main: pd.DataFrame, column: str) -> str:
     known = main[main[column].notna()].astype({column: float})
     if len(known) < 2:
         return f"<p>Too few rows of one call have {column}.</p>"
-    best = choice.frontier(known, ["measured_ms", column])
+    best = pd.Series(pareto(known[["measured_ms", column]].to_numpy()), known.index)
     above = known[column][known[column] > 0]
     edge = (float(above.min()) if len(above) else 1.0) / 3  # where nothing is lost
     numbers = np.where(best, best.cumsum().astype(str), "")
@@ -216,19 +213,16 @@ def _frontier(main: pd.DataFrame, column: str) -> str:
     layers = [dots, *formats(shown, "_at", "measured_ms", **look)]
     title = f"{best.sum()} of {len(known)} rows of {known['call'].iloc[0]} are on it"
     figure = Figure([Panel(*axes, layers, decor=[gridlines()])], title, known)
-    table = _table(
-        known[["recipe", "frontier", *FOUND]], f"measured ms against {column}"
-    )
-    return _pair(figure, 4.4, table)
+    told = known[["recipe", "frontier", *FOUND]]
+    return _pair(figure, 4.4, _table(told, f"measured ms against {column}"))
 
 
 def scoreboard(known: pd.DataFrame) -> pd.DataFrame:
     """Of all rows, and of each precision and phase: the median of measured / estimated,
     the shares within a factor of 1.25, and within the estimate's own band.
     """
-    ms, low, high, ratio = (
-        known[n].astype(float) for n in ("measured_ms", *ENDS, "ratio")
-    )
+    names = ["measured_ms", *ENDS, "ratio"]
+    ms, low, high, ratio = (known[name].astype(float) for name in names)
     near, inside = np.abs(np.log(ratio)) <= np.log(1.25), (low <= ms) & (ms <= high)
     own = known.assign(ratio=ratio, near=100.0 * near, inside=100.0 * inside, n=1)
     every = pd.concat([own.assign(precision="all", phase=""), own])
@@ -244,17 +238,13 @@ def _scores(known: pd.DataFrame) -> str:
     _, _, n, ratio, near, inside = found.iloc[0]
     title = f"{n} rows: median factor {times(ratio)}, {near:.0f} % within ×1.25, "
     title += f"{inside:.0f} % inside their own band"
-    figure = scatter(known.iloc[sorted(_some(len(known)))])
-    return _pair(
-        replace(figure, title=title), 5.0, _table(found, "measured / estimated")
-    )
+    figure = replace(scatter(known.iloc[sorted(_some(len(known)))]), title=title)
+    return _pair(figure, 5.0, _table(found, "measured / estimated"))
 
 
 def stages(records: Sequence[Record], main: pd.DataFrame) -> pd.DataFrame:
     """Seconds of what came before the timed calls of a call's rows, where known."""
     timed = [vars(records[n].measured) for n in main.index]
     lines = [{n: own["stages"].get(n, own.get(n)) for n in TIMES} for own in timed]
-    seconds = pd.DataFrame(lines, main.index, [*TIMES]).apply(
-        pd.to_numeric, errors="coerce"
-    )
+    seconds = pd.DataFrame(lines, main.index, [*TIMES], float)
     return main[["recipe"]].join(seconds)

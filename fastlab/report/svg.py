@@ -1,8 +1,4 @@
-"""Figures as inline SVG that needs no script, with a tooltip for each mark.
-
-matplotlib draws them as in a notebook. Their colours become variables, so that a page
-may be dark: greys are its text made pale, white its ground, all others are lightened.
-"""
+"""Figures as inline SVG that needs no script, with a tooltip for each mark."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"  # before the names of elements, while they
 BARE = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # no word on the file
 GLYPHS = {"o": "●○", "^": "▲△", "s": "■□", "D": "◆◇", "None": "――"}  # filled, hollow
 FIRST = ("recipe", "call", "loss")  # columns that a tooltip begins with
-NAMED = re.compile(r"var\(--c([0-9a-f]{6})\)")
+FONT = re.compile(r" font-family: [^;]*;")
 
 
 def inline(figure: Figure, size: tuple[float, float]) -> str:
@@ -45,15 +41,7 @@ def inline(figure: Figure, size: tuple[float, float]) -> str:
         _point_at(root, panel, layer)
     root.attrib |= {"role": "img", "aria-label": figure.tell()}
     text = ElementTree.tostring(_stripped(root), "unicode")
-    text += f'<ul class="key">{"".join(_key(picture))}</ul>'
-    shades = "".join(map(_shade, sorted({*NAMED.findall(text)})))
-    return f'<div style="{shades}">{text}</div>'
-
-
-def _named(style: str) -> str:
-    """A style with variables for its colours, and the page's font."""
-    style = re.sub(r" font-family: [^;]*;", "", style)
-    return re.sub("#([0-9a-f]{6})", r"var(--c\1)", style)
+    return text + f'<ul class="key">{"".join(_key(picture))}</ul>'
 
 
 def _point_at(root: Any, panel: Panel, layer: Layer) -> None:
@@ -85,7 +73,7 @@ def _stripped(root: Any) -> Any:
     for one in root.iter():
         one.tag = one.tag.removeprefix(SVG)
         own = {name.rpartition("}")[2]: value for name, value in one.attrib.items()}
-        own |= {"style": _named(own["style"])} if "style" in own else {}
+        own |= {"style": FONT.sub("", own["style"])} if "style" in own else {}
         one.attrib = {n: v for n, v in own.items() if n != "id" or v in used}
     for name in ("width", "height", "version"):
         del root.attrib[name]
@@ -97,15 +85,6 @@ def _key(picture: Any) -> Iterator[str]:
     for line in picture.axes[0].get_legend_handles_labels()[0]:
         hollow = to_hex(line.get_markerfacecolor()) == "#ffffff"
         glyph = GLYPHS.get(line.get_marker(), "●○")[hollow]
-        style, name = _named(f"color:{to_hex(line.get_color())}"), line.get_label()
+        style, name = f"color:{to_hex(line.get_color())}", line.get_label()
         mark = f'<span aria-hidden="true" style="{style}">{glyph}</span>'
         yield f"<li>{mark} {escape(name)}</li>"
-
-
-def _shade(color: str) -> str:
-    """A variable for a colour; see the top."""
-    parts = {int(color[n : n + 2], 16) for n in (0, 2, 4)}
-    mixed = f"#{color},#fff var(--pale)"
-    if len(parts) == 1:
-        mixed = f"currentColor {100 - min(parts) / 2.55:.0f}%,var(--ground)"
-    return f"--c{color}:color-mix(in srgb,{mixed});"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pandas as pd
 
 from fastlab.record import Record
 from fastlab.rows import LOSSLESS, over, table
-from fastlab.searches.result import pareto
 from fastlab.spec import PRESETS
 from fastlab.spec.checks import canonical
 from fastlab.spec.grids import SWITCHES, VERBS
@@ -61,20 +61,38 @@ def source_of(point: Point) -> str:
     return MODEL
 
 
-def command(point: Point, verb: str, *rest: str) -> str:
-    """`fastlab VERB` with the options of a point, for a shell."""
-    words = ["fastlab", verb]
-    for name, value in options(point, source_of(point)).items():
+def learned_from(point: Point, env: Mapping[str, Any]) -> dict[str, Any]:
+    """What trained weights are made with beside the point: `text` and `students`.
+
+    env: of a row, which names them; those that do not have the command of a sweep.
+    """
+    if point.seed is not None:
+        return {}
+    told: dict[str, Any] = {"text": [*env.get("text", ())]}
+    words = str(env.get("command", "")).split()
+    said = dict(pairwise(words))
+    if point.recipe.distill_steps:
+        named = env.get("students") or said.get("--students")
+        told["students"] = named or "results/students"
+    return {name: value for name, value in told.items() if value}
+
+
+def command(point: Point, verb: str, env: Mapping[str, Any], *rest: str) -> str:
+    """`fastlab VERB` with all options that make a point's model, for a shell."""
+    words, of = ["fastlab", verb], learned_from(point, env)
+    texts = [("text", file) for file in of.pop("text", ())]
+    own = [*options(point, source_of(point)).items(), *texts, *of.items()]
+    for name, value in own:
         words += ["--" + name.replace("_", "-"), str(value)]
     return shlex.join([*words, *rest])
 
 
-def python(point: Point, folder: str) -> str:
+def python(point: Point, env: Mapping[str, Any], folder: str) -> str:
     """The point, its model, and that saved in a folder, in Python."""
     source = source_of(point)
     fields = "".join(f"    {n}={v!r},\n" for n, v in options(point, source).items())
-    students = ", students='results/students'" * (point.recipe.distill_steps > 0)
-    trained = f", trained=fl.Trained({source!r}{students})" * (point.seed is None)
+    of = "".join(f", {n}={v!r}" for n, v in learned_from(point, env).items())
+    trained = f", trained=fl.Trained({source!r}{of})" * (point.seed is None)
     made = f"model = fl.build(point{trained})\nfl.save(model, {folder!r})"
     return f"import fastlab as fl\n\n[point] = fl.grid(\n{fields})\n{made}\n"
 
@@ -127,14 +145,3 @@ def winner(main: pd.DataFrame, floor: float = FLOOR) -> pd.Series | None:
     """The fastest row that loses at most `floor`; None where none is known to."""
     fit = main[main["loss"] <= floor]
     return None if fit.empty else fit.iloc[0]
-
-
-def frontier(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Which rows no other beats: nowhere worse, less being better, and once better.
-
-    A row that lacks a value is on no frontier.
-    """
-    values = rows[[*columns]].to_numpy(float)
-    found = np.isfinite(values).all(axis=1)
-    found[found] = pareto(values[found])
-    return found

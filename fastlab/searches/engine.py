@@ -80,11 +80,11 @@ def next_step(goal: Goal, times: Mapping[int, float], good: np.ndarray) -> Step:
         return Step(None, risk)
     level, most = goal.bounds(left, best)
     z = (np.log(most) - mean) / sd
-    if best == np.inf:  # the least expected over the chance to be good
-        gain = ndtr(z) * chance / scores[left]
-    else:  # E[level - T where T < most] of a log-normal T
-        expected = np.exp(mean + sd**2 / 2)
-        gain = (level * ndtr(z) - expected * ndtr(z - sd)) * chance
+    if best == np.inf:  # first one that is good, the surest
+        order = np.lexsort((scores[left], -ndtr(z) * chance))
+        return Step(int(left[order[0]]), risk)
+    expected = np.exp(mean + sd**2 / 2)  # E[level - T where T < most], log-normal T
+    gain = (level * ndtr(z) - expected * ndtr(z - sd)) * chance
     return Step(int(left[gain.argmax()]), risk)
 
 

@@ -16,12 +16,14 @@ from fastlab.searches.beliefs import Beliefs, codes_of
 from fastlab.searches.engine import Goal
 from fastlab.searches.quality import Losses
 from fastlab.searches.spaces import Candidate
+from fastlab.serving.outcome import SATURATED
 from fastlab.spec.checks import check_number
 from fastlab.spec.scenarios import Targets
 from fastlab.spec.unsupported import unsupported
 from fastlab.words import digits, si, times
 
-TIMES = ("e2e_s", "ttft_s", "tpot_s")
+TIMES = ("e2e_s", "ttft_s", "tpot_s", "load")
+NO_STEPS = "its runtime writes whole answers and has no steps to serve with"
 BLANK: dict[str, Any] = {  # of what cannot run
     **dict.fromkeys((*TIMES, "low_s"), math.nan),
     **{"flops": 0, "launches": 0, "peak_bytes": math.nan, "last": None},
@@ -68,6 +70,8 @@ def plan(
     if lam != math.inf:
         check_number("lam", lam)
     every, wanted = [*candidates], targets.seconds if targets else {}
+    if any(own.queue for own in every):
+        wanted = {"load": SATURATED, **wanted}
     found, why = _estimated(every, device, wanted)
     flops = np.array([own["flops"] for own in found], float)
     most = int(flops.argmax())
@@ -82,12 +86,13 @@ def _estimated(
     every: Sequence[Candidate], device: Device, wanted: Mapping[str, float]
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """What is estimated, and why some are left out; ValueError where all are."""
-    reasons = [[unsupported(p, device) for p, _ in own.calls] for own in every]
-    why = {
-        i: f"cannot run: {next(filter(None, r))}"
-        for i, r in enumerate(reasons)
-        if any(r)
-    }
+    queued = any(own.queue for own in every)
+    why = dict[int, str]()
+    for i, own in enumerate(every):
+        said = [unsupported(point, device) for point, _ in own.calls]
+        said += [NO_STEPS] if queued and not own.queue else []
+        if reason := next(filter(None, said), ""):
+            why[i] = f"cannot run: {reason}"
     runs = [i for i in range(len(every)) if i not in why]
     if not runs:
         raise ValueError(f"no candidate runs on {device.name}: {why[0]}")
@@ -95,13 +100,21 @@ def _estimated(
     each = dict(zip(points, estimate(points, device), strict=True))
     found = [BLANK] * len(every)
     for i in runs:
-        found[i] = told = every[i].total([each[p] for p, _ in every[i].calls])
-        at_best = told["low_s"] / told["e2e_s"]
-        low = {name: told[name] * at_best for name in TIMES if name in told}
+        found[i] = every[i].total([each[p] for p, _ in every[i].calls])
+    at_best = {i: found[i]["low_s"] / found[i]["e2e_s"] for i in runs}
+    if queue := every[runs[0]].queue:
+        shapes = [every[i].point.built_shape for i in runs]
+        steps = [[each[p].seconds for p, _ in every[i].calls] for i in runs]
+        times = queue.spread(shapes, steps, [found[i] for i in runs])
+        for i, more in zip(runs, times, strict=True):
+            found[i] |= more
+    for i in runs:
+        told = found[i]
+        low = {n: told[n] * at_best[i] for n in TIMES if n in told}
         if words := misfit(told, device) or missed(low, wanted, " at best"):
             why[i] = words
     if len(why) == len(every):
-        raise ValueError(_nobody(every, found, runs, why, wanted))
+        raise ValueError(_nobody(every, found, why, wanted))
     return found, why
 
 
@@ -114,9 +127,12 @@ def misfit(own: Mapping[str, Any], device: Device) -> str:
 def missed(own: Mapping[str, float], wanted: Mapping[str, float], how: str = "") -> str:
     """Which target these times miss, in words; "" where they meet all."""
     for name, most in wanted.items():
-        if own.get(name, 0.0) > most:
-            took = f"{digits(own[name] * 1e3)} ms{how} of {digits(most * 1e3)}"
-            return f"target: {name.removesuffix('_s')} {took}"
+        if (took := own.get(name, 0.0)) <= most:
+            continue
+        if name == "load":
+            return f"saturated: load {digits(took)}{how}, of {most:g} at most"
+        said = f"{digits(took * 1e3)} ms{how} of {digits(most * 1e3)}"
+        return f"target: {name.removesuffix('_s')} {said}"
     return ""
 
 
@@ -128,53 +144,34 @@ def excess(own: Mapping[str, float], wanted: Mapping[str, float]) -> float:
 def _nobody(
     every: Sequence[Candidate],
     found: Sequence[Mapping[str, Any]],
-    runs: Sequence[int],
     why: Mapping[int, str],
     wanted: Mapping[str, float],
 ) -> str:
     """Why no candidate is left: which comes closest, and what it would need."""
-    fits = [i for i in runs if why[i].startswith("target")]
-    if not fits:
-        best = min(runs, key=lambda i: found[i]["peak_bytes"])
+    runs = [i for i in why if found[i]["last"]]
+    if fits := [i for i in runs if not why[i].startswith("memory")]:
+        best = min(fits, key=lambda i: excess(found[i], wanted))
         return (
-            f"no candidate fits; the closest is {every[best].point.label}, {why[best]}"
+            "no candidate can meet the targets; closest is "
+            f"{every[best].point.label}, {why[best]}, "
+            f"{times(excess(found[best], wanted))} the target as estimated: it needs "
+            "smaller models in the space, a faster device (--on), or more time"
         )
-    best = min(fits, key=lambda i: excess(found[i], wanted))
-    return (
-        f"no candidate can meet the targets; closest is {every[best].point.label}, "
-        f"{why[best]}, {times(excess(found[best], wanted))} the target as estimated: "
-        "it needs smaller models in the space, a faster device (--on), or more time"
-    )
+    best = min(runs, key=lambda i: found[i]["peak_bytes"])
+    return f"no candidate fits; the closest is {every[best].point.label}, {why[best]}"
 
 
 def beliefs_of(every: Sequence[Candidate], found: Sequence[dict[str, Any]]) -> Beliefs:
     """Kinds, ways, and classes: what the estimate cannot tell apart has one time."""
-    recipes, shapes = zip(
-        *[(c.point.recipe, c.point.built_shape) for c in every], strict=True
-    )
-    kinds = [(c.point.recipe.precision, c.point.workload.phase) for c in every]
-    ways = [(r.runtime, r.cache, r.attention, r.storage, r.unroll) for r in recipes]
-    same = [
-        (s.family, r.scope, own["last"])
-        for s, r, own in zip(shapes, recipes, found, strict=True)
-    ]
-    places = np.array(
-        [
-            (
-                s.layers,
-                s.hidden,
-                c.point.workload.batch,
-                c.point.workload.prompt_len,
-                own["launches"],
-            )
-            for c, s, own in zip(every, shapes, found, strict=True)
-        ]
-    )
+    points, launches = [c.point for c in every], [own["launches"] for own in found]
+    trio = [(p.recipe, p.workload, p.built_shape) for p in points]
+    kinds = [(r.precision, w.phase) for r, w, _ in trio]
+    ways = [(r.runtime, r.cache, r.attention, r.storage, r.unroll) for r, *_ in trio]
+    last = [own["last"] for own in found]
+    same = [(s.family, r.scope) for r, _, s in trio]
+    sizes = [(s.layers, s.hidden, w.batch, w.prompt_len) for _, w, s in trio]
+    places = np.column_stack([np.array(sizes), launches])
     seconds = [own["e2e_s"] if own["last"] else 1.0 for own in found]
-    return Beliefs(
-        np.log(seconds),
-        codes_of(kinds),
-        codes_of(ways),
-        codes_of([*zip(kinds, ways, same, strict=True)]),
-        np.log(np.maximum(places, 1)),
-    )
+    classes = codes_of([*zip(kinds, ways, same, last, strict=True)])
+    guess, places = np.log(seconds), np.log(np.maximum(places, 1))
+    return Beliefs(guess, codes_of(kinds), codes_of(ways), classes, places)

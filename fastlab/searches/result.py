@@ -60,16 +60,19 @@ class Result:
     def _row(self, i: int) -> dict[str, Any]:
         plan, told = self.plan, self.times[i]
         point = plan.candidates[i].point
-        hours = told["e2e_s"] / point.workload.batch / SECONDS_PER_HOUR
+        queue, seconds = plan.candidates[i].queue, told["e2e_s"]
+        rate = queue.scenario.arrivals.rate if queue else None
+        seconds = told["load"] / rate if rate else seconds / point.workload.batch
         return flat(point) | {
             "latency_ms": told["e2e_s"] * 1e3,
             "basis": "measured" if i in self.measured else "estimated",
             "estimated_ms": plan.found[i]["e2e_s"] * 1e3,
             "ttft_ms": told.get("ttft_s", math.nan) * 1e3,
             "tpot_ms": told.get("tpot_s", math.nan) * 1e3,
+            "load": told.get("load", math.nan),
             "loss": plan.losses.of(i),
             "memory_gb": plan.found[i]["peak_bytes"] / 1e9,
-            "usd_per_1000": 1e3 * hours * self.price,
+            "usd_per_1000": 1e3 * seconds / SECONDS_PER_HOUR * self.price,
             "computation": plan.shares[i],
             "verdict": self.verdict(i),
             "candidate": i,
@@ -124,7 +127,11 @@ class Result:
             return [*lines, self._nobody()]
         for i in self.winners[:SHOWN]:
             names = {"e2e_s": "", "ttft_s": "TTFT ", "tpot_s": "TPOT "}
-            each = [f"{names[n]}{digits(s * 1e3)} ms" for n, s in self.times[i].items()]
+            told = self.times[i]
+            each = [
+                f"{w}{digits(told[n] * 1e3)} ms" for n, w in names.items() if n in told
+            ]
+            each += [f"load {digits(told[n])}" for n in told if n == "load"]
             lines.append(f"{self.verdict(i)}: {self.name(i)}: {', '.join(each)}")
         more = len(self.winners) - SHOWN
         return [*lines, f"and {more} ties more"] if more > 0 else lines
@@ -154,11 +161,15 @@ class Result:
 
 
 def pareto(values: np.ndarray) -> np.ndarray:
-    """[n] whether no row is as low in all columns and lower in one; values [n, d]."""
+    """[n] whether no row is as low in all columns and lower in one; values [n, d].
+
+    A row that lacks a value is not on it.
+    """
     front: list[int] = []
     for i in np.lexsort(values.T[::-1]):
         others, own = values[front], values[i]
-        if not ((others <= own).all(axis=1) & (others < own).any(axis=1)).any():
+        beaten = (others <= own).all(axis=1) & (others < own).any(axis=1)
+        if np.isfinite(own).all() and not beaten.any():
             front.append(int(i))
     return np.isin(np.arange(len(values)), front)
 

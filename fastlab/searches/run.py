@@ -16,14 +16,8 @@ import numpy as np
 from fastlab.latency.devices import Device
 from fastlab.latency.devices import device as device_named
 from fastlab.record import Record
-from fastlab.searches.engine import (
-    FINALISTS,
-    VISITS,
-    decided,
-    explore,
-    finalists,
-    likely_best,
-)
+from fastlab.searches import engine
+from fastlab.searches.engine import FINALISTS, VISITS
 from fastlab.searches.plan import Plan, missed, plan
 from fastlab.searches.quality import losses_in, model_of
 from fastlab.searches.result import Result
@@ -128,7 +122,11 @@ def _estimated(plan: Plan, device: Device) -> Result:
     told = [plan.scaled(i, own["e2e_s"]) for i, own in enumerate(plan.found)]
     bad = [i for i in range(len(good)) if not math.isnan(losses.of(i))]
     why = {i: words for i in bad if (words := losses.misses(i))} | plan.why
-    winners, name, price = likely_best(plan.goal, good), device.name, _price(device)
+    winners, name, price = (
+        engine.likely_best(plan.goal, good),
+        device.name,
+        _price(device),
+    )
     stopped = "ties: the fastest in 95 % of draws of the estimate's errors"
     return Result(plan, name, price, winners, told, {}, why, good, stopped)
 
@@ -168,8 +166,8 @@ class Search:
             return in_time and (points is None or measured < points)
 
         with self.store.begin(self.bench.environment()):
-            step = explore(goal, self.times, self._visit, self._good, go_on)
-            seconds = self._confirmed(finalists(goal, self.times, self._good()))
+            step = engine.explore(goal, self.times, self._visit, self._good, go_on)
+            seconds = self._confirmed(engine.finalists(goal, self.times, self._good()))
         for i, each in seconds.items():
             scale = median(each) / self.times[i]
             self._judge(i, {name: s * scale for name, s in self.told[i].items()})
@@ -179,7 +177,7 @@ class Search:
         better = "3 % better" if able else "good"
         spent = "the budget is spent; " * (step.following is not None)
         stopped = f"{spent}{percent(step.risk)} likely that another is {better}"
-        winners = decided(able, goal.extra) if able else []
+        winners = engine.decided(able, goal.extra) if able else []
         name, price = self.bench.name, _price(self.bench.profile)
         found = winners, told, self.times, self.why, self._good(), stopped
         return Result(self.plan, name, price, *found, step.risk, seconds)

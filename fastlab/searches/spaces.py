@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlab.record import Estimate
+from fastlab.serving.queue import Queue
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.scenarios import Scenario
 from fastlab.sweeps.files import SweepFile, read_sweep
@@ -20,14 +21,21 @@ class Candidate:
 
     calls: (point, how often it counts): a prefill and the decode steps after it, at the
     mean length of the cache; or the request itself, which is how runtimes that only
-    generate are timed, after a prefill that gives its TTFT alone.
+    generate are timed, after a prefill that gives its TTFT alone; or those of a queue.
     """
 
     point: Point
     calls: tuple[tuple[Point, int], ...]
+    queue: Queue | None = None
 
     def seconds(self, each: Sequence[float]) -> dict[str, float]:
-        """e2e_s, ttft_s, and where there are more tokens tpot_s, of the calls' own."""
+        """Its times in s, and in a queue with a rate the load, of the calls' own."""
+        if self.queue:
+            return self.queue.times(self.point.built_shape, each)
+        return self.alone(each)
+
+    def alone(self, each: Sequence[float]) -> dict[str, float]:
+        """e2e_s, ttft_s, and where there are more tokens tpot_s, if nobody waits."""
         work = self.point.workload
         whole = sum(s * n for s, (_, n) in zip(each, self.calls, strict=True))
         told = {"e2e_s": whole, "ttft_s": each[0]}
@@ -36,17 +44,19 @@ class Candidate:
         return told
 
     def total(self, each: Sequence[Estimate]) -> dict[str, Any]:
-        """Its estimated times, low_s, FLOPs, launches, and the most bytes at once."""
+        """Its estimated times alone, low_s, FLOPs, launches, the most bytes at once."""
         names, counts = ("low_s", "flops", "launches"), [n for _, n in self.calls]
         pairs = [*zip(each, counts, strict=True)]
         added = {name: sum(getattr(e, name) * n for e, n in pairs) for name in names}
         most = {"peak_bytes": max(e.peak_bytes for e in each), "last": each[-1]}
-        return self.seconds([e.seconds for e in each]) | added | most
+        return self.alone([e.seconds for e in each]) | added | most
 
 
-def candidate(point: Point) -> Candidate:
-    """The calls of a request; of any other point the point itself."""
+def candidate(point: Point, queue: Queue | None = None) -> Candidate:
+    """The calls of a request, or of a queue; of any other point the point itself."""
     work, recipe = point.workload, point.recipe
+    if queue and recipe.engine.phases != ("generate",):
+        return Candidate(point, queue.calls(point), queue)
     if work.phase != "generate":
         return Candidate(point, ((point, 1),))
     engine = recipe.engine
@@ -85,4 +95,5 @@ def read_space(
     if scenario:
         works = {shape: scenario.workload(shape) for shape in {p.shape for p in points}}
         points = [replace(point, workload=works[point.shape]) for point in points]
-    return space, [candidate(point) for point in dict.fromkeys(points)]
+    queue = Queue.of(scenario) if scenario else None
+    return space, [candidate(point, queue) for point in dict.fromkeys(points)]

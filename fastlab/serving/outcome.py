@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t as student
 
-from fastlab.cost.memory import RESERVE
 from fastlab.latency.devices import Device
-from fastlab.latency.estimates import estimate
-from fastlab.record import Estimate
 from fastlab.serving.simulate import Trace, capacity, draw, serve
-from fastlab.serving.steps import Server, Timed, cache_room, caller, steps_of
+from fastlab.serving.steps import Server, Timed, cache_room, steps_of
 from fastlab.spec.checks import check_count
-from fastlab.spec.point import Point, Workload
+from fastlab.spec.point import Point
 from fastlab.spec.scenarios import Scenario
 
 SATURATED = 0.9  # load above which the queue grows for as long as one looks
@@ -152,62 +149,3 @@ def _bound(
             spent[part] = spent.get(part, 0.0) + float(seconds[slow].sum())
     own = {"ttft_s": [*spent][:3], "tpot_s": [*spent][3:]}.get(name, [*spent])
     return max(own, key=spent.__getitem__)
-
-
-class Quick(NamedTuple):
-    """A candidate's load (None of users), and times of a request alone, in seconds."""
-
-    load: float | None
-    ttft_s: float
-    tpot_s: float
-    e2e_s: float
-
-
-def quick(
-    points: Sequence[Point],
-    device: Device,
-    scenario: Scenario,
-    server: Server = DEFAULT,
-) -> list[Quick]:
-    """Of many points at once, three estimates each and nothing served.
-
-    Times of prompt and answer at the target's percentile, users writing as one batch:
-    queues come on top. The load is that of mean lengths with all slots taken that there
-    is memory for; inf where there is none.
-    """
-    works = [scenario.workload(point.built_shape) for point in points]
-    asked = []
-    for point, work in zip(points, works, strict=True):
-        of, writes = caller(point, device), work.new_tokens > 1
-        asked.append(of("prefill", 1 if writes else work.batch, work.prompt_len))
-        middle = work.prompt_len + work.new_tokens // 2
-        batches = (work.batch, server.slots) if writes else ()
-        asked += [of("decode", batch, middle) for batch in batches]
-    found = iter(estimate(asked, device))
-    return [_quick(work, found, device, scenario, server) for work in works]
-
-
-def _quick(
-    work: Workload,
-    found: Iterator[Estimate],
-    device: Device,
-    scenario: Scenario,
-    server: Server,
-) -> Quick:
-    """One of the points; found: estimates of its calls, which are taken from it."""
-    first, rate, later = next(found), scenario.arrivals.rate, work.new_tokens - 1
-    each_s = first.seconds * min(1.0, scenario.prompt.mean / work.prompt_len)
-    fit, tpot = float(server.slots), 0.0
-    if later > 0:
-        one, full = next(found), next(found)
-        tpot, kept = one.seconds, full.kv_cache_bytes
-        free = device.memory_bytes * (1 - RESERVE) - full.peak_bytes + kept
-        fit = min(fit, free // (kept / fit)) if kept else fit
-        share = (fit - 1) / max(1, server.slots - 1)
-        step = one.seconds + (full.seconds - one.seconds) * share
-        steps = (min(later + 1, scenario.answer.mean) - 1) / max(fit, 1)
-        each_s = max(each_s, one.seconds) + steps * step
-        if server.fused and fit > 1:
-            each_s -= min(1.0, steps) * one.seconds  # reading shares what a step takes
-    load = rate and (rate * each_s if fit >= 1 else float("inf"))
-    return Quick(load, first.seconds, tpot, first.seconds + max(0, later) * tpot)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlab.serving.steps import Server, Steps
+from fastlab.serving.steps import GRAIN, Server, Steps
 from fastlab.spec.scenarios import Scenario
 from fastlab.spec.shape import ModelShape
 
@@ -113,10 +113,8 @@ class _Line:
     def __init__(
         self, requests: Requests, steps: Steps, server: Server, room: float
     ) -> None:
-        (self.at, self.prompts, self.answers, self.users), n = (
-            requests,
-            len(requests.at),
-        )
+        self.at, self.prompts, self.answers, self.users = requests
+        n = len(self.at)
         if self.users:
             self.at = [0.0] * min(n, self.users) + [float("inf")] * (n - self.users)
         both = zip(self.prompts, self.answers, strict=True)
@@ -152,16 +150,18 @@ class _Line:
             self.reading.append([i, 0])
 
     def step(self) -> None:
-        """One step of the server: chunks are read, and a token of each is written."""
+        """Chunks are read, a token of each is written; several steps that are alike."""
         chunks, batch = self.cut(), len(self.ends)
-        took = self.steps.seconds(chunks, batch, self.rows)
-        self.now, self.busy = self.now + took, self.busy + took
-        self.no_room, self.count = self.no_room + took * self.full, self.count + 1
+        many = 1 if chunks else self.alike(batch)
+        took = self.steps.seconds(chunks, batch, self.rows + batch * (many - 1) / 2)
+        self.now, self.busy = self.now + many * took, self.busy + many * took
+        self.no_room += many * took * self.full
+        self.count += many
         if batch:
-            self.gaps.append((took, batch))
+            self.gaps.append((took, many * batch))
             if chunks:
                 self.for_others += took - self.steps.writing(batch, self.rows)
-            self.rows += batch
+            self.rows += many * batch
         while self.ends and self.ends[0][0] == self.count:
             i = heapq.heappop(self.ends)[1]
             self.rows -= self.needs[i]
@@ -175,6 +175,15 @@ class _Line:
                 self.rows, self.held_up[i] = self.rows + read, self.for_others
             else:
                 self.leave(i)
+
+    def alike(self, batch: int) -> int:
+        """Steps up to the next arrival or end, no more than GRAIN, all of one batch."""
+        many = min(self.ends[0][0] - self.count, GRAIN)
+        if self.came < len(self.at):
+            longest = self.steps.writing(batch, self.rows + batch * many)
+            left = (self.at[self.came] - self.now) / longest
+            many = max(1, int(min(left, many)))
+        return many
 
     def cut(self) -> list[tuple[int, int]]:
         """The chunks (new, past) that are read in a step, the first come first."""

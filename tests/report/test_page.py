@@ -15,10 +15,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_rgb
 
 from fastlab.cli import main
-from fastlab.figures.style import COLORS, luminance
 from fastlab.reading import texts
 from fastlab.report import winner as choice
 from fastlab.report.page import FOUND, MARKS, ladder, page, scoreboard
@@ -208,18 +206,6 @@ def _injected(folder: Path, words: str, *rows) -> None:
     assert [tag for tag, _ in read.tags] == [tag for tag, _ in like.tags]
     said = "".join(data for _, data in read.texts)
     assert printable(words).strip() in said
-
-
-@pytest.mark.parametrize(("ground", "pale"), [("#ffffff", 0.0), ("#151515", 0.5)])
-def test_colours_can_be_told_from_light_and_dark_ground(
-    ground: str, pale: float
-) -> None:
-    for color in COLORS.values():
-        mixed = [part + pale * (1 - part) for part in to_rgb(color)]
-        if len(set(to_rgb(color))) == 1:
-            continue  # a grey is the page's text, made pale
-        pair = sorted((luminance(mixed), luminance(ground)))
-        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3 - pale, color
 
 
 def test_the_command_writes_a_page(tmp_path: Path) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
 import fastlab as fl
 from fastlab.cli import main
 from fastlab.record import Quality, Record
 from fastlab.report import winner as choice
 from fastlab.spec import point_of
+from fastlab.spec.cuts import cut_points
 from fastlab.sweeps.reference import FOLDER
 from fastlab.sweeps.store import Store
 from tests.figures.made import measurement
@@ -65,24 +63,46 @@ def test_where_a_text_judged_bits_per_byte_count_and_not_kl() -> None:
     assert choice.winner(call)["recipe"] == "int8"
 
 
-@given(st.lists(st.tuples(*[st.sampled_from([1.0, 2.0, 3.0, np.nan])] * 2), max_size=9))
-def test_a_row_is_on_the_frontier_unless_another_beats_it(pairs: list[Any]) -> None:
-    rows = pd.DataFrame(pairs, columns=["a", "b"], dtype=float)
-    beats = lambda p, q: p[0] <= q[0] and p[1] <= q[1] and p != q  # noqa: E731
-    found = choice.frontier(rows, ["a", "b"])
-    known = [pair for pair in pairs if not np.isnan(pair).any()]
-    for pair, kept in zip(pairs, found, strict=True):
-        best = pair in known and not any(beats(other, pair) for other in known)
-        assert kept == best
-
-
-@pytest.mark.parametrize("name", ["xeon-2-threads", "xeon-2-threads-smaller"])
-def test_the_options_of_every_stored_point_make_that_point(name: str) -> None:
-    points = {record.point for record in Store(FOLDER / name).each(samples=False)}
-    for point in points:
-        source = choice.source_of(point)
-        assert (source == choice.MODEL) == (point.seed is not None)
-        assert point_of(**choice.options(point, source)) == point
+@pytest.mark.parametrize("name", ["cuts", "xeon-2-threads", "xeon-2-threads-smaller"])
+def test_words_to_copy_lead_back_to_point_text_and_students(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pack` and `build` get the point, and the text and students its row names."""
+    got: list[Any] = []
+    model = "data/checkpoints/stdlib-12x192"
+    every: set[tuple[Any, str]] = set()
+    told = {"text": ["a b.txt", "c.txt"], "students": "kept here"}
+    envs: dict[str, Any] = {"": told}
+    if name == "cuts":
+        ways = {"shares": [0.25, 0.5], "ways": ["all"], "model": model}
+        plain, own = (cut_points(**ways, **how) for how in ({}, {"weights": "trained"}))
+        cut = [replace(p.recipe, distill_steps=4) for p in own if p.recipe.prunes]
+        kept = [replace(own[0], recipe=recipe) for recipe in cut]
+        every = {(point, "") for point in [*plain, *own, *kept]}
+    else:
+        store = Store(FOLDER / name)
+        every = {(row.point, row.env) for row in store.each(samples=False)}
+        envs = store.envs()
+    pack = "fastlab.cli.winner._pack"
+    monkeypatch.setattr(pack, lambda point, *rest: got.append((point, rest[-1])))
+    monkeypatch.setattr("fastlab.cli.points.echo_left_out", lambda reasons: None)
+    monkeypatch.setattr(fl, "save", lambda model, folder: None)
+    monkeypatch.setattr(fl, "build", lambda p, trained=None: got.append((p, trained)))
+    for point, env in every:
+        words = choice.command(point, "pack", envs[env], "--to", "nowhere")
+        done = CliRunner().invoke(main, shlex.split(words)[1:])
+        assert done.exit_code == 0, done.output
+        exec(choice.python(point, envs[env], "nowhere"), {})
+        (packed, of), (built, trained) = got[-2:]
+        assert packed == built == point
+        if point.seed is None:
+            text, students = told.values()
+            if name != "cuts":
+                text, students = [], "data/checkpoints/students"
+            assert [*of.get("text", ())] == [*trained.text] == text
+            if point.recipe.distill_steps:
+                assert of["students"] == trained.students == students
+    assert len(got) == 2 * len(every) > 40
 
 
 def test_what_is_copied_from_a_page_runs(
@@ -97,20 +117,20 @@ def test_what_is_copied_from_a_page_runs(
     }
     point = point_of(model="tiny-llama", hidden=64, prompt_len=8, **cut)
     monkeypatch.chdir(tmp_path)
-    words = choice.command(point, "pack", "--to", "packed").split()
+    words = choice.command(point, "pack", {}, "--to", "packed").split()
     done = CliRunner().invoke(main, words[1:])
     assert words[0] == "fastlab" and done.exit_code == 0, done.output
-    exec(choice.python(point, "made"), {})
+    exec(choice.python(point, {}, "made"), {})
     own = logits(fl.build(point), point)
     for folder in ("packed", "made"):
         assert torch.equal(logits(fl.load(folder)[0], point), own)
-    again = choice.command(point, "measure", "--budget-s", "0.02", "--json").split()
-    done = CliRunner().invoke(main, again[1:])
+    again = choice.command(point, "measure", {}, "--budget-s", "0.02", "--json")
+    done = CliRunner().invoke(main, again.split()[1:])
     assert done.exit_code == 0 and '"status": "ok"' in done.output
 
 
 def test_weights_that_nobody_holds_are_named_by_a_placeholder() -> None:
     point = replace(point_of(model="tiny-llama"), weights="trained:0")
     assert choice.options(point)["model"] == "MODEL"
-    assert "--model MODEL" in choice.command(point, "pack")
-    assert "trained=fl.Trained('MODEL')" in choice.python(point, "winner")
+    assert "--model MODEL" in choice.command(point, "pack", {})
+    assert "trained=fl.Trained('MODEL')" in choice.python(point, {}, "winner")

@@ -197,6 +197,35 @@ def test_where_no_measured_one_meets_the_target_the_closest_is_told(
     )
 
 
+QUEUE = (
+    "mine: {title: t, prompt: {low: 4, high: 12, source: s}, answer: {fixed: 4, source:"
+    " s}, arrivals: {rate: RATE, source: s}, targets: {e2e_s: 1, source: s},"
+    " floor: {loss: 0.02, source: s}}"
+)
+
+
+def test_under_arrivals_requests_wait_and_too_many_saturate(space, bench):
+    """As measured: percentiles of the served, and a load of so many a second."""
+    asked = space.with_name("asked.yaml")
+    asked.write_text(QUEUE.replace("RATE", "60"))
+    result = search(space, "a", scenario=str(asked), floor=None)
+    best = result.winners[0]
+    own, told = result.plan.candidates[best], result.times[best]
+    each = [
+        estimate([p], bench.profile)[0].seconds * bench.off(p) for p, _ in own.calls
+    ]
+    assert told == pytest.approx(own.queue.times(own.point.built_shape, each))
+    assert told["e2e_s"] > own.alone(each)["e2e_s"] and 0 < told["load"] < 0.9
+    assert "load 0." in result.words()[1]
+    assert (result.table["load"].head(4) < 0.9).all()
+    asked.write_text(QUEUE.replace("RATE", "400"))
+    some = search(space, "a", scenario=str(asked), floor=None)
+    assert some.table["verdict"].str.startswith("saturated: load ").any()
+    asked.write_text(QUEUE.replace("RATE", "60000"))
+    with pytest.raises(ValueError, match=r"closest is llama 1x.*saturated: load"):
+        search(space, "a", scenario=str(asked), floor=None)
+
+
 def test_elsewhere_the_estimate_answers_and_nothing_is_kept(space, tmp_path):
     result = fl.search(
         space, on="h200", store=tmp_path / "none", scenario="in-car-voice", floor=None

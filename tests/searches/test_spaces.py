@@ -89,7 +89,9 @@ def test_a_scenario_says_what_is_asked_of_a_space(tmp_path):
     assert {own.point.workload for own in every} == {
         asked.workload(every[0].point.shape)
     }
-    assert [len(own.calls) for own in every] == [2, 2]
+    assert [len(own.calls) for own in every] == [3, 3]
+    alone = read_space(path, scenario("in-car-voice"))[1]  # one user: nobody waits
+    assert [len(own.calls) for own in alone] == [2, 2]
     _, plain = read_space(path)
     assert plain[0].point.workload == Workload()
     _, named = read_space(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastlab as fl
-from fastlab.serving.outcome import quick, simulate
+from fastlab.serving.outcome import simulate
 from fastlab.serving.steps import Server, Steps, cache_room, call, steps_of
 from fastlab.spec import point_of
 from fastlab.spec.scenarios import Arrivals, Lengths, Scenario, Targets
@@ -39,23 +39,6 @@ def test_a_user_alone_waits_for_one_prompt_and_for_each_token():
     assert found.over["ttft_s"] == pytest.approx(first / 0.1, rel=0.01)
     assert found.attainment == pytest.approx((1.0, 1.0, 1.0))
     assert found.goodput.value == pytest.approx(1 / (first + 49 * each), rel=0.02)
-
-
-def test_the_quick_bound_says_the_same_of_a_user_alone_and_its_load_is_near():
-    alone = quick([LLAMA], H100, one(Arrivals(users=1)))[0]
-    found = simulate(one(Arrivals(users=1)), LLAMA, H100, Server(chunk=4096))
-    assert alone.load is None
-    for name in ("ttft_s", "tpot_s", "e2e_s"):
-        own = found.times[name][90].value
-        assert getattr(alone, name) == pytest.approx(own, rel=0.02)
-    many = one(Arrivals(rate=20.0))
-    full = simulate(many, LLAMA, H100, requests=200, seeds=2)
-    assert quick([LLAMA, LLAMA], H100, many)[1].load == pytest.approx(
-        full.load, rel=0.3
-    )
-    huge = point_of(model="llama-3.1-8b", precision="fp32", prompt_len=16)
-    small = replace(H100, memory_bytes=16 * 2**30)
-    assert quick([huge], small, many)[0].load == float("inf")
 
 
 def test_too_many_requests_are_said_to_saturate_it():
