@@ -7,7 +7,7 @@ datasheet and against a copy in the same run, the ratio over transformers' eager
 decoding and over the fastest rung that is not quantized, and the seconds it took to
 compile. Rungs that cannot run here say why. The rows "generate" time a whole generation
 of 64 tokens, transformers' own beside ours. Weights are random; rows go to --out, and
-what is there already is not measured again.
+what is there already is not measured again. The first of --precisions has every rung.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="results/ladder")
     parser.add_argument("--budget-s", type=float, default=4.0)
-    several = {"nargs": "+", "choices": FORMATS, "default": PRECISIONS}
-    parser.add_argument("--precisions", **several, help="every rung of the first")
+    parser.add_argument("--precisions", nargs="+", choices=FORMATS, default=PRECISIONS)
     parser.add_argument("--only", nargs="*", help="rungs whose names hold one of these")
     return parser.parse_args()
 

@@ -200,9 +200,12 @@ def absent(name: str, form: str, options: Any) -> str:
 
 
 def measure(
-    group: dict[tuple[str, str], Path], memory: Memory, options: Any, ends: float
+    group: dict[tuple[str, str], Path], memory: Memory, options: Any, share: float
 ) -> pd.DataFrame:
-    """Rows of a group's rounds: engine, format, round, figure, value."""
+    """Rows of a group's rounds: engine, format, round, figure, value.
+
+    share: of the minutes, which run from when the last of the group is ready.
+    """
     alive: list[Process] = []
     rows: list[tuple[str, str, int, str, float]] = []
     try:
@@ -213,7 +216,7 @@ def measure(
                 print(f"{name} {form}: ready after {took:.0f} s", flush=True)
             else:
                 alive.pop().stop()
-        number = 0
+        number, ends = 0, time.monotonic() + options.minutes * 60 * share
         while alive and (number < LEAST or time.monotonic() < ends):
             number += 1
             rows.append(("memory", "", number, "read", memory.read()))
@@ -305,12 +308,14 @@ def main() -> int:
             print(f"{name} {form}: {why}", flush=True)
         elif chosen:
             wanted.setdefault(ENGINES[name].formats[form][0], []).append((name, form))
+    if not wanted:
+        return 1
     paths = {who: exported(*who, models, options) for g in wanted.values() for who in g}
     memory, frames = Memory(options.threads, options.memory_mb * 2**20), []
+    share = 1 / len(wanted)
     for bits, names in wanted.items():
-        ends = time.monotonic() + options.minutes * 60 / len(wanted)
         group = {who: paths[who] for who in names}
-        frames.append(measure(group, memory, options, ends).assign(group=bits))
+        frames.append(measure(group, memory, options, share).assign(group=bits))
     rows = pd.concat(frames)
     sizes = {who: weights_bytes(path) for who, path in paths.items()}
     found = table(rows, sizes, options)
