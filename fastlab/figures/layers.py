@@ -58,8 +58,7 @@ def points(
         look |= {"ls": line or "none", "lw": 1.3, "label": name or None, "zorder": 4}
         axes.plot(*at, **look)
 
-    both = (*across, *ends)
-    return Layer("points", name, rows, x, y, draw, color, "", both, words)
+    return Layer("points", name, rows, x, y, draw, color, "", (*across, *ends), words)
 
 
 def formats(
