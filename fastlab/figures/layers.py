@@ -58,8 +58,7 @@ def points(
         look |= {"ls": line or "none", "lw": 1.3, "label": name or None, "zorder": 4}
         axes.plot(*at, **look)
 
-    both = (*across, *ends)
-    return Layer("points", name, rows, x, y, draw, color, "", both, words)
+    return Layer("points", name, rows, x, y, draw, color, "", (*across, *ends), words)
 
 
 def formats(
@@ -256,7 +255,8 @@ def level(
     """A thin line across a panel at one value of an axis, with words at its end."""
 
     def draw(axes: Axes) -> None:
-        flat, look = axis == "y", {"color": color, "fontsize": SMALL, "ha": "right"}
+        flat = axis == "y"
+        look: dict[str, Any] = {"color": color, "fontsize": SMALL, "ha": "right"}
         across = axes.axhline if flat else axes.axvline
         across(at, color=color, lw=1, ls=dash, zorder=1)
         of_axes = axes.get_yaxis_transform() if flat else axes.get_xaxis_transform()
