@@ -22,12 +22,22 @@ MAPPINGS = (
 
 
 def text_config(config: Any) -> Any:
-    """The part of a config that is about text: itself, or its nested one."""
+    """The part of a config that is about text: itself, or its nested one.
+
+    Of a decoder beside an encoder with sizes of its own, the decoder's.
+    """
     return config.get_text_config(decoder=True) if _nested(config) else config
 
 
 def _nested(config: Any) -> bool:
-    return any(hasattr(config, name) for name in ("text_config", "text_encoder"))
+    names = ("text_config", "text_encoder") + ("decoder",) * _apart(config)
+    return any(hasattr(config, name) for name in names)
+
+
+def _apart(config: Any) -> bool:
+    """Whether an encoder and a decoder say their sizes apart."""
+    both = getattr(config, "is_encoder_decoder", False)
+    return both and not has(config, "hidden_size")
 
 
 def class_of(config: Any, architecture: str = "") -> Any:
@@ -42,7 +52,7 @@ def class_of(config: Any, architecture: str = "") -> Any:
     named = getattr(transformers, name, None) if name else None
     if architecture and named is None:
         raise ValueError(f"architecture={architecture!r} is no class of transformers")
-    if text is not config:
+    if text is not config and not _apart(config):
         found = _mapped(text, MAPPINGS[:1]) or named or _mapped(text, MAPPINGS[1:])
     else:
         reads = getattr(config, "is_encoder_decoder", False)  # and then writes

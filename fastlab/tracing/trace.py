@@ -227,7 +227,7 @@ class Tracer:
             self.model(**given)
             return None
         if s.source:
-            width = self.model.config.hidden_size
+            width = self.model.get_encoder().config.get_text_config().hidden_size
             seen = self.model.get_input_embeddings().weight.new_empty
             read = BaseModelOutput(seen(s.batch, s.source, width))
             given = {"encoder_outputs": read, "decoder_input_ids": ids}
