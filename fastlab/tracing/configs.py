@@ -19,6 +19,7 @@ MAPPINGS = (
     auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     auto.MODEL_MAPPING,
 )
+READERS = ("EncoderModel", "Classification", "QuestionAnswering")
 
 
 def text_config(config: Any) -> Any:
@@ -84,14 +85,13 @@ def kind_of(model_class: Any, config: Any) -> str:
     """ "decoder", "encoder-decoder", or "encoder": one that only reads.
 
     A decoder without a language head (a classifier, an embedding model) only reads.
-    Half of an encoder-decoder is a class of its own.
+    Half of an encoder-decoder is a class of its own; as a classifier both halves read.
     """
+    name = model_class.__name__
     if getattr(config, "is_encoder_decoder", False):
-        halves = {"ForCausalLM": "decoder", "EncoderModel": "encoder"}
-        ends = [
-            kind for end, kind in halves.items() if model_class.__name__.endswith(end)
-        ]
-        return ends[0] if ends else "encoder-decoder"
+        if name.endswith("ForCausalLM"):
+            return "decoder"
+        return "encoder" if name.endswith(READERS) else "encoder-decoder"
     writes = model_class.can_generate() and not encodes(config)
     return "decoder" if writes else "encoder"
 
