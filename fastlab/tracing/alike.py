@@ -38,8 +38,8 @@ def once_each(model: nn.Module, running: list[Watch]) -> Iterator[None]:
             if more or name not in outputs:
                 twice.add(name)
                 return run(*args, **kwargs)
-            if running:
-                running[-1].again(name)
+            if running and not running[-1].again(name):
+                return run(*args, **kwargs)
             return outputs[name]
 
         return forward

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastlab.tracing.alike import number_of
 from fastlab.tracing.sizes import Fitter
-from fastlab.tracing.watch import Part, Watch
+from fastlab.tracing.watch import Watch
 
 
 def live_terms(watches: list[Watch], fitter: Fitter, eager: bool) -> list[Any]:
@@ -51,15 +51,13 @@ def _most(count: int, lives: list[list[int]]) -> int:
     return max(accumulate(change))
 
 
-def held(
-    cache: Any, parts: list[Part], keepers: dict[int, Part]
-) -> list[tuple[int, int, int]]:
+def held(cache: Any, watch: Watch) -> list[tuple[int, int, int]]:
     """(layers, bytes, bytes of its memory) of every tensor that a cache holds.
 
     A window is a view: the memory of all keys that were there stays.
     """
-    calls = {number_of(part.layer)[1]: part.calls for part in parts if part.layer}
-    calls |= {index: part.calls for index, part in keepers.items()}
+    makers = {number_of(part.layer)[1]: part for part in watch.parts if part.layer}
+    calls = {n: part.calls for n, part in (makers | watch.keepers).items()}
     found = []
     inner_caches = [
         getattr(cache, f"{n}_attention_cache", None) for n in ("self", "cross")
@@ -91,9 +89,8 @@ def cached_terms(caches: list[list[Any]], fitter: Fitter) -> list[Any]:
     """[layers, bytes, bytes of memory] of a cache's tensors, bytes as terms."""
     together = len({len(one) for one in caches}) > 1  # more of them in longer passes
     if together:
-        caches = [
-            [(1, *(sum(n * x[i] for n, *x in one) for i in (0, 1)))] for one in caches
-        ]
+        each = [[[n * x for x in sizes] for n, *sizes in one] for one in caches]
+        caches = [[(1, *map(sum, zip(*one, strict=True)))] for one in each]
     found = [
         (same[0][0], [*zip(*same, strict=True)][1:])
         for same in zip(*caches, strict=True)

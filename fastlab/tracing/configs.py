@@ -19,15 +19,26 @@ MAPPINGS = (
     auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     auto.MODEL_MAPPING,
 )
+READERS = ("EncoderModel", "Classification", "QuestionAnswering")
 
 
 def text_config(config: Any) -> Any:
-    """The part of a config that is about text: itself, or its nested one."""
+    """The part of a config that is about text: itself, or its nested one.
+
+    Of a decoder beside an encoder with sizes of its own, the decoder's.
+    """
     return config.get_text_config(decoder=True) if _nested(config) else config
 
 
 def _nested(config: Any) -> bool:
-    return any(hasattr(config, name) for name in ("text_config", "text_encoder"))
+    names = ("text_config", "text_encoder") + ("decoder",) * _apart(config)
+    return any(hasattr(config, name) for name in names)
+
+
+def _apart(config: Any) -> bool:
+    """Whether an encoder and a decoder say their sizes apart."""
+    both = getattr(config, "is_encoder_decoder", False)
+    return both and not has(config, "hidden_size")
 
 
 def class_of(config: Any, architecture: str = "") -> Any:
@@ -42,7 +53,7 @@ def class_of(config: Any, architecture: str = "") -> Any:
     named = getattr(transformers, name, None) if name else None
     if architecture and named is None:
         raise ValueError(f"architecture={architecture!r} is no class of transformers")
-    if text is not config:
+    if text is not config and not _apart(config):
         found = _mapped(text, MAPPINGS[:1]) or named or _mapped(text, MAPPINGS[1:])
     else:
         reads = getattr(config, "is_encoder_decoder", False)  # and then writes
@@ -74,14 +85,13 @@ def kind_of(model_class: Any, config: Any) -> str:
     """ "decoder", "encoder-decoder", or "encoder": one that only reads.
 
     A decoder without a language head (a classifier, an embedding model) only reads.
-    Half of an encoder-decoder is a class of its own.
+    Half of an encoder-decoder is a class of its own; as a classifier both halves read.
     """
+    name = model_class.__name__
     if getattr(config, "is_encoder_decoder", False):
-        halves = {"ForCausalLM": "decoder", "EncoderModel": "encoder"}
-        ends = [
-            kind for end, kind in halves.items() if model_class.__name__.endswith(end)
-        ]
-        return ends[0] if ends else "encoder-decoder"
+        if name.endswith("ForCausalLM"):
+            return "decoder"
+        return "encoder" if name.endswith(READERS) else "encoder-decoder"
     writes = model_class.can_generate() and not encodes(config)
     return "decoder" if writes else "encoder"
 

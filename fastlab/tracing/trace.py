@@ -206,7 +206,7 @@ class Tracer:
             _, _, cache = self._watched(before, None)
         parts, watch, cache = self._watched(s, cache)
         self.caches[s.batch, s.past + s.new] = cache
-        return parts, watch, held(cache, parts, watch.keepers)
+        return parts, watch, held(cache, watch)
 
     def _watched(self, s: Sizes, cache: Any) -> tuple[list[Part], Watch, Any]:
         watch = Watch(self.model)
@@ -227,7 +227,7 @@ class Tracer:
             self.model(**given)
             return None
         if s.source:
-            width = self.model.config.hidden_size
+            width = self.model.get_encoder().config.get_text_config().hidden_size
             seen = self.model.get_input_embeddings().weight.new_empty
             read = BaseModelOutput(seen(s.batch, s.source, width))
             given = {"encoder_outputs": read, "decoder_input_ids": ids}
@@ -244,9 +244,8 @@ def _lengths(config: Any) -> tuple[list[int], list[int]]:
     """Windows and chunks that a config names."""
     windows, chunks = set(), {CHUNK}
     for name, value in vars(config).items():
-        if isinstance(value, int) and not isinstance(value, bool) and value > 1:
-            if name.endswith(("_pattern", "_layers")):
-                continue  # which layers, not how far they see
+        which = name.endswith(("_pattern", "_layers"))  # layers, not how far they see
+        if type(value) is int and value > 1 and not which:
             if "window" in name or name == "attention_chunk_size":
                 windows.add(value)
             elif "chunk" in name or name == "block_size":

@@ -138,9 +138,14 @@ class Watch(TorchDispatchMode):
     def _dies(self, key: int) -> None:
         self.lives[self.born.pop(key)][1] = self.count
 
-    def whole(self, name: str, run: Any, inputs: list[Tensor], *facts: Any) -> Any:
-        """What `run` gives, as one event; what it holds meanwhile is alive as well."""
-        self.inside = name
+    def whole(
+        self, name: str, run: Any, inputs: Any, *facts: Any, fused: bool = True
+    ) -> Any:
+        """What `run` gives, as one event; what it holds meanwhile is alive as well.
+
+        fused: but not in fused kernels, where it is attention.
+        """
+        self.inside = name if fused else "math"
         try:
             made = run()
         finally:
@@ -176,7 +181,9 @@ class Watch(TorchDispatchMode):
 
         def attended(q: Tensor, k: Tensor, v: Tensor, *more: Any, **kw: Any) -> Tensor:
             run = partial(sdpa, q, k, v, *more, **kw)
-            return self.whole("attention", run, [q, k, v], True, 0)
+            # no fused kernel hands one key to several heads unasked
+            fused = q.shape[1] == k.shape[1] or bool(kw.get("enable_gqa"))
+            return self.whole("attention", run, [q, k, v], True, 0, fused=fused)
 
         def grouped(x: Tensor, weight: Tensor, **_: Any) -> Tensor:
             return x.new_empty(len(x), weight.shape[-1])
@@ -205,10 +212,14 @@ class Watch(TorchDispatchMode):
         events = [event for part in self.parts for event in part.events]
         return {(e.where, x.weight) for e in events for x in e.reads if x.weight}
 
-    def again(self, layer: str) -> None:
-        """Another layer did as `layer` did last."""
-        self.parts.pop()  # what began when it was entered
-        next(part for part in reversed(self.parts) if part.layer == layer).calls += 1
+    def again(self, layer: str) -> bool:
+        """Another layer did as `layer` did last; False where that was not entered."""
+        for part in reversed(self.parts):
+            if part.layer == layer:
+                self.parts.pop()  # what began when this one was entered
+                part.calls += 1
+                return True
+        return False
 
 
 def _storage(x: Tensor) -> int:

@@ -72,9 +72,19 @@ def experts_bound(model: nn.Module) -> str:
     return ""
 
 
+def token_table(model: Any) -> Any:
+    """The module that looks tokens up; None in a model that hashes characters."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
 def table_bound(model: Any) -> str:
     """Why the token table must stay as it is, "" where it need not."""
-    table = model.get_input_embeddings()
+    table = token_table(model)
+    if table is None:
+        return f"{type(model).__name__} has no table of tokens"
     if type(table) is not nn.Embedding:
         return f"{type(table).__name__} is more than a table"
     tables = (n for n, m in model.named_modules() if isinstance(m, nn.Embedding))
@@ -98,12 +108,13 @@ def described(model: Any, reads: Reads, stored: Any = None) -> dict[str, Any]:
             if made and made.layout(name):
                 packed["numbers"] += count * n * k
                 packed["bytes"] += count * made.linear_bytes(n, k, name)
-    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    table, head = token_table(model), model.get_output_embeddings()
     tied = head is not None and head.weight is table.weight
+    rows = (0, 1) if table is None else table.weight.shape
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "linears": [[count, *one] for one, count in sizes.items()],
-        "table": [*table.weight.shape, bool(tied)],
+        "table": [*rows, bool(tied)],
         "experts": any(map(stacks_of, model.modules())),
         "bound": _bound(model, reads, lists),
     } | (_packed(made, packed) if made else {})
@@ -125,7 +136,7 @@ def _matrices(module: Any) -> list[tuple[int, int, int]]:
 
 def _bound(model: Any, reads: Reads, lists: tuple[str, ...]) -> dict[str, str]:
     """Why the matrices of each scope must stay dense, "" where they need not."""
-    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    table, head = token_table(model), model.get_output_embeddings()
     modules = dict(model.named_modules())
     found = {"layers": experts_bound(model), "head": "", "all": table_bound(model)}
     for where, name in sorted(reads):

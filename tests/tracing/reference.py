@@ -65,7 +65,7 @@ def tensors(held: Any) -> Iterator[Tensor]:
 def done(config: Any, kind: str, length: int) -> dict[str, int]:
     """What transformers does on the meta device, all layers of it."""
     model = model_of(config, torch.bfloat16, "meta")
-    if config.model_type in MASKS or kind == "encoder-decoder":
+    if config.model_type in MASKS or config.is_encoder_decoder:
         model.config._attn_implementation = "eager"
     found = {"parameters": sum(p.numel() for p in model.parameters())}
     ids = torch.zeros(BATCH, length, dtype=torch.long, device="meta")

@@ -99,6 +99,14 @@ def test_half_of_an_encoder_decoder_is_a_model() -> None:
     assert ModelShape.from_config(t5, "T5EncoderModel").kind == "encoder"
 
 
+def test_an_answerer_of_two_halves_reads_with_both() -> None:
+    """It was counted as its encoder alone."""
+    config = small_config("bart", pad_token_id=1)
+    config.architectures = ["BartForQuestionAnswering"]
+    shape = ModelShape.from_config(config)
+    assert counted(shape, LENGTH) == done(config, "encoder", LENGTH)
+
+
 @pytest.mark.parametrize(
     ("kind", "positions"),
     [("gpt_neo", 32), ("gpt_neo", 64), ("opt", 32), ("roberta", 30)],

@@ -119,6 +119,7 @@ def traced(shape: ModelShape) -> ModelShape:
         "gpt_oss",
         "gemma2",
         "bloom",
+        "falcon",
     ],
 )
 def test_peak_is_near_what_a_run_holds(kind: str) -> None:
