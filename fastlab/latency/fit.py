@@ -45,8 +45,7 @@ PRIORS = {
 }
 CACHE_FROM = 12  # samples from which a cache is looked for
 CACHE_PAYS = 0.97  # and taken, if points left out are missed by so much less with it
-DEPTH_SD = 2.0
-VALUE_SD = 0.7
+DEPTH_SD, VALUE_SD = 2.0, 0.7
 # FLOPs that a GPU's fp32 lanes could do while a decode step takes a sequence's head of
 # keys, and a score: about data/prior.json's cycles.
 LANES, LANES_SD = {"row_s": 7e5, "score_s": 30.0}, 1.0
