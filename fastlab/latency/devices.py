@@ -97,9 +97,8 @@ class Device(Spec):
     def sheet(self) -> Device:
         """The device by its datasheet alone, without a prior; else as it is."""
         name = f"datasheet:{self.profile.split(':')[1]}"
-        return (
-            replace(self, fits=None, profile=name) if self.fitted == "prior" else self
-        )
+        own = replace(self, fits=None, profile=name)
+        return own if self.fitted == "prior" else self
 
     def peak(self, precision: str) -> float:
         """Dense FLOP/s at `precision`; ValueError where the device cannot do it."""

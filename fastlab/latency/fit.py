@@ -25,6 +25,7 @@ from fastlab.latency.samples import (
     Sample,
     Work,
     class_of,
+    with_steps,
     work_of,
 )
 from fastlab.spec.formats import FORMATS
@@ -44,8 +45,7 @@ PRIORS = {
 }
 CACHE_FROM = 12  # samples from which a cache is looked for
 CACHE_PAYS = 0.97  # and taken, if points left out are missed by so much less with it
-DEPTH_SD = 2.0
-VALUE_SD = 0.7
+DEPTH_SD, VALUE_SD = 2.0, 0.7
 # FLOPs that a GPU's fp32 lanes could do while a decode step takes a sequence's head of
 # keys, and a score: about data/prior.json's cycles.
 LANES, LANES_SD = {"row_s": 7e5, "score_s": 30.0}, 1.0
@@ -76,7 +76,8 @@ def fit(
     # Movers of bytes have one dimension, which the bandwidth explains: a residual there
     # made 9 of 12 fits worse on points left out (the ablations of notebook 04).
     sized = CLASSES[kind].form != "bytes" and "residual" not in without
-    columns = work, np.log([s.seconds for s in good]), sized
+    places = with_steps(work) if "value_s" in priors else work.places
+    columns = work, np.log([s.seconds for s in good]), places if sized else None
     found, rest, scores, missed = _fitted(priors, *columns)
     caches = {k: v for k, v in _caches(device).items() if k not in without}
     if CLASSES[kind].form != "bytes" and caches and len(good) >= CACHE_FROM:
@@ -92,7 +93,7 @@ def _fitted(
     priors: Mapping[str, tuple[float, float]],
     work: Work,
     log_times: np.ndarray,
-    sized: bool,
+    places: np.ndarray | None,
 ) -> tuple[dict[str, float], Residual | None, np.ndarray, float]:
     """Parameters, residual, scores for the interval; by how much points are missed.
 
@@ -100,7 +101,7 @@ def _fitted(
     """
     found = _least_squares(priors, work, log_times)
     left, sd = log_times - np.log(formula(found, work)), np.ones(len(log_times))
-    rest = residual(work.places, left) if sized else None
+    rest = None if places is None else residual(places, left)
     if rest is not None:
         left, sd = rest.left_out()
     missed = float(np.median(np.abs(left)) + np.mean(np.abs(left)))

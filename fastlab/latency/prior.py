@@ -83,10 +83,10 @@ def levels(on: Device, known: Mapping[str, float]) -> tuple[tuple[float, float],
     return (on.l2_bytes, gain), (BEYOND * on.l2_bytes, 1.0)
 
 
-def cycles_of(sheet: Device) -> tuple[float, float]:
+def cycles_of(on: Device) -> tuple[float, float]:
     """Cycles a second of the GPU's clock, and of all its multiprocessors together."""
-    clock = sheet.clock_hz or CLOCK_HZ
-    return clock, clock * (sheet.sms or SMS)
+    clock = on.clock_hz or CLOCK_HZ
+    return clock, clock * (on.sms or SMS)
 
 
 def timed(name: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastlab.cost.classes import CLASSES
 from fastlab.latency.residual import Residual
-from fastlab.latency.samples import Work
+from fastlab.latency.samples import Work, with_steps
 from fastlab.spec.checks import check_names, check_number
 from fastlab.spec.formats import DENSE, FORMATS, calibrated_alike
 
@@ -48,7 +48,8 @@ class ClassFit:
             return seconds, np.array(self.regimes)[longest]
         if self.residual is None:
             return seconds, np.full(len(seconds), self.width)
-        log_factor, sd = self.residual.at(work.places)
+        steps = len(self.residual.reach) > work.places.shape[1]
+        log_factor, sd = self.residual.at(with_steps(work) if steps else work.places)
         return seconds * np.exp(log_factor), self.width * sd
 
     def outside(self, work: Work) -> np.ndarray:

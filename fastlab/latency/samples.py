@@ -18,6 +18,7 @@ BLOCK = 128  # queries of a head that one block of threads takes
 # Heads beyond which TensorRT-LLM 1.3 has no kernel that shares their keys, and keys
 # that a block goes through in the time that it takes to begin: aiconfigurator's times.
 SHARING, STARTED = 32, 150
+STEP, OUT_OF_STEP = 4, 1.5  # quantized rows; how far off others are, in log space
 QUANTIZER_BYTES = 3  # of a value that is quantized: read in 16 bit, written in 8
 GENERATED = tuple(name for name, one in CLASSES.items() if one.generated)
 
@@ -124,6 +125,12 @@ def _attention(
     places = np.log(np.stack([batch, keys, heads, kv_heads, d], 1))
     own = keys * d, rows, places, flops / (4 * d), tiled, alone
     return Work(flops, moved, launches, *own)
+
+
+def with_steps(work: Work) -> np.ndarray:
+    """Places of products [n, 4]: rows that are no whole STEPs have other kernels."""
+    odd = np.exp(work.places[:, :1]).round() % STEP != 0
+    return np.hstack([work.places, OUT_OF_STEP * odd])
 
 
 def work_of(samples: Sequence[Sample]) -> Work:

@@ -272,3 +272,27 @@ def test_a_cache_is_found_on_a_gpu_that_has_one_and_not_elsewhere(faster):
     without = fit(samples, gpu, ("cache_bandwidth", "cache_bytes"))
     assert "cache_bytes" not in without.parameters
     assert "cache_bytes" not in fit(samples, replace(gpu, kind="cpu")).parameters
+
+
+def test_quantized_products_of_rows_out_of_step_have_other_kernels_on_a_gpu():
+    """Half as fast where rows are no multiple of 4: known of sizes in between."""
+    gpu = device("h100")
+    p = {"peak": 1e15, "bandwidth": 3e12, "sharpness": 1.0, "overhead_s": 5e-6}
+    sizes, rows = (1024, 2048, 4096, 8192), (255, 256, 1023, 1024)
+    bare = [
+        Sample.of(ops.linear("gemm", (m, n, k), 1), 1.0, "fp8-dynamic", gpu.name)
+        for m in rows
+        for n in sizes
+        for k in sizes
+    ]
+    slow = np.array([1 + one.dims[0] % 2 for one in bare])
+    times = (formula(p, work_of(bare)) * slow).tolist()
+    samples = [replace(s, seconds=t) for s, t in zip(bare, times, strict=True)]
+    found = fit(samples, gpu)
+    ends = [replace(bare[0], dims=(m, 3000, 3000)) for m in (511, 512)]
+    ends = [replace(s, flops=2 * 9e6 * s.dims[0], bytes=9e6) for s in ends]
+    odd, even = found.predict(work_of(ends))[0]
+    assert odd / even == pytest.approx(2, rel=0.1)
+    old = replace(found.residual, points=tuple(p[:3] for p in found.residual.points))
+    old = replace(old, reach=old.reach[:3])
+    assert len(replace(found, residual=old).predict(work_of(ends))[0]) == 2
