@@ -20,7 +20,7 @@ from fastlab.spec.shape import GROUPED, ModelShape
 from fastlab.tracing import configs
 from fastlab.tracing.weights import fit_experts, outer_lists
 
-PART, VECTOR = 2**20, 16  # random numbers held at once, and drawn as one by a CPU
+PART, VECTOR = 2**18, 16  # random numbers held at once, and drawn as one by a CPU
 DTYPES = {name: getattr(torch, FORMATS[name].dtype) for name in DENSE}
 
 

@@ -213,7 +213,8 @@ def stored_bytes(form: Format, n: int, k: int, value: int = 2) -> int:
 def table_bytes(form: Format, rows: int, width: int, value: int = 2) -> int:
     """Bytes of a token embedding that scope "all" quantizes: int8 in every format.
 
-    A look-up gathers whole rows: int8 with one dense value per row as its scale.
+    A look-up gathers whole rows: int8 with one dense value per row as its scale. Rows
+    of int4 lie apart in torch's own orders, and a table of them costs quality.
     """
     stored = FORMATS[TABLE] if form.weights else form
     return stored_bytes(stored, rows, width, value)

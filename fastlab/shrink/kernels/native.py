@@ -41,7 +41,7 @@ def _best() -> int:
         torch.ops.load_library(str(_library()))
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[0]
-        print(f"int8-dynamic, int4-dynamic by torch, slowly: {why}", file=sys.stderr)
+        print(f"int8, int4 by torch, slowly: {why}", file=sys.stderr)
         return 0
     for name in ("int8_dynamic", "int4_dynamic", "int8_widened", "int4_widened"):
         torch.library.register_fake(f"fastlab::{name}", _like)
