@@ -29,7 +29,6 @@ from scipy.special import ndtr
 from fastlab.searches.beliefs import LOSSES, Beliefs
 from fastlab.searches.engine import (
     BETTER,
-    FEWEST,
     VISITS,
     Goal,
     decided,
@@ -246,7 +245,7 @@ class Replay:
         """Winner and ties, and how many were measured: a tenth at most."""
         n, times = len(self.part), dict[int, float]()
         goal = Goal(self.beliefs, np.full(n, self.target), np.zeros(n))
-        most = max(FEWEST, n // 10)
+        most = n // 10
         explore(goal, times, self.visit, lambda: self.good(times), lambda m: m < most)
         first = finalists(goal, times, self.good(times))
         again = {i: self.seconds[:, i].tolist() for i in first}

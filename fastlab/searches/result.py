@@ -30,13 +30,13 @@ class Result:
     the estimate) cannot tell from it; empty where none is good. times: the measured
     ones, else those expected after all that was measured. measured: seconds of each
     that was, inf where it failed. why: what is held against some. good [n]: the chance
-    to be good. visits: seconds of the finalists in the rounds
-    after the first. price: USD an hour, NaN where unknown.
+    to be good. visits: seconds of the finalists in the rounds after the first. price:
+    USD an hour, if known.
     """
 
     plan: Plan
     device: str
-    price: float
+    price: float | None
     winners: list[int]
     times: list[dict[str, float]]
     measured: Mapping[int, float]
@@ -72,7 +72,7 @@ class Result:
             "load": told.get("load", math.nan),
             "loss": plan.losses.of(i),
             "memory_gb": plan.found[i]["peak_bytes"] / 1e9,
-            "usd_per_1000": 1e3 * seconds / SECONDS_PER_HOUR * self.price,
+            "usd_per_1000": 1e3 * seconds / SECONDS_PER_HOUR * (self.price or math.nan),
             "computation": plan.shares[i],
             "verdict": self.verdict(i),
             "candidate": i,
@@ -126,12 +126,7 @@ class Result:
         if not self.winners:
             return [*lines, self._nobody()]
         for i in self.winners[:SHOWN]:
-            names = {"e2e_s": "", "ttft_s": "TTFT ", "tpot_s": "TPOT "}
-            told = self.times[i]
-            each = [
-                f"{w}{digits(told[n] * 1e3)} ms" for n, w in names.items() if n in told
-            ]
-            each += [f"load {digits(told[n])}" for n in told if n == "load"]
+            each = [_told(*pair) for pair in self.times[i].items()]
             lines.append(f"{self.verdict(i)}: {self.name(i)}: {', '.join(each)}")
         more = len(self.winners) - SHOWN
         return [*lines, f"and {more} ties more"] if more > 0 else lines
@@ -158,6 +153,13 @@ class Result:
         best = min(able, key=over)
         why = f"{self.why.get(best, '')}: {times(over(best))} of what is asked"
         return f"none is good; the closest is {self.name(best)}, {why}"
+
+
+def _told(name: str, value: float) -> str:
+    if name == "load":
+        return f"load {digits(value)}"
+    what = {"ttft_s": "TTFT ", "tpot_s": "TPOT "}.get(name, "")
+    return f"{what}{digits(value * 1e3)} ms"
 
 
 def pareto(values: np.ndarray) -> np.ndarray:

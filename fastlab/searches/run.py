@@ -122,17 +122,9 @@ def _estimated(plan: Plan, device: Device) -> Result:
     told = [plan.scaled(i, own["e2e_s"]) for i, own in enumerate(plan.found)]
     bad = [i for i in range(len(good)) if not math.isnan(losses.of(i))]
     why = {i: words for i in bad if (words := losses.misses(i))} | plan.why
-    winners, name, price = (
-        engine.likely_best(plan.goal, good),
-        device.name,
-        _price(device),
-    )
+    where = device.name, device.price_per_hour, engine.likely_best(plan.goal, good)
     stopped = "ties: the fastest in 95 % of draws of the estimate's errors"
-    return Result(plan, name, price, winners, told, {}, why, good, stopped)
-
-
-def _price(device: Device) -> float:
-    return math.nan if device.price_per_hour is None else device.price_per_hour
+    return Result(plan, *where, told, {}, why, good, stopped)
 
 
 class Search:
@@ -178,7 +170,7 @@ class Search:
         spent = "the budget is spent; " * (step.following is not None)
         stopped = f"{spent}{percent(step.risk)} likely that another is {better}"
         winners = engine.decided(able, goal.extra) if able else []
-        name, price = self.bench.name, _price(self.bench.profile)
+        name, price = self.bench.name, self.bench.profile.price_per_hour
         found = winners, told, self.times, self.why, self._good(), stopped
         return Result(self.plan, name, price, *found, step.risk, seconds)
 

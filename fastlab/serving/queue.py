@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.interpolate import RBFInterpolator
@@ -35,9 +35,9 @@ class Queue(NamedTuple):
         return cls(scenario) if users is None or (users > 1 and writes) else None
 
     @property
-    def server(self) -> Server:
-        """Who serves them."""
-        return Server(self.scenario.arrivals.users or SLOTS)
+    def slots(self) -> int:
+        """Of the server: sequences at a time."""
+        return self.scenario.arrivals.users or SLOTS
 
     def calls(self, point: Point) -> tuple[tuple[Point, int], ...]:
         """The calls of a server of the point's model; how often a request has each.
@@ -50,10 +50,8 @@ class Queue(NamedTuple):
         if not later:
             return ((first, 1),)
         middle = round(prompt + later / 2)
-        steps = (
-            call(point, "decode", b, middle, False) for b in (1, self.server.slots)
-        )
-        return (first, 1), *zip(steps, (work.new_tokens - 1, 0), strict=True)
+        one, full = (call(point, "decode", b, middle, False) for b in (1, self.slots))
+        return (first, 1), (one, work.new_tokens - 1), (full, 0)
 
     def _mean(self, shape: ModelShape) -> tuple[float, float]:
         """Tokens of a prompt, and of an answer after its first, in the mean."""
@@ -67,7 +65,7 @@ class Queue(NamedTuple):
         Of users, who wait, the share of prompts in the time of all. each: seconds of
         the calls.
         """
-        asked, slots = self.scenario.workload(shape).prompt_len, self.server.slots
+        asked, slots = self.scenario.workload(shape).prompt_len, self.slots
         prompt, later = self._mean(shape)
         if not later:
             return (self.scenario.arrivals.rate or 0) * each[0] * prompt / asked
@@ -84,14 +82,14 @@ class Queue(NamedTuple):
         each: seconds of the calls.
         """
         first, one, full = each if len(each) > 1 else (each[0], 0.0, 0.0)
-        asked, slots = self.scenario.workload(shape).prompt_len, self.server.slots
+        asked, slots = self.scenario.workload(shape).prompt_len, self.slots
         rest = max(0.0, first - one) / max(asked - bool(one), 1)  # a token more
         drawn = _drawn(self.scenario, shape)
         read = one + rest * np.arange(max(drawn.prompts) + 1)
-        write = [[one + (full - one) * (b - 1) / max(slots - 1, 1)] * 2
-                 for b in range(slots + 1)]  # fmt: skip
+        each_more = (full - one) / max(slots - 1, 1)
+        write = [[one + each_more * (b - 1)] * 2 for b in range(slots + 1)]
         steps = Steps(read.tolist(), write, whole=shape.kind == "encoder")
-        trace = serve(drawn, steps, self.server).after(REQUESTS // EARLY)
+        trace = serve(drawn, steps, Server(self.slots)).after(REQUESTS // EARLY)
         q = self.scenario.targets.percentile
         told = {name: trace.percentile(name, q) for name in TIMES}
         told = {name: s for name, s in told.items() if s == s}
@@ -121,9 +119,8 @@ class Queue(NamedTuple):
         served = {i: self.times(*pairs[i]) for i in some}
         names = [name for name in TIMES if name in alone[0]]
         more = [[own[n] / alone[i][n] for n in names] for i, own in served.items()]
-        like = RBFInterpolator(
-            near[some], np.log(more), kernel="linear", smoothing=1e-3
-        )
+        how: Any = {"kernel": "linear", "smoothing": 1e-3}
+        like = RBFInterpolator(near[some], np.log(more), **how)
         found = []
         for own, longer, pair in zip(alone, np.exp(like(near)), pairs, strict=True):
             told = {n: own[n] * float(k) for n, k in zip(names, longer, strict=True)}

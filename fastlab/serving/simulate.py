@@ -181,7 +181,7 @@ class _Line:
         many = min(self.ends[0][0] - self.count, GRAIN)
         if self.came < len(self.at):
             longest = self.steps.writing(batch, self.rows + batch * many)
-            left = (self.at[self.came] - self.now) / longest
+            left = (self.at[self.came] - self.now) / max(longest, 1e-12)
             many = max(1, int(min(left, many)))
         return many
 

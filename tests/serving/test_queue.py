@@ -35,13 +35,14 @@ def test_three_calls_say_what_all_steps_say(arrivals: Arrivals) -> None:
     queue = Queue.of(one := asked(arrivals))
     assert queue is not None
     drawn = draw(one, LLAMA.shape, REQUESTS, seed=0)
-    steps = steps_of(LLAMA, H100, (800, 880), queue.server)
-    trace = serve(drawn, steps, queue.server).after(REQUESTS // EARLY)
+    server = Server(queue.slots)
+    steps = steps_of(LLAMA, H100, (800, 880), server)
+    trace = serve(drawn, steps, server).after(REQUESTS // EARLY)
     told = queue.times(LLAMA.shape, seconds(queue))
     for name in ("ttft_s", "tpot_s", "e2e_s"):
         assert told[name] == pytest.approx(trace.percentile(name, 90), rel=0.2), name
     if arrivals.rate:
-        full = capacity(drawn, steps, queue.server).rate
+        full = capacity(drawn, steps, server).rate
         assert told["load"] == pytest.approx(arrivals.rate / full, rel=0.15)
 
 
@@ -63,7 +64,7 @@ def test_where_nobody_waits_there_is_no_queue() -> None:
     assert (first.workload.batch, one.workload.batch, full.workload.batch) == (1, 1, 12)
     assert counts == (1, 73, 0)  # 74 tokens at the 90th percentile
     assert one.workload.prompt_len == 600 + 24  # and 25 are written after half of them
-    assert Queue(asked(Arrivals(rate=1.0))).server == Server(slots=16)
+    assert Queue(asked(Arrivals(rate=1.0))).slots == 16
 
 
 def test_candidates_between_those_that_are_served_wait_about_as_long() -> None:
@@ -82,3 +83,5 @@ def test_candidates_between_those_that_are_served_wait_about_as_long() -> None:
     off = np.abs([np.log(spread[i]["e2e_s"] / t["e2e_s"]) for i, t in pairs])
     assert np.quantile(off, 0.8) < 0.2 and off.max() < 0.5
     assert [spread[i]["load"] for i in some] == [t["load"] for t in true]
+    (single,) = queue.spread([LLAMA.shape], each[:1].tolist(), alone[:1])
+    assert single["e2e_s"] == pytest.approx(true[0]["e2e_s"])
