@@ -66,13 +66,14 @@ class Int8DynamicLinear(Int8Linear):
         """Exact int32 sums of the codes, times both scales, in the dtype of x."""
         if self.isa and x.device.type == "cpu":
             return torch.ops.fastlab.int8_dynamic(x, self.weight, self.scales, self.isa)
-        exact, apart = x.float(), 0
-        if x.device.type == "cpu":
+        exact = x.float()
+        if cpu := x.device.type == "cpu":
             at = exact.abs().argmax(-1, keepdim=True)
-            apart = exact.gather(-1, at) * self.weight.t()[at.squeeze(-1)]
+            top = exact.gather(-1, at) * self.weight.t()[at.squeeze(-1)]
             exact = exact.scatter(-1, at, 0)
         codes, scales = rounded_rows(exact, torch.int8)
-        y = int_product(codes, self.weight) * scales + apart
+        y = int_product(codes, self.weight) * scales
+        y = y + top if cpu else y
         return (y * self.scales.float()).to(x.dtype)
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
