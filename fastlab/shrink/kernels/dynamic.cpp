@@ -1,5 +1,6 @@
-// y = x W^T on x86 CPUs: W of int8 or int4 codes, rows of x quantized to int8 here, or
-// many rows of bf16 as they come (`_widened`, for which W is widened to bf16).
+// y = x W^T on x86 CPUs: W of int8 or int4 codes, rows of x quantized to int8 here (with W
+// of int8 all but a row's largest value, beside which the others would be coarse), or many
+// rows of bf16 as they come (`_widened`, for which W is widened to bf16).
 //
 // 16 rows of W at a time are unpacked to bytes, four columns of a row side by side, and
 // multiplied by up to 16 rows of x. w = q s + z of a group of columns, q without sign:
@@ -26,6 +27,7 @@
 namespace {
 using at::BFloat16, at::Tensor;
 constexpr int64_t FEW = 2;  // rows of x up to which neither tiles nor unpacking pay
+constexpr int64_t ROWS = 32;  // of x at once, in two tiles
 
 struct Job {
   int64_t m, n, k, group, groups, isa;  // k: of x here, filled up with zeros
@@ -36,6 +38,7 @@ struct Job {
   bool narrow;  // scales in bf16, else in fp32
   int8_t* x;               // codes (m, k)
   float *x_scales, *sums;  // (m,); of x's codes in each group (m, groups)
+  float* tops;             // (m, 2): each row's largest value in its scale, its column
 };
 
 // A row of x to int8, as `rounded_rows` does; what is not finite spoils its scale.
@@ -43,26 +46,39 @@ template <class T>
 void quantize(const Job& j, const T* x, int64_t row, float* wide) {
   const int64_t k = j.inputs, group = j.group;  // no store below changes these
   int8_t* codes = j.x + row * j.k;
-  float most = 0, spoilt = 0;
+  float most[32] = {}, next[32] = {}, spoilt[32] = {};  // of every 32nd number
   for (int64_t i = 0; i < k; i++) wide[i] = float(x[row * k + i]);
-#pragma omp simd reduction(max : most) reduction(+ : spoilt)
-  for (int64_t i = 0; i < k; i++) {
-    most = std::max(most, std::abs(wide[i]));
-    spoilt += wide[i] * 0;
+  for (int64_t i = 0; i < j.k; i += 32) SIMD for (int l = 0; l < 32; l++) {
+    const float size = std::abs(wide[i + l]);
+    next[l] = std::max(next[l], std::min(most[l], size));
+    most[l] = std::max(most[l], size), spoilt[l] += size * 0;
   }
-  const float scale = std::max(most / 127, std::numeric_limits<float>::min());
-  const float even = 12582912;  // 1.5 * 2^23: adding it rounds to whole numbers
-  for (int64_t i = 0; i < k; i++) {
-    const float code = (wide[i] / scale + even) - even;
-    codes[i] = int32_t(std::min(127.f, std::max(-127.f, code)));
+  for (int s = 16; s; s /= 2) SIMD for (int l = 0; l < s; l++) {
+    const float both = std::min(most[l], most[l + s]);
+    next[l] = std::max(std::max(next[l], next[l + s]), both);
+    most[l] = std::max(most[l], most[l + s]), spoilt[l] += spoilt[l + s];
   }
+  int32_t at = 0;
+  float top = 0;
+  if (!j.int4) {
+#pragma omp simd reduction(max : at)
+    for (int32_t i = 0; i < k; i++) at = std::max(at, std::abs(wide[i]) == *most ? i : 0);
+    top = wide[at], wide[at] = 0, *most = *next;
+  }
+  const float least = std::numeric_limits<float>::min();
+  const float scale = std::max({*most / 127, std::abs(top) / (1 << 20), least});
   std::memset(codes + k, 0, j.k - k);
-  j.x_scales[row] = scale + spoilt;
+  j.x_scales[row] = scale + *spoilt;
   for (int64_t g = 0; g < j.groups; g++) {
     int32_t sum = 0;
-    for (int64_t i = g * group; i < (g + 1) * group; i++) sum += codes[i];
-    j.sums[row * j.groups + g] = sum;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = g * group; i < std::min(k, (g + 1) * group); i++) {
+      // Adding 1.5 * 2^23 rounds to whole numbers, whose last byte is the code.
+      sum += codes[i] = int8_t(std::bit_cast<int32_t>(wide[i] / scale + 12582912));
+    }
+    j.sums[row * j.groups + g] = sum + top / scale;
   }
+  j.tops[2 * row] = top / scale, j.tops[2 * row + 1] = std::bit_cast<float>(at);
 }
 
 // 16 rows of numbers for 16 columns.
@@ -191,27 +207,33 @@ AVX512 void sums_of_halves(const int8_t* x, int64_t k, const uint8_t* w, int64_t
   }
 }
 
-void sums_amx(const int8_t* x, int64_t k, const uint8_t* w, int64_t size, int,
+void sums_amx(const int8_t* x, int64_t k, const uint8_t* w, int64_t size, int rows,
               int32_t* out) {
   const int64_t unit = std::min<int64_t>(64, size);
   asm volatile("" : : : "memory");  // nor does it see what loads read
   _tile_zero(0);
+  if (rows > 16) _tile_zero(3);
   for (int64_t i = 0; i < size; i += unit) {
     _tile_loadd(1, x + i, k);
     _tile_loadd(2, w + i * 16, 64);
     _tile_dpbsud(0, 1, 2);
+    if (rows <= 16) continue;
+    _tile_loadd(4, x + 16 * k + i, k);
+    _tile_dpbsud(3, 4, 2);
   }
   _tile_stored(0, out, 64);
+  if (rows > 16) _tile_stored(3, out + 256, 64);
 }
 
-AVX512 void configure(int64_t rows, int64_t unit) {  // 0: sums, 1: of x, 2: of W
+AVX512 void configure(int64_t rows, int64_t unit) {  // 0, 3: sums, 1, 4: of x, 2: of W
   struct alignas(64) {
     uint8_t palette = 1, start = 0, spare[14] = {};
-    uint16_t width[16] = {64, 0, 64, 64, 64, 64, 64, 64};
-    uint8_t height[16] = {0, 0, 0, 16, 16, 16, 16, 16};
+    uint16_t width[16] = {64, 0, 64, 64, 0, 64, 64, 64};
+    uint8_t height[16] = {0, 0, 0, 0, 0, 16, 16, 16};
   } tiles;
-  tiles.width[1] = unit, tiles.height[2] = unit / 4;
-  tiles.height[0] = tiles.height[1] = rows;
+  tiles.width[1] = tiles.width[4] = unit, tiles.height[2] = unit / 4;
+  tiles.height[0] = tiles.height[1] = std::min<int64_t>(rows, 16);
+  tiles.height[3] = tiles.height[4] = std::max<int64_t>(rows - 16, 1);
   asm volatile("" : : "r"(&tiles) : "memory");  // gcc takes it to read 8 bytes only
   _tile_loadconfig(&tiles);
 }
@@ -232,15 +254,25 @@ INLINE void read_scales(const Job& j, const S* from, int64_t n, float* to) {
     }
 }
 
-template <class T>
-INLINE T rounded(float y) {
-  return y;
+// Adds to y (16,) a row's largest value times 16 rows of int8 from n on; w: as unpacked.
+INLINE void add_top(const Job& j, int64_t n, int64_t row, const uint8_t* w, const float* s,
+                    float* y) {
+  const float top = j.tops[2 * row];
+  const auto at = std::bit_cast<uint32_t>(j.tops[2 * row + 1]);
+  const auto* fours = reinterpret_cast<const uint32_t*>(w + at / 4 * 64);
+  int32_t q[16];
+  if (w)
+    SIMD for (int r = 0; r < 16; r++) q[r] = fours[r] >> at % 4 * 8 & 255;
+  else
+    for (int r = 0; r < 16; r++) q[r] = j.w[std::min(n + r, j.n - 1) * j.inputs + at] ^ 128;
+  SIMD for (int r = 0; r < 16; r++) y[r] += top * q[r] * s[r];
 }
 
-template <>
-INLINE BFloat16 rounded(float y) {  // to the nearest even, without a branch
-  const auto bits = std::bit_cast<uint32_t>(y);
-  return BFloat16((bits + 0x7fff + (bits >> 16 & 1)) >> 16, BFloat16::from_bits());
+template <class T>
+INLINE T rounded(float y) {
+  if constexpr (std::is_same_v<T, float>) return y;
+  const auto bits = std::bit_cast<uint32_t>(y);  // to the nearest even, without a branch
+  return T(BFloat16((bits + 0x7fff + (bits >> 16 & 1)) >> 16, BFloat16::from_bits()));
 }
 
 template <int ISA, class T>
@@ -256,12 +288,12 @@ INLINE void multiply(const Job& j, int64_t begin, int64_t end, T* out) {
       read_scales(j, static_cast<const BFloat16*>(j.scales), n, scales.data());
     else
       read_scales(j, static_cast<const float*>(j.scales), n, scales.data());
-    for (int64_t row = 0; row < j.m; row += 16) {
-      const int rows = std::min<int64_t>(16, j.m - row);
+    for (int64_t row = 0; row < j.m; row += ROWS) {
+      const int rows = std::min(ROWS, j.m - row);
       if (sums_of == sums_amx && rows != configured)
         configure(configured = rows, std::min<int64_t>(64, j.group));
-      alignas(64) float y[256];
-      alignas(64) int32_t sums[256];
+      alignas(64) float y[ROWS * 16];
+      alignas(64) int32_t sums[ROWS * 16];
       for (int i = 0; i < rows * 16; i++) y[i] = 0;
       for (int64_t g = 0; g < j.groups; g++) {
         const int64_t at = g * j.group;
@@ -281,7 +313,8 @@ INLINE void multiply(const Job& j, int64_t begin, int64_t end, T* out) {
       }
       for (int c = 0; c < rows; c++) {
         T line[16];
-        const float x_scale = j.x_scales[row + c];
+        const float x_scale = j.x_scales[row + c], *s = scales.data();
+        if (!j.int4) add_top(j, n, row + c, whole ? nullptr : w.data(), s, y + c * 16);
         SIMD for (int r = 0; r < 16; r++) line[r] = rounded<T>(y[c * 16 + r] * x_scale);
         std::memcpy(out + (row + c) * j.n + n, line,
                     std::min<int64_t>(16, j.n - n) * sizeof(T));
@@ -364,7 +397,7 @@ AVX512 void multiply_widened(const Job& j, const BFloat16* x, int64_t begin, int
   const int64_t most = std::clamp<int64_t>((1 << 14) / j.k, 1, 8) * 32;
   std::vector<uint32_t> w(most * j.k / 2);
   std::vector<float> scales(most, 1);
-  configure(16, 64);
+  configure(32, 64);
   for (int64_t n = begin * 32, last = std::min(end * 32, j.n); n < last; n += most) {
     const int64_t size = std::min(most, last - n);
     for (int64_t r = 0; r < size; r += 16)
@@ -401,12 +434,12 @@ template <class T>
 Tensor product(Job& j, const Tensor& x) {
   const Tensor y = at::empty({j.m, j.n}, x.options());
   const Tensor codes = at::empty({j.m, j.k}, at::kChar);
-  const Tensor of_x = at::empty({j.m * (1 + j.groups)}, at::kFloat);
+  const Tensor of_x = at::empty({j.m * (3 + j.groups)}, at::kFloat);
   j.x = codes.data_ptr<int8_t>(), j.x_scales = of_x.data_ptr<float>();
-  j.sums = j.x_scales + j.m;
+  j.tops = j.x_scales + j.m, j.sums = j.tops + 2 * j.m;
   const int64_t few = std::max<int64_t>(1, 32768 / j.k);  // rows not worth a thread
   at::parallel_for(0, j.m, few, [&](int64_t row, int64_t end) {
-    std::vector<float> wide(j.inputs);
+    std::vector<float> wide(j.k);
     for (; row < end; row++) quantize(j, x.data_ptr<T>(), row, wide.data());
   });
   at::parallel_for(0, (j.n + 15) / 16, (few + 15) / 16, [&](int64_t begin, int64_t end) {

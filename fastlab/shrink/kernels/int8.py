@@ -60,15 +60,24 @@ def _has_int8_product(x: Tensor) -> bool:
 
 
 class Int8DynamicLinear(Int8Linear):
-    """int8 weights and int8 activations, these with a scale per row of each call."""
+    """int8 weights and int8 activations, these with a scale per row of each call.
+
+    On a CPU a row's largest value stays as it is, that it may not coarsen the others.
+    """
 
     def product(self, x: Tensor) -> Tensor:
         """Exact int32 sums of the codes, times both scales, in the dtype of x."""
         if self.isa and x.device.type == "cpu":
             return torch.ops.fastlab.int8_dynamic(x, self.weight, self.scales, self.isa)
-        codes, scales = rounded_rows(x, torch.int8)
-        sums = int_product(codes, self.weight)
-        return (sums * scales * self.scales.float()).to(x.dtype)
+        exact = x.float()
+        if cpu := x.device.type == "cpu":
+            at = exact.abs().argmax(-1, keepdim=True)
+            top = exact.gather(-1, at) * self.weight.t()[at.squeeze(-1)]
+            exact = exact.scatter(-1, at, 0)
+        codes, scales = rounded_rows(exact, torch.int8)
+        y = int_product(codes, self.weight) * scales
+        y = y + top if cpu else y
+        return (y * self.scales.float()).to(x.dtype)
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """On a CPU all of it: there rows are quantized within the product."""
