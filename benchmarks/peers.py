@@ -2,7 +2,7 @@ r"""Our decoder beside other engines on one shape, in interleaved rounds.
 
     python -m benchmarks.peers --minutes 30 [--out results/peers] [--only int8 llama]
 
-The minutes are those of the measuring; once, before, models are written (10 GB at full
+The minutes are those of the measuring; once, before, models are written (14 GB at full
 size, minutes), and each process starts (its seconds are in the table).
 
 Engines are measured where they are installed, an absent one is said in a line. In a
