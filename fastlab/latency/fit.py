@@ -49,6 +49,7 @@ DEPTH_SD, VALUE_SD = 2.0, 0.7
 # FLOPs that a GPU's fp32 lanes could do while a decode step takes a sequence's head of
 # keys, and a score: about data/prior.json's cycles.
 LANES, LANES_SD = {"row_s": 7e5, "score_s": 30.0}, 1.0
+ALIKE = ("row_s", "score_s", "value_s")  # of GPUs: their priors suffice
 
 
 def fit(
@@ -57,8 +58,8 @@ def fit(
     """Fit one class of operations at one precision; `without` drops terms by name.
 
     Samples with a NaN or non-positive time are skipped and listed. ValueError where
-    classes, precisions or devices are mixed, or points fewer than parameters; those of
-    LANES need none, since what is public about other GPUs says them.
+    classes, precisions or devices are mixed, or points fewer than parameters; those
+    that GPUs are known to have alike (ALIKE) need none of their own.
     """
     good, skipped = usable(samples)
     kind, precision = _only("class", map(class_of, good)), good[0].precision
@@ -66,11 +67,12 @@ def fit(
     if _only("device", (sample.device for sample in good)) not in ("", device.name):
         raise ValueError(f"samples of {good[0].device} do not fit {device.name}")
     priors = {k: v for k, v in _priors(kind, good, device).items() if k not in without}
-    open_ones = [name for name in priors if kind != "decode" or name not in LANES]
-    if len(good) < len(open_ones):
+    known = ALIKE if device.kind != "cpu" else ()
+    asked = [name for name in priors if name not in known]
+    if len(good) < len(asked):
         raise ValueError(
-            f"{kind} {precision}: {len(good)} usable samples for {len(open_ones)} "
-            f"parameters ({', '.join(open_ones)})" + _listed(skipped)
+            f"{kind} {precision}: {len(good)} usable samples for {len(asked)} "
+            f"parameters ({', '.join(asked)})" + _listed(skipped)
         )
     work = work_of(good)
     # Movers of bytes have one dimension, which the bandwidth explains: a residual there

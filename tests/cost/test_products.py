@@ -10,6 +10,7 @@ from fastlab.cost.memory import weight_bytes
 from fastlab.latency.costs import costs_of
 from fastlab.models import numerics
 from fastlab.shrink.kernels import native
+from fastlab.shrink.kernels.int8 import Int8DynamicLinear
 from fastlab.shrink.parts import stored_weight_bytes
 from fastlab.shrink.recipes import build
 from fastlab.spec import point_of
@@ -61,9 +62,11 @@ STORED = [
 @pytest.mark.parametrize("how", PLAIN + STORED, ids=str)
 @pytest.mark.parametrize("model", FAMILIES)
 def test_launches_are_those_that_torch_dispatches(model, how, monkeypatch):
-    """Of int8-dynamic as a GPU runs it: a CPU quantizes within the product."""
-    if how["precision"] == "int8-dynamic":
+    """Of int8 as a GPU runs it: a CPU quantizes and widens within the product."""
+    if how["precision"].startswith("int8"):
         monkeypatch.setattr(native, "isa", lambda inputs: 0)
+        on_gpu = Int8DynamicLinear.by_codes
+        monkeypatch.setattr(Int8DynamicLinear, "beside_largest", on_gpu)
     if model == "tiny-bert" and how.get("phase") == "decode":
         pytest.skip("bert does not decode")
     point = point_of(model=model, prompt_len=20, **how)

@@ -69,15 +69,19 @@ class Int8DynamicLinear(Int8Linear):
         """Exact int32 sums of the codes, times both scales, in the dtype of x."""
         if self.isa and x.device.type == "cpu":
             return torch.ops.fastlab.int8_dynamic(x, self.weight, self.scales, self.isa)
-        exact = x.float()
-        if cpu := x.device.type == "cpu":
-            at = exact.abs().argmax(-1, keepdim=True)
-            top = exact.gather(-1, at) * self.weight.t()[at.squeeze(-1)]
-            exact = exact.scatter(-1, at, 0)
-        codes, scales = rounded_rows(exact, torch.int8)
-        y = int_product(codes, self.weight) * scales
-        y = y + top if cpu else y
-        return (y * self.scales.float()).to(x.dtype)
+        by = self.beside_largest if x.device.type == "cpu" else self.by_codes
+        return (by(x.float()) * self.scales.float()).to(x.dtype)
+
+    def by_codes(self, x: Tensor) -> Tensor:
+        """Of rounded rows: (m, k) -> (m, n), in units of the weights' scales."""
+        codes, scales = rounded_rows(x, torch.int8)
+        return int_product(codes, self.weight) * scales
+
+    def beside_largest(self, x: Tensor) -> Tensor:
+        """The same of rows whose largest value stays as it is."""
+        at = x.abs().argmax(-1, keepdim=True)
+        top = x.gather(-1, at) * self.weight.t()[at.squeeze(-1)]
+        return self.by_codes(x.scatter(-1, at, 0)) + top
 
     def timed(self, x: Tensor, turn: Iterator[Any]) -> Callable[[], Tensor]:
         """On a CPU all of it: there rows are quantized within the product."""
