@@ -23,7 +23,7 @@ prefill, what is stored and held, seconds from the start of the process until ea
 length has run, and the share of the read bandwidth of the same rounds at which weights
 are read, the token table left out. `same`: how often the first token is that of the
 first engine of the group. rows.csv has a line for each figure of each round, run.json
-the table and who measured.
+the table and who measured. data/peers has them of three runs on two cores, one a group.
 """
 
 from __future__ import annotations

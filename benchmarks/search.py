@@ -6,7 +6,8 @@ python benchmarks/search.py [--sizes 1008 3024] [--seeds 100] [--first 1000]
   others get as many visits as the search took: in the estimate's order, at random, by
   successive halving, by Optuna's TPE where it is installed.
 python benchmarks/search.py --replay STORE [--replays 200]
-  On a store of a dense space, visited in three rounds or more: random sub-spaces,
+  On a store of a dense space, visited in three rounds or more, as data/spaces/dense-cpu
+  (400 small models on two cores): random sub-spaces,
   targets, floors, orders of visits. Success: the winner or its tie set holds the best
   one (by the median of all visits) or one whose visits overlap its. What the models
   lose is not known there: a column is made up, from their sizes, precision and noise.
