@@ -15,7 +15,7 @@ from fastlab.spec.checks import check_number
 ATTENTION = of_form("attention")
 TILE = 16  # rows that a GPU's matrix units take at a time
 BLOCK = 128  # queries of a head that one block of threads takes
-# Heads beyond which TensorRT-LLM 1.3 has no kernel that shares their keys, and keys
+# Heads beyond which TensorRT-LLM 1.3 takes as long as if they shared no keys, and keys
 # that a block goes through in the time that it takes to begin: aiconfigurator's times.
 SHARING, STARTED = 32, 150
 STEP, OUT_OF_STEP = 4, 1.5  # quantized rows; how far off others are, in log space

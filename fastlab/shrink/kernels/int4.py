@@ -201,9 +201,8 @@ def layout_for(device: torch.device, dtype: torch.dtype) -> str:
 @cache
 def _order_is_known() -> bool:
     """Whether dynamic.cpp finds codes where torch's AVX-512 kernel has them."""
-    if (
-        isa := native.isa(1)
-    ) < 3 or torch.backends.cpu.get_cpu_capability() != "AVX512":
+    isa, reads = native.isa(1), torch.backends.cpu.get_cpu_capability()
+    if isa < 3 or reads != "AVX512":
         return False
     codes = torch.arange(112 * 32).view(112, 32) % 241 % 16  # 64 rows, and fewer
     pairs = torch.tensor([1.0, 0.0]).bfloat16().expand(1, 112, 2).contiguous()
