@@ -63,7 +63,9 @@ def frontier(rows: pd.DataFrame, target_ms: float, floor: float) -> Figure:
     title = f"No recipe takes {digits(target_ms)} ms and loses {percent(floor)} at most"
     for _, best in good[:1].iterrows():
         said = f"{digits(best['measured_ms'])} ms, loses {percent(best['loss'])}"
-        title = f"{best['name']}: {said}\nthe fastest of {len(good)} good ones"
+        n = len(good)
+        rank = f"fastest of {n} good ones" if n > 1 else "only good one"
+        title = f"{best['name']}: {said}\nthe {rank}"
     table = rows[["name", "measured_ms", "loss", "drawn", "front"]]
     return Figure([panel], title, table, size=(10.2, 5.4))
 
