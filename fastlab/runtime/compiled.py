@@ -32,6 +32,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     # be computed again for every row of the weight.
     "cpu": {"realize_opcount_threshold": 0, "realize_reads_threshold": 0},
 }
+UNCHECKED: dict[str, Any] = {  # what would be asked anew in each call
+    "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+    "size_asserts": False,
+}
 
 # What was compiled stays for the next start, unless another folder is asked for.
 if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, default_cache_dir()):

@@ -70,6 +70,7 @@ class Decoder:
         self.joins = Joins((), ())
         if ENGINES[runtime].compiled:
             self.joins = joins_of(model, groups, self.device)
+        self._settled = False  # whether its steps look at the model no more
         self._prefill = self.forward_function()
         if attention == "flex":  # a kernel where it is compiled alone
             self.compile_prefill()
@@ -127,7 +128,7 @@ class Decoder:
     @torch.inference_mode()
     def advance(self) -> Tensor:
         """Take `unroll` steps; the last one's logits (batch, 1, vocab). Only queued."""
-        with self.attending():
+        with self.joins if self._settled else self.attending():
             logits: Tensor = self._call()
         return logits
 
@@ -190,6 +191,7 @@ class Decoder:
                 f"runtime={self.runtime!r} takes a model that compiles to one graph: "
                 f"{self.config.model_type} does not, {str(error).splitlines()[0]}"
             ) from error
+        self._settled = ENGINES[self.runtime].unrolls
         self.rewind(0)
         if self.device == "cuda":
             torch.cuda.synchronize()

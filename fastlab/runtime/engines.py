@@ -17,7 +17,14 @@ from fastlab import calls
 from fastlab.checkpoints import greedy
 from fastlab.machine import Here
 from fastlab.runtime.attention import BACKENDS, kernel_of
-from fastlab.runtime.compiled import Compiler, Step, captured, compiled, one_row
+from fastlab.runtime.compiled import (
+    UNCHECKED,
+    Compiler,
+    Step,
+    captured,
+    compiled,
+    one_row,
+)
 from fastlab.runtime.decode import Decoder
 from fastlab.spec.engines import STATIC
 from fastlab.spec.point import Point
@@ -226,12 +233,16 @@ class Transformers(Eager):
 
 
 class Steps(Eager):
-    """Whole decode steps compiled as one function, the choice of tokens included."""
+    """Whole decode steps compiled as one function, the choice of tokens included.
+
+    What they read stays in the decoder: they do not ask whether it changed.
+    """
 
     def steps(self, decoder: Decoder, count: int = 0) -> Step:
         """`count` steps in one call, as many as are unrolled where that is 0."""
         forward = decoder.forward_function(compiled=True)
-        return compiled(decoder.steps(forward, count or decoder.unroll), decoder.device)
+        steps = decoder.steps(forward, count or decoder.unroll)
+        return compiled(steps, decoder.device, **UNCHECKED)
 
 
 class Graph(Steps):

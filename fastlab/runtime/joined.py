@@ -81,11 +81,12 @@ class Joins:
 
     def __enter__(self) -> None:
         for one, _, kind, part in self.swaps:
-            one.__class__, vars(one)["joined"] = kind, part
+            object.__setattr__(one, "__class__", kind)  # a module's own takes long
+            vars(one)["joined"] = part
 
     def __exit__(self, *error: Any) -> None:
         for one, own, _, _ in self.swaps:
-            one.__class__ = own
+            object.__setattr__(one, "__class__", own)
             vars(one).pop("joined", None)
 
 
