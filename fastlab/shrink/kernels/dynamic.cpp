@@ -188,25 +188,6 @@ AVX512 void sums_of_rows(const Job& j, int64_t n, const int8_t* x, int rows, int
   }
 }
 
-// The same of W as int4 is stored.
-AVX512 void sums_of_halves(const int8_t* x, int64_t k, const uint8_t* w, int64_t size,
-                           int rows, int32_t* out) {
-  const __m512i low = _mm512_set1_epi8(15);
-  for (int c = 0; c < rows; c++, x += k, out += 16) {
-    __m512i sums[2] = {};
-    for (int64_t i = 0; i < size; i += 8) {
-      int32_t four[2];
-      std::memcpy(four, x + i, 8);
-      const __m512i q = _mm512_loadu_si512(w + i * 8);
-      const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(q, 4), low);
-      sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(q, low),
-                                    _mm512_set1_epi32(four[0]));
-      sums[1] = _mm512_dpbusd_epi32(sums[1], odd, _mm512_set1_epi32(four[1]));
-    }
-    _mm512_storeu_si512(out, _mm512_add_epi32(sums[0], sums[1]));
-  }
-}
-
 void sums_amx(const int8_t* x, int64_t k, const uint8_t* w, int64_t size, int rows,
               int32_t* out) {
   const int64_t unit = std::min<int64_t>(64, size);
@@ -268,6 +249,42 @@ INLINE void add_top(const Job& j, int64_t n, int64_t row, const uint8_t* w, cons
   SIMD for (int r = 0; r < 16; r++) y[r] += top * q[r] * s[r];
 }
 
+AVX512 inline __m512 wide(const float* from) { return _mm512_loadu_ps(from); }
+AVX512 inline __m512 wide(const BFloat16* from) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return __m512(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+// y (16,) of a row of x and 16 rows of W from n on, as int4 is stored and read once.
+template <class S>
+AVX512 void add_halves(const Job& j, const S* scales, int64_t n, int64_t row, float* y) {
+  const uint8_t* w = j.w + n * j.k / 2;
+  const int8_t* x = j.x + row * j.k;
+  const float* sum = j.sums + row * j.groups;
+  const __m512i low = _mm512_set1_epi8(15);
+  __m512 all = _mm512_setzero_ps();
+  scales += n * j.groups * 2;
+  for (int64_t g = 0; g < j.groups; g++, scales += 32) {
+    __m512i sums[2] = {};
+    for (int64_t i = 0; i < j.group; i += 8, w += 64, x += 8) {
+      int32_t four[2];
+      std::memcpy(four, x, 8);
+      _mm_prefetch(w + 4096, _MM_HINT_T0);  // the CPU itself looks ahead too little
+      const __m512i q = _mm512_loadu_si512(w);
+      const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(q, 4), low);
+      sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_and_si512(q, low),
+                                    _mm512_set1_epi32(four[0]));
+      sums[1] = _mm512_dpbusd_epi32(sums[1], odd, _mm512_set1_epi32(four[1]));
+    }
+    const __m512 s = wide(scales), eight = _mm512_set1_ps(8);
+    const __m512 z = _mm512_fnmadd_ps(eight, s, wide(scales + 16));
+    const __m512 product = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[0], sums[1]));
+    all = _mm512_fmadd_ps(product, s, all);
+    all = _mm512_fmadd_ps(_mm512_set1_ps(sum[g]), z, all);
+  }
+  _mm512_storeu_ps(y, all);
+}
+
 template <class T>
 INLINE T rounded(float y) {
   if constexpr (std::is_same_v<T, float>) return y;
@@ -279,14 +296,15 @@ template <int ISA, class T>
 INLINE void multiply(const Job& j, int64_t begin, int64_t end, T* out) {
   const auto sums_of = ISA > 2 && j.m > FEW ? sums_amx : ISA > 1 ? sums_vnni : sums_avx2;
   const bool whole = ISA > 1 && j.m <= FEW;  // W is read as it is
+  const bool halves = whole && j.int4;  // together with its scales
   std::vector<uint8_t> w(whole ? 0 : 16 * j.k);
   std::vector<float> scales(32 * j.groups);
   int64_t configured = 0;
   for (int64_t n = begin * 16; n < end * 16; n += 16) {
     if (!whole) unpack<ISA>(j, n, w.data());
-    if (j.narrow)
+    if (!halves && j.narrow)
       read_scales(j, static_cast<const BFloat16*>(j.scales), n, scales.data());
-    else
+    else if (!halves)
       read_scales(j, static_cast<const float*>(j.scales), n, scales.data());
     for (int64_t row = 0; row < j.m; row += ROWS) {
       const int rows = std::min(ROWS, j.m - row);
@@ -295,13 +313,16 @@ INLINE void multiply(const Job& j, int64_t begin, int64_t end, T* out) {
       alignas(64) float y[ROWS * 16];
       alignas(64) int32_t sums[ROWS * 16];
       for (int i = 0; i < rows * 16; i++) y[i] = 0;
-      for (int64_t g = 0; g < j.groups; g++) {
+      for (int c = 0; halves && c < rows; c++)
+        if (j.narrow)
+          add_halves(j, static_cast<const BFloat16*>(j.scales), n, row + c, y + c * 16);
+        else
+          add_halves(j, static_cast<const float*>(j.scales), n, row + c, y + c * 16);
+      for (int64_t g = 0; !halves && g < j.groups; g++) {
         const int64_t at = g * j.group;
         const int8_t* x = j.x + row * j.k + at;
-        if (whole && !j.int4)
+        if (whole)
           sums_of_rows(j, n, x, rows, sums);
-        else if (whole)
-          sums_of_halves(x, j.k, j.w + n * j.k / 2 + at * 8, j.group, rows, sums);
         else
           sums_of(x, j.k, w.data() + at * 16, j.group, rows, sums);
         const float *s = scales.data() + g * 32, *z = s + 16;
