@@ -50,12 +50,18 @@ class Posterior(NamedTuple):
     scale: float
 
     def draws(self, some: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """[n, len(some)] logs of these candidates, drawn together."""
+        """[n, len(some)] logs of these candidates, drawn together.
+
+        With a scale that few measurements say, it is drawn too: Student's t.
+        """
         across = self.beliefs.covariance(some, self.seen)
         spread = self.beliefs.covariance(some, some) - across @ self.inverse @ across.T
         spread = self.scale**2 * spread + 1e-9 * np.eye(len(some))
-        normal = rng.standard_normal((n, len(some)))
-        return self.mean[some] + normal @ np.linalg.cholesky(spread).T
+        errors = rng.standard_normal((n, len(some))) @ np.linalg.cholesky(spread).T
+        if len(self.seen):
+            free = DOUBT + len(self.seen)
+            errors *= np.sqrt(free / rng.chisquare(free, n))[:, None]
+        return self.mean[some] + errors
 
 
 @dataclass(frozen=True)

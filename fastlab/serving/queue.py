@@ -16,7 +16,7 @@ from fastlab.spec.point import Point
 from fastlab.spec.scenarios import TIMES, Scenario
 from fastlab.spec.shape import ModelShape
 
-SLOTS, REQUESTS, SERVED = 16, 300, 32  # sequences at once; drawn; servers simulated
+SLOTS, REQUESTS, SERVED = 16, 300, 16  # sequences at once; drawn; servers simulated
 
 
 class Queue(NamedTuple):
