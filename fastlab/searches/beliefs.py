@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DOUBT = 1.0  # measured candidates that the sizes said beforehand weigh as much as
+DOUBT, CAUTION = 3.0, 3.0  # as much as so many measured ones say: so much larger
 
 
 class Spread(NamedTuple):
@@ -93,13 +93,14 @@ class Beliefs:
 
         The same for any order of them, but for rounding. The scale is that of the
         innovations, each what a measurement differs from what those before it let
-        expect: the root of (DOUBT + their squares) / (DOUBT + m), and not below 1.
+        expect: the root of the mean of their squares and DOUBT times that of CAUTION,
+        and not below 1. Of none it is 1: what is said beforehand.
         """
         tried, s = np.array(seen, int), self.spread
         known = self.covariance(tried, tried) + s.noise**2 * np.eye(len(tried))
         inverse, off = np.linalg.inv(known), np.array(logs, float) - self.guess[tried]
-        squares = DOUBT + off @ inverse @ off
-        scale = max(1.0, float(squares) / (DOUBT + len(tried))) ** 0.5
+        squares, m = float(off @ inverse @ off) + DOUBT * CAUTION**2, len(tried)
+        scale = max(1.0, squares / (DOUBT + m)) ** 0.5 if m else 1.0
         across = self.covariance(np.arange(len(self.guess)), tried)
         whole = s.common**2 + s.kind**2 + s.way**2 + s.smooth**2 + s.own**2
         left = whole - ((across @ inverse) * across).sum(axis=1)

@@ -57,10 +57,10 @@ def test_what_is_measured_moves_the_others_as_conditioning_says():
     assert after.sd == pytest.approx(after.scale * np.sqrt(np.diag(left)))
     draws = after.draws(every, 40_000, np.random.default_rng(0))
     assert draws.mean(0) == pytest.approx(after.mean, abs=0.01)
-    # Student's t of 1 + 3 degrees of freedom: half lie within its quartiles.
+    # Student's t of 3 + 3 degrees of freedom: half lie within its quartiles.
     off = draws - after.mean
     middle = np.quantile(np.abs(off), 0.5, axis=0) / after.sd
-    assert middle == pytest.approx(stdtrit(4, 0.75), rel=0.03)
+    assert middle == pytest.approx(stdtrit(6, 0.75), rel=0.03)
     assert np.corrcoef(off[:, :2].T)[0, 1] == pytest.approx(
         left[0, 1] / math.sqrt(left[0, 0] * left[1, 1]), abs=0.05
     )
@@ -74,10 +74,11 @@ def test_without_a_measurement_draws_are_normal():
 
 
 def test_the_scale_is_what_innovations_say():
-    """sd 0.1, noise 0: off by 0.4 is 16 squares; (1 + 16) / (1 + 1) = 8.5."""
+    """sd 0.1, noise 0: off by 0.4 is 16 squares; (16 + 3 x 9) / (1 + 3) = 10.75."""
     own = alone(1.0, 2.0)
-    assert own.after([0], [math.log(1.0) + 0.4]).scale == pytest.approx(8.5**0.5)
-    assert own.after([0], [0.05]).scale == 1  # (1 + 0.25) / 2 is below 1
+    assert own.after([0], [math.log(1.0) + 0.4]).scale == pytest.approx(10.75**0.5)
+    many = alone(*[1.0] * 40)
+    assert many.after(range(30), [0.0] * 30).scale == 1  # 27 / 33 is below 1
     assert own.after([], []).sd == pytest.approx([0.1, 0.1])
 
 
@@ -90,15 +91,18 @@ def test_no_order_of_the_measured_changes_a_choice():
 
 
 def test_the_gain_is_the_expected_improvement():
-    """One 10 % off 0.9 s, one 10 % off 1.3 s: E[max(0, 0.97 - T)] by integral."""
+    """One off 0.9 s, one off 1.3 s: E[max(0, 0.97 - T)] by integral.
+
+    By 26 %: 10, and once its scale is (0 + 3 x 9) / (1 + 3) after one that was right.
+    """
     own = alone(1.0, 0.9, 1.3, 0.95)
     times = {0: 1.0}
     assert next_step(goal(own), times, np.ones(4)).following == 1
     # Where 0.9 s is hardly ever good, another is worth more: weigh both integrals.
-    z = np.linspace(-8, 8, 200_001)
+    z, sd = np.linspace(-8, 8, 200_001), 0.1 * 6.75**0.5
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     gains = [
-        np.trapezoid(np.maximum(0, 0.97 - t * np.exp(0.1 * z)) * density, z)
+        np.trapezoid(np.maximum(0, 0.97 - t * np.exp(sd * z)) * density, z)
         for t in (0.9, 0.95)
     ]
     even = gains[1] / gains[0]
