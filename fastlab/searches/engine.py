@@ -15,7 +15,7 @@ from scipy.special import ndtr, stdtrit
 
 from fastlab.searches.beliefs import Beliefs, Posterior
 
-FEWEST, RISK, BETTER = 18, 0.095, 0.03  # measured; chance of a miss; what is one
+FEWEST, RISK, BETTER = 18, 0.05, 0.03  # measured; chance of a miss; what is one
 DRAWS, LIKELIEST = 400, 60
 FINALISTS, VISITS = 4, 3  # that are measured again, and how often
 SURE = 0.975  # of Student's t on either side, for two medians to differ
