@@ -20,6 +20,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from fastlab.searches.beliefs import LOSSES, Beliefs
+from fastlab.searches.beliefs import LOSSES, Beliefs, codes_of
 from fastlab.searches.engine import (
     BETTER,
     VISITS,
@@ -54,8 +55,9 @@ NOISE = 0.03  # of one visit, in logs
 Visit = Callable[[int], float]
 
 
-def simulated(n: int, scale: float, seed: int) -> tuple[Beliefs, np.ndarray, list]:
-    """Beliefs of n candidates, true seconds, and the axes that make them."""
+@lru_cache
+def space(n: int) -> tuple[Beliefs, np.ndarray, list[list[float]]]:
+    """Beliefs of n candidates, a root of their errors' covariance, and their axes."""
     axes = AXES if n > 1008 else AXES[:4]
     each = np.array([*itertools.product(*axes)], float)[:n]
     layers, hidden, kind, way = each[:, :4].T
@@ -66,10 +68,16 @@ def simulated(n: int, scale: float, seed: int) -> tuple[Beliefs, np.ndarray, lis
     places = np.log(np.stack([layers, hidden, batch, launches], axis=1))
     labels = kind.astype(int), way.astype(int), np.arange(len(each))
     beliefs = Beliefs(np.log(work + 4e-6 * launches + 2e-6), *labels, places)
-    some, rng = np.arange(len(each)), np.random.default_rng(seed)
+    some = np.arange(len(each))
     spread = beliefs.covariance(some, some) + 1e-9 * np.eye(len(some))
-    errors = np.linalg.cholesky(spread) @ rng.standard_normal(len(some))
-    return beliefs, np.exp(beliefs.guess + scale * errors), [a.tolist() for a in axes]
+    return beliefs, np.linalg.cholesky(spread), [a.tolist() for a in axes]
+
+
+def simulated(n: int, scale: float, seed: int) -> tuple[Beliefs, np.ndarray, list]:
+    """Beliefs of n candidates, true seconds, and the axes that make them."""
+    beliefs, root, axes = space(n)
+    errors = root @ np.random.default_rng(seed).standard_normal(len(root))
+    return beliefs, np.exp(beliefs.guess + scale * errors), axes
 
 
 def searched(goal: Goal, visit: Visit) -> tuple[list[int], int]:
@@ -275,23 +283,29 @@ class Replay:
         return [int(some[0])]
 
     def tpe(self, m: int) -> list[int]:
-        """Optuna's TPE over the fields; what is bad or absent counts as slow."""
+        """Optuna's TPE over the fields, the candidate that is most like what it asks.
+
+        What is bad counts as slow; where losses are known it is not like anything.
+        """
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        place = {own: i for i, own in enumerate(zip(*self.axes, strict=True))}
-        names = [f"{n}" for n in range(len(self.axes))]
+        codes = np.array([codes_of(axis) for axis in self.axes])
+        known = self.loss <= self.floor if self.judged else True
         sampler = optuna.samplers.TPESampler(seed=int(self.rng.integers(2**31)))
         study = optuna.create_study(sampler=sampler)
         seen: set[int] = set()
-        while len(seen) < m and len(study.trials) < 20 * m:
-            trial, own = study.ask(), sorted
-            told = zip(names, self.axes, strict=True)
-            values = [trial.suggest_categorical(k, own(set(axis))) for k, axis in told]
-            i = place.get(tuple(values), -1)
-            keeps = i >= 0 and self.loss[i] <= self.floor
-            study.tell(trial, self.visit(i) if keeps else 2 * self.truth.max())
-            seen |= {i} if i >= 0 and (keeps or not self.judged) else set()
+        while len(seen) < m and len(study.trials) < 4 * m:
+            trial = study.ask()
+            asked = [
+                trial.suggest_categorical(f"{k}", [*range(axis.max() + 1)])
+                for k, axis in enumerate(codes)
+            ]
+            like = (codes == np.array(asked)[:, None]).sum(axis=0) * known
+            i = int(like.argmax())
+            slow = 2 * float(self.truth.max())
+            study.tell(trial, self.visit(i) if self.able[i] else slow)
+            seen.add(i)
         return self.fastest(seen)
 
 

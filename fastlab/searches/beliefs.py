@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DOUBT = 1.0  # measured candidates that the sizes said beforehand weigh as much as
+DOUBT, CAUTION = 3.0, 3.0  # as much as so many measured ones say: so much larger
 
 
 class Spread(NamedTuple):
@@ -50,12 +50,18 @@ class Posterior(NamedTuple):
     scale: float
 
     def draws(self, some: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """[n, len(some)] logs of these candidates, drawn together."""
+        """[n, len(some)] logs of these candidates, drawn together.
+
+        With a scale that few measurements say, it is drawn too: Student's t.
+        """
         across = self.beliefs.covariance(some, self.seen)
         spread = self.beliefs.covariance(some, some) - across @ self.inverse @ across.T
         spread = self.scale**2 * spread + 1e-9 * np.eye(len(some))
-        normal = rng.standard_normal((n, len(some)))
-        return self.mean[some] + normal @ np.linalg.cholesky(spread).T
+        errors = rng.standard_normal((n, len(some))) @ np.linalg.cholesky(spread).T
+        if len(self.seen):
+            free = DOUBT + len(self.seen)
+            errors *= np.sqrt(free / rng.chisquare(free, n))[:, None]
+        return self.mean[some] + errors
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,14 @@ class Beliefs:
 
         The same for any order of them, but for rounding. The scale is that of the
         innovations, each what a measurement differs from what those before it let
-        expect: the root of (DOUBT + their squares) / (DOUBT + m), and not below 1.
+        expect: the root of the mean of their squares and DOUBT times that of CAUTION,
+        and not below 1. Of none it is 1: what is said beforehand.
         """
         tried, s = np.array(seen, int), self.spread
         known = self.covariance(tried, tried) + s.noise**2 * np.eye(len(tried))
         inverse, off = np.linalg.inv(known), np.array(logs, float) - self.guess[tried]
-        squares = DOUBT + off @ inverse @ off
-        scale = max(1.0, float(squares) / (DOUBT + len(tried))) ** 0.5
+        squares, m = float(off @ inverse @ off) + DOUBT * CAUTION**2, len(tried)
+        scale = max(1.0, squares / (DOUBT + m)) ** 0.5 if m else 1.0
         across = self.covariance(np.arange(len(self.guess)), tried)
         whole = s.common**2 + s.kind**2 + s.way**2 + s.smooth**2 + s.own**2
         left = whole - ((across @ inverse) * across).sum(axis=1)

@@ -15,7 +15,7 @@ from scipy.special import ndtr, stdtrit
 
 from fastlab.searches.beliefs import Beliefs, Posterior
 
-FEWEST, RISK, BETTER = 12, 0.02, 0.03  # measured; chance of a miss; what is one
+FEWEST, RISK, BETTER = 18, 0.05, 0.03  # measured; chance of a miss; what is one
 DRAWS, LIKELIEST = 400, 60
 FINALISTS, VISITS = 4, 3  # that are measured again, and how often
 SURE = 0.975  # of Student's t on either side, for two medians to differ
@@ -70,21 +70,20 @@ def next_step(goal: Goal, times: Mapping[int, float], good: np.ndarray) -> Step:
     if not len(left):
         return Step(None, 0.0)
     best = min((scores[i] for i in after.seen if good[i] == 1), default=np.inf)
-    most = goal.bounds(left, best * (1 - BETTER))[1]
+    level, most = goal.bounds(left, best * (1 - BETTER))
     mean, sd, chance = after.mean[left], after.sd[left], good[left]
-    first = np.argsort(-ndtr((np.log(most) - mean) / sd) * chance)[:LIKELIEST]
+    z = (np.log(most) - mean) / sd
+    keeps = ndtr(z) * chance
+    first = np.argsort(-keeps)[:LIKELIEST]
     rng = np.random.default_rng(len(after.seen))
     wins = np.exp(after.draws(left[first], DRAWS, rng)) < most[first]
     risk = float(1 - np.prod(1 - wins * chance[first], axis=1).mean())
     if len(times) >= FEWEST and risk <= RISK:
         return Step(None, risk)
-    level, most = goal.bounds(left, best)
-    z = (np.log(most) - mean) / sd
     if best == np.inf:  # first one that is good, the surest
-        order = np.lexsort((scores[left], -ndtr(z) * chance))
-        return Step(int(left[order[0]]), risk)
+        return Step(int(left[np.lexsort((scores[left], -keeps))[0]]), risk)
     expected = np.exp(mean + sd**2 / 2)  # E[level - T where T < most], log-normal T
-    gain = (level * ndtr(z) - expected * ndtr(z - sd)) * chance
+    gain = level * keeps - expected * ndtr(z - sd) * chance
     return Step(int(left[gain.argmax()]), risk)
 
 

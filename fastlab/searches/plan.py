@@ -108,20 +108,16 @@ def _estimated(
         times = queue.spread(shapes, steps, [found[i] for i in runs])
         for i, more in zip(runs, times, strict=True):
             found[i] |= more
+    room = device.memory_bytes * (1 - RESERVE)
     for i in runs:
-        told = found[i]
+        told, need = found[i], found[i]["peak_bytes"]
         low = {n: told[n] * at_best[i] for n in TIMES if n in told}
-        if words := misfit(told, device) or missed(low, wanted, " at best"):
+        words = f"memory: needs {si(need, 'B')} of {si(room, 'B')}" * (need > room)
+        if words := words or missed(low, wanted, " at best"):
             why[i] = words
     if len(why) == len(every):
         raise ValueError(_nobody(every, found, why, wanted))
     return found, why
-
-
-def misfit(own: Mapping[str, Any], device: Device) -> str:
-    """That the memory is too small, in words; "" where it fits."""
-    need, room = own["peak_bytes"], device.memory_bytes * (1 - RESERVE)
-    return f"memory: needs {si(need, 'B')} of {si(room, 'B')}" * (need > room)
 
 
 def missed(own: Mapping[str, float], wanted: Mapping[str, float], how: str = "") -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from fastlab.record import Estimate
 from fastlab.serving.queue import Queue
-from fastlab.spec.point import Point, Workload
+from fastlab.serving.steps import call
+from fastlab.spec.point import Point
 from fastlab.spec.scenarios import Scenario
 from fastlab.sweeps.files import SweepFile, read_sweep
 
@@ -59,20 +60,13 @@ def candidate(point: Point, queue: Queue | None = None) -> Candidate:
         return Candidate(point, queue.calls(point), queue)
     if work.phase != "generate":
         return Candidate(point, ((point, 1),))
-    engine = recipe.engine
-    sizes: Any = {"batch": work.batch, "prompt_len": work.prompt_len}
-    reads = "eager" if "prefill" not in engine.phases else recipe.runtime
-    first = replace(
-        point,
-        workload=Workload("prefill", logits="last", **sizes),
-        recipe=replace(recipe, runtime=reads, unroll=1),
-    )
+    first = call(point, "prefill", work.batch, work.prompt_len, served=False)
     if work.new_tokens == 1:
         return Candidate(point, ((first, 1),))
-    if "decode" not in engine.phases or recipe.unroll > 1:
+    if "decode" not in recipe.engine.phases or recipe.unroll > 1:
         return Candidate(point, ((first, 0), (point, 1)))
-    sizes["prompt_len"] += math.ceil(work.new_tokens / 2) - 1
-    step = replace(point, workload=Workload("decode", **sizes))
+    cached = work.prompt_len + math.ceil(work.new_tokens / 2) - 1
+    step = call(point, "decode", work.batch, cached, served=False)
     return Candidate(point, ((first, 1), (step, work.new_tokens - 1)))
 
 

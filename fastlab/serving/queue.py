@@ -16,7 +16,7 @@ from fastlab.spec.point import Point
 from fastlab.spec.scenarios import TIMES, Scenario
 from fastlab.spec.shape import ModelShape
 
-SLOTS, REQUESTS, SERVED = 16, 300, 32  # sequences at once; drawn; servers simulated
+SLOTS, REQUESTS, SERVED = 16, 300, 16  # sequences at once; drawn; servers simulated
 
 
 class Queue(NamedTuple):
@@ -93,10 +93,10 @@ class Queue(NamedTuple):
         q = self.scenario.targets.percentile
         told = {name: trace.percentile(name, q) for name in TIMES}
         told = {name: s for name, s in told.items() if s == s}
-        return told | self._loaded(shape, each)
+        return told | self._told(self.load(shape, each))
 
-    def _loaded(self, shape: ModelShape, each: Sequence[float]) -> dict[str, float]:
-        return {"load": self.load(shape, each)} if self.scenario.arrivals.rate else {}
+    def _told(self, load: float) -> dict[str, float]:
+        return {"load": load} if self.scenario.arrivals.rate else {}
 
     def spread(
         self,
@@ -118,14 +118,15 @@ class Queue(NamedTuple):
         some = order[:: -(-len(order) // SERVED)].tolist()
         served = {i: self.times(*pairs[i]) for i in some}
         names = [name for name in TIMES if name in alone[0]]
-        more = [[own[n] / alone[i][n] for n in names] for i, own in served.items()]
+        longer = [[own[n] / alone[i][n] for n in names] for i, own in served.items()]
         how: Any = {"kernel": "linear", "smoothing": 1e-3}
-        like = RBFInterpolator(near[some], np.log(more), **how)
-        found = []
-        for own, longer, pair in zip(alone, np.exp(like(near)), pairs, strict=True):
-            told = {n: own[n] * float(k) for n, k in zip(names, longer, strict=True)}
-            found.append(told | self._loaded(*pair))
-        return found
+        like = RBFInterpolator(near[some], np.log(longer), **how)
+        each = zip(alone, np.exp(like(near)), loads.tolist(), strict=True)
+        return [
+            {n: own[n] * float(k) for n, k in zip(names, more, strict=True)}
+            | self._told(load)
+            for own, more, load in each
+        ]
 
 
 @lru_cache(64)

@@ -153,7 +153,11 @@ class _Line:
         """Chunks are read, a token of each is written; several steps that are alike."""
         chunks, batch = self.cut(), len(self.ends)
         many = 1 if chunks else self.alike(batch)
-        took = self.steps.seconds(chunks, batch, self.rows + batch * (many - 1) / 2)
+        rows = self.rows + batch * (many - 1) / 2
+        steps = self.steps
+        took = (
+            steps.seconds(chunks, batch, rows) if chunks else steps.writing(batch, rows)
+        )
         self.now, self.busy = self.now + many * took, self.busy + many * took
         self.no_room += many * took * self.full
         self.count += many

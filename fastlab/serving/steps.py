@@ -78,12 +78,12 @@ def call(point: Point, phase: str, batch: int, tokens: int, served: bool) -> Poi
     """A server's step by itself: a prompt of so many tokens, or so many cached.
 
     served: as an engine with a cost a step runs it. What cannot read prompts has them
-    read eagerly. ValueError for a runtime that writes whole answers alone.
+    read eagerly. ValueError for a step where it writes whole answers alone.
     """
     recipe = point.recipe
     if recipe.unroll > 1:
         recipe = replace(recipe, unroll=1)
-    if recipe.engine.phases == ("generate",):
+    if phase == "decode" and phase not in recipe.engine.phases:
         recipe.refuse("runtime", "writes whole answers and has no steps to serve with")
     if phase not in recipe.engine.phases:
         recipe = replace(recipe, runtime="eager")

@@ -62,6 +62,7 @@ class Lengths(Spec):
             if getattr(self, one) > getattr(self, other):
                 self.refuse(one, f"must be at most {other}={getattr(self, other)}")
 
+    @lru_cache(4096)  # noqa: B019
     def at(self, q: float) -> int:
         """Tokens at the q-th percentile, q from 0 to 100; ValueError beyond."""
         if not 0 <= q <= 100:

@@ -91,7 +91,7 @@ def test_the_fastest_is_found_with_few_rows(space, bench):
     ]
     assert len(true) == 48
     assert result.winners[0] == true.index(min(true))
-    assert 12 <= len(result.measured) <= 24
+    assert 18 <= len(result.measured) <= 24
     visits = len(result.measured) + 3 * len(result.visits)
     assert len(bench.asked) == visits and len(result.visits) == 4
     rows = result.table
