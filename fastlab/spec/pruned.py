@@ -27,6 +27,7 @@ FFN = (  # all widths that are cut by one share
     "moe_shared_expert_intermediate_size",
 )
 PER_LAYER = "per_layer_config"  # {layer: what differs there from the others}
+SHARED = "num_kv_shared_layers"  # the last ones, which keep no keys and values
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")  # layers without experts
 
 
@@ -84,10 +85,20 @@ def resized(config: Any, sizes: Mapping[str, Any]) -> Any:
     return new
 
 
+def by_layer(name: str, value: Any, count: int) -> bool:
+    """Whether a field of a config is a list with an entry for each of its layers.
+
+    Not what has as many entries by chance: numbers of tokens, limits, factors.
+    """
+    other = ("_id", "_ids", "architectures", "_limit", "_multipliers")
+    return isinstance(value, list) and len(value) == count and not name.endswith(other)
+
+
 def layer_sizes(config: Any, layers: Sequence[int]) -> dict[str, Any]:
     """The fields of a config that keeps these layers; lists go with their layers.
 
-    A list has a value for each layer, or ascending numbers of some of the layers.
+    A list has a value for each layer, or ascending numbers of some of the layers. The
+    last SHARED layers read what others keep.
     """
     have, sizes = config.num_hidden_layers, dict[str, Any]()
     for name, value in config.to_dict().items():
@@ -96,14 +107,13 @@ def layer_sizes(config: Any, layers: Sequence[int]) -> dict[str, Any]:
             sizes[name] = {i: told[n] for i, n in enumerate(layers) if n in told}
         if name in DENSE_FIRST and value:
             sizes[name] = sum(layer < value for layer in layers)
-        if not isinstance(value, list) or name.endswith(
-            ("_id", "_ids", "architectures")
-        ):
-            continue
-        whole = all(type(n) is int and 0 <= n < have for n in value)
-        if whole and value == sorted(set(value)) and ("layer" in name or "idx" in name):
+        if name == SHARED and value:
+            sizes[name] = sum(layer >= have - value for layer in layers)
+        whole = isinstance(value, list) and ("layer" in name or "idx" in name)
+        whole = whole and all(type(n) is int and 0 <= n < have for n in value)
+        if whole and value == sorted(set(value)):
             sizes[name] = [layers.index(n) for n in value if n in layers]
-        elif len(value) == have:
+        elif by_layer(name, value, have):
             sizes[name] = [value[layer] for layer in layers]
     return sizes | {"num_hidden_layers": len(layers)}
 

@@ -10,7 +10,7 @@ import transformers
 from transformers.models.auto import modeling_auto as auto
 
 from fastlab.spec.configs import CLASSES, has, sizes_of
-from fastlab.spec.pruned import PER_LAYER, SIZES
+from fastlab.spec.pruned import PER_LAYER, SHARED, SIZES, by_layer
 from fastlab.spec.shape import ModelShape
 
 MAPPINGS = (
@@ -114,12 +114,13 @@ def padded(config: Any) -> Any:
     return config
 
 
-# Widths that go with hidden where a model is made wider or narrower.
-_ALONG = (
-    *("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"),
-    *("word_embed_proj_dim", "shared_intermediate_size", "lru_width"),
-    *("mamba_n_heads", "n_mamba_heads", "mamba_d_ssm"),
-)
+# Widths, and numbers of heads, that go with hidden where it is another.
+_ALONG = {
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 8),
+    **dict.fromkeys(("embedding_size", "word_embed_proj_dim", "lru_width"), 8),
+    **dict.fromkeys(("shared_intermediate_size", "mamba_d_ssm"), 8),
+    **dict.fromkeys(("mamba_n_heads", "n_mamba_heads", "attention_hidden_size"), 1),
+}
 
 
 def config_of(shape: ModelShape) -> Any:
@@ -144,17 +145,18 @@ def config_of(shape: ModelShape) -> Any:
     if isinstance(pad, int) and pad >= shape.vocab:
         text.pad_token_id = shape.vocab - 1
     if shape.hidden != before["hidden"]:
-        for name in _ALONG:
+        for name, step in _ALONG.items():  # 8 as kernels want it
             if isinstance(value := getattr(text, name, None), int):
                 width = value * shape.hidden / before["hidden"]
-                setattr(text, name, 8 * math.ceil(width / 8))  # as kernels want it
+                setattr(text, name, step * math.ceil(width / step))
     return config
 
 
 def _cycle(config: Any, before: int, layers: int) -> None:
     """Make lists with an entry a layer as long as the layers; no kind is left out."""
-    told = vars(config).items()
-    lists = {n: x for n, x in told if isinstance(x, list) and len(x) == before}
+    if getattr(config, "attn_layer_period", 0) > layers:
+        config.attn_layer_period, config.attn_layer_offset = layers, layers - 1
+    lists = {n: x for n, x in vars(config).items() if by_layer(n, x, before)}
     if own := config.to_dict().get(PER_LAYER):
         own = {int(n): value for n, value in own.items()}
         lists[PER_LAYER] = [own.get(n, {}) for n in range(before)]
@@ -164,6 +166,11 @@ def _cycle(config: Any, before: int, layers: int) -> None:
         same = {str(one) for one in longer} == {str(one) for one in value}
         value = longer if same else value[-layers:]
         setattr(config, name, dict(enumerate(value)) if name == PER_LAYER else value)
+    if shared := getattr(config, SHARED, 0):  # what they read is kept before them
+        kinds, shared = config.layer_types, shared * layers // before
+        while {*kinds[: layers - shared]} != {*kinds}:
+            shared -= 1
+        setattr(config, SHARED, shared)
     if kinds := getattr(config, "attention_layers", None):
         config.attention_types = [[list(kinds), 1]]
 

@@ -76,6 +76,9 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
         except Exception as error:  # whatever a model's own code raises
             words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             why = f"does not run in {str(dtype)[6:]} on the meta device: {words}"
+            if "only contain LinearAttention" in words:
+                count = text_config(config).num_hidden_layers
+                why = f"needs a layer that attends: none of its {count} layers does"
             program["faults"][str(width)] = f"{model_class.__name__} {why}"
         if tracer.guessed:
             program["approximate"] = "FLOPs of states follow no product of sizes"
