@@ -85,37 +85,48 @@ def resized(config: Any, sizes: Mapping[str, Any]) -> Any:
     return new
 
 
-def by_layer(name: str, value: Any, count: int) -> bool:
-    """Whether a field of a config is a list with an entry for each of its layers.
+def kinds_of(fields: dict[str, Any], have: int) -> dict[str, list[Any]]:
+    """What fields of a config say of each of the layers that it has.
 
-    Not what has as many entries by chance: numbers of tokens, limits, factors.
+    Those are lists of a value for each layer, or of ascending numbers of some; not what
+    has as many entries by chance: numbers of tokens, limits, factors.
     """
+    found: dict[str, list[Any]] = {}
     other = ("_id", "_ids", "architectures", "_limit", "_multipliers")
-    return isinstance(value, list) and len(value) == count and not name.endswith(other)
+    for name, value in fields.items():
+        if name in DENSE_FIRST and value:
+            found[name] = [layer < value for layer in range(have)]
+        if name == SHARED and value:
+            found[name] = [layer >= have - value for layer in range(have)]
+        if name == PER_LAYER and value:
+            own = {int(layer): one for layer, one in value.items()}
+            found[name] = [own.get(layer, {}) for layer in range(have)]
+        if not isinstance(value, list) or name.endswith(other):
+            continue
+        some = "layer" in name or "idx" in name
+        whole = some and all(type(n) is int and 0 <= n < have for n in value)
+        if whole and value == sorted(set(value)):
+            found[name] = [layer in value for layer in range(have)]
+        elif len(value) == have:
+            found[name] = value
+    return found
 
 
 def layer_sizes(config: Any, layers: Sequence[int]) -> dict[str, Any]:
-    """The fields of a config that keeps these layers; lists go with their layers.
-
-    A list has a value for each layer, or ascending numbers of some of the layers. The
-    last SHARED layers read what others keep.
-    """
-    have, sizes = config.num_hidden_layers, dict[str, Any]()
-    for name, value in config.to_dict().items():
-        if name == PER_LAYER and value:
-            told = {int(layer): own for layer, own in value.items()}
-            sizes[name] = {i: told[n] for i, n in enumerate(layers) if n in told}
-        if name in DENSE_FIRST and value:
-            sizes[name] = sum(layer < value for layer in layers)
-        if name == SHARED and value:
-            sizes[name] = sum(layer >= have - value for layer in layers)
-        whole = isinstance(value, list) and ("layer" in name or "idx" in name)
-        whole = whole and all(type(n) is int and 0 <= n < have for n in value)
-        if whole and value == sorted(set(value)):
-            sizes[name] = [layers.index(n) for n in value if n in layers]
-        elif by_layer(name, value, have):
-            sizes[name] = [value[layer] for layer in layers]
-    return sizes | {"num_hidden_layers": len(layers)}
+    """The fields of a config of these of its layers: what it says of each goes too."""
+    sizes: dict[str, Any] = {"num_hidden_layers": len(layers)}
+    fields, have = config.to_dict(), config.num_hidden_layers
+    for name, kinds in kinds_of(fields, have).items():
+        kept, value = [kinds[layer] for layer in layers], fields[name]
+        if isinstance(value, int):
+            sizes[name] = min(value, sum(kept))
+        elif name == PER_LAYER:
+            sizes[name] = {n: own for n, own in enumerate(kept) if own}
+        else:
+            sizes[name] = (
+                kept if kinds is value else [n for n, x in enumerate(kept) if x]
+            )
+    return sizes
 
 
 def pruned_config(
