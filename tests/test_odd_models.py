@@ -219,6 +219,13 @@ def test_a_config_with_nonsense_is_refused_in_one_line(
     assert "trust_remote_code" not in done.output
 
 
+def test_a_hub_may_spell_a_class_otherwise(folder: Path) -> None:
+    """Phi-3.5-MoE's own code says PhiMoEForCausalLM, transformers PhimoeForCausalLM."""
+    code = {"AutoModelForCausalLM": "modeling.LLaMAForCausalLM"}
+    config(architectures=["LLaMAForCausalLM"], auto_map=code)(folder)
+    assert ModelShape.from_config(folder).family == "llama"
+
+
 def test_compiled_generation_knows_nothing_of_the_folder_either() -> None:
     from fastlab.runtime.engines import Generate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from fastlab.shrink import parts
 from fastlab.shrink.kernels import Quantized, StoredLinear, linear_of, quantized_linear
 from fastlab.shrink.kernels.int8 import Int8Embedding, rounded
 from fastlab.spec.checks import check_choice
+from fastlab.spec.configs import read_shape
 from fastlab.spec.formats import FORMATS, INT8, QUANTIZED, Format
+from fastlab.spec.kept import program_of
 from fastlab.spec.recipe import SCOPES, Recipe
 from fastlab.tracing.weights import table_bound
 
@@ -31,7 +34,7 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
 
     Raises ValueError for a precision that is not quantized, a group that does not
     divide a width, a model that is quantized, sparse or shared already, or weights that
-    are not finite; for experts, or a token table, that code of their own reads.
+    are not finite; for experts, a token table or linears that code of their own reads.
     """
     if isinstance(spec, Recipe):
         own = spec.scope
@@ -40,12 +43,22 @@ def quantize(model: Any, spec: str | Recipe, scope: str | None = None) -> nn.Mod
         spec, scope = spec.precision, own
     check_choice("precision", spec, QUANTIZED)
     check_choice("scope", scope := scope or "layers", SCOPES)
+    if why := why_dense(getattr(model, "config", None), scope):
+        raise ValueError(f"weights cannot be {spec}: {why}")
     with parts.apart(model):
         names = parts.linear_names(model, scope)
         _check(model, names, spec)
         if scope == "all" and (why := table_bound(model)):
             raise ValueError(f"scope='all': the token table must stay dense: {why}")
         return _quantized(model, names, FORMATS[spec], scope == "all")
+
+
+def why_dense(source: Any, scope: str) -> str:
+    """Why weights of a folder's, or a config's, model must stay dense; "" for none."""
+    with suppress(ValueError):  # of a model that nothing can be foreseen of
+        shape = read_shape(source)
+        return str(program_of(shape)["bound"][scope]) if shape.config else ""
+    return ""
 
 
 def _quantized(model: Any, names: list[str], form: Format, whole: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,15 +19,13 @@ from fastlab.learning.tokens import token_ids
 from fastlab.learning.training import export_run
 from fastlab.models import stack_of
 from fastlab.shrink.pruning.slicing import prune
-from fastlab.shrink.quantize import quantize
+from fastlab.shrink.quantize import quantize, why_dense
 from fastlab.shrink.saved import load_stored
 from fastlab.shrink.share import share, share_layers
 from fastlab.shrink.sparsify import sparsify
 from fastlab.shrink.trained import Trained
 from fastlab.spec.checks import check_choice, digest
-from fastlab.spec.configs import read_shape
 from fastlab.spec.formats import PRECISIONS, QUANTIZED
-from fastlab.spec.kept import program_of
 from fastlab.spec.manifest import contradiction, held_recipe, is_stored
 from fastlab.spec.point import Point, Workload
 from fastlab.spec.pruning import Pruning
@@ -210,13 +208,9 @@ def load(
             check_choice("precision", precision, PRECISIONS)
             raise contradiction(source, held, "precision", precision)
         return load_stored(source, device), checkpoints.tokenizer_of(source)
-    why, precision = "", precision or (held.precision if held else "fp32")
-    if precision in QUANTIZED:
-        with suppress(ValueError):  # of a model that nothing can be foreseen of
-            shape = read_shape(str(source))
-            why = program_of(shape)["bound"][scope] if shape.config else ""
-        if why:
-            raise ValueError(f"{source}: weights cannot be {precision}: {why}")
+    precision = precision or (held.precision if held else "fp32")
+    if precision in QUANTIZED and (why := why_dense(str(source), scope)):
+        raise ValueError(f"{source}: weights cannot be {precision}: {why}")
     model, tokenizer = checkpoints.load(source, device, precision)
     if precision in QUANTIZED:
         quantize(model, precision, scope)

@@ -82,7 +82,7 @@ def read_config(source: str | Path) -> Any:
         json.loads(json.dumps(data), object_pairs_hook=said.update)
         _check_values(said)
         built = (data.get("architectures") or [""])[0]
-        named = getattr(transformers, built or "nn", None)
+        named = class_named(built)
         if data.get("auto_map") and named is None:
             raise ValueError(f"architectures={built!r} {OWN_CODE}")
         if "model_type" not in data and named is not None:
@@ -92,6 +92,14 @@ def read_config(source: str | Path) -> Any:
             config = auto.from_pretrained(str(source), trust_remote_code=False)
         _check_sizes(config, said)
     return config
+
+
+def class_named(name: str) -> Any:
+    """A class of transformers, whose code on a hub may write its name otherwise."""
+    import transformers
+
+    names = {known.lower(): known for known in dir(transformers)}
+    return getattr(transformers, names.get(name.lower(), ""), None)
 
 
 def _check_values(said: dict[str, Any]) -> None:

@@ -30,7 +30,8 @@ def in_one_line(model: str | Path) -> Iterator[None]:
     except Exception as error:
         words = str(error) if " " in str(error) else repr(error)
         words = " ".join(words.split()).partition(" This could be ")[0][:WORDS]
-        if isinstance(error, MemoryError) or "out of memory" in words:
+        said = words.startswith(f"model={str(model)!r}")  # by a call within
+        if said or isinstance(error, MemoryError) or "out of memory" in words:
             raise
         words = OWN_CODE if "trust_remote_code" in str(error) else words
         kind = OSError if isinstance(error, OSError) else ValueError

@@ -27,6 +27,7 @@ FFN = (  # all widths that are cut by one share
     "moe_shared_expert_intermediate_size",
 )
 PER_LAYER = "per_layer_config"  # {layer: what differs there from the others}
+SHARED = "num_kv_shared_layers"  # the last ones, which keep no keys and values
 DENSE_FIRST = ("first_k_dense_replace", "num_dense_layers")  # layers without experts
 
 
@@ -84,28 +85,48 @@ def resized(config: Any, sizes: Mapping[str, Any]) -> Any:
     return new
 
 
-def layer_sizes(config: Any, layers: Sequence[int]) -> dict[str, Any]:
-    """The fields of a config that keeps these layers; lists go with their layers.
+def kinds_of(fields: dict[str, Any], have: int) -> dict[str, list[Any]]:
+    """What fields of a config say of each of the layers that it has.
 
-    A list has a value for each layer, or ascending numbers of some of the layers.
+    Those are lists of a value for each layer, or of ascending numbers of some; not what
+    has as many entries by chance: numbers of tokens, limits, factors.
     """
-    have, sizes = config.num_hidden_layers, dict[str, Any]()
-    for name, value in config.to_dict().items():
-        if name == PER_LAYER and value:
-            told = {int(layer): own for layer, own in value.items()}
-            sizes[name] = {i: told[n] for i, n in enumerate(layers) if n in told}
+    found: dict[str, list[Any]] = {}
+    other = ("_id", "_ids", "architectures", "_limit", "_multipliers")
+    for name, value in fields.items():
         if name in DENSE_FIRST and value:
-            sizes[name] = sum(layer < value for layer in layers)
-        if not isinstance(value, list) or name.endswith(
-            ("_id", "_ids", "architectures")
-        ):
+            found[name] = [layer < value for layer in range(have)]
+        if name == SHARED and value:
+            found[name] = [layer >= have - value for layer in range(have)]
+        if name == PER_LAYER and value:
+            own = {int(layer): one for layer, one in value.items()}
+            found[name] = [own.get(layer, {}) for layer in range(have)]
+        if not isinstance(value, list) or name.endswith(other):
             continue
-        whole = all(type(n) is int and 0 <= n < have for n in value)
-        if whole and value == sorted(set(value)) and ("layer" in name or "idx" in name):
-            sizes[name] = [layers.index(n) for n in value if n in layers]
+        some = "layer" in name or "idx" in name
+        whole = some and all(type(n) is int and 0 <= n < have for n in value)
+        if whole and value == sorted(set(value)):
+            found[name] = [layer in value for layer in range(have)]
         elif len(value) == have:
-            sizes[name] = [value[layer] for layer in layers]
-    return sizes | {"num_hidden_layers": len(layers)}
+            found[name] = value
+    return found
+
+
+def layer_sizes(config: Any, layers: Sequence[int]) -> dict[str, Any]:
+    """The fields of a config of these of its layers: what it says of each goes too."""
+    sizes: dict[str, Any] = {"num_hidden_layers": len(layers)}
+    fields, have = config.to_dict(), config.num_hidden_layers
+    for name, kinds in kinds_of(fields, have).items():
+        kept, value = [kinds[layer] for layer in layers], fields[name]
+        if isinstance(value, int):
+            sizes[name] = min(value, sum(kept))
+        elif name == PER_LAYER:
+            sizes[name] = {n: own for n, own in enumerate(kept) if own}
+        else:
+            sizes[name] = (
+                kept if kinds is value else [n for n, x in enumerate(kept) if x]
+            )
+    return sizes
 
 
 def pruned_config(

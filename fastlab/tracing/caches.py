@@ -6,7 +6,13 @@ from inspect import signature
 from typing import Any
 
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-from transformers.cache_utils import StaticCache, StaticLayer, StaticSlidingWindowLayer
+from transformers.cache_utils import (
+    CacheLayerMixin,
+    DynamicCache,
+    StaticCache,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
 
 from fastlab.tracing.configs import encodes
 
@@ -31,6 +37,13 @@ def static_layers(config: Any) -> list[Any]:
 def keeps(layer: Any) -> bool:
     """Whether a layer of transformers' keeps keys and values by position, no more."""
     return type(layer) in (StaticLayer, StaticSlidingWindowLayer)
+
+
+def attends(config: Any) -> bool:
+    """Whether transformers' cache of a model keeps keys and values in any layer."""
+    return any(
+        isinstance(x, CacheLayerMixin) for x in DynamicCache(config=config).layers
+    )
 
 
 def static_cache_reason(model_or_config: Any) -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 import transformers
 from transformers.models.auto import modeling_auto as auto
 
-from fastlab.spec.configs import CLASSES, has, sizes_of
-from fastlab.spec.pruned import PER_LAYER, SIZES
+from fastlab.spec.configs import CLASSES, class_named, has, sizes_of
+from fastlab.spec.hub import in_one_line
+from fastlab.spec.pruned import PER_LAYER, SHARED, SIZES, kinds_of, layer_sizes
 from fastlab.spec.shape import ModelShape
 
 MAPPINGS = (
@@ -50,7 +51,7 @@ def class_of(config: Any, architecture: str = "") -> Any:
     """
     text = text_config(config)
     name = architecture or (getattr(config, "architectures", None) or [""])[0]
-    named = getattr(transformers, name, None) if name else None
+    named = class_named(name)
     if architecture and named is None:
         raise ValueError(f"architecture={architecture!r} is no class of transformers")
     if text is not config and not _apart(config):
@@ -114,12 +115,13 @@ def padded(config: Any) -> Any:
     return config
 
 
-# Widths that go with hidden where a model is made wider or narrower.
-_ALONG = (
-    *("moe_intermediate_size", "shared_expert_intermediate_size", "embedding_size"),
-    *("word_embed_proj_dim", "shared_intermediate_size", "lru_width"),
-    *("mamba_n_heads", "n_mamba_heads", "mamba_d_ssm"),
-)
+# Widths, and numbers of heads, that go with hidden where it is another.
+_ALONG = {
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 8),
+    **dict.fromkeys(("embedding_size", "word_embed_proj_dim", "lru_width"), 8),
+    **dict.fromkeys(("shared_intermediate_size", "mamba_d_ssm"), 8),
+    **dict.fromkeys(("mamba_n_heads", "n_mamba_heads", "attention_hidden_size"), 1),
+}
 
 
 def config_of(shape: ModelShape) -> Any:
@@ -137,35 +139,50 @@ def config_of(shape: ModelShape) -> Any:
         known = next((name for name in names if has(text, name)), None)
         if known is None or wanted == before[field]:
             continue
-        if field == "layers":
-            _cycle(text, before["layers"], wanted)
-        setattr(text, known, wanted)
+        with in_one_line(shape.family):
+            if field == "layers":
+                _cycle(text, before["layers"], wanted)
+            setattr(text, known, wanted)
     pad = getattr(text, "pad_token_id", None)
     if isinstance(pad, int) and pad >= shape.vocab:
         text.pad_token_id = shape.vocab - 1
     if shape.hidden != before["hidden"]:
-        for name in _ALONG:
+        if groups := getattr(text, "n_groups", 0):  # of Mamba's heads
+            text.n_groups = math.gcd(groups, shape.heads)
+        for name, step in _ALONG.items():  # 8 as kernels want it
             if isinstance(value := getattr(text, name, None), int):
                 width = value * shape.hidden / before["hidden"]
-                setattr(text, name, 8 * math.ceil(width / 8))  # as kernels want it
+                setattr(text, name, step * math.ceil(width / step))
     return config
 
 
 def _cycle(config: Any, before: int, layers: int) -> None:
-    """Make lists with an entry a layer as long as the layers; no kind is left out."""
-    told = vars(config).items()
-    lists = {n: x for n, x in told if isinstance(x, list) and len(x) == before}
-    if own := config.to_dict().get(PER_LAYER):
-        own = {int(n): value for n, value in own.items()}
-        lists[PER_LAYER] = [own.get(n, {}) for n in range(before)]
-        config.per_layer_config, config.num_hidden_layers = None, layers
-    for name, value in lists.items():
-        longer = (value * (layers // before + 1))[:layers]
-        same = {str(one) for one in longer} == {str(one) for one in value}
-        value = longer if same else value[-layers:]
-        setattr(config, name, dict(enumerate(value)) if name == PER_LAYER else value)
-    if kinds := getattr(config, "attention_layers", None):
-        config.attention_types = [[list(kinds), 1]]
+    """Repeat what a config says by layer, or cut it; no kind of layer is left out.
+
+    Cut to the run with most kinds: of several the first if it has all, else the last.
+    """
+    if getattr(config, "attn_layer_period", 0) > layers:
+        config.attn_layer_period, config.attn_layer_offset = layers, layers - 1
+    told = kinds_of(config.to_dict(), before)
+    if not told:
+        return
+    kinds = [str(one) for one in zip(*told.values(), strict=True)]
+    starts = range(max(1, before - layers + 1))
+    variety = [len({*kinds[n : n + layers]}) for n in starts]
+    best = [n for n in starts if variety[n] == max(variety)]
+    first = best[0 if max(variety) == len({*kinds}) else -1]
+    sizes = layer_sizes(config, [(first + n) % before for n in range(layers)])
+    if PER_LAYER in told:
+        config.per_layer_config = None
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    if SHARED in told:  # what the last ones read is kept before them
+        shared = sum(told[SHARED]) * layers // before
+        while {*config.layer_types[: layers - shared]} != {*config.layer_types}:
+            shared -= 1
+        setattr(config, SHARED, shared)
+    if names := getattr(config, "attention_layers", None):
+        config.attention_types = [[list(names), 1]]
 
 
 def model_class_of(shape: ModelShape) -> Any:

@@ -58,7 +58,8 @@ def candidates(windows: Iterable[int], chunks: Iterable[int]) -> list[str]:
     keys += [f"K{c}" for c in chunks]
     rows = ["1", *keys, *(f"{a}*{b}" for a, b in product(keys, keys) if a <= b)]
     rows += [f"Q{c}" for c in chunks]
-    return [*rows, *("B" if row == "1" else f"B*{row}" for row in rows)]
+    rows += ["B" if row == "1" else f"B*{row}" for row in rows]
+    return [*rows, "B*B"]  # RWKV's step takes each sequence with every other's state
 
 
 def fit(values: Sequence[int], bases: Mapping[str, Sequence[int]]) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -76,6 +77,9 @@ def trace(config: Any, model_class: Any, kind: str) -> dict[str, Any]:
         except Exception as error:  # whatever a model's own code raises
             words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             why = f"does not run in {str(dtype)[6:]} on the meta device: {words}"
+            if "contain LinearAttention" in words:
+                count = text_config(config).num_hidden_layers
+                why = f"needs a layer that attends: none of its {count} layers does"
             program["faults"][str(width)] = f"{model_class.__name__} {why}"
         if tracer.guessed:
             program["approximate"] = "FLOPs of states follow no product of sizes"
@@ -176,7 +180,7 @@ class Tracer:
         Models that want a mask, or attend by code of their own, do so as they do.
         """
         own = ("sdpa", "eager") if self.model._supports_sdpa else ("eager", "sdpa")
-        for implementation in (COUNTED, *own):
+        for Watch.truth, implementation in product((True, False), (COUNTED, *own)):
             self.model.config._attn_implementation = implementation
             try:
                 parts, _, cache = self._watched(Sizes(2, 8, 0, 8), None)
@@ -256,12 +260,20 @@ def _lengths(config: Any) -> tuple[list[int], list[int]]:
 def _count_experts(model: nn.Module, running: list[Watch]) -> None:
     """Let modules that hold experts note how many tokens they are given."""
     for module in model.modules():
-        stacks = [p for p in module.parameters(recurse=False) if p.dim() == 3]
         wanted = len(inspect.signature(module.forward).parameters) >= 3
-        if stacks and wanted and "xperts" in type(module).__name__:
+        named = wanted and "xperts" in type(module).__name__
+        if named and (stacks := _stacked(module)):
             sizes = tuple(expert_sizes(module, p) for p in stacks)
             run = module.forward if stacks_of(module) else None
             module.forward = _noting(run, sizes, len(stacks[0]), running)
+
+
+def _stacked(module: nn.Module) -> list[Tensor]:
+    """Matrices of experts (experts, ., .): DBRX keeps them below each other."""
+    own: list[Tensor] = [p for p in module.parameters(recurse=False) if p.dim() == 3]
+    count, inner = getattr(module, "num_experts", 0), [*module.children()][:1]
+    below = [p for one in inner for p in one.parameters(recurse=False) if p.dim() == 2]
+    return own or [p.unflatten(0, (count, -1)) for p in below if count]
 
 
 def _noting(run: Any, sizes: Any, experts: int, running: list[Watch]) -> Any:

@@ -60,7 +60,12 @@ class Part:
 
 
 class Watch(TorchDispatchMode):
-    """While it is on, `parts` grows with what `model` does."""
+    """While it is on, `parts` grows with what `model` does.
+
+    truth: what a condition on tensors without values is.
+    """
+
+    truth = True
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -83,9 +88,8 @@ class Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         name = func._schema.name.removeprefix("aten::")
-        if name == "_local_scalar_dense":
-            # what is asked of a tensor without values
-            return args[0].dtype == torch.bool or 1
+        if name == "_local_scalar_dense" and args[0].is_meta:  # it has no values
+            return self.truth if args[0].dtype == torch.bool else 1
         out = func(*args, **(kwargs or {}))
         if self.quiet:
             return out

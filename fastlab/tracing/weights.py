@@ -48,9 +48,12 @@ def layers_of(model: nn.Module) -> tuple[str, ...]:
 
 
 def fit_experts(model: Any) -> None:
-    """Let 16-bit experts whose widths torch's grouped product refuses run in turn."""
+    """Let experts whose rows are no multiple of 16 bytes run in turn.
+
+    torch's grouped product refuses them.
+    """
     stacks = [getattr(m, name) for m in model.modules() for name in stacks_of(m)]
-    if any(w.element_size() == 2 and any(n % 8 for n in w.shape[1:]) for w in stacks):
+    if any(n * w.element_size() % 16 for w in stacks for n in w.shape[1:]):
         model.set_experts_implementation("eager")
 
 

@@ -12,13 +12,15 @@ from transformers import CONFIG_MAPPING
 from fastlab.cost.operations import total
 from fastlab.spec import ModelShape
 from fastlab.spec.kept import program_of
-from fastlab.spec.pruned import pruned_config
+from fastlab.spec.pruned import layer_sizes, pruned_config
 from fastlab.spec.pruning import Pruning
 from fastlab.tracing.alive import cached_terms
+from fastlab.tracing.caches import attends
 from fastlab.tracing.configs import config_of
 from fastlab.tracing.sizes import Fitter, symbols
 from fastlab.tracing.trace import CHUNK, _lengths
 from tests.runtime.families import small_config
+from tests.tracing import reference
 from tests.tracing.reference import counted, done, point
 
 TYPES = """
@@ -61,6 +63,68 @@ def test_what_a_config_says_of_one_layer_goes_with_its_depth() -> None:
         assert (len(wide), sum(wide)) == (layers, max(1, layers // 6))
     half = pruned_config(told, Pruning(layers=0.5, layer_choice="first"))
     assert [one.head_dim for one in half.per_layer_config] == [*[256] * 5, 512]
+
+
+HYBRIDS: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "granitemoehybrid",
+        {"layer_types": [*["mamba"] * 5, "attention", *["mamba"] * 6]},
+        "layer_types",
+    ),
+    ("bamba", {"attn_layer_indices": [3, 9]}, "attn_layer_indices"),
+    ("jamba", {"attn_layer_period": 8, "attn_layer_offset": 4}, "attn_layer_offset"),
+]
+
+
+@pytest.mark.parametrize(("kind", "over", "told"), HYBRIDS)
+def test_a_hybrid_cut_to_four_layers_has_one_that_attends(
+    kind: str, over: dict[str, Any], told: str
+) -> None:
+    """A run of four: the last four of granite's, and bamba's, are all states."""
+    whole = CONFIG_MAPPING[kind](num_hidden_layers=12, **over)
+    left = config_of(replace(ModelShape.from_config(whole), layers=4))
+    found: dict[str, Any] = {
+        "layer_types": ["linear_attention"] * 3 + ["full_attention"]
+    }
+    found |= {"attn_layer_indices": [3], "attn_layer_offset": 3}
+    assert getattr(left, told) == found[told] and attends(left)
+
+
+def test_a_hybrid_without_attention_is_one_line() -> None:
+    kinds = ["mamba", "mamba", "attention", "mamba"]
+    shape = ModelShape.from_config(small_config("granitemoehybrid", layer_types=kinds))
+    with pytest.raises(ValueError, match=r"attends: none of its 1 layers does$"):
+        program_of(replace(shape, layers=1))
+
+
+def test_lists_as_long_as_the_layers_by_chance_stay() -> None:
+    left = layer_sizes(CONFIG_MAPPING["mamba2"](num_hidden_layers=2), [1])
+    assert left == {"num_hidden_layers": 1}
+
+
+def test_experts_of_dbrx_are_matrices_below_each_other() -> None:
+    """Of 4 experts 2 multiply a token by 3 matrices of 64 x 48 each."""
+    config = CONFIG_MAPPING["dbrx"](
+        **{"d_model": 64, "n_heads": 4, "n_layers": 2, "vocab_size": 97},
+        attn_config={"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 1e4},
+        ffn_config={
+            **{"hidden_size": 64, "ffn_hidden_size": 48},
+            **{"moe_num_experts": 4, "moe_top_k": 2},
+        },
+    )
+    weights = 64 * (64 + 2 * 32) + 64 * 64 + 64 * 4 + 2 * 3 * 64 * 48
+    attention = 2 * 2 * 64 * 10  # of ten keys
+    expected = 2 * (2 * weights + attention) + 2 * 64 * 97
+    found = total(point(ModelShape.from_config(config), "decode", 9), "flops")
+    assert found == expected * reference.BATCH
+
+
+def test_a_step_of_rwkv_is_one_of_each_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one sequence: transformers takes each of several with every other."""
+    monkeypatch.setattr(reference, "BATCH", 1)
+    config = CONFIG_MAPPING["rwkv"](hidden_size=64, num_hidden_layers=2, vocab_size=97)
+    shape = ModelShape.from_config(config)
+    assert counted(shape, 9) == done(config, "decoder", 9)
 
 
 @pytest.mark.parametrize("named", ["max_window_layers", "sliding_window_pattern"])

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fastlab.models import stack_name, stack_of
 from fastlab.spec import pruned
+from fastlab.tracing.caches import attends
 
 Place = tuple[int, str, int]  # a layer, a tensor in it, one of its dimensions
 STATE = ("training", "gradient_checkpointing")  # of a module, not of its kind
@@ -147,6 +148,8 @@ def check_layers(model: Any, layers: Sequence[int]) -> None:
     """
     config = model.config
     fewer = pruned.resized(config, pruned.layer_sizes(config, layers))
+    if attends(config) and not attends(fewer):
+        raise pruned.refused(config, "layers that attend", "none of them would be left")
     usual = stack_of(skeleton(type(model), fewer))
     for number, new in zip(layers, usual, strict=True):
         old = stack_of(model)[number]

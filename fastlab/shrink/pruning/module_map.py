@@ -68,8 +68,10 @@ class Trial:
         heads = sizes["num_attention_heads"]
         self.config = pruned.resized(config, sizes | {"hidden_size": heads * width})
         self.model = skeleton(kind, self.config)
-        alone = self._grown("heads") if pruned.head_width(config) else {}
-        self.apart = any(layer >= 0 for layer, _, _ in alone)
+        self.apart = False
+        with suppress(ValueError):  # where heads cannot be told apart, other axes may
+            alone = self._grown("heads") if pruned.head_width(config) else {}
+            self.apart = any(layer >= 0 for layer, _, _ in alone)
         full = self.config
         narrow = [{"hidden_size": 6 * heads}] if self.apart else []  # heads divide it
         for size in (*narrow, {}):
@@ -206,6 +208,8 @@ class Trial:
 def trial_of(model: Any) -> Trial:
     """The trial of a model, kept for the next of its config."""
     kinds, config = tuple(sorted({*kinds_of(model)})), model.config
+    if not getattr(config, "num_attention_heads", 0):
+        raise pruned.refused(config, "parts cannot be told apart", "it has no heads")
     made: Any = type(model), type(config), config.to_json_string(False)
     with refusing(config, "config cannot be tried at a small size"):
         return _trial(*made, kinds)

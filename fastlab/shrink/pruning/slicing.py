@@ -17,6 +17,7 @@ from fastlab.shrink.pruning.importance import axes_of, choose
 from fastlab.shrink.pruning.module_map import Trial, trial_of
 from fastlab.spec import pruned
 from fastlab.spec.pruning import Pruning
+from fastlab.tracing.weights import fit_experts
 
 CLOSE = 1e-3  # of the largest output: what equal models may differ by
 
@@ -49,6 +50,7 @@ def prune(model: Any, pruning: Pruning, ids: Tensor | None = None) -> Any:
     if axes := [axis for axis in axes_of(pruning) if getattr(pruning, axis)]:
         prove(trial_of(model), axes)
     cut(model, choose(model, pruning, ids))
+    fit_experts(model)
     return model
 
 
