@@ -29,7 +29,6 @@ KEPT_SAMPLES = 500
 TIMES = ("seconds", "low_s", "high_s")  # of an estimate or a measurement
 HUGE = 1e300  # numbers of rows are below: they are multiplied
 PLAIN = ("run", "attempt", "round", "at_utc", "device", "status", "reason")
-PARTS = ("estimate", "measured", "quality", "effective")  # of a record, or None
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,12 @@ class Effective:
     weight_bytes: int
 
 
+PARTS: dict[str, type] = {  # of a record, or None
+    **{"estimate": Estimate, "measured": Measurement},
+    **{"quality": Quality, "effective": Effective},
+}
+
+
 @dataclass(frozen=True)
 class Record:
     """One point on one device under one set of timing settings, and all we know of it.
@@ -192,25 +197,50 @@ class Record:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:
         """The record of one store line; raises KeyError or ValueError if it is none."""
-        made: Record = make(
-            cls, {n: data[n] for n in _OWN} | {n: data.get(n) for n in PARTS}
-        )
-        for part in (made, *(getattr(made, name) for name in PARTS)):
-            if part is not None:
-                _check_values(part)
+        own: dict[str, Any] = {n: data[n] for n in _OWN}
+        own |= {n: _checked(kind, data.get(n)) for n, kind in PARTS.items()}
+        made: Record = _checked(cls, own | {"point": Point.from_dict(own["point"])})
+        made.__post_init__()
         return made
 
 
 _OWN = [f.name for f in fields(Record) if f.name not in PARTS]
 
 
+def _checked(kind: Any, data: Any) -> Any:
+    """What `make` makes, its values checked; at once where all are as a field's are."""
+    if data is None:
+        return None
+    if not isinstance(data, dict):
+        raise ValueError(f"{kind.__name__}={data!r} must be a mapping of its fields")
+    numbers, lists = _plain(kind, tuple(data), tuple(map(type, data.values())))
+    wild = [n for n in numbers if not -HUGE < data[n] < HUGE]
+    if not numbers or wild or any(map(data.get, lists)) or data.get("seconds", 1) <= 0:
+        _check_values(made := make(kind, data))
+        return made
+    made = object.__new__(kind)  # its __init__ takes twice as long: a store has many
+    vars(made).update(data | dict.fromkeys(lists, ()))
+    return made
+
+
+@lru_cache
+def _plain(kind: Any, names: tuple[str, ...], types: tuple[type, ...]) -> Any:
+    """The numbers and lists, where all fields are there and their types fit."""
+    given, fits = dict(zip(names, types, strict=True)), _kinds(kind)
+    lists = [n for n, _, inner in fits if inner and given.get(n) is list]
+    told = given | dict.fromkeys(lists, tuple)
+    whole = given.keys() == {f.name for f in fields(kind)}
+    if not whole or not all(told[name] in kinds for name, kinds, _ in fits):
+        return (), ()
+    return [n for n, *_ in fits if given[n] in (int, float)], lists
+
+
 def _check_values(part: Any) -> None:
     """Raise ValueError where a line's value is no text, number, ... as its field is."""
     own = vars(part)
     for name, kinds, inner in _kinds(part.__class__):
-        kind = type(value := own[name])
-        fits = kind in kinds
-        if kind is int or kind is float:
+        fits = type(value := own[name]) in kinds
+        if isinstance(value, int | float):
             fits = fits and -HUGE < value < HUGE and (name != "seconds" or value > 0)
         if not fits or (inner and not {*map(type, value)} <= {inner}):
             raise ValueError(f"{name}={value!r} is not what {name} can be")

@@ -137,10 +137,8 @@ def line_data(line: bytes, samples: bool = True) -> dict[str, Any]:
     if not line:
         raise ValueError(f"empty, or longer than {LONGEST >> 20} MiB")
     data = unseal(line.decode(), samples=samples)
-    if b"\\ud" in line.lower():
-        json.dumps(
-            data, ensure_ascii=False
-        ).encode()  # half a surrogate pair is no text
+    if b"\\u" in line:  # half a surrogate pair is no text
+        json.dumps(data, ensure_ascii=False).encode()
     schema, kind = data["schema"], data["kind"]
     if schema != SCHEMA:
         newer = isinstance(schema, int) and schema > SCHEMA

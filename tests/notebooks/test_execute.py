@@ -1,4 +1,8 @@
-"""Every notebook runs to its end with tiny parameters, offline, from any folder."""
+"""Every notebook runs to its end with tiny parameters, offline, from any folder.
+
+All that asks for an executed notebook stands here: workers that share the tests take
+whole files, and another file would have each notebook run once more.
+"""
 
 import csv
 import json
@@ -8,7 +12,10 @@ import sys
 
 import pytest
 
+from fastlab.notebook.exercises import EXERCISES
+from fastlab.notebook.kinds import NOT_ATTEMPTED
 from tests.notebooks.conftest import NOTEBOOKS, ROOT, TINY
+from tests.notebooks.solving import SOLVED, asked, tagged
 
 KEYS = {"rows", "cpu_s", "parameters"}
 SLOW = 10  # an old machine, its cores shared, may need so many times the CPU time
@@ -80,6 +87,25 @@ def test_progress_leaves_one_final_line_in_a_cell_and_nothing_else(executed):
         ):
             assert WIDGET not in str(left), cell.id
     assert "widgets" not in executed.book.metadata
+
+
+@pytest.mark.slow
+def test_unsolved_it_runs_to_its_end_and_every_check_is_open(book, executed):
+    found = verdicts(executed.book, "check")
+    assert found == [f"Open: {NOT_ATTEMPTED}"] * len(asked(book))
+
+
+@pytest.mark.slow
+def test_with_the_solutions_every_check_passes_and_says_why(book, executed):
+    found = verdicts(executed.book, SOLVED)
+    assert found
+    for verdict, exercise in zip(found, asked(book), strict=True):
+        assert verdict.startswith("Right: ")
+        assert verdict.endswith(EXERCISES[exercise.name].why)
+
+
+def verdicts(book, tag):
+    return [cell.outputs[-1].data["text/plain"] for cell in tagged(book, tag)]
 
 
 def check_rows(path, entry):

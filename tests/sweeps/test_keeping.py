@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastlab import machine
-from fastlab.record import STATUSES, Measurement
-from fastlab.rows import COLUMNS, _row, table
+from fastlab import machine, record
+from fastlab.record import STATUSES, Measurement, Record
+from fastlab.rows import COLUMNS, table
 from fastlab.spec import grid
+from fastlab.spec.grids import FLAT, flat
 from fastlab.sweeps import keeping, lines
 from fastlab.sweeps.files import read_sweep
 from fastlab.sweeps.keeping import check_host, merge, shard_of, write_table
@@ -116,17 +118,61 @@ def test_a_small_store_needs_no_index(tmp_path):
     assert not (tmp_path / ".index.json").exists()
 
 
-def test_a_table_made_of_tuples_is_that_of_dicts():
+def test_each_column_is_what_its_record_says():
     for reference in references():
-        records, blank = reference.records, dict.fromkeys(("host", "compile_s"))
-        rows = pd.DataFrame([blank | _row(r) for r in records], columns=[*COLUMNS])
-        made = table(records)
-        derived = ["mbu", "mbu_copy", "compile_s", "host"]
-        pd.testing.assert_frame_equal(
-            made.drop(columns=derived), rows.drop(columns=derived)
-        )
-        hosts = table(records, Store(reference.folder).envs())["host"]
-        assert {*hosts} == {"vm"}
+        records = reference.records
+        made = table(records, Store(reference.folder).envs())
+        assert [*made] == [*COLUMNS] and {*made["host"]} == {"vm"}
+        for (_, said), r in zip(made.iterrows(), records, strict=True):
+            e, m, work = r.estimate, r.measured, r.point.workload
+            assert said[[*FLAT]].to_dict() == pytest.approx(dict_of(r), nan_ok=True)
+            assert said["estimated_ms"] == e.seconds * 1e3 and said["bound"] == e.bound
+            assert said["kv_cache_bytes"] == e.kv_cache_bytes
+            if m:
+                tokens = work.batch * (work.new_tokens or work.prompt_len)
+                assert said["ratio"] == m.seconds / e.seconds and said["n"] == m.n
+                assert said["tokens_per_s"] == pytest.approx(tokens / m.seconds)
+                assert m.peak_bytes is None or said["peak_gb"] == m.peak_bytes / 1e9
+                assert said["ttft_ms"] == m.seconds * 1e3 or work.phase != "prefill"
+            if r.quality:
+                assert said["kl_nats"] == r.quality.kl_nats
+
+
+def dict_of(record):
+    """Numbers of a point as the floats that they are beside missing ones."""
+    return {
+        n: np.nan if v is None else v
+        for n, v in flat(record.point).items()
+        if n in FLAT
+    }
+
+
+ODD = (None, True, 0, 0.5, -1, 10**400, 1e301, float("nan"), "x", [], [1], ["x"], {})
+
+
+def test_a_line_read_at_once_is_as_one_that_was_looked_at(monkeypatch):
+    """Each field of each part takes each odd value; both ways take it or refuse it."""
+    real = next(r for r in references()[0].records if r.measured and r.quality)
+    whole = json.loads(json.dumps(real.to_dict()))
+    rows = [whole]
+    for part, odd in product([None, *record.PARTS], ODD):
+        own = whole if part is None else whole[part]
+        for name in {*own} - {"point", "key", *record.PARTS}:
+            changed = own | {name: odd}
+            rows.append(changed if part is None else whole | {part: changed})
+        rows.append(whole | {part: odd} if part else whole)
+    at_once = [taken(line) for line in rows]
+    monkeypatch.setattr(record, "_plain", lambda *_: ((), ()))
+    assert at_once == [taken(line) for line in rows]
+    assert None in at_once and at_once.count(None) < len(rows)
+
+
+def taken(line):
+    """What a line is read as, None where it is refused."""
+    try:
+        return repr(Record.from_dict(line))
+    except lines.NO_ROW:
+        return None
 
 
 def test_merged_stores_have_each_row_once_and_say_what_conflicts(tmp_path):

@@ -27,7 +27,7 @@ from fastlab.sweeps.lines import seal, store_files
 from fastlab.sweeps.store import Health, Store
 from tests.sweeps.made import ENV, TIMING, fill, row, seeds
 
-KILLS = 40
+KILLS = 16  # 50 of planners and workers: test_torture.py
 
 # What writer processes run; `row` is that of made.py, with 3 x 500 samples (13 kB:
 # Linux looks for SIGKILL between the pages of a write, so that lines can tear).
