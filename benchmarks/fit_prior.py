@@ -5,8 +5,8 @@
 FOLDER holds the tables that public_timings.py reads. Of each class of operations
 the shares of a datasheet's peak and bandwidth, the corner between them and the cycles
 besides are fitted, once to all GPUs and once without each GPU and each architecture;
-half an interval is what 90 % of the rows stay within, in each regime, on architectures
-left out.
+half an interval is what 90 % of the rows stay within, in each regime, on GPUs and
+architectures left out, wider for those that are less like the others.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +34,17 @@ from fastlab.cost.operations import total
 from fastlab.latency.devices import FILE as DEVICES
 from fastlab.latency.devices import Device, datasheet_row
 from fastlab.latency.estimates import estimate
-from fastlab.latency.fit import NOISE, conformal
-from fastlab.latency.prior import FILE, group_of, levels, prior, rates, stored
+from fastlab.latency.fit import LEVEL, NOISE, conformal
+from fastlab.latency.prior import (
+    FILE,
+    group_of,
+    levels,
+    place,
+    prior,
+    rates,
+    stored,
+    widening,
+)
 from fastlab.latency.profile import formula, parts_of
 
 START = {  # typical values, and the sd of their logs
@@ -53,6 +62,7 @@ START = {  # typical values, and the sd of their logs
 
 COMPUTE_S = 0.01  # of a product that says what its card sustains
 FEWEST = 20
+APART = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # of a band, for each log unit
 SCORED = ("", "vllm", "tensorrt-llm")  # engines with two GPUs or more
 WIDE = math.log(2.0)  # half an interval of what no timing is known of
 PRODUCT_KINDS = ("linear", "biased", "matmul")
@@ -208,8 +218,11 @@ def fits(kernels: Sequence[Kernels]) -> dict[str, dict]:
         if groups and (not made.fixed[1] or made.fixed[1] in found):
             found[made.name] = fit(groups, made, found)
             found[made.name]["n"] = sum(len(one.seconds) for one in groups)
-            gpus = {device(one.gpu).name for one in groups}
-            found[made.name]["gpus"] = sorted(gpus)
+            near = {device(one.gpu): one.precision for one in groups}
+            found[made.name]["gpus"] = {
+                on.name: place(on, precision)
+                for on, precision in sorted(near.items(), key=lambda own: own[0].name)
+            }
     return found
 
 
@@ -314,49 +327,86 @@ def whole_seconds(one: Whole, found: Mapping[str, Any]) -> tuple[float, int, int
     return whole, sum(times), one.parts[0][0].workload.batch
 
 
-def halves(
-    kernels: Sequence[Kernels],
-    without: Mapping[str, dict],
-    shares: Mapping[str, dict] = MappingProxyType({}),
-) -> dict[str, list]:
-    """Of each class, half an interval where compute, memory or the rest is longest.
+class Missed(NamedTuple):
+    """By how much fits without a GPU miss kernels of it; how unlike it is to others."""
 
-    By the fits without each GPU, and its own share of its peak if shares are given.
+    gpu: str
+    off: np.ndarray  # log of measured / estimated
+    regime: np.ndarray  # what takes longest: compute, memory, or the rest
+    place: list[float]
+    fit: Mapping[str, Any]
+
+    def wider(self, apart: float) -> float:
+        """By what their band is widened, where that grows so with the distance."""
+        return widening(self.place, {**self.fit, "apart": apart})
+
+
+def bands(
+    kernels: Sequence[Kernels], without: Mapping[str, dict]
+) -> dict[str, dict[str, Any]]:
+    """Of each class: half an interval by regime, and by what it widens with distance.
+
+    By the fits without each GPU, and without its architecture. The widening is that
+    whose bands, made without each GPU in turn, score best on it.
     """
     found = {}
     for made in CLASSES:
-        off, regime = [], []
-        for one in kernels:
-            numbers = without[one.gpu]["fits"].get(made.name)
-            if like(one, made) and numbers:
-                on = device(one.gpu)
-                own = shares.get(on.name, {}).get(group_of(one.precision), 1.0)
-                share = own if "compute" in numbers else 1.0
-                p = rates(on, one.precision, numbers, share)
-                seen = one.seen(levels(on, numbers))
-                said = formula(p, seen) + one.events_s
-                off.append(np.log(one.seconds / said))
-                regime.append(parts_of(p, seen).argmax(axis=0))
-        if off:
-            errors, where = np.concatenate(off), np.concatenate(regime)
-            every = conformal(errors)
-            parts = [errors[where == i] for i in range(3)]
-            found[made.name] = [
-                conformal(e) if len(e) >= FEWEST else every for e in parts
-            ]
+        keys = [
+            (one, key) for one in kernels for key in (one.gpu, architecture(one.gpu))
+        ]
+        missed = [
+            _missed(one, without[key]["fits"][made.name])
+            for one, key in keys
+            if like(one, made) and made.name in without[key]["fits"]
+        ]
+        if missed:
+            apart = min(APART, key=partial(_score, missed))
+            found[made.name] = {"half": _halves(missed, apart), "apart": apart}
     return found
 
 
+def _missed(one: Kernels, numbers: Mapping[str, Any]) -> Missed:
+    on = device(one.gpu)
+    p, seen = rates(on, one.precision, numbers), one.seen(levels(on, numbers))
+    off = np.log(one.seconds / (formula(p, seen) + one.events_s))
+    regime = parts_of(p, seen).argmax(axis=0)
+    return Missed(one.gpu, off, regime, place(on, one.precision), numbers)
+
+
+def _halves(missed: Sequence[Missed], apart: float) -> list[float]:
+    """Half an interval where compute, memory or the rest is longest; of no distance."""
+    scaled = np.concatenate([one.off / one.wider(apart) for one in missed])
+    where = np.concatenate([one.regime for one in missed])
+    parts = [scaled[where == i] for i in range(3)]
+    return [conformal(e if len(e) >= FEWEST else scaled) for e in parts]
+
+
+def _score(missed: Sequence[Missed], apart: float) -> float:
+    """Winkler's score of the bands of GPUs that had no part in them; the mean of all.
+
+    Width, and 2 / (1 - LEVEL) times what lies beyond (Gneiting and Raftery 2007, 6.2).
+    """
+    scores = []
+    for gpu in {one.gpu for one in missed}:
+        others = [one for one in missed if one.gpu != gpu]
+        for one in missed if others else ():
+            if one.gpu == gpu:
+                half = np.array(_halves(others, apart))[one.regime] * one.wider(apart)
+                beyond = np.maximum(np.abs(one.off) - half, 0)
+                scores.append(float(np.mean(2 * half + 2 / (1 - LEVEL) * beyond)))
+    return float(np.mean(scores)) if scores else apart
+
+
 def widths(wholes: Sequence[Whole]) -> tuple[dict[str, float], dict[str, float]]:
-    """What bands of calls must be to hold on architectures left out; those of engines.
+    """What bands of calls must be to hold on GPUs, architectures left out; of engines.
 
     stretch: by what those of busy GPUs are widened, with engines no less than others;
     host_half: half of those of GPUs that wait for their host.
     """
     stretch: dict[str, list[float]] = {}
     waits = []
-    for one in wholes:
-        on = left_out_device(one.gpu, LEFT_OUT[1], not one.engine, one.engine)
+    for one, method in product(wholes, LEFT_OUT):
+        on = left_out_device(one.gpu, method, not one.engine, one.engine)
         made = estimate([point for point, _ in one.parts], on, "prior")
         times = np.array([n for _, n in one.parts])
         said, high = (
@@ -386,7 +436,7 @@ def learnt(kernels: Sequence[Kernels], wholes: Sequence[Whole]) -> dict[str, Any
     """All that those timings say: fits, and costs of engines."""
     found = fits(kernels)
     for one in found.values():
-        one["half"] = one["half_known"] = [WIDE] * 3  # until they are known
+        one["half"] = [WIDE] * 3  # until they are known
     found = derived(found)
     hosts, costs = host_costs(wholes, found), engine_costs(wholes, found)
     return {"fits": found, "hosts": hosts, "engines": costs}
@@ -426,9 +476,8 @@ def derived(found: dict[str, dict]) -> dict[str, dict]:
 
     def borrow(name: str, source: str, **over: float) -> None:
         one = {k: v for k, v in found[source].items() if k != "events_s"}
-        for half in ("half", "half_known"):
-            one[half] = [max(h, WIDE) for h in one[half]]
-        made[name] = one | over | {"from": source, "n": 0, "gpus": []}
+        one["half"] = [max(h, WIDE) for h in one["half"]]
+        made[name] = one | over | {"from": source, "n": 0, "gpus": {}}
 
     for precision in ("tf32", "fp8", "int8", "int4-g128"):
         borrow(f"linear {precision}", "linear 16-bit")
@@ -464,15 +513,12 @@ def provenance(folder: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def with_halves(made: dict[str, Any], kernels: Sequence[Kernels]) -> None:
-    """Halves of intervals: of GPUs fitted to, and of those of unknown architectures."""
-    every = {one.gpu: made for one in kernels}
-    known = halves(kernels, every, made["shares"])
-    apart = {gpu: made["without"][architecture(gpu)] for gpu in every}
-    for name, half in halves(kernels, apart).items():
+def with_bands(made: dict[str, Any], kernels: Sequence[Kernels]) -> None:
+    """The bands of every class, written to what is known of all and without each."""
+    for name, found in bands(kernels, made["without"]).items():
         for one in (made, *made["without"].values()):
             if name in one["fits"]:
-                one["fits"][name] |= {"half": half, "half_known": known[name]}
+                one["fits"][name] |= found
     for one in (made, *made["without"].values()):
         one["fits"] = derived(one["fits"])
 
@@ -495,7 +541,7 @@ def main() -> None:
     made["shares"] = sustained(kernels, made["fits"])
     made["architectures"] = {name: architecture(name) for name in names()}
     made["without"] = left_out(kernels, wholes)
-    with_halves(made, kernels)
+    with_bands(made, kernels)
     write(made)
     with_widths(made, [one for one in wholes if one.engine in SCORED])
     write(made)

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import fit_prior, score_prior
 from benchmarks.public_timings import Kernels, Whole, read
 from fastlab.cost import ops
-from fastlab.latency.prior import rates, stored
+from fastlab.latency.prior import place, rates, stored
 from fastlab.latency.profile import formula
 from fastlab.latency.samples import work
 from fastlab.spec import point_of
@@ -61,15 +61,44 @@ def test_what_a_card_sustains_is_a_share_of_what_the_fits_say(monkeypatch):
     )
 
 
-def test_halves_hold_nine_of_ten_rows_of_gpus_left_out():
-    noisy, draw = [], np.random.default_rng(0)
-    for gpu in GPUS:
-        one = products(gpu)
-        off = np.exp(0.1 * draw.standard_normal(len(one.seconds)))
-        noisy.append(one._replace(seconds=one.seconds * off))
-    without = {gpu: {"fits": {"linear 16-bit": TRUTH}} for gpu in GPUS}
-    halves = fit_prior.halves(noisy, without)["linear 16-bit"]
-    assert halves == pytest.approx([0.1645] * 3, rel=0.3)  # 1.645 sd
+def noisy(gpu: str, sd: float, seed: int) -> Kernels:
+    """Products whose times are off from TRUTH by a normal log error."""
+    one, draw = products(gpu), np.random.default_rng(seed)
+    off = np.exp(sd * draw.standard_normal(len(one.seconds)))
+    return one._replace(seconds=one.seconds * off)
+
+
+def banded(gpus: list, others: dict[str, str]) -> dict:
+    """The bands of products on `gpus`, each predicted from one of the `others`."""
+    fits = {g: TRUTH | {"gpus": {o: place_of(o)}} for g, o in others.items()}
+    without = {g: {"fits": {"linear 16-bit": fit}} for g, fit in fits.items()}
+    without |= {fit_prior.architecture(g): one for g, one in without.items()}
+    return fit_prior.bands(gpus, without)["linear 16-bit"]
+
+
+def place_of(gpu: str) -> list[float]:
+    return place(fit_prior.device(gpu), "bf16")
+
+
+def test_bands_hold_nine_of_ten_rows_of_gpus_left_out():
+    found = banded(
+        [noisy(gpu, 0.1, 0) for gpu in GPUS], dict(zip(GPUS, GPUS, strict=True))
+    )
+    assert found["half"] == pytest.approx([0.1645] * 3, rel=0.3)  # 1.645 sd
+    assert found["apart"] == 0.0  # none is unlike what it was predicted from
+
+
+def test_bands_widen_as_far_as_gpus_that_are_unlike_the_others_need():
+    # The A100 moves 2039 GB/s by 108 multiprocessors at 1410 MHz, and multiplies at 312
+    # TFLOP/s; of the RTX PRO 6000's 1597, 188, 2493 and 480 a cycle has 1/3.93 as much.
+    alike, unlike = GPUS[0], "NVIDIA RTX PRO 6000 Blackwell Server"
+    far = math.log(2039 / (108 * 1410) / (1597 / (188 * 2493)))
+    gpus = [noisy(alike, 0.1, 0), noisy("NVIDIA H200", 0.1, 2), noisy(unlike, 0.15, 1)]
+    from_ = {alike: alike, "NVIDIA H200": "NVIDIA H200", unlike: GPUS[1]}
+    found = banded(gpus, from_)
+    assert far == pytest.approx(math.log(3.93), rel=1e-2)
+    assert found["apart"] in (0.3, 0.4, 0.5)  # 1 + 0.37 log 3.93 = 1.5 times as wide
+    assert found["half"] == pytest.approx([0.1645] * 3, rel=0.3)
 
 
 def test_costs_of_an_engine_are_a_line_in_the_batch():

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastlab.latency.profile import ClassFit, Profile
 from fastlab.latency.samples import QUANTIZER_BYTES
@@ -89,6 +91,24 @@ def cycles_of(on: Device) -> tuple[float, float]:
     return clock, clock * (on.sms or SMS)
 
 
+def place(on: Device, precision: str) -> list[float]:
+    """Where a GPU stands among others: logs of what it does, and moves, in a cycle."""
+    rates = on.product_rate(precision), on.bandwidth
+    return [math.log(rate / cycles_of(on)[1]) for rate in rates]
+
+
+def widening(own: Sequence[float], known: Mapping[str, Any]) -> float:
+    """By what a band widens for a GPU as unlike those that were fitted to: a factor.
+
+    It grows with the distance from the most alike of them, as known["apart"] says.
+    """
+    others = np.array([*known["gpus"].values()])
+    if not len(others):
+        return 1.0
+    nearest = np.abs(others - np.array(own)).max(axis=1).min()
+    return 1.0 + known.get("apart", 0.0) * float(nearest)
+
+
 def timed(name: str) -> bool:
     """Whether public timings of this very GPU are among those that were fitted to."""
     return any(name in one["gpus"] for one in stored()["fits"].values())
@@ -109,8 +129,8 @@ def _class_fits(
             known = fits.get(f"{kind} {group_of(precision)}")
             if known:
                 group = group_of(precision) if "compute" in known else ""
-                mine = sheet.name in known["gpus"]
-                half = known["half_known" if mine else "half"]
+                wider = widening(place(sheet, precision), known)
+                half = [wider * one for one in known["half"]]
                 found = rates(sheet, precision, known, shares.get(group, 1.0))
                 made = kind, precision, sheet.name, found, None, max(half)
                 yield ClassFit(*made, (), (), known["n"], regimes=tuple(half))
