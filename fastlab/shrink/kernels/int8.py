@@ -46,6 +46,8 @@ class Int8Linear(RowLinear):
             return torch.ops.fastlab.int8_widened(x, self.weight, self.scales, self.isa)
         if _has_int8_product(x):
             x, scales = x.contiguous(), self.scales.to(x.dtype)
+            if not torch.compiler.is_compiling() and x.data_ptr() % 32:
+                x = x.clone()  # it loads aligned vectors of x too
             return aten._weight_int8pack_mm(x, self.weight, scales)
         if unrolled := in_triton(x):
             return unrolled.int8_product(x, self.weight, self.scales)
