@@ -73,7 +73,7 @@ def test_weights_widened_for_many_rows(n: int, m: int, k: int, precision: str) -
     torch.testing.assert_close(module(x), got, rtol=0, atol=4 * near.max().item())
 
 
-@pytest.mark.parametrize("n, m, k", [(69, 3, 1056), (29, 3, 352), (122, 5, 1520)])
+@pytest.mark.parametrize(("n", "m", "k"), [(69, 3, 1056), (29, 3, 352), (122, 5, 1520)])
 def test_int8_times_rows_that_begin_anywhere(n: int, m: int, k: int) -> None:
     """Torch's own product, given them as they lie, ends the process with a signal."""
     module = made("int8", n, k, torch.bfloat16)
