@@ -226,6 +226,14 @@ def test_a_hub_may_spell_a_class_otherwise(folder: Path) -> None:
     assert ModelShape.from_config(folder).family == "llama"
 
 
+def test_a_text_part_of_usual_sizes_leaves_them_out(folder: Path) -> None:
+    """As Qwen2-Audio's, of qwen2's own 32 layers x 4096."""
+    told = {"model_type": "qwen2_audio", "text_config": {"model_type": "qwen2"}}
+    (folder / "config.json").write_text(json.dumps(told))
+    shape = ModelShape.from_config(folder)
+    assert (shape.family, shape.layers, shape.hidden) == ("qwen2", 32, 4096)
+
+
 def test_compiled_generation_knows_nothing_of_the_folder_either() -> None:
     from fastlab.runtime.engines import Generate
 

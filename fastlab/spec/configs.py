@@ -115,7 +115,12 @@ def _check_values(said: dict[str, Any]) -> None:
 
 
 def _check_sizes(config: Any, said: dict[str, Any]) -> None:
-    """Refuse a config that leaves its depth or width to the default of its class."""
+    """Refuse a config that leaves its depth or width to the default of its class.
+
+    But not what holds a model of text: hubs leave out of it what is usual there.
+    """
+    if "text_config" in said:
+        return
     text = config.get_text_config()
     config = text if hasattr(text, "attribute_map") else config
     for name in ("num_hidden_layers", "hidden_size"):

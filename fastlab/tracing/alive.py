@@ -54,10 +54,12 @@ def _most(count: int, lives: list[list[int]]) -> int:
 def held(cache: Any, watch: Watch) -> list[tuple[int, int, int]]:
     """(layers, bytes, bytes of its memory) of every tensor that a cache holds.
 
-    A window is a view: the memory of all keys that were there stays.
+    A window is a view: the memory of all keys that were there stays. A cache that is a
+    list holds states of all layers together (RWKV).
     """
     makers = {number_of(part.layer)[1]: part for part in watch.parts if part.layer}
-    calls = {n: part.calls for n, part in (makers | watch.keepers).items()}
+    keepers = {} if isinstance(cache, list) else makers | watch.keepers
+    calls = {n: part.calls for n, part in keepers.items()}
     found = []
     inner_caches = [
         getattr(cache, f"{n}_attention_cache", None) for n in ("self", "cross")

@@ -122,7 +122,7 @@ def test_experts_of_dbrx_are_matrices_below_each_other() -> None:
 def test_a_step_of_rwkv_is_one_of_each_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one sequence: transformers takes each of several with every other."""
     monkeypatch.setattr(reference, "BATCH", 1)
-    config = CONFIG_MAPPING["rwkv"](hidden_size=64, num_hidden_layers=2, vocab_size=97)
+    config = CONFIG_MAPPING["rwkv"](hidden_size=64, num_hidden_layers=7, vocab_size=97)
     shape = ModelShape.from_config(config)
     assert counted(shape, 9) == done(config, "decoder", 9)
 
