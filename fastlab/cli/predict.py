@@ -157,7 +157,7 @@ def _operations_table(point: Point, device: Device) -> pd.DataFrame:
     from fastlab.cost.operations import operations
     from fastlab.latency.explain import breakdown
 
-    shares, ops = breakdown(point, device), operations(point, device.kind == "cpu")
+    shares, ops = breakdown(point, device), operations(point)
     seconds = [share.seconds for share in shares]
     seconds.append(sum(seconds))
     counts = [[op.times * getattr(op, n) for n in COUNTS.values()] for op in ops]

@@ -221,7 +221,7 @@ def chosen(
     picked = []
     for name, count in counts.items():
         if precision in QUANTIZED:
-            pool = packed_products(precision, device.kind == "cpu")
+            pool = packed_products(precision)
         else:
             pool = POOLS[name](DTYPES[precision].itemsize)
         pool = [

@@ -15,7 +15,6 @@ from fastlab.clock.microbenchmarks import Benchmark, New, Pool, Run, over
 from fastlab.cost import ops
 from fastlab.cost.classes import CLASSES, SIZES
 from fastlab.cost.fusion import alone
-from fastlab.cost.ops import Dims
 from fastlab.cost.products import packed_product
 from fastlab.cost.stored import csr_product, lookup
 from fastlab.runtime.compiled import compiled, one_row
@@ -29,30 +28,27 @@ PACKED_M = (1, 4, 16, 64, 256, 1024)
 MOST = 2**25  # weights of one product: more take long to quantize
 
 
-def packed_products(precision: str, cpu: bool = False) -> list[Benchmark]:
+def packed_products(precision: str) -> list[Benchmark]:
     """Products of a quantized precision, over rows and widths of models.
 
-    Of no more rows than are multiplied as stored: with more, weights are widened. cpu:
-    on one, where a kernel that quantizes rows is timed whole.
+    Of no more rows than are multiplied as stored: with more, weights are widened.
     """
     form = FORMATS[precision]
     most = min(form.packed_rows, form.timed_rows)
     return [
-        _packed(form, (m, n, k), cpu)
+        _packed(form, m, n, k)
         for n, k in SIZES
         for m in PACKED_M
         if n * k <= MOST and m <= most
     ]
 
 
-def _packed(form: Format, dims: Dims, cpu: bool) -> Benchmark:
-    m, n, k = dims
-
+def _packed(form: Format, m: int, n: int, k: int) -> Benchmark:
     def build(new: New) -> Run:
         x, first = new(m, k), quantized_linear(form, new(n, k), None)
         return first.timed(x, new.turn(first, first.weight_bytes()))
 
-    return Benchmark(packed_product(form, "packed", dims, 2, cpu), build)
+    return Benchmark(packed_product(form, "packed", (m, n, k), 2), build)
 
 
 def sparse_rows(a: int) -> list[Benchmark]:

@@ -22,14 +22,12 @@ from fastlab.spec.point import Point
 from fastlab.spec.shape import GROUPED
 
 
-def operations(point: Point, cpu: bool = False) -> list[Operation]:
+def operations(point: Point) -> list[Operation]:
     """Every operation of the point's call, in order; `times` says how often each.
 
-    Decode steps that are all alike, as on a static cache, are told once. cpu: as a CPU
-    runs it, not a GPU: fewer kernels quantize, widen and multiply, and in our decoder
-    what reads one input is one product.
+    Decode steps that are all alike, as on a static cache, are told once.
     """
-    alike = groupby(step._replace(cpu=cpu) for step in passes(point))
+    alike = groupby(passes(point))
     return [op for step, same in alike for op in forward(step, len(list(same)))]
 
 
@@ -146,8 +144,7 @@ def _projections(step: ForwardPass, biased: bool) -> Iterator[Operation]:
     s, t, a, h = step.shape, step.rows, step.value, step.shape.hidden
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
     apart = (("q", q), ("k", kv), ("v", kv))
-    whole = s.family == "gpt2" or step.joins
-    for name, width in (("qkv", q + 2 * kv),) if whole else apart:
+    for name, width in (("qkv", 3 * h),) if s.family == "gpt2" else apart:
         yield from product(step, name, (t, width, h), biased)
     if s.family == "qwen3":
         yield ops.rms_norm("q.norm", t * s.heads, s.head_dim, a)
@@ -159,12 +156,9 @@ def _projections(step: ForwardPass, biased: bool) -> Iterator[Operation]:
 
 def _mlp(step: ForwardPass, biased: bool) -> Iterator[Operation]:
     s, t, h, f = step.shape, step.rows, step.shape.hidden, step.shape.ffn
-    if s.family in GROUPED and step.joins:
-        yield from product(step, "mlp.gate_up", (t, 2 * f, h))
-    else:
-        if s.family in GROUPED:
-            yield from product(step, "mlp.gate", (t, f, h))
-        yield from product(step, "mlp.up", (t, f, h), biased)
+    if s.family in GROUPED:
+        yield from product(step, "mlp.gate", (t, f, h))
+    yield from product(step, "mlp.up", (t, f, h), biased)
     if s.family in GROUPED:
         yield ops.swiglu("mlp.swiglu", t * f, step.narrow)
     elif s.family == "bert":

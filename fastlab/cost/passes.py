@@ -20,8 +20,7 @@ class ForwardPass(NamedTuple):
 
     value: bytes of one weight that is not quantized, and of one activation; narrow: of
     what a matrix product writes, less under autocast. keys: rows that attention reads;
-    masked: it does so under a mask, which saves no work, and not causally. cpu: counted
-    are the kernels of an x86 CPU (shrink/kernels/dynamic.cpp), not those of a GPU.
+    masked: it does so under a mask, which saves no work, and not causally.
     """
 
     shape: ModelShape
@@ -42,19 +41,11 @@ class ForwardPass(NamedTuple):
     samples: bool  # the next token is chosen and noted within the step
     storage: str  # of the weights of layers
     source: int = 0  # positions that an encoder read, in a step of its decoder
-    cpu: bool = False
 
     @property
     def rows(self) -> int:
         """T: batch x new positions."""
         return self.batch * self.new
-
-    @property
-    def joins(self) -> bool:
-        """Whether linears of one input are one product, as runtime/joined.py has it."""
-        pays = self.cpu and (self.value > 2 or bool(self.format.weights))
-        ours = self.samples and self.compiled and self.recipe.engine.ours
-        return pays and ours and self.storage == "dense"
 
     @property
     def packed_cache(self) -> bool:

@@ -78,16 +78,11 @@ def _autocast(step: ForwardPass, core: Operation, narrow: bool) -> Iterator[Oper
     yield ops.of_written(core)._replace(precision=step.format.autocast)
 
 
-def packed_product(
-    form: Format, name: str, dims: Dims, a: int, cpu: bool = False
-) -> Operation:
-    """The product alone, by weights as stored; of rows that are codes if dynamic.
-
-    On a CPU one kernel does that too: x is read, and written out as codes by the way.
-    """
+def packed_product(form: Format, name: str, dims: Dims, a: int) -> Operation:
+    """The product alone, by weights as stored; of rows that are codes if dynamic."""
     m, n, k = dims
     moved = a * m * (k + n)
-    if form.dynamic and (cpu or form.cpu_only):  # codes and scales, written and read
+    if form.cpu_only:  # rows of codes, and their scales, written and read beside x
         moved += 2 * m * (k + SCALE_BYTES)
     elif form.dynamic:
         moved = m * (k + SCALE_BYTES) + (form.sum_bytes or a) * m * n
@@ -103,25 +98,28 @@ def _quantized(
 ) -> Iterator[Operation]:
     """A product with quantized weights, by what its format makes of it."""
     form, a, (m, n, k) = step.format, step.value, dims
-    packed = packed_product(form, name, dims, a, step.cpu)
+    packed = packed_product(form, name, dims, a)
     stored = packed.weight_bytes + (a * n if bias else 0)
-    packed = packed._replace(weight_bytes=stored)
-    if not form.dequantizes(m, step.compiled):
-        one = step.cpu or form.cpu_only or not form.dynamic
-        yield from (packed,) if one else _dynamic(form, packed, a)
-    elif step.cpu:  # widened as it is read, and multiplied at the dense precision
-        yield packed._replace(precision="")
-    else:
+    if form.dequantizes(m, step.compiled):
         # To the dense precision, a dense product, times the scales.
         yield ops.pointwise(f"{name}.widen", a * n * k, a * n * k, weights=stored)
         yield ops.of_written(ops.linear(name, dims, a))
         yield ops.elementwise(f"{name}.rescale", m * n, a, 2, 1, 0)
+    else:
+        packed = packed._replace(weight_bytes=stored)
+        yield from _dynamic(form, packed, a) if form.dynamic else (packed,)
     if bias:
         yield ops.elementwise(f"{name}.bias", m * n, a, 2, 1, 0)
 
 
 def _dynamic(form: Format, packed: Operation, a: int) -> Iterator[Operation]:
-    """Rows of x quantized, multiplied as such; integer sums are rescaled."""
+    """Rows of x quantized, multiplied as such; integer sums are rescaled.
+
+    All in one kernel where the format has one.
+    """
+    if form.cpu_only:
+        yield packed
+        return
     name, (m, n, k) = packed.name, packed.dims
     # One byte a number and a scale a row, by way of fp32: cast (16 bit only), abs,
     # amax, clamp, scale, divide, round, clamp, cast.

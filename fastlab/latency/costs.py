@@ -78,7 +78,7 @@ EACH = ("matrix", "times", "dims", "classes", "precisions", "compiled")  # by op
 
 @lru_cache(maxsize=4096)
 def costs_of(point: Point, graphs: bool = True) -> Costs:
-    """The cost matrix of a point, its exact totals; not graphs: as a CPU runs it."""
+    """The cost matrix of a point and its exact totals; graphs: as a GPU runs it."""
     return _costs(point, graphs)[0]
 
 
@@ -114,7 +114,7 @@ def _filled(cost: Costs, point: Point) -> Costs:
 
 def _costs(point: Point, graphs: bool) -> list[Costs]:
     """Of each call that a point stands for; what they have in common they share."""
-    ops, n = operations(point, cpu=not graphs), width(point)
+    ops, n = operations(point), width(point)
     times, *counts = zip(*[op[2:10] for op in ops], strict=True)
     often = np.array(times, float)
     matrix = _table([op[3:10] for op in ops], n) * often[:, None]

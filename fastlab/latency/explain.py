@@ -66,7 +66,7 @@ def breakdown(point: Point, device: Device) -> list[Share]:
     [whole] = costs_on([point], device)
     alone = [_only(whole, i) for i in range(len(whole.classes))]
     timed = MODELS[made.model](alone, [point] * len(alone), device)
-    names = (op.name for op in operations(point, device.kind == "cpu"))
+    names = (op.name for op in operations(point))
     shares = [Share(n, t.seconds, t.bound) for n, t in zip(names, timed, strict=True)]
     rest = made.seconds - sum(share.seconds for share in shares)
     return [*shares, Share(HOST, max(rest, 0.0), "launch")]

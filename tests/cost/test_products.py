@@ -7,7 +7,6 @@ import torch
 
 from fastlab.calls import prepare
 from fastlab.cost.memory import weight_bytes
-from fastlab.cost.operations import operations
 from fastlab.latency.costs import costs_of
 from fastlab.models import numerics
 from fastlab.shrink.kernels import native
@@ -113,59 +112,6 @@ def test_dynamic_rows_are_a_byte_a_number_and_a_scale():
     fp8 = named(point_of(**TINY, precision="fp8-dynamic", prompt_len=100))
     assert fp8["q"].activation_bytes == 100 * (64 + 4) + 2 * 100 * 64
     assert "q.rescale" not in fp8
-
-
-def test_a_cpu_reads_packed_weights_once_and_widens_them_by_the_way():
-    """int8, 17 rows of 64 by 64: n k + 2 n bytes of weights, x read, y written."""
-    point = point_of(**TINY, precision="int8", prompt_len=17)
-    ops = {op.name: op for op in operations(point, cpu=True)}
-    assert not [name for name in ops if name.endswith((".widen", ".rescale"))]
-    assert ops["q"].weight_bytes == 64 * 64 + 2 * 64
-    assert ops["q"].activation_bytes == 2 * 17 * (64 + 64)
-    assert (ops["q"].precision, ops["q"].launches) == ("", 1)  # multiplied in bf16
-    few = operations(point_of(**TINY, precision="int8", prompt_len=16), cpu=True)
-    assert next(op for op in few if op.name == "q").precision == "int8"
-
-
-def test_a_cpu_quantizes_rows_within_the_product():
-    """x read, a code a number and 4 bytes a row written and read, y written."""
-    point = point_of(**TINY, precision="int8-dynamic", prompt_len=100)
-    ops = {op.name: op for op in operations(point, cpu=True)}
-    assert not [name for name in ops if name.endswith((".quantize", ".rescale"))]
-    moved = 2 * 100 * (64 + 64) + 2 * 100 * (64 + 4)
-    assert (ops["q"].activation_bytes, ops["q"].launches) == (moved, 1)
-
-
-JOINED_CALL = {"phase": "decode", "cache": "static", "runtime": "decoder"}
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_on_a_cpu_our_decoder_multiplies_what_reads_one_input_at_once(precision):
-    """tiny-llama: 4 heads of 16, 2 of keys, FFN of 128: 64 + 2 x 32, and 2 x 128."""
-    point = point_of(**TINY, **JOINED_CALL, precision=precision)
-    ops = {op.name: op for op in operations(point, cpu=True)}
-    assert {"q", "k", "v", "mlp.gate", "mlp.up"}.isdisjoint(ops)
-    assert ops["qkv"].dims == (1, 128, 64)
-    assert ops["mlp.gate_up"].dims == (1, 256, 64)
-    stored = {"fp32": 4 * 128 * 64, "int8": 128 * 64 + 2 * 128}[precision]
-    assert ops["qkv"].weight_bytes == stored
-    on_gpu = operations(point)
-    for field in ("flops", "weight_bytes"):
-        assert sum(op.times * getattr(op, field) for op in on_gpu) == sum(
-            op.times * getattr(op, field) for op in ops.values()
-        )
-
-
-@pytest.mark.parametrize(
-    "other",
-    [{"precision": "bf16"}, {"runtime": "eager"}, {"phase": "prefill"}],
-)
-def test_elsewhere_each_linear_is_a_product_of_its_own(other):
-    call = {**JOINED_CALL, "precision": "fp32", **other}
-    if "phase" in other:
-        call["runtime"] = "compile"
-    names = {op.name for op in operations(point_of(**TINY, **call), cpu=True)}
-    assert {"q", "k", "v", "mlp.gate", "mlp.up"} <= names
 
 
 def test_autocast_casts_weights_in_every_call():

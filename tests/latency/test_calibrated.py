@@ -97,7 +97,7 @@ def test_a_compiled_generation_begins_eagerly(known):
     prefill = point_of(**common, logits="last")
     both = point_of(**common, phase="generate", new_tokens=2, runtime="decoder")
     costs = costs_of(both, graphs=False)
-    ops = operations(both, cpu=True)
+    ops = operations(both)
     eager = [not op.compiled for op in ops]
     assert costs.host.eager == sum(op.times * op.launches for op in operations(prefill))
     assert eager == (~costs.compiled).tolist()
