@@ -84,7 +84,7 @@ _NO_QUALITY = _blank(QUALITY)
 
 
 def _row(record: Record, envs: Mapping[str, Mapping[str, Any]]) -> tuple[Any, ...]:
-    """The values of a row, in the order of _OWN: a store has many, and dicts are large."""
+    """The values of a row in the order of _OWN; a tuple, as a store has many."""
     env, made, took = envs.get(record.env, {}), record.estimate, record.measured
     return (
         *flat(record.point).values(),
